@@ -1,0 +1,140 @@
+"""Score models: what samplers, guidance and likelihood see of a network."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from sde.condition import Condition
+from sde.process import SDE, expand
+from sde.transform import Transform
+
+
+class ScoreModel(nn.Module):
+    """The posterior mean D(x, t) = E[x_0 | x_t = x] under an SDE, and what follows from it.
+
+    A subclass sets ``sde`` (and ``transform``, when data and model units differ) and defines ``forward``.
+    x has shape (B, *event) for any event shape, t shape () or (B,); results have the shape of x.
+    """
+
+    sde: SDE
+    transform: Transform
+
+    def __init__(self, sde: SDE, transform: Transform | None = None) -> None:
+        super().__init__()
+        self.sde = sde
+        self.transform = transform or Transform()
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """E[x_0 | x_t = x]."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(x, t)")
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        """grad log p_t(x) = (alpha D - x) / sigma^2 (Tweedie's formula; Efron 2011)."""
+        sigma = self.sde.sigma(t)
+        return expand(self.sde.alpha(t) / sigma**2, x) * self(x, t) - expand(sigma**-2, x) * x
+
+    def noise(self, x: Tensor, t: Tensor) -> Tensor:
+        """E[z | x_t = x] = (x - alpha D) / sigma = -sigma score."""
+        sigma = self.sde.sigma(t)
+        return expand(1 / sigma, x) * x - expand(self.sde.alpha(t) / sigma, x) * self(x, t)
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        """Drift of the probability-flow ODE, f x - g^2 score / 2 (Song et al. 2021, eq. 13)."""
+        return expand(self.sde.f(t), x) * x - expand(0.5 * self.sde.g2(t), x) * self.score(x, t)
+
+    def rows(self, index: Tensor | slice) -> "ScoreModel":
+        """The same model for some rows of the batch it is bound to; models bound to nothing return themselves."""
+        return self
+
+
+Coefficients = tuple[Tensor, Tensor, Tensor]
+
+PARAMETRIZATIONS: dict[str, Callable[[Tensor, Tensor, float], Coefficients]] = {
+    # (alpha a, sigma s, sigma_data d) -> (c_skip, c_out, c_in) of D = c_skip x + c_out F(c_in x)
+    "noise": lambda a, s, d: (1 / a, -s / a, (s**2 + (a * d) ** 2).rsqrt()),
+    "denoised": lambda a, s, d: (torch.zeros_like(s), torch.ones_like(s), (s**2 + (a * d) ** 2).rsqrt()),
+    "v": lambda a, s, d: (a / (a**2 + s**2), -s * (a**2 + s**2).rsqrt(), (s**2 + (a * d) ** 2).rsqrt()),
+    "score": lambda a, s, d: (1 / a, s**2 / a, (s**2 + (a * d) ** 2).rsqrt()),
+    "edm": lambda a, s, d: (
+        a * d**2 / (s**2 + (a * d) ** 2),
+        s * d * (s**2 + (a * d) ** 2).rsqrt(),
+        (s**2 + (a * d) ** 2).rsqrt(),
+    ),
+}
+"""What the network's output F means. noise: z; denoised: x_0; v: (alpha z - sigma x_0) / sqrt(alpha^2 + sigma^2)
+(Salimans and Ho 2022, for processes of any variance); score: grad log p_t; edm: Karras et al. 2022, eq. 7, written for
+any alpha. c_in gives the network inputs of unit variance."""
+
+
+def call_network(network: nn.Module, sde: SDE, x: Tensor, t: Tensor, c_in: Tensor, *cond: Condition | None,
+                 autocast: torch.dtype | None) -> Tensor:
+    """F(c_in x, c_noise, cond) with c_noise = log(sigma / alpha) / 4, the same for every SDE; in the dtype of x.
+
+    Only the network's body runs under autocast, and only it is worth compiling.
+    """
+    c_noise = -sde.log_snr(t) / 8
+    # new_full takes the 0-d CPU tensor's number without a transfer that would wait for the device.
+    c_noise = x.new_full((len(x),), c_noise.item()) if c_noise.ndim == 0 else c_noise.to(x)
+    with torch.autocast(x.device.type, autocast, enabled=autocast is not None):
+        output = network(expand(c_in, x) * x, c_noise, *cond)
+    return output.to(x.dtype)
+
+
+class Denoiser(ScoreModel):
+    """A network seen as a score model: D(x, t) = c_skip x + c_out F(c_in x, c_noise, cond).
+
+    ``parametrization`` is a key of PARAMETRIZATIONS; ``sigma_data`` the standard deviation of the data in model units.
+    ``autocast`` is the dtype of the network's body, None for full precision. ``null_trained`` says whether the null
+    condition was seen in training. Raises ValueError for an unknown parametrisation, or where the network's output has
+    not the shape of x.
+    """
+
+    def __init__(self, network: nn.Module, sde: SDE, parametrization: str = "edm", sigma_data: float = 0.5,
+                 transform: Transform | None = None, null_trained: bool = True) -> None:
+        super().__init__(sde, transform)
+        if parametrization not in PARAMETRIZATIONS:
+            raise ValueError(f"parametrization = {parametrization!r}: needs one of {', '.join(PARAMETRIZATIONS)}")
+        if not sigma_data > 0:
+            raise ValueError(f"sigma_data = {sigma_data}: needs a positive standard deviation of the data")
+        self.network = network
+        self.parametrization = parametrization
+        self.sigma_data = sigma_data
+        self.null_trained = null_trained
+        self.autocast: torch.dtype | None = None
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes that the network knows; None for an unconditional one."""
+        return getattr(self.network, "num_classes", None)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """E[x_0 | x_t = x, cond]; cond holds one row a sample, None is the learned null condition."""
+        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
+        c_skip, c_out, c_in = PARAMETRIZATIONS[self.parametrization](alpha, sigma, self.sigma_data)
+        output = call_network(self.network, self.sde, x, t, c_in, cond, autocast=self.autocast)
+        if output.shape != x.shape:
+            raise ValueError(f"the network returned shape {tuple(output.shape)} for x of shape {tuple(x.shape)}: "
+                             "it must return one tensor of the shape of x")
+        return expand(c_skip, x) * x + expand(c_out, x) * output
+
+
+class NoisyClassifier(nn.Module):
+    """Logits of p(y | x_t) from a network F(c_in x, c_noise) that knows the noise level (Dhariwal and Nichol 2021)."""
+
+    def __init__(self, network: nn.Module, sde: SDE, sigma_data: float = 0.5) -> None:
+        super().__init__()
+        self.network = network
+        self.sde = sde
+        self.sigma_data = sigma_data
+        self.autocast: torch.dtype | None = None
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, where the network tells."""
+        return getattr(self.network, "num_classes", None)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """x (B, *event), t () or (B,) -> logits (B, num_classes)."""
+        c_in = (self.sde.sigma(t) ** 2 + (self.sde.alpha(t) * self.sigma_data) ** 2).rsqrt()
+        return call_network(self.network, self.sde, x, t, c_in, autocast=self.autocast)

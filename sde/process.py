@@ -1,0 +1,280 @@
+"""The forward process: x_t = alpha(t) x_0 + sigma(t) z, as an SDE dx = f(t) x dt + sqrt(g2(t)) dw.
+
+Two formulas define a process, ``log_alpha`` and ``sigma``; drift, diffusion and signal-to-noise ratio follow from them.
+``log_alpha``, not alpha, is the primitive: in float32, 1 - alpha^2 loses its digits near the data end, expm1 does not.
+"""
+
+import abc
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+ZERO_SIGNAL_CUT = -2 * math.log(1e3)
+"""The log-SNR where a process whose alpha reaches zero is cut: its score says nothing about data without signal."""
+
+
+def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """The derivative of an elementwise function, by forward-mode differentiation; same shape as t."""
+    return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+
+
+class SDE(abc.ABC):
+    """A diffusion process with data at ``t_min`` and noise at ``t_max``. Every method is elementwise in t.
+
+    A process of your own is a subclass with two methods, ``log_alpha`` and ``sigma``; the log signal-to-noise ratio
+    must fall strictly from ``t_min`` to ``t_max``. Where alpha(t_max) = 0, ``t_max`` moves to alpha / sigma = 1e-3.
+    Make the subclass a frozen dataclass when it has parameters.
+    """
+
+    t_min: float = 1e-3
+    t_max: float = 1.0
+
+    def __init__(self) -> None:
+        self.__post_init__()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min < self.t_max:
+            raise ValueError(f"t_min = {self.t_min} and t_max = {self.t_max}: needs 0 <= t_min < t_max")
+        if self.log_snr(torch.tensor(self.t_max, dtype=torch.float64)) == -math.inf:
+            cut = self._bisect_log_snr(torch.tensor(ZERO_SIGNAL_CUT, dtype=torch.float64))
+            object.__setattr__(self, "t_max", cut.item())
+
+    @abc.abstractmethod
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """log alpha(t), the logarithm of the factor of the data."""
+
+    @abc.abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """sigma(t), the standard deviation of the noise."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """alpha(t) = exp(log_alpha(t))."""
+        return self.log_alpha(t).exp()
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha^2 / sigma^2), strictly decreasing in t (Kingma et al. 2021, eq. 4)."""
+        return 2 * (self.log_alpha(t) - self.sigma(t).log())
+
+    def f(self, t: Tensor) -> Tensor:
+        """Drift factor f(t) = d log alpha / dt."""
+        return derivative(self.log_alpha, t)
+
+    def g2(self, t: Tensor) -> Tensor:
+        """Squared diffusion g^2(t) = d sigma^2 / dt - 2 f sigma^2 (Kingma et al. 2021, eq. 20)."""
+        return derivative(lambda u: self.sigma(u) ** 2, t) - 2 * self.f(t) * self.sigma(t) ** 2
+
+    def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The time of a log signal-to-noise ratio, in [t_min, t_max]; float64, by bisection unless overridden."""
+        return self._bisect_log_snr(log_snr)
+
+    def _bisect_log_snr(self, log_snr: Tensor) -> Tensor:
+        target = log_snr.double()
+        low, high = torch.full_like(target, self.t_min), torch.full_like(target, self.t_max)
+        for _ in range(60):
+            middle = (low + high) / 2
+            noisy = self.log_snr(middle) < target
+            low, high = torch.where(noisy, low, middle), torch.where(noisy, middle, high)
+        return (low + high) / 2
+
+    def perturb(self, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """A draw of q(x_t | x_0) = N(alpha x_0, sigma^2): alpha(t) x_0 + sigma(t) z; x0, z (B, *event), t () or (B,)."""
+        return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * z
+
+    def prior_std(self) -> float:
+        """Standard deviation of the prior N(0, prior_std^2), sigma(t_max)."""
+        return self.sigma(torch.tensor(self.t_max, dtype=torch.float64)).item()
+
+    def prior_log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of the prior in nats, summed over the event; x (B, *event) -> (B,)."""
+        std = self.prior_std()
+        dim = x[0].numel()
+        return -0.5 * (x.flatten(1) / std).square().sum(1) - dim * (math.log(std) + 0.5 * math.log(2 * math.pi))
+
+
+def expand(coefficient: Tensor, x: Tensor) -> Tensor:
+    """A coefficient of shape () or (B,) made ready to multiply x (B, *event).
+
+    A 0-d tensor passes as it is: on the CPU it multiplies a tensor of any device as a scalar, without a transfer.
+    Raises ValueError for any other shape, where broadcasting would silently mix samples and coordinates.
+    """
+    if coefficient.ndim == 0:
+        return coefficient
+    if coefficient.shape != x.shape[:1]:
+        raise ValueError(f"t has shape {tuple(coefficient.shape)}: needs () or ({len(x)},), one time a sample")
+    return coefficient.to(x).view(-1, *[1] * (x.ndim - 1))
+
+
+def _linear_log_alpha(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
+    return -0.5 * t * (beta_min + 0.5 * t * (beta_max - beta_min))
+
+
+def _linear_beta(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
+    return beta_min + t * (beta_max - beta_min)
+
+
+def _linear_time(log_alpha: Tensor, beta_min: float, beta_max: float) -> Tensor:
+    slope, integral = beta_max - beta_min, -2 * log_alpha
+    return 2 * integral / (beta_min + (beta_min**2 + 2 * slope * integral).sqrt())
+
+
+def _scaled_linear_log_alpha(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
+    low, slope = math.sqrt(beta_min), math.sqrt(beta_max) - math.sqrt(beta_min)
+    return -0.5 * t * (low**2 + t * (low * slope + t * slope**2 / 3))
+
+
+def _scaled_linear_beta(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
+    return (math.sqrt(beta_min) + t * (math.sqrt(beta_max) - math.sqrt(beta_min))) ** 2
+
+
+COSINE_OFFSET = 0.008
+
+
+def _cosine_log_alpha(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
+    # alpha = cos(a) / cos(a_0) with a = a_0 + rate t. 1 - alpha^2 and cos(a) as products keep every digit at both ends.
+    rate = math.pi / 2 / (1 + COSINE_OFFSET)
+    start = COSINE_OFFSET * rate
+    variance = torch.sin(rate * t) * torch.sin(rate * t + 2 * start) / math.cos(start) ** 2
+    near_noise = torch.log(torch.sin(rate * (1 - t)) / math.cos(start))
+    return torch.where(variance < 0.5, 0.5 * torch.log1p(-variance.clamp(max=0.75)), near_noise)
+
+
+def _cosine_beta(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
+    rate = math.pi / 2 / (1 + COSINE_OFFSET)
+    return 2 * rate / torch.tan(rate * (1 - t))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """log alpha and beta = -2 d log alpha / dt of a variance-preserving process."""
+
+    log_alpha: Callable[[Tensor, float, float], Tensor]
+    beta: Callable[[Tensor, float, float], Tensor]
+
+
+SCHEDULES = {
+    "linear": Schedule(_linear_log_alpha, _linear_beta),
+    "scaled_linear": Schedule(_scaled_linear_log_alpha, _scaled_linear_beta),
+    "cosine": Schedule(_cosine_log_alpha, _cosine_beta),
+}
+
+
+def _check_betas(beta_min: float, beta_max: float) -> None:
+    if not 0 < beta_min <= beta_max:
+        raise ValueError(f"beta_min = {beta_min} and beta_max = {beta_max}: needs 0 < beta_min <= beta_max")
+
+
+@dataclass(frozen=True)
+class VPSDE(SDE):
+    """Variance-preserving: sigma^2 = 1 - alpha^2 (Song et al. 2021, eq. 11; Ho et al. 2020 in continuous time).
+
+    ``schedule``: "linear", beta(t) = beta_min + t (beta_max - beta_min) (Song et al., eq. 32); "scaled_linear",
+    sqrt(beta) linear (Rombach et al. 2022); "cosine", alpha(t) = cos(a(t)) / cos(a(0)) with offset 0.008 (Nichol and
+    Dhariwal 2021, eq. 17), which takes no beta and ends at alpha / sigma = 1e-3 instead of their clipping of beta.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_min: float = 1e-3
+    t_max: float = 1.0
+    schedule: str = "linear"
+    _defaults: ClassVar[tuple[float, float]] = (0.1, 20.0)
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule = {self.schedule!r}: needs one of {', '.join(SCHEDULES)}")
+        if self.schedule == "cosine" and (self.beta_min, self.beta_max) != self._defaults:
+            raise ValueError("the cosine schedule takes no beta_min or beta_max: leave them out")
+        _check_betas(self.beta_min, self.beta_max)
+        super().__post_init__()
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        return SCHEDULES[self.schedule].log_alpha(t, self.beta_min, self.beta_max)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
+
+    def f(self, t: Tensor) -> Tensor:
+        return -0.5 * self.g2(t)
+
+    def g2(self, t: Tensor) -> Tensor:
+        return SCHEDULES[self.schedule].beta(t, self.beta_min, self.beta_max)
+
+    def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        if self.schedule != "linear":
+            return self._bisect_log_snr(log_snr)
+        log_alpha = -0.5 * torch.nn.functional.softplus(-log_snr.double())
+        return _linear_time(log_alpha, self.beta_min, self.beta_max).clamp(self.t_min, self.t_max)
+
+
+@dataclass(frozen=True)
+class SubVPSDE(SDE):
+    """Sub-variance-preserving with linear beta: sigma = 1 - alpha^2 (Song et al. 2021, eqs. 13 and 29)."""
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_min: float = 1e-3
+    t_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_betas(self.beta_min, self.beta_max)
+        super().__post_init__()
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        return _linear_log_alpha(t, self.beta_min, self.beta_max)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return -torch.expm1(2 * self.log_alpha(t))
+
+    def f(self, t: Tensor) -> Tensor:
+        return -0.5 * _linear_beta(t, self.beta_min, self.beta_max)
+
+    def g2(self, t: Tensor) -> Tensor:
+        return -_linear_beta(t, self.beta_min, self.beta_max) * torch.expm1(4 * self.log_alpha(t))
+
+    def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        # sigma = 1 - alpha^2 solves snr sigma^2 + sigma - 1 = 0; the root written without cancellation.
+        half = 0.5 * log_snr.double()
+        sigma = 2 / (1 + (1 + 4 * (2 * half).exp()).sqrt())
+        return _linear_time(half + sigma.log(), self.beta_min, self.beta_max).clamp(self.t_min, self.t_max)
+
+
+@dataclass(frozen=True)
+class VESDE(SDE):
+    """Variance-exploding: alpha = 1, sigma = sigma_min (sigma_max / sigma_min)^t (Song et al. 2021, eq. 30)."""
+
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    t_min: float = 0.0
+    t_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(f"sigma_min = {self.sigma_min}, sigma_max = {self.sigma_max}: needs 0 < sigma_min < sigma_max")
+        super().__post_init__()
+
+    @property
+    def _log_ratio(self) -> float:
+        return math.log(self.sigma_max / self.sigma_min)
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return self.sigma_min * (self._log_ratio * t).exp()
+
+    def f(self, t: Tensor) -> Tensor:
+        return torch.zeros_like(t)
+
+    def g2(self, t: Tensor) -> Tensor:
+        return 2 * self._log_ratio * self.sigma(t) ** 2
+
+    def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        t = (-0.5 * log_snr.double() - math.log(self.sigma_min)) / self._log_ratio
+        return t.clamp(self.t_min, self.t_max)
+
+
+SDES = {"vp": VPSDE, "subvp": SubVPSDE, "ve": VESDE}
