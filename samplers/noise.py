@@ -1,0 +1,34 @@
+"""Noise that belongs to a sample, not to a batch."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class SeededNoise:
+    """Standard normal noise with one counter-based generator (Philox) a sample.
+
+    Row i of every draw depends on ``seeds[i]`` and on the number of draws before it, and on nothing else: not on the
+    batch, the device or the number of processes. Numbers are drawn on the CPU in float32 and moved to the device of x.
+    """
+
+    def __init__(self, seeds: Iterable[int]) -> None:
+        self.generators = [np.random.Generator(np.random.Philox(seed)) for seed in seeds]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Noise in the shape, dtype and device of x, whose rows are the samples."""
+        if len(x) != len(self.generators):
+            raise ValueError(f"SeededNoise has {len(self.generators)} seeds, x has {len(x)} rows: give one seed a row")
+        draws = np.empty(x.shape, np.float32)
+        for generator, row in zip(self.generators, draws, strict=True):
+            generator.standard_normal(dtype=np.float32, out=row)
+        return torch.from_numpy(draws).to(x.device, x.dtype, non_blocking=True)
+
+
+def sample_seeds(seed: int, first: int, count: int) -> list[int]:
+    """The seeds of samples first .. first + count - 1 of a run: distinct over all runs (seed) and samples."""
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed = {seed}: needs an integer from 0 to {2**31 - 1}")
+    return [(seed << 32) + index for index in range(first, first + count)]

@@ -1,0 +1,30 @@
+"""What a sampler is: a frozen dataclass of hyper-parameters with ``step``; what it remembers travels in ``carry``."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor
+
+Noise = Callable[[Tensor], Tensor]
+Result = tuple[Tensor, Any]
+
+
+class Sampler(Protocol):
+    """One step from time t to time s; a corrector is a step from s to s.
+
+    ``order`` is the order of convergence that the tests hold it to; ``steps`` and ``grid`` are what ``generate`` takes
+    unless told otherwise.
+    """
+
+    order: ClassVar[float]
+    steps: ClassVar[int]
+    grid: ClassVar[str]
+
+    def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry: Any = None) -> Result: ...
+
+
+def choose(name: str, value: str, allowed: Sequence[str]) -> str:
+    """value, or a ValueError that names what is allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} = {value!r}: needs one of {', '.join(allowed)}")
+    return value
