@@ -17,7 +17,9 @@ PREDICTORS = {"ancestral": Ancestral, "euler_maruyama": EulerMaruyama, "ddim": D
 
 def predictor_corrector(predictor: str = "ancestral", snr: float = 0.16, corrections: int = 1) -> PredictorCorrector:
     """A predictor by name with a Langevin corrector: the flat options of ``--sampler pc``."""
-    return PredictorCorrector(PREDICTORS[choose("predictor", predictor, tuple(PREDICTORS))](), Langevin(snr, corrections))
+    return PredictorCorrector(
+        PREDICTORS[choose("predictor", predictor, tuple(PREDICTORS))](), Langevin(snr, corrections)
+    )
 
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
@@ -33,6 +35,25 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 }
 """Samplers by name; the keyword arguments of each are its options."""
 
-__all__ = ["DDIM", "GRIDS", "ODE", "PREDICTORS", "SAMPLERS", "Ancestral", "AnnealedLangevin", "DPMpp", "Euler",
-           "EulerMaruyama", "Heun", "Langevin", "LogLikelihood", "PredictorCorrector", "Sampler", "Samples", "SeededNoise",
-           "generate", "log_likelihood", "sample"]
+__all__ = [
+    "DDIM",
+    "GRIDS",
+    "ODE",
+    "PREDICTORS",
+    "SAMPLERS",
+    "Ancestral",
+    "AnnealedLangevin",
+    "DPMpp",
+    "Euler",
+    "EulerMaruyama",
+    "Heun",
+    "Langevin",
+    "LogLikelihood",
+    "PredictorCorrector",
+    "Sampler",
+    "Samples",
+    "SeededNoise",
+    "generate",
+    "log_likelihood",
+    "sample",
+]

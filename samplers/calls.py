@@ -12,8 +12,10 @@ class CallCounter:
 
     def __init__(self, model: nn.Module) -> None:
         if not isinstance(model, nn.Module) or not hasattr(model, "sde"):
-            raise TypeError(f"expected a score model, a torch module with an `sde` that maps (x, t) to a tensor of the "
-                            f"shape of x; got {type(model).__name__}")
+            raise TypeError(
+                f"expected a score model, a torch module with an `sde` that maps (x, t) to a tensor of the "
+                f"shape of x; got {type(model).__name__}"
+            )
         scored = [m for m in model.modules() if hasattr(m, "sde") and hasattr(m, "score")]
         self.innermost = [m for m in scored if not any(o is not m and hasattr(o, "score") for o in m.modules())]
         self.rows = 0

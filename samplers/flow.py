@@ -26,8 +26,8 @@ class Euler:
 @dataclass(frozen=True)
 class Heun:
     """Heun's method on x / alpha as a function of sigma / alpha, whose slope is the predicted noise n:
-    x_s / alpha_s = x / alpha_t + (sigma_s / alpha_s - sigma_t / alpha_t) (n(x, t) + n(x', s)) / 2, with x' the Euler step
-    (Karras et al. 2022, algorithm 1, without churn; for any SDE). Order 2, two network calls."""
+    x_s / alpha_s = x / alpha_t + (sigma_s / alpha_s - sigma_t / alpha_t) (n(x, t) + n(x', s)) / 2, with x' the Euler
+    step (Karras et al. 2022, algorithm 1, without churn; for any SDE). Order 2, two network calls."""
 
     order: ClassVar[float] = 2
     steps: ClassVar[int] = 25
@@ -47,8 +47,8 @@ class Heun:
 class DPMpp:
     """DPM-Solver++ 2M (Lu et al. 2022b, algorithm 2): the exponential multistep method of order 2 on D.
 
-    x_s = (sigma_s / sigma_t) x + alpha_s (1 - exp(-h)) (D + (D - D_previous) h / (2 h_previous)), where h is the step in
-    log(alpha / sigma). The first step has order 1. One network call; the previous D and time travel in carry.
+    x_s = (sigma_s / sigma_t) x + alpha_s (1 - exp(-h)) (D + (D - D_previous) h / (2 h_previous)), where h is the step
+    in log(alpha / sigma). The first step has order 1. One network call; the previous D and time travel in carry.
     """
 
     order: ClassVar[float] = 2
@@ -89,6 +89,7 @@ class ODE:
             rows = model if len(index) == len(x) else model.rows(index)
             return (rows.velocity(state[0], times),)
 
-        solution = integrate(velocity, (x,), t.item(), s.item(), rtol=self.rtol, atol=self.atol, max_nfe=self.max_nfe,
-                             first_step=carry)
+        solution = integrate(
+            velocity, (x,), t.item(), s.item(), rtol=self.rtol, atol=self.atol, max_nfe=self.max_nfe, first_step=carry
+        )
         return solution.state[0], solution.step

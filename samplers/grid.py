@@ -54,10 +54,14 @@ def check_times(times: Tensor, sde) -> Tensor:
     late = torch.nonzero(~(times[1:] < times[:-1]))
     if len(late):
         i = int(late[0])
-        raise ValueError(f"times must be strictly decreasing: entry {i + 1} ({times[i + 1]:.6g}) does not lie below entry "
-                         f"{i} ({times[i]:.6g})")
+        raise ValueError(
+            f"times must be strictly decreasing: entry {i + 1} ({times[i + 1]:.6g}) does not lie below entry "
+            f"{i} ({times[i]:.6g})"
+        )
     slack = 1e-9 * (sde.t_max - sde.t_min)
     if times[0] > sde.t_max + slack or times[-1] < sde.t_min - slack:
-        raise ValueError(f"times run from {times[0]:.6g} to {times[-1]:.6g}: they must stay within t_max = {sde.t_max:.6g} "
-                         f"and t_min = {sde.t_min:.6g} of the SDE")
+        raise ValueError(
+            f"times run from {times[0]:.6g} to {times[-1]:.6g}: they must stay within t_max = {sde.t_max:.6g} "
+            f"and t_min = {sde.t_min:.6g} of the SDE"
+        )
     return times

@@ -15,9 +15,9 @@ class Langevin:
     """Corrector: ``steps`` times x + e score(x, s) + sqrt(2 e) z, at the arrival time s.
 
     The step size follows the signal-to-noise rule e = 2 (snr |z| / |score|)^2 (Song et al. 2021, algorithms 4 and 5),
-    with two deviations from the paper. Norms are a sample's own, where the paper's code averages them over the batch, so
-    that a sample does not depend on its batch-mates. And e <= sigma^2: curvatures of log p_s are at least -1 / sigma^2,
-    so that this bound keeps a step from overshooting where the score is small, near a mode.
+    with two deviations from the paper. Norms are a sample's own, where the paper's code averages them over the batch,
+    so that a sample does not depend on its batch-mates. And e <= sigma^2: curvatures of log p_s are at least -1 /
+    sigma^2, so that this bound keeps a step from overshooting where the score is small, near a mode.
     """
 
     snr: float = 0.16
@@ -42,7 +42,7 @@ class Langevin:
 
 @dataclass(frozen=True)
 class AnnealedLangevin:
-    """Annealed Langevin dynamics (Song and Ermon 2019, algorithm 1): at each noise level, ``corrections`` Langevin steps.
+    """Annealed Langevin dynamics (Song and Ermon 2019, algorithm 1): ``corrections`` steps a noise level.
 
     Between levels x / alpha is kept, which for VE leaves x alone, as in the paper, and makes the method valid for any
     SDE. The step size is that of ``Langevin``; it does not shrink with the number of levels, so that the error left at

@@ -28,7 +28,10 @@ def _probes(shape: tuple[int, ...], probes: int | None, seed: int, x: Tensor) ->
         return torch.eye(dim, dtype=x.dtype, device=x.device).view(dim, 1, *event).expand(dim, *shape)
     if probes < 1:
         raise ValueError(f"probes = {probes}: needs at least 1, or None for the exact trace")
-    signs = [np.random.Generator(np.random.Philox((seed << 32) + i)).integers(0, 2, (probes, *event)) for i in range(shape[0])]
+    signs = [
+        np.random.Generator(np.random.Philox((seed << 32) + i)).integers(0, 2, (probes, *event))
+        for i in range(shape[0])
+    ]
     return torch.from_numpy(np.stack(signs, 1) * 2 - 1).to(x)
 
 
@@ -41,8 +44,16 @@ def divergence(velocity: Tensor, x: Tensor, probes: Tensor) -> Tensor:
     return torch.stack(products)
 
 
-def log_likelihood(model, x: Tensor, *, rtol: float = 1e-5, atol: float = 1e-5, probes: int | None = None, seed: int = 0,
-                   max_nfe: int = 10_000) -> LogLikelihood:
+def log_likelihood(
+    model,
+    x: Tensor,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    probes: int | None = None,
+    seed: int = 0,
+    max_nfe: int = 10_000,
+) -> LogLikelihood:
     """log p(x) of x (B, *event) in data units (Song et al. 2021, appendix D.2, eq. 39).
 
     log p_0(x) = log p_T(x_T) + integral of div velocity dt, from t_min to t_max. ``probes=None`` takes the exact trace
@@ -70,8 +81,9 @@ def log_likelihood(model, x: Tensor, *, rtol: float = 1e-5, atol: float = 1e-5, 
     try:
         with torch.no_grad():
             traces = z.new_zeros((count, 1 if probes is None else probes))
-            solution = integrate(derivative, (z, traces), model.sde.t_min, model.sde.t_max, rtol=rtol, atol=atol,
-                                 max_nfe=max_nfe)
+            solution = integrate(
+                derivative, (z, traces), model.sde.t_min, model.sde.t_max, rtol=rtol, atol=atol, max_nfe=max_nfe
+            )
     finally:
         model.train(was_training)
     latent, traces = solution.state

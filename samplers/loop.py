@@ -18,8 +18,16 @@ Callback = Callable[[int, Tensor, Tensor], None]
 
 
 @torch.no_grad()
-def sample(model, sampler: Sampler, x: Tensor, times: Tensor, noise: Noise = torch.randn_like, *, denoise: bool = True,
-           callback: Callback | None = None) -> Tensor:
+def sample(
+    model,
+    sampler: Sampler,
+    x: Tensor,
+    times: Tensor,
+    noise: Noise = torch.randn_like,
+    *,
+    denoise: bool = True,
+    callback: Callback | None = None,
+) -> Tensor:
     """Carry x (B, *event), drawn at times[0], to times[-1] by the steps of a sampler; in model units.
 
     ``times`` (steps + 1,) are strictly decreasing; with ``denoise`` the posterior mean at the last one is returned, one
@@ -49,13 +57,15 @@ def _check_finite(x: Tensor, sums: list[Tensor], times: Tensor, sde) -> None:
     step = int((~torch.stack(sums).isfinite()).nonzero()[0])
     t = times[min(step, len(times) - 2)]
     bad = (~finite).nonzero().squeeze(1).tolist()
-    raise FloatingPointError(f"samples {', '.join(map(str, bad[:8]))}{' ...' if len(bad) > 8 else ''} became non-finite in "
-                             f"step {step + 1} of {len(times) - 1} (t = {t:.4g}, sigma = {sde.sigma(t):.4g})")
+    raise FloatingPointError(
+        f"samples {', '.join(map(str, bad[:8]))}{' ...' if len(bad) > 8 else ''} became non-finite in "
+        f"step {step + 1} of {len(times) - 1} (t = {t:.4g}, sigma = {sde.sigma(t):.4g})"
+    )
 
 
 @dataclass
 class Samples:
-    """``x`` (n, *event) in data units on the CPU; ``nfe``, counted network calls a sample; ``seconds``; ``seeds`` (n,)."""
+    """``x`` (n, *event) in data units, on the CPU; ``nfe``, counted calls a sample; ``seconds``; ``seeds`` (n,)."""
 
     x: Tensor
     nfe: float
@@ -63,23 +73,36 @@ class Samples:
     seeds: list[int]
 
 
-def generate(model, sampler: Sampler, n: int, event_shape: tuple[int, ...], *, steps: int | None = None,
-             grid: str | Tensor | None = None, seed: int = 0, batch_size: int | None = None, progress: bool = False,
-             callback: Callback | None = None) -> Samples:
+def generate(
+    model,
+    sampler: Sampler,
+    n: int,
+    event_shape: tuple[int, ...],
+    *,
+    steps: int | None = None,
+    grid: str | Tensor | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = False,
+    callback: Callback | None = None,
+) -> Samples:
     """Draw n samples of shape ``event_shape`` in data units.
 
-    ``steps`` and ``grid`` default to the sampler's own; ``grid`` is a key of GRIDS or a tensor of times. Samples are drawn
-    in chunks of ``batch_size``; sample i has its own noise, so that it comes out the same whatever n and the chunks are
-    (to the rounding of the network, which may depend on the batch). The model is put into eval mode and back.
-    Raises ValueError for arguments out of range, FloatingPointError for samples that are not finite.
+    ``steps`` and ``grid`` default to the sampler's own; ``grid`` is a key of GRIDS or a tensor of times. Samples are
+    drawn in chunks of ``batch_size``; sample i has its own noise, so that it comes out the same whatever n and the
+    chunks are (to the rounding of the network, which may depend on the batch). The model is put into eval mode and
+    back. Raises ValueError for arguments out of range, FloatingPointError for samples that are not finite.
     """
     if n < 1:
         raise ValueError(f"n = {n}: needs at least 1 sample")
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size = {batch_size}: needs at least 1")
     counter = CallCounter(model)
-    times = (check_times(grid, model.sde) if isinstance(grid, Tensor)
-             else make_grid(model.sde, grid or sampler.grid, sampler.steps if steps is None else steps))
+    times = (
+        check_times(grid, model.sde)
+        if isinstance(grid, Tensor)
+        else make_grid(model.sde, grid or sampler.grid, sampler.steps if steps is None else steps)
+    )
     seeds = sample_seeds(seed, 0, n)
     like = next((p for p in chain(model.parameters(), model.buffers()) if p.is_floating_point()), torch.empty(0))
     chunk = min(n, batch_size or 256)

@@ -32,7 +32,7 @@ SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 
 @dataclass
 class Solution:
-    """``state`` at the end; ``nfe`` and ``rejected`` (B,), the calls and rejected steps of each sample; the last ``step``
+    """``state`` at the end; ``nfe`` and ``rejected`` (B,), calls and rejected steps of each sample; the last ``step``
     sizes (B,), signed."""
 
     state: State
@@ -60,8 +60,9 @@ def _combine(base: State, step: Tensor, weights: np.ndarray, slopes: list[State]
     return tuple(combined)
 
 
-def _first_step(function: Derivative, start: float, span: float, state: State, slope: State, rtol: float, atol: float,
-                order: int) -> Tensor:
+def _first_step(
+    function: Derivative, start: float, span: float, state: State, slope: State, rtol: float, atol: float, order: int
+) -> Tensor:
     """Starting step sizes (Hairer, Norsett and Wanner 1993, section II.4), one network call."""
     count = len(state[0])
     scales = _scales(state, state, rtol, atol)
@@ -76,14 +77,25 @@ def _first_step(function: Derivative, start: float, span: float, state: State, s
     return sign * torch.minimum(100 * h0, h1).clamp(max=abs(span))
 
 
-def integrate(function: Derivative, state: State, start: float, end: float, *, rtol: float = 1e-5, atol: float = 1e-5,
-              max_nfe: int = 10_000, first_step: Tensor | None = None, tableau: Tableau = DOPRI5) -> Solution:
+def integrate(
+    function: Derivative,
+    state: State,
+    start: float,
+    end: float,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_nfe: int = 10_000,
+    first_step: Tensor | None = None,
+    tableau: Tableau = DOPRI5,
+) -> Solution:
     """Solve d state / dt = function(index, t, state) from ``start`` to ``end``, each sample with its own steps.
 
     ``state`` is a tuple of tensors with one row a sample; the error of each is measured apart, as the root mean square
     over a sample's entries relative to atol + rtol |value|, and a step is accepted where every part is below 1. Samples
     that have arrived leave the batch. ``function`` gets the rows' indices (A,), their times (A,) in float64 on the CPU,
-    and their states. Raises RuntimeError where a sample becomes non-finite or needs more than ``max_nfe`` calls.
+    and their states. Raises FloatingPointError where a sample becomes non-finite, ArithmeticError where it needs more
+    than ``max_nfe`` calls.
     """
     if not (rtol > 0 and atol > 0):
         raise ValueError(f"rtol = {rtol} and atol = {atol}: need positive tolerances")
@@ -133,19 +145,25 @@ def integrate(function: Derivative, state: State, start: float, end: float, *, r
 def _merge(accepted: Tensor, new: State, old: State) -> State:
     if accepted.all():
         return new
-    return tuple(torch.where(accepted.to(n.device).view(-1, *[1] * (n.ndim - 1)), n, o)
-                 for n, o in zip(new, old, strict=True))
+    return tuple(
+        torch.where(accepted.to(n.device).view(-1, *[1] * (n.ndim - 1)), n, o) for n, o in zip(new, old, strict=True)
+    )
 
 
-def _check(norm: Tensor, index: Tensor, t: Tensor, h: Tensor, nfe: Tensor, accepted: Tensor, max_nfe: int,
-           arrived: Tensor) -> None:
+def _check(
+    norm: Tensor, index: Tensor, t: Tensor, h: Tensor, nfe: Tensor, accepted: Tensor, max_nfe: int, arrived: Tensor
+) -> None:
     bad = ~torch.isfinite(norm)
     if bad.any():
         i = int(bad.nonzero()[0])
-        raise RuntimeError(f"sample {int(index[i])} became non-finite in the step from t = {t[i]:.6g} to "
-                           f"{t[i] + h[i]:.6g}: the model's output is not finite there")
+        raise FloatingPointError(
+            f"sample {int(index[i])} became non-finite in the step from t = {t[i]:.6g} to "
+            f"{t[i] + h[i]:.6g}: the model's output is not finite there"
+        )
     stuck = ~arrived & ((nfe[index] >= max_nfe) | (~accepted & (h.abs() < 1e-12)))
     if stuck.any():
         i = int(stuck.nonzero()[0])
-        raise RuntimeError(f"sample {int(index[i])} took {int(nfe[index[i]])} calls and is at t = {t[i]:.6g} with steps of "
-                           f"{h[i].abs():.3g}: loosen rtol and atol, or raise max_nfe = {max_nfe}")
+        raise ArithmeticError(
+            f"sample {int(index[i])} took {int(nfe[index[i]])} calls and is at t = {t[i]:.6g} with steps of "
+            f"{h[i].abs():.3g}: loosen rtol and atol, or raise max_nfe = {max_nfe}"
+        )

@@ -43,5 +43,6 @@ def check_labels(labels: Tensor, num_classes: int | None) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < NULL_LABEL or high >= num_classes:
         hint = " (are they 1-based?)" if high == num_classes else ""
-        raise ValueError(f"label {high if high >= num_classes else low} is out of range: allowed are 0 to "
-                         f"{num_classes - 1}{hint}")
+        raise ValueError(
+            f"label {high if high >= num_classes else low} is out of range: allowed are 0 to {num_classes - 1}{hint}"
+        )

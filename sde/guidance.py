@@ -48,7 +48,7 @@ class Conditional(ScoreModel):
 
 
 class ClassifierFree(ScoreModel):
-    """Classifier-free guidance: D = D(x, t, null) + scale (D(x, t, cond) - D(x, t, null)) (Ho and Salimans 2022, eq. 6).
+    """Classifier-free guidance: D(x, t, null) + scale (D(x, t, cond) - D(x, t, null)) (Ho and Salimans 2022, eq. 6).
 
     ``scale`` 1 is the plain conditional model and 0 the unconditional one, each with a single network call; the paper's
     w is scale - 1. A negative scale steers away from the condition. Both parts run in one batch of twice the size.
@@ -58,8 +58,10 @@ class ClassifierFree(ScoreModel):
         super().__init__(model.sde, model.transform)
         self.model = model
         if scale != 1 and not model.null_trained:
-            raise ValueError(f"guidance scale {scale} needs the unconditional branch, which this model never trained: "
-                             "train with config.training.cond_dropout above 0, or use scale 1")
+            raise ValueError(
+                f"guidance scale {scale} needs the unconditional branch, which this model never trained: "
+                "train with config.training.cond_dropout above 0, or use scale 1"
+            )
         self.cond = _bind(cond, model.num_classes)
         self.scale = scale
 
@@ -81,12 +83,14 @@ class ClassifierFree(ScoreModel):
 class Classifier(ScoreModel):
     """Classifier guidance: score + scale grad_x log p(y | x_t) (Dhariwal and Nichol 2021, eq. 14; Song et al., eq. 14).
 
-    ``classifier(x, t)`` returns logits (B, classes) at the noise level of t; ``labels`` (B,) or () are the classes asked
-    for. ``model`` may itself be guided. In terms of the posterior mean, D + scale (sigma^2 / alpha) grad log p(y | x_t).
+    ``classifier(x, t)`` returns logits (B, classes) at the noise level of t; ``labels`` (B,) or () are the classes
+    asked for. ``model`` may itself be guided. In terms of the posterior mean, D + scale (sigma^2 / alpha) grad log p(y
+    | x_t).
     """
 
-    def __init__(self, model: ScoreModel, classifier: Callable[[Tensor, Tensor], Tensor], labels: Tensor,
-                 scale: float = 1.0) -> None:
+    def __init__(
+        self, model: ScoreModel, classifier: Callable[[Tensor, Tensor], Tensor], labels: Tensor, scale: float = 1.0
+    ) -> None:
         super().__init__(model.sde, model.transform)
         self.model = model
         self.classifier = classifier

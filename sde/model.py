@@ -1,6 +1,7 @@
 """Score models: what samplers, guidance and likelihood see of a network."""
 
-from collections.abc import Callable
+import abc
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from sde.process import SDE, expand
 from sde.transform import Transform
 
 
-class ScoreModel(nn.Module):
+class ScoreModel(nn.Module, abc.ABC):
     """The posterior mean D(x, t) = E[x_0 | x_t = x] under an SDE, and what follows from it.
 
     A subclass sets ``sde`` (and ``transform``, when data and model units differ) and defines ``forward``.
@@ -25,9 +26,9 @@ class ScoreModel(nn.Module):
         self.sde = sde
         self.transform = transform or Transform()
 
+    @abc.abstractmethod
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """E[x_0 | x_t = x]."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward(x, t)")
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """grad log p_t(x) = (alpha D - x) / sigma^2 (Tweedie's formula; Efron 2011)."""
@@ -67,8 +68,15 @@ PARAMETRIZATIONS: dict[str, Callable[[Tensor, Tensor, float], Coefficients]] = {
 any alpha. c_in gives the network inputs of unit variance."""
 
 
-def call_network(network: nn.Module, sde: SDE, x: Tensor, t: Tensor, c_in: Tensor, *cond: Condition | None,
-                 autocast: torch.dtype | None) -> Tensor:
+def call_network(
+    network: nn.Module,
+    sde: SDE,
+    x: Tensor,
+    t: Tensor,
+    c_in: Tensor,
+    *cond: Condition | None,
+    autocast: torch.dtype | None,
+) -> Tensor:
     """F(c_in x, c_noise, cond) with c_noise = log(sigma / alpha) / 4, the same for every SDE; in the dtype of x.
 
     Only the network's body runs under autocast, and only it is worth compiling.
@@ -85,13 +93,21 @@ class Denoiser(ScoreModel):
     """A network seen as a score model: D(x, t) = c_skip x + c_out F(c_in x, c_noise, cond).
 
     ``parametrization`` is a key of PARAMETRIZATIONS; ``sigma_data`` the standard deviation of the data in model units.
-    ``autocast`` is the dtype of the network's body, None for full precision. ``null_trained`` says whether the null
-    condition was seen in training. Raises ValueError for an unknown parametrisation, or where the network's output has
-    not the shape of x.
+    ``event_shape`` is that of the data, where known. ``autocast`` is the dtype of the network's body, None for full
+    precision. ``null_trained`` says whether the null condition was seen in training. Raises ValueError for an unknown
+    parametrisation, or where the network's output has not the shape of x.
     """
 
-    def __init__(self, network: nn.Module, sde: SDE, parametrization: str = "edm", sigma_data: float = 0.5,
-                 transform: Transform | None = None, null_trained: bool = True) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        sde: SDE,
+        parametrization: str = "edm",
+        sigma_data: float = 0.5,
+        transform: Transform | None = None,
+        null_trained: bool = True,
+        event_shape: Sequence[int] | None = None,
+    ) -> None:
         super().__init__(sde, transform)
         if parametrization not in PARAMETRIZATIONS:
             raise ValueError(f"parametrization = {parametrization!r}: needs one of {', '.join(PARAMETRIZATIONS)}")
@@ -101,6 +117,7 @@ class Denoiser(ScoreModel):
         self.parametrization = parametrization
         self.sigma_data = sigma_data
         self.null_trained = null_trained
+        self.event_shape = event_shape and tuple(event_shape)
         self.autocast: torch.dtype | None = None
 
     @property
@@ -114,8 +131,10 @@ class Denoiser(ScoreModel):
         c_skip, c_out, c_in = PARAMETRIZATIONS[self.parametrization](alpha, sigma, self.sigma_data)
         output = call_network(self.network, self.sde, x, t, c_in, cond, autocast=self.autocast)
         if output.shape != x.shape:
-            raise ValueError(f"the network returned shape {tuple(output.shape)} for x of shape {tuple(x.shape)}: "
-                             "it must return one tensor of the shape of x")
+            raise ValueError(
+                f"the network returned shape {tuple(output.shape)} for x of shape {tuple(x.shape)}: "
+                "it must return one tensor of the shape of x"
+            )
         return expand(c_skip, x) * x + expand(c_out, x) * output
 
 

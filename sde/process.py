@@ -81,7 +81,7 @@ class SDE(abc.ABC):
         return (low + high) / 2
 
     def perturb(self, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        """A draw of q(x_t | x_0) = N(alpha x_0, sigma^2): alpha(t) x_0 + sigma(t) z; x0, z (B, *event), t () or (B,)."""
+        """A draw of q(x_t | x_0) = N(alpha x_0, sigma^2): alpha x_0 + sigma z; x0, z (B, *event), t () or (B,)."""
         return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * z
 
     def prior_std(self) -> float:
@@ -253,7 +253,9 @@ class VESDE(SDE):
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:
-            raise ValueError(f"sigma_min = {self.sigma_min}, sigma_max = {self.sigma_max}: needs 0 < sigma_min < sigma_max")
+            raise ValueError(
+                f"sigma_min = {self.sigma_min}, sigma_max = {self.sigma_max}: needs 0 < sigma_min < sigma_max"
+            )
         super().__post_init__()
 
     @property

@@ -11,8 +11,9 @@ from torch import Tensor
 class Transform:
     """model = (data - shift) / scale, per channel (the first event axis) or with one number for all.
 
-    ``levels`` declares data quantised to the integers 0 .. levels - 1: uniform noise in [0, 1) is added before encoding,
-    so that the density is over [0, levels), and samples are floored back to integers. None means continuous data.
+    ``levels`` declares data quantised to the integers 0 .. levels - 1: uniform noise in [0, 1) is added before
+    encoding, so that the density is over [0, levels), and samples are floored back to integers. None means continuous
+    data.
     """
 
     shift: tuple[float, ...] = (0.0,)
@@ -55,7 +56,7 @@ class Transform:
         return x * self._channels(self.scale, x) + self._channels(self.shift, x)
 
     def dequantise(self, x: Tensor, u: Tensor) -> Tensor:
-        """Integer data x plus uniform noise u in [0, 1): the density of x + u bounds the probability of x from below."""
+        """Integer data x plus uniform noise u in [0, 1): the density of x + u bounds the probability of x."""
         return x + u if self.levels else x
 
     def quantise(self, x: Tensor) -> Tensor:

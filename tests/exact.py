@@ -60,5 +60,7 @@ class Gaussian(GaussianMixture):
     def flow(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """The exact solution of the probability-flow ODE from t to s: standardised coordinates stay."""
         mean = self.means[0]
-        (a, v), (b, w) = ((self.sde.alpha(u), (self.sde.alpha(u) * self.std) ** 2 + self.sde.sigma(u) ** 2) for u in (t, s))
+        (a, v), (b, w) = (
+            (self.sde.alpha(u), (self.sde.alpha(u) * self.std) ** 2 + self.sde.sigma(u) ** 2) for u in (t, s)
+        )
         return b * mean + (w / v).sqrt() * (x - a * mean)

@@ -1,0 +1,34 @@
+# Everything runs in .venv, which the first command makes.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/demo
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint clean
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	@echo "installing into .venv (a minute or two)"
+	@# Without an NVIDIA GPU, the CPU build of torch, a twentieth of the size; where it cannot be had, the next line's.
+	@command -v nvidia-smi >/dev/null || $(PIP) --retries 0 torch --extra-index-url https://download.pytorch.org/whl/cpu 2>/dev/null || true
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+demo: .venv/ready
+	$(BIN)/python main.py --mode train --config digits --workdir $(RUN)
+	$(BIN)/python main.py --mode train_classifier --workdir $(RUN)
+	for sampler in heun dpmpp ddim pc; do $(BIN)/python main.py --mode sample --workdir $(RUN) --sampler $$sampler || exit 1; done
+	$(BIN)/python main.py --mode likelihood --workdir $(RUN)
+	$(BIN)/python main.py --mode likelihood --workdir $(RUN) --split train
+	@echo
+	@echo "The run is in $(RUN): open curves.png, and the digits in samples/."
+
+test: .venv/ready
+	$(BIN)/python -m pytest -q
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info

@@ -1,0 +1,208 @@
+"""The resolved configuration of a command: a config file or a run folder's config.json, defaults, and overrides."""
+
+import copy
+import difflib
+import importlib.util
+import inspect
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from samplers import GRIDS, SAMPLERS
+from sde import PARAMETRIZATIONS, SDES
+from sde.data import DATASETS
+from sde.loss import TIMES, WEIGHTINGS
+from sde.networks import CLASSIFIERS, NETWORKS
+from sde.toys import TOYS
+from sde.training import TrainingOptions
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+PRECISIONS = ("float32", "bfloat16")
+
+
+def options_of(component: Callable) -> dict:
+    """The keyword arguments of a component that a config can set, with their defaults."""
+    parameters = inspect.signature(component).parameters.values()
+    return {
+        p.name: p.default
+        for p in parameters
+        if p.default is not p.empty and isinstance(p.default, bool | int | float | str | tuple)
+    }
+
+
+DEFAULTS = {
+    "data": {
+        "dataset": "digits",
+        "root": "",
+        "test_root": "",
+        "name": "moons",
+        "mode": "",
+        "levels": 0,
+        "test_fraction": 0.1,
+    },
+    "sde": {"name": "vp"},
+    "model": {"parametrization": "edm", "sigma_data": 0.0, "conditional": True, "network": {"name": "unet"}},
+    "classifier": {"network": {"name": "unet"}, "times": "log_normal", **options_of(TrainingOptions)},
+    "training": {
+        **options_of(TrainingOptions),
+        "weighting": "edm",
+        "times": "log_normal",
+        "cond_dropout": 0.1,
+        "precision": "float32",
+        "log_every": 50,
+        "sample_every": 1000,
+        "checkpoint_every": 1000,
+    },
+    "sampler": {"name": "heun"},
+}
+
+NAMED: dict[str, dict[str, Callable]] = {
+    "sde": SDES,
+    "model.network": NETWORKS,
+    "classifier.network": CLASSIFIERS,
+    "sampler": SAMPLERS,
+}
+"""Sections whose ``name`` selects a component; their other keys are that component's keyword arguments."""
+
+CHOICES: dict[str, Iterable[str]] = {
+    "data.dataset": DATASETS,
+    "data.name": TOYS,
+    "model.parametrization": PARAMETRIZATIONS,
+    "classifier.times": TIMES,
+    "training.weighting": WEIGHTINGS,
+    "training.times": TIMES,
+    "training.precision": PRECISIONS,
+}
+
+
+def pick(key: str, value: str, allowed: Iterable[str]) -> str:
+    """value, or a ValueError with what is allowed and the nearest of it."""
+    allowed = list(allowed)
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), allowed, 1, 0.5)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"{key} = {value!r}: needs one of {', '.join(allowed)}{hint}")
+    return value
+
+
+def check_grid(grid: str | None) -> str | None:
+    """The name of a grid, or None for the sampler's own."""
+    return pick("--grid", grid, GRIDS) if grid else None
+
+
+def config_path(name: str) -> Path:
+    """A config file by path, or by its name among the project's own."""
+    for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.py"):
+        if path.is_file():
+            return path
+    own = sorted(p.stem for p in CONFIGS.glob("*.py"))
+    raise ValueError(
+        f"--config={name} does not exist: needs a Python file with get_config(), or one of {', '.join(own)}"
+    )
+
+
+def read_config(path: Path) -> dict:
+    """The values that a config file's get_config() returns."""
+    try:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.get_config().to_dict()
+    except Exception as error:
+        raise ValueError(
+            f"--config={path} failed ({type(error).__name__}: {error}): it must be a Python file with "
+            "get_config() that returns an ml_collections.ConfigDict"
+        ) from None
+
+
+def read_run_config(workdir: Path) -> dict:
+    """The values in a run folder's config.json."""
+    path = workdir / "config.json"
+    if not path.exists():
+        raise ValueError(
+            f"--workdir={workdir} has no config.json, so it is not a run folder: train first with "
+            f"`python main.py --mode train --workdir {workdir}`"
+        )
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): restore it, or train into a new --workdir") from None
+
+
+def resolve(values: dict, overrides: list[str]) -> ConfigDict:
+    """values over the defaults, then ``--config.key=value`` arguments, every key and name checked."""
+    values, defaults = copy.deepcopy(values), copy.deepcopy(DEFAULTS)
+    for key, table in NAMED.items():
+        own, default = _section(values, key), _section(defaults, key)
+        name = _override(overrides, f"{key}.name") or own.get("name", default["name"])
+        options = options_of(table[pick(f"config.{key}.name", name, table)])
+        if own.get("name", name) != name:
+            own.clear()
+        own["name"] = name
+        default.clear()
+        default.update(name=name, **options)
+    config = _parse(ConfigDict(_fill(defaults, values, "config")), overrides)
+    for key, allowed in CHOICES.items():
+        section, _, last = key.rpartition(".")
+        pick(f"config.{key}", _section(config, section)[last], allowed)
+    return config
+
+
+def _section(values, key: str):
+    for part in key.split("."):
+        values = values.setdefault(part, {})
+    return values
+
+
+def _fill(defaults: dict, values: dict, path: str) -> dict:
+    """values over defaults, which say what keys there are; JSON's lists back to tuples, whose type overrides match."""
+    filled = dict(defaults)
+    for key, value in values.items():
+        if key not in defaults:
+            raise ValueError(_unknown(f"{path}.{key}", key, defaults))
+        nested = isinstance(defaults[key], dict)
+        if nested != isinstance(value, dict):
+            raise ValueError(f"{path}.{key} = {value!r}: needs {'a section of keys' if nested else 'a plain value'}")
+        filled[key] = _fill(defaults[key], value, f"{path}.{key}") if nested else value
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in filled.items()}
+
+
+def _parse(config: ConfigDict, overrides: list[str]) -> ConfigDict:
+    values = flags.FlagValues()
+    argv = ["main.py", *overrides]
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        rest = values(argv)
+    except AttributeError as error:
+        bad = str(error).split("'")[1]
+        raise ValueError(_unknown(f"config.….{bad}", bad, _all_keys(config))) from None
+    except flags.Error as error:
+        raise ValueError(str(error)) from None
+    if rest[1:]:
+        raise ValueError(f"unknown argument {rest[1]}: options start with --")
+    return values.config
+
+
+def _override(overrides: list[str], key: str) -> str | None:
+    found = None
+    for argument, following in zip(overrides, [*overrides[1:], ""], strict=True):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if name == f"config.{key}":
+            found = value if equals else following
+    return found
+
+
+def _unknown(path: str, key: str, allowed: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(allowed), 1, 0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(sorted(allowed))}"
+    return f"unknown key {path}: {hint}"
+
+
+def _all_keys(config: ConfigDict) -> list[str]:
+    keys = []
+    for key, value in config.items():
+        keys += [key, *(_all_keys(value) if isinstance(value, ConfigDict) else [])]
+    return keys

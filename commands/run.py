@@ -1,0 +1,91 @@
+"""A run folder: config.json, model.safetensors, classifier.safetensors, checkpoints/, metrics.jsonl, samples/."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from ml_collections import ConfigDict
+
+from sde.checkpoint import Checkpoints, load_model, write_whole
+from sde.data import Dataset, Split, load_dataset
+
+
+@dataclass
+class Run:
+    """A run folder and its resolved config."""
+
+    folder: Path
+    config: ConfigDict
+    device: torch.device
+
+    @property
+    def model_file(self) -> Path:
+        """The denoiser, EMA weights."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def classifier_file(self) -> Path:
+        """The noise-conditional classifier, EMA weights."""
+        return self.folder / "classifier.safetensors"
+
+    def checkpoints(self, name: str) -> Checkpoints:
+        """The training states of a module."""
+        return Checkpoints(self.folder / "checkpoints", name)
+
+    def write_config(self) -> None:
+        """config.json, resolved."""
+        write_whole(self.folder / "config.json", (json.dumps(self.config.to_dict(), indent=2) + "\n").encode())
+
+    def data(self) -> Split:
+        """The training and held-out data."""
+        return load_dataset(self.config.data)
+
+    def model(self):
+        """The trained denoiser on the device."""
+        model = load_model(self.model_file, "denoiser").to(self.device)
+        model.autocast = autocast(self.config)
+        return model
+
+    def classifier(self):
+        """The trained classifier on the device."""
+        if not self.classifier_file.exists():
+            raise ValueError(
+                f"{self.classifier_file} does not exist: train it with `python main.py --mode train_classifier "
+                f"--workdir {self.folder}`"
+            )
+        return load_model(self.classifier_file, "classifier").to(self.device)
+
+
+def autocast(config: ConfigDict) -> torch.dtype | None:
+    """The dtype of the network's body."""
+    return torch.bfloat16 if config.training.precision == "bfloat16" else None
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is the accelerator where there is one."""
+    if name == "auto":
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"--device={name} cannot be used ({str(error).splitlines()[0]}): needs auto, cpu, cuda or cuda:N"
+        ) from None
+    return device
+
+
+def measured_sigma_data(data: Dataset) -> float:
+    """Root mean square of the data in model units, over at most 10,000 items spread over the set."""
+    index = torch.linspace(0, len(data) - 1, min(len(data), 10_000)).long()
+    x, _ = data.batch(index)
+    half = torch.full_like(x, 0.5)
+    return data.transform.encode(data.transform.dequantise(x, half)).double().square().mean().sqrt().item()
+
+
+def network_spec(section: ConfigDict) -> dict:
+    """The network part of a specification, plain values."""
+    return json.loads(json.dumps(section.network.to_dict()))

@@ -1,0 +1,94 @@
+"""Denoising score matching: where in time it is asked, and how much each time counts."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sde.condition import Condition, drop
+from sde.model import Denoiser, NoisyClassifier
+from sde.process import SDE
+
+WEIGHTINGS: dict[str, Callable[[SDE, Tensor, float], Tensor]] = {
+    # weight of |D - x_0|^2; |score - grad log q(x_t | x_0)|^2 is alpha^2 / sigma^4 of it
+    "score": lambda sde, t, sigma_data: sde.log_snr(t).exp(),
+    "likelihood": lambda sde, t, sigma_data: sde.g2(t) * sde.log_snr(t).exp() / sde.sigma(t) ** 2,
+    "edm": lambda sde, t, sigma_data: sde.log_snr(t).exp() + sigma_data**-2,
+}
+"""score: lambda = sigma^2 on the score's error (Song et al. 2021, section 3.3), E |sigma score + z|^2. likelihood:
+lambda = g^2 (Song et al. 2021b, eq. 7), whose mean over uniform times, times (t_max - t_min) / 2, bounds the negative
+log-likelihood up to a constant. edm: 1 / c_out^2 of Karras et al. 2022, table 1, so that the network's target has unit
+variance at every noise level."""
+
+
+def uniform(sde: SDE, u: Tensor) -> Tensor:
+    """Uniform in t."""
+    return sde.t_min + (sde.t_max - sde.t_min) * u
+
+
+def _log_snr_ends(sde: SDE) -> tuple[float, float]:
+    return tuple(sde.log_snr(torch.tensor(t, dtype=torch.float64)).item() for t in (sde.t_min, sde.t_max))
+
+
+def log_snr(sde: SDE, u: Tensor) -> Tensor:
+    """Uniform in the log signal-to-noise ratio (Kingma et al. 2021)."""
+    data_end, noise_end = _log_snr_ends(sde)
+    return sde.t_of_log_snr(data_end + (noise_end - data_end) * u)
+
+
+def log_normal(sde: SDE, u: Tensor, mean: float = -1.2, std: float = 1.2) -> Tensor:
+    """ln(sigma / alpha) normal (Karras et al. 2022, table 1), cut to the range of the SDE."""
+    low, high = (
+        torch.special.ndtr(torch.tensor((-0.5 * end - mean) / std, dtype=torch.float64)) for end in _log_snr_ends(sde)
+    )
+    return sde.t_of_log_snr(-2 * (mean + std * torch.special.ndtri(low + (high - low) * u)))
+
+
+TIMES: dict[str, Callable[[SDE, Tensor], Tensor]] = {"uniform": uniform, "log_snr": log_snr, "log_normal": log_normal}
+"""Distributions of the training times, as functions of uniform numbers u in (0, 1)."""
+
+
+def stratified(count: int, generator: torch.Generator) -> Tensor:
+    """A uniform number in each of ``count`` equal parts of (0, 1), shuffled; float64 (Kingma et al. 2021, I.1)."""
+    u = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
+    return u[torch.randperm(count, generator=generator)].clamp(1e-12, 1 - 1e-12)
+
+
+def draw(sde: SDE, x0: Tensor, times: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Times (B,), float64 on the CPU, stratified over the batch, and x_t (B, *event)."""
+    t = TIMES[times](sde, stratified(len(x0), generator))
+    z = torch.randn(x0.shape, generator=generator).to(x0)
+    return t, sde.perturb(x0, t, z)
+
+
+def denoising_loss(
+    model: Denoiser,
+    x0: Tensor,
+    cond: Condition | None,
+    generator: torch.Generator,
+    *,
+    weighting: str = "edm",
+    times: str = "log_normal",
+    cond_dropout: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Denoising score matching, w(t) |D(x_t, t, cond) - x_0|^2 per dimension (Vincent 2011; Song et al. 2021, eq. 7).
+
+    x0 (B, *event) in model units -> the losses (B,), in float32, and their times (B,). The expectation is over the
+    times' own distribution, which the weight does not undo. Each condition is dropped with probability
+    ``cond_dropout``. Random numbers come from a CPU generator, in an order that does not depend on the device.
+    """
+    t, x = draw(model.sde, x0, times, generator)
+    dropped = torch.rand(len(x0), generator=generator) < cond_dropout
+    if cond is not None and cond_dropout:
+        cond = drop(cond, dropped.to(x0.device))
+    errors = (model(x, t, cond) - x0).float().square().flatten(1).mean(1)
+    return WEIGHTINGS[weighting](model.sde, t, model.sigma_data).to(errors) * errors, t
+
+
+def classifier_loss(
+    classifier: NoisyClassifier, x0: Tensor, labels: Tensor, generator: torch.Generator, *, times: str = "log_normal"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cross-entropies (B,) in nats of the labels at x_t, their times (B,), and which labels came out right (B,)."""
+    t, x = draw(classifier.sde, x0, times, generator)
+    logits = classifier(x, t).float()
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none"), t, logits.argmax(1) == labels
