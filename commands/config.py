@@ -6,6 +6,9 @@ import importlib.util
 import inspect
 import json
 from collections.abc import Callable, Iterable
+from functools import reduce
+from itertools import pairwise
+from operator import getitem
 from pathlib import Path
 
 from absl import flags
@@ -36,6 +39,7 @@ def options_of(component: Callable) -> dict:
 DEFAULTS = {
     "data": {
         "dataset": "digits",
+        "event_shape": (),
         "root": "",
         "test_root": "",
         "name": "moons",
@@ -146,8 +150,7 @@ def resolve(values: dict, overrides: list[str]) -> ConfigDict:
         default.update(name=name, **options)
     config = _parse(ConfigDict(_fill(defaults, values, "config")), overrides)
     for key, allowed in CHOICES.items():
-        section, _, last = key.rpartition(".")
-        pick(f"config.{key}", _section(config, section)[last], allowed)
+        pick(f"config.{key}", reduce(getitem, key.split("."), config), allowed)
     return config
 
 
@@ -171,24 +174,30 @@ def _fill(defaults: dict, values: dict, path: str) -> dict:
 
 
 def _parse(config: ConfigDict, overrides: list[str]) -> ConfigDict:
+    for argument in overrides:
+        if argument.startswith("-"):
+            _check_key(argument.lstrip("-").partition("=")[0], config)
     values = flags.FlagValues()
     argv = ["main.py", *overrides]
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
-        rest = values(argv)
-    except AttributeError as error:
-        bad = str(error).split("'")[1]
-        raise ValueError(_unknown(f"config.….{bad}", bad, _all_keys(config))) from None
+        values(argv)
     except flags.Error as error:
         raise ValueError(str(error)) from None
-    if rest[1:]:
-        raise ValueError(f"unknown argument {rest[1]}: options start with --")
     return values.config
+
+
+def _check_key(path: str, config: ConfigDict) -> None:
+    section = config
+    for key in path.split(".")[1:]:
+        if not isinstance(section, ConfigDict) or key not in section:
+            raise ValueError(_unknown(path, key, section if isinstance(section, ConfigDict) else ()))
+        section = section[key]
 
 
 def _override(overrides: list[str], key: str) -> str | None:
     found = None
-    for argument, following in zip(overrides, [*overrides[1:], ""], strict=True):
+    for argument, following in pairwise([*overrides, ""]):
         name, equals, value = argument.lstrip("-").partition("=")
         if name == f"config.{key}":
             found = value if equals else following
@@ -199,10 +208,3 @@ def _unknown(path: str, key: str, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(key, list(allowed), 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(sorted(allowed))}"
     return f"unknown key {path}: {hint}"
-
-
-def _all_keys(config: ConfigDict) -> list[str]:
-    keys = []
-    for key, value in config.items():
-        keys += [key, *(_all_keys(value) if isinstance(value, ConfigDict) else [])]
-    return keys

@@ -8,7 +8,7 @@ import torch
 from ml_collections import ConfigDict
 
 from sde.checkpoint import Checkpoints, load_model, write_whole
-from sde.data import Dataset, Split, load_dataset
+from sde.data import Split, load_dataset
 
 
 @dataclass
@@ -76,16 +76,3 @@ def choose_device(name: str) -> torch.device:
             f"--device={name} cannot be used ({str(error).splitlines()[0]}): needs auto, cpu, cuda or cuda:N"
         ) from None
     return device
-
-
-def measured_sigma_data(data: Dataset) -> float:
-    """Root mean square of the data in model units, over at most 10,000 items spread over the set."""
-    index = torch.linspace(0, len(data) - 1, min(len(data), 10_000)).long()
-    x, _ = data.batch(index)
-    half = torch.full_like(x, 0.5)
-    return data.transform.encode(data.transform.dequantise(x, half)).double().square().mean().sqrt().item()
-
-
-def network_spec(section: ConfigDict) -> dict:
-    """The network part of a specification, plain values."""
-    return json.loads(json.dumps(section.network.to_dict()))

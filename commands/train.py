@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from commands.pictures import curves, picture
-from commands.run import Run, autocast, measured_sigma_data, network_spec
+from commands.run import Run, autocast
+from commands.spec import classifier_spec, denoiser_spec
 from samplers import Heun, generate
-from sde.checkpoint import build_classifier, build_denoiser, describe_sde, save_model
+from sde.checkpoint import build_classifier, build_denoiser, save_model
 from sde.data import Dataset
 from sde.guidance import Conditional
 from sde.loss import classifier_loss, denoising_loss
-from sde.process import SDES
 from sde.training import Trainer, TrainingOptions, fit
 
 PREVIEW = 60
@@ -31,13 +31,7 @@ def train(run: Run) -> dict:
     settings = config.training
     if not 0 <= settings.cond_dropout <= 1:
         raise ValueError(f"config.training.cond_dropout = {settings.cond_dropout}: needs a probability from 0 to 1")
-    spec = _shared_spec(run, data) | {
-        "network": network_spec(config.model),
-        "parametrization": config.model.parametrization,
-        "num_classes": data.num_classes if config.model.conditional else None,
-        "transform": {"shift": data.transform.shift, "scale": data.transform.scale, "levels": data.transform.levels},
-        "null_trained": settings.cond_dropout > 0 or not config.model.conditional or data.num_classes is None,
-    }
+    spec = denoiser_spec(config, data)
     model = _seeded(settings.seed, build_denoiser, spec).to(run.device)
     model.autocast = autocast(config)
     loss = partial(
@@ -75,7 +69,7 @@ def train_classifier(run: Run) -> dict:
         raise ValueError(
             f"config.data.dataset = {config.data.dataset!r} has no labels here: a classifier needs classes"
         )
-    spec = _shared_spec(run, data) | {"network": network_spec(settings), "num_classes": data.num_classes}
+    spec = classifier_spec(config, data)
     classifier = _seeded(settings.seed, build_classifier, spec).to(run.device)
     loss = partial(classifier_loss, times=settings.times)
 
@@ -96,16 +90,6 @@ def train_classifier(run: Run) -> dict:
     accuracy = _accuracy(session.averaged(), held_out, run.device)
     print("held-out accuracy by noise level, sigma / alpha: " + ", ".join(f"{k}: {v:.1%}" for k, v in accuracy.items()))
     return session.summary("train_classifier") | {"accuracy": accuracy}
-
-
-def _shared_spec(run: Run, data: Dataset) -> dict:
-    section = dict(run.config.sde)
-    sde = SDES[section.pop("name")](**section)
-    return {
-        "event_shape": list(data.event_shape),
-        "sde": describe_sde(sde),
-        "sigma_data": run.config.model.sigma_data or measured_sigma_data(data),
-    }
 
 
 def _options(settings) -> TrainingOptions:
@@ -227,15 +211,10 @@ class Session:
         x, labels = held_out.batch(torch.linspace(0, len(held_out) - 1, min(limit, len(held_out))).long())
         x0 = held_out.transform.encode(held_out.transform.dequantise(x, torch.rand(x.shape, generator=generator)))
         module, device = self.averaged(), self.trainer.device
-        losses = [
-            loss(
-                module,
-                part.to(device),
-                None if labels is None or module.num_classes is None else y.to(device),
-                generator,
-            )[0]
-            for part, y in zip(x0.split(100), (labels if labels is not None else x0).split(100), strict=True)
-        ]
+        losses = []
+        for rows in torch.arange(len(x0)).split(100):
+            cond = labels[rows].to(device) if labels is not None and module.num_classes else None
+            losses.append(loss(module, x0[rows].to(device), cond, generator)[0])
         self.record({"step": step, "held_out_loss": torch.cat(losses).mean().item()})
 
     def record(self, line: dict) -> None:

@@ -9,6 +9,7 @@ def get_config() -> ConfigDict:
         {
             "data": {
                 "dataset": "images",
+                "event_shape": (3, 32, 32),
                 "root": "data/cifar10/train.zip",
                 "test_root": "data/cifar10/test.zip",
                 "mode": "RGB",

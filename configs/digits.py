@@ -7,7 +7,7 @@ def get_config() -> ConfigDict:
     """The whole experiment."""
     return ConfigDict(
         {
-            "data": {"dataset": "digits"},
+            "data": {"dataset": "digits", "event_shape": (1, 8, 8)},
             "sde": {"name": "vp", "schedule": "linear", "beta_min": 0.1, "beta_max": 20.0, "t_min": 1e-3},
             "model": {
                 "parametrization": "edm",
@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
                     "multipliers": (1, 2),
                     "blocks": 2,
                     "attention": (4,),
-                    "dropout": 0.1,
+                    "dropout": 0.0,
                 },
             },
             "classifier": {
@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
                     "multipliers": (1, 2),
                     "blocks": 1,
                     "attention": (),
-                    "dropout": 0.1,
+                    "dropout": 0.0,
                 },
                 "steps": 600,
                 "batch_size": 128,
@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
                 "ema": 0.99,
             },
             "training": {
-                "steps": 1500,
+                "steps": 800,
                 "batch_size": 128,
                 "optimizer": "adam",
                 "lr": 2e-3,

@@ -7,7 +7,7 @@ def get_config() -> ConfigDict:
     """The whole experiment."""
     return ConfigDict(
         {
-            "data": {"dataset": "mnist", "root": "data/mnist"},
+            "data": {"dataset": "mnist", "event_shape": (1, 28, 28), "root": "data/mnist"},
             "sde": {"name": "vp", "schedule": "linear", "beta_min": 0.1, "beta_max": 20.0, "t_min": 1e-4},
             "model": {
                 "parametrization": "edm",

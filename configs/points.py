@@ -7,7 +7,7 @@ def get_config() -> ConfigDict:
     """The whole experiment."""
     return ConfigDict(
         {
-            "data": {"dataset": "points", "name": "moons"},
+            "data": {"dataset": "points", "event_shape": (), "name": "moons"},
             "sde": {"name": "vp", "schedule": "linear", "beta_min": 0.1, "beta_max": 20.0, "t_min": 1e-3},
             "model": {
                 "parametrization": "edm",

@@ -92,7 +92,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def save_model(path: Path, kind: str, spec: dict, state: dict[str, Tensor]) -> None:
     """Weights, with what rebuilds the model as JSON in their metadata; ``kind`` is a key of BUILDERS."""
-    metadata = {"format": FORMAT, "kind": kind, "spec": json.dumps(spec)}
+    # One key, because the order of several would differ from write to write.
+    metadata = {"score_sde": json.dumps({"format": FORMAT, "kind": kind, "spec": spec})}
     write_whole(path, to_safetensors({k: v.contiguous().cpu() for k, v in state.items()}, metadata))
 
 
@@ -102,16 +103,14 @@ def load_model(path: Path, kind: str = "denoiser") -> nn.Module:
         raise ValueError(f"{path} does not exist: train first, or name another --workdir")
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            about = json.loads((file.metadata() or {}).get("score_sde", "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged or not a safetensors file ({error})") from None
-    if metadata.get("format") != FORMAT or metadata.get("kind") != kind:
-        raise ValueError(
-            f"{path} holds {metadata.get('kind', 'no model of ours')} in format {metadata.get('format')}: needs "
-            f"a {kind} in format {FORMAT}"
-        )
-    model = BUILDERS[kind](json.loads(metadata["spec"]))
+    if (about.get("format"), about.get("kind")) != (FORMAT, kind):
+        held = f"a {about['kind']} in format {about['format']}" if about else "no model of this project"
+        raise ValueError(f"{path} holds {held}: needs a {kind} in format {FORMAT}")
+    model = BUILDERS[kind](about["spec"])
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

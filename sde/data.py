@@ -136,17 +136,18 @@ def points(config) -> Split:
         x, labels = labelled_toys(config.name, 25_000)
     else:
         x, labels = read_array(existing(config.root, "config.data.root"))
-    if config.levels is None and not x.is_floating_point():
+    levels = config.levels or None
+    if levels is None and not x.is_floating_point():
         raise ValueError(
             f"config.data.root = {config.root} holds integers ({x.dtype}) from {x.min()} to {x.max()}: set "
             "config.data.levels for quantised data, or store them as floats"
         )
-    if config.levels is not None and (x.min() < 0 or x.max() >= config.levels or (x != x.round()).any()):
+    if levels and (x.min() < 0 or x.max() >= levels or (x != x.round()).any()):
         raise ValueError(
-            f"config.data.levels = {config.levels}: the data must be integers from 0 to {config.levels - 1}, "
+            f"config.data.levels = {levels}: the data must be integers from 0 to {levels - 1}, "
             f"and run from {x.min()} to {x.max()}"
         )
-    transform = Transform.of_levels(config.levels) if config.levels else Transform.standardise(x)
+    transform = Transform.of_levels(levels) if levels else Transform.standardise(x)
     return split(x, labels, transform, config.test_fraction)
 
 
@@ -216,4 +217,12 @@ def load_dataset(config) -> Split:
     """The training and held-out part of ``config.dataset``, a key of DATASETS."""
     if config.dataset not in DATASETS:
         raise ValueError(f"config.data.dataset = {config.dataset!r}: needs one of {', '.join(DATASETS)}")
-    return DATASETS[config.dataset](config)
+    train, test = DATASETS[config.dataset](config)
+    expected = tuple(config.event_shape)
+    for key, part in (("root", train), ("test_root", test)):
+        if expected and part.event_shape != expected:
+            raise ValueError(
+                f"items in config.data.{key} have shape {part.event_shape}, config.data.event_shape is {expected}: "
+                "correct it, or set it to () to take the data as they are"
+            )
+    return train, test

@@ -1,0 +1,123 @@
+"""Guidance against exact Bayes: a mixture whose classes are its components."""
+
+import pytest
+import torch
+
+from samplers import SAMPLERS, generate, log_likelihood
+from sde import VPSDE, Denoiser, ScoreModel, Transform
+from sde.guidance import Classifier, ClassifierFree, Conditional
+from tests.exact import Gaussian, GaussianMixture
+
+MEANS = torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.0, -1.2]], dtype=torch.float64)
+STD = 0.4
+
+
+class ByClass(ScoreModel):
+    """The exact denoiser of the mixture, given the component or (null, None) not."""
+
+    num_classes, null_trained = 3, True
+
+    def __init__(self, sde):
+        super().__init__(sde)
+        self.mixture = GaussianMixture(sde, MEANS, STD)
+        self.components = [Gaussian(sde, mean, STD) for mean in MEANS]
+
+    def forward(self, x, t, cond=None):
+        everything = self.mixture.forward(x, t)
+        if cond is None:
+            return everything
+        single = torch.stack([component.forward(x, t) for component in self.components])
+        rows = torch.arange(len(x))
+        return torch.where((cond >= 0)[:, None], single[cond.clamp(min=0), rows], everything)
+
+
+class Bayes:
+    """Exact logits of p(y | x_t)."""
+
+    num_classes = 3
+
+    def __init__(self, sde):
+        self.mixture = GaussianMixture(sde, MEANS, STD)
+
+    def __call__(self, x, t):
+        return self.mixture.component_logits(x, t)
+
+
+@pytest.fixture
+def batch(process, generator):
+    t = torch.rand(6, generator=generator, dtype=torch.float64) * (process.t_max - process.t_min) + process.t_min
+    x0 = GaussianMixture(process, MEANS, STD).draw(6, generator)
+    return process.perturb(x0, t, torch.randn(x0.shape, generator=generator, dtype=torch.float64)), t
+
+
+LABELS = torch.tensor([0, 1, 2, 2, 1, 0])
+
+
+def test_classifier_guidance_turns_the_prior_into_the_class(process, batch):
+    x, t = batch
+    model = ByClass(process)
+    guided = Classifier(model.mixture, Bayes(process), LABELS, 1.0)
+    torch.testing.assert_close(guided(x, t), model(x, t, LABELS), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 2.5, -1.0])
+def test_classifier_free_guidance(process, batch, scale):
+    x, t = batch
+    model = ByClass(process)
+    guided = ClassifierFree(model, LABELS, scale)
+    expected = (1 - scale) * model.mixture.score(x, t) + scale * Conditional(model, LABELS).score(x, t)
+    torch.testing.assert_close(guided.score(x, t), expected, rtol=1e-6, atol=1e-6)
+    classifier = Classifier(model.mixture, Bayes(process), LABELS, scale)
+    torch.testing.assert_close(guided(x, t), classifier(x, t), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "calls"), [(0.0, 1), (1.0, 1), (3.0, 2)])
+def test_calls_of_classifier_free_guidance(scale, calls):
+    model = ByClass(VPSDE())
+    assert generate(ClassifierFree(model, LABELS, scale), SAMPLERS["ddim"](), 6, (2,), steps=4).nfe == calls * 5
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_takes_guided_models(name, process):
+    model = ByClass(process)
+    labels = torch.arange(24) % 3
+    for guided in (ClassifierFree(model, labels, 1.0), Classifier(model.mixture, Bayes(process), labels, 1.0)):
+        x = generate(guided, SAMPLERS[name](), 24, (2,), steps=60, batch_size=10).x
+        nearest = torch.cdist(x.double(), MEANS).argmin(1)
+        assert (nearest == labels).float().mean() > 0.7
+
+
+def test_one_label_serves_every_sample(batch, process):
+    x, t = batch
+    model = ByClass(process)
+    one, many = Conditional(model, torch.tensor(2)), Conditional(model, torch.full((6,), 2))
+    torch.testing.assert_close(one(x, t), many(x, t))
+
+
+def test_guided_likelihood_of_scale_one_is_the_class_density(generator):
+    model = ByClass(VPSDE())
+    x = model.components[1].draw(4, generator)
+    found = log_likelihood(Classifier(model.mixture, Bayes(VPSDE()), torch.tensor(1), 1.0), x, rtol=1e-7, atol=1e-7)
+    t_min = torch.tensor(VPSDE().t_min, dtype=torch.float64)
+    torch.testing.assert_close(found.nats, model.components[1].log_prob(x, t_min), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize(("labels", "words"), [
+    (torch.tensor([3]), "1-based"), (torch.tensor([-2]), "out of range"), (torch.tensor([[1]]), "shape"),
+])  # fmt: skip
+def test_bad_labels(labels, words):
+    with pytest.raises(ValueError, match=words):
+        Conditional(ByClass(VPSDE()), labels)
+
+
+def test_refusals():
+    model = ByClass(VPSDE())
+    model.null_trained = False
+    assert ClassifierFree(model, LABELS, 1.0).scale == 1
+    with pytest.raises(ValueError, match="cond_dropout"):
+        ClassifierFree(model, LABELS, 2.0)
+    unconditional = Denoiser(torch.nn.Linear(2, 2), VPSDE(), transform=Transform())
+    with pytest.raises(ValueError, match="unconditional"):
+        Conditional(unconditional, LABELS)
+    with pytest.raises(ValueError, match="6 samples, x has 4"):
+        Conditional(ByClass(VPSDE()), LABELS)(torch.zeros(4, 2).double(), torch.tensor(0.5))

@@ -1,0 +1,122 @@
+"""Denoising score matching against the minimum that a Gaussian allows, and the distributions of training times."""
+
+import math
+
+import pytest
+import scipy.integrate
+import scipy.stats
+import torch
+
+from sde.condition import drop, null_like
+from sde.loss import TIMES, WEIGHTINGS, classifier_loss, denoising_loss, stratified
+from tests.exact import Gaussian
+from tests.processes import PROCESSES
+
+STD = 0.5
+
+# Weights of |D - x_0|^2, written out from their definitions as weights lambda of |score - grad log q|^2.
+WRITTEN_OUT = {
+    "score": lambda a, s, g2: s**2 * (a / s**2) ** 2,
+    "likelihood": lambda a, s, g2: g2 * (a / s**2) ** 2,
+    "edm": lambda a, s, g2: ((s / a) ** 2 + STD**2) / ((s / a) * STD) ** 2,
+}
+
+
+class Oracle(Gaussian):
+    sigma_data = STD
+
+    def forward(self, x, t, cond=None):
+        return super().forward(x, t)
+
+
+def density_of_times(sde, name):
+    """Probability density in log-SNR of a distribution of times, and its ends."""
+    ends = [sde.log_snr(torch.tensor(t, dtype=torch.float64)).item() for t in (sde.t_max, sde.t_min)]
+    low, high = ends
+    if name == "log_snr":
+        return lambda snr: 1 / (high - low), ends
+    if name == "log_normal":
+        normal = scipy.stats.norm(-1.2, 1.2)
+        mass = normal.cdf(-low / 2) - normal.cdf(-high / 2)
+        return lambda snr: normal.pdf(-snr / 2) / 2 / mass, ends
+
+    def uniform(snr):
+        t = sde.t_of_log_snr(torch.tensor(snr, dtype=torch.float64))
+        h = 1e-4 * t
+        slope = (sde.log_snr(t + h) - sde.log_snr(t - h)).item() / (2 * h.item())
+        return 1 / abs(slope) / (sde.t_max - sde.t_min)
+
+    return uniform, ends
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_loss_of_the_exact_model_is_the_posterior_variance(weighting, times, process, generator):
+    """The integral over log-SNR of weight x Var[x_0 | x_t], by quadrature."""
+    model = Oracle(process, torch.full((4,), 0.3, dtype=torch.float64), STD)
+    density, (low, high) = density_of_times(process, times)
+
+    def integrand(snr):
+        t = process.t_of_log_snr(torch.tensor(snr, dtype=torch.float64))
+        a, s, g2 = process.alpha(t).item(), process.sigma(t).item(), process.g2(t).item()
+        posterior = STD**2 * s**2 / (a**2 * STD**2 + s**2)
+        return WRITTEN_OUT[weighting](a, s, g2) * posterior * density(snr)
+
+    edges = torch.linspace(low, high, 400, dtype=torch.float64).tolist()
+    exact = scipy.integrate.simpson([integrand(snr) for snr in edges[1:-1]], x=edges[1:-1])
+    draws = []
+    for _ in range(12):
+        x0 = model.draw(2048, generator)
+        draws.append(denoising_loss(model, x0, None, generator, weighting=weighting, times=times)[0].mean().item())
+    error = torch.tensor(draws).std().item() / len(draws) ** 0.5
+    assert torch.tensor(draws).mean().item() == pytest.approx(exact, rel=0.02, abs=5 * error)
+
+
+@pytest.mark.parametrize("times", TIMES)
+def test_times_stay_in_range(times, process):
+    u = torch.tensor([1e-12, 0.25, 0.5, 1 - 1e-12], dtype=torch.float64)
+    t = TIMES[times](process, u)
+    assert process.t_min <= t.min() <= t.max() <= process.t_max
+    assert t.dtype == torch.float64
+
+
+def test_stratified_numbers_fill_every_part(generator):
+    u = stratified(100, generator)
+    assert torch.equal((u * 100).floor().sort().values, torch.arange(100.0, dtype=torch.float64))
+    assert (u.diff() < 0).any()
+
+
+def test_dropped_conditions():
+    labels = torch.tensor([3, 1, 4])
+    vector = torch.ones(3, 2)
+    dropped = torch.tensor([True, False, True])
+    both = drop({"label": labels, "vector": vector}, dropped)
+    assert both["label"].tolist() == [-1, 1, -1]
+    assert both["vector"].isnan().all(1).tolist() == [True, False, True]
+    assert null_like(labels).tolist() == [-1, -1, -1]
+
+
+def test_condition_dropout_drops_the_asked_share(generator):
+    seen = []
+
+    class Spy(Oracle):
+        def forward(self, x, t, cond=None):
+            seen.append(cond)
+            return super().forward(x, t)
+
+    model = Spy(PROCESSES["vp"], torch.zeros(2), STD)
+    denoising_loss(model, torch.zeros(4000, 2), torch.zeros(4000, dtype=torch.long), generator, cond_dropout=0.2)
+    assert (seen[0] == -1).float().mean().item() == pytest.approx(0.2, abs=0.03)
+
+
+def test_classifier_loss_is_the_cross_entropy(process, generator):
+    class Constant(torch.nn.Module):
+        sde = process
+
+        def forward(self, x, t):
+            return torch.tensor([0.0, math.log(3.0)]).expand(len(x), 2)
+
+    labels = torch.tensor([0, 1, 1])
+    loss, _, right = classifier_loss(Constant(), torch.zeros(3, 2), labels, generator)
+    torch.testing.assert_close(loss, -torch.tensor([0.25, 0.75, 0.75]).log())
+    assert right.tolist() == [False, True, True]
