@@ -24,7 +24,7 @@ demo: .venv/ready
 	@echo "The run is in $(RUN): open curves.png, and the digits in samples/."
 
 test: .venv/ready
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -1,11 +1,12 @@
-"""Fixtures: every process by name, a generator, two threads."""
+"""Fixtures: every process by name, a generator."""
 
 import pytest
 import torch
 
 from tests.processes import PROCESSES
 
-torch.set_num_threads(2)
+# Tensors here are tiny, and the tests run in two processes.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(params=PROCESSES)

@@ -19,8 +19,14 @@ class ByClass(ScoreModel):
 
     def __init__(self, sde):
         super().__init__(sde)
-        self.mixture = GaussianMixture(sde, MEANS, STD)
+        self.register_buffer("means", MEANS)
+        # In a plain list: to those who count calls, this is one network.
         self.components = [Gaussian(sde, mean, STD) for mean in MEANS]
+        self.whole = [GaussianMixture(sde, MEANS, STD)]
+
+    @property
+    def mixture(self):
+        return self.whole[0]
 
     def forward(self, x, t, cond=None):
         everything = self.mixture.forward(x, t)
@@ -82,7 +88,8 @@ def test_every_sampler_takes_guided_models(name, process):
     model = ByClass(process)
     labels = torch.arange(24) % 3
     for guided in (ClassifierFree(model, labels, 1.0), Classifier(model.mixture, Bayes(process), labels, 1.0)):
-        x = generate(guided, SAMPLERS[name](), 24, (2,), steps=60, batch_size=10).x
+        steps = 200 if name == "langevin" else 60
+        x = generate(guided, SAMPLERS[name](), 24, (2,), steps=steps, batch_size=10).x
         nearest = torch.cdist(x.double(), MEANS).argmin(1)
         assert (nearest == labels).float().mean() > 0.7
 
@@ -98,8 +105,10 @@ def test_guided_likelihood_of_scale_one_is_the_class_density(generator):
     model = ByClass(VPSDE())
     x = model.components[1].draw(4, generator)
     found = log_likelihood(Classifier(model.mixture, Bayes(VPSDE()), torch.tensor(1), 1.0), x, rtol=1e-7, atol=1e-7)
-    t_min = torch.tensor(VPSDE().t_min, dtype=torch.float64)
-    torch.testing.assert_close(found.nats, model.components[1].log_prob(x, t_min), rtol=0, atol=2e-4)
+    t_min, t_max = torch.tensor([[VPSDE().t_min], [VPSDE().t_max]], dtype=torch.float64).expand(2, 4)
+    component = model.components[1]
+    mismatch = VPSDE().prior_log_prob(found.latent) - component.log_prob(found.latent, t_max)
+    torch.testing.assert_close(found.nats - mismatch, component.log_prob(x, t_min), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("labels", "words"), [
