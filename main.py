@@ -10,6 +10,17 @@ from commands.config import config_path, pick, read_config, read_run_config, res
 from commands.run import Run, choose_device
 
 MODES = ("train", "train_classifier", "sample", "likelihood")
+TRAINING, USE = MODES[:2], MODES[2:]
+ONLY_FOR = {
+    "config": TRAINING,
+    **dict.fromkeys(("sampler", "steps", "grid", "out"), ("sample",)),
+    **dict.fromkeys(("num_samples", "seed", "labels", "guidance_scale", "classifier_scale", "batch_size"), USE),
+    **dict.fromkeys(("split", "probes", "rtol", "atol", "guided_likelihood"), ("likelihood",)),
+}
+"""The modes of each flag that not every mode takes."""
+
+SECTIONS = {"sample": "sampler", "likelihood": "data"}
+"""What can be changed of a trained run's config."""
 USAGE = """usage: python main.py --mode MODE [--workdir DIR] [options] [--config.KEY=VALUE ...]
 
 train             train a score model: [--config FILE_OR_NAME], default digits
@@ -35,7 +46,7 @@ def define_flags() -> flags.FlagValues:
     define(flags.DEFINE_string, "workdir", None, "run folder; default runs/<name of the config>")
     define(flags.DEFINE_string, "config", None, "train: a config file, or the name of one in configs/; default digits")
     define(flags.DEFINE_string, "device", "auto", "auto, cpu, cuda or cuda:N")
-    define(flags.DEFINE_integer, "threads", 0, "CPU threads; 0 leaves torch's choice")
+    define(flags.DEFINE_integer, "threads", 0, "CPU threads; 0 leaves torch's choice", lower_bound=0)
     define(flags.DEFINE_boolean, "debug", False, "show the traceback of an error")
     define(
         flags.DEFINE_string,
@@ -101,19 +112,30 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
     return plain, overrides
 
 
+def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:
+    """Refuse what the mode would ignore."""
+    mode = pick("--mode", options.mode or "", MODES)
+    for name, modes in ONLY_FOR.items():
+        if options[name].present and mode not in modes:
+            key = mode in TRAINING and name in ("steps", "batch_size", "seed")
+            hint = f": the key is --config.training.{name}" if key else ""
+            raise ValueError(f"--{name} is for --mode {' and '.join(modes)}, --mode {mode} would ignore it{hint}")
+    for argument in overrides:
+        section = SECTIONS.get(mode)
+        if section and argument.startswith("-") and not argument.lstrip("-").startswith(f"config.{section}."):
+            raise ValueError(f"{argument}: with --mode {mode} only config.{section} can be changed")
+
+
 def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     """The run folder of the command, with its resolved config."""
-    training = options.mode in ("train", "train_classifier")
-    if options.config and not training:
-        raise ValueError(
-            f"--config={options.config} is for training; --mode {options.mode} takes everything from the run "
-            "folder: name it with --workdir, and change single keys with --config.KEY=VALUE"
-        )
+    training = options.mode in TRAINING
     name = Path(options.config or "digits").stem
     folder = Path(options.workdir or f"runs/{name}")
     exists = (folder / "config.json").exists()
     if options.sampler:
         overrides = [*overrides, f"--config.sampler.name={pick_sampler(options.sampler)}"]
+    if options.mode == "train_classifier" and not (options.config or exists):
+        raise ValueError(f"--workdir={folder} is no run folder: train there first, or name a --config")
     if training and (options.config or not exists):
         config = resolve(read_config(config_path(options.config or "digits")), overrides)
     else:
@@ -144,7 +166,7 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     """Do what the flags say; the result is the last line printed."""
     import torch
 
-    pick("--mode", options.mode or "", MODES)
+    check_flags(options, overrides)
     if options.threads:
         torch.set_num_threads(options.threads)
     run = open_run(options, overrides)
@@ -202,7 +224,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: the same command continues from the last checkpoint", file=sys.stderr)
+        print(
+            "interrupted: nothing half written; training continues from its last checkpoint by the same command",
+            file=sys.stderr,
+        )
         return 130
     return 0
 

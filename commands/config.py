@@ -131,7 +131,10 @@ def read_run_config(workdir: Path) -> dict:
             f"`python main.py --mode train --workdir {workdir}`"
         )
     try:
-        return json.loads(path.read_text())
+        values = json.loads(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError("not an object")
+        return values
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): restore it, or train into a new --workdir") from None
 
@@ -154,23 +157,31 @@ def resolve(values: dict, overrides: list[str]) -> ConfigDict:
     return config
 
 
-def _section(values, key: str):
+def _section(values: dict, key: str) -> dict:
     for part in key.split("."):
         values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"config.{key} = {values!r}: needs a section of keys, with a name")
     return values
 
 
 def _fill(defaults: dict, values: dict, path: str) -> dict:
-    """values over defaults, which say what keys there are; JSON's lists back to tuples, whose type overrides match."""
+    """values over defaults, which say what keys there are and of what type."""
     filled = dict(defaults)
     for key, value in values.items():
         if key not in defaults:
             raise ValueError(_unknown(f"{path}.{key}", key, defaults))
-        nested = isinstance(defaults[key], dict)
-        if nested != isinstance(value, dict):
-            raise ValueError(f"{path}.{key} = {value!r}: needs {'a section of keys' if nested else 'a plain value'}")
-        filled[key] = _fill(defaults[key], value, f"{path}.{key}") if nested else value
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in filled.items()}
+        default = defaults[key]
+        if isinstance(default, dict) and isinstance(value, dict):
+            filled[key] = _fill(default, value, f"{path}.{key}")
+            continue
+        # JSON has lists for tuples, and people write 1 for 1.0.
+        value = tuple(value) if isinstance(value, list) else value
+        value = float(value) if isinstance(default, float) and type(value) is int else value
+        if type(value) is not type(default):
+            raise ValueError(f"{path}.{key} = {value!r}: needs a {type(default).__name__}, like {default!r}")
+        filled[key] = value
+    return filled
 
 
 def _parse(config: ConfigDict, overrides: list[str]) -> ConfigDict:

@@ -11,10 +11,12 @@ from tqdm import tqdm
 from commands.run import Run
 from commands.sample import guided
 from samplers import log_likelihood
-from sde.guidance import Conditional
 
 EXACT_UP_TO = 16
 """Dimensions up to which the trace is exact unless --probes says otherwise."""
+
+DEQUANTISATION = 2
+"""Sets these random numbers apart from the probes', which are drawn with the same seed."""
 
 
 def likelihood(
@@ -46,19 +48,21 @@ def likelihood(
         print(f"the {split} split has {count} items, fewer than --num_samples={num_samples}: taking all of them")
     x, targets = data.batch(torch.linspace(0, len(data) - 1, count).long())
     x = data.transform.dequantise(x, _uniform(x, seed))
-    model = run.model()
-    if guided_likelihood:
-        model, _ = guided(run, model, labels, count, guidance_scale, classifier_scale)
-        condition = "guided"
+    denoiser = run.model()
+    if denoiser.transform != data.transform:
+        raise ValueError(
+            f"the model was trained with {denoiser.transform}, the data now come with {data.transform}: "
+            "use the data of the training run"
+        )
+    condition = _condition(labels, denoiser)
+    if condition == "p(x | y)":
+        model = guided(run, denoiser, targets, guidance_scale, classifier_scale)
+    elif guided_likelihood:
+        raise ValueError("--guided_likelihood guides towards each item's own class: add --labels=data")
     else:
-        if model.transform != data.transform:
-            raise ValueError(
-                f"the model was trained with {model.transform}, the data now come with {data.transform}: "
-                "use the data of the training run"
-            )
-        condition = _condition(labels, model)
-        if condition == "p(x | y)":
-            model = Conditional(model, targets)
+        model = denoiser
+    if guided_likelihood:
+        condition = "guided"
     dim = math.prod(data.event_shape)
     exact = (probes == 0) if probes is not None else dim <= EXACT_UP_TO
     start, parts = time.perf_counter(), []
@@ -72,7 +76,9 @@ def likelihood(
                     rtol=rtol,
                     atol=atol,
                     probes=None if exact else probes or 2,
-                    seed=seed + first,
+                    seed=seed,
+                    first=first,
+                    guided=guided_likelihood,
                 )
             )
             bar.update(rows.stop - rows.start)
@@ -91,14 +97,14 @@ def likelihood(
         bits = -nats / dim / math.log(2)
         mean, error = _mean(bits)
         print(
-            f"{condition} on {count} {split} items: {mean:.4f} +- {error:.4f} bits/dim "
+            f"{condition} on {count} {split} items: {mean:.4f} +- {error or math.nan:.4f} bits/dim "
             f"({data.transform.levels} levels, dequantised), {result['trace']}, {result['nfe']:g} network calls each"
         )
         return result | {"bits_per_dim": mean, "stderr": error}
     mean, error = _mean(nats)
     print(
-        f"{condition} on {count} {split} items: {mean:.4f} +- {error:.4f} nats, {result['trace']}, {result['nfe']:g} "
-        "network calls each"
+        f"{condition} on {count} {split} items: {mean:.4f} +- {error or math.nan:.4f} nats, {result['trace']}, "
+        f"{result['nfe']:g} network calls each"
     )
     return result | {"nats": mean, "stderr": error}
 
@@ -118,11 +124,13 @@ def _condition(labels: str | None, model) -> str:
     return "p(x | y)" if labels == "data" else "p(x)"
 
 
-def _mean(values: Tensor) -> tuple[float, float]:
+def _mean(values: Tensor) -> tuple[float, float | None]:
     """Mean and its standard error, which covers data, dequantisation and probes: all differ from item to item."""
-    return values.mean().item(), values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.inf
+    return values.mean().item(), values.std().item() / len(values) ** 0.5 if len(values) > 1 else None
 
 
 def _uniform(x: Tensor, seed: int) -> Tensor:
-    rows = [np.random.Generator(np.random.Philox((seed << 32) + i)).random(x.shape[1:]) for i in range(len(x))]
+    """Dequantisation noise in the shape of x; an item's depends on the seed and its number alone."""
+    keys = [np.random.SeedSequence((seed, item, DEQUANTISATION)) for item in range(len(x))]
+    rows = [np.random.Generator(np.random.Philox(key)).random(x.shape[1:]) for key in keys]
     return torch.from_numpy(np.stack(rows)).to(x.dtype)

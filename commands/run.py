@@ -42,10 +42,8 @@ class Run:
         return load_dataset(self.config.data)
 
     def model(self):
-        """The trained denoiser on the device."""
-        model = load_model(self.model_file, "denoiser").to(self.device)
-        model.autocast = autocast(self.config)
-        return model
+        """The trained denoiser on the device, in full precision: adaptive solvers would control its rounding."""
+        return load_model(self.model_file, "denoiser").to(self.device)
 
     def classifier(self):
         """The trained classifier on the device."""

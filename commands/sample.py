@@ -38,12 +38,9 @@ def read_labels(text: str | None, count: int, classes: int | None) -> Tensor | N
 
 
 def guided(
-    run: Run, model: Denoiser, labels_text: str | None, count: int, guidance_scale: float, classifier_scale: float
-) -> tuple[ScoreModel, Tensor | None]:
-    """The model with its labels and guidance bound, and the labels."""
-    classifier = run.classifier() if classifier_scale else None
-    classes = model.num_classes or (classifier.num_classes if classifier else None)
-    labels = read_labels(labels_text, count, classes)
+    run: Run, model: Denoiser, labels: Tensor | None, guidance_scale: float, classifier_scale: float
+) -> ScoreModel:
+    """The model with labels (n,), or None, and guidance bound."""
     if labels is None and (guidance_scale != 1 or classifier_scale):
         raise ValueError(
             f"--guidance_scale={guidance_scale:g} and --classifier_scale={classifier_scale:g} guide towards "
@@ -54,12 +51,15 @@ def guided(
             f"--guidance_scale={guidance_scale:g}: the model is unconditional, so there is nothing to guide "
             "without a classifier; leave it at 1"
         )
+    if labels is None and not model.null_trained:
+        raise ValueError(
+            "--labels=none: this model never trained its unconditional branch (config.training.cond_dropout was 0); "
+            "give classes"
+        )
     score_model: ScoreModel = model
     if labels is not None and model.num_classes:
         score_model = ClassifierFree(model, labels, guidance_scale)
-    if classifier:
-        score_model = Classifier(score_model, classifier, labels, classifier_scale)
-    return score_model, labels
+    return Classifier(score_model, run.classifier(), labels, classifier_scale) if classifier_scale else score_model
 
 
 def sample(
@@ -81,7 +81,9 @@ def sample(
     sampler = SAMPLERS[name](**options)
     grid = check_grid(grid)
     denoiser = run.model()
-    model, label_tensor = guided(run, denoiser, labels, num_samples, guidance_scale, classifier_scale)
+    classes = denoiser.num_classes or (run.classifier().num_classes if classifier_scale else None)
+    label_tensor = read_labels(labels, num_samples, classes)
+    model = guided(run, denoiser, label_tensor, guidance_scale, classifier_scale)
     samples = generate(
         model,
         sampler,

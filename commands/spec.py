@@ -5,9 +5,8 @@ import json
 import torch
 from ml_collections import ConfigDict
 
-from sde.checkpoint import describe_sde
+from sde.checkpoint import build_sde, describe_sde
 from sde.data import Dataset
-from sde.process import SDES
 
 
 def measured_sigma_data(data: Dataset) -> float:
@@ -19,11 +18,9 @@ def measured_sigma_data(data: Dataset) -> float:
 
 
 def _shared(config: ConfigDict, data: Dataset) -> dict:
-    options = dict(config.sde)
-    sde = SDES[options.pop("name")](**options)
     return {
         "event_shape": list(data.event_shape),
-        "sde": describe_sde(sde),
+        "sde": describe_sde(build_sde(config.sde.to_dict())),
         "sigma_data": config.model.sigma_data or measured_sigma_data(data),
     }
 

@@ -1,24 +1,21 @@
 """--mode train and --mode train_classifier: into a run folder, continued by the same command."""
 
-import copy
-import json
-import time
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from commands.pictures import curves, picture
+from commands.pictures import picture
 from commands.run import Run, autocast
+from commands.session import Session
 from commands.spec import classifier_spec, denoiser_spec
 from samplers import Heun, generate
-from sde.checkpoint import build_classifier, build_denoiser, save_model
+from sde.checkpoint import build_classifier, build_denoiser
 from sde.data import Dataset
 from sde.guidance import Conditional
 from sde.loss import classifier_loss, denoising_loss
-from sde.training import Trainer, TrainingOptions, fit
+from sde.training import Trainer, TrainingOptions
 
 PREVIEW = 60
 """Samples in the pictures made during training."""
@@ -29,6 +26,8 @@ def train(run: Run) -> dict:
     config = run.config
     data, held_out = run.data()
     settings = config.training
+    if settings.sample_every < 1:
+        raise ValueError(f"config.training.sample_every = {settings.sample_every}: needs at least 1")
     if not 0 <= settings.cond_dropout <= 1:
         raise ValueError(f"config.training.cond_dropout = {settings.cond_dropout}: needs a probability from 0 to 1")
     spec = denoiser_spec(config, data)
@@ -38,7 +37,7 @@ def train(run: Run) -> dict:
         denoising_loss, weighting=settings.weighting, times=settings.times, cond_dropout=settings.cond_dropout
     )
 
-    def conditioned(module: nn.Module, x0: Tensor, labels: Tensor | None, generator: torch.Generator):
+    def conditioned(module: nn.Module, x0: Tensor, labels: Tensor | None, generator: torch.Generator) -> Tensor:
         return loss(module, x0, labels if module.num_classes else None, generator)
 
     trainer = Trainer(model, data, conditioned, _options(settings))
@@ -71,12 +70,8 @@ def train_classifier(run: Run) -> dict:
         )
     spec = classifier_spec(config, data)
     classifier = _seeded(settings.seed, build_classifier, spec).to(run.device)
-    loss = partial(classifier_loss, times=settings.times)
-
-    def losses_only(*arguments) -> tuple[Tensor, Tensor]:
-        return loss(*arguments)[:2]
-
-    trainer = Trainer(classifier, data, losses_only, _options(settings))
+    classifier.autocast = autocast(config)
+    trainer = Trainer(classifier, data, partial(classifier_loss, times=settings.times), _options(settings))
     session = Session(
         run,
         trainer,
@@ -115,122 +110,3 @@ def _accuracy(classifier: nn.Module, held_out: Dataset, device: torch.device, li
         noisy = sde.perturb(x0, t, torch.randn(x0.shape, generator=generator)).to(device)
         accuracy[f"{ratio:g}"] = (classifier(noisy, t).argmax(1).cpu() == labels).float().mean().item()
     return accuracy
-
-
-class Session:
-    """The part of a training run that reports and saves: progress bar, metrics, checkpoints, curves."""
-
-    def __init__(
-        self, run: Run, trainer: Trainer, name: str, file, spec: dict, log_every: int, save_every: int
-    ) -> None:
-        for key, value in (("log_every", log_every), ("checkpoint_every", save_every)):
-            if value < 1:
-                raise ValueError(f"config.training.{key} = {value}: needs at least 1")
-        self.run, self.trainer, self.file, self.spec, self.kind = run, trainer, file, spec, name
-        self.log_every, self.save_every = log_every, save_every
-        self.metrics = run.folder / ("metrics.jsonl" if name == "denoiser" else f"{name}_metrics.jsonl")
-        self.states = run.checkpoints(name)
-        self.loss = float("nan")
-        self.start = self.first = 0.0
-        self._continue()
-
-    def _continue(self) -> None:
-        state, passed = self.states.load()
-        for sentence in passed:
-            print(f"warning: {sentence}")
-        if state is None:
-            return
-        try:
-            self.trainer.load_state_dict(state)
-        except (RuntimeError, KeyError, ValueError) as error:
-            raise ValueError(
-                f"the checkpoint in {self.states.folder} belongs to another architecture "
-                f"({str(error).splitlines()[-1].strip()}): train into a new --workdir"
-            ) from None
-        print(f"continuing {self.run.folder} at step {self.trainer.step}")
-        # Lines after the checkpoint come from steps that are done again.
-        if self.metrics.exists():
-            lines = [x for x in self.metrics.read_text().splitlines() if json.loads(x)["step"] <= self.trainer.step]
-            self.metrics.write_text("".join(f"{line}\n" for line in lines))
-
-    def averaged(self) -> nn.Module:
-        """A copy of the module with the averaged weights, in eval mode."""
-        averaged = copy.deepcopy(self.trainer.module)
-        averaged.load_state_dict(self.trainer.ema.module_state(self.trainer.module))
-        return averaged.eval()
-
-    def fit(self, callbacks: list[tuple[int, Callable[[int, Tensor], None]]]) -> None:
-        """Train to the end, or do nothing where the run is already there."""
-        trainer, options = self.trainer, self.trainer.options
-        if trainer.step >= options.steps:
-            print(f"{self.run.folder} is already at step {trainer.step} of {options.steps}; raise the steps to go on")
-            return
-        self.run.write_config()
-        print(
-            f"training {sum(p.numel() for p in trainer.module.parameters()):,} parameters on {trainer.device}: "
-            f"{options.steps} steps of {options.batch_size} out of {len(trainer.data):,} items of shape "
-            f"{'x'.join(map(str, trainer.data.event_shape))}"
-        )
-        self.start, self.first = time.perf_counter(), trainer.step
-        with tqdm(total=options.steps, initial=trainer.step, unit="step", desc=self.kind, mininterval=1.0) as bar:
-
-            def log(step: int, losses: Tensor) -> None:
-                self.loss = losses.mean().item()
-                speed = self.images_per_second()
-                bar.set_postfix(loss=f"{self.loss:.4f}", images_per_s=f"{speed:.0f}", refresh=False)
-                self.record(
-                    {"step": step, "loss": self.loss, "lr": options.lr_at(step - 1), "images_per_second": speed}
-                )
-
-            def save(step: int, losses: Tensor) -> None:
-                self.states.save(trainer.state_dict())
-                save_model(self.file, self.kind, self.spec, trainer.ema.module_state(trainer.module))
-
-            def advance(step: int, losses: Tensor) -> None:
-                bar.update(step - bar.n)
-
-            fit(
-                trainer,
-                [
-                    (1 if trainer.device.type == "cpu" else 20, advance),
-                    (self.log_every, log),
-                    *callbacks,
-                    (self.save_every, save),
-                ],
-            )
-        curves(self.metrics, self.metrics.with_name(self.metrics.name.replace("metrics.jsonl", "curves.png")))
-
-    def images_per_second(self) -> float:
-        """Mean speed since the start of this command, pictures and checkpoints included."""
-        return (self.trainer.step - self.first) * self.trainer.options.batch_size / (time.perf_counter() - self.start)
-
-    @torch.no_grad()
-    def measure_held_out(self, step: int, loss, held_out: Dataset, limit: int = 1000) -> None:
-        """Record the loss of the averaged weights on held-out items, at the same times and noise every time."""
-        generator = torch.Generator().manual_seed(0)
-        x, labels = held_out.batch(torch.linspace(0, len(held_out) - 1, min(limit, len(held_out))).long())
-        x0 = held_out.transform.encode(held_out.transform.dequantise(x, torch.rand(x.shape, generator=generator)))
-        module, device = self.averaged(), self.trainer.device
-        losses = []
-        for rows in torch.arange(len(x0)).split(100):
-            cond = labels[rows].to(device) if labels is not None and module.num_classes else None
-            losses.append(loss(module, x0[rows].to(device), cond, generator)[0])
-        self.record({"step": step, "held_out_loss": torch.cat(losses).mean().item()})
-
-    def record(self, line: dict) -> None:
-        """Append a line to the metrics."""
-        with open(self.metrics, "a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def summary(self, mode: str) -> dict:
-        """What the command prints last."""
-        trained = self.trainer.step > self.first and self.start > 0
-        return {
-            "mode": mode,
-            "workdir": str(self.run.folder),
-            "steps": self.trainer.step,
-            "loss": self.loss if trained else None,
-            "images_per_second": round(self.images_per_second(), 1) if trained else None,
-            "seconds": round(time.perf_counter() - self.start, 1) if trained else 0.0,
-            "file": str(self.file),
-        }

@@ -11,7 +11,7 @@ def get_config() -> ConfigDict:
                 "dataset": "images",
                 "event_shape": (3, 32, 32),
                 "root": "data/cifar10/train.zip",
-                "test_root": "data/cifar10/test.zip",
+                "test_root": "",
                 "mode": "RGB",
             },
             "sde": {"name": "vp", "schedule": "linear", "beta_min": 0.1, "beta_max": 20.0, "t_min": 1e-5},

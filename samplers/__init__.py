@@ -12,7 +12,14 @@ from samplers.loop import Samples, generate, sample
 from samplers.noise import SeededNoise
 from samplers.step import Sampler, choose
 
-PREDICTORS = {"ancestral": Ancestral, "euler_maruyama": EulerMaruyama, "ddim": DDIM}
+PREDICTORS = {
+    "ancestral": Ancestral,
+    "euler_maruyama": EulerMaruyama,
+    "ddim": DDIM,
+    "euler": Euler,
+    "heun": Heun,
+}
+"""What ``--sampler pc`` predicts with: samplers that remember nothing, which the corrector would invalidate."""
 
 
 def predictor_corrector(predictor: str = "ancestral", snr: float = 0.16, corrections: int = 1) -> PredictorCorrector:

@@ -1,5 +1,8 @@
 """Counting network calls: what is reported was counted, never computed from a formula."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import nn
 
 
@@ -7,7 +10,8 @@ class CallCounter:
     """Counts the rows that pass through the innermost score models of ``model`` inside a ``with`` block.
 
     A score model is a module with an ``sde``; the innermost are those that wrap no other, so that guidance which runs
-    two passes in one batch counts two. ``per_sample(n)`` is the mean number of calls that each of n samples took.
+    two passes in one batch counts two. A guiding classifier's calls are not among them. ``per_sample(n)`` is the mean
+    number of calls that each of n samples took.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -34,3 +38,15 @@ class CallCounter:
     def per_sample(self, count: int) -> float:
         """Mean calls a sample."""
         return self.rows / count
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode, each of its modules put back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

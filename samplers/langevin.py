@@ -12,12 +12,14 @@ from samplers.step import Noise, Result, Sampler
 
 @dataclass(frozen=True)
 class Langevin:
-    """Corrector: ``steps`` times x + e score(x, s) + sqrt(2 e) z, at the arrival time s.
+    """Corrector: ``corrections`` times x + e score(x, s) + sqrt(2 e) z, at the arrival time s.
 
-    The step size follows the signal-to-noise rule e = 2 (snr |z| / |score|)^2 (Song et al. 2021, algorithms 4 and 5),
-    with two deviations from the paper. Norms are a sample's own, where the paper's code averages them over the batch,
-    so that a sample does not depend on its batch-mates. And e <= sigma^2: curvatures of log p_s are at least -1 /
-    sigma^2, so that this bound keeps a step from overshooting where the score is small, near a mode.
+    The step size follows the signal-to-noise rule e = 2 snr^2 E|z|^2 / |score|^2 (Song et al. 2021, algorithms 4 and
+    5), with these deviations from the paper. The score's norm is a sample's own, where the paper's code averages norms
+    over the batch, so that a sample does not depend on its batch-mates; |z|^2 is its mean, the dimension, since a step
+    that grows with its own noise inflates the variance in low dimensions. Algorithm 5's factor alpha for VP is left
+    out, as e is already relative to the score. And e <= sigma^2: curvatures of log p_s are at least -1 / sigma^2, so
+    that this bound keeps a step from overshooting where the score is small, near a mode.
     """
 
     snr: float = 0.16
@@ -32,10 +34,10 @@ class Langevin:
         """x (B, *event) at time s stays at time s; ``corrections`` network calls."""
         bound = model.sde.sigma(s) ** 2
         for _ in range(self.corrections):
-            score, z = model.score(x, s), noise(x)
-            ratio = z.flatten(1).norm(dim=1) / score.flatten(1).norm(dim=1)
-            size = torch.minimum(2 * (self.snr * ratio) ** 2, bound).view(-1, *[1] * (x.ndim - 1))
-            x = x + size * score + (2 * size).sqrt() * z
+            score = model.score(x, s)
+            mean_square = score.flatten(1).square().mean(1)
+            size = torch.minimum(2 * self.snr**2 / mean_square, bound).view(-1, *[1] * (x.ndim - 1))
+            x = x + size * score + (2 * size).sqrt() * noise(x)
         return x, carry
 
 

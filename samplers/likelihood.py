@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samplers.calls import CallCounter, evaluating
 from samplers.runge_kutta import integrate
 
 
@@ -20,28 +21,37 @@ class LogLikelihood:
     latent: Tensor
 
 
-def _probes(shape: tuple[int, ...], probes: int | None, seed: int, x: Tensor) -> Tensor:
-    """Directions (k, B, *event): Rademacher with a generator a sample, or all unit vectors for the exact trace."""
-    event = shape[1:]
-    dim = int(np.prod(event))
-    if probes is None:
-        return torch.eye(dim, dtype=x.dtype, device=x.device).view(dim, 1, *event).expand(dim, *shape)
-    if probes < 1:
-        raise ValueError(f"probes = {probes}: needs at least 1, or None for the exact trace")
-    signs = [
-        np.random.Generator(np.random.Philox((seed << 32) + i)).integers(0, 2, (probes, *event))
-        for i in range(shape[0])
-    ]
-    return torch.from_numpy(np.stack(signs, 1) * 2 - 1).to(x)
+PROBES = 1
+"""Sets the probes' random numbers apart from any others drawn with the same seed."""
 
 
-def divergence(velocity: Tensor, x: Tensor, probes: Tensor) -> Tensor:
-    """v . (d velocity / d x) v for every probe v: probes (k, B, *event) -> (k, B), by k vector-Jacobian products."""
+def rademacher(shape: tuple[int, ...], probes: int, seed: int, first: int) -> Tensor:
+    """Directions (k, B, *event) of +-1; those of row i depend on the seed and on first + i alone."""
+    signs = []
+    for item in range(first, first + shape[0]):
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, item, PROBES))))
+        signs.append(generator.integers(0, 2, (probes, *shape[1:])) * 2 - 1)
+    return torch.from_numpy(np.stack(signs, 1))
+
+
+def exact_divergence(velocity: Tensor, x: Tensor) -> Tensor:
+    """sum_j d velocity_j / d x_j, by a vector-Jacobian product a dimension: (B, *event) twice -> (B, 1)."""
+    total, dim = 0.0, x[0].numel()
+    for j in range(dim):
+        unit = torch.zeros_like(x)
+        unit.flatten(1)[:, j] = 1
+        (product,) = torch.autograd.grad(velocity, x, unit, retain_graph=j < dim - 1)
+        total = total + product.flatten(1)[:, j : j + 1]
+    return total
+
+
+def probed_divergence(velocity: Tensor, x: Tensor, probes: Tensor) -> Tensor:
+    """v . (d velocity / d x) v for every probe v (Hutchinson 1990): probes (k, B, *event) -> (B, k)."""
     products = []
     for last, v in zip(range(len(probes) - 1, -1, -1), probes, strict=True):
-        (vjp,) = torch.autograd.grad(velocity, x, v, retain_graph=last > 0)
-        products.append((vjp * v).flatten(1).sum(1))
-    return torch.stack(products)
+        (product,) = torch.autograd.grad(velocity, x, v, retain_graph=last > 0)
+        products.append((product * v).flatten(1).sum(1))
+    return torch.stack(products, 1)
 
 
 def log_likelihood(
@@ -53,17 +63,24 @@ def log_likelihood(
     probes: int | None = None,
     seed: int = 0,
     max_nfe: int = 10_000,
+    first: int = 0,
+    guided: bool = False,
 ) -> LogLikelihood:
     """log p(x) of x (B, *event) in data units (Song et al. 2021, appendix D.2, eq. 39).
 
     log p_0(x) = log p_T(x_T) + integral of div velocity dt, from t_min to t_max. ``probes=None`` takes the exact trace
-    (one vector-Jacobian product a dimension, the network called once); an integer averages that many Rademacher probes
-    (Hutchinson 1990), whose spread gives ``stderr``; one probe cannot tell it, and reports infinity. A sample's value
-    does not depend on its batch-mates. The density is that of x_t at t_min.
+    (one vector-Jacobian product a dimension, the network called once); an integer averages that many Rademacher probes,
+    whose spread gives ``stderr``; one probe cannot tell it, and reports infinity. A sample's value does not depend on
+    its batch-mates; ``first`` is the number of the first item where a set is evaluated in parts. The density is that of
+    x_t at t_min. Raises ValueError for guided models, which are no normalised densities, unless ``guided``.
     """
+    if not (guided or getattr(model, "normalised", True)):
+        raise ValueError("a guided model is not a normalised density: pass guided=True to integrate it all the same")
+    if probes is not None and probes < 1:
+        raise ValueError(f"probes = {probes}: needs at least 1, or None for the exact trace")
     transform = getattr(model, "transform", None)
     z = x if transform is None else transform.encode(x)
-    directions = _probes(tuple(z.shape), probes, seed, z)
+    directions = None if probes is None else rademacher(tuple(z.shape), probes, seed, first).to(z)
     count = len(z)
 
     def derivative(index: Tensor, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -71,21 +88,15 @@ def log_likelihood(
         with torch.enable_grad():
             leaf = state[0].detach().requires_grad_()
             velocity = rows.velocity(leaf, t)
-            traces = divergence(velocity, leaf, directions[:, index.to(z.device)])
-        if probes is None:
-            return velocity.detach(), traces.sum(0)[:, None]
-        return velocity.detach(), traces.T
+            if directions is None:
+                trace = exact_divergence(velocity, leaf)
+            else:
+                trace = probed_divergence(velocity, leaf, directions[:, index.to(z.device)])
+        return velocity.detach(), trace
 
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            traces = z.new_zeros((count, 1 if probes is None else probes))
-            solution = integrate(
-                derivative, (z, traces), model.sde.t_min, model.sde.t_max, rtol=rtol, atol=atol, max_nfe=max_nfe
-            )
-    finally:
-        model.train(was_training)
+    with torch.no_grad(), evaluating(model), CallCounter(model) as counter:
+        start = (z, z.new_zeros((count, probes or 1)))
+        solution = integrate(derivative, start, model.sde.t_min, model.sde.t_max, rtol=rtol, atol=atol, max_nfe=max_nfe)
     latent, traces = solution.state
     nats = model.sde.prior_log_prob(latent) + traces.mean(1)
     if transform is not None:
@@ -94,4 +105,6 @@ def log_likelihood(
         stderr = torch.zeros_like(nats)
     else:
         stderr = traces.std(1) / probes**0.5 if probes > 1 else torch.full_like(nats, torch.inf)
-    return LogLikelihood(nats, stderr, solution.nfe, latent)
+    # Every evaluation of the velocity takes the same number of passes, one or, under guidance, more.
+    passes = round(counter.rows / int(solution.evaluations.sum()))
+    return LogLikelihood(nats, stderr, passes * solution.evaluations, latent)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from samplers.calls import CallCounter
+from samplers.calls import CallCounter, evaluating
 from samplers.grid import check_times, make_grid
 from samplers.noise import SeededNoise, sample_seeds
 from samplers.step import Noise, Sampler
@@ -55,12 +55,12 @@ def _check_finite(x: Tensor, sums: list[Tensor], times: Tensor, sde) -> None:
     if finite.all():
         return
     step = int((~torch.stack(sums).isfinite()).nonzero()[0])
-    t = times[min(step, len(times) - 2)]
+    last = len(times) - 1
+    where = f"step {step + 1} of {last}" if step < last else "the last denoising call"
+    t = times[min(step, last)]
     bad = (~finite).nonzero().squeeze(1).tolist()
-    raise FloatingPointError(
-        f"samples {', '.join(map(str, bad[:8]))}{' ...' if len(bad) > 8 else ''} became non-finite in "
-        f"step {step + 1} of {len(times) - 1} (t = {t:.4g}, sigma = {sde.sigma(t):.4g})"
-    )
+    names = f"{', '.join(map(str, bad[:8]))}{' ...' if len(bad) > 8 else ''}"
+    raise FloatingPointError(f"samples {names} became non-finite in {where} (t = {t:.4g}, sigma = {sde.sigma(t):.4g})")
 
 
 @dataclass
@@ -103,28 +103,29 @@ def generate(
         if isinstance(grid, Tensor)
         else make_grid(model.sde, grid or sampler.grid, sampler.steps if steps is None else steps)
     )
-    seeds = sample_seeds(seed, 0, n)
+    seeds = sample_seeds(seed, n)
     like = next((p for p in chain(model.parameters(), model.buffers()) if p.is_floating_point()), torch.empty(0))
     chunk = min(n, batch_size or 256)
-    was_training, start = model.training, time.perf_counter()
+    start = time.perf_counter()
     chunks = []
-    model.eval()
-    try:
-        with counter, tqdm(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step") as bar:
-            for first in range(0, n, chunk):
-                rows = slice(first, min(first + chunk, n))
-                noise = SeededNoise(seeds[rows])
-                x = like.new_empty((len(noise.generators), *event_shape))
-                x = noise(x) * model.sde.sigma(times[0])
+    bar = tqdm(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
+    with evaluating(model), counter, bar:
+        for first in range(0, n, chunk):
+            rows = slice(first, min(first + chunk, n))
+            noise = SeededNoise(seeds[rows])
+            x = like.new_empty((len(noise.generators), *event_shape))
+            x = noise(x) * model.sde.sigma(times[0])
 
-                def report(step: int, s: Tensor, state: Tensor) -> None:
-                    bar.update(len(state))
-                    if callback is not None:
-                        callback(step, s, state)
+            def report(step: int, s: Tensor, state: Tensor) -> None:
+                bar.update(len(state))
+                if callback is not None:
+                    callback(step, s, state)
 
-                chunks.append(sample(model.rows(rows), sampler, x, times, noise, callback=report).cpu())
-    finally:
-        model.train(was_training)
+            try:
+                x = sample(model.rows(rows), sampler, x, times, noise, callback=report)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"{error}, in the batch that begins with sample {first}") from None
+            chunks.append(x.cpu())
     x = torch.cat(chunks)
     transform = getattr(model, "transform", None)
     if transform is not None:

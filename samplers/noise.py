@@ -27,8 +27,8 @@ class SeededNoise:
         return torch.from_numpy(draws).to(x.device, x.dtype, non_blocking=True)
 
 
-def sample_seeds(seed: int, first: int, count: int) -> list[int]:
-    """The seeds of samples first .. first + count - 1 of a run: distinct over all runs (seed) and samples."""
+def sample_seeds(seed: int, count: int) -> list[int]:
+    """The seeds of samples 0 .. count - 1 of a run: distinct over all runs (seed) and samples."""
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed = {seed}: needs an integer from 0 to {2**31 - 1}")
-    return [(seed << 32) + index for index in range(first, first + count)]
+    return [(seed << 32) + index for index in range(count)]

@@ -32,11 +32,11 @@ SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 
 @dataclass
 class Solution:
-    """``state`` at the end; ``nfe`` and ``rejected`` (B,), calls and rejected steps of each sample; the last ``step``
-    sizes (B,), signed."""
+    """``state`` at the end; ``evaluations`` and ``rejected`` steps (B,) of each sample; the signed ``step`` sizes (B,)
+    that it would go on with."""
 
     state: State
-    nfe: Tensor
+    evaluations: Tensor
     rejected: Tensor
     step: Tensor
 
@@ -44,7 +44,7 @@ class Solution:
 def _scaled_norm(parts: State, scales: State) -> Tensor:
     """For each sample, the largest over the parts of the root mean square of part / scale; float64 on the CPU."""
     norms = [(p / s).flatten(1).square().mean(1).sqrt() for p, s in zip(parts, scales, strict=True)]
-    return torch.stack(norms).amax(0).double().cpu()
+    return torch.stack(norms).amax(0).cpu().double()
 
 
 def _scales(a: State, b: State, rtol: float, atol: float) -> State:
@@ -111,24 +111,30 @@ def integrate(
         nfe += 1
     else:
         h = first_step.clone()
+    held = torch.zeros(count, dtype=torch.bool)
     while len(index):
-        h = torch.where((h / (end - t)).abs() >= 1 - 1e-9, end - t, h)
+        landing = (h / (end - t)).abs() >= 1 - 1e-9
+        trial = torch.where(landing, end - t, h)
         slopes = [slope]
         for c, row in zip(tableau.c[1:], tableau.a[1:], strict=True):
-            slopes.append(function(index, t + float(c) * h, _combine(state, h, row[: len(slopes)], slopes)))
-        new = _combine(state, h, tableau.b, slopes)
-        slopes.append(function(index, t + h, new))
+            slopes.append(function(index, t + float(c) * trial, _combine(state, trial, row[: len(slopes)], slopes)))
+        new = _combine(state, trial, tableau.b, slopes)
+        arrival = torch.where(landing, torch.full_like(t, end), t + trial)
+        slopes.append(function(index, arrival, new))
         nfe[index] += len(slopes) - 1
-        error = _combine(tuple(torch.zeros_like(p) for p in state), h, tableau.error, slopes)
+        error = _combine(tuple(torch.zeros_like(p) for p in state), trial, tableau.error, slopes)
         norm = _scaled_norm(error, _scales(state, new, rtol, atol))
         accepted = norm <= 1
-        steps[index] = h
-        _check(norm, index, t, h, nfe, accepted, max_nfe, arrived=accepted & (t + h == end))
+        _check(norm, index, t, trial, nfe, accepted, max_nfe, arrived=accepted & landing)
         rejected[index] += ~accepted
         factor = (SAFETY * norm.clamp(min=1e-10) ** (-1 / tableau.order)).clamp(SHRINK, GROW)
         # A step just after a rejected one does not grow at once: the rejection would come again.
-        t = torch.where(accepted, t + h, t)
-        h = h * factor
+        factor = torch.where(held, factor.clamp(max=1), factor)
+        held = ~accepted
+        # A step cut short by the end says nothing about the size that the error allows.
+        h = torch.where(landing & accepted, h, trial * factor)
+        steps[index] = h
+        t = torch.where(accepted, arrival, t)
         state = _merge(accepted, new, state)
         slope = _merge(accepted, slopes[-1], slope)
         going = t != end
@@ -137,7 +143,7 @@ def integrate(
             for part, whole in zip(state, final, strict=True):
                 whole[index[done].to(whole.device)] = part[done.to(part.device)]
             keep = going.nonzero().squeeze(1)
-            index, t, h = index[keep], t[keep], h[keep]
+            index, t, h, held = index[keep], t[keep], h[keep], held[keep]
             state, slope = (tuple(p[keep.to(p.device)] for p in parts) for parts in (state, slope))
     return Solution(tuple(final), nfe, rejected, steps)
 

@@ -42,7 +42,7 @@ def construct(table: dict, key: str, name: str, options: dict, *arguments):
         raise ValueError(f"{key} = {name!r}: needs one of {', '.join(table)}")
     try:
         return table[name](*arguments, **options)
-    except TypeError as error:
+    except (TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
         raise ValueError(f"{key} = {name!r} does not take these options ({error})") from None
 
 
@@ -146,5 +146,5 @@ class Checkpoints:
             try:
                 return torch.load(path, map_location="cpu", weights_only=True), passed
             except Exception as error:
-                passed.append(f"{path} is damaged ({type(error).__name__}); falling back to the one before it")
+                passed.append(f"{path} is damaged ({type(error).__name__}) and was passed over")
         return None, passed

@@ -1,6 +1,7 @@
 """Datasets: items x (n, *event) in data units, optional labels, and the transform into model units."""
 
 import gzip
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +35,9 @@ class Dataset:
         """Shape of an item."""
         return tuple(self.items.shape[1:])
 
-    def batch(self, index: Tensor, conditional: bool = True) -> tuple[Tensor, Tensor | None]:
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         """Items (B, *event) as float32 in data units, and their labels (B,)."""
-        labels = self.labels[index] if conditional and self.labels is not None else None
-        return self.items[index].to(torch.float32), labels
+        return self.items[index].to(torch.float32), None if self.labels is None else self.labels[index]
 
 
 Split = tuple[Dataset, Dataset]
@@ -81,7 +81,7 @@ def read_idx(path: Path) -> np.ndarray:
         kind, dims = content[2], content[3]
         shape = np.frombuffer(content, ">i4", dims, offset=4)
         return np.frombuffer(content, IDX_TYPES[kind], offset=4 + 4 * dims).reshape(shape)
-    except (EOFError, OSError, IndexError, KeyError, ValueError) as error:
+    except (EOFError, OSError, zlib.error, IndexError, KeyError, ValueError) as error:
         raise ValueError(f"{path} is not a readable IDX file ({error}): fetch it again") from None
 
 
@@ -100,6 +100,12 @@ def mnist(config) -> Split:
         for part in ("train", "t10k")
     ]
     num_classes = class_count(parts[0][1])
+    for (x, labels), part in zip(parts, ("train", "t10k"), strict=True):
+        if len(x) != len(labels) or int(labels.max()) >= num_classes:
+            raise ValueError(
+                f"config.data.root = {root}: the {part} files hold {len(x)} images and {len(labels)} labels up to "
+                f"{int(labels.max())} of {num_classes} classes: they do not belong together"
+            )
     return tuple(Dataset(x, labels, num_classes, Transform.of_levels(256)) for x, labels in parts)
 
 
@@ -162,7 +168,7 @@ def read_array(path: Path) -> tuple[Tensor, Tensor | None]:
     if "x" not in arrays and len(arrays) != 1:
         raise ValueError(f"config.data.root = {path} holds {', '.join(arrays) or 'nothing'}: name the data x")
     x = arrays.get("x", next(iter(arrays.values())))
-    if x.ndim < 2 or not np.issubdtype(x.dtype, np.number):
+    if x.ndim < 2 or not (np.issubdtype(x.dtype, np.integer) or np.issubdtype(x.dtype, np.floating)):
         raise ValueError(f"config.data.root = {path} has shape {x.shape} and type {x.dtype}: needs numbers (n, ...)")
     bad = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(1))
     if len(bad):
@@ -176,6 +182,7 @@ def read_array(path: Path) -> tuple[Tensor, Tensor | None]:
             f"config.data.root = {path}: labels must be {len(x)} integers from 0, not {labels.dtype} of shape "
             f"{labels.shape}"
         )
+    x = x.astype(np.float32 if np.issubdtype(x.dtype, np.floating) else np.int64)
     return torch.from_numpy(x), None if labels is None else torch.from_numpy(labels.astype(np.int64))
 
 

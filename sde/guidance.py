@@ -64,6 +64,7 @@ class ClassifierFree(ScoreModel):
             )
         self.cond = _bind(cond, model.num_classes)
         self.scale = scale
+        self.normalised = scale in (0, 1)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         if self.scale == 0:
@@ -95,7 +96,10 @@ class Classifier(ScoreModel):
         self.model = model
         self.classifier = classifier
         self.labels = _bind(labels, getattr(classifier, "num_classes", None) or int(labels.max()) + 1)
+        if int(labels.min()) < 0:
+            raise ValueError(f"label {int(labels.min())}: a classifier guides towards classes from 0")
         self.scale = scale
+        self.normalised = scale == 0 and model.normalised
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         labels = _fit(self.labels, x)

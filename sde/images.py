@@ -1,9 +1,9 @@
 """Images from a folder or a zip, one sub-folder a class where there are any."""
 
 import io
-import threading
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -22,7 +22,7 @@ class ImageFiles:
     def __init__(self, source: Path, names: list[str], mode: str, size: tuple[int, int]) -> None:
         self.source, self.names, self.mode = source, names, mode
         self.shape = torch.Size((len(names), MODES[mode], size[1], size[0]))
-        self._local = threading.local()
+        self._zip: zipfile.ZipFile | None = None
 
     def open(self, name: str):
         """One image, opened by Pillow but not decoded."""
@@ -30,16 +30,20 @@ class ImageFiles:
 
         if self.source.is_dir():
             return Image.open(self.source / name)
-        if not hasattr(self._local, "zip"):
-            self._local.zip = zipfile.ZipFile(self.source)
-        return Image.open(io.BytesIO(self._local.zip.read(name)))
+        self._zip = self._zip or zipfile.ZipFile(self.source)
+        return Image.open(io.BytesIO(self._zip.read(name)))
 
-    def _decode(self, name: str) -> np.ndarray:
+    def read(self, name: str, function: Callable):
+        """function(image) of one image. Raises ValueError that names the image where it cannot be read."""
         try:
             with self.open(name) as image:
-                pixels = np.asarray(image.convert(self.mode))
-        except (OSError, zipfile.BadZipFile) as error:
+                return function(image)
+        # Pillow and zipfile raise a dozen unrelated exceptions for damaged, encrypted and oversized files.
+        except Exception as error:
             raise ValueError(f"{self.source}: image {name} is damaged ({error}): remove or replace it") from None
+
+    def _decode(self, name: str) -> np.ndarray:
+        pixels = self.read(name, lambda image: np.asarray(image.convert(self.mode)))
         if pixels.shape[:2] != tuple(self.shape[2:]):
             raise ValueError(
                 f"{self.source}: image {name} is {pixels.shape[1]}x{pixels.shape[0]} pixels, the first one is "
@@ -96,7 +100,7 @@ def read_images(source: Path, mode: str) -> tuple[Tensor | ImageFiles, Tensor | 
             f"config.data.mode = {mode!r}: needs one of {', '.join(MODES)}, or nothing for the images' own"
         )
     if not mode:
-        modes = Counter(_probe(files, name)[0] for name in names)
+        modes = Counter(files.read(name, lambda image: image.mode) for name in names)
         if len(modes) > 1 or next(iter(modes)) not in MODES:
             counts = ", ".join(f"{count} {name}" for name, count in modes.most_common())
             raise ValueError(
@@ -104,17 +108,9 @@ def read_images(source: Path, mode: str) -> tuple[Tensor | ImageFiles, Tensor | 
                 "which they are converted"
             )
         mode = next(iter(modes))
-    files = ImageFiles(source, names, mode, _probe(files, names[0])[1])
+    files = ImageFiles(source, names, mode, files.read(names[0], lambda image: image.size))
     folders = [PurePosixPath(name).parent.as_posix() for name in names]
     classes = sorted(set(folders))
     labels = torch.tensor([classes.index(folder) for folder in folders]) if len(classes) > 1 else None
     pixels = files[torch.arange(len(names))] if files.shape.numel() <= IN_MEMORY else files
     return pixels, labels, classes if labels is not None else []
-
-
-def _probe(files: ImageFiles, name: str) -> tuple[str, tuple[int, int]]:
-    try:
-        with files.open(name) as image:
-            return image.mode, image.size
-    except OSError as error:
-        raise ValueError(f"{files.source}: image {name} is damaged ({error}): remove or replace it") from None

@@ -70,10 +70,10 @@ def denoising_loss(
     weighting: str = "edm",
     times: str = "log_normal",
     cond_dropout: float = 0.0,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """Denoising score matching, w(t) |D(x_t, t, cond) - x_0|^2 per dimension (Vincent 2011; Song et al. 2021, eq. 7).
 
-    x0 (B, *event) in model units -> the losses (B,), in float32, and their times (B,). The expectation is over the
+    x0 (B, *event) in model units -> the losses (B,), in float32. The expectation is over the
     times' own distribution, which the weight does not undo. Each condition is dropped with probability
     ``cond_dropout``. Random numbers come from a CPU generator, in an order that does not depend on the device.
     """
@@ -82,13 +82,12 @@ def denoising_loss(
     if cond is not None and cond_dropout:
         cond = drop(cond, dropped.to(x0.device))
     errors = (model(x, t, cond) - x0).float().square().flatten(1).mean(1)
-    return WEIGHTINGS[weighting](model.sde, t, model.sigma_data).to(errors) * errors, t
+    return WEIGHTINGS[weighting](model.sde, t, model.sigma_data).to(errors) * errors
 
 
 def classifier_loss(
     classifier: NoisyClassifier, x0: Tensor, labels: Tensor, generator: torch.Generator, *, times: str = "log_normal"
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cross-entropies (B,) in nats of the labels at x_t, their times (B,), and which labels came out right (B,)."""
+) -> Tensor:
+    """Cross-entropies (B,) in nats of the labels at x_t; x0 (B, *event) in model units."""
     t, x = draw(classifier.sde, x0, times, generator)
-    logits = classifier(x, t).float()
-    return torch.nn.functional.cross_entropy(logits, labels, reduction="none"), t, logits.argmax(1) == labels
+    return torch.nn.functional.cross_entropy(classifier(x, t).float(), labels, reduction="none")

@@ -39,9 +39,16 @@ class SDE(abc.ABC):
     def __post_init__(self) -> None:
         if not 0 <= self.t_min < self.t_max:
             raise ValueError(f"t_min = {self.t_min} and t_max = {self.t_max}: needs 0 <= t_min < t_max")
-        if self.log_snr(torch.tensor(self.t_max, dtype=torch.float64)) == -math.inf:
+        # Rounding can leave a vanishing alpha at 1e-17 instead of zero.
+        if self.log_snr(torch.tensor(self.t_max, dtype=torch.float64)) < 2.5 * ZERO_SIGNAL_CUT:
             cut = self._bisect_log_snr(torch.tensor(ZERO_SIGNAL_CUT, dtype=torch.float64))
             object.__setattr__(self, "t_max", cut.item())
+        ends = self.log_snr(torch.tensor([self.t_min, self.t_max], dtype=torch.float64)).tolist()
+        if not (math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] > ends[1]):
+            raise ValueError(
+                f"t_min = {self.t_min} and t_max = {self.t_max} give a log signal-to-noise ratio of {ends[0]:g} and "
+                f"{ends[1]:g}: it must be finite and fall; move t_min above 0, or t_max down"
+            )
 
     @abc.abstractmethod
     def log_alpha(self, t: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ DECAYS: dict[str, Callable[[float], float]] = {
     "cosine": lambda fraction: 0.5 * (1 + math.cos(math.pi * fraction)),
 }
 
-Loss = Callable[[nn.Module, Tensor, Tensor | None, torch.Generator], tuple[Tensor, Tensor]]
-"""(module, x0 in model units, labels, generator) -> losses (B,), whatever else is logged (B,)"""
+Loss = Callable[[nn.Module, Tensor, Tensor | None, torch.Generator], Tensor]
+"""(module, x0 in model units, labels, generator) -> losses (B,)"""
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Trainer:
             [self._order(e)[max(0, positions[0] - e * count) : positions[-1] + 1 - e * count] for e in epochs]
         )
 
-    def optimise(self) -> tuple[Tensor, Tensor]:
-        """One step: losses (B,) and what the loss logs beside them; nothing is read back from the device."""
+    def optimise(self) -> Tensor:
+        """One step; its losses (B,), not read back from the device."""
         generator = torch.Generator().manual_seed(_seed(self.options.seed, self.step))
         x, labels = self.data.batch(self.indices(self.step))
         transform = self.data.transform
@@ -99,7 +99,7 @@ class Trainer:
         # Dropout layers draw from the global state, which fit restores at its end.
         torch.manual_seed(_seed(self.options.seed, self.step, 1))
         self.module.train()
-        losses, logged = self.loss(self.module, x0, labels, generator)
+        losses = self.loss(self.module, x0, labels, generator)
         self.optimizer.zero_grad()
         losses.mean().backward()
         if self.options.clip:
@@ -109,10 +109,15 @@ class Trainer:
         self.optimizer.step()
         self.ema.update(self.module)
         self.step += 1
-        return losses.detach(), logged
+        return losses.detach()
 
     def state_dict(self) -> dict:
-        """Everything that a continued run needs."""
+        """Everything that a continued run needs. Raises FloatingPointError where a parameter is not finite."""
+        for name, parameter in self.module.named_parameters():
+            if not parameter.isfinite().all():
+                raise FloatingPointError(
+                    f"{name} is not finite after step {self.step}, and was not saved: try a smaller config.training.lr"
+                )
         return {
             "step": self.step,
             "module": self.module.state_dict(),
@@ -125,6 +130,8 @@ class Trainer:
         self.module.load_state_dict(state["module"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = self.options.weight_decay
         self.step = state["step"]
 
 
@@ -136,27 +143,30 @@ Callback = Callable[[int, Tensor], None]
 
 
 def fit(trainer: Trainer, callbacks: list[tuple[int, Callback]], read_every: int = 20) -> None:
-    """Optimise to the last step. A callback (n, function) is called with the step and the losses (k, B) since the last
-    reading, every n steps and at the end, and only after those losses were found finite.
+    """Optimise to the last step. A callback (n, function) is called with the step and the losses (k, B) since its last
+    call, every n steps and at the end, and only after those losses were found finite.
 
     Losses are read from the device every ``read_every`` steps, and before every callback. Raises FloatingPointError
     that names the first step whose loss is not finite.
     """
     pending: list[Tensor] = []
+    unseen: list[list[Tensor]] = [[] for _ in callbacks]
     last = trainer.options.steps
     with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
         while trainer.step < last:
-            pending.append(trainer.optimise()[0])
-            due = [function for every, function in callbacks if trainer.step % every == 0 or trainer.step == last]
+            pending.append(trainer.optimise())
+            due = [i for i, (every, _) in enumerate(callbacks) if trainer.step % every == 0 or trainer.step == last]
             if due or len(pending) >= read_every:
                 losses = torch.stack(pending).float().cpu()
                 pending.clear()
                 bad = (~losses.isfinite().all(1)).nonzero().flatten()
                 if len(bad):
+                    step = trainer.step - len(losses) + int(bad[0]) + 1
                     raise FloatingPointError(
-                        f"the loss is not finite in step {trainer.step - len(losses) + int(bad[0]) + 1}: "
-                        "try a smaller config.training.lr, or look at the data; the last checkpoint "
-                        "is from before"
+                        f"the loss is not finite in step {step}: try a smaller config.training.lr, or look at the data"
                     )
-                for function in due:
-                    function(trainer.step, losses)
+                for part in unseen:
+                    part.append(losses)
+                for i in due:
+                    callbacks[i][1](trainer.step, torch.cat(unseen[i]))
+                    unseen[i].clear()

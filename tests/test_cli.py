@@ -89,7 +89,9 @@ def test_likelihood(trained, capsys):
     status, _, err = call(capsys, *base, "--guidance_scale", 2)
     assert status == 2
     assert "--guided_likelihood" in err
-    assert call(capsys, *base, "--guidance_scale", 2, "--guided_likelihood")[1]["density"] == "guided"
+    assert (
+        call(capsys, *base, "--guidance_scale", 2, "--guided_likelihood", "--labels", "data")[1]["density"] == "guided"
+    )
 
 
 def test_bits_per_dimension_of_quantised_data(tmp_path, capsys):
@@ -115,6 +117,10 @@ def test_the_same_command_continues(trained, tmp_path, capsys):
     assert "is damaged" in out
     assert "at step 30" in out
     first, second = ((p / "metrics.jsonl").read_text().splitlines() for p in (trained, folder))
+    (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in second) + '{"step": 6')
+    shutil.rmtree(folder / "checkpoints")
+    assert main.main(["--mode", "train", "--workdir", str(folder)]) == 0
+    second = (folder / "metrics.jsonl").read_text().splitlines()
     losses = [[json.loads(x)["loss"] for x in lines if '"loss"' in x] for lines in (first, second)]
     assert losses[0] == losses[1]
     assert (trained / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
@@ -129,7 +135,11 @@ MISTAKES = [
     (["--mode", "sample", "RUN", "--sampler", "heunn"], "did you mean heun"),
     (["--mode", "sample", "RUN", "--sampler", "ddim", "--config.sampler.eta=2"], "eta = 2"),
     (["--mode", "sample", "RUN", "--sampler", "ddim", "--config.sampler.etaa=1"], "did you mean eta"),
-    (["--mode", "sample", "RUN", "--sampler", "pc", "--config.sampler.predictor=heun"], "euler_maruyama"),
+    (["--mode", "sample", "RUN", "--sampler", "pc", "--config.sampler.predictor=dpmpp"], "euler_maruyama"),
+    (["--mode", "train", "RUN", "--steps", "5"], "--config.training.steps"),
+    (["--mode", "sample", "RUN", "--probes", "5"], "--probes is for --mode likelihood"),
+    (["--mode", "sample", "RUN", "--config.sde.beta_max=3"], "only config.sampler can be changed"),
+    (["--mode", "train_classifier", "NEW"], "is no run folder"),
     (["--mode", "sample", "RUN", "--grid", "karas"], "did you mean karras"),
     (["--mode", "sample", "RUN", "--steps", "0"], "steps"),
     (["--mode", "sample", "RUN", "--steps", "two"], "two"),
@@ -137,7 +147,7 @@ MISTAKES = [
     (["--mode", "sample", "RUN", "--labels", "cat"], "0,1,2"),
     (["--mode", "sample", "RUN", "--labels", "none", "--guidance_scale", "2"], "give --labels"),
     (["--mode", "sample", "RUN", "--seed", "-1"], "seed"),
-    (["--mode", "sample", "RUN", "--config", "points"], "--config=points is for training"),
+    (["--mode", "sample", "RUN", "--config", "points"], "--config is for --mode train"),
     (["--mode", "sample", "RUN", "--device", "cuda:7"], "--device=cuda:7"),
     (["--mode", "sample", "RUN", "extra"], "unknown argument extra"),
     (["--mode", "likelihood", "RUN", "--split", "valid"], "test or train"),
@@ -151,6 +161,8 @@ MISTAKES = [
     (["--mode", "train", "NEW", "--config", "points", "--config.training.weighting=edmm"], "did you mean edm"),
     (["--mode", "train", "NEW", "--config", "points", "--config.training.batch_size=1000000"], "at most 22500"),
     (["--mode", "train", "NEW", "--config", "points", "--config.model.network.depth=3"], "depth"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.model.network.width=-1"], "config.model.network"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.training.sample_every=0"], "sample_every = 0"),
     (["--mode", "train", "NEW", "--config", "mnist"], "config.data.root = data/mnist does not exist"),
     (["--mode", "train", "NEW", "--config", "digits", "--config.model.network.attention=(5,)"], "resolutions are 8, 4"),
 ]  # fmt: skip

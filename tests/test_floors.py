@@ -12,7 +12,7 @@ FLOORS = {
             "ema", "training", "checkpoint"],
     "samplers": ["step", "noise", "grid", "calls", "runge_kutta", "ancestral", "diffusion", "langevin", "flow", "loop",
                  "likelihood"],
-    "commands": ["config", "spec", "run", "pictures", "sample", "likelihood", "train"],
+    "commands": ["config", "spec", "run", "pictures", "session", "sample", "likelihood", "train"],
 }  # fmt: skip
 """The modules of each package from the ground up: one imports only those before it."""
 

@@ -104,7 +104,9 @@ def test_one_label_serves_every_sample(batch, process):
 def test_guided_likelihood_of_scale_one_is_the_class_density(generator):
     model = ByClass(VPSDE())
     x = model.components[1].draw(4, generator)
-    found = log_likelihood(Classifier(model.mixture, Bayes(VPSDE()), torch.tensor(1), 1.0), x, rtol=1e-7, atol=1e-7)
+    found = log_likelihood(
+        Classifier(model.mixture, Bayes(VPSDE()), torch.tensor(1), 1.0), x, rtol=1e-7, atol=1e-7, guided=True
+    )
     t_min, t_max = torch.tensor([[VPSDE().t_min], [VPSDE().t_max]], dtype=torch.float64).expand(2, 4)
     component = model.components[1]
     mismatch = VPSDE().prior_log_prob(found.latent) - component.log_prob(found.latent, t_max)
@@ -117,6 +119,17 @@ def test_guided_likelihood_of_scale_one_is_the_class_density(generator):
 def test_bad_labels(labels, words):
     with pytest.raises(ValueError, match=words):
         Conditional(ByClass(VPSDE()), labels)
+
+
+def test_likelihood_of_guided_models_is_refused(generator):
+    model = ByClass(VPSDE())
+    x = model.components[0].draw(6, generator)
+    for guided in (ClassifierFree(model, LABELS, 2.0), Classifier(model.mixture, Bayes(VPSDE()), LABELS, 1.0)):
+        with pytest.raises(ValueError, match="not a normalised density"):
+            log_likelihood(guided, x)
+    twice = log_likelihood(ClassifierFree(model, LABELS, 2.0), x, guided=True)
+    assert (twice.nfe % 2 == 0).all(), "two passes an evaluation"
+    assert log_likelihood(ClassifierFree(model, LABELS, 1.0), x).nats.isfinite().all()
 
 
 def test_refusals():

@@ -55,6 +55,17 @@ def test_langevin_keeps_the_law_of_its_time(process, snr, generator):
     assert out.mean().item() == pytest.approx(exact_mean, abs=0.03 * exact**0.5)
 
 
+def test_langevin_step_in_the_plane():
+    """The step's size is 2 snr^2 dim / |score|^2, whatever the noise drawn: the map is affine in the noise."""
+    model = Gaussian(VPSDE(), torch.zeros(2, dtype=torch.float64), 0.5)
+    s, x = torch.tensor(0.5, dtype=torch.float64), torch.tensor([[3.0, -4.0]], dtype=torch.float64)
+    score = model.score(x, s)
+    size = 2 * 0.1**2 * 2 / score.square().sum()
+    for z in (torch.zeros_like(x), torch.tensor([[5.0, 1.0]], dtype=torch.float64)):
+        out, _ = Langevin(0.1).step(model, x, s, s, lambda _, z=z: z)
+        torch.testing.assert_close(out, x + size * score + (2 * size).sqrt() * z)
+
+
 @pytest.mark.parametrize("name", ["langevin", "pc", "ancestral", "euler_maruyama"])
 def test_stochastic_samplers_end_at_the_data(name, process, generator):
     std = 0.5
@@ -177,17 +188,33 @@ class Breaks(ScoreModel):
         return broken
 
 
-@pytest.mark.parametrize("name", ["ancestral", "heun", "ode"])
-def test_non_finite_samples_name_the_step(name):
-    times = torch.tensor([1.0, 0.75, 0.45, 0.2, 0.1])
-    with pytest.raises(FloatingPointError, match=r"step|sample 1"):
-        sample(Breaks(VPSDE()), SAMPLERS[name](), torch.ones(3, 2), times)
+@pytest.mark.parametrize(("name", "times", "words"), [
+    ("ddim", [1.0, 0.75, 0.45, 0.2, 0.1], r"samples 1 became non-finite in step 3 of 4 \(t = 0.45"),
+    ("heun", [1.0, 0.75, 0.45, 0.2, 0.1], "samples 1 became non-finite in step 2 of 4"),
+    ("ode", [1.0, 0.75, 0.45], "sample 1 became non-finite in the step from t = 0"),
+    ("ddim", [1.0, 0.45], "samples 1 became non-finite in the last denoising call"),
+])  # fmt: skip
+def test_non_finite_samples_name_the_step(name, times, words):
+    with pytest.raises(FloatingPointError, match=words):
+        sample(Breaks(VPSDE()), SAMPLERS[name](), torch.ones(3, 2), torch.tensor(times))
 
 
-def test_step_of_failure():
-    times = torch.tensor([1.0, 0.75, 0.45, 0.2, 0.1])
-    with pytest.raises(FloatingPointError, match="samples 1 became non-finite in step 3 of 4"):
-        sample(Breaks(VPSDE()), SAMPLERS["ddim"](), torch.ones(3, 2), times)
+def test_modes_of_modules_are_kept():
+    model = GaussianMixture(VPSDE(), MIXTURE, 0.2)
+    model.inner = torch.nn.Dropout().eval()
+    model.train(True)
+    model.inner.eval()
+    generate(model, SAMPLERS["ddim"](), 2, (2,), steps=2)
+    assert (model.training, model.inner.training) == (True, False)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_adaptive_solver_follows_the_flow(process, steps):
+    model = Gaussian(process, torch.tensor([0.7], dtype=torch.float64), 0.5)
+    x = torch.tensor([[-1.3], [0.4], [2.0]], dtype=torch.float64) * process.prior_std()
+    times = make_grid(process, "log_snr", steps)
+    out = sample(model, SAMPLERS["ode"](1e-9, 1e-9), x, times, denoise=False)
+    torch.testing.assert_close(out, model.flow(x, times[0], times[-1]), rtol=1e-6, atol=1e-6)
 
 
 def test_a_sampler_is_not_a_model():

@@ -14,8 +14,8 @@ CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group norm with at most 32 groups, which divide any number of channels."""
-    return nn.GroupNorm(math.gcd(32, channels), channels)
+    """Group norm with at most 32 groups, of at least four channels where the number of channels allows it."""
+    return nn.GroupNorm(math.gcd(32, channels // 4 if channels % 4 == 0 else channels), channels)
 
 
 class ResidualBlock(nn.Module):
