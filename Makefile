@@ -18,8 +18,8 @@ demo: .venv/ready
 	$(BIN)/python main.py --mode train --config digits --workdir $(RUN)
 	$(BIN)/python main.py --mode train_classifier --workdir $(RUN)
 	for sampler in heun dpmpp ddim pc; do $(BIN)/python main.py --mode sample --workdir $(RUN) --sampler $$sampler || exit 1; done
-	$(BIN)/python main.py --mode likelihood --workdir $(RUN)
-	$(BIN)/python main.py --mode likelihood --workdir $(RUN) --split train
+	$(BIN)/python main.py --mode likelihood --workdir $(RUN) --num_samples 128
+	$(BIN)/python main.py --mode likelihood --workdir $(RUN) --num_samples 128 --split train
 	@echo
 	@echo "The run is in $(RUN): open curves.png, and the digits in samples/."
 

@@ -36,7 +36,7 @@ def get_config() -> ConfigDict:
                 "ema": 0.99,
             },
             "training": {
-                "steps": 1600,
+                "steps": 1200,
                 "batch_size": 64,
                 "optimizer": "adam",
                 "lr": 2e-3,
@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
                 "seed": 0,
                 "precision": "float32",
                 "log_every": 50,
-                "sample_every": 800,
+                "sample_every": 600,
                 "checkpoint_every": 400,
             },
             "sampler": {"name": "heun"},
