@@ -17,8 +17,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from commands.config import PRECISIONS, config_path, read_config, resolve
-from commands.run import choose_device
+from commands.config import config_path, read_config, resolve
+from commands.run import autocast, choose_device
 from commands.spec import denoiser_spec
 from sde.checkpoint import build_denoiser
 from sde.data import Dataset
@@ -63,19 +63,20 @@ def main() -> None:
     def forward() -> None:
         model.eval()(x, t, labels if model.num_classes else None)
 
-    times = {(precision, kind): [] for precision in PRECISIONS for kind in ("forward", "train")}
+    precisions = ("float32", "bfloat16")
+    times = {(precision, kind): [] for precision in precisions for kind in ("forward", "train")}
     for repeat in range(options.repeats + 1):
-        for precision in PRECISIONS:
+        for precision in precisions:
             model.autocast = torch.bfloat16 if precision == "bfloat16" else None
             for kind, function in (("forward", forward), ("train", trainer.optimise)):
                 taken = seconds(function, device)
                 if repeat:  # The first one warms up.
                     times[precision, kind].append(taken)
     milliseconds = {key: 1000 * statistics.median(values) / options.batch_size for key, values in times.items()}
-    for precision in PRECISIONS:
+    for precision in precisions:
         forward_ms, train_ms = milliseconds[precision, "forward"], milliseconds[precision, "train"]
         print(f"{precision:9s} forward {forward_ms:8.3f} ms/image, training step {train_ms:8.3f} ms/image")
-    own = config.training.precision
+    own = "float32" if autocast(config, device) is None else "bfloat16"
     print(
         json.dumps(
             {

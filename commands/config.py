@@ -23,7 +23,7 @@ from sde.toys import TOYS
 from sde.training import TrainingOptions
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def options_of(component: Callable) -> dict:
@@ -55,7 +55,7 @@ DEFAULTS = {
         "weighting": "edm",
         "times": "log_normal",
         "cond_dropout": 0.1,
-        "precision": "float32",
+        "precision": "auto",
         "log_every": 50,
         "sample_every": 1000,
         "checkpoint_every": 1000,

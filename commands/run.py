@@ -55,9 +55,12 @@ class Run:
         return load_model(self.classifier_file, "classifier").to(self.device)
 
 
-def autocast(config: ConfigDict) -> torch.dtype | None:
-    """The dtype of the network's body."""
-    return torch.bfloat16 if config.training.precision == "bfloat16" else None
+def autocast(config: ConfigDict, device: torch.device) -> torch.dtype | None:
+    """The dtype of the network's body in training; "auto" is bfloat16 on CUDA, where it was built to pay."""
+    precision = config.training.precision
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" else "float32"
+    return torch.bfloat16 if precision == "bfloat16" else None
 
 
 def choose_device(name: str) -> torch.device:

@@ -10,7 +10,7 @@ from commands.pictures import picture
 from commands.run import Run, autocast
 from commands.session import Session
 from commands.spec import classifier_spec, denoiser_spec
-from samplers import Heun, generate
+from samplers import DPMpp, generate
 from sde.checkpoint import build_classifier, build_denoiser
 from sde.data import Dataset
 from sde.guidance import Conditional
@@ -32,7 +32,7 @@ def train(run: Run) -> dict:
         raise ValueError(f"config.training.cond_dropout = {settings.cond_dropout}: needs a probability from 0 to 1")
     spec = denoiser_spec(config, data)
     model = _seeded(settings.seed, build_denoiser, spec).to(run.device)
-    model.autocast = autocast(config)
+    model.autocast = autocast(config, run.device)
     loss = partial(
         denoising_loss, weighting=settings.weighting, times=settings.times, cond_dropout=settings.cond_dropout
     )
@@ -50,7 +50,7 @@ def train(run: Run) -> dict:
         averaged = session.averaged()
         labels = torch.arange(PREVIEW) % model.num_classes if model.num_classes else None
         preview = generate(
-            averaged if labels is None else Conditional(averaged, labels), Heun(), PREVIEW, data.event_shape, steps=12
+            averaged if labels is None else Conditional(averaged, labels), DPMpp(), PREVIEW, data.event_shape, steps=12
         )
         picture(
             preview.x, run.folder / "samples" / f"train-{step:07d}.png", levels=data.transform.levels, labels=labels
@@ -70,7 +70,7 @@ def train_classifier(run: Run) -> dict:
         )
     spec = classifier_spec(config, data)
     classifier = _seeded(settings.seed, build_classifier, spec).to(run.device)
-    classifier.autocast = autocast(config)
+    classifier.autocast = autocast(config, run.device)
     trainer = Trainer(classifier, data, partial(classifier_loss, times=settings.times), _options(settings))
     session = Session(
         run,

@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
                 "times": "log_normal",
                 "cond_dropout": 0.1,
                 "seed": 0,
-                "precision": "bfloat16",
+                "precision": "auto",
                 "log_every": 50,
                 "sample_every": 5000,
                 "checkpoint_every": 5000,

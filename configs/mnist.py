@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
                 "times": "log_normal",
                 "cond_dropout": 0.1,
                 "seed": 0,
-                "precision": "float32",
+                "precision": "auto",
                 "log_every": 50,
                 "sample_every": 1000,
                 "checkpoint_every": 1000,

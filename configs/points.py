@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
                 "times": "log_normal",
                 "cond_dropout": 0.1,
                 "seed": 0,
-                "precision": "float32",
+                "precision": "auto",
                 "log_every": 100,
                 "sample_every": 1000,
                 "checkpoint_every": 1000,
