@@ -39,6 +39,20 @@ def test_ancestral_is_the_posterior_of_ddpm():
         torch.testing.assert_close(Ancestral(name).step(model, x, t, s, unit)[0], mean + variance.sqrt())
 
 
+def test_ddim_in_its_own_notation():
+    """Song, Meng and Ermon 2021, eqs. 12 and 16."""
+    alpha_bar = torch.tensor([0.9, 0.4], dtype=torch.float64)
+    sde, eta = VPSDE(), 0.6
+    s, t = (sde.t_of_log_snr(torch.log(a / (1 - a))) for a in alpha_bar)
+    model = Gaussian(sde, torch.tensor([0.3], dtype=torch.float64), 0.8)
+    x = torch.tensor([[1.7]], dtype=torch.float64)
+    a_s, a_t = alpha_bar
+    std = eta * ((1 - a_s) / (1 - a_t)).sqrt() * (1 - a_t / a_s).sqrt()
+    epsilon = (x - a_t.sqrt() * model(x, t)) / (1 - a_t).sqrt()
+    expected = a_s.sqrt() * model(x, t) + (1 - a_s - std**2).sqrt() * epsilon + std
+    torch.testing.assert_close(SAMPLERS["ddim"](eta).step(model, x, t, s, unit)[0], expected)
+
+
 @pytest.mark.parametrize("snr", [0.05, 0.16])
 def test_langevin_keeps_the_law_of_its_time(process, snr, generator):
     """For N(m, v), steps of size e leave variance v / (1 - e / 2v): exact, and close to v."""
