@@ -8,6 +8,7 @@ from absl import flags
 
 from commands.config import config_path, pick, read_config, read_run_config, resolve
 from commands.run import Run, choose_device
+from samplers import SAMPLERS
 
 MODES = ("train", "train_classifier", "sample", "likelihood")
 TRAINING, USE = MODES[:2], MODES[2:]
@@ -133,7 +134,7 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     folder = Path(options.workdir or f"runs/{name}")
     exists = (folder / "config.json").exists()
     if options.sampler:
-        overrides = [*overrides, f"--config.sampler.name={pick_sampler(options.sampler)}"]
+        overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, SAMPLERS)}"]
     if options.mode == "train_classifier" and not (options.config or exists):
         raise ValueError(f"--workdir={folder} is no run folder: train there first, or name a --config")
     if training and (options.config or not exists):
@@ -143,13 +144,6 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     if training and exists:
         check_unchanged(resolve(read_run_config(folder), []), config, folder)
     return Run(folder, config, choose_device(options.device))
-
-
-def pick_sampler(name: str) -> str:
-    """The name of a sampler, checked."""
-    from samplers import SAMPLERS
-
-    return pick("--sampler", name, SAMPLERS)
 
 
 def check_unchanged(old, new, folder: Path) -> None:

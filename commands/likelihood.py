@@ -56,7 +56,8 @@ def likelihood(
         )
     condition = _condition(labels, denoiser)
     if condition == "p(x | y)":
-        model = guided(run, denoiser, targets, guidance_scale, classifier_scale)
+        classifier = run.classifier() if classifier_scale else None
+        model = guided(denoiser, classifier, targets, guidance_scale, classifier_scale)
     elif guided_likelihood:
         raise ValueError("--guided_likelihood guides towards each item's own class: add --labels=data")
     else:

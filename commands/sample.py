@@ -11,7 +11,7 @@ from commands.config import check_grid
 from commands.pictures import picture
 from commands.run import Run
 from samplers import SAMPLERS, generate
-from sde import Denoiser, ScoreModel
+from sde import Denoiser, NoisyClassifier, ScoreModel
 from sde.checkpoint import write_whole
 from sde.guidance import Classifier, ClassifierFree
 
@@ -38,9 +38,13 @@ def read_labels(text: str | None, count: int, classes: int | None) -> Tensor | N
 
 
 def guided(
-    run: Run, model: Denoiser, labels: Tensor | None, guidance_scale: float, classifier_scale: float
+    model: Denoiser,
+    classifier: NoisyClassifier | None,
+    labels: Tensor | None,
+    guidance_scale: float,
+    classifier_scale: float,
 ) -> ScoreModel:
-    """The model with labels (n,), or None, and guidance bound."""
+    """The model with labels (n,), or None, and guidance bound; without a classifier, ``classifier_scale`` is 0."""
     if labels is None and (guidance_scale != 1 or classifier_scale):
         raise ValueError(
             f"--guidance_scale={guidance_scale:g} and --classifier_scale={classifier_scale:g} guide towards "
@@ -59,7 +63,7 @@ def guided(
     score_model: ScoreModel = model
     if labels is not None and model.num_classes:
         score_model = ClassifierFree(model, labels, guidance_scale)
-    return Classifier(score_model, run.classifier(), labels, classifier_scale) if classifier_scale else score_model
+    return Classifier(score_model, classifier, labels, classifier_scale) if classifier else score_model
 
 
 def sample(
@@ -81,9 +85,10 @@ def sample(
     sampler = SAMPLERS[name](**options)
     grid = check_grid(grid)
     denoiser = run.model()
-    classes = denoiser.num_classes or (run.classifier().num_classes if classifier_scale else None)
+    classifier = run.classifier() if classifier_scale else None
+    classes = denoiser.num_classes or (classifier.num_classes if classifier else None)
     label_tensor = read_labels(labels, num_samples, classes)
-    model = guided(run, denoiser, label_tensor, guidance_scale, classifier_scale)
+    model = guided(denoiser, classifier, label_tensor, guidance_scale, classifier_scale)
     samples = generate(
         model,
         sampler,

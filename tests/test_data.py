@@ -9,23 +9,15 @@ import torch
 from ml_collections import ConfigDict
 from PIL import Image
 
+from commands.config import DEFAULTS
 from sde import images as images_module
 from sde.data import DATASETS, load_dataset, read_idx
 from sde.toys import TOYS
 
 
 def config(dataset, **keys):
-    defaults = {
-        "event_shape": (),
-        "root": "",
-        "test_root": "",
-        "name": "moons",
-        "mode": "",
-        "levels": 0,
-        "test_fraction": 0.1,
-    }
     keys = {key: str(value) if key.endswith("root") else value for key, value in keys.items()}
-    return ConfigDict({"dataset": dataset} | defaults | keys)
+    return ConfigDict(DEFAULTS["data"] | {"dataset": dataset} | keys)
 
 
 def test_digits():
