@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 
+from samplers.adaptive import ODE
 from samplers.ancestral import DDIM, Ancestral
 from samplers.diffusion import EulerMaruyama
-from samplers.flow import ODE, DPMpp, Euler, Heun
+from samplers.flow import Euler, Heun
 from samplers.grid import GRIDS
 from samplers.langevin import AnnealedLangevin, Langevin, PredictorCorrector
 from samplers.likelihood import LogLikelihood, log_likelihood
 from samplers.loop import Samples, generate, sample
+from samplers.multistep import DPMpp
 from samplers.noise import SeededNoise
 from samplers.step import Sampler, choose
 

@@ -10,8 +10,8 @@ PACKAGES = ("sde", "samplers", "commands")
 FLOORS = {
     "sde": ["condition", "process", "transform", "toys", "images", "data", "networks", "model", "guidance", "loss",
             "ema", "training", "checkpoint"],
-    "samplers": ["step", "noise", "grid", "calls", "runge_kutta", "ancestral", "diffusion", "langevin", "flow", "loop",
-                 "likelihood"],
+    "samplers": ["step", "noise", "grid", "calls", "runge_kutta", "ancestral", "diffusion", "flow", "multistep", "adaptive",
+                 "langevin", "loop", "likelihood"],
     "commands": ["config", "spec", "run", "pictures", "session", "sample", "likelihood", "train"],
 }  # fmt: skip
 """The modules of each package from the ground up: one imports only those before it."""
