@@ -106,7 +106,7 @@ def sample(
     picture_path, numbers_path = Path(f"{stem}.png"), Path(f"{stem}.npz")
     drawn = picture(samples.x, picture_path, levels=model.transform.levels, labels=label_tensor)
     buffer = io.BytesIO()
-    arrays = {"x": samples.x.numpy(), "seeds": np.array(samples.seeds)}
+    arrays = {"x": samples.x.numpy(), "seeds": np.array(samples.seeds), "calls": samples.calls.numpy()}
     if label_tensor is not None:
         arrays["labels"] = label_tensor.numpy()
     np.savez_compressed(buffer, **arrays)

@@ -4,18 +4,23 @@ from collections.abc import Callable
 
 from samplers.adaptive import ODE
 from samplers.ancestral import DDIM, Ancestral
-from samplers.diffusion import EulerMaruyama
+from samplers.brownian import NOISES, BrownianNoise, make_noise
+from samplers.diffusion import EulerMaruyama, ReverseDiffusion
+from samplers.dpm import DPMpp
 from samplers.flow import Euler, Heun
+from samplers.generate import Samples, generate
 from samplers.grid import GRIDS
 from samplers.langevin import AnnealedLangevin, Langevin, PredictorCorrector
 from samplers.likelihood import LogLikelihood, log_likelihood
-from samplers.loop import Samples, generate, sample
-from samplers.multistep import DPMpp
+from samplers.loop import sample
+from samplers.multistep import ExponentialAdams, StochasticAdams, UniPC
 from samplers.noise import SeededNoise
+from samplers.reverse_sde import ReverseSDE
 from samplers.step import Sampler, choose
 
 PREDICTORS = {
     "ancestral": Ancestral,
+    "reverse_diffusion": ReverseDiffusion,
     "euler_maruyama": EulerMaruyama,
     "ddim": DDIM,
     "euler": Euler,
@@ -31,38 +36,57 @@ def predictor_corrector(predictor: str = "ancestral", snr: float = 0.16, correct
     )
 
 
+def seeds(points: int = 1, eta: float = 1.0) -> StochasticAdams:
+    """The exponential integrator of the reverse SDE on the noise prediction: the options of ``--sampler seeds``."""
+    return StochasticAdams(points, "noise", eta)
+
+
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "ancestral": Ancestral,
     "langevin": AnnealedLangevin,
     "pc": predictor_corrector,
     "ode": ODE,
+    "sde": ReverseSDE,
     "ddim": DDIM,
+    "reverse_diffusion": ReverseDiffusion,
     "euler_maruyama": EulerMaruyama,
     "euler": Euler,
     "heun": Heun,
     "dpmpp": DPMpp,
+    "dpmpp_sde": StochasticAdams,
+    "seeds": seeds,
+    "eab": ExponentialAdams,
+    "unipc": UniPC,
 }
 """Samplers by name; the keyword arguments of each are its options."""
 
 __all__ = [
     "DDIM",
     "GRIDS",
+    "NOISES",
     "ODE",
     "PREDICTORS",
     "SAMPLERS",
     "Ancestral",
     "AnnealedLangevin",
+    "BrownianNoise",
     "DPMpp",
     "Euler",
     "EulerMaruyama",
+    "ExponentialAdams",
     "Heun",
     "Langevin",
     "LogLikelihood",
     "PredictorCorrector",
+    "ReverseDiffusion",
+    "ReverseSDE",
     "Sampler",
     "Samples",
     "SeededNoise",
+    "StochasticAdams",
+    "UniPC",
     "generate",
     "log_likelihood",
+    "make_noise",
     "sample",
 ]

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from samplers.noise import check_factor
 from samplers.step import Result, choose
 
 
@@ -25,16 +26,19 @@ class Ancestral:
 
     x_s = (alpha_ts sigma_s^2 / sigma_t^2) x_t + (alpha_s sigma_ts^2 / sigma_t^2) D + std z, with alpha_ts = alpha_t /
     alpha_s and sigma_ts^2 the variance of q(x_t | x_s). ``variance`` is "posterior", std^2 = sigma_ts^2 sigma_s^2 /
-    sigma_t^2, or "beta", std^2 = sigma_ts^2: the lower and upper limit of Ho et al., section 3.2. Order 1.
+    sigma_t^2, or "beta", std^2 = sigma_ts^2: the lower and upper limit of Ho et al., section 3.2. ``temperature``
+    multiplies std: 1 is the model's own law, less gives samples that are less spread. Order 1.
     """
 
     variance: str = "posterior"
+    temperature: float = 1.0
     order: ClassVar[float] = 1
     steps: ClassVar[int] = 200
     grid: ClassVar[str] = "log_snr"
 
     def __post_init__(self) -> None:
         choose("variance", self.variance, ("posterior", "beta"))
+        check_factor("temperature", self.temperature)
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
@@ -44,7 +48,7 @@ class Ancestral:
         alpha_ts = (sde.log_alpha(t) - sde.log_alpha(s)).exp()
         mean = (alpha_ts * variance_s / variance_t) * x + (sde.alpha(s) * added / variance_t) * model(x, t)
         variance = posterior_variance(sde, t, s) if self.variance == "posterior" else added
-        return mean + variance.sqrt() * noise(x), carry
+        return (mean + self.temperature * variance.sqrt() * noise(x) if self.temperature else mean), carry
 
 
 @dataclass(frozen=True)

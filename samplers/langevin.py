@@ -12,7 +12,8 @@ from samplers.step import Noise, Result, Sampler
 
 @dataclass(frozen=True)
 class Langevin:
-    """Corrector: ``corrections`` times x + e score(x, s) + sqrt(2 e) z, at the arrival time s.
+    """Corrector: ``corrections`` times x + e score(x, s) + sqrt(2 e) z, at the arrival time s, as in the paper's
+    algorithm 1; t is not used, so that the step depends on the noise level alone, not on the grid.
 
     The step size follows the signal-to-noise rule e = 2 snr^2 E|z|^2 / |score|^2 (Song et al. 2021, algorithms 4 and
     5), with these deviations from the paper. The score's norm is a sample's own, where the paper's code averages norms
@@ -46,6 +47,8 @@ class AnnealedLangevin:
     """Annealed Langevin dynamics (Song and Ermon 2019, algorithm 1): at each noise level, ``corrections`` times
     x + e score(x, s) + sqrt(2 e) z with e = step_size sigma^2.
 
+    A step t -> s acts at its arrival time s, as the paper does at each level it comes to, the last among them. The
+    paper also acts at the first level, where it starts from any x; here x starts from the prior, that level's law.
     Between levels x / alpha is kept, which for VE leaves x alone, as in the paper, and makes the method valid for any
     SDE. The step size is the paper's, alpha_i / 2, but relative to the level's own sigma^2 alone: it depends neither on
     the last level nor on the number of levels nor on batch-mates. What is left at many levels is the error of the

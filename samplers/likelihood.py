@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samplers.calls import CallCounter, evaluating
+from samplers.calls import CallCounter, evaluating, part
+from samplers.checks import SampleError, check_count, check_model, check_state
 from samplers.runge_kutta import integrate
 
 
@@ -76,16 +77,17 @@ def log_likelihood(
     """
     if not (guided or getattr(model, "normalised", True)):
         raise ValueError("a guided model is not a normalised density: pass guided=True to integrate it all the same")
-    if probes is not None and probes < 1:
-        raise ValueError(f"probes = {probes}: needs at least 1, or None for the exact trace")
+    check_model(model)
+    check_state(x, model)
+    if probes is not None:
+        check_count("probes", probes)
     transform = getattr(model, "transform", None)
     z = x if transform is None else transform.encode(x)
     directions = None if probes is None else rademacher(tuple(z.shape), probes, seed, first).to(z)
     count = len(z)
 
     def derivative(index: Tensor, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        rows = model if len(index) == count else model.rows(index)
-        with torch.enable_grad():
+        with torch.enable_grad(), part(model, index, count) as rows:
             leaf = state[0].detach().requires_grad_()
             velocity = rows.velocity(leaf, t)
             if directions is None:
@@ -94,9 +96,15 @@ def log_likelihood(
                 trace = probed_divergence(velocity, leaf, directions[:, index.to(z.device)])
         return velocity.detach(), trace
 
-    with torch.no_grad(), evaluating(model), CallCounter(model) as counter:
-        start = (z, z.new_zeros((count, probes or 1)))
-        solution = integrate(derivative, start, model.sde.t_min, model.sde.t_max, rtol=rtol, atol=atol, max_nfe=max_nfe)
+    start = (z, z.new_zeros((count, probes or 1)))
+    try:
+        with torch.no_grad(), evaluating(model), CallCounter(model, count) as counter:
+            solution = integrate(
+                derivative, start, model.sde.t_min, model.sde.t_max, rtol=rtol, atol=atol, max_nfe=max_nfe,
+                sigma=model.sde.sigma,
+            )  # fmt: skip
+    except SampleError as error:
+        raise error.renumbered(range(first, first + count)) from None
     latent, traces = solution.state
     nats = model.sde.prior_log_prob(latent) + traces.mean(1)
     if transform is not None:
@@ -105,6 +113,4 @@ def log_likelihood(
         stderr = torch.zeros_like(nats)
     else:
         stderr = traces.std(1) / probes**0.5 if probes > 1 else torch.full_like(nats, torch.inf)
-    # Every evaluation of the velocity takes the same number of passes, one or, under guidance, more.
-    passes = round(counter.rows / int(solution.evaluations.sum()))
-    return LogLikelihood(nats, stderr, passes * solution.evaluations, latent)
+    return LogLikelihood(nats, stderr, counter.calls, latent)

@@ -1,5 +1,6 @@
 """Noise that belongs to a sample, not to a batch."""
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -32,3 +33,9 @@ def sample_seeds(seed: int, count: int) -> list[int]:
     if not 0 <= seed < 2**31:
         raise ValueError(f"seed = {seed}: needs an integer from 0 to {2**31 - 1}")
     return [(seed << 32) + index for index in range(count)]
+
+
+def check_factor(name: str, value: float) -> None:
+    """Raises ValueError unless value, a factor on a standard deviation, is finite and not negative."""
+    if not (value >= 0 and math.isfinite(value)):
+        raise ValueError(f"{name} = {value}: needs a number of at least 0")

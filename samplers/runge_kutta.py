@@ -9,6 +9,8 @@ import scipy.integrate
 import torch
 from torch import Tensor
 
+from samplers.checks import NonFiniteError, SampleError, check_count
+
 State = tuple[Tensor, ...]
 Derivative = Callable[[Tensor, Tensor, State], State]
 
@@ -39,6 +41,13 @@ class Solution:
     evaluations: Tensor
     rejected: Tensor
     step: Tensor
+
+
+def check_tolerances(rtol: float, atol: float, max_nfe: int) -> None:
+    """Raise ValueError for tolerances or limits that no solver can keep."""
+    if not (0 < rtol < math.inf and 0 < atol < math.inf):
+        raise ValueError(f"rtol = {rtol} and atol = {atol}: need positive tolerances")
+    check_count("max_nfe", max_nfe)
 
 
 def _scaled_norm(parts: State, scales: State) -> Tensor:
@@ -88,17 +97,17 @@ def integrate(
     max_nfe: int = 10_000,
     first_step: Tensor | None = None,
     tableau: Tableau = DOPRI5,
+    sigma: Callable[[Tensor], Tensor] | None = None,
 ) -> Solution:
     """Solve d state / dt = function(index, t, state) from ``start`` to ``end``, each sample with its own steps.
 
     ``state`` is a tuple of tensors with one row a sample; the error of each is measured apart, as the root mean square
     over a sample's entries relative to atol + rtol |value|, and a step is accepted where every part is below 1. Samples
     that have arrived leave the batch. ``function`` gets the rows' indices (A,), their times (A,) in float64 on the CPU,
-    and their states. Raises FloatingPointError where a sample becomes non-finite, ArithmeticError where it needs more
-    than ``max_nfe`` calls.
+    and their states; ``sigma``, of a time, is for messages. Raises FloatingPointError where a sample becomes non-
+    finite, ArithmeticError where it needs more than ``max_nfe`` calls.
     """
-    if not (rtol > 0 and atol > 0):
-        raise ValueError(f"rtol = {rtol} and atol = {atol}: need positive tolerances")
+    check_tolerances(rtol, atol, max_nfe)
     count, span = len(state[0]), end - start
     final = [part.clone() for part in state]
     rejected = torch.zeros(count, dtype=torch.long)
@@ -125,7 +134,9 @@ def integrate(
         error = _combine(tuple(torch.zeros_like(p) for p in state), trial, tableau.error, slopes)
         norm = _scaled_norm(error, _scales(state, new, rtol, atol))
         accepted = norm <= 1
-        _check(norm, index, t, trial, nfe, accepted, max_nfe, arrived=accepted & landing)
+        if not norm.isfinite().all():
+            raise _non_finite(norm, index, t, trial, state, sigma)
+        _check_stuck(index, t, trial, nfe, accepted, max_nfe, arrived=accepted & landing)
         rejected[index] += ~accepted
         factor = (SAFETY * norm.clamp(min=1e-10) ** (-1 / tableau.order)).clamp(SHRINK, GROW)
         # A step just after a rejected one does not grow at once: the rejection would come again.
@@ -156,20 +167,25 @@ def _merge(accepted: Tensor, new: State, old: State) -> State:
     )
 
 
-def _check(
-    norm: Tensor, index: Tensor, t: Tensor, h: Tensor, nfe: Tensor, accepted: Tensor, max_nfe: int, arrived: Tensor
+def _non_finite(norm: Tensor, index: Tensor, t: Tensor, h: Tensor, state: State, sigma) -> NonFiniteError:
+    i = int((~norm.isfinite()).nonzero()[0])
+    level = "" if sigma is None else f", sigma = {sigma(t[i]):.4g}"
+    size = state[0][i].norm()
+    return NonFiniteError(
+        [int(index[i])],
+        f"became non-finite in the step from t = {t[i]:.6g} to {t[i] + h[i]:.6g} (|x| = {size:.4g}{level}): "
+        "the model's output is not finite there",
+    )
+
+
+def _check_stuck(
+    index: Tensor, t: Tensor, h: Tensor, nfe: Tensor, accepted: Tensor, max_nfe: int, arrived: Tensor
 ) -> None:
-    bad = ~torch.isfinite(norm)
-    if bad.any():
-        i = int(bad.nonzero()[0])
-        raise FloatingPointError(
-            f"sample {int(index[i])} became non-finite in the step from t = {t[i]:.6g} to "
-            f"{t[i] + h[i]:.6g}: the model's output is not finite there"
-        )
     stuck = ~arrived & ((nfe[index] >= max_nfe) | (~accepted & (h.abs() < 1e-12)))
     if stuck.any():
         i = int(stuck.nonzero()[0])
-        raise ArithmeticError(
-            f"sample {int(index[i])} took {int(nfe[index[i]])} calls and is at t = {t[i]:.6g} with steps of "
-            f"{h[i].abs():.3g}: loosen rtol and atol, or raise max_nfe = {max_nfe}"
+        raise SampleError(
+            [int(index[i])],
+            f"took {int(nfe[index[i]])} calls and is at t = {t[i]:.6g} with steps of "
+            f"{h[i].abs():.3g}: loosen rtol and atol, or raise max_nfe = {max_nfe}",
         )

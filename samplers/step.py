@@ -6,6 +6,9 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor
 
 Noise = Callable[[Tensor], Tensor]
+"""Like ``torch.randn_like``. A noise may also have ``between(t, s)``, which returns the noise of one step: the loop
+asks it before every step, and gives the sampler what it returns."""
+
 Result = tuple[Tensor, Any]
 
 
@@ -28,3 +31,11 @@ def choose(name: str, value: str, allowed: Sequence[str]) -> str:
     if value not in allowed:
         raise ValueError(f"{name} = {value!r}: needs one of {', '.join(allowed)}")
     return value
+
+
+def check_integer(name: str, value: int, least: int, most: int | None = None) -> int:
+    """value, or a ValueError that says which integers are allowed."""
+    if isinstance(value, bool) or value != int(value) or value < least or (most is not None and value > most):
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} = {value}: needs an integer {allowed}")
+    return int(value)

@@ -71,24 +71,28 @@ any alpha. c_in gives the network inputs of unit variance."""
 
 
 def call_network(
-    network: nn.Module,
-    sde: SDE,
-    x: Tensor,
-    t: Tensor,
-    c_in: Tensor,
-    *cond: Condition | None,
-    autocast: torch.dtype | None,
+    network: nn.Module, x: Tensor, c_in: Tensor, c_noise: Tensor, *cond: Condition | None, autocast: torch.dtype | None
 ) -> Tensor:
-    """F(c_in x, c_noise, cond) with c_noise = log(sigma / alpha) / 4, the same for every SDE; in the dtype of x.
+    """F(c_in x, c_noise, cond), in the dtype of x; c_in and c_noise of shape () or (B,).
 
     Only the network's body runs under autocast, and only it is worth compiling.
     """
-    c_noise = -sde.log_snr(t) / 8
     # new_full takes the 0-d CPU tensor's number without a transfer that would wait for the device.
     c_noise = x.new_full((len(x),), c_noise.item()) if c_noise.ndim == 0 else c_noise.to(x)
     with torch.autocast(x.device.type, autocast, enabled=autocast is not None):
         output = network(expand(c_in, x) * x, c_noise, *cond)
+    if not isinstance(output, Tensor):
+        inside = f" of {', '.join(type(o).__name__ for o in output)}" if isinstance(output, tuple | list) else ""
+        raise TypeError(
+            f"the network returned a {type(output).__name__}{inside} for x of shape {tuple(x.shape)}: it must return "
+            "one tensor; wrap a network that returns more"
+        )
     return output.to(x.dtype)
+
+
+def noise_input(sde: SDE, t: Tensor) -> Tensor:
+    """c_noise = log(sigma / alpha) / 4, what networks are told of the time: the same for every SDE; () or (B,)."""
+    return -sde.log_snr(t) / 8
 
 
 class Denoiser(ScoreModel):
@@ -127,11 +131,15 @@ class Denoiser(ScoreModel):
         """Number of classes that the network knows; None for an unconditional one."""
         return getattr(self.network, "num_classes", None)
 
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """c_skip, c_out, c_in and c_noise, each of the shape of t; elementwise in t."""
+        formulas = PARAMETRIZATIONS[self.parametrization]
+        return *formulas(self.sde.alpha(t), self.sde.sigma(t), self.sigma_data), noise_input(self.sde, t)
+
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         """E[x_0 | x_t = x, cond]; cond holds one row a sample, None is the learned null condition."""
-        alpha, sigma = self.sde.alpha(t), self.sde.sigma(t)
-        c_skip, c_out, c_in = PARAMETRIZATIONS[self.parametrization](alpha, sigma, self.sigma_data)
-        output = call_network(self.network, self.sde, x, t, c_in, cond, autocast=self.autocast)
+        c_skip, c_out, c_in, c_noise = self.coefficients(t)
+        output = call_network(self.network, x, c_in, c_noise, cond, autocast=self.autocast)
         if output.shape != x.shape:
             raise ValueError(
                 f"the network returned shape {tuple(output.shape)} for x of shape {tuple(x.shape)}: "
@@ -158,4 +166,4 @@ class NoisyClassifier(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """x (B, *event), t () or (B,) -> logits (B, num_classes)."""
         c_in = (self.sde.sigma(t) ** 2 + (self.sde.alpha(t) * self.sigma_data) ** 2).rsqrt()
-        return call_network(self.network, self.sde, x, t, c_in, autocast=self.autocast)
+        return call_network(self.network, x, c_in, noise_input(self.sde, t), autocast=self.autocast)

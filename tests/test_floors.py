@@ -10,8 +10,9 @@ PACKAGES = ("sde", "samplers", "commands")
 FLOORS = {
     "sde": ["condition", "process", "transform", "toys", "images", "data", "networks", "model", "guidance", "loss",
             "ema", "training", "checkpoint"],
-    "samplers": ["step", "noise", "grid", "calls", "runge_kutta", "ancestral", "diffusion", "flow", "multistep", "adaptive",
-                 "langevin", "loop", "likelihood"],
+    "samplers": ["step", "noise", "brownian", "grid", "checks", "calls", "schedule", "trajectory", "runge_kutta",
+                 "weights", "exponential", "ancestral", "diffusion", "flow", "multistep", "dpm", "adaptive",
+                 "reverse_sde", "langevin", "loop", "generate", "likelihood"],
     "commands": ["config", "spec", "run", "pictures", "session", "sample", "likelihood", "train"],
 }  # fmt: skip
 """The modules of each package from the ground up: one imports only those before it."""

@@ -1,13 +1,13 @@
-"""What samplers share: independent formulas, few steps, grids, seeds, batches, counted calls, failures."""
+"""What samplers share: independent formulas, few steps, grids, seeds, batches."""
 
 import math
 
 import pytest
 import torch
 
-from samplers import GRIDS, SAMPLERS, Ancestral, Langevin, SeededNoise, generate, sample
+from samplers import GRIDS, SAMPLERS, Ancestral, Langevin, SeededNoise, generate
 from samplers.grid import check_times, make_grid
-from sde import SDES, VPSDE, ScoreModel, Transform
+from sde import SDES, VPSDE, Transform
 from tests.exact import Gaussian, GaussianMixture
 from tests.test_order import VARIANTS
 
@@ -130,25 +130,6 @@ def test_affine_equivariance(name, process):
     torch.testing.assert_close(y, x * torch.tensor(scale) + torch.tensor(shift), rtol=1e-9, atol=1e-9)
 
 
-class Counting(ScoreModel):
-    """Counts its own calls, a sample at a time."""
-
-    def __init__(self, model):
-        super().__init__(model.sde)
-        self.means, self.calls, self.inner = model.means, 0, [model]
-
-    def forward(self, x, t):
-        self.calls += len(x)
-        return self.inner[0](x, t)
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_calls_are_counted(name):
-    model = Counting(GaussianMixture(VPSDE(), MIXTURE, 0.2))
-    samples = generate(model, VARIANTS[name], 6, (2,), steps=4, batch_size=4)
-    assert samples.nfe == model.calls / 6
-
-
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("steps", [1, 2, 9, 1000])
 def test_grids(grid, steps, process):
@@ -190,50 +171,6 @@ def test_seeded_noise_needs_a_seed_a_row():
     torch.testing.assert_close(SeededNoise([2])(torch.empty(1, 3)), rows[1:])
     with pytest.raises(ValueError, match="2 seeds, x has 3 rows"):
         noise(torch.empty(3, 3))
-
-
-class Breaks(ScoreModel):
-    """Returns NaN for one sample below a time."""
-
-    def forward(self, x, t):
-        broken = torch.zeros_like(x)
-        if t.max() < 0.5:
-            broken[1] = math.nan
-        return broken
-
-
-@pytest.mark.parametrize(("name", "times", "words"), [
-    ("ddim", [1.0, 0.75, 0.45, 0.2, 0.1], r"samples 1 became non-finite in step 3 of 4 \(t = 0.45"),
-    ("heun", [1.0, 0.75, 0.45, 0.2, 0.1], "samples 1 became non-finite in step 2 of 4"),
-    ("ode", [1.0, 0.75, 0.45], "sample 1 became non-finite in the step from t = 0"),
-    ("ddim", [1.0, 0.45], "samples 1 became non-finite in the last denoising call"),
-])  # fmt: skip
-def test_non_finite_samples_name_the_step(name, times, words):
-    with pytest.raises(FloatingPointError, match=words):
-        sample(Breaks(VPSDE()), SAMPLERS[name](), torch.ones(3, 2), torch.tensor(times))
-
-
-def test_modes_of_modules_are_kept():
-    model = GaussianMixture(VPSDE(), MIXTURE, 0.2)
-    model.inner = torch.nn.Dropout().eval()
-    model.train(True)
-    model.inner.eval()
-    generate(model, SAMPLERS["ddim"](), 2, (2,), steps=2)
-    assert (model.training, model.inner.training) == (True, False)
-
-
-@pytest.mark.parametrize("steps", [1, 3])
-def test_the_adaptive_solver_follows_the_flow(process, steps):
-    model = Gaussian(process, torch.tensor([0.7], dtype=torch.float64), 0.5)
-    x = torch.tensor([[-1.3], [0.4], [2.0]], dtype=torch.float64) * process.prior_std()
-    times = make_grid(process, "log_snr", steps)
-    out = sample(model, SAMPLERS["ode"](1e-9, 1e-9), x, times, denoise=False)
-    torch.testing.assert_close(out, model.flow(x, times[0], times[-1]), rtol=1e-6, atol=1e-6)
-
-
-def test_a_sampler_is_not_a_model():
-    with pytest.raises(TypeError, match="expected a score model"):
-        generate(SAMPLERS["ddim"](), SAMPLERS["ddim"](), 2, (2,))
 
 
 @pytest.mark.parametrize("sde", SDES)

@@ -1,0 +1,153 @@
+"""An adaptive solver of the reverse-time SDE."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samplers.brownian import import_torchsde
+from samplers.calls import part
+from samplers.checks import NonFiniteError, SampleError
+from samplers.runge_kutta import check_tolerances
+from samplers.step import Noise, Result
+
+FIRST_STEP, LEAST_STEP = 0.3, 1e-9
+"""In units of log(alpha / sigma), in which every SDE has steps of about the same size."""
+
+RESOLUTION = 1e-5
+"""To which the Brownian path is resolved, in the same units."""
+
+TABLE = 2049
+"""Entries of the table of times; between them t is linear, which is right to about 1e-6 of a unit."""
+
+Table = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ReverseSDE:
+    """Adaptive solution of the reverse SDE (Song et al. 2021, eq. 6) by torchsde's Runge-Kutta method SRA1 for additive
+    noise (Roessler 2010), strong order 1.5, with step doubling; local errors below atol + rtol |v| in v's units.
+
+    It is solved in u = log(alpha / sigma) for v = x / sqrt(alpha^2 + sigma^2), in which no SDE is different from
+    another: dv = (c^2 v - 2 c n) du + sqrt(2) c dw, c = sigma / sqrt(alpha^2 + sigma^2), n(v, u) the predicted noise.
+    Every sample is solved alone, on a Brownian path of its own whose seed is a digest of its row of the noise, so that
+    it depends neither on its batch-mates nor on their number; the price is one network call a sample and stage.
+    Needs the extra ``torchsde``.
+    """
+
+    rtol: float = 1e-2
+    atol: float = 1e-2
+    max_nfe: int = 10_000
+    order: ClassVar[float] = 0
+    steps: ClassVar[int] = 1
+    grid: ClassVar[str] = "log_snr"
+
+    def __post_init__(self) -> None:
+        check_tolerances(self.rtol, self.atol, self.max_nfe)
+
+    def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
+        """x (B, *event) at time t to time s; t, s 0-d; network calls as needed.
+
+        Raises FloatingPointError where a sample becomes non-finite, ArithmeticError beyond ``max_nfe`` calls.
+        """
+        torchsde = import_torchsde()
+        ends = 0.5 * torch.stack([model.sde.log_snr(t), model.sde.log_snr(s)]).double()
+        # One inverse for all stages of all samples: by bisection, it can cost as much as a small network.
+        clock = torch.linspace(ends[0], ends[1], TABLE, dtype=torch.float64)
+        times = model.sde.t_of_log_snr(2 * clock)
+        table = clock.numpy(), times.numpy()
+        before, after = ((model.sde.alpha(u) ** 2 + model.sde.sigma(u) ** 2).sqrt() for u in (t, s))
+        solved = []
+        for i, seeding in enumerate(noise(x)):
+            start = (x[i] / before).reshape(-1, 1)
+            path = _Path(torchsde, ends, _digest(seeding), start)
+            with part(model, torch.tensor([i]), len(x)) as row:
+                system = _System(row, x.shape[1:], table, i, self.max_nfe)
+                end = torchsde.sdeint(
+                    system, start, ends, bm=path, method="srk", adaptive=True, rtol=self.rtol, atol=self.atol,
+                    dt=FIRST_STEP, dt_min=LEAST_STEP,
+                )[-1]  # fmt: skip
+            solved.append(after * end.reshape(x.shape[1:]))
+        return torch.stack(solved), carry
+
+
+class _Path:
+    """A sample's Brownian path in u, fixed by its seed: drawn on the CPU in float64, whatever x's device and dtype.
+
+    The tree of halves makes it independent of which times are asked for, so that smaller tolerances approach the same
+    sample; without it each choice of steps would have a path of its own.
+    """
+
+    levy_area_approximation = "space-time"
+
+    def __init__(self, torchsde, ends: Tensor, seed: int, like: Tensor) -> None:
+        self.like, self.shape = like, like.shape
+        # Whole numbers as ends, which rounding to the resolution leaves alone.
+        self.interval = torchsde.BrownianInterval(
+            math.floor(ends[0]), math.ceil(ends[1]), size=like.shape, dtype=torch.float64, entropy=seed,
+            levy_area_approximation=self.levy_area_approximation, halfway_tree=True, tol=RESOLUTION,
+        )  # fmt: skip
+
+    def __call__(self, start: Tensor, end: Tensor, return_U: bool = False) -> tuple[Tensor, Tensor]:
+        """W(end) - W(start) and the integral of W - W(start), which SRA1 asks for."""
+        increment, integral = self.interval(start, end, return_U=True)
+        return increment.to(self.like), integral.to(self.like)
+
+
+def _digest(row: Tensor) -> int:
+    """An integer from the bits of a row of normal draws."""
+    return int.from_bytes(hashlib.blake2b(row.double().cpu().numpy().tobytes(), digest_size=8).digest())
+
+
+class _System:
+    """Drift and diffusion of v in u, as torchsde asks for them: u 0-d, v (d, 1).
+
+    The d entries of a sample are torchsde's batch: the diffusion is then (d, 1, 1), where one row of d entries would
+    need a matrix (d, d).
+    """
+
+    noise_type = "additive"
+    sde_type = "ito"
+
+    def __init__(self, model, event: torch.Size, table: Table, sample: int, max_nfe: int) -> None:
+        self.model, self.event, self.table = model, event, table
+        self.sample, self.max_nfe = sample, max_nfe
+        self.nfe = 0
+        self.known: list[tuple[Tensor, float, Tensor]] = []
+
+    def f(self, u: Tensor, v: Tensor) -> Tensor:
+        # A method asks for the same stage twice, and step doubling for the first stage twice more.
+        for state, at, drift in self.known:
+            if state is v and at == u.item():
+                return drift
+        self.nfe += 1
+        if self.nfe > self.max_nfe:
+            raise SampleError(
+                [self.sample],
+                f"took {self.max_nfe} calls and is at log(alpha / sigma) = {u.item():.4g}: loosen rtol and atol, or "
+                f"raise max_nfe = {self.max_nfe}",
+            )
+        sde = self.model.sde
+        t = torch.tensor(np.interp(u.item(), *self.table), dtype=torch.float64)
+        c = _noise_part(u)
+        x = (sde.alpha(t) ** 2 + sde.sigma(t) ** 2).sqrt() * v.reshape(1, *self.event)
+        drift = c**2 * v - 2 * c * self.model.noise(x, t).reshape(-1, 1)
+        if not drift.isfinite().all():
+            raise NonFiniteError(
+                [self.sample],
+                f"became non-finite at t = {t:.6g} (sigma = {sde.sigma(t):.4g}): the model's output is not finite",
+            )
+        self.known = [*self.known[-3:], (v, u.item(), drift)]
+        return drift
+
+    def g(self, u: Tensor, v: Tensor) -> Tensor:
+        return (2**0.5 * _noise_part(u)).to(v).expand(len(v), 1, 1)
+
+
+def _noise_part(u: Tensor) -> Tensor:
+    """sigma / sqrt(alpha^2 + sigma^2)."""
+    return torch.sigmoid(-2 * u).sqrt()
