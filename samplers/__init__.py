@@ -15,6 +15,7 @@ from samplers.likelihood import LogLikelihood, log_likelihood
 from samplers.loop import sample
 from samplers.multistep import ExponentialAdams, StochasticAdams, UniPC
 from samplers.noise import SeededNoise
+from samplers.plan import Plan, pilot_count, plan
 from samplers.reverse_sde import ReverseSDE
 from samplers.step import Sampler, choose
 
@@ -85,8 +86,11 @@ __all__ = [
     "SeededNoise",
     "StochasticAdams",
     "UniPC",
+    "Plan",
     "generate",
     "log_likelihood",
     "make_noise",
+    "pilot_count",
+    "plan",
     "sample",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Self
 
 import torch
@@ -28,6 +29,12 @@ class NonFiniteError(SampleError, FloatingPointError):
 def score_models(model: nn.Module) -> list[nn.Module]:
     """The score models inside a score model, itself among them: modules with an ``sde`` and a ``score``."""
     return [m for m in model.modules() if hasattr(m, "sde") and hasattr(m, "score")]
+
+
+def tensor_like(model: nn.Module) -> Tensor:
+    """A tensor of the dtype and on the device that the model computes in."""
+    tensors = chain(model.parameters(), model.buffers())
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
 
 def check_model(model) -> None:
@@ -68,12 +75,6 @@ def check_state(x: Tensor, model: nn.Module, name: str = "x") -> None:
     if not x.isfinite().all():
         rows = (~x.isfinite().flatten(1).all(1)).nonzero().squeeze(1).tolist()
         raise ValueError(f"{name} is not finite in {len(rows)} of {len(x)} rows, the first is row {rows[0]}")
-
-
-def check_count(name: str, value: int, least: int = 1) -> None:
-    """Raise ValueError unless value is an integer of at least ``least``."""
-    if isinstance(value, bool) or value != int(value) or value < least:
-        raise ValueError(f"{name} = {value}: needs an integer of at least {least}")
 
 
 def _check_output(module: nn.Module, args: tuple, kwargs: dict, output) -> None:

@@ -24,7 +24,8 @@ ROBUST = 0.3
 
 @dataclass(frozen=True)
 class LinearMultistep:
-    """x_s / alpha_s = x / alpha_t + sum_k w_ik n_(i-k) at step i from times[i] to times[i + 1], n the noise predictions.
+    """x_s / alpha_s = x / alpha_t + sum_k w_ik n_(i-k) at step i from times[i] to times[i + 1], n the noise
+    predictions.
 
     One row of ``weights`` a step, newest prediction first (the non-stationary solvers of Shaul et al. 2024, section 3,
     without weights on earlier states). Made by ``plan``, for one model and one grid. One network call a step. Raises
@@ -50,8 +51,8 @@ class LinearMultistep:
         i = 0 if carry is None else len(carry)
         if i >= self.steps or (t.item(), s.item()) != self.times[i : i + 2]:
             raise ValueError(
-                f"step {i + 1} from t = {t:.6g} to {s:.6g} is not a step of this sampler: its weights were fitted to its "
-                "own times; run it from the first to the last"
+                f"step {i + 1} from t = {t:.6g} to {s:.6g} is not a step of this sampler: its weights were fitted to "
+                "its own times; run it from the first to the last"
             )
         start, end = level(model.sde, t), level(model.sde, s)
         carry = [model.noise(x, t), *(carry or [])]
@@ -66,9 +67,9 @@ def fit_step(nodes: tuple[float, ...], end: float, outputs: Tensor, change: Tens
 
     ``nodes`` are the log(alpha / sigma) of the outputs (k, P, C), newest first, ``end`` that of the step's end; change
     (P, C) is of x / alpha. A ridge regression towards the exponential method of order 2, in the basis of divided
-    differences, whose columns fall with their order where the outputs are smooth, so that the ridge takes the rough ones
-    out first. It minimises the mean logarithm of the distances, by reweighting: the few pilots near a watershed between
-    modes would own a mean square.
+    differences, whose columns fall with their order where the outputs are smooth, so that the ridge takes the rough
+    ones out first. It minimises the mean logarithm of the distances, by reweighting: the few pilots near a watershed
+    between modes would own a mean square.
     """
     h, short = end - nodes[0], nodes[:2]
     base = np.zeros(len(nodes))
@@ -90,6 +91,11 @@ def fit_step(nodes: tuple[float, ...], end: float, outputs: Tensor, change: Tens
     return base + (fitted / scale).numpy() @ basis, squares.sqrt()
 
 
+def pick(x: Tensor, keep: Tensor) -> Tensor:
+    """The coordinates ``keep`` of x (P, *event), as (P, C) in float64 on the CPU."""
+    return x.flatten(1)[:, keep.to(x.device)].cpu().double()
+
+
 class Fitter:
     """A sampler that fits its weights as it goes: each step to where the reference is at its end, from wherever the
     steps before have led. ``reference(log_ratio)`` gives the pilots' x / alpha there, (P, C), of the coordinates
@@ -104,17 +110,15 @@ class Fitter:
         start, end = level(model.sde, t), level(model.sde, s)
         nodes, outputs = carry or ((), [])
         nodes, outputs = (start.log_ratio, *nodes)[:REACH], [model.noise(x, t), *outputs][:REACH]
-        seen = torch.stack([self.pick(output) for output in outputs])
-        weights, _ = fit_step(nodes, end.log_ratio, seen, self.reference(end.log_ratio) - self.pick(x) / start.alpha)
+        seen = torch.stack([pick(output, self.keep) for output in outputs])
+        weights, _ = fit_step(
+            nodes, end.log_ratio, seen, self.reference(end.log_ratio) - pick(x, self.keep) / start.alpha
+        )
         self.weights.append(tuple(weights.tolist()))
         x = (end.alpha / start.alpha) * x
         for weight, output in zip(self.weights[-1], outputs, strict=True):
             x = x + (end.alpha * weight) * output
         return x, (nodes, outputs)
-
-    def pick(self, x: Tensor) -> Tensor:
-        """The coordinates that are looked at, (P, C) in float64 on the CPU."""
-        return x.flatten(1)[:, self.keep.to(x.device)].cpu().double()
 
     def fitted(self, times: Tensor) -> LinearMultistep:
         """The sampler that was found."""

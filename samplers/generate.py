@@ -1,12 +1,10 @@
 """Drawing samples: what users call."""
 
-import copy
 import math
 import time
 import warnings
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch import Tensor
@@ -14,11 +12,11 @@ from tqdm import tqdm
 
 from samplers.brownian import NOISES, make_noise
 from samplers.calls import CallCounter, evaluating
-from samplers.checks import SampleError, check_count, check_event_shape, check_model, check_sampler, check_state
+from samplers.checks import SampleError, check_event_shape, check_model, check_sampler, check_state, tensor_like
 from samplers.grid import check_times, make_grid
 from samplers.loop import Callback, sample
 from samplers.noise import sample_seeds
-from samplers.step import Sampler, choose
+from samplers.step import Sampler, check_integer, choose
 from samplers.trajectory import Recorder, Trajectory, check_path, join
 
 
@@ -74,13 +72,13 @@ def generate(
     """
     check_model(model)
     check_sampler(sampler)
-    check_count("n", n)
-    check_count("first", first, 0)
-    check_count("batch_size", 256 if batch_size is None else batch_size)
+    check_integer("n", n)
+    check_integer("first", first, 0)
+    check_integer("batch_size", 256 if batch_size is None else batch_size)
     check_event_shape(model, event_shape)
     choose("noise", noise, NOISES)
     transform = getattr(model, "transform", None)
-    like = next((p for p in chain(model.parameters(), model.buffers()) if p.is_floating_point()), torch.empty(0))
+    like = tensor_like(model)
     times = _times(model.sde, sampler, steps, grid, start is not None, start_time)
     if path is not None:
         check_path(path, len(times) - 1)
@@ -159,6 +157,7 @@ def _times(
         raise ValueError(f"{given} was given without {missing}: a run from data needs both, the data and their time")
     if started and not sde.t_min < start_time <= sde.t_max:
         raise ValueError(f"start_time = {start_time:g}: needs a time above t_min = {sde.t_min:g}, up to {sde.t_max:g}")
+    grid = sampler.grid if grid is None else grid
     if isinstance(grid, Tensor):
         times = check_times(grid, sde)
         if steps is not None and steps != len(times) - 1:
@@ -166,12 +165,7 @@ def _times(
         if started and not math.isclose(times[0], start_time, rel_tol=1e-6):
             raise ValueError(f"start_time = {start_time:g}: grid starts at {times[0]:g}; they must be the same")
         return times
-    part = sde
-    if started:
-        # The same process, for the grid's purposes ending earlier.
-        part = copy.copy(sde)
-        object.__setattr__(part, "t_max", float(start_time))
-    return make_grid(part, grid or sampler.grid, sampler.steps if steps is None else steps)
+    return make_grid(sde, grid, sampler.steps if steps is None else steps, start_time)
 
 
 def _encoded(start: Tensor, shape: tuple[int, ...], model, like: Tensor) -> Tensor:

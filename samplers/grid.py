@@ -1,52 +1,87 @@
-"""Time grids: where the steps are. Each returns steps + 1 float64 times on the CPU, strictly decreasing from the noise
-end to the data end of an SDE."""
+"""Time grids: where the steps are. Each maps an SDE and a number of steps to steps + 1 float64 times on the CPU,
+strictly decreasing from ``start``, the noise end unless told otherwise, to the data end."""
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-
-def _ends(sde) -> tuple[Tensor, Tensor]:
-    return torch.tensor(sde.t_max, dtype=torch.float64), torch.tensor(sde.t_min, dtype=torch.float64)
+from samplers.step import check_integer
 
 
-def _of_log_snr(sde, log_snr: Tensor) -> Tensor:
+def _ends(sde, start: float | None) -> tuple[Tensor, Tensor]:
+    ends = (sde.t_max if start is None else start, sde.t_min)
+    return tuple(torch.tensor(end, dtype=torch.float64) for end in ends)
+
+
+def _fractions(steps: int) -> Tensor:
+    return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+
+
+def times_of_log_snr(sde, log_snr: Tensor, start: float | None = None) -> Tensor:
+    """The times of log-SNRs (steps + 1,) from end to end; the ends exactly, not up to the inverse's rounding."""
     times = sde.t_of_log_snr(log_snr)
-    # The ends exactly, not up to the rounding of the inverse.
-    times[0], times[-1] = _ends(sde)
+    times[0], times[-1] = _ends(sde, start)
     return times
 
 
-def uniform(sde, steps: int) -> Tensor:
+def uniform(sde, steps: int, start: float | None = None) -> Tensor:
     """Equal steps in t."""
-    return torch.linspace(sde.t_max, sde.t_min, steps + 1, dtype=torch.float64)
+    return polynomial(sde, steps, start, power=1.0)
 
 
-def log_snr(sde, steps: int) -> Tensor:
+def polynomial(sde, steps: int, start: float | None = None, power: float = 2.0) -> Tensor:
+    """Equal steps in t^(1 / power), closer together at the data end (Song, Meng and Ermon 2021, D.2, for 2)."""
+    first, last = (end ** (1 / power) for end in _ends(sde, start))
+    times = (first + (last - first) * _fractions(steps)) ** power
+    times[0], times[-1] = _ends(sde, start)
+    return times
+
+
+def log_snr(sde, steps: int, start: float | None = None) -> Tensor:
     """Equal steps in the log signal-to-noise ratio (Lu et al. 2022, section 3.3)."""
-    start, end = (sde.log_snr(t) for t in _ends(sde))
-    return _of_log_snr(sde, start + (end - start) * torch.linspace(0, 1, steps + 1, dtype=torch.float64))
+    first, last = (sde.log_snr(t) for t in _ends(sde, start))
+    return times_of_log_snr(sde, first + (last - first) * _fractions(steps), start)
 
 
-def karras(sde, steps: int, rho: float = 7.0) -> Tensor:
+def cosine(sde, steps: int, start: float | None = None) -> Tensor:
+    """Equal steps in the angle atan(sigma / alpha), as a cosine schedule with equal steps in t has them (Salimans and
+    Ho 2022, appendix D): closer together than ``log_snr`` where signal and noise are alike."""
+    first, last = (torch.atan((-0.5 * sde.log_snr(t)).exp()) for t in _ends(sde, start))
+    angle = first + (last - first) * _fractions(steps)
+    return times_of_log_snr(sde, -2 * torch.tan(angle).log(), start)
+
+
+def karras(sde, steps: int, start: float | None = None, rho: float = 7.0) -> Tensor:
     """Equal steps in (sigma / alpha)^(1 / rho) (Karras et al. 2022, eq. 5)."""
-    start, end = ((-0.5 * sde.log_snr(t)).exp() ** (1 / rho) for t in _ends(sde))
-    ratio = (start + (end - start) * torch.linspace(0, 1, steps + 1, dtype=torch.float64)) ** rho
-    return _of_log_snr(sde, -2 * ratio.log())
+    first, last = ((-0.5 * sde.log_snr(t)).exp() ** (1 / rho) for t in _ends(sde, start))
+    return times_of_log_snr(sde, -2 * rho * (first + (last - first) * _fractions(steps)).log(), start)
 
 
-GRIDS = {"uniform": uniform, "log_snr": log_snr, "karras": karras}
+GRIDS = {"uniform": uniform, "polynomial": polynomial, "log_snr": log_snr, "cosine": cosine, "karras": karras}
+"""Grids by name; ``plan`` finds one for a model, and ``generate`` takes any tensor of times."""
 
 
-def make_grid(sde, grid: str, steps: int) -> Tensor:
-    """The named grid, after checking its name and the number of steps."""
-    if grid not in GRIDS:
+def make_grid(sde, grid: str, steps: int, start: float | None = None) -> Tensor:
+    """The named grid; "karras:5" is karras with rho = 5, "polynomial:3" polynomial with power 3. Raises ValueError for
+    an unknown name, a number out of place, or steps that are no positive integer."""
+    name, _, number = grid.partition(":")
+    if name not in GRIDS:
         raise ValueError(f"grid = {grid!r}: needs one of {', '.join(GRIDS)}")
-    if isinstance(steps, bool) or steps != int(steps) or steps < 1:
-        raise ValueError(f"steps = {steps}: needs an integer of at least 1")
-    return check_times(GRIDS[grid](sde, int(steps)), sde)
+    options = {}
+    if number:
+        option = {"karras": "rho", "polynomial": "power"}.get(name)
+        try:
+            options = {option: float(number)}
+        except ValueError:
+            option = None
+        if option is None or not 0 < options[option] < math.inf:
+            raise ValueError(f"grid = {grid!r}: a number behind a name is karras:RHO or polynomial:POWER, above 0")
+    return check_times(GRIDS[name](sde, check_integer("steps", steps, 1), start, **options), sde)
 
 
-def check_times(times: Tensor, sde) -> Tensor:
+def check_times(times: Tensor | Sequence[float], sde) -> Tensor:
     """times as a float64 CPU tensor; raises ValueError unless strictly decreasing within [t_min, t_max]."""
     times = torch.as_tensor(times, dtype=torch.float64, device="cpu")
     if times.ndim != 1 or len(times) < 2:

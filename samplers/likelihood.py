@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from samplers.calls import CallCounter, evaluating, part
-from samplers.checks import SampleError, check_count, check_model, check_state
+from samplers.checks import SampleError, check_model, check_state
 from samplers.runge_kutta import integrate
+from samplers.step import check_integer
 
 
 @dataclass
@@ -80,7 +81,7 @@ def log_likelihood(
     check_model(model)
     check_state(x, model)
     if probes is not None:
-        check_count("probes", probes)
+        check_integer("probes", probes)
     transform = getattr(model, "transform", None)
     z = x if transform is None else transform.encode(x)
     directions = None if probes is None else rademacher(tuple(z.shape), probes, seed, first).to(z)

@@ -9,7 +9,8 @@ import scipy.integrate
 import torch
 from torch import Tensor
 
-from samplers.checks import NonFiniteError, SampleError, check_count
+from samplers.checks import NonFiniteError, SampleError
+from samplers.step import check_integer
 
 State = tuple[Tensor, ...]
 Derivative = Callable[[Tensor, Tensor, State], State]
@@ -47,7 +48,7 @@ def check_tolerances(rtol: float, atol: float, max_nfe: int) -> None:
     """Raise ValueError for tolerances or limits that no solver can keep."""
     if not (0 < rtol < math.inf and 0 < atol < math.inf):
         raise ValueError(f"rtol = {rtol} and atol = {atol}: need positive tolerances")
-    check_count("max_nfe", max_nfe)
+    check_integer("max_nfe", max_nfe)
 
 
 def _scaled_norm(parts: State, scales: State) -> Tensor:

@@ -33,7 +33,7 @@ def choose(name: str, value: str, allowed: Sequence[str]) -> str:
     return value
 
 
-def check_integer(name: str, value: int, least: int, most: int | None = None) -> int:
+def check_integer(name: str, value: int, least: int = 1, most: int | None = None) -> int:
     """value, or a ValueError that says which integers are allowed."""
     if isinstance(value, bool) or value != int(value) or value < least or (most is not None and value > most):
         allowed = f"of at least {least}" if most is None else f"from {least} to {most}"

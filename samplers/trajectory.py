@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from samplers.checks import check_count
+from samplers.step import check_integer
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Trajectory:
 
 def check_path(count: int, steps: int) -> None:
     """Raise ValueError unless a run of ``steps`` steps has ``count`` states to show."""
-    check_count("path", count, 2)
+    check_integer("path", count, 2)
     if count > steps + 1:
         raise ValueError(f"path = {count}: a run of {steps} steps has {steps + 1} states")
 

@@ -12,7 +12,8 @@ FLOORS = {
             "ema", "training", "checkpoint"],
     "samplers": ["step", "noise", "brownian", "grid", "checks", "calls", "schedule", "trajectory", "runge_kutta",
                  "weights", "exponential", "ancestral", "diffusion", "flow", "multistep", "dpm", "adaptive",
-                 "reverse_sde", "langevin", "loop", "generate", "likelihood"],
+                 "reverse_sde", "langevin", "loop", "generate", "fitted",
+                 "pilots", "plan", "likelihood"],
     "commands": ["config", "spec", "run", "pictures", "session", "sample", "likelihood", "train"],
 }  # fmt: skip
 """The modules of each package from the ground up: one imports only those before it."""

@@ -1,0 +1,101 @@
+"""Pilot samples: where a model's probability-flow ODE leads a few of them, and what a step costs on the way."""
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from scipy.interpolate import make_interp_spline
+from torch import Tensor, nn
+
+from samplers.fitted import imagined_errors, pick
+from samplers.grid import make_grid, times_of_log_snr
+from samplers.loop import sample
+from samplers.multistep import ExponentialAdams
+from samplers.step import Sampler
+
+COORDINATES = 2048
+"""How many coordinates of an event are looked at."""
+
+
+class Pilots(nn.Module):
+    """Pilot samples with their probability-flow trajectories, which can be looked at anywhere: a score model that
+    replays what the network said along them, whatever x."""
+
+    def __init__(self, model, x: Tensor, steps: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.sde, self.start, self.end = model.sde, x, x
+        states, denoised = [x], []
+        handle = model.register_forward_hook(lambda module, args, output: denoised.append(output))
+        with handle:
+            times = make_grid(model.sde, "log_snr", steps)
+            sample(model, ExponentialAdams(4, "v"), x, times, callback=lambda step, s, x: states.append(x))
+        self.end = states[-1]
+        count = x[0].numel()
+        self.keep = torch.randperm(count, generator=generator)[:COORDINATES].sort().values
+        alpha, sigma = model.sde.alpha(times)[:, None, None], model.sde.sigma(times)[:, None, None]
+        picked, answers = (torch.stack([pick(part, self.keep) for part in parts]) for parts in (states, denoised))
+        self.log_ratio = (model.sde.log_snr(times) / 2).numpy()
+        self._state = make_interp_spline(self.log_ratio, (picked / alpha).numpy(), 5)
+        self._noise = make_interp_spline(self.log_ratio, ((picked - alpha * answers) / sigma).numpy(), 5)
+        end = self.state(self.log_ratio[-1])
+        self.spread = (end - end.mean(0)).square().mean().sqrt().item()
+
+    def state(self, log_ratio: float | np.ndarray) -> Tensor:
+        """x / alpha on the trajectories, (*shape of log_ratio, P, C)."""
+        return torch.from_numpy(self._state(log_ratio))
+
+    def noise(self, log_ratio: float | np.ndarray) -> Tensor:
+        """The noise prediction on the trajectories."""
+        return torch.from_numpy(self._noise(log_ratio))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """The denoised prediction on the trajectories, (P, C)."""
+        log_ratio = self.sde.log_snr(t).item() / 2
+        return self.state(log_ratio) - np.exp(-log_ratio) * self.noise(log_ratio)
+
+    def distances(self, x: Tensor) -> Tensor:
+        """From where the trajectories end, relative to the root mean square of their ends, (P,)."""
+        gap, end = (part.double().flatten(1).cpu() for part in (x - self.end, self.end))
+        return gap.norm(dim=1) / end.square().sum(1).mean().sqrt()
+
+    def accumulated(self, log_ratios: np.ndarray, left: Tensor) -> float:
+        """Mean-logarithmic size of the errors ``left`` (steps, P) by a grid's steps in x / alpha, each as the flow of
+        Gaussian data of the ends' spread would shrink it on the way."""
+        shrink = 1 / np.hypot(self.spread, np.exp(-log_ratios[1:]))
+        total = (left * torch.from_numpy(shrink)[:, None]).square().sum(0).sqrt()
+        return total.clamp(min=1e-300).log().mean().exp().item()
+
+    def imagined(self, sampler: Sampler, times: Tensor) -> float:
+        """The accumulated error of a sampler whose every step begins on the trajectories; no network calls."""
+        log_ratios = (self.sde.log_snr(times) / 2).numpy()
+        alpha = self.sde.alpha(times)
+        states, carry, left = self.state(log_ratios), None, []
+        for i, (t, s) in enumerate(pairwise(times)):
+            x, carry = sampler.step(self, alpha[i] * states[i], t, s, None, carry)
+            left.append((x / alpha[i + 1] - states[i + 1]).norm(dim=1))
+        return self.accumulated(log_ratios, torch.stack(left))
+
+
+def equidistributed(pilots: Pilots, steps: int, rounds: int = 8) -> Tensor:
+    """The best of ``rounds`` grids, each of which moves the one before towards equal errors of its steps.
+
+    The density of steps in log(alpha / sigma) follows the eighth root of the error that a fitted step leaves, smoothed
+    over neighbours: a step of a fitted method of reach eight has about that order. No network calls.
+    """
+    sde = pilots.sde
+    ends = pilots.log_ratio[[0, -1]]
+    log_ratios, best = np.linspace(*ends, steps + 1), (np.inf, None)
+    for _ in range(rounds):
+        left = imagined_errors(log_ratios, pilots.state(log_ratios), pilots.noise(log_ratios))
+        size = pilots.accumulated(log_ratios, left)
+        if size < best[0]:
+            best = (size, log_ratios)
+        shrink = 1 / np.hypot(pilots.spread, np.exp(-log_ratios[1:]))
+        each = left.clamp(min=1e-300).log().mean(1).exp().numpy() * shrink
+        density = np.log((each / each.max() + 1e-9) ** (1 / 8) / np.diff(log_ratios))
+        padded = np.pad(density, 1, mode="edge")
+        density = np.exp(0.7 * density + 0.15 * (padded[:-2] + padded[2:]))
+        passed = np.concatenate([[0], np.cumsum(density * np.diff(log_ratios))])
+        log_ratios = np.interp(np.linspace(0, 1, steps + 1), passed / passed[-1], log_ratios)
+        log_ratios[[0, -1]] = ends
+    return times_of_log_snr(sde, 2 * torch.from_numpy(best[1]))
