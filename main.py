@@ -6,15 +6,15 @@ from pathlib import Path
 
 from absl import flags
 
-from commands.config import config_path, pick, read_config, read_run_config, resolve
+from commands.config import CHOICES_OF_SAMPLER, config_path, pick, read_config, read_run_config, resolve
 from commands.run import Run, choose_device
-from samplers import SAMPLERS
+from samplers import GRIDS, NOISES
 
 MODES = ("train", "train_classifier", "sample", "likelihood")
 TRAINING, USE = MODES[:2], MODES[2:]
 ONLY_FOR = {
     "config": TRAINING,
-    **dict.fromkeys(("sampler", "steps", "grid", "out"), ("sample",)),
+    **dict.fromkeys(("sampler", "steps", "grid", "noise", "out"), ("sample",)),
     **dict.fromkeys(("num_samples", "seed", "labels", "guidance_scale", "classifier_scale", "batch_size"), USE),
     **dict.fromkeys(("split", "probes", "rtol", "atol", "guided_likelihood"), ("likelihood",)),
 }
@@ -32,6 +32,7 @@ likelihood        bits/dim or nats of the held-out data
 examples:
   python main.py --mode train --config digits --workdir runs/digits --config.training.steps=200
   python main.py --mode sample --workdir runs/digits --sampler pc --steps 100 --labels 0,1,2 --guidance_scale 2
+  python main.py --mode sample --workdir runs/digits --sampler auto --steps 10
   python main.py --mode likelihood --workdir runs/digits --num_samples 256
 """
 
@@ -53,11 +54,11 @@ def define_flags() -> flags.FlagValues:
         flags.DEFINE_string,
         "sampler",
         None,
-        "sample: ancestral, langevin, pc, ode, ddim, euler_maruyama, euler, heun or "
-        "dpmpp; its options are --config.sampler.OPTION",
+        f"sample: {', '.join(CHOICES_OF_SAMPLER)}; options are --config.sampler.OPTION; auto is planned for the model",
     )
-    define(flags.DEFINE_integer, "steps", None, "sample: steps; default the sampler's own", lower_bound=1)
-    define(flags.DEFINE_string, "grid", None, "sample: uniform, log_snr or karras; default the sampler's own")
+    define(flags.DEFINE_integer, "steps", None, "sample: steps; default the sampler's own, 10 for auto", lower_bound=1)
+    define(flags.DEFINE_string, "grid", None, f"sample: {', '.join(GRIDS)}, or karras:RHO; default the sampler's own")
+    define(flags.DEFINE_string, "noise", NOISES[0], "sample: independent, or brownian: paths that more steps refine")
     define(
         flags.DEFINE_integer,
         "num_samples",
@@ -134,7 +135,7 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     folder = Path(options.workdir or f"runs/{name}")
     exists = (folder / "config.json").exists()
     if options.sampler:
-        overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, SAMPLERS)}"]
+        overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, CHOICES_OF_SAMPLER)}"]
     if options.mode == "train_classifier" and not (options.config or exists):
         raise ValueError(f"--workdir={folder} is no run folder: train there first, or name a --config")
     if training and (options.config or not exists):
@@ -182,6 +183,7 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
             run,
             steps=options.steps,
             grid=options.grid,
+            noise=pick("--noise", options.noise, NOISES),
             num_samples=options.num_samples or 64,
             out=options.out,
             **shared,

@@ -63,11 +63,18 @@ DEFAULTS = {
     "sampler": {"name": "heun"},
 }
 
+
+def auto() -> None:
+    """--sampler auto, which takes no options: ``samplers.plan`` finds what to do."""
+
+
+CHOICES_OF_SAMPLER: dict[str, Callable] = {**SAMPLERS, "auto": auto}
+
 NAMED: dict[str, dict[str, Callable]] = {
     "sde": SDES,
     "model.network": NETWORKS,
     "classifier.network": CLASSIFIERS,
-    "sampler": SAMPLERS,
+    "sampler": CHOICES_OF_SAMPLER,
 }
 """Sections whose ``name`` selects a component; their other keys are that component's keyword arguments."""
 
@@ -93,8 +100,10 @@ def pick(key: str, value: str, allowed: Iterable[str]) -> str:
 
 
 def check_grid(grid: str | None) -> str | None:
-    """The name of a grid, or None for the sampler's own."""
-    return pick("--grid", grid, GRIDS) if grid else None
+    """The name of a grid, with a number behind a colon or without, or None for the sampler's own."""
+    if grid:
+        pick("--grid", grid.partition(":")[0], GRIDS)
+    return grid
 
 
 def config_path(name: str) -> Path:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from commands.guided import guided
 from commands.run import Run
-from commands.sample import guided
 from samplers import log_likelihood
 
 EXACT_UP_TO = 16

@@ -14,7 +14,8 @@ FLOORS = {
                  "weights", "exponential", "ancestral", "diffusion", "flow", "multistep", "dpm", "adaptive",
                  "reverse_sde", "langevin", "loop", "generate", "fitted",
                  "pilots", "plan", "likelihood"],
-    "commands": ["config", "spec", "run", "pictures", "session", "sample", "likelihood", "train"],
+    "commands": ["config", "spec", "run", "guided", "plans", "pictures", "session", "sample",
+                 "likelihood", "train"],
 }  # fmt: skip
 """The modules of each package from the ground up: one imports only those before it."""
 

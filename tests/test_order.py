@@ -19,6 +19,7 @@ from samplers import (
     DPMpp,
     ExponentialAdams,
     PredictorCorrector,
+    ReverseSDE,
     StochasticAdams,
     UniPC,
     sample,
@@ -30,6 +31,8 @@ MEAN, STD = 0.7, 0.5
 STEPS = (64, 128, 256)
 
 VARIANTS = {name: factory() for name, factory in SAMPLERS.items()} | {
+    # Its paths are drawn slowly: a loose tolerance does for what is asked here.
+    "sde": ReverseSDE(0.1, 0.1),
     "ancestral-beta": Ancestral("beta"), "ddim-eta": DDIM(0.5), "ddim-1": DDIM(1.0),
     **{f"eab-{k}-{kind}": ExponentialAdams(k, kind) for k in (1, 2, 3, 4) for kind in PREDICTIONS},
     **{f"unipc-{k}-{kind}": UniPC(k, kind) for k in (1, 2, 3) for kind in PREDICTIONS},

@@ -1,0 +1,149 @@
+"""What ``accuracy.py`` measures samplers on: mixtures with exact scores, and trained models; and what peers reached."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samplers import ExponentialAdams, SeededNoise, pilot_count, sample
+from samplers.calls import CallCounter
+from samplers.grid import make_grid, times_of_log_snr
+from samplers.noise import sample_seeds
+from sde import SDE, VESDE, VPSDE, ScoreModel, SubVPSDE
+from sde.checkpoint import load_model
+from sde.guidance import ClassifierFree
+from tests.exact import GaussianMixture
+
+VE = VESDE(sigma_min=0.02, sigma_max=80.0)
+
+REFERENCE_STEPS = 4000
+
+
+def ring() -> GaussianMixture:
+    """Eight modes on the unit circle, std 0.05."""
+    angles = np.arange(8) * 2 * np.pi / 8
+    return GaussianMixture(VE, torch.from_numpy(np.stack([np.cos(angles), np.sin(angles)], 1)), 0.05)
+
+
+def digits() -> GaussianMixture:
+    """A Gaussian of std 0.1 on each of scikit-learn's 1797 digits of 8x8 pixels, scaled to [-1, 1]."""
+    from sklearn.datasets import load_digits
+
+    return GaussianMixture(VE, torch.from_numpy(load_digits().data / 8 - 1), 0.1)
+
+
+def lattice() -> GaussianMixture:
+    """25 modes on a square lattice over [-1, 1]^2, std 0.05."""
+    side = np.linspace(-1, 1, 5)
+    return GaussianMixture(VE, torch.from_numpy(np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)), 0.05)
+
+
+def random(dim: int, count: int, std: float, sde: SDE = VE, size: float = 1.0) -> GaussianMixture:
+    """``count`` modes with means from N(0, size^2 I) and weights from a Dirichlet law."""
+    generator = np.random.default_rng(0)
+    means = torch.from_numpy(size * generator.standard_normal((count, dim)))
+    return GaussianMixture(sde, means, size * std, torch.from_numpy(generator.dirichlet(np.ones(count) * 2)))
+
+
+TARGETS: dict[str, Callable[[], GaussianMixture]] = {
+    "ring": ring,
+    "digits": digits,
+    "gmm16": lambda: random(16, 10, 0.3),
+}
+"""The targets that the peers were measured on."""
+
+OTHERS: dict[str, Callable[[], GaussianMixture]] = {
+    "lattice, 2-D, 25 modes, std 0.05": lattice,
+    "random, 2-D, 2 modes, std 0.2": lambda: random(2, 2, 0.2),
+    "random, 4-D, 6 modes, std 0.1": lambda: random(4, 6, 0.1),
+    "random, 8-D, 3 modes, std 0.5": lambda: random(8, 3, 0.5),
+    "random, 8-D, 12 modes, std 0.2, five times as large": lambda: random(8, 12, 0.2, size=5.0),
+    "random, 32-D, 20 modes, std 0.2": lambda: random(32, 20, 0.2),
+    "random, 64-D, 40 modes, std 0.05": lambda: random(64, 40, 0.05),
+    "random, 16-D, 10 modes, std 0.3, VPSDE()": lambda: random(16, 10, 0.3, VPSDE()),
+    "random, 8-D, 5 modes, std 0.1, SubVPSDE()": lambda: random(8, 5, 0.1, SubVPSDE()),
+}
+"""Targets that nothing was tuned on."""
+
+PEERS = {
+    "ring": {5: 1.7e-2, 8: 5.9e-3, 10: 2.8e-3, 15: 1.5e-3, 20: 8.2e-4, 30: 2.0e-4, 50: 2.5e-5, 100: 2.8e-6},
+    "digits": {5: 4.1e-2, 8: 1.3e-2, 10: 1.1e-2, 15: 3.5e-3, 20: 1.8e-3, 30: 5.8e-4, 50: 1.0e-4, 100: 6.2e-6},
+    "gmm16": {5: 2.0e-2, 8: 1.1e-2, 10: 5.0e-3, 15: 4.6e-3, 20: 9.1e-4, 30: 2.3e-4, 50: 5.4e-5, 100: 7.6e-6},
+}
+"""The least error of ten samplers of k-diffusion, azula, diffusers and EDM at each number of calls, each with its
+better of the same two grids: measured by us with this protocol, other starting points; see docs/accuracy.md."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model with starting points and where its probability-flow ODE leads them; ``for_plan(calls)`` is the model as
+    ``plan`` needs it."""
+
+    model: ScoreModel
+    start: Tensor
+    end: Tensor
+    for_plan: Callable[[int], ScoreModel]
+
+    def error(self, sampler, times: Tensor) -> tuple[float, float]:
+        """The median over samples of the distance to the solution, over the root mean square norm of the solutions; and
+        the counted network calls of a sample. Infinite where a sample is."""
+        with CallCounter(self.model, len(self.start)) as counter:
+            try:
+                x = sample(self.model, sampler, self.start, times, denoise=False)
+            except FloatingPointError:
+                return float("inf"), counter.calls.mean().item()
+        gap, end = ((part.double()).flatten(1) for part in (x - self.end, self.end))
+        error = gap.norm(dim=1).median() / end.square().sum(1).mean().sqrt()
+        return error.item(), counter.calls.mean().item()
+
+
+@torch.no_grad()
+def solve(model: ScoreModel, x: Tensor, steps: int = REFERENCE_STEPS) -> Tensor:
+    """The probability-flow ODE from t_max to t_min: the classical Runge-Kutta method of order 4 in log(sigma / alpha),
+    where d(x / alpha) = (x / alpha - D) d log(sigma / alpha)."""
+    ends = model.sde.log_snr(torch.tensor([model.sde.t_max, model.sde.t_min], dtype=torch.float64))
+    times = times_of_log_snr(model.sde, torch.linspace(*ends.tolist(), 2 * steps + 1, dtype=torch.float64))
+    alphas, h = model.sde.alpha(times), -(ends[1] - ends[0]) / 2 / steps
+
+    def slope(y: Tensor, i: int) -> Tensor:
+        return y - model(alphas[i] * y, times[i])
+
+    y = x / alphas[0]
+    for i in range(0, 2 * steps, 2):
+        first = slope(y, i)
+        second = slope(y + h / 2 * first, i + 1)
+        third = slope(y + h / 2 * second, i + 1)
+        y = y + h / 6 * (first + 2 * second + 2 * third + slope(y + h * third, i + 2))
+    return alphas[-1] * y
+
+
+def mixture(name: str, count: int) -> Case:
+    """``count`` points of a target with noise at t_max, solved in float64."""
+    model = (TARGETS | OTHERS)[name]()
+    generator = torch.Generator().manual_seed(0)
+    data = model.draw(count, generator)
+    noise = torch.randn(data.shape, generator=generator, dtype=data.dtype)
+    start = model.sde.perturb(data, torch.tensor(model.sde.t_max, dtype=torch.float64), noise)
+    return Case(model, start, solve(model, start), lambda calls: model)
+
+
+def trained(folder: Path, count: int) -> Case:
+    """``count`` points of the prior for the model of a run folder, its classes in turn; solved with 500 steps of order
+    3 in its own precision."""
+    path = folder / "model.safetensors"
+    if not path.exists():
+        raise ValueError(f"--workdir={folder}: there is no {path.name}; train with `main.py --mode train` first")
+    denoiser = load_model(path, "denoiser").eval()
+
+    def labelled(rows: int) -> ScoreModel:
+        if not denoiser.num_classes:
+            return denoiser
+        return ClassifierFree(denoiser, torch.arange(rows) % denoiser.num_classes, 1.0)
+
+    model = labelled(count)
+    start = model.sde.prior_std() * SeededNoise(sample_seeds(0, count))(torch.empty(count, *denoiser.event_shape))
+    end = sample(model, ExponentialAdams(3, "v"), start, make_grid(model.sde, "log_snr", 500), denoise=False)
+    return Case(model, start, end, lambda calls: labelled(pilot_count(calls)))
