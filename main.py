@@ -57,7 +57,12 @@ def define_flags() -> flags.FlagValues:
         f"sample: {', '.join(CHOICES_OF_SAMPLER)}; options are --config.sampler.OPTION; auto is planned for the model",
     )
     define(flags.DEFINE_integer, "steps", None, "sample: steps; default the sampler's own, 10 for auto", lower_bound=1)
-    define(flags.DEFINE_string, "grid", None, f"sample: {', '.join(GRIDS)}, or karras:RHO; default the sampler's own")
+    define(
+        flags.DEFINE_string,
+        "grid",
+        None,
+        f"sample: {', '.join(GRIDS)}, karras:RHO, or times as in 1,0.5,0.001; default the sampler's own",
+    )
     define(flags.DEFINE_string, "noise", NOISES[0], "sample: independent, or brownian: paths that more steps refine")
     define(
         flags.DEFINE_integer,
@@ -214,7 +219,7 @@ def main(argv: list[str] | None = None) -> int:
         if unused:
             raise ValueError(f"unknown argument {unused[0]}: options start with --")
         print(json.dumps(run_mode(options, overrides)))
-    except (flags.Error, ValueError, ArithmeticError, OSError) as error:
+    except (flags.Error, ValueError, ArithmeticError, OSError, ImportError) as error:
         if options.is_parsed() and options.debug:
             raise
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

@@ -1,16 +1,30 @@
-"""What ``accuracy.py`` measures samplers on: mixtures with exact scores, and trained models; and what peers reached."""
+"""What ``accuracy.py`` compares: mixtures with exact scores and trained models, fixed samplers, and peers' figures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from samplers import ExponentialAdams, SeededNoise, pilot_count, sample
+from samplers import (
+    DDIM,
+    ODE,
+    DPMpp,
+    Euler,
+    ExponentialAdams,
+    Heun,
+    Sampler,
+    SeededNoise,
+    UniPC,
+    pilot_count,
+    sample,
+)
 from samplers.calls import CallCounter
-from samplers.grid import make_grid, times_of_log_snr
+from samplers.exponential import PREDICTIONS
+from samplers.grid import make_grid
 from samplers.noise import sample_seeds
 from sde import SDE, VESDE, VPSDE, ScoreModel, SubVPSDE
 from sde.checkpoint import load_model
@@ -19,7 +33,7 @@ from tests.exact import GaussianMixture
 
 VE = VESDE(sigma_min=0.02, sigma_max=80.0)
 
-REFERENCE_STEPS = 4000
+REFERENCE = ODE(rtol=1e-10, atol=1e-10, max_nfe=1_000_000)
 
 
 def ring() -> GaussianMixture:
@@ -56,15 +70,15 @@ TARGETS: dict[str, Callable[[], GaussianMixture]] = {
 """The targets that the peers were measured on."""
 
 OTHERS: dict[str, Callable[[], GaussianMixture]] = {
-    "lattice, 2-D, 25 modes, std 0.05": lattice,
-    "random, 2-D, 2 modes, std 0.2": lambda: random(2, 2, 0.2),
-    "random, 4-D, 6 modes, std 0.1": lambda: random(4, 6, 0.1),
-    "random, 8-D, 3 modes, std 0.5": lambda: random(8, 3, 0.5),
-    "random, 8-D, 12 modes, std 0.2, five times as large": lambda: random(8, 12, 0.2, size=5.0),
-    "random, 32-D, 20 modes, std 0.2": lambda: random(32, 20, 0.2),
-    "random, 64-D, 40 modes, std 0.05": lambda: random(64, 40, 0.05),
-    "random, 16-D, 10 modes, std 0.3, VPSDE()": lambda: random(16, 10, 0.3, VPSDE()),
-    "random, 8-D, 5 modes, std 0.1, SubVPSDE()": lambda: random(8, 5, 0.1, SubVPSDE()),
+    "lattice": lattice,
+    "gmm2": lambda: random(2, 2, 0.2),
+    "gmm4": lambda: random(4, 6, 0.1),
+    "gmm8-broad": lambda: random(8, 3, 0.5),
+    "gmm8-large": lambda: random(8, 12, 0.2, size=5.0),
+    "gmm32": lambda: random(32, 20, 0.2),
+    "gmm64": lambda: random(64, 40, 0.05),
+    "gmm16-vp": lambda: random(16, 10, 0.3, VPSDE()),
+    "gmm8-subvp": lambda: random(8, 5, 0.1, SubVPSDE()),
 }
 """Targets that nothing was tuned on."""
 
@@ -77,6 +91,31 @@ PEERS = {
 better of the same two grids: measured by us with this protocol, other starting points; see docs/accuracy.md."""
 
 
+class Fixed(NamedTuple):
+    """A sampler with the network calls of its step."""
+
+    sampler: Sampler
+    stages: int = 1
+
+
+FIXED = {
+    "euler": Fixed(Euler()),
+    "ddim": Fixed(DDIM()),
+    "heun": Fixed(Heun(), 2),
+    "dpmpp-2": Fixed(DPMpp(2)),
+    "dpmpp-2-singlestep": Fixed(DPMpp(2, singlestep=True), 2),
+    "dpmpp-3-singlestep": Fixed(DPMpp(3, singlestep=True), 3),
+    "eab-1-v": Fixed(ExponentialAdams(1, "v")),
+    **{
+        f"eab-{order}-{prediction}": Fixed(ExponentialAdams(order, prediction))
+        for prediction in PREDICTIONS
+        for order in (2, 3, 4)
+    },
+    **{f"unipc-{points}": Fixed(UniPC(points)) for points in (1, 2, 3)},
+}
+"""dpmpp-1, eab-1-noise and eab-1-denoised are ddim, and dpmpp-3 is eab-3-denoised."""
+
+
 @dataclass(frozen=True)
 class Case:
     """A model with starting points and where its probability-flow ODE leads them; ``for_plan(calls)`` is the model as
@@ -86,57 +125,37 @@ class Case:
     start: Tensor
     end: Tensor
     for_plan: Callable[[int], ScoreModel]
+    quantile: float = 0.5
 
     def error(self, sampler, times: Tensor) -> tuple[float, float]:
-        """The median over samples of the distance to the solution, over the root mean square norm of the solutions; and
-        the counted network calls of a sample. Infinite where a sample is."""
+        """The median over samples, or another quantile, of the distance to the solution, over the root mean square norm
+        of the solutions; and the counted network calls of a sample. Infinite where a sample is."""
         with CallCounter(self.model, len(self.start)) as counter:
             try:
                 x = sample(self.model, sampler, self.start, times, denoise=False)
             except FloatingPointError:
                 return float("inf"), counter.calls.mean().item()
-        gap, end = ((part.double()).flatten(1) for part in (x - self.end, self.end))
-        error = gap.norm(dim=1).median() / end.square().sum(1).mean().sqrt()
+        gap, end = (part.double().flatten(1) for part in (x - self.end, self.end))
+        distance = gap.norm(dim=1).quantile(self.quantile, interpolation="lower")
+        error = distance / end.square().sum(1).mean().sqrt()
         return error.item(), counter.calls.mean().item()
 
 
-@torch.no_grad()
-def solve(model: ScoreModel, x: Tensor, steps: int = REFERENCE_STEPS) -> Tensor:
-    """The probability-flow ODE from t_max to t_min: the classical Runge-Kutta method of order 4 in log(sigma / alpha),
-    where d(x / alpha) = (x / alpha - D) d log(sigma / alpha)."""
-    ends = model.sde.log_snr(torch.tensor([model.sde.t_max, model.sde.t_min], dtype=torch.float64))
-    times = times_of_log_snr(model.sde, torch.linspace(*ends.tolist(), 2 * steps + 1, dtype=torch.float64))
-    alphas, h = model.sde.alpha(times), -(ends[1] - ends[0]) / 2 / steps
-
-    def slope(y: Tensor, i: int) -> Tensor:
-        return y - model(alphas[i] * y, times[i])
-
-    y = x / alphas[0]
-    for i in range(0, 2 * steps, 2):
-        first = slope(y, i)
-        second = slope(y + h / 2 * first, i + 1)
-        third = slope(y + h / 2 * second, i + 1)
-        y = y + h / 6 * (first + 2 * second + 2 * third + slope(y + h * third, i + 2))
-    return alphas[-1] * y
-
-
-def mixture(name: str, count: int) -> Case:
+def mixture(name: str, count: int, quantile: float) -> Case:
     """``count`` points of a target with noise at t_max, solved in float64."""
     model = (TARGETS | OTHERS)[name]()
     generator = torch.Generator().manual_seed(0)
     data = model.draw(count, generator)
     noise = torch.randn(data.shape, generator=generator, dtype=data.dtype)
     start = model.sde.perturb(data, torch.tensor(model.sde.t_max, dtype=torch.float64), noise)
-    return Case(model, start, solve(model, start), lambda calls: model)
+    end = sample(model, REFERENCE, start, make_grid(model.sde, "log_snr", 1), denoise=False)
+    return Case(model, start, end, lambda calls: model, quantile)
 
 
-def trained(folder: Path, count: int) -> Case:
+def trained(folder: Path, count: int, quantile: float) -> Case:
     """``count`` points of the prior for the model of a run folder, its classes in turn; solved with 500 steps of order
     3 in its own precision."""
-    path = folder / "model.safetensors"
-    if not path.exists():
-        raise ValueError(f"--workdir={folder}: there is no {path.name}; train with `main.py --mode train` first")
-    denoiser = load_model(path, "denoiser").eval()
+    denoiser = load_model(folder / "model.safetensors", "denoiser").eval()
 
     def labelled(rows: int) -> ScoreModel:
         if not denoiser.num_classes:
@@ -146,4 +165,4 @@ def trained(folder: Path, count: int) -> Case:
     model = labelled(count)
     start = model.sde.prior_std() * SeededNoise(sample_seeds(0, count))(torch.empty(count, *denoiser.event_shape))
     end = sample(model, ExponentialAdams(3, "v"), start, make_grid(model.sde, "log_snr", 500), denoise=False)
-    return Case(model, start, end, lambda calls: labelled(pilot_count(calls)))
+    return Case(model, start, end, lambda calls: labelled(pilot_count(calls)), quantile)

@@ -11,6 +11,7 @@ from itertools import pairwise
 from operator import getitem
 from pathlib import Path
 
+import torch
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -99,11 +100,16 @@ def pick(key: str, value: str, allowed: Iterable[str]) -> str:
     return value
 
 
-def check_grid(grid: str | None) -> str | None:
-    """The name of a grid, with a number behind a colon or without, or None for the sampler's own."""
-    if grid:
-        pick("--grid", grid.partition(":")[0], GRIDS)
-    return grid
+def read_grid(grid: str | None) -> str | torch.Tensor | None:
+    """``--grid``: the name of a grid, with a number behind a colon or without, times, or None for the sampler's own."""
+    if not grid or "," not in grid:
+        if grid:
+            pick("--grid", grid.partition(":")[0], GRIDS)
+        return grid
+    try:
+        return torch.tensor([float(time) for time in grid.split(",")], dtype=torch.float64)
+    except ValueError:
+        raise ValueError(f"--grid={grid}: needs decreasing times, as in 1,0.5,0.1,0.001, or a grid's name") from None
 
 
 def config_path(name: str) -> Path:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from commands.config import check_grid
+from commands.config import read_grid
 from commands.guided import guided, read_labels
 from commands.pictures import picture
 from commands.plans import planned
@@ -34,7 +34,7 @@ def sample(
     """Draw samples; write ``<out>.png`` and ``<out>.npz``."""
     options = dict(run.config.sampler)
     name = options.pop("name")
-    times = check_grid(grid)
+    times = read_grid(grid)
     if name == "auto" and grid:
         raise ValueError(f"--grid={grid}: --sampler auto finds its own grid; leave it out")
     if name != "auto":
@@ -62,7 +62,7 @@ def sample(
         progress=True,
     )
     guidance = f"-g{guidance_scale:g}" * (guidance_scale != 1) + f"-c{classifier_scale:g}" * (classifier_scale != 0)
-    stem = Path(out) if out else run.folder / "samples" / f"{name}-{steps or sampler.steps}{guidance}-seed{seed}"
+    stem = Path(out) if out else run.folder / "samples" / f"{name}-{len(samples.times) - 1}{guidance}-seed{seed}"
     stem = stem.with_suffix("") if stem.suffix in (".png", ".npz") else stem
     picture_path, numbers_path = Path(f"{stem}.png"), Path(f"{stem}.npz")
     drawn = picture(samples.x, picture_path, levels=model.transform.levels, labels=label_tensor)
@@ -72,8 +72,10 @@ def sample(
         arrays["labels"] = label_tensor.numpy()
     np.savez_compressed(buffer, **arrays)
     write_whole(numbers_path, buffer.getvalue())
+    least, most = samples.calls.min().item(), samples.calls.max().item()
+    spread = f" ({least:g} to {most:g})" if least < most else ""
     print(
-        f"{num_samples} samples by {name}, {samples.nfe:g} network calls each, {samples.seconds:.1f} s: "
+        f"{num_samples} samples by {name}, {samples.nfe:g} network calls each{spread}, {samples.seconds:.1f} s: "
         f"{picture_path if drawn else 'no picture for this shape'}, {numbers_path}"
     )
     return {

@@ -23,10 +23,11 @@ from samplers.trajectory import Recorder, Trajectory, check_path, join
 @dataclass
 class Samples:
     """``x`` (n, *event) in data units, on the CPU; ``calls`` (n,), network calls counted for each sample, and ``nfe``,
-    their mean; ``seconds``; ``seeds`` (n,); ``path``, where asked for."""
+    their mean; ``times`` (steps + 1,), the grid; ``seconds``; ``seeds`` (n,); ``path``, where asked for."""
 
     x: Tensor
     calls: Tensor
+    times: Tensor
     seconds: float
     seeds: list[int]
     path: Trajectory | None = None
@@ -129,7 +130,7 @@ def generate(
     if transform is not None:
         x = transform.quantise(decode(x))
     seconds = time.perf_counter() - begin
-    return Samples(x, torch.cat(calls), seconds, seeds, None if path is None else join(paths, decode))
+    return Samples(x, torch.cat(calls), times, seconds, seeds, None if path is None else join(paths, decode))
 
 
 def _unless_full(draw, index: list[int], count: int):

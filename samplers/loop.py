@@ -9,7 +9,7 @@ from torch import Tensor
 
 from samplers.checks import check_finite, check_model, check_sampler, check_state, checking_outputs
 from samplers.grid import check_times
-from samplers.schedule import scheduled
+from samplers.lookup import scheduled
 from samplers.step import Noise, Sampler
 
 Callback = Callable[[int, Tensor, Tensor], bool | None]

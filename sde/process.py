@@ -13,6 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sde.schedule import SCHEDULES, linear_beta, linear_log_alpha, linear_time
+
 ZERO_SIGNAL_CUT = -2 * math.log(1e3)
 """The log-SNR where a process whose alpha reaches zero is cut: its score says nothing about data without signal."""
 
@@ -115,60 +117,6 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     return coefficient.to(x).view(-1, *[1] * (x.ndim - 1))
 
 
-def _linear_log_alpha(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
-    return -0.5 * t * (beta_min + 0.5 * t * (beta_max - beta_min))
-
-
-def _linear_beta(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
-    return beta_min + t * (beta_max - beta_min)
-
-
-def _linear_time(log_alpha: Tensor, beta_min: float, beta_max: float) -> Tensor:
-    slope, integral = beta_max - beta_min, -2 * log_alpha
-    return 2 * integral / (beta_min + (beta_min**2 + 2 * slope * integral).sqrt())
-
-
-def _scaled_linear_log_alpha(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
-    low, slope = math.sqrt(beta_min), math.sqrt(beta_max) - math.sqrt(beta_min)
-    return -0.5 * t * (low**2 + t * (low * slope + t * slope**2 / 3))
-
-
-def _scaled_linear_beta(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
-    return (math.sqrt(beta_min) + t * (math.sqrt(beta_max) - math.sqrt(beta_min))) ** 2
-
-
-COSINE_OFFSET = 0.008
-
-
-def _cosine_log_alpha(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
-    # alpha = cos(a) / cos(a_0) with a = a_0 + rate t. 1 - alpha^2 and cos(a) as products keep every digit at both ends.
-    rate = math.pi / 2 / (1 + COSINE_OFFSET)
-    start = COSINE_OFFSET * rate
-    variance = torch.sin(rate * t) * torch.sin(rate * t + 2 * start) / math.cos(start) ** 2
-    near_noise = torch.log(torch.sin(rate * (1 - t)) / math.cos(start))
-    return torch.where(variance < 0.5, 0.5 * torch.log1p(-variance.clamp(max=0.75)), near_noise)
-
-
-def _cosine_beta(t: Tensor, beta_min: float, beta_max: float) -> Tensor:
-    rate = math.pi / 2 / (1 + COSINE_OFFSET)
-    return 2 * rate / torch.tan(rate * (1 - t))
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """log alpha and beta = -2 d log alpha / dt of a variance-preserving process."""
-
-    log_alpha: Callable[[Tensor, float, float], Tensor]
-    beta: Callable[[Tensor, float, float], Tensor]
-
-
-SCHEDULES = {
-    "linear": Schedule(_linear_log_alpha, _linear_beta),
-    "scaled_linear": Schedule(_scaled_linear_log_alpha, _scaled_linear_beta),
-    "cosine": Schedule(_cosine_log_alpha, _cosine_beta),
-}
-
-
 def _check_betas(beta_min: float, beta_max: float) -> None:
     if not 0 < beta_min <= beta_max:
         raise ValueError(f"beta_min = {beta_min} and beta_max = {beta_max}: needs 0 < beta_min <= beta_max")
@@ -211,10 +159,9 @@ class VPSDE(SDE):
         return SCHEDULES[self.schedule].beta(t, self.beta_min, self.beta_max)
 
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        if self.schedule != "linear":
-            return self._bisect_log_snr(log_snr)
         log_alpha = -0.5 * torch.nn.functional.softplus(-log_snr.double())
-        return _linear_time(log_alpha, self.beta_min, self.beta_max).clamp(self.t_min, self.t_max)
+        time = SCHEDULES[self.schedule].time(log_alpha, self.beta_min, self.beta_max)
+        return time.clamp(self.t_min, self.t_max)
 
 
 @dataclass(frozen=True)
@@ -231,22 +178,22 @@ class SubVPSDE(SDE):
         super().__post_init__()
 
     def log_alpha(self, t: Tensor) -> Tensor:
-        return _linear_log_alpha(t, self.beta_min, self.beta_max)
+        return linear_log_alpha(t, self.beta_min, self.beta_max)
 
     def sigma(self, t: Tensor) -> Tensor:
         return -torch.expm1(2 * self.log_alpha(t))
 
     def f(self, t: Tensor) -> Tensor:
-        return -0.5 * _linear_beta(t, self.beta_min, self.beta_max)
+        return -0.5 * linear_beta(t, self.beta_min, self.beta_max)
 
     def g2(self, t: Tensor) -> Tensor:
-        return -_linear_beta(t, self.beta_min, self.beta_max) * torch.expm1(4 * self.log_alpha(t))
+        return -linear_beta(t, self.beta_min, self.beta_max) * torch.expm1(4 * self.log_alpha(t))
 
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         # sigma = 1 - alpha^2 solves snr sigma^2 + sigma - 1 = 0; the root written without cancellation.
         half = 0.5 * log_snr.double()
         sigma = 2 / (1 + (1 + 4 * (2 * half).exp()).sqrt())
-        return _linear_time(half + sigma.log(), self.beta_min, self.beta_max).clamp(self.t_min, self.t_max)
+        return linear_time(half + sigma.log(), self.beta_min, self.beta_max).clamp(self.t_min, self.t_max)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sde import SDE, SDES, VPSDE
-from sde.process import SCHEDULES
+from sde.schedule import SCHEDULES
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("sde", "samplers", "commands")
 FLOORS = {
-    "sde": ["condition", "process", "transform", "toys", "images", "data", "networks", "model", "guidance", "loss",
-            "ema", "training", "checkpoint"],
-    "samplers": ["step", "noise", "brownian", "grid", "checks", "calls", "schedule", "trajectory", "runge_kutta",
+    "sde": ["condition", "schedule", "process", "transform", "toys", "images", "data", "networks", "model", "guidance",
+            "loss", "ema", "training", "checkpoint"],
+    "samplers": ["step", "noise", "brownian", "grid", "checks", "calls", "lookup", "trajectory", "runge_kutta",
                  "weights", "exponential", "ancestral", "diffusion", "flow", "multistep", "dpm", "adaptive",
                  "reverse_sde", "langevin", "loop", "generate", "fitted",
                  "pilots", "plan", "likelihood"],

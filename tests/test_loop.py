@@ -12,7 +12,7 @@ import torch
 
 from samplers import DDIM, SAMPLERS, SeededNoise, generate, sample
 from samplers.grid import make_grid
-from samplers.schedule import METHODS, scheduled
+from samplers.lookup import METHODS, scheduled
 from sde import VPSDE, Denoiser, ScoreModel, Transform
 from sde.guidance import ClassifierFree
 from sde.model import PARAMETRIZATIONS

@@ -119,7 +119,7 @@ def test_stochastic_with_one_point_is_ancestral(problem):
 
 @pytest.mark.parametrize("eta", [0.5, 1.0])
 def test_seeds_in_its_own_notation(problem, eta):
-    """Gonzalez et al. 2023, eq. 14 for eta = 1: x alpha_s / alpha_t - 2 sigma_s (e^h - 1) n + sigma_s sqrt(e^2h - 1) z."""
+    """Gonzalez et al. 2023, SEEDS-1: x alpha_s / alpha_t - 2 sigma_s (e^h - 1) n + sigma_s sqrt(e^2h - 1) z."""
     model, x, (t, s, *_) = problem
     (alpha_t, _, lambda_t), (alpha_s, sigma_s, lambda_s) = parts(model, (t, s))
     h = lambda_s - lambda_t

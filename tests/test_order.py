@@ -29,6 +29,8 @@ from tests.exact import Gaussian
 
 MEAN, STD = 0.7, 0.5
 STEPS = (64, 128, 256)
+MEASURED = {1: 0.9, 2: 1.8, 3: 2.7, 4: 3.5}
+"""What a claimed order must measure at least."""
 
 VARIANTS = {name: factory() for name, factory in SAMPLERS.items()} | {
     # Its paths are drawn slowly: a loose tolerance does for what is asked here.
@@ -114,4 +116,4 @@ def test_order(name, process):
             x = torch.tensor([[-1.3], [0.4], [2.0]], dtype=torch.float64) * process.prior_std()
             out = sample(model, sampler, x, times, denoise=False)
             errors.append((out - model.flow(x, times[0], times[-1])).abs().max().item())
-    assert slope(errors) > sampler.order - 0.35, errors
+    assert slope(errors) > MEASURED[sampler.order], errors
