@@ -67,14 +67,14 @@ def fit_step(nodes: tuple[float, ...], end: float, outputs: Tensor, change: Tens
 
     ``nodes`` are the log(alpha / sigma) of the outputs (k, P, C), newest first, ``end`` that of the step's end; change
     (P, C) is of x / alpha. A ridge regression towards the exponential method of order 2, in the basis of divided
-    differences, whose columns fall with their order where the outputs are smooth, so that the ridge takes the rough
-    ones out first. It minimises the mean logarithm of the distances, by reweighting: the few pilots near a watershed
-    between modes would own a mean square.
+    differences scaled to unit mean square: they are far less alike than the outputs, so that a small ridge does not
+    keep the weights from what high orders need. It minimises the mean logarithm of the distances, by reweighting: the
+    few pilots near a watershed between modes would own a mean square.
     """
-    h, short = end - nodes[0], nodes[:2]
+    short = nodes[:2]
     base = np.zeros(len(nodes))
     base[: len(short)] = -np.exp(-end) * np.array(exponential_weights(short, nodes[0], end, -1.0))
-    basis = divided_differences(nodes) * h ** np.arange(len(nodes))[:, None]
+    basis = divided_differences(nodes)
     features = torch.einsum("jk,kpc->jpc", torch.from_numpy(basis), outputs)
     scale = features.square().mean((1, 2)).sqrt().clamp(min=1e-300)
     features = features / scale[:, None, None]

@@ -58,12 +58,10 @@ class Pilots(nn.Module):
         gap, end = (part.double().flatten(1).cpu() for part in (x - self.end, self.end))
         return gap.norm(dim=1) / end.square().sum(1).mean().sqrt()
 
-    def accumulated(self, log_ratios: np.ndarray, left: Tensor) -> float:
-        """Mean-logarithmic size of the errors ``left`` (steps, P) by a grid's steps in x / alpha, each as the flow of
-        Gaussian data of the ends' spread would shrink it on the way."""
-        shrink = 1 / np.hypot(self.spread, np.exp(-log_ratios[1:]))
-        total = (left * torch.from_numpy(shrink)[:, None]).square().sum(0).sqrt()
-        return total.clamp(min=1e-300).log().mean().exp().item()
+    def shrunk(self, log_ratios: np.ndarray, left: Tensor) -> Tensor:
+        """Errors ``left`` (steps, P) in x / alpha at the ends of a grid's steps, as the flow of Gaussian data of the
+        spread of the trajectories' ends would shrink them on the way to there, up to a factor."""
+        return left / torch.from_numpy(np.hypot(self.spread, np.exp(-log_ratios[1:])))[:, None]
 
     def imagined(self, sampler: Sampler, times: Tensor) -> float:
         """The accumulated error of a sampler whose every step begins on the trajectories; no network calls."""
@@ -73,7 +71,12 @@ class Pilots(nn.Module):
         for i, (t, s) in enumerate(pairwise(times)):
             x, carry = sampler.step(self, alpha[i] * states[i], t, s, None, carry)
             left.append((x / alpha[i + 1] - states[i + 1]).norm(dim=1))
-        return self.accumulated(log_ratios, torch.stack(left))
+        return _typical(self.shrunk(log_ratios, torch.stack(left)))
+
+
+def _typical(left: Tensor) -> float:
+    """The mean-logarithmic size over the pilots of the errors (steps, P) of all steps together."""
+    return left.square().sum(0).sqrt().clamp(min=1e-300).log().mean().exp().item()
 
 
 def equidistributed(pilots: Pilots, steps: int, rounds: int = 8) -> Tensor:
@@ -87,11 +90,11 @@ def equidistributed(pilots: Pilots, steps: int, rounds: int = 8) -> Tensor:
     log_ratios, best = np.linspace(*ends, steps + 1), (np.inf, None)
     for _ in range(rounds):
         left = imagined_errors(log_ratios, pilots.state(log_ratios), pilots.noise(log_ratios))
-        size = pilots.accumulated(log_ratios, left)
+        left = pilots.shrunk(log_ratios, left).clamp(min=1e-300)
+        size = _typical(left)
         if size < best[0]:
             best = (size, log_ratios)
-        shrink = 1 / np.hypot(pilots.spread, np.exp(-log_ratios[1:]))
-        each = left.clamp(min=1e-300).log().mean(1).exp().numpy() * shrink
+        each = left.log().mean(1).exp().numpy()
         density = np.log((each / each.max() + 1e-9) ** (1 / 8) / np.diff(log_ratios))
         padded = np.pad(density, 1, mode="edge")
         density = np.exp(0.7 * density + 0.15 * (padded[:-2] + padded[2:]))

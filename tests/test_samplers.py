@@ -141,13 +141,26 @@ def test_grids(grid, steps, process):
     assert (times.diff() < 0).all()
 
 
-def test_grid_spacing(process):
-    log_snr = process.log_snr(make_grid(process, "log_snr", 20))
-    torch.testing.assert_close(log_snr.diff(), torch.full((20,), log_snr.diff().mean().item(), dtype=torch.float64),
-                               rtol=1e-5, atol=0)  # fmt: skip
-    rooted = (-0.5 * process.log_snr(make_grid(process, "karras", 20))).exp() ** (1 / 7)
-    torch.testing.assert_close(rooted.diff(), torch.full((20,), rooted.diff().mean().item(), dtype=torch.float64),
-                               rtol=1e-5, atol=0)  # fmt: skip
+SPACING = {
+    "uniform": lambda sde, t: t,
+    "polynomial": lambda sde, t: t**0.5,
+    "log_snr": lambda sde, t: sde.log_snr(t),
+    "cosine": lambda sde, t: torch.atan2(sde.sigma(t), sde.alpha(t)),
+    "karras": lambda sde, t: (sde.sigma(t) / sde.alpha(t)) ** (1 / 7),
+    "karras:3": lambda sde, t: (sde.sigma(t) / sde.alpha(t)) ** (1 / 3),
+    "polynomial:1.5": lambda sde, t: t ** (1 / 1.5),
+}
+"""What has equal steps on each grid."""
+
+
+@pytest.mark.parametrize("grid", SPACING)
+def test_grid_spacing(grid, process):
+    assert SPACING.keys() >= GRIDS.keys()
+    for start in (None, 0.6):
+        times = make_grid(process, grid, 20, start)
+        assert times[0] == (process.t_max if start is None else start)
+        steps = SPACING[grid](process, times).diff()
+        torch.testing.assert_close(steps, steps.mean().expand(20), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize(("times", "words"), [
@@ -157,6 +170,12 @@ def test_grid_spacing(process):
 def test_bad_times(times, words):
     with pytest.raises(ValueError, match=words):
         check_times(torch.tensor(times), VPSDE())
+
+
+@pytest.mark.parametrize("grid", ["karas", "uniform:2", "karras:x", "karras:0", "polynomial:-1", "karras:inf"])
+def test_bad_grids(grid):
+    with pytest.raises(ValueError, match=f"grid = '{grid}'"):
+        make_grid(VPSDE(), grid, 4)
 
 
 @pytest.mark.parametrize("steps", [0, -3, 2.5, True])
