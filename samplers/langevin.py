@@ -70,9 +70,9 @@ class AnnealedLangevin:
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; ``corrections`` network calls."""
         x = (model.sde.log_alpha(s) - model.sde.log_alpha(t)).exp() * x
-        size = self.step_size * model.sde.sigma(s) ** 2
+        size = self.step_size * model.sde.sigma(s).item() ** 2
         for _ in range(self.corrections):
-            x = x + size * model.score(x, s) + (2 * size).sqrt() * noise(x)
+            x = x + size * model.score(x, s) + (2 * size) ** 0.5 * noise(x)
         return x, carry
 
 

@@ -110,7 +110,9 @@ def load_model(path: Path, kind: str = "denoiser") -> nn.Module:
     if (about.get("format"), about.get("kind")) != (FORMAT, kind):
         held = f"a {about['kind']} in format {about['format']}" if about else "no model of this project"
         raise ValueError(f"{path} holds {held}: needs a {kind} in format {FORMAT}")
-    model = BUILDERS[kind](about["spec"])
+    # The fresh weights are thrown away: their random numbers are nobody's.
+    with torch.random.fork_rng(devices=[]):
+        model = BUILDERS[kind](about["spec"])
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

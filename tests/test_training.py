@@ -169,7 +169,9 @@ def test_a_model_file_rebuilds_the_model(tmp_path):
         torch.nn.init.normal_(parameter, std=0.3)
     path = tmp_path / "model.safetensors"
     save_model(path, "denoiser", SPEC, model.state_dict())
+    before = torch.get_rng_state()
     loaded = load_model(path)
+    assert torch.equal(before, torch.get_rng_state())
     x, t, y = torch.randn(4, 3), torch.tensor(0.4), torch.tensor([0, 1, -1, 0])
     torch.testing.assert_close(loaded(x, t, y), model.eval()(x, t, y))
     assert (loaded.sde, loaded.transform, loaded.event_shape) == (model.sde, model.transform, (3,))
