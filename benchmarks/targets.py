@@ -80,7 +80,7 @@ OTHERS: dict[str, Callable[[], GaussianMixture]] = {
     "gmm16-vp": lambda: random(16, 10, 0.3, VPSDE()),
     "gmm8-subvp": lambda: random(8, 5, 0.1, SubVPSDE()),
 }
-"""Targets that nothing was tuned on."""
+"""Further targets, on which nothing was tuned and no peer was measured."""
 
 PEERS = {
     "ring": {5: 1.7e-2, 8: 5.9e-3, 10: 2.8e-3, 15: 1.5e-3, 20: 8.2e-4, 30: 2.0e-4, 50: 2.5e-5, 100: 2.8e-6},
@@ -88,7 +88,7 @@ PEERS = {
     "gmm16": {5: 2.0e-2, 8: 1.1e-2, 10: 5.0e-3, 15: 4.6e-3, 20: 9.1e-4, 30: 2.3e-4, 50: 5.4e-5, 100: 7.6e-6},
 }
 """The least error of ten samplers of k-diffusion, azula, diffusers and EDM at each number of calls, each with its
-better of the same two grids: measured by us with this protocol, other starting points; see docs/accuracy.md."""
+better of the same two grids: measured by us with this protocol; see docs/accuracy.md."""
 
 
 class Fixed(NamedTuple):

@@ -15,7 +15,7 @@ from samplers.weights import divided_differences, exponential_weights
 REACH = 8
 """How many noise predictions a step may combine."""
 
-RIDGE = 1e-3
+RIDGE = 1e-4
 """How strongly a fit holds on to the exponential method it departs from, relative to its features' mean square."""
 
 ROBUST = 0.3

@@ -28,7 +28,7 @@ class Pilots(nn.Module):
         handle = model.register_forward_hook(lambda module, args, output: denoised.append(output))
         with handle:
             times = make_grid(model.sde, "log_snr", steps)
-            sample(model, ExponentialAdams(4, "v"), x, times, callback=lambda step, s, x: states.append(x))
+            sample(model, ExponentialAdams(4, "noise"), x, times, callback=lambda step, s, x: states.append(x))
         self.end = states[-1]
         count = x[0].numel()
         self.keep = torch.randperm(count, generator=generator)[:COORDINATES].sort().values
