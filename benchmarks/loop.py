@@ -12,7 +12,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -20,15 +19,11 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from commands.config import config_path, read_config, resolve
+from benchmarks.measure import random_model, seconds
 from commands.run import choose_device
-from commands.spec import denoiser_spec
 from samplers import SAMPLERS, SeededNoise, sample
 from samplers.grid import make_grid
 from sde import SDES, Denoiser
-from sde.checkpoint import build_denoiser
-from sde.data import Dataset
-from sde.transform import Transform
 
 ADAPTIVE = ("ode", "sde")
 
@@ -45,27 +40,14 @@ class Nothing(nn.Module):
         return x if self.inner is None else self.inner(x, c_noise, cond)
 
 
-def seconds(function, device: torch.device) -> float:
-    """Wall-clock time of a call, the device's work included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
-
-
 def build(options: argparse.Namespace, overrides: list[str], device: torch.device) -> tuple[Denoiser, tuple[int, ...]]:
     """The score model, and the shape of its data."""
     if options.config is None:
         return Denoiser(Nothing(), SDES[options.sde]()).to(device).eval(), (2,)
-    config = resolve(read_config(config_path(options.config)), overrides)
-    event_shape = tuple(config.data.event_shape) or (2,)
-    data = Dataset(torch.randn(2, *event_shape), torch.arange(2), 10, Transform())
-    model = build_denoiser(denoiser_spec(config, data)).to(device).eval()
+    _, data, model = random_model(options.config, overrides, device)
+    model.eval()
     model.network = Nothing(model.network)
-    return model, event_shape
+    return model, data.event_shape
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ import argparse
 import json
 import statistics
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -17,25 +16,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from commands.config import config_path, read_config, resolve
+from benchmarks.measure import random_model, seconds
 from commands.run import autocast, choose_device
-from commands.spec import denoiser_spec
-from sde.checkpoint import build_denoiser
-from sde.data import Dataset
 from sde.loss import denoising_loss
 from sde.training import Trainer, TrainingOptions
-from sde.transform import Transform
-
-
-def seconds(function, device: torch.device) -> float:
-    """Wall-clock time of a call, the device's work included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -47,17 +31,14 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     options, overrides = parser.parse_known_args()
     try:
-        config = resolve(read_config(config_path(options.config)), overrides)
         device = choose_device(options.device)
+        config, data, model = random_model(options.config, overrides, device, options.batch_size)
     except ValueError as error:
         parser.error(str(error))
-    event_shape = tuple(config.data.event_shape) or (2,)
-    items = torch.randn(options.batch_size, *event_shape)
-    data = Dataset(items, torch.arange(options.batch_size) % 10, 10, Transform())
-    model = build_denoiser(denoiser_spec(config, data)).to(device)
     loss = partial(denoising_loss, weighting=config.training.weighting, times=config.training.times)
     trainer = Trainer(model, data, loss, TrainingOptions(batch_size=options.batch_size, lr=1e-6))
-    x, labels, t = items.to(device), data.labels.to(device), torch.tensor(0.5, dtype=torch.float64)
+    x, labels = (part.to(device) for part in data.batch(torch.arange(options.batch_size)))
+    t = torch.tensor(0.5, dtype=torch.float64)
 
     @torch.no_grad()
     def forward() -> None:

@@ -12,6 +12,9 @@ from samplers import Plan, pilot_count, plan
 from sde import Denoiser, NoisyClassifier
 from sde.checkpoint import write_whole
 
+VERSION = 1
+"""Of the planner: plans of an older one are made anew."""
+
 
 def planned(
     run: Run,
@@ -28,7 +31,7 @@ def planned(
     """
     weights = [run.model_file, *([run.classifier_file] if classifier else [])]
     hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in weights]
-    key = hashlib.sha256(json.dumps([hashes, conditional, scales]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, scales]).encode()).hexdigest()[:16]
     path = run.folder / "plans" / f"{calls}-{key}.json"
     if path.exists():
         return _read(path)
@@ -38,8 +41,8 @@ def planned(
     path.parent.mkdir(exist_ok=True)
     write_whole(path, (json.dumps(found.record(), indent=1) + "\n").encode())
     print(
-        f"planned {calls} network calls a sample on {pilot_count(calls)} pilots, at the cost of "
-        f"{found.cost / calls:.0f} samples: relative error {found.error:.2g}, kept in {path}"
+        f"planned {calls} network calls, before the closing denoising one, on {pilot_count(calls)} pilots at the cost "
+        f"of {found.samples:.0f} samples: relative error {found.error:.2g}, kept in {path}"
     )
     return found
 

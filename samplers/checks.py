@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from numbers import Integral
 from typing import Self
 
 import torch
@@ -56,6 +57,8 @@ def check_sampler(sampler) -> None:
 
 def check_event_shape(model: nn.Module, shape: Sequence[int], name: str = "event_shape") -> None:
     """Raise ValueError unless shape is the one that the model knows of its data, where it knows one."""
+    if not isinstance(shape, Sequence) or not shape or not all(isinstance(n, Integral) and n > 0 for n in shape):
+        raise ValueError(f"{name} = {shape!r}: needs the sizes of one event, as in (3, 32, 32) or (2,)")
     known = next((m.event_shape for m in score_models(model) if getattr(m, "event_shape", None)), None)
     if known is not None and tuple(shape) != tuple(known):
         raise ValueError(f"{name} = {tuple(shape)}: the model's data have the event shape {tuple(known)}")
@@ -72,6 +75,9 @@ def check_state(x: Tensor, model: nn.Module, name: str = "x") -> None:
             f"{name}[None] makes one event a batch, {name}[:, None] gives numbers an event dimension"
         )
     check_event_shape(model, x.shape[1:], f"{name}.shape[1:]")
+    like = next((p for p in model.parameters()), x)
+    if like.dtype != x.dtype and like.is_floating_point():
+        raise ValueError(f"{name} has dtype {x.dtype}, the model computes in {like.dtype}: convert one of them")
     if not x.isfinite().all():
         rows = (~x.isfinite().flatten(1).all(1)).nonzero().squeeze(1).tolist()
         raise ValueError(f"{name} is not finite in {len(rows)} of {len(x)} rows, the first is row {rows[0]}")

@@ -1,5 +1,7 @@
 """Linear multistep methods whose weights were fitted to a model's own trajectories."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -36,6 +38,14 @@ class LinearMultistep:
     weights: tuple[tuple[float, ...], ...]
     order: ClassVar[float] = 0
 
+    def __post_init__(self) -> None:
+        lengths = [len(row) for row in self.weights]
+        numbers = [*self.times, *(weight for row in self.weights for weight in row)]
+        if lengths != [min(i + 1, REACH) for i in range(len(self.times) - 1)] or not lengths:
+            raise ValueError(f"weights: need a row a step of {len(self.times)} times")
+        if not all(isinstance(number, float) and math.isfinite(number) for number in numbers):
+            raise ValueError("times and weights must be finite floats")
+
     @property
     def steps(self) -> int:
         """Steps of its grid."""
@@ -46,20 +56,24 @@ class LinearMultistep:
         """Its times."""
         return torch.tensor(self.times, dtype=torch.float64)
 
-    def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry: list[Tensor] | None = None) -> Result:
+    def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d and neighbours in ``times``; one network call."""
-        i = 0 if carry is None else len(carry)
+        i, outputs = carry or (0, [])
         if i >= self.steps or (t.item(), s.item()) != self.times[i : i + 2]:
             raise ValueError(
                 f"step {i + 1} from t = {t:.6g} to {s:.6g} is not a step of this sampler: its weights were fitted to "
                 "its own times; run it from the first to the last"
             )
-        start, end = level(model.sde, t), level(model.sde, s)
-        carry = [model.noise(x, t), *(carry or [])]
-        x = (end.alpha / start.alpha) * x
-        for weight, output in zip(self.weights[i], carry, strict=False):
-            x = x + (end.alpha * weight) * output
-        return x, carry
+        outputs = [model.noise(x, t), *outputs][:REACH]
+        return _advance(x, model.sde, t, s, self.weights[i], outputs), (i + 1, outputs)
+
+
+def _advance(x: Tensor, sde, t: Tensor, s: Tensor, weights: Sequence[float], outputs: list[Tensor]) -> Tensor:
+    start, end = level(sde, t), level(sde, s)
+    x = (end.alpha / start.alpha) * x
+    for weight, output in zip(weights, outputs, strict=True):
+        x = x + (end.alpha * weight) * output
+    return x
 
 
 def fit_step(nodes: tuple[float, ...], end: float, outputs: Tensor, change: Tensor) -> tuple[np.ndarray, Tensor]:
@@ -115,10 +129,7 @@ class Fitter:
             nodes, end.log_ratio, seen, self.reference(end.log_ratio) - pick(x, self.keep) / start.alpha
         )
         self.weights.append(tuple(weights.tolist()))
-        x = (end.alpha / start.alpha) * x
-        for weight, output in zip(self.weights[-1], outputs, strict=True):
-            x = x + (end.alpha * weight) * output
-        return x, (nodes, outputs)
+        return _advance(x, model.sde, t, s, self.weights[-1], outputs), (nodes, outputs)
 
     def fitted(self, times: Tensor) -> LinearMultistep:
         """The sampler that was found."""

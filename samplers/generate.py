@@ -159,7 +159,7 @@ def _times(
     if started and not sde.t_min < start_time <= sde.t_max:
         raise ValueError(f"start_time = {start_time:g}: needs a time above t_min = {sde.t_min:g}, up to {sde.t_max:g}")
     grid = sampler.grid if grid is None else grid
-    if isinstance(grid, Tensor):
+    if not isinstance(grid, str):
         times = check_times(grid, sde)
         if steps is not None and steps != len(times) - 1:
             raise ValueError(f"steps = {steps}: grid has {len(times) - 1} steps of its own; leave steps out")

@@ -59,6 +59,9 @@ def karras(sde, steps: int, start: float | None = None, rho: float = 7.0) -> Ten
     return times_of_log_snr(sde, -2 * rho * (first + (last - first) * _fractions(steps)).log(), start)
 
 
+MOST_STEPS = 1_000_000
+"""More would fill the memory with times before the first step."""
+
 GRIDS = {"uniform": uniform, "polynomial": polynomial, "log_snr": log_snr, "cosine": cosine, "karras": karras}
 """Grids by name; ``plan`` finds one for a model, and ``generate`` takes any tensor of times."""
 
@@ -66,11 +69,11 @@ GRIDS = {"uniform": uniform, "polynomial": polynomial, "log_snr": log_snr, "cosi
 def make_grid(sde, grid: str, steps: int, start: float | None = None) -> Tensor:
     """The named grid; "karras:5" is karras with rho = 5, "polynomial:3" polynomial with power 3. Raises ValueError for
     an unknown name, a number out of place, or steps that are no positive integer."""
-    name, _, number = grid.partition(":")
+    name, colon, number = grid.partition(":")
     if name not in GRIDS:
         raise ValueError(f"grid = {grid!r}: needs one of {', '.join(GRIDS)}")
     options = {}
-    if number:
+    if colon:
         option = {"karras": "rho", "polynomial": "power"}.get(name)
         try:
             options = {option: float(number)}
@@ -78,7 +81,7 @@ def make_grid(sde, grid: str, steps: int, start: float | None = None) -> Tensor:
             option = None
         if option is None or not 0 < options[option] < math.inf:
             raise ValueError(f"grid = {grid!r}: a number behind a name is karras:RHO or polynomial:POWER, above 0")
-    return check_times(GRIDS[name](sde, check_integer("steps", steps, 1), start, **options), sde)
+    return check_times(GRIDS[name](sde, check_integer("steps", steps, 1, MOST_STEPS), start, **options), sde)
 
 
 def check_times(times: Tensor | Sequence[float], sde) -> Tensor:

@@ -1,5 +1,6 @@
 """Langevin dynamics: correctors, which keep p_s as it is, and what is built of them."""
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from samplers.ancestral import Ancestral
-from samplers.step import Noise, Result, Sampler
+from samplers.step import Noise, Result, Sampler, check_integer
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Langevin:
     corrections: int = 1
 
     def __post_init__(self) -> None:
-        if not self.snr > 0:
+        if not 0 < self.snr < math.inf:
             raise ValueError(f"snr = {self.snr}: needs a positive number")
-        _check_corrections(self.corrections)
+        check_integer("corrections", self.corrections, 0)
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
         """x (B, *event) at time s stays at time s; ``corrections`` network calls."""
@@ -65,7 +66,7 @@ class AnnealedLangevin:
         # Above 2 the dynamics of a Gaussian of variance sigma^2 diverge.
         if not 0 < self.step_size < 2:
             raise ValueError(f"step_size = {self.step_size}: needs a number between 0 and 2, in units of sigma^2")
-        _check_corrections(self.corrections)
+        check_integer("corrections", self.corrections)
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; ``corrections`` network calls."""
@@ -74,11 +75,6 @@ class AnnealedLangevin:
         for _ in range(self.corrections):
             x = x + size * model.score(x, s) + (2 * size) ** 0.5 * noise(x)
         return x, carry
-
-
-def _check_corrections(corrections: int) -> None:
-    if corrections < 0 or corrections != int(corrections):
-        raise ValueError(f"corrections = {corrections}: needs an integer of at least 0")
 
 
 @dataclass(frozen=True)

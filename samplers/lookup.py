@@ -23,17 +23,28 @@ class Lookup:
         # The table holds the tensors themselves: a freed one's id would be given to another.
         self.function, self.times = function, times
         self.rows = {id(t): row for row, t in enumerate(times)}
-        self.values: list[Tensor] | list[tuple[Tensor, ...]] = []
+        self.values: list | None = None
 
     def __call__(self, t: Tensor) -> Tensor | tuple[Tensor, ...]:
         row = self.rows.get(id(t))
-        if row is None:
+        # A copy of this table, made inside a run, has other tensors than its ids say.
+        if row is None or self.times[row] is not t or self.values == []:
             return self.function(t)
-        if not self.values:
+        if self.values is None:
+            self.values = self._fill()
+        return self.values[row] if self.values else self.function(t)
+
+    def _fill(self) -> list:
+        """The values at all times; empty where the function takes one time alone, or is not elementwise in it."""
+        try:
             found = self.function(torch.stack(self.times))
-            single = isinstance(found, Tensor)
-            self.values = list(found.unbind() if single else zip(*(c.unbind() for c in found), strict=True))
-        return self.values[row]
+            parts = [found] if isinstance(found, Tensor) else list(found)
+            if not all(part.shape == (len(self.times),) for part in parts):
+                return []
+        except (RuntimeError, TypeError, AttributeError):
+            return []
+        columns = [part.unbind() for part in parts]
+        return list(columns[0] if isinstance(found, Tensor) else zip(*columns, strict=True))
 
 
 def tabulated(sde, times: list[Tensor]):

@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from samplers.exponential import PREDICTIONS, Level, level
+from samplers.noise import check_factor
 from samplers.step import Result, check_integer, choose
 
 History = list[tuple[Level, Tensor]]
@@ -23,7 +24,8 @@ class ExponentialAdams:
 
     x_s = (c_s / c_t) x + b_s integral of exp(r (u - u_s)) P(u) du, where P is the polynomial through the last ``order``
     values of the ``prediction``: noise, denoised or v, see PREDICTIONS for c, b, r and u. The integral is exact. One
-    network call; the first steps, which have less to look back on, have lower orders.
+    network call; the first steps, which have less to look back on, have lower orders, whose error shows at very many
+    steps unless they are smaller.
     """
 
     order: int = 3
@@ -44,7 +46,7 @@ class ExponentialAdams:
 
 @dataclass(frozen=True)
 class StochasticAdams:
-    """Exponential Adams method on the reverse SDE with diffusion eta g (Xue et al. 2023, SA-Solver, eq. 14).
+    """Exponential Adams method on the reverse SDE with diffusion eta g (Xue et al. 2023, SA-Solver, section 4).
 
     ``prediction`` "denoised" with eta 1 is DPM-Solver++ SDE: x_s = (sigma_s / sigma_t) exp(-eta^2 h) x + (1 + eta^2)
     alpha_s integral of exp((1 + eta^2)(u - lambda_s)) P(u) du + sigma_s sqrt(1 - exp(-2 eta^2 h)) z, where h is the
@@ -64,8 +66,7 @@ class StochasticAdams:
     def __post_init__(self) -> None:
         check_integer("points", self.points, 1, 4)
         choose("prediction", self.prediction, ("denoised", "noise"))
-        if not self.eta >= 0:
-            raise ValueError(f"eta = {self.eta}: needs a number of at least 0, the probability flow; 1 is the SDE")
+        check_factor("eta", self.eta)
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry: History | None = None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
@@ -83,8 +84,8 @@ class StochasticAdams:
 class UniPC:
     """Predictor and corrector at one network call a step (Zhao et al. 2023, UniPC, algorithms 1 and 2).
 
-    The predictor is ExponentialAdams of ``order`` points. At the next step the network sees the predicted state, and
-    its output corrects it: the last step is taken once more with the polynomial through ``order`` + 1 points, the new
+    The predictor is ExponentialAdams of ``points`` points. At the next step the network sees the predicted state, and
+    its output corrects it: the last step is taken once more with the polynomial through ``points`` + 1 points, the new
     one among them. The corrected state goes on, with the output at the predicted one, so that the order is ``order`` +
     1. The polynomials are integrated exactly, where the paper's B(h) leaves a choice at order 2; the last state of a
     run, whose output nobody asks for, stays uncorrected.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class SeededNoise:
 
 def sample_seeds(seed: int, count: int) -> list[int]:
     """The seeds of samples 0 .. count - 1 of a run: distinct over all runs (seed) and samples."""
-    if not 0 <= seed < 2**31:
+    if not isinstance(seed, Integral) or not 0 <= seed < 2**31:
         raise ValueError(f"seed = {seed}: needs an integer from 0 to {2**31 - 1}")
     return [(seed << 32) + index for index in range(count)]
 

@@ -24,16 +24,19 @@ class Pilots(nn.Module):
     def __init__(self, model, x: Tensor, steps: int, generator: torch.Generator) -> None:
         super().__init__()
         self.sde, self.start, self.end = model.sde, x, x
-        states, denoised = [x], []
-        handle = model.register_forward_hook(lambda module, args, output: denoised.append(output))
-        with handle:
-            times = make_grid(model.sde, "log_snr", steps)
-            sample(model, ExponentialAdams(4, "noise"), x, times, callback=lambda step, s, x: states.append(x))
-        self.end = states[-1]
-        count = x[0].numel()
-        self.keep = torch.randperm(count, generator=generator)[:COORDINATES].sort().values
+        self.keep = torch.randperm(x[0].numel(), generator=generator)[:COORDINATES].sort().values
+        # Picked on the way: whole states of so fine a run could fill the memory.
+        states, denoised = [pick(x, self.keep)], []
+
+        def arrive(step: int, s: Tensor, x: Tensor) -> None:
+            self.end = x
+            states.append(pick(x, self.keep))
+
+        times = make_grid(model.sde, "log_snr", steps)
+        with model.register_forward_hook(lambda module, args, output: denoised.append(pick(output, self.keep))):
+            sample(model, ExponentialAdams(4, "noise"), x, times, callback=arrive)
         alpha, sigma = model.sde.alpha(times)[:, None, None], model.sde.sigma(times)[:, None, None]
-        picked, answers = (torch.stack([pick(part, self.keep) for part in parts]) for parts in (states, denoised))
+        picked, answers = torch.stack(states), torch.stack(denoised)
         self.log_ratio = (model.sde.log_snr(times) / 2).numpy()
         self._state = make_interp_spline(self.log_ratio, (picked / alpha).numpy(), 5)
         self._noise = make_interp_spline(self.log_ratio, ((picked - alpha * answers) / sigma).numpy(), 5)

@@ -34,13 +34,14 @@ class Plan:
 
     ``error`` is the median over the pilots of the distance to where the probability-flow ODE leads, relative to the
     root mean square of those ends; ``errors`` has it for every candidate that ran. ``cost`` is what planning took, in
-    network calls on one sample.
+    network calls on one sample, and ``samples`` the number of planned samples that take as many.
     """
 
     sampler: Sampler
     times: Tensor
     error: float
     cost: int
+    samples: float
     errors: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -52,17 +53,20 @@ class Plan:
         """The plan as plain values, for JSON."""
         name = next(name for name, kind in FOUND.items() if isinstance(self.sampler, kind))
         plain = {"sampler": name, "options": asdict(self.sampler), "times": self.times.tolist()}
-        return plain | {"error": self.error, "cost": self.cost, "errors": self.errors}
+        about = {"error": self.error, "cost": self.cost, "samples": self.samples, "errors": self.errors}
+        return plain | about
 
     @classmethod
     def of_record(cls, record: dict) -> "Plan":
-        """The plan of a record; KeyError or TypeError where it is none."""
+        """The plan of a record; KeyError, TypeError or ValueError where it is none."""
         options = record["options"]
         if "weights" in options:
             options = {"times": tuple(options["times"]), "weights": tuple(map(tuple, options["weights"]))}
         sampler = FOUND[record["sampler"]](**options)
         times = torch.tensor(record["times"], dtype=torch.float64)
-        return cls(sampler, times, record["error"], record["cost"], record["errors"])
+        if not (times[1:] < times[:-1]).all() or tuple(times.tolist()) != options.get("times", tuple(times.tolist())):
+            raise ValueError("times must be decreasing, and those of the sampler")
+        return cls(sampler, times, *(record[name] for name in ("error", "cost", "samples", "errors")))
 
 
 def pilot_count(calls: int) -> int:
@@ -93,6 +97,7 @@ def plan(model, event_shape: tuple[int, ...], calls: int, *, seed: int = 0) -> P
         # Fine enough for errors a hundredth of the planned ones; with three candidates' runs within the budget.
         fine = max(5 * calls, min(40, 150 * calls // count))
         pilots = Pilots(model, x, fine, torch.Generator().manual_seed(seed))
+        run = counter.calls.mean().item() / (fine + 1) * calls
         found: dict[str, tuple[float, Sampler, Tensor]] = {}
         for name, sampler, times in _candidates(pilots, calls):
             try:
@@ -106,7 +111,8 @@ def plan(model, event_shape: tuple[int, ...], calls: int, *, seed: int = 0) -> P
     errors = {name: error for name, (error, _, _) in found.items()}
     best = min(errors, key=lambda name: errors[name] * (MARGIN if name.startswith("fitted") else 1))
     _, sampler, times = found[best]
-    return Plan(sampler, times, errors[best], round(counter.calls.sum().item()), errors)
+    cost = counter.calls.sum().item()
+    return Plan(sampler, times, errors[best], round(cost), cost / run, errors)
 
 
 def _candidates(pilots: Pilots, calls: int) -> list[tuple[str, Sampler, Tensor]]:

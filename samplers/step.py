@@ -1,6 +1,7 @@
 """What a sampler is: a frozen dataclass of hyper-parameters with ``step``; what it remembers travels in ``carry``."""
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
@@ -35,7 +36,8 @@ def choose(name: str, value: str, allowed: Sequence[str]) -> str:
 
 def check_integer(name: str, value: int, least: int = 1, most: int | None = None) -> int:
     """value, or a ValueError that says which integers are allowed."""
-    if isinstance(value, bool) or value != int(value) or value < least or (most is not None and value > most):
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
         allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name} = {value}: needs an integer {allowed}")
     return int(value)

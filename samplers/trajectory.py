@@ -13,10 +13,10 @@ from samplers.step import check_integer
 class Trajectory:
     """Network calls spread evenly over a run's steps: ``denoised[j]`` = D(``x[j]``, ``times[j]``).
 
-    ``times`` (k,) in float64; ``x`` and ``denoised`` (k, n, *event) on the CPU. The first is that of the start; the
-    last that of the closing denoising call, whose prediction is the sample. From ``generate`` both are in data units:
-    ``denoised`` continuous, before quantised data are floored; ``x`` mapped as data are, whatever alpha, so that
-    ``transform.encode`` gives back x_t.
+    ``times`` (k,) in float64; ``x`` and ``denoised`` (k, n, *event) on the CPU. The first is that of the start (of the
+    first arrival for annealed Langevin, which asks the network there); the last that of the closing denoising call,
+    whose prediction is the sample. From ``generate`` both are in data units: ``denoised`` continuous, before quantised
+    data are floored; ``x`` mapped as data are, whatever alpha, so that ``transform.encode`` gives back x_t.
     """
 
     times: Tensor
@@ -41,12 +41,13 @@ class Recorder:
     def __init__(self, model: nn.Module, steps: int, count: int, rows: int) -> None:
         self.model, self.rows = model, rows
         self.wanted = {j * steps // (count - 1) for j in range(count)}
-        self.armed = True
+        self.armed, self.asked = True, 1
         self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def arrive(self, step: int, last: bool) -> None:
         """``step`` steps were made; ``last`` if the callback ends the run there."""
-        self.armed = self.armed or last or step in self.wanted
+        due = last or step in self.wanted
+        self.armed, self.asked = self.armed or due, self.asked + due
 
     def _see(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
         x, t = (*args, *kwargs.values())
@@ -64,6 +65,11 @@ class Recorder:
 
     def trajectory(self, rows: int) -> Trajectory:
         """What was seen of the first ``rows`` rows, on the CPU, in model units."""
+        if len(self.seen) != self.asked:
+            raise ValueError(
+                f"path: this sampler solves each sample alone or skips the network, so that only {len(self.seen)} of "
+                f"{self.asked} states have a prediction for all; leave path out, a callback sees every state"
+            )
         times, x, denoised = zip(*self.seen, strict=True)
         return Trajectory(torch.cat(times).cpu().double(), *(torch.stack(s)[:, :rows].cpu() for s in (x, denoised)))
 

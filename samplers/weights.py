@@ -21,7 +21,7 @@ def exponential_weights(nodes: tuple[float, ...], start: float, end: float, rate
     """Weights w with sum_j w_j p(nodes_j) = integral from start to end of exp(rate (u - end)) p(u) du for every
     polynomial p of degree below the number of nodes.
 
-    These are the coefficients of exponential Adams methods (Hochbruck and Ostermann 2010, section 5): of a bounded
+    These are the coefficients of exponential Adams methods (Hochbruck and Ostermann 2010, section 2): of a bounded
     combination of phi functions, but by quadrature, which has none of their cancellation where steps are small.
     ``rate`` 0 gives the classical Adams-Bashforth weights, a node beyond ``start`` those of Adams-Moulton.
     """

@@ -18,7 +18,18 @@ def _bind(cond: Condition, num_classes: int | None) -> Condition:
 
 def _rows(cond: Condition, index: Tensor | slice) -> Condition:
     """Rows of a bound condition; a single row serves every sample."""
-    return map_condition(lambda c: c if len(c) == 1 else c[index], cond)
+
+    def take(c: Tensor) -> Tensor:
+        if len(c) == 1:
+            return c
+        if isinstance(index, Tensor) and len(index) and int(index.max()) >= len(c):
+            raise ValueError(
+                f"the condition is bound to {len(c)} samples, {int(index.max()) + 1} are asked for: bind one row a "
+                "sample, and for a plan one row a pilot"
+            )
+        return c[index]
+
+    return map_condition(take, cond)
 
 
 def _fit(cond: Condition, x: Tensor) -> Condition:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from samplers import DDIM, SAMPLERS, SeededNoise, generate, sample
+from samplers import DDIM, ODE, SAMPLERS, AnnealedLangevin, SeededNoise, generate, sample
 from samplers.grid import make_grid
 from samplers.lookup import METHODS, scheduled
 from sde import VPSDE, Denoiser, ScoreModel, Transform
@@ -473,3 +473,57 @@ def test_hooks_are_removed():
     with pytest.raises(FloatingPointError):
         sample(Breaks(VPSDE()), DDIM(), torch.full((2, 2), 1e6), torch.tensor([0.6, 0.4]))
     assert not model._forward_hooks
+
+
+def test_a_model_copied_inside_a_run_is_whole():
+    model = GaussianMixture(VPSDE(), torch.tensor([[-1.0, 0.5], [1.0, 0.0]]), 0.3)
+    copies = []
+    times = make_grid(model.sde, "log_snr", 6)
+    sample(model, SAMPLERS["euler"](), torch.ones(2, 2), times, callback=lambda *_: copies.append(copy.deepcopy(model)))
+    t = torch.linspace(0.01, 1, 500, dtype=torch.float64)
+    for inside in copies:
+        for u in t:
+            assert inside.sde.sigma(u) == VPSDE().sigma(u)
+
+
+class OneTime(VPSDE):
+    """Takes one time alone, and has a constant that is no function of the time's shape."""
+
+    def log_alpha(self, t):
+        return super().log_alpha(t) if t.ndim or t > 0 else t
+
+    def g2(self, t):
+        return torch.tensor(1.5, dtype=torch.float64)
+
+
+def test_processes_that_cannot_be_tabulated_still_run():
+    means = torch.tensor([[-1.0, 0.5], [1.0, 0.0]])
+    found = [
+        generate(GaussianMixture(sde(), means, 0.3), SAMPLERS["ddim"](), 3, (2,), steps=4).x for sde in (VPSDE, OneTime)
+    ]
+    torch.testing.assert_close(*found)
+    assert generate(GaussianMixture(OneTime(), means, 0.3), SAMPLERS["euler"](), 3, (2,), steps=4).x.isfinite().all()
+
+
+@pytest.mark.parametrize("sampler", [ODE(solver="RK45"), AnnealedLangevin()])
+def test_paths_that_cannot_be_kept_are_refused(sampler):
+    model = GaussianMixture(VPSDE(), torch.tensor([[-1.0, 0.5], [1.0, 0.0]]), 0.3)
+    if isinstance(sampler, ODE):
+        with pytest.raises(ValueError, match="leave path out"):
+            generate(model, sampler, 2, (2,), steps=3, path=2)
+    else:
+        assert len(generate(model, sampler, 2, (2,), steps=3, path=2).path.times) == 2
+
+
+@pytest.mark.parametrize(("change", "error", "words"), [
+    ({"event_shape": 2}, ValueError, "sizes of one event"), ({"event_shape": ()}, ValueError, "sizes of one event"),
+    ({"event_shape": (-2,)}, ValueError, "sizes of one event"), ({"n": 4.0}, ValueError, "n = 4.0"),
+    ({"steps": math.nan}, ValueError, "steps = nan"), ({"steps": 10**8}, ValueError, "from 1 to 1000000"),
+    ({"seed": 1.5}, ValueError, "seed = 1.5"), ({"grid": [1.0, 0.5, 0.6]}, ValueError, "strictly decreasing"),
+])  # fmt: skip
+def test_arguments_of_the_wrong_kind(change, error, words):
+    model = GaussianMixture(VPSDE(), torch.tensor([[-1.0, 0.5], [1.0, 0.0]]), 0.3)
+    arguments = {"n": 2, "event_shape": (2,)} | change
+    with pytest.raises(error, match=words):
+        generate(model, SAMPLERS["ddim"](), **arguments)
+    assert generate(model, SAMPLERS["ddim"](), 2, (2,), grid=[1.0, 0.5, 0.001]).nfe == 3

@@ -63,6 +63,7 @@ def test_calls_and_budget(calls):
     found = plan(model, (3,), calls)
     assert found.calls == calls
     assert found.cost == model.rows_seen <= BUDGET * calls
+    assert found.samples == pytest.approx(found.cost / calls)
     assert torch.equal(state, torch.get_rng_state())
     model.rows_seen = 0
     sample(model, found.sampler, torch.ones(2, 3, dtype=torch.float64), found.times, denoise=False)
@@ -78,7 +79,7 @@ def test_a_plan_is_kept_as_plain_values(model):
     assert torch.equal(found.times, kept.times)
     assert (found.error, found.cost, found.errors) == (kept.error, kept.cost, kept.errors)
     assert plan(model, (3,), 6, seed=2).sampler != found.sampler
-    fixed = Plan(ExponentialAdams(2, "v"), found.times, 0.1, 5)
+    fixed = Plan(ExponentialAdams(2, "v"), found.times, 0.1, 5, 1.0)
     assert Plan.of_record(fixed.record()).sampler == fixed.sampler
 
 
@@ -101,7 +102,7 @@ def test_guided_models_are_planned_for(model):
     base = Labelled(model.sde, MODES, 0.15)
     pilots = ClassifierFree(base, torch.arange(pilot_count(8)) % 4, 2.0)
     found = plan(pilots, (3,), 8)
-    assert found.cost <= 2 * BUDGET * 8
+    assert found.samples <= BUDGET
     guided = ClassifierFree(base, torch.arange(40) % 4, 2.0)
     x = SeededNoise(range(40))(torch.empty(40, 3, dtype=torch.float64)) * model.sde.prior_std()
     exact = sample(guided, ExponentialAdams(4), x, make_grid(model.sde, "log_snr", 400), denoise=False)
@@ -132,6 +133,22 @@ def test_a_fit_finds_weights_and_ignores_an_outlier(generator):
     weights, left = fit_step(nodes, end, outputs, change)
     assert torch.from_numpy(weights).sub(truth).abs().max() < 0.02
     assert left[3] > 50 * left.median()
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"times": [1.0, 0.5, 0.6, 0.001]}, "decreasing"), ({"weights": [[0.1]]}, "a row a step"),
+    ({"weights": [["a"], [0.1, 0.2], [0.1, 0.2, 0.3]]}, "finite"),
+    ({"weights": [[float("nan")], [0.1, 0.2], [0.1, 0.2, 0.3]]}, "finite"),
+])  # fmt: skip
+def test_damaged_records(change, words):
+    record = plan(GaussianMixture(VPSDE(), MODES, 0.15), (3,), 3).record()
+    record |= {"sampler": "linear_multistep", "options": {"times": record["times"], "weights": [[0.1]] * 3}}
+    record["options"]["weights"] = [[0.1], [0.1, 0.2], [0.1, 0.2, 0.3]]
+    assert Plan.of_record(json.loads(json.dumps(record))).calls == 3
+    record["options"] |= change
+    record["times"] = change.get("times", record["times"])
+    with pytest.raises(ValueError, match=words):
+        Plan.of_record(record)
 
 
 def test_bad_input():

@@ -1,0 +1,33 @@
+"""What the benchmarks share: a clock that waits for the device, and networks of configs on random weights."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from commands.config import config_path, read_config, resolve
+from commands.spec import denoiser_spec
+from sde import Denoiser
+from sde.checkpoint import build_denoiser
+from sde.data import Dataset
+from sde.transform import Transform
+
+
+def seconds(function: Callable[[], object], device: torch.device) -> float:
+    """Wall-clock time of a call, the device's work included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def random_model(name: str, overrides: list[str], device: torch.device, items: int = 2):
+    """The resolved config of a name, random data of its shape, and its denoiser on random weights."""
+    config = resolve(read_config(config_path(name)), overrides)
+    event_shape = tuple(config.data.event_shape) or (2,)
+    data = Dataset(torch.randn(items, *event_shape), torch.arange(items) % 10, 10, Transform())
+    model: Denoiser = build_denoiser(denoiser_spec(config, data)).to(device)
+    return config, data, model
