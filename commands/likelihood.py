@@ -1,22 +1,27 @@
-"""--mode likelihood: bits per dimension of quantised data, nats of continuous data."""
+"""--mode likelihood: bits per dimension of quantised data, nats of continuous data, in a report."""
 
+import io
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from tqdm import tqdm
 
 from commands.guided import guided
 from commands.run import Run
-from samplers import log_likelihood
+from samplers import LikelihoodReport, dequantised, likelihood_report, log_likelihood
+from sde.checkpoint import write_whole
+from sde.data import Dataset, existing, read_array
 
 EXACT_UP_TO = 16
 """Dimensions up to which the trace is exact unless --probes says otherwise."""
 
-DEQUANTISATION = 2
-"""Sets these random numbers apart from the probes', which are drawn with the same seed."""
+HINT = 64
+"""Training items whose likelihood is set beside that of the held-out ones."""
 
 
 def likelihood(
@@ -30,9 +35,12 @@ def likelihood(
     classifier_scale: float,
     guided_likelihood: bool,
     batch_size: int,
+    draws: int,
     probes: int | None,
     rtol: float,
     atol: float,
+    against: str | None,
+    out: str | None,
 ) -> dict:
     """Evaluate log p(x), or log p(x | y) with ``labels`` "data", on the held-out or the training items."""
     if split not in ("test", "train"):
@@ -42,12 +50,8 @@ def likelihood(
             "a guided model is not a normalised density, so its likelihood is refused: leave out "
             "--guidance_scale and --classifier_scale, or add --guided_likelihood to integrate it all the same"
         )
-    data = run.data()[split == "test"]
-    count = min(num_samples, len(data))
-    if count < num_samples:
-        print(f"the {split} split has {count} items, fewer than --num_samples={num_samples}: taking all of them")
-    x, targets = data.batch(torch.linspace(0, len(data) - 1, count).long())
-    x = data.transform.dequantise(x, _uniform(x, seed))
+    parts = run.data()
+    data = parts[split == "test"]
     denoiser = run.model()
     if denoiser.transform != data.transform:
         raise ValueError(
@@ -55,59 +59,112 @@ def likelihood(
             "use the data of the training run"
         )
     condition = _condition(labels, denoiser)
-    if condition == "p(x | y)":
-        classifier = run.classifier() if classifier_scale else None
-        model = guided(denoiser, classifier, targets, guidance_scale, classifier_scale)
-    elif guided_likelihood:
-        raise ValueError("--guided_likelihood guides towards each item's own class: add --labels=data")
-    else:
-        model = denoiser
     if guided_likelihood:
+        if condition != "p(x | y)":
+            raise ValueError("--guided_likelihood guides towards each item's own class: add --labels=data")
         condition = "guided"
-    dim = math.prod(data.event_shape)
-    exact = (probes == 0) if probes is not None else dim <= EXACT_UP_TO
-    start, parts = time.perf_counter(), []
-    with tqdm(total=count, desc="likelihood", unit="item") as bar:
-        for first in range(0, count, batch_size):
-            rows = slice(first, min(first + batch_size, count))
-            parts.append(
-                log_likelihood(
-                    model.rows(rows),
-                    x[rows].to(run.device),
-                    rtol=rtol,
-                    atol=atol,
-                    probes=None if exact else probes or 2,
-                    seed=seed,
-                    first=first,
-                    guided=guided_likelihood,
-                )
-            )
-            bar.update(rows.stop - rows.start)
-    nats, nfe = torch.cat([p.nats for p in parts]).double().cpu(), torch.cat([p.nfe for p in parts]).double()
+    classifier = run.classifier() if classifier_scale else None
+    others = None if against is None else _others(against, data)
+    exact = (probes == 0) if probes is not None else math.prod(data.event_shape) <= EXACT_UP_TO
+    settings = {"probes": None if exact else probes or 2, "rtol": rtol, "atol": atol, "seed": seed}
+
+    def model_for(targets: Tensor | None):
+        if condition == "p(x)":
+            return denoiser
+        return guided(denoiser, classifier, targets, guidance_scale, classifier_scale)
+
+    def take(part: Dataset, most: int) -> tuple[Tensor, Tensor | None]:
+        return part.batch(torch.linspace(0, len(part) - 1, min(most, len(part))).long())
+
+    x, targets = take(data, num_samples)
+    if len(x) < num_samples:
+        print(f"the {split} split has {len(x)} items, fewer than --num_samples={num_samples}: taking all of them")
+    begin = time.perf_counter()
+    with tqdm(total=len(x), desc="likelihood", unit="item") as bar:
+        report = likelihood_report(
+            model_for(targets), x, draws=draws, batch_size=batch_size, guided=guided_likelihood, progress=bar.update,
+            **settings,
+        )  # fmt: skip
+    values = {}
+    if split == "test":
+        hint, hint_targets = take(parts[0], HINT)
+        values["training"] = _nats(model_for(hint_targets), hint, batch_size, guided_likelihood, settings)
+    if others is not None:
+        values["others"] = _nats(denoiser, others, batch_size, False, settings)
+    in_unit = {name: report.in_unit(nats, data.event_shape) for name, nats in values.items()}
     result = {
         "mode": "likelihood",
         "split": split,
-        "num_samples": count,
+        "num_samples": len(x),
         "density": condition,
+        "weights": "EMA",
         "trace": "exact" if exact else f"{probes or 2} probes",
-        "nfe": round(nfe.mean().item(), 1),
-        "seconds": round(time.perf_counter() - start, 1),
+        **report.summary(),
+        "seconds": round(time.perf_counter() - begin, 1),
         "seed": seed,
+        **{name: [v.mean().item(), v.std().item() / len(v) ** 0.5] for name, v in in_unit.items()},
     }
-    if data.transform.levels:
-        bits = -nats / dim / math.log(2)
-        mean, error = _mean(bits)
-        print(
-            f"{condition} on {count} {split} items: {mean:.4f} +- {error or math.nan:.4f} bits/dim "
-            f"({data.transform.levels} levels, dequantised), {result['trace']}, {result['nfe']:g} network calls each"
-        )
-        return result | {"bits_per_dim": mean, "stderr": error}
-    mean, error = _mean(nats)
+    _show(condition, split, report, result)
+    if others is not None:
+        result["auroc"] = _auroc(report.nats, values["others"])
+        print(f"  AUROC of log p(x) against {against}: {result['auroc']:.4f} ({len(others)} items)")
+    if out:
+        path = Path(out).with_suffix(".npz")
+        arrays = {"nats": report.nats, "calls": report.nfe, "rejected": report.rejected, "labels": targets}
+        arrays |= {"others": None if others is None else values["others"]}
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **{name: array.numpy() for name, array in arrays.items() if array is not None})
+        write_whole(path, buffer.getvalue())
+        result["numbers"] = str(path)
+        print(f"  log p of each item: {path}")
+    return result
+
+
+def _show(condition: str, split: str, report: LikelihoodReport, result: dict) -> None:
+    unit, parts, subset = report.unit, report.parts, report.subset
+    split_up = ", ".join(f"{name} {value:.4f}" for name, value in parts.items())
+    print(f"{condition} of {result['num_samples']} {split} items, EMA weights, {result['trace']}, in {unit}:")
+    print(f"  probability flow at t_min   {report.flow}   (standard error by {split_up})")
+    if report.importance is not None:
+        print(f"  importance-weighted         {report.importance}")
+    print(f"  bound at t = 0              {report.at_zero}   (the flow's on these {subset}: {report.at_t_min})")
+    print(f"  variational bound           {report.variational}")
+    print(f"  bound of {report.discrete_steps} discrete steps {report.discrete}")
+    if "training" in result:
+        mean, error = result["training"]
+        print(f"  training items              {mean:.4f} +- {error:.4f}   ({HINT} at most; much better is memorised)")
     print(
-        f"{condition} on {count} {split} items: {mean:.4f} +- {error or math.nan:.4f} nats, {result['trace']}, "
-        f"{result['nfe']:g} network calls each"
+        f"  {result['nfe']:g} network calls each, {result['nfe_max']} at most, {result['rejected']:g} steps rejected; "
+        f"a tenth of the tolerances changes an item by {report.change:.1e} at most"
     )
-    return result | {"nats": mean, "stderr": error}
+
+
+def _nats(model, x: Tensor, batch_size: int, guided_likelihood: bool, settings: dict) -> Tensor:
+    """log p of further items (n,), once each."""
+    device, parts = next(model.parameters()).device, []
+    x = dequantised(model.transform, x, settings["seed"])
+    for first in range(0, len(x), batch_size):
+        rows = torch.arange(first, min(first + batch_size, len(x)))
+        part = model.rows(rows), x[rows].to(device)
+        parts.append(log_likelihood(*part, first=first, guided=guided_likelihood, **settings).nats.double().cpu())
+    return torch.cat(parts)
+
+
+def _others(path: str, data: Dataset) -> Tensor:
+    """The items of --against, in the units of the data."""
+    x, _ = read_array(existing(path, "--against"))
+    levels = data.transform.levels
+    if tuple(x.shape[1:]) != tuple(data.event_shape):
+        raise ValueError(f"--against={path}: its items have shape {tuple(x.shape[1:])}, the data's {data.event_shape}")
+    if levels and (x.min() < 0 or x.max() >= levels or (x != x.round()).any()):
+        raise ValueError(f"--against={path}: needs integers from 0 to {levels - 1}, like the data")
+    return x.float()
+
+
+def _auroc(own: Tensor, others: Tensor) -> float:
+    """The probability that an item of the data has the larger log p."""
+    truth = np.r_[np.ones(len(own)), np.zeros(len(others))]
+    return float(roc_auc_score(truth, torch.cat([own, others]).numpy()))
 
 
 def _condition(labels: str | None, model) -> str:
@@ -123,15 +180,3 @@ def _condition(labels: str | None, model) -> str:
             )
         return "p(x | y)"
     return "p(x | y)" if labels == "data" else "p(x)"
-
-
-def _mean(values: Tensor) -> tuple[float, float | None]:
-    """Mean and its standard error, which covers data, dequantisation and probes: all differ from item to item."""
-    return values.mean().item(), values.std().item() / len(values) ** 0.5 if len(values) > 1 else None
-
-
-def _uniform(x: Tensor, seed: int) -> Tensor:
-    """Dequantisation noise in the shape of x; an item's depends on the seed and its number alone."""
-    keys = [np.random.SeedSequence((seed, item, DEQUANTISATION)) for item in range(len(x))]
-    rows = [np.random.Generator(np.random.Philox(key)).random(x.shape[1:]) for key in keys]
-    return torch.from_numpy(np.stack(rows)).to(x.dtype)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 from torch import Tensor
 
 from sde.checkpoint import write_whole
@@ -20,14 +21,13 @@ def picture(x: Tensor, path: Path, *, levels: int | None, labels: Tensor | None 
     signals. False, and nothing written, for shapes that have no picture. Raises FloatingPointError for non-finite
     values.
     """
-    if not x.isfinite().all():
-        raise FloatingPointError(f"{path} was not written: the samples are not finite")
-    event = tuple(x.shape[1:])
-    if len(event) == 3 and event[0] in (1, 3, 4):
-        content = _image_grid(x, levels)
-    elif event == (2,):
+    _check(x, path)
+    kind = _kind(tuple(x.shape[1:]))
+    if kind == "images":
+        content = _image_grid(x, levels, min(len(x), 10) if len(x) <= 100 else math.ceil(len(x) ** 0.5))
+    elif kind == "points":
         content = _scatter(x, labels)
-    elif len(event) == 2 and event[0] <= 4:
+    elif kind == "signals":
         content = _lines(x)
     else:
         return False
@@ -35,19 +35,85 @@ def picture(x: Tensor, path: Path, *, levels: int | None, labels: Tensor | None 
     return True
 
 
-def _image_grid(x: Tensor, levels: int | None, width: int = 640) -> bytes:
+def comparison(x: Tensor, other: Tensor, path: Path, *, levels: int | None) -> bool:
+    """Items x (n, *event) and what became of them: images side by side in pairs, points and signals drawn over each
+    other. Returns and raises as ``picture`` does."""
+    _check(torch.stack([x, other]), path)
+    kind = _kind(tuple(x.shape[1:]))
+    if kind == "images":
+        # As many pairs a row as leave the fewest places empty.
+        pairs = len(x) if len(x) <= 6 else min((5, 4, 6), key=lambda columns: -len(x) % columns)
+        content = _image_grid(torch.stack([x, other], 1).flatten(0, 1), levels, 2 * pairs, group=2)
+    elif kind == "points":
+        figure, axes = plt.subplots(figsize=(5, 5))
+        axes.plot(*x.numpy().T, "o", color="0.6", markersize=7, label="data")
+        axes.plot(*other.numpy().T, "x", color="C3", markersize=5, label="decoded")
+        axes.set_aspect("equal")
+        axes.legend()
+        content = _figure_bytes(figure)
+    elif kind == "signals":
+        content = _lines(x, other)
+    else:
+        return False
+    write_whole(path, content)
+    return True
+
+
+def strips(x: Tensor, path: Path, *, levels: int | None, background: Tensor | None = None) -> bool:
+    """Rows of frames x (rows, frames, *event): a row of images or of signals each, or a line through points in the
+    plane, with the data ``background`` (n, 2) behind it. Returns and raises as ``picture`` does."""
+    _check(x, path)
+    kind, (rows, frames) = _kind(tuple(x.shape[2:])), x.shape[:2]
+    if kind == "images":
+        content = _image_grid(x.flatten(0, 1), levels, frames)
+    elif kind == "points":
+        figure, axes = plt.subplots(figsize=(5, 5))
+        if background is not None:
+            axes.scatter(*background.numpy().T, s=2, c="0.85", linewidths=0)
+        for i, line in enumerate(x.numpy()):
+            axes.plot(*line.T, ".-", color=f"C{i % 10}", linewidth=1)
+            axes.plot(*line[[0, -1]].T, "o", color=f"C{i % 10}", markersize=7)
+        axes.set_aspect("equal")
+        content = _figure_bytes(figure)
+    elif kind == "signals":
+        shape = {"figsize": (1.5 * frames, 1.2 * rows), "sharex": True, "sharey": True, "squeeze": False}
+        figure, axes = plt.subplots(rows, frames, **shape)
+        for cell, signal in zip(axes.flat, x.flatten(0, 1).numpy(), strict=True):
+            cell.plot(signal.T, linewidth=0.8)
+        content = _figure_bytes(figure)
+    else:
+        return False
+    write_whole(path, content)
+    return True
+
+
+def _check(x: Tensor, path: Path) -> None:
+    if not x.isfinite().all():
+        raise FloatingPointError(f"{path} was not written: the samples are not finite")
+
+
+def _kind(event: tuple[int, ...]) -> str | None:
+    if len(event) == 3 and event[0] in (1, 3, 4):
+        return "images"
+    if event == (2,):
+        return "points"
+    return "signals" if len(event) == 2 and event[0] <= 4 else None
+
+
+def _image_grid(x: Tensor, levels: int | None, columns: int, group: int | None = None, width: int = 640) -> bytes:
+    """Images (n, channels, height, width), ``columns`` a row; a wider gap behind every ``group`` of them."""
     from PIL import Image
 
     pixels = x.double().numpy()
     low, high = (0, levels - 1) if levels else (pixels.min(), pixels.max())
     pixels = np.clip((pixels - low) / max(high - low, 1e-12) * 255, 0, 255).round().astype(np.uint8)
     count, channels, height, across = pixels.shape
-    columns = min(count, 10) if count <= 100 else math.ceil(count**0.5)
     zoom = max(1, round(width / columns / (across + 1)))
     rows = -(-count // columns)
-    sheet = np.full((rows * (height * zoom + 2) + 2, columns * (across * zoom + 2) + 2, channels), 128, np.uint8)
+    lefts = [2 + i * (across * zoom + 2) + (i // group * 8 if group else 0) for i in range(columns)]
+    sheet = np.full((rows * (height * zoom + 2) + 2, lefts[-1] + across * zoom + 2, channels), 128, np.uint8)
     for i, image in enumerate(pixels.transpose(0, 2, 3, 1)):
-        top, left = 2 + i // columns * (height * zoom + 2), 2 + i % columns * (across * zoom + 2)
+        top, left = 2 + i // columns * (height * zoom + 2), lefts[i % columns]
         sheet[top : top + height * zoom, left : left + across * zoom] = image.repeat(zoom, 0).repeat(zoom, 1)
     buffer = io.BytesIO()
     Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet).save(buffer, "PNG")
@@ -69,11 +135,14 @@ def _scatter(x: Tensor, labels: Tensor | None) -> bytes:
     return _figure_bytes(figure)
 
 
-def _lines(x: Tensor) -> bytes:
+def _lines(x: Tensor, other: Tensor | None = None) -> bytes:
+    """The first 16 signals, and over them those of ``other``, dashed."""
     count = min(16, len(x))
     figure, axes = plt.subplots(count, 1, figsize=(8, count), sharex=True, squeeze=False)
-    for row, signal in zip(axes[:, 0], x.numpy(), strict=False):
-        row.plot(signal.T, linewidth=0.8)
+    for i, row in enumerate(axes[:, 0]):
+        row.plot(x[i].numpy().T, linewidth=0.8)
+        if other is not None:
+            row.plot(other[i].numpy().T, "--", color="black", linewidth=0.8)
     return _figure_bytes(figure)
 
 

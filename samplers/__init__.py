@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 from samplers.adaptive import ODE
 from samplers.ancestral import DDIM, Ancestral
+from samplers.bounds import Bound, discrete_bound, variational_bound
 from samplers.brownian import NOISES, BrownianNoise, make_noise
 from samplers.diffusion import EulerMaruyama, ReverseDiffusion
 from samplers.dpm import DPMpp
+from samplers.encode import Decoded, Encoded, decode, encode, slerp
 from samplers.flow import Euler, Heun
 from samplers.generate import Samples, generate
 from samplers.grid import GRIDS
@@ -16,6 +18,7 @@ from samplers.loop import sample
 from samplers.multistep import ExponentialAdams, StochasticAdams, UniPC
 from samplers.noise import SeededNoise
 from samplers.plan import Plan, pilot_count, plan
+from samplers.report import LikelihoodReport, dequantised, likelihood_report
 from samplers.reverse_sde import ReverseSDE
 from samplers.step import Sampler, choose
 
@@ -70,13 +73,17 @@ __all__ = [
     "SAMPLERS",
     "Ancestral",
     "AnnealedLangevin",
+    "Bound",
     "BrownianNoise",
     "DPMpp",
+    "Decoded",
+    "Encoded",
     "Euler",
     "EulerMaruyama",
     "ExponentialAdams",
     "Heun",
     "Langevin",
+    "LikelihoodReport",
     "LogLikelihood",
     "PredictorCorrector",
     "ReverseDiffusion",
@@ -87,10 +94,17 @@ __all__ = [
     "StochasticAdams",
     "UniPC",
     "Plan",
+    "decode",
+    "discrete_bound",
+    "encode",
+    "dequantised",
     "generate",
+    "likelihood_report",
     "log_likelihood",
     "make_noise",
     "pilot_count",
     "plan",
     "sample",
+    "slerp",
+    "variational_bound",
 ]

@@ -53,7 +53,7 @@ def check_tolerances(rtol: float, atol: float, max_nfe: int) -> None:
 
 def _scaled_norm(parts: State, scales: State) -> Tensor:
     """For each sample, the largest over the parts of the root mean square of part / scale; float64 on the CPU."""
-    norms = [(p / s).flatten(1).square().mean(1).sqrt() for p, s in zip(parts, scales, strict=True)]
+    norms = [(p.detach() / s.detach()).flatten(1).square().mean(1).sqrt() for p, s in zip(parts, scales, strict=True)]
     return torch.stack(norms).amax(0).cpu().double()
 
 

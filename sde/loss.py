@@ -44,8 +44,27 @@ def log_normal(sde: SDE, u: Tensor, mean: float = -1.2, std: float = 1.2) -> Ten
     return sde.t_of_log_snr(-2 * (mean + std * torch.special.ndtri(low + (high - low) * u)))
 
 
-TIMES: dict[str, Callable[[SDE, Tensor], Tensor]] = {"uniform": uniform, "log_snr": log_snr, "log_normal": log_normal}
-"""Distributions of the training times, as functions of uniform numbers u in (0, 1)."""
+TIMES: dict[str, Callable[[SDE, Tensor], Tensor]] = {
+    "uniform": uniform,
+    "log_snr": log_snr,
+    "log_normal": log_normal,
+    # g^2 / sigma^2 is -d log snr / dt for every process, so its cumulative is inverted by t_of_log_snr.
+    "likelihood": log_snr,
+}
+"""Distributions of the training times, as functions of uniform numbers u in (0, 1). likelihood: the density
+proportional to g^2 / sigma^2 from t_min to t_max (Song, Durkan et al. 2021), which is uniform in the log-SNR."""
+
+
+def likelihood_factor(sde: SDE, t: Tensor) -> Tensor:
+    """1 / (p(t) (t_max - t_min)), p(t) = g^2 / sigma^2 / (log_snr(t_min) - log_snr(t_max)); elementwise in t."""
+    data_end, noise_end = _log_snr_ends(sde)
+    return (data_end - noise_end) / (sde.t_max - sde.t_min) * sde.sigma(t) ** 2 / sde.g2(t)
+
+
+IMPORTANCE: dict[str, Callable[[SDE, Tensor], Tensor]] = {"likelihood": likelihood_factor}
+"""Factors of the losses at times that are there to lower the variance alone: with them the expected loss, at any
+weighting, is that of uniform times. The other distributions of TIMES are part of what is asked, and have none. The
+weighting "likelihood" with the times "likelihood" leaves each loss the weight of "score", times a constant."""
 
 
 def stratified(count: int, generator: torch.Generator) -> Tensor:
@@ -54,11 +73,12 @@ def stratified(count: int, generator: torch.Generator) -> Tensor:
     return u[torch.randperm(count, generator=generator)].clamp(1e-12, 1 - 1e-12)
 
 
-def draw(sde: SDE, x0: Tensor, times: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Times (B,), float64 on the CPU, stratified over the batch, and x_t (B, *event)."""
+def draw(sde: SDE, x0: Tensor, times: str, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Times and their losses' factors (B,), float64 on the CPU, stratified over the batch, and x_t (B, *event)."""
     t = TIMES[times](sde, stratified(len(x0), generator))
+    factor = IMPORTANCE[times](sde, t) if times in IMPORTANCE else torch.ones_like(t)
     z = torch.randn(x0.shape, generator=generator).to(x0)
-    return t, sde.perturb(x0, t, z)
+    return t, factor, sde.perturb(x0, t, z)
 
 
 def denoising_loss(
@@ -74,20 +94,22 @@ def denoising_loss(
     """Denoising score matching, w(t) |D(x_t, t, cond) - x_0|^2 per dimension (Vincent 2011; Song et al. 2021, eq. 7).
 
     x0 (B, *event) in model units -> the losses (B,), in float32. The expectation is over the
-    times' own distribution, which the weight does not undo. Each condition is dropped with probability
-    ``cond_dropout``. Random numbers come from a CPU generator, in an order that does not depend on the device.
+    times' own distribution, which the weight does not undo unless it is one of IMPORTANCE. Each condition is dropped
+    with probability ``cond_dropout``. Random numbers come from a CPU generator, in an order that does not depend on the
+    device.
     """
-    t, x = draw(model.sde, x0, times, generator)
+    t, factor, x = draw(model.sde, x0, times, generator)
     dropped = torch.rand(len(x0), generator=generator) < cond_dropout
     if cond is not None and cond_dropout:
         cond = drop(cond, dropped.to(x0.device))
     errors = (model(x, t, cond) - x0).float().square().flatten(1).mean(1)
-    return WEIGHTINGS[weighting](model.sde, t, model.sigma_data).to(errors) * errors
+    return (WEIGHTINGS[weighting](model.sde, t, model.sigma_data) * factor).to(errors) * errors
 
 
 def classifier_loss(
     classifier: NoisyClassifier, x0: Tensor, labels: Tensor, generator: torch.Generator, *, times: str = "log_normal"
 ) -> Tensor:
     """Cross-entropies (B,) in nats of the labels at x_t; x0 (B, *event) in model units."""
-    t, x = draw(classifier.sde, x0, times, generator)
-    return torch.nn.functional.cross_entropy(classifier(x, t).float(), labels, reduction="none")
+    t, factor, x = draw(classifier.sde, x0, times, generator)
+    losses = torch.nn.functional.cross_entropy(classifier(x, t).float(), labels, reduction="none")
+    return factor.to(losses) * losses

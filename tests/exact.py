@@ -64,3 +64,35 @@ class Gaussian(GaussianMixture):
             (self.sde.alpha(u), (self.sde.alpha(u) * self.std) ** 2 + self.sde.sigma(u) ** 2) for u in (t, s)
         )
         return b * mean + (w / v).sqrt() * (x - a * mean)
+
+
+class Uniform(ScoreModel):
+    """Data uniform on [low, high) in every coordinate: x_0 given x is a truncated normal in each, and p_t a difference
+    of normal distribution functions."""
+
+    def __init__(self, sde: SDE, low: float = -1.0, high: float = 1.0, transform=None) -> None:
+        super().__init__(sde, transform)
+        self.low, self.high = low, high
+        self.register_buffer("like", torch.zeros(1, dtype=torch.float64))
+
+    def ends(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """alpha, sigma, and the interval's ends as seen from x, in units of sigma / alpha."""
+        alpha, sigma = expand(self.sde.alpha(t), x), expand(self.sde.sigma(t), x)
+        return alpha, sigma, (alpha * self.low - x) / sigma, (alpha * self.high - x) / sigma
+
+    def log_mass(self, a: Tensor, b: Tensor) -> Tensor:
+        """log(Phi(b) - Phi(a)), by the tail that keeps its digits."""
+        flip = a > 0
+        low, high = torch.where(flip, -b, a), torch.where(flip, -a, b)
+        upper, lower = torch.special.log_ndtr(high), torch.special.log_ndtr(low)
+        return upper + torch.log(-torch.expm1(lower - upper))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma, a, b = self.ends(x, t)
+        log_phi = -0.5 * (torch.stack([a, b]) ** 2 + math.log(2 * math.pi)) - self.log_mass(a, b)
+        return (x + sigma * (log_phi[0].exp() - log_phi[1].exp())) / alpha
+
+    def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
+        """Exact log p_t(x) in model units."""
+        alpha, _, a, b = self.ends(x, t)
+        return (self.log_mass(a, b) - (alpha * (self.high - self.low)).log()).flatten(1).sum(1)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import main
+from commands.flags import MODES
 from samplers import SAMPLERS
 from sde.checkpoint import Checkpoints
 
@@ -94,6 +95,24 @@ def test_likelihood(trained, capsys):
     )
 
 
+def test_scores_and_another_dataset(trained, tmp_path, capsys):
+    base = ["--mode", "likelihood", "--workdir", trained, "--num_samples", 30]
+    far = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32) * 0.1 + 5
+    np.savez(tmp_path / "far.npz", x=far)
+    status, result, _ = call(capsys, *base, "--against", tmp_path / "far.npz", "--out", tmp_path / "scores.npz")
+    assert status == 0
+    assert result["auroc"] > 0.99
+    assert {"variational", "discrete", "at_zero", "training", "stderr_parts", "tolerance_change"} <= result.keys()
+    scores = np.load(tmp_path / "scores.npz")
+    assert scores["nats"].mean() == pytest.approx(result["nats"])
+    assert (scores["nats"].shape, scores["others"].shape) == ((30,), (20,))
+    for wrong, words in ((tmp_path / "none.npz", "does not exist"), (tmp_path / "flat.npy", "have shape (3,)")):
+        np.save(tmp_path / "flat.npy", np.zeros((5, 3), np.float32))
+        status, _, err = call(capsys, *base, "--against", wrong)
+        assert status == 2
+        assert words in err
+
+
 def test_bits_per_dimension_of_quantised_data(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 4, (400, 3)))
     run = ["--workdir", tmp_path / "run"]
@@ -103,6 +122,77 @@ def test_bits_per_dimension_of_quantised_data(tmp_path, capsys):
     assert result["num_samples"] == 40
     assert 1.5 < result["bits_per_dim"] < 4
     assert call(capsys, "--mode", "sample", *run, "--num_samples", 3)[1]["picture"] is None
+    result = call(capsys, "--mode", "encode", *run)[1]
+    assert (result["exact"], result["picture"]) == (1, None)
+    numbers = np.load(result["numbers"])
+    assert np.array_equal(numbers["x"], numbers["decoded"])
+    assert not np.allclose(numbers["latent"], numbers["latent_dequantised"], atol=0.01)
+    result = call(capsys, "--mode", "interpolate", *run, "--items", "0,1")[1]
+    assert np.array_equal(np.load(result["numbers"])["x"], np.round(np.load(result["numbers"])["x"]))
+    status, _, err = call(capsys, "--mode", "encode", *run, "--labels", "data")
+    assert status == 2
+    assert "unconditional" in err
+
+
+def test_encode(trained, tmp_path, capsys):
+    run = ["--mode", "encode", "--workdir", trained, "--out", tmp_path / "e.png"]
+    status, result, _ = call(capsys, *run)
+    assert status == 0
+    assert (result["mode"], result["split"], result["num_samples"]) == ("encode", "test", 16)
+    assert 0 < result["round_trip_error"] < 0.02
+    assert "exact" not in result, "continuous data come back to the tolerance"
+    assert abs(result["latent_mean"]) < 1
+    assert 0.5 < result["latent_std"] < 2
+    assert 0 <= result["latent_correlation"] <= 1
+    numbers = np.load(tmp_path / "e.npz")
+    assert numbers["x"].shape == numbers["latent"].shape == numbers["decoded"].shape == numbers["calls"].shape
+    assert np.abs(numbers["decoded"] - numbers["x"]).max() < 0.1
+    assert numbers["calls"].mean(0).tolist() == pytest.approx([result["nfe_encode"], result["nfe_decode"]], abs=0.06)
+    assert (numbers["labels"] < 2).all()
+    assert "conditions" not in numbers
+    with Image.open(tmp_path / "e.png") as image:
+        image.load()
+    tight = call(capsys, *run, "--rtol", 1e-6, "--atol", 1e-6)[1]
+    assert tight["round_trip_error"] < result["round_trip_error"] / 5
+    parts = call(capsys, *run, "--batch_size", 5)[1]
+    assert parts["round_trip_error"] == pytest.approx(result["round_trip_error"], rel=0.2)
+    assert call(capsys, *run, "--labels", "data", "--guidance_scale", 2, "--split", "train")[0] == 0
+    numbers = np.load(tmp_path / "e.npz")
+    assert np.array_equal(numbers["conditions"], numbers["labels"])
+    assert call(capsys, *run, "--labels", "1", "--classifier_scale", 1)[0] == 0
+    assert (np.load(tmp_path / "e.npz")["conditions"] == 1).all()
+
+
+def test_interpolate(trained, tmp_path, capsys):
+    run = ["--mode", "interpolate", "--workdir", trained, "--out", tmp_path / "i", "--frames", 5]
+    status, result, _ = call(capsys, *run, "--items", "3,17,5,8")
+    assert status == 0
+    assert result["items"] == [[3, 17], [5, 8]]
+    assert result["end_error"] < 0.02
+    numbers = np.load(tmp_path / "i.npz")
+    assert numbers["x"].shape == numbers["latent"].shape == (2, 5, 2)
+    assert numbers["calls"].shape == (2, 5)
+    assert numbers["weights"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    call(capsys, "--mode", "encode", "--workdir", trained, "--num_samples", 10**6, "--out", tmp_path / "all")
+    items = np.load(tmp_path / "all.npz")["x"]
+    assert np.abs(numbers["x"][:, [0, -1]] - items[[[3, 17], [5, 8]]]).max() < 0.05
+    with Image.open(tmp_path / "i.png") as image:
+        image.load()
+    result = call(capsys, *run, "--items", "3,17", "--labels", "data")[1]
+    assert result["conditions"] == np.load(tmp_path / "all.npz")["labels"][[3]].tolist()
+    assert len(call(capsys, *run)[1]["items"]) == 3
+
+
+def test_a_strip_between_seeds_ends_at_their_samples(trained, tmp_path, capsys):
+    options = ["--workdir", trained, "--labels", "1", "--guidance_scale", "1.5"]
+    assert call(capsys, "--mode", "sample", *options, "--sampler", "ode", "--num_samples", 6, "--out", tmp_path / "s",
+                "--config.sampler.rtol=1e-4", "--config.sampler.atol=1e-4")[0] == 0  # fmt: skip
+    status, result, _ = call(capsys, "--mode", "interpolate", *options, "--seeds", "0,5", "--out", tmp_path / "i")
+    assert status == 0
+    assert (result["seeds"], result["frames"], result["conditions"]) == ([[0, 5]], 9, [1])
+    numbers, samples = np.load(tmp_path / "i.npz"), np.load(tmp_path / "s.npz")
+    np.testing.assert_allclose(numbers["x"][0, [0, -1]], samples["x"][[0, 5]], atol=1e-3)
+    assert numbers["seeds"].tolist() == [[0, 5]]
 
 
 def test_the_same_command_continues(trained, tmp_path, capsys):
@@ -153,6 +243,24 @@ MISTAKES = [
     (["--mode", "likelihood", "RUN", "--split", "valid"], "test or train"),
     (["--mode", "likelihood", "RUN", "--labels", "3"], "needs data"),
     (["--mode", "likelihood", "RUN", "--rtol", "0"], "rtol"),
+    (["--mode", "encode", "RUN", "--split", "valid"], "test or train"),
+    (["--mode", "encode", "RUN", "--rtol", "0"], "rtol"),
+    (["--mode", "encode", "RUN", "--labels", "5"], "allowed are 0 to 1"),
+    (["--mode", "encode", "RUN", "--guidance_scale", "2"], "give --labels"),
+    (["--mode", "encode", "RUN", "--steps", "5"], "--steps is for --mode sample"),
+    (["--mode", "encode", "RUN", "--items", "1,2"], "--items is for --mode interpolate"),
+    (["--mode", "encode", "RUN", "--num_samples", "0"], "num_samples"),
+    (["--mode", "encode", "RUN", "--config.sampler.name=pc"], "only config.data can be changed"),
+    (["--mode", "interpolate", "RUN", "--items", "3"], "needs pairs"),
+    (["--mode", "interpolate", "RUN", "--items", "3,4,5"], "odd number"),
+    (["--mode", "interpolate", "RUN", "--items", "3,99999"], "99999 is out of range, allowed are 0 to 2499"),
+    (["--mode", "interpolate", "RUN", "--items=-1,2"], "-1 is out of range"),
+    (["--mode", "interpolate", "RUN", "--items", "a,b"], "needs pairs of numbers"),
+    (["--mode", "interpolate", "RUN", "--seeds", "1"], "needs pairs"),
+    (["--mode", "interpolate", "RUN", "--items", "1,2", "--seeds", "1,2"], "both given"),
+    (["--mode", "interpolate", "RUN", "--seeds", "1,2", "--labels", "data"], "no classes here"),
+    (["--mode", "interpolate", "RUN", "--frames", "1"], "frames"),
+    (["--mode", "interpolate", "RUN", "--seed", "1"], "--seed is for --mode"),
     (["--mode", "train", "RUN", "--config.training.stepz=3"], "did you mean steps"),
     (["--mode", "train", "RUN", "--config.training.steps=many"], "many"),
     (["--mode", "train", "RUN", "--config.sde.name=vpp"], "did you mean vp"),
@@ -217,5 +325,5 @@ def open_metadata(path):
 def test_help(capsys):
     assert main.main(["--help"]) == 0
     out = capsys.readouterr().out
-    assert all(mode in out for mode in main.MODES)
+    assert all(mode in out for mode in MODES)
     assert "--guidance_scale" in out

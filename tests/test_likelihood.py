@@ -121,3 +121,43 @@ def test_order_of_the_integrator():
             state = integrate(slope, state, i * size, (i + 1) * size, rtol=1.0, atol=1.0, first_step=h).state
         errors.append(abs(state[0].item() - math.exp(math.sin(2.0))))
     assert math.log2(errors[0] / errors[1]) > 4.65
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_products_in_any_portions_are_the_same(generator, at_once):
+    model = GaussianMixture(VPSDE(), torch.randn(3, 5, generator=generator, dtype=torch.float64), 0.3)
+    x = model.draw(4, generator)
+    for probes in (None, 3):
+        whole = log_likelihood(model, x, probes=probes)
+        torch.testing.assert_close(log_likelihood(model, x, probes=probes, at_once=at_once).nats, whole.nats)
+
+
+def test_gaussian_probes_agree_too(generator):
+    model = GaussianMixture(VPSDE(), torch.randn(4, 16, generator=generator, dtype=torch.float64), 0.3)
+    x = model.draw(64, generator)
+    full, probed = log_likelihood(model, x), log_likelihood(model, x, probes=16, probe_kind="gaussian")
+    assert ((probed.nats - full.nats).abs() < 3 * probed.stderr).float().mean() >= 0.95
+    assert probed.stderr.mean() > log_likelihood(model, x, probes=16).stderr.mean()
+    with pytest.raises(ValueError, match="rademacher, gaussian"):
+        log_likelihood(model, x, probes=2, probe_kind="sphere")
+
+
+@pytest.mark.parametrize("probes", [None, 2])
+def test_gradients_on_request(process, generator, probes):
+    """Of the exact density of a Gaussian, d log p / d x and d log p / d mean; the prior's part by its own flow."""
+    mean = torch.tensor([[0.4, -0.2]], dtype=torch.float64, requires_grad=True)
+    model = GaussianMixture(process, mean.detach(), 0.5)
+    del model.means
+    model.means = mean
+    x = torch.randn(3, 2, generator=generator, dtype=torch.float64).requires_grad_()
+    found = log_likelihood(model, x, rtol=1e-7, atol=1e-7, probes=probes, differentiable=True)
+    of_x, of_mean = torch.autograd.grad(found.nats.sum(), (x, mean))
+    t_min, t_max = (torch.tensor(t, dtype=torch.float64) for t in (process.t_min, process.t_max))
+    alpha, alpha_end = process.alpha(t_min), process.alpha(t_max)
+    before, after = ((process.alpha(t) * 0.5) ** 2 + process.sigma(t) ** 2 for t in (t_min, t_max))
+    stretch = (after / before).sqrt()
+    latent = alpha_end * mean + stretch * (x - alpha * mean)
+    exact = process.prior_log_prob(latent)
+    for found_part, exact_part in zip((of_x, of_mean), torch.autograd.grad(exact.sum(), (x, mean)), strict=True):
+        torch.testing.assert_close(found_part, exact_part, rtol=1e-4, atol=1e-5)
+    assert not log_likelihood(model, x, probes=probes).nats.requires_grad

@@ -2,13 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import scipy.integrate
 import scipy.stats
 import torch
 
+from sde import loss
 from sde.condition import drop, null_like
-from sde.loss import TIMES, WEIGHTINGS, classifier_loss, denoising_loss, stratified
+from sde.loss import IMPORTANCE, TIMES, WEIGHTINGS, classifier_loss, denoising_loss, stratified
 from tests.exact import Gaussian
 from tests.processes import PROCESSES
 
@@ -30,7 +32,8 @@ class Oracle(Gaussian):
 
 
 def density_of_times(sde, name, t, snr):
-    """Probability density in log-SNR of a distribution of times, at times t with their log-SNR."""
+    """Probability density in log-SNR of a distribution of times, at times t with their log-SNR; for importance-sampled
+    times, whose factor undoes it, that of uniform ones."""
     low, high = snr.min(), snr.max()
     if name == "log_snr":
         return torch.ones_like(snr) / (high - low)
@@ -109,5 +112,54 @@ def test_classifier_loss_is_the_cross_entropy(process, generator):
             return torch.tensor([0.0, math.log(3.0)]).expand(len(x), 2)
 
     labels = torch.tensor([0, 1, 1])
-    loss = classifier_loss(Constant(), torch.zeros(3, 2), labels, generator)
-    torch.testing.assert_close(loss, -torch.tensor([0.25, 0.75, 0.75]).log())
+    found = classifier_loss(Constant(), torch.zeros(3, 2), labels, generator)
+    torch.testing.assert_close(found, -torch.tensor([0.25, 0.75, 0.75]).log())
+
+
+@pytest.fixture
+def density(process):
+    """g^2 / sigma^2 at times (n,), normalised by quadrature over a fine grid, and its cumulative."""
+    t = torch.linspace(0, 1, 200_001, dtype=torch.float64).pow(3) * (process.t_max - process.t_min) + process.t_min
+    rate = process.g2(t) / process.sigma(t) ** 2
+    cumulative = scipy.integrate.cumulative_simpson(rate.numpy(), x=t.numpy(), initial=0)
+    return t, rate / cumulative[-1], cumulative / cumulative[-1]
+
+
+def test_importance_sampled_times_have_their_density(process, density, generator):
+    """The factor is 1 / (p (t_max - t_min)) for the density p that the times have, and that integrates to 1."""
+    t, rate, cumulative = density
+    p = 1 / (IMPORTANCE["likelihood"](process, t) * (process.t_max - process.t_min))
+    assert scipy.integrate.simpson(p.numpy(), x=t.numpy()) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(p, rate, rtol=1e-5, atol=0)
+    u = torch.rand(20_000, generator=generator, dtype=torch.float64)
+    drawn = TIMES["likelihood"](process, u).numpy()
+    assert scipy.stats.kstest(drawn, lambda v: np.interp(v, t.numpy(), cumulative)).pvalue > 0.01
+
+
+def test_importance_sampling_keeps_the_mean_and_lowers_the_variance(process, generator, monkeypatch):
+    monkeypatch.setattr(loss, "stratified", lambda n, g: torch.rand(n, generator=g, dtype=torch.float64))
+    model = Oracle(process, torch.full((4,), 0.3, dtype=torch.float64), STD)
+    x0 = model.draw(100_000, generator)
+    uniform, sampled = (
+        denoising_loss(model, x0, None, generator, weighting="likelihood", times=times).double()
+        for times in ("uniform", "likelihood")
+    )
+    error = ((uniform.var() + sampled.var()) / len(x0)).sqrt()
+    assert abs(uniform.mean() - sampled.mean()) < 4 * error
+    # log sigma of VE is linear in t, so uniform times have the density already.
+    ratio = (uniform.var() / sampled.var()).item()
+    assert ratio == pytest.approx(1, abs=0.1) if process is PROCESSES["ve"] else ratio > 5
+
+
+def test_classifier_loss_undoes_importance_sampled_times(generator):
+    class Clock(torch.nn.Module):
+        sde = PROCESSES["vp"]
+
+        def forward(self, x, t):
+            return torch.stack([torch.zeros_like(t), t], 1).float()
+
+    labels = torch.zeros(4000, dtype=torch.long)
+    found = [
+        classifier_loss(Clock(), torch.zeros(4000, 2), labels, generator, times=k) for k in ("uniform", "likelihood")
+    ]
+    assert found[0].mean().item() == pytest.approx(found[1].mean().item(), rel=0.01)

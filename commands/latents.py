@@ -1,0 +1,102 @@
+"""What --mode encode and --mode interpolate share: items, the model bound to labels, batches, files."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from commands.guided import guided, read_labels
+from commands.run import Run
+from samplers.checks import SampleError
+from sde import Denoiser, ScoreModel
+from sde.checkpoint import write_whole
+from sde.data import Dataset
+
+
+def open_split(run: Run, split: str) -> tuple[Dataset, Denoiser]:
+    """The held-out or the training items, and the model that was trained on such data."""
+    if split not in ("test", "train"):
+        raise ValueError(f"--split={split}: needs test or train")
+    data, denoiser = run.data()[split == "test"], run.model()
+    if denoiser.transform != data.transform:
+        raise ValueError(
+            f"the model was trained with {denoiser.transform}, the data now come with {data.transform}: "
+            "use the data of the training run"
+        )
+    return data, denoiser
+
+
+def bind(
+    run: Run,
+    denoiser: Denoiser,
+    labels: str | None,
+    targets: Tensor | None,
+    count: int,
+    scales: tuple[float, float],
+) -> tuple[Tensor | None, Callable[[int], ScoreModel]]:
+    """The labels (count,) that the flow is conditioned on, or None, and a function that binds so many rows to each.
+
+    ``labels`` is "data" for ``targets``, "none", or classes as in --mode sample. The default is none, and where the
+    model never trained without classes, the targets, or else every class in turn. ``scales`` are those of classifier-
+    free and classifier guidance.
+    """
+    classifier = run.classifier() if scales[1] else None
+    classes = denoiser.num_classes or (classifier.num_classes if classifier else None)
+    if not labels:
+        labels = "none" if denoiser.null_trained else "data" if targets is not None else None
+    if labels == "data":
+        if classes is None:
+            raise ValueError("--labels=data: the model is unconditional; leave it out")
+        if targets is None:
+            raise ValueError("--labels=data: there are no classes here; give class numbers, as in 0,1,2, or none")
+        chosen = targets
+    else:
+        chosen = read_labels(labels, count, classes)
+
+    def model(repeats: int) -> ScoreModel:
+        rows = None if chosen is None else chosen.repeat_interleave(repeats)
+        return guided(denoiser, classifier, rows, *scales)
+
+    return chosen, model
+
+
+def batched(function: Callable, model: ScoreModel, x: Tensor, run: Run, batch_size: int, name: str) -> list:
+    """function(model, part) of the parts of x (n, *event), with the rows of the model that belong to them."""
+    results = []
+    with tqdm(total=len(x), desc=name, unit="item") as bar:
+        for first in range(0, len(x), batch_size):
+            rows = slice(first, min(first + batch_size, len(x)))
+            try:
+                results.append(function(model.rows(rows), x[rows].to(run.device)))
+            except SampleError as error:
+                raise error.renumbered(range(rows.start, rows.stop)) from None
+            bar.update(rows.stop - rows.start)
+    return results
+
+
+def joined(results: list, name: str) -> Tensor:
+    """A field of all parts, on the CPU."""
+    return torch.cat([getattr(result, name).cpu() for result in results])
+
+
+def stem(run: Run, out: str | None, default: str) -> Path:
+    """``--out`` less its suffix, or the default in the run's samples/."""
+    path = Path(out) if out else run.folder / "samples" / default
+    return path.with_suffix("") if path.suffix in (".png", ".npz") else path
+
+
+def suffix(labels: str | None, guidance_scale: float, classifier_scale: float) -> str:
+    """What tells the files of one conditioning from those of another."""
+    names = f"-{labels.replace(',', '-')}" if labels else ""
+    return names + f"-g{guidance_scale:g}" * (guidance_scale != 1) + f"-c{classifier_scale:g}" * (classifier_scale != 0)
+
+
+def write_arrays(path: Path, arrays: dict[str, Tensor | np.ndarray | None]) -> None:
+    """An .npz of the arrays that are there."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: np.asarray(x) for name, x in arrays.items() if x is not None})
+    write_whole(path, buffer.getvalue())

@@ -1,0 +1,137 @@
+"""Data to their latents and back, along the probability-flow ODE; spherical interpolation between latents."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from samplers.calls import CallCounter, evaluating, part
+from samplers.checks import check_model, check_state, tensor_like
+from samplers.runge_kutta import integrate
+
+
+@dataclass
+class Encoded:
+    """``latent`` (B, *event), x at the noise end, in model units: near N(0, prior_std^2) for data the model knows;
+    ``calls`` (B,), network calls counted for each item."""
+
+    latent: Tensor
+    calls: Tensor
+
+
+@dataclass
+class Decoded:
+    """``x`` (B, *event) in data units, quantised where the data are; ``values`` (B, *event), the same before that: for
+    quantised data in [0, levels), integers being cells [x, x + 1); ``calls`` (B,), network calls of each item."""
+
+    x: Tensor
+    values: Tensor
+    calls: Tensor
+
+
+@torch.no_grad()
+def encode(
+    model, x: Tensor, *, rtol: float = 1e-5, atol: float = 1e-5, max_nfe: int = 10_000, offset: float | Tensor = 0.5
+) -> Encoded:
+    """x (B, *event) in data units to its latent, by dx / dt = f x - g^2 score / 2 from t_min to t_max (Song et al.
+    2021, section 4.3 and appendix D.3).
+
+    x is taken as the state at t_min, so that ``decode`` is the inverse, to the tolerances. A quantised x stands for the
+    cell [x, x + 1), and ``offset`` says which point of it is encoded: 0.5 the middle, from which ``decode`` finds the
+    integer again; 0 takes values that are continuous already as they are. Continuous data have no offset. Each item
+    has steps of its own: its latent does not depend on its batch-mates. Raises ValueError and TypeError for bad
+    input, FloatingPointError where an item becomes non-finite, ArithmeticError beyond ``max_nfe`` calls.
+    """
+    check_model(model)
+    like = tensor_like(model)
+    if isinstance(x, Tensor):
+        x = x.to(like.device, x.dtype if x.is_floating_point() else like.dtype)
+    check_state(x, model)
+    transform = getattr(model, "transform", None)
+    z = x if transform is None else transform.encode(transform.dequantise(x, offset))
+    latent, calls = _flow(model, z, model.sde.t_min, model.sde.t_max, rtol, atol, max_nfe)
+    return Encoded(latent, calls)
+
+
+@torch.no_grad()
+def decode(
+    model, latent: Tensor, *, rtol: float = 1e-5, atol: float = 1e-5, max_nfe: int = 10_000, denoise: bool = False
+) -> Decoded:
+    """Latents (B, *event) in model units back to data units, by the same ODE from t_max to t_min.
+
+    ``denoise`` returns the posterior mean at t_min, as samplers do, by one more call: latents drawn from the prior
+    become the samples of the ``ode`` sampler. It is no inverse of ``encode``, which knows nothing of that last step.
+    Raises as ``encode`` does.
+    """
+    check_model(model)
+    check_state(latent, model, "latent")
+    latent = latent.to(tensor_like(model).device)
+    z, calls = _flow(model, latent, model.sde.t_max, model.sde.t_min, rtol, atol, max_nfe, denoise=denoise)
+    transform = getattr(model, "transform", None)
+    values = z if transform is None else transform.decode(z)
+    return Decoded(values if transform is None else transform.quantise(values), values, calls)
+
+
+def _flow(
+    model, z: Tensor, start: float, end: float, rtol: float, atol: float, max_nfe: int, denoise: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The probability flow of z (B, *event) from time start to time end, and the calls (B,) it took."""
+    count = len(z)
+
+    def velocity(index: Tensor, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        with part(model, index, count) as rows:
+            return (rows.velocity(state[0], t),)
+
+    with evaluating(model), CallCounter(model, count) as counter:
+        solution = integrate(velocity, (z,), start, end, rtol=rtol, atol=atol, max_nfe=max_nfe, sigma=model.sde.sigma)
+        z = solution.state[0]
+        if denoise:
+            z = model(z, torch.tensor(end, dtype=torch.float64))
+    return z, counter.calls
+
+
+def slerp(a: Tensor, b: Tensor, weights: Tensor | Sequence[float]) -> Tensor:
+    """Points on the arcs from a to b, both (B, *event), at ``weights`` (F,) from 0 to 1: (B, F, *event).
+
+    With the unit vectors p = a / |a| and q = b / |b| of whole events, their angle theta, and the unit vector r that is
+    perpendicular to p in the plane of both: ((1 - w) |a| + w |b|) (cos(w theta) p + sin(w theta) r). This is the
+    formula of Shoemake (1985) that White (2016) applied to latents, sin((1 - w) theta) p + sin(w theta) q over
+    sin(theta), written without the division, so that it holds for any angle; and unlike his, it interpolates lengths
+    linearly, where his grow without limit for latents of unequal length that are nearly opposite. Equal lengths are
+    kept, as Gaussian latents need it, whose straight mixtures are too short; ends are exact. Exactly opposite ones are
+    joined by an arc through the axis that is the most perpendicular (in one dimension, through zero); a vector of
+    length zero by a straight line. Computed in float64, returned in the dtype of a. Raises ValueError for shapes that
+    differ and weights outside [0, 1].
+    """
+    if a.shape != b.shape or a.ndim < 2:
+        raise ValueError(f"slerp between shapes {tuple(a.shape)} and {tuple(b.shape)}: needs one (batch, *event)")
+    weights = torch.as_tensor(weights, dtype=torch.float64, device=a.device)
+    if weights.ndim != 1 or not ((weights >= 0) & (weights <= 1)).all():
+        raise ValueError(f"weights = {weights.tolist()}: needs a list of numbers from 0 to 1")
+    u, v = a.flatten(1).double(), b.flatten(1).double()
+    u_norm, v_norm = u.norm(dim=1, keepdim=True), v.norm(dim=1, keepdim=True)
+    p, q = _unit(u, u_norm), _unit(v, v_norm)
+    across = _perpendicular(q, p)
+    size = across.norm(dim=1, keepdim=True)
+    # Twice: what is left of nearly parallel vectors is rounding, and not perpendicular yet.
+    theta, across = torch.atan2(size, (p * q).sum(1, keepdim=True)), _perpendicular(across, p)
+    axis = torch.zeros_like(p).scatter_(1, p.abs().argmin(1, keepdim=True), 1.0)
+    across = torch.where(size > 1e-12, across, _perpendicular(axis, p))
+    across = _unit(across, across.norm(dim=1, keepdim=True))
+    w = weights[None, :, None]
+    angle, length = w * theta[:, None], (1 - w) * u_norm[:, None] + w * v_norm[:, None]
+    arc = length * (angle.cos() * p[:, None] + angle.sin() * across[:, None])
+    straight = (1 - w) * u[:, None] + w * v[:, None]
+    points = torch.where(((u_norm > 0) & (v_norm > 0))[:, None], arc, straight)
+    points = torch.where(w == 0, u[:, None], torch.where(w == 1, v[:, None], points))
+    return points.to(a.dtype).view(len(a), len(weights), *a.shape[1:])
+
+
+def _unit(x: Tensor, norm: Tensor) -> Tensor:
+    return x / torch.where(norm > 0, norm, 1.0)
+
+
+def _perpendicular(x: Tensor, unit: Tensor) -> Tensor:
+    """x (B, D) less its part along unit (B, D)."""
+    return x - (x * unit).sum(1, keepdim=True) * unit
