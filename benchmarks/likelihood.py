@@ -4,8 +4,8 @@
     python benchmarks/likelihood.py --config cifar10 --batch_size 8 [--repeats 3]
 
 On exact scores under VPSDE() the error is the rms distance to the exact log-density, in nats a dimension. With
-``--config`` the network is the config's on random weights, and the error is the distance to the same solver and probe
-at tolerances of 1e-6: what the probe leaves is printed beside it. The plain one integrates the batch as one vector with
+``--config`` the network is the config's on random weights, and the error is the distance to the plain one with the same
+probe, beside which stands what one probe leaves. The plain one integrates the batch as one vector with
 one error norm, by scipy's RK45 at rtol = atol = 1e-5, and takes velocity and divergence from one network call. Timings
 are interleaved, medians. The last line is JSON.
 """
@@ -111,14 +111,20 @@ def main() -> None:
             results[name] = measure(model, x, dict.fromkeys(WAYS, model.log_prob(x, t_min)), options.repeats, [*WAYS])
             show(name, results[name])
     else:
-        ways = ["plain RK45, one probe", "one probe at 1e-3", "one probe at 1e-5"]
+        ways = ["plain RK45, one probe", "one probe at 1e-3"]
+        # Networks begin with zeros at their ends, whose flow is linear and whose trace no probe misses.
+        with torch.no_grad():
+            for parameter in network.parameters():
+                if not parameter.any():
+                    parameter.normal_(0, 0.05)
         x = 0.5 * torch.randn(options.batch_size, *network.event_shape, device=device)
-        tight = log_likelihood(network, x, probes=1, rtol=1e-6, atol=1e-6).nats
-        results[options.config] = measure(network, x, dict.fromkeys(ways, tight), options.repeats, ways)
-        show(options.config, results[options.config])
-        spread = log_likelihood(network, x, probes=4, rtol=1e-3, atol=1e-3).stderr.square().mean().sqrt().item() * 2
-        results["one probe's limit"] = spread / x[0].numel()
-        print(f"\none probe leaves {spread / x[0].numel():.1e} nats/dim")
+        spread = log_likelihood(network, x, probes=2, rtol=1e-3, atol=1e-3)
+        limit = (2**0.5 * spread.stderr).square().mean().sqrt().item() / x[0].numel()
+        plain_values = plain(network, x)
+        results[options.config] = measure(network, x, dict.fromkeys(ways, plain_values), options.repeats, ways)
+        show(f"{options.config}, distance to the plain one", results[options.config])
+        print(f"\none probe leaves {limit:.1e} nats/dim")
+        results["one probe leaves"] = limit
     print("\n" + json.dumps(results))
 
 

@@ -47,11 +47,11 @@ def log_likelihood(
     (one vector-Jacobian product a dimension, the network called once); an integer averages that many probes, Rademacher
     or "gaussian" ones by ``probe_kind``, whose spread gives ``stderr``; one probe cannot tell it, and reports infinity.
     Products are taken for ``at_once`` rows a backward pass, which bounds the memory. x and log p have error norms of
-    their own, so that neither hides in the other. A sample's value does not depend on its batch-mates; ``first`` is the
-    number of the first item where a set is evaluated in parts. The density is that of x_t at t_min. With
-    ``differentiable`` gradients reach x and the model's parameters through the solver's accepted steps, at the memory
-    of all of them, and the model stays in the mode it is in. Raises ValueError for guided models, which are no
-    normalised densities, unless ``guided``.
+    their own, log p in nats a dimension, so that neither hides in the other. A sample's value does not depend on its
+    batch-mates; ``first`` is the number of the first item where a set is evaluated in parts. The density is that of x_t
+    at t_min. With ``differentiable`` gradients reach x and the model's parameters through the solver's accepted steps,
+    at the memory of all of them, and the model stays in the mode it is in. Raises ValueError for guided models, which
+    are no normalised densities, unless ``guided``.
     """
     if not (guided or getattr(model, "normalised", True)):
         raise ValueError("a guided model is not a normalised density: pass guided=True to integrate it all the same")
@@ -62,7 +62,7 @@ def log_likelihood(
     transform = getattr(model, "transform", None)
     z = x if transform is None else transform.encode(x)
     directions = None if probes is None else draw_probes(tuple(z.shape), probes, seed, first, probe_kind).to(z)
-    count = len(z)
+    count, dim = len(z), z[0].numel()
     check_integer("at_once", at_once)
 
     def derivative(index: Tensor, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -74,7 +74,7 @@ def log_likelihood(
                 trace = exact_divergence(velocity, leaf, together, differentiable)
             else:
                 trace = probed_divergence(velocity, leaf, directions[:, index.to(z.device)], together, differentiable)
-        return (velocity, trace) if differentiable else (velocity.detach(), trace)
+        return (velocity if differentiable else velocity.detach()), trace / dim
 
     start = (z, z.new_zeros((count, probes or 1)))
     try:
@@ -86,7 +86,7 @@ def log_likelihood(
             )  # fmt: skip
     except SampleError as error:
         raise error.renumbered(range(first, first + count)) from None
-    latent, traces = solution.state
+    latent, traces = solution.state[0], dim * solution.state[1]
     nats = model.sde.prior_log_prob(latent) + traces.mean(1)
     if transform is not None:
         nats = nats + transform.log_det(tuple(x.shape[1:]))
