@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from commands.latents import batched, bind, joined, open_split, stem, suffix, write_arrays
 from commands.pictures import comparison
 from commands.run import Run
+from commands.trained import batched, bind, joined, open_split, stem, suffix, write_arrays
 from samplers import decode, dequantised, encode
 from sde.data import Dataset
 
@@ -28,7 +28,7 @@ def encode_items(
     out: str | None,
 ) -> dict:
     """Encode items spread over the split and decode them again; write ``<out>.png`` and ``<out>.npz``."""
-    data, denoiser = open_split(run, split)
+    data, _, denoiser = open_split(run, split)
     count = min(num_samples, len(data))
     if count < num_samples:
         print(f"the {split} split has {count} items, fewer than --num_samples={num_samples}: taking all of them")

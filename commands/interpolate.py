@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from commands.encode import relative_error
-from commands.latents import batched, bind, joined, open_split, stem, suffix, write_arrays
 from commands.pictures import strips
 from commands.run import Run
+from commands.trained import batched, bind, joined, open_split, stem, suffix, write_arrays
 from samplers import SeededNoise, decode, encode, slerp
 
 DEFAULT_ITEMS = 6
@@ -41,7 +41,7 @@ def interpolate(
         raise ValueError(f"--frames={frames}: a strip needs at least 2, its two ends")
     if items and seeds:
         raise ValueError("--items and --seeds were both given: interpolate between items or between seeds")
-    data, denoiser = open_split(run, split)
+    data, _, denoiser = open_split(run, split)
     kind = "seeds" if seeds else "items"
     text = seeds or items or ",".join(map(str, range(min(DEFAULT_ITEMS, len(data)) // 2 * 2)))
     ends = read_pairs(kind, text, LARGEST_SEED + 1 if seeds else len(data))

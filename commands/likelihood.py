@@ -1,6 +1,5 @@
 """--mode likelihood: bits per dimension of quantised data, nats of continuous data, in a report."""
 
-import io
 import math
 import time
 from pathlib import Path
@@ -13,8 +12,8 @@ from tqdm import tqdm
 
 from commands.guided import guided
 from commands.run import Run
+from commands.trained import open_split, write_arrays
 from samplers import LikelihoodReport, dequantised, likelihood_report, log_likelihood
-from sde.checkpoint import write_whole
 from sde.data import Dataset, existing, read_array
 
 EXACT_UP_TO = 16
@@ -43,21 +42,12 @@ def likelihood(
     out: str | None,
 ) -> dict:
     """Evaluate log p(x), or log p(x | y) with ``labels`` "data", on the held-out or the training items."""
-    if split not in ("test", "train"):
-        raise ValueError(f"--split={split}: needs test or train")
     if (guidance_scale != 1 or classifier_scale) and not guided_likelihood:
         raise ValueError(
             "a guided model is not a normalised density, so its likelihood is refused: leave out "
             "--guidance_scale and --classifier_scale, or add --guided_likelihood to integrate it all the same"
         )
-    parts = run.data()
-    data = parts[split == "test"]
-    denoiser = run.model()
-    if denoiser.transform != data.transform:
-        raise ValueError(
-            f"the model was trained with {denoiser.transform}, the data now come with {data.transform}: "
-            "use the data of the training run"
-        )
+    data, training, denoiser = open_split(run, split)
     condition = _condition(labels, denoiser)
     if guided_likelihood:
         if condition != "p(x | y)":
@@ -87,7 +77,7 @@ def likelihood(
         )  # fmt: skip
     values = {}
     if split == "test":
-        hint, hint_targets = take(parts[0], HINT)
+        hint, hint_targets = take(training, HINT)
         values["training"] = _nats(model_for(hint_targets), hint, batch_size, guided_likelihood, settings)
     if others is not None:
         values["others"] = _nats(denoiser, others, batch_size, False, settings)
@@ -112,9 +102,7 @@ def likelihood(
         path = Path(out).with_suffix(".npz")
         arrays = {"nats": report.nats, "calls": report.nfe, "rejected": report.rejected, "labels": targets}
         arrays |= {"others": None if others is None else values["others"]}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **{name: array.numpy() for name, array in arrays.items() if array is not None})
-        write_whole(path, buffer.getvalue())
+        write_arrays(path, arrays)
         result["numbers"] = str(path)
         print(f"  log p of each item: {path}")
     return result

@@ -1,6 +1,5 @@
 """--mode sample: pictures and numbers from a run folder."""
 
-import io
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +9,8 @@ from commands.guided import guided, read_labels
 from commands.pictures import picture
 from commands.plans import planned
 from commands.run import Run
+from commands.trained import stem, suffix, write_arrays
 from samplers import SAMPLERS, generate
-from sde.checkpoint import write_whole
 
 AUTO_CALLS = 10
 """Network calls of --sampler auto unless --steps says otherwise."""
@@ -61,17 +60,12 @@ def sample(
         batch_size=batch_size,
         progress=True,
     )
-    guidance = f"-g{guidance_scale:g}" * (guidance_scale != 1) + f"-c{classifier_scale:g}" * (classifier_scale != 0)
-    stem = Path(out) if out else run.folder / "samples" / f"{name}-{len(samples.times) - 1}{guidance}-seed{seed}"
-    stem = stem.with_suffix("") if stem.suffix in (".png", ".npz") else stem
-    picture_path, numbers_path = Path(f"{stem}.png"), Path(f"{stem}.npz")
+    conditioning = suffix(None, guidance_scale, classifier_scale)
+    path = stem(run, out, f"{name}-{len(samples.times) - 1}{conditioning}-seed{seed}")
+    picture_path, numbers_path = Path(f"{path}.png"), Path(f"{path}.npz")
     drawn = picture(samples.x, picture_path, levels=model.transform.levels, labels=label_tensor)
-    buffer = io.BytesIO()
-    arrays = {"x": samples.x.numpy(), "seeds": np.array(samples.seeds), "calls": samples.calls.numpy()}
-    if label_tensor is not None:
-        arrays["labels"] = label_tensor.numpy()
-    np.savez_compressed(buffer, **arrays)
-    write_whole(numbers_path, buffer.getvalue())
+    arrays = {"x": samples.x, "seeds": np.array(samples.seeds), "calls": samples.calls, "labels": label_tensor}
+    write_arrays(numbers_path, arrays)
     least, most = samples.calls.min().item(), samples.calls.max().item()
     spread = f" ({least:g} to {most:g})" if least < most else ""
     print(

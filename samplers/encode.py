@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from samplers.calls import CallCounter, evaluating, part
+from samplers.adaptive import ODE
+from samplers.calls import CallCounter, evaluating
 from samplers.checks import check_model, check_state, tensor_like
-from samplers.runge_kutta import integrate
 
 
 @dataclass
@@ -77,17 +77,11 @@ def _flow(
     model, z: Tensor, start: float, end: float, rtol: float, atol: float, max_nfe: int, denoise: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The probability flow of z (B, *event) from time start to time end, and the calls (B,) it took."""
-    count = len(z)
-
-    def velocity(index: Tensor, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        with part(model, index, count) as rows:
-            return (rows.velocity(state[0], t),)
-
-    with evaluating(model), CallCounter(model, count) as counter:
-        solution = integrate(velocity, (z,), start, end, rtol=rtol, atol=atol, max_nfe=max_nfe, sigma=model.sde.sigma)
-        z = solution.state[0]
+    t, s = (torch.tensor(time, dtype=torch.float64) for time in (start, end))
+    with evaluating(model), CallCounter(model, len(z)) as counter:
+        z, _ = ODE(rtol, atol, max_nfe).step(model, z, t, s, None)
         if denoise:
-            z = model(z, torch.tensor(end, dtype=torch.float64))
+            z = model(z, s)
     return z, counter.calls
 
 

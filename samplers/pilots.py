@@ -23,7 +23,7 @@ class Pilots(nn.Module):
 
     def __init__(self, model, x: Tensor, steps: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.sde, self.start, self.end = model.sde, x, x
+        self.sde, self.end = model.sde, x
         self.keep = torch.randperm(x[0].numel(), generator=generator)[:COORDINATES].sort().values
         # Picked on the way: whole states of so fine a run could fill the memory.
         states, denoised = [pick(x, self.keep)], []

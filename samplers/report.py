@@ -147,7 +147,8 @@ def likelihood_report(
         values = in_unit(nats)
         return Estimate(values.mean().item(), values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan)
 
-    first = flow(dequantised(transform, x, seed), 0)
+    points = dequantised(transform, x, seed)
+    first = flow(points, 0)
     runs = [first] + [flow(dequantised(transform, x, seed, draw), draw) for draw in range(1, draws)]
     nats = torch.stack([run.nats.double() for run in runs])
     if draws > 1 or unit == "nats":
@@ -157,8 +158,8 @@ def likelihood_report(
         again = torch.stack([nats[0, :few], second.nats.double()])
     probe_variance = torch.stack([run.stderr.double() ** 2 for run in runs]).mean(0)
     mean = estimate(nats.mean(0))
-    parts = _split(mean.stderr, in_unit(again) - in_unit(torch.zeros(())), probe_variance, in_unit, count, draws)
-    inner = dequantised(transform, x[:few], seed)
+    parts = _split(mean.stderr, in_unit(again), probe_variance, in_unit, count, draws)
+    inner = points[:few]
     tight = flow(inner, 0, TIGHTER)
     alpha, sigma = (f(torch.tensor(sde.t_min, dtype=torch.float64)) for f in (sde.alpha, sde.sigma))
     noise = SeededNoise([number + (TRUNCATION << 29) for number in sample_seeds(seed, few)])

@@ -11,11 +11,11 @@ FLOORS = {
     "sde": ["condition", "schedule", "process", "transform", "toys", "images", "data", "networks", "model", "guidance",
             "loss", "ema", "training", "checkpoint"],
     "samplers": ["step", "noise", "brownian", "grid", "checks", "calls", "lookup", "trajectory", "runge_kutta",
-                 "encode", "weights", "exponential", "ancestral", "diffusion", "flow", "multistep", "dpm", "adaptive",
-                 "reverse_sde", "langevin", "loop", "generate", "fitted",
-                 "pilots", "plan", "decoder", "bounds", "divergence", "likelihood", "report"],
-    "commands": ["config", "flags", "spec", "run", "guided", "plans", "pictures", "session", "sample",
-                 "likelihood", "latents", "encode", "interpolate", "train"],
+                 "weights", "exponential", "ancestral", "diffusion", "flow", "multistep", "dpm", "adaptive", "encode",
+                 "reverse_sde", "langevin", "loop", "generate", "fitted", "pilots", "plan", "decoder", "bounds",
+                 "divergence", "likelihood", "report"],
+    "commands": ["config", "flags", "spec", "run", "guided", "trained", "plans", "pictures", "session", "sample",
+                 "likelihood", "encode", "interpolate", "train"],
 }  # fmt: skip
 """The modules of each package from the ground up: one imports only those before it."""
 

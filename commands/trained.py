@@ -1,4 +1,4 @@
-"""What --mode encode and --mode interpolate share: items, the model bound to labels, batches, files."""
+"""What the modes that use a trained run share: items, the model bound to labels, batches, files."""
 
 import io
 from collections.abc import Callable
@@ -17,17 +17,18 @@ from sde.checkpoint import write_whole
 from sde.data import Dataset
 
 
-def open_split(run: Run, split: str) -> tuple[Dataset, Denoiser]:
-    """The held-out or the training items, and the model that was trained on such data."""
+def open_split(run: Run, split: str) -> tuple[Dataset, Dataset, Denoiser]:
+    """The items of a split, those of training, and the model that was trained on such data."""
     if split not in ("test", "train"):
         raise ValueError(f"--split={split}: needs test or train")
-    data, denoiser = run.data()[split == "test"], run.model()
+    (training, held_out), denoiser = run.data(), run.model()
+    data = held_out if split == "test" else training
     if denoiser.transform != data.transform:
         raise ValueError(
             f"the model was trained with {denoiser.transform}, the data now come with {data.transform}: "
             "use the data of the training run"
         )
-    return data, denoiser
+    return data, training, denoiser
 
 
 def bind(
