@@ -21,7 +21,7 @@ demo: .venv/ready
 	$(BIN)/python main.py --mode likelihood --workdir $(RUN) --num_samples 128
 	$(BIN)/python main.py --mode likelihood --workdir $(RUN) --num_samples 128 --split train
 	@echo
-	@echo "The run is in $(RUN): open curves.png, and the digits in samples/."
+	@echo "The run is in $(RUN): open report.html, and the digits in samples/."
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2

@@ -1,15 +1,29 @@
 """Score-based generative modelling through SDEs: train, sample, likelihood, latents from one command line."""
 
 import json
+import os
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from absl import flags
 
-from commands.config import CHOICES_OF_SAMPLER, config_path, pick, read_config, read_run_config, resolve
-from commands.flags import TRAINING, USAGE, check_flags, define_flags
+from commands.config import (
+    CHOICES_OF_SAMPLER,
+    MEASURED,
+    MOVABLE,
+    config_path,
+    differences,
+    pick,
+    read_config,
+    read_run_config,
+    resolve,
+)
+from commands.flags import GUIDANCE, TRAINING, USAGE, check_flags, define_flags
+from commands.metrics import finite
 from commands.run import Run, choose_device
 from samplers import NOISES
+from sde.parallel import World
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -28,7 +42,7 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     """The run folder of the command, with its resolved config."""
-    training = options.mode in TRAINING
+    training, device = options.mode in TRAINING, choose_device(options.device)
     name = Path(options.config or "digits").stem
     folder = Path(options.workdir or f"runs/{name}")
     exists = (folder / "config.json").exists()
@@ -40,14 +54,24 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
         config = resolve(read_config(config_path(options.config or "digits")), overrides)
     else:
         config = resolve(read_run_config(folder), overrides)
-    if training and exists:
-        check_unchanged(resolve(read_run_config(folder), []), config, folder)
-    return Run(folder, config, choose_device(options.device))
+    if training and exists and Run(folder, config, device).started:
+        before = resolve(read_run_config(folder), [])
+        check_unchanged(before, config, folder)
+        # What was found by trying is part of the run.
+        for key in MEASURED:
+            if config.training[key] == "auto":
+                config.training[key] = before.training[key]
+    return Run(folder, config, device, World.start(device), options.weights)
 
 
 def check_unchanged(old, new, folder: Path) -> None:
     """Refuse to continue a run with other data, another process or another architecture."""
-    changed = [f"config.{key}" for key in ("data", "sde", "model") if old[key] != new[key]]
+    changed = [
+        f"config.{key}: {before!r}, now {after!r}"
+        for section in ("data", "sde", "model")
+        for key, before, after in differences(old[section].to_dict(), new[section].to_dict(), section)
+        if key not in MOVABLE
+    ]
     if changed:
         raise ValueError(
             f"{folder} was trained with another {', '.join(changed)}: train into a new --workdir, or leave "
@@ -75,13 +99,21 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     def values(*names: str) -> dict:
         return {name: options[name].value for name in names}
 
-    shared = values("labels", "guidance_scale", "classifier_scale", "batch_size", "out")
+    if options.mode == "ema":
+        from commands.ema import reconstruct_ema
+
+        return reconstruct_ema(run, **values("relative_std", "at_step"))
+    shared = values("labels", "batch_size", "out")
     if options.mode == "sample":
+        from commands.guided import GuidanceOptions
         from commands.sample import sample
 
+        guidance = GuidanceOptions(**values(*GUIDANCE))
         noise, count = pick("--noise", options.noise, NOISES), options.num_samples or 64
-        return sample(run, num_samples=count, noise=noise, **values("steps", "grid", "seed"), **shared)
-    shared |= values("split", "rtol", "atol")
+        return sample(
+            run, num_samples=count, noise=noise, guidance=guidance, **values("steps", "grid", "seed"), **shared
+        )
+    shared |= values("guidance_scale", "classifier_scale", "split", "rtol", "atol")
     if options.mode == "encode":
         from commands.encode import encode_items
 
@@ -107,11 +139,14 @@ def main(argv: list[str] | None = None) -> int:
         unused = options(["main.py", *plain])[1:]
         if unused:
             raise ValueError(f"unknown argument {unused[0]}: options start with --")
-        print(json.dumps(run_mode(options, overrides)))
+        # Of the processes that torchrun starts, one speaks.
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if World.others() else sys.stdout):
+            print(json.dumps(finite(run_mode(options, overrides)), allow_nan=False))
     except (flags.Error, ValueError, ArithmeticError, OSError, ImportError) as error:
         if options.is_parsed() and options.debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        # In one piece, as several processes may have something to say.
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return 2
     except KeyboardInterrupt:
         print(
@@ -119,6 +154,8 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
+    finally:
+        World.stop()
     return 0
 
 

@@ -1,25 +1,105 @@
-"""Time of a forward pass and of a training step of a config's network, on random data of its shape.
+"""Time and memory of a forward pass and of a training step of a config's network, on random data of its shape.
 
     python benchmarks/network.py --config cifar10 --batch_size 8 [--repeats 5] [--config.training.precision=bfloat16]
+    python benchmarks/network.py --config cifar10 --batch_size 8 --against diffusers
 
-float32 and bfloat16 are interleaved in one run; medians. The last line is JSON, for the config's own precision.
+Ours is measured in every precision and memory layout; the one that training chooses by itself counts as its own. With
+``--against diffusers`` (to be installed beside this project) its UNet2DModel of the same widths, attention and dropout
+is trained in the same run, in float32, as its users have it, and under bfloat16 autocast. All are interleaved; medians.
+The last line is JSON, for our own choice.
 """
 
 import argparse
 import json
 import statistics
 import sys
+from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measure import random_model, seconds
-from commands.run import autocast, choose_device
+from commands.config import MEMORY_LAYOUTS, PRECISIONS
+from commands.memory import peak_memory
+from commands.run import Run, choose_device
+from commands.speed import apply, settle
 from sde.loss import denoising_loss
-from sde.training import Trainer, TrainingOptions
+from sde.options import TrainingOptions
+from sde.training import Trainer
+
+Passes = tuple[Callable[[], object], Callable[[], object]]
+"""A forward pass and a training step."""
+
+
+def ours(run: Run, model, data, batch_size: int) -> tuple[str, dict[str, Passes]]:
+    """Our network in every precision and layout, and which of them training chooses."""
+    loss = partial(denoising_loss, weighting=run.config.training.weighting)
+    settle(run, model, data, loss)
+    chosen = f"{run.config.training.precision} {run.config.training.layout}"
+    trainer = Trainer(model, data, loss, TrainingOptions(batch_size=batch_size, lr=1e-6))
+    x, labels = (part.to(run.device) for part in data.batch(torch.arange(batch_size)))
+    t = torch.tensor(0.5, dtype=torch.float64)
+
+    @torch.no_grad()
+    def forward(choice: tuple[str, str]) -> None:
+        apply(model, *choice)
+        model.eval()(x, t, labels if model.num_classes else None)
+
+    def train(choice: tuple[str, str]) -> None:
+        apply(model, *choice)
+        trainer.optimise()
+
+    return chosen, {
+        " ".join(choice): (partial(forward, choice), partial(train, choice))
+        for choice in product(PRECISIONS, MEMORY_LAYOUTS)
+    }
+
+
+def diffusers(run: Run, batch_size: int) -> dict[str, Passes]:
+    """The UNet2DModel of the same size, trained as its documentation does: noise prediction, AdamW."""
+    from diffusers import UNet2DModel
+
+    network, (inputs, size, _) = run.config.model.network, run.config.data.event_shape
+    levels = range(len(network.multipliers))
+    attended = [size >> level in network.attention for level in levels]
+    model = UNet2DModel(
+        sample_size=size,
+        in_channels=inputs,
+        out_channels=inputs,
+        layers_per_block=network.blocks,
+        block_out_channels=[network.channels * multiplier for multiplier in network.multipliers],
+        down_block_types=["AttnDownBlock2D" if attended[level] else "DownBlock2D" for level in levels],
+        up_block_types=["AttnUpBlock2D" if attended[level] else "UpBlock2D" for level in reversed(levels)],
+        dropout=network.dropout,
+    ).to(run.device)
+    print(f"diffusers UNet2DModel: {sum(p.numel() for p in model.parameters()):,} parameters")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+    x = torch.randn(batch_size, *run.config.data.event_shape, device=run.device)
+
+    def loss(precision: torch.dtype | None) -> Tensor:
+        noise, t = torch.randn_like(x), torch.randint(0, 1000, (batch_size,), device=run.device)
+        with torch.autocast(run.device.type, precision, enabled=precision is not None):
+            output = model(x + noise, t).sample
+        return nn.functional.mse_loss(output.float(), noise)
+
+    @torch.no_grad()
+    def forward(precision: torch.dtype | None) -> None:
+        model.eval()
+        loss(precision)
+
+    def train(precision: torch.dtype | None) -> None:
+        model.train()
+        loss(precision).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return {f"diffusers {name}": (partial(forward, p), partial(train, p)) for name, p in PRECISIONS.items()}
 
 
 def main() -> None:
@@ -29,47 +109,45 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--against", choices=["diffusers"])
     options, overrides = parser.parse_known_args()
     try:
         device = choose_device(options.device)
         config, data, model = random_model(options.config, overrides, device, options.batch_size)
     except ValueError as error:
         parser.error(str(error))
-    loss = partial(denoising_loss, weighting=config.training.weighting, times=config.training.times)
-    trainer = Trainer(model, data, loss, TrainingOptions(batch_size=options.batch_size, lr=1e-6))
-    x, labels = (part.to(device) for part in data.batch(torch.arange(options.batch_size)))
-    t = torch.tensor(0.5, dtype=torch.float64)
-
-    @torch.no_grad()
-    def forward() -> None:
-        model.eval()(x, t, labels if model.num_classes else None)
-
-    precisions = ("float32", "bfloat16")
-    times = {(precision, kind): [] for precision in precisions for kind in ("forward", "train")}
+    run = Run(Path(), config, device)
+    chosen, passes = ours(run, model, data, options.batch_size)
+    if options.against:
+        passes |= diffusers(run, options.batch_size)
+    times = {name: ([], []) for name in passes}
     for repeat in range(options.repeats + 1):
-        for precision in precisions:
-            model.autocast = torch.bfloat16 if precision == "bfloat16" else None
-            for kind, function in (("forward", forward), ("train", trainer.optimise)):
-                taken = seconds(function, device)
+        for name, functions in passes.items():
+            for taken, function in zip(times[name], functions, strict=True):
+                spent = seconds(function, device)
                 if repeat:  # The first one warms up.
-                    times[precision, kind].append(taken)
-    milliseconds = {key: 1000 * statistics.median(values) / options.batch_size for key, values in times.items()}
-    for precision in precisions:
-        forward_ms, train_ms = milliseconds[precision, "forward"], milliseconds[precision, "train"]
-        print(f"{precision:9s} forward {forward_ms:8.3f} ms/image, training step {train_ms:8.3f} ms/image")
-    own = "float32" if autocast(config, device) is None else "bfloat16"
+                    taken.append(spent)
+    print("\n| | forward, ms/image | training step, ms/image |\n|---|---|---|")
+    found = {
+        name: [1000 * statistics.median(taken) / options.batch_size for taken in both] for name, both in times.items()
+    }
+    for name, (forward_ms, train_ms) in found.items():
+        print(f"| {name}{', chosen' if name == chosen else ''} | {forward_ms:.3f} | {train_ms:.3f} |")
     print(
-        json.dumps(
+        "\n"
+        + json.dumps(
             {
                 "config": options.config,
                 "batch_size": options.batch_size,
                 "device": str(device),
                 "threads": torch.get_num_threads(),
-                "precision": own,
+                "precision": config.training.precision,
+                "layout": config.training.layout,
                 "parameters": sum(p.numel() for p in model.parameters()),
-                "forward_ms_per_image": round(milliseconds[own, "forward"], 4),
-                "train_ms_per_image": round(milliseconds[own, "train"], 4),
-                "images_per_second": round(1000 / milliseconds[own, "train"], 2),
+                "forward_ms_per_image": round(found[chosen][0], 4),
+                "train_ms_per_image": round(found[chosen][1], 4),
+                "images_per_second": round(1000 / found[chosen][1], 2),
+                "peak_memory_gib": round(peak_memory(device) / 2**30, 3),
             }
         )
     )

@@ -5,7 +5,7 @@ import difflib
 import importlib.util
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from itertools import pairwise
 from operator import getitem
@@ -18,13 +18,20 @@ from ml_collections import ConfigDict, config_flags
 from samplers import GRIDS, SAMPLERS
 from sde import PARAMETRIZATIONS, SDES
 from sde.data import DATASETS
+from sde.data.arrays import LAYOUTS
+from sde.data.toys import TOYS
 from sde.loss import TIMES, WEIGHTINGS
 from sde.networks import CLASSIFIERS, NETWORKS
-from sde.toys import TOYS
-from sde.training import TrainingOptions
+from sde.options import TrainingOptions
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+MEMORY_LAYOUTS = ("contiguous", "channels_last")
+MOVABLE = ("data.root", "data.test_root", "data.cache", "data.workers", "model.network.checkpointing")
+"""Keys that may change in a run that is continued: where data are, how they are read, and what
+is computed twice."""
+MEASURED = ("precision", "layout")
+"""Keys of config.training whose "auto" a run settles by trying, once."""
 
 
 def options_of(component: Callable) -> dict:
@@ -45,18 +52,23 @@ DEFAULTS = {
         "test_root": "",
         "name": "moons",
         "mode": "",
+        "size": 0,
+        "layout": "channels_first",
         "levels": 0,
         "test_fraction": 0.1,
+        "cache": "",
+        "workers": 4,
     },
     "sde": {"name": "vp"},
     "model": {"parametrization": "edm", "sigma_data": 0.0, "conditional": True, "network": {"name": "unet"}},
-    "classifier": {"network": {"name": "unet"}, "times": "log_normal", **options_of(TrainingOptions)},
+    "classifier": {"network": {"name": "unet"}, **options_of(TrainingOptions)},
     "training": {
         **options_of(TrainingOptions),
         "weighting": "edm",
-        "times": "log_normal",
         "cond_dropout": 0.1,
         "precision": "auto",
+        "layout": "auto",
+        "tensorboard": False,
         "log_every": 50,
         "sample_every": 1000,
         "checkpoint_every": 1000,
@@ -82,11 +94,13 @@ NAMED: dict[str, dict[str, Callable]] = {
 CHOICES: dict[str, Iterable[str]] = {
     "data.dataset": DATASETS,
     "data.name": TOYS,
+    "data.layout": LAYOUTS,
     "model.parametrization": PARAMETRIZATIONS,
     "classifier.times": TIMES,
     "training.weighting": WEIGHTINGS,
     "training.times": TIMES,
-    "training.precision": PRECISIONS,
+    "training.precision": ("auto", *PRECISIONS),
+    "training.layout": ("auto", *MEMORY_LAYOUTS),
 }
 
 
@@ -170,6 +184,16 @@ def resolve(values: dict, overrides: list[str]) -> ConfigDict:
     for key, allowed in CHOICES.items():
         pick(f"config.{key}", reduce(getitem, key.split("."), config), allowed)
     return config
+
+
+def differences(old: dict, new: dict, path: str) -> Iterator[tuple[str, object, object]]:
+    """The keys in which two sections differ, with both values; None where there is none."""
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from differences(before, after, f"{path}.{key}")
+        elif before != after:
+            yield f"{path}.{key}", before, after
 
 
 def _section(values: dict, key: str) -> dict:

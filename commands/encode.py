@@ -77,6 +77,8 @@ def encode_items(
         typical = joined(
             batched(lambda *a: there(*a, offset=0.0), model, noisy, run, batch_size, "dequantised"), "latent"
         )
+    if not run.world.first:
+        return {}
     result |= latent_statistics(typical, denoiser.sde.prior_std())
     show_statistics(result, "dequantised items" if transform.levels else "items")
     path = stem(run, out, f"encode-{split}-{count}{suffix(labels, guidance_scale, classifier_scale)}")

@@ -5,20 +5,23 @@ from absl import flags
 from commands.config import CHOICES_OF_SAMPLER, pick
 from samplers import GRIDS, NOISES
 
-MODES = ("train", "train_classifier", "sample", "likelihood", "encode", "interpolate")
-TRAINING, USE = MODES[:2], MODES[2:]
+MODES = ("train", "train_classifier", "sample", "likelihood", "encode", "interpolate", "ema")
+TRAINING, USE = MODES[:2], MODES[2:-1]
+GUIDANCE = ("guidance_scale", "classifier_scale", "negative_labels", "weak", "guidance_interval", "guidance_rescale",
+            "threshold")  # fmt: skip
 ONLY_FOR = {
     "config": TRAINING,
-    **dict.fromkeys(("labels", "guidance_scale", "classifier_scale", "batch_size", "out"), USE),
-    **dict.fromkeys(("sampler", "steps", "grid", "noise"), ("sample",)),
+    **dict.fromkeys(("labels", *GUIDANCE[:2], "batch_size", "out", "weights"), USE),
+    **dict.fromkeys(("sampler", "steps", "grid", "noise", *GUIDANCE[2:]), ("sample",)),
     **dict.fromkeys(("num_samples", "seed"), ("sample", "likelihood", "encode")),
     **dict.fromkeys(("split", "rtol", "atol"), ("likelihood", "encode", "interpolate")),
     **dict.fromkeys(("draws", "probes", "against", "guided_likelihood"), ("likelihood",)),
+    **dict.fromkeys(("relative_std", "at_step"), ("ema",)),
     **dict.fromkeys(("items", "seeds", "frames"), ("interpolate",)),
 }
 """The modes of each flag that not every mode takes."""
 
-SECTIONS = {"sample": "sampler", "likelihood": "data", "encode": "data", "interpolate": "data"}
+SECTIONS = {"sample": "sampler", "likelihood": "data", "encode": "data", "interpolate": "data", "ema": "data"}
 """What can be changed of a trained run's config."""
 USAGE = """usage: python main.py --mode MODE [--workdir DIR] [options] [--config.KEY=VALUE ...]
 
@@ -28,6 +31,7 @@ sample            draw samples into a picture and an .npz
 likelihood        bits/dim or nats of the held-out data
 encode            data to their latents and back, with the error of the round trip
 interpolate       a strip of pictures between two items or two seeds
+ema               averages of the weights over other lengths, after training with --config.training.power_ema=0.05,0.1
 
 examples:
   python main.py --mode train --config digits --workdir runs/digits --config.training.steps=200
@@ -88,6 +92,40 @@ def define_flags() -> flags.FlagValues:
         "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger",
     )
     define(flags.DEFINE_float, "classifier_scale", 0.0, "classifier guidance: 0 is off")
+    define(
+        flags.DEFINE_string,
+        "negative_labels",
+        None,
+        "sample: classes that --guidance_scale steers away from, in place of the unconditional branch; cycled",
+    )
+    define(
+        flags.DEFINE_string,
+        "weak",
+        None,
+        "sample: autoguidance by another file of weights in the run folder, as in ema/0.99.safetensors, in place of "
+        "the unconditional branch; --guidance_scale is its scale",
+    )
+    define(
+        flags.DEFINE_string,
+        "guidance_interval",
+        None,
+        "sample: LOW,HIGH: guide at noise levels sigma / alpha above LOW and up to HIGH alone, as in 0.3,5 or 0,inf",
+    )
+    define(
+        flags.DEFINE_float,
+        "guidance_rescale",
+        0.0,
+        "sample: how much of the contrast that guidance adds is taken back, sample by sample: 0 none, 1 all",
+        lower_bound=0,
+        upper_bound=1,
+    )
+    define(
+        flags.DEFINE_string,
+        "threshold",
+        None,
+        "sample: dynamic thresholding: QUANTILE, as in 0.995, of each sample is brought within the data's bounds; "
+        "continuous data need QUANTILE,LOW,HIGH in their units",
+    )
     define(flags.DEFINE_integer, "batch_size", 256, "with a trained model: items at a time", lower_bound=1)
     define(
         flags.DEFINE_string,
@@ -112,6 +150,11 @@ def define_flags() -> flags.FlagValues:
     define(
         flags.DEFINE_string, "against", None, "likelihood: an .npy or .npz of other items, for the AUROC of log p(x)"
     )
+    define(
+        flags.DEFINE_string, "weights", "model.safetensors", "with a trained model: a file of weights in the run folder"
+    )
+    define(flags.DEFINE_string, "relative_std", "0.03,0.04,0.05,0.07,0.1,0.14", "ema: lengths, as shares of the run")
+    define(flags.DEFINE_integer, "at_step", None, "ema: step up to which it averages; default the last", lower_bound=1)
     define(
         flags.DEFINE_string,
         "items",

@@ -1,30 +1,100 @@
 """Labels and guidance of a command, bound to the model."""
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
+from commands.run import Run
 from sde import Denoiser, NoisyClassifier, ScoreModel
-from sde.guidance import Classifier, ClassifierFree
+from sde.guidance import (
+    Autoguidance,
+    Classifier,
+    ClassifierFree,
+    Conditional,
+    DynamicThreshold,
+    GuidanceInterval,
+    Rescaled,
+)
 
 
-def read_labels(text: str | None, count: int, classes: int | None) -> Tensor | None:
+@dataclass(frozen=True)
+class GuidanceOptions:
+    """What the flags of guidance say, each by its own name; ``suffix`` tells the files of one from those of another.
+
+    Raises ValueError for what no model could be guided by.
+    """
+
+    guidance_scale: float = 1.0
+    classifier_scale: float = 0.0
+    negative_labels: str | None = None
+    weak: str | None = None
+    guidance_interval: str | None = None
+    guidance_rescale: float = 0.0
+    threshold: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.negative_labels and self.weak:
+            raise ValueError(
+                f"--negative_labels={self.negative_labels} and --weak={self.weak} are both given, and each takes the "
+                "place of the unconditional branch: choose one"
+            )
+        for name, value in (("negative_labels", self.negative_labels), ("weak", self.weak)):
+            if value and self.guidance_scale == 1:
+                raise ValueError(f"--{name}={value}: with --guidance_scale=1 it does nothing; try 2")
+        for name, value in (
+            ("guidance_interval", self.guidance_interval),
+            ("guidance_rescale", self.guidance_rescale),
+        ):
+            if value and self.guidance_scale == 1 and not self.classifier_scale:
+                raise ValueError(
+                    f"--{name}={value}: there is no guidance to limit; give --guidance_scale or --classifier_scale"
+                )
+
+    @property
+    def suffix(self) -> str:
+        parts = {
+            "g": f"{self.guidance_scale:g}" * (self.guidance_scale != 1),
+            "c": f"{self.classifier_scale:g}" * (self.classifier_scale != 0),
+            "n": self.negative_labels,
+            "w": self.weak and self.weak.removesuffix(".safetensors").replace("/", "-"),
+            "i": self.guidance_interval,
+            "r": f"{self.guidance_rescale:g}" * (self.guidance_rescale != 0),
+            "t": self.threshold,
+        }
+        return "".join(f"-{key}{value.replace(',', '-')}" for key, value in parts.items() if value)
+
+
+def weak_model(run: Run, options: GuidanceOptions) -> Denoiser | None:
+    """The model of ``--weak``, a file of weights in the run folder; None without the flag."""
+    if not options.weak:
+        return None
+    if not (run.folder / options.weak).is_file():
+        raise ValueError(
+            f"--weak={options.weak}: there is no such file in {run.folder}; it needs a file of weights, as in "
+            "ema/0.99.safetensors, which --config.training.more_ema=0.99 keeps"
+        )
+    if options.weak == run.weights:
+        raise ValueError(f"--weak={options.weak}: these are the model's own weights; name weaker ones, or --weights")
+    return replace(run, weights=options.weak).model()
+
+
+def read_labels(text: str | None, count: int, classes: int | None, flag: str = "--labels") -> Tensor | None:
     """``--labels``: "0,1,2" cycled over the samples, "none", or by default every class in turn."""
     if text == "none" or (not text and classes is None):
         return None
     if classes is None:
         raise ValueError(
-            f"--labels={text}: the model is unconditional and there is no classifier guidance; leave the "
+            f"{flag}={text}: the model is unconditional and there is no classifier guidance; leave the "
             "labels out, or add --classifier_scale"
         )
     try:
         labels = torch.tensor([int(part) for part in text.split(",")] if text else range(classes))
     except ValueError:
-        raise ValueError(
-            f"--labels={text}: needs class numbers from 0 to {classes - 1}, as in 0,1,2, or none"
-        ) from None
+        raise ValueError(f"{flag}={text}: needs class numbers from 0 to {classes - 1}, as in 0,1,2, or none") from None
     for label in labels.tolist():
         if not 0 <= label < classes:
-            raise ValueError(f"--labels={text}: class {label} is out of range, allowed are 0 to {classes - 1}")
+            raise ValueError(f"{flag}={text}: class {label} is out of range, allowed are 0 to {classes - 1}")
     return labels[torch.arange(count) % len(labels)]
 
 
@@ -32,26 +102,60 @@ def guided(
     model: Denoiser,
     classifier: NoisyClassifier | None,
     labels: Tensor | None,
-    guidance_scale: float,
-    classifier_scale: float,
+    options: GuidanceOptions,
+    weak: Denoiser | None = None,
 ) -> ScoreModel:
-    """The model with labels (n,), or None, and guidance bound; without a classifier, ``classifier_scale`` is 0."""
-    if labels is None and (guidance_scale != 1 or classifier_scale):
+    """The model with labels (n,), or None, and guidance bound; ``classifier`` and ``weak`` where the options ask for
+    them. The limits of guidance go around all of it: rescale, then the interval, then the threshold."""
+    _check(model, labels, options, weak)
+    score_model: ScoreModel = model
+    if labels is not None and model.num_classes:
+        negative = None
+        if options.negative_labels:
+            negative = read_labels(options.negative_labels, len(labels), model.num_classes, "--negative_labels")
+        score_model = ClassifierFree(model, labels, 1.0 if weak else options.guidance_scale, negative)
+    if weak:
+        conditioned = Conditional(weak, labels) if labels is not None and model.num_classes else weak
+        score_model = Autoguidance(score_model, conditioned, options.guidance_scale)
+    if classifier:
+        score_model = Classifier(score_model, classifier, labels, options.classifier_scale)
+    if options.guidance_rescale:
+        score_model = Rescaled(score_model, options.guidance_rescale)
+    if options.guidance_interval:
+        interval = _numbers("--guidance_interval", options.guidance_interval, "LOW,HIGH")
+        score_model = GuidanceInterval(score_model, *interval)
+    if options.threshold:
+        threshold = _numbers("--threshold", options.threshold, "QUANTILE or QUANTILE,LOW,HIGH")
+        score_model = DynamicThreshold(score_model, *threshold)
+    return score_model
+
+
+def _check(model: Denoiser, labels: Tensor | None, options: GuidanceOptions, weak: Denoiser | None) -> None:
+    """Refuse guidance that the model, or the labels, have no room for."""
+    free = options.guidance_scale != 1 and weak is None
+    if free and model.num_classes is None:
         raise ValueError(
-            f"--guidance_scale={guidance_scale:g} and --classifier_scale={classifier_scale:g} guide towards "
-            "labels: give --labels, or leave the scales at 1 and 0"
+            f"--guidance_scale={options.guidance_scale:g}: the model is unconditional, so there is nothing to guide "
+            "without a classifier or --weak; leave it at 1"
         )
-    if guidance_scale != 1 and model.num_classes is None:
+    if labels is None and (free or options.classifier_scale):
         raise ValueError(
-            f"--guidance_scale={guidance_scale:g}: the model is unconditional, so there is nothing to guide "
-            "without a classifier; leave it at 1"
+            f"--guidance_scale={options.guidance_scale:g} and --classifier_scale={options.classifier_scale:g} guide "
+            "towards labels: give --labels, or leave the scales at 1 and 0"
         )
-    if labels is None and not model.null_trained:
+    if labels is None and not all(m.null_trained for m in (model, weak) if m is not None):
         raise ValueError(
             "--labels=none: this model never trained its unconditional branch (config.training.cond_dropout was 0); "
             "give classes"
         )
-    score_model: ScoreModel = model
-    if labels is not None and model.num_classes:
-        score_model = ClassifierFree(model, labels, guidance_scale)
-    return Classifier(score_model, classifier, labels, classifier_scale) if classifier else score_model
+
+
+def _numbers(flag: str, text: str, form: str) -> list[float]:
+    """Numbers with commas between them, as many as one of the forms has."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in [len(names.split(",")) for names in form.split(" or ")]:
+        raise ValueError(f"{flag}={text}: needs {form} as numbers")
+    return values

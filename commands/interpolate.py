@@ -68,6 +68,8 @@ def interpolate(
         batch_size,
         "decoding",
     )
+    if not run.world.first:
+        return {}
     seconds = time.perf_counter() - begin
     strip = joined(decoded, "x").view(path.shape)
     calls = joined(decoded, "calls").view(path.shape[:2])

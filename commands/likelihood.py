@@ -10,11 +10,13 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.guided import guided
+from commands.guided import GuidanceOptions, guided
 from commands.run import Run
 from commands.trained import open_split, write_arrays
 from samplers import LikelihoodReport, dequantised, likelihood_report, log_likelihood
-from sde.data import Dataset, existing, read_array
+from sde.data import Dataset, existing
+from sde.data.arrays import read_array
+from sde.parallel import World
 
 EXACT_UP_TO = 16
 """Dimensions up to which the trace is exact unless --probes says otherwise."""
@@ -61,7 +63,7 @@ def likelihood(
     def model_for(targets: Tensor | None):
         if condition == "p(x)":
             return denoiser
-        return guided(denoiser, classifier, targets, guidance_scale, classifier_scale)
+        return guided(denoiser, classifier, targets, GuidanceOptions(guidance_scale, classifier_scale))
 
     def take(part: Dataset, most: int) -> tuple[Tensor, Tensor | None]:
         return part.batch(torch.linspace(0, len(part) - 1, min(most, len(part))).long())
@@ -70,24 +72,24 @@ def likelihood(
     if len(x) < num_samples:
         print(f"the {split} split has {len(x)} items, fewer than --num_samples={num_samples}: taking all of them")
     begin = time.perf_counter()
-    with tqdm(total=len(x), desc="likelihood", unit="item") as bar:
+    with tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.first) as bar:
         report = likelihood_report(
             model_for(targets), x, draws=draws, batch_size=batch_size, guided=guided_likelihood, progress=bar.update,
-            **settings,
+            world=run.world, **settings,
         )  # fmt: skip
     values = {}
     if split == "test":
         hint, hint_targets = take(training, HINT)
-        values["training"] = _nats(model_for(hint_targets), hint, batch_size, guided_likelihood, settings)
+        values["training"] = _nats(run.world, model_for(hint_targets), hint, batch_size, guided_likelihood, settings)
     if others is not None:
-        values["others"] = _nats(denoiser, others, batch_size, False, settings)
+        values["others"] = _nats(run.world, denoiser, others, batch_size, False, settings)
     in_unit = {name: report.in_unit(nats, data.event_shape) for name, nats in values.items()}
     result = {
         "mode": "likelihood",
         "split": split,
         "num_samples": len(x),
         "density": condition,
-        "weights": "EMA",
+        "weights": run.weights,
         "trace": "exact" if exact else f"{probes or 2} probes",
         **report.summary(),
         "seconds": round(time.perf_counter() - begin, 1),
@@ -98,7 +100,7 @@ def likelihood(
     if others is not None:
         result["auroc"] = _auroc(report.nats, values["others"])
         print(f"  AUROC of log p(x) against {against}: {result['auroc']:.4f} ({len(others)} items)")
-    if out:
+    if out and run.world.first:
         path = Path(out).with_suffix(".npz")
         arrays = {"nats": report.nats, "calls": report.nfe, "rejected": report.rejected, "labels": targets}
         arrays |= {"others": None if others is None else values["others"]}
@@ -111,7 +113,7 @@ def likelihood(
 def _show(condition: str, split: str, report: LikelihoodReport, result: dict) -> None:
     unit, parts, subset = report.unit, report.parts, report.subset
     split_up = ", ".join(f"{name} {value:.4f}" for name, value in parts.items())
-    print(f"{condition} of {result['num_samples']} {split} items, EMA weights, {result['trace']}, in {unit}:")
+    print(f"{condition} of {result['num_samples']} {split} items, {result['weights']}, {result['trace']}, in {unit}:")
     print(f"  probability flow at t_min   {report.flow}   (standard error by {split_up})")
     if report.importance is not None:
         print(f"  importance-weighted         {report.importance}")
@@ -127,15 +129,14 @@ def _show(condition: str, split: str, report: LikelihoodReport, result: dict) ->
     )
 
 
-def _nats(model, x: Tensor, batch_size: int, guided_likelihood: bool, settings: dict) -> Tensor:
+def _nats(world: World, model, x: Tensor, batch_size: int, guided_likelihood: bool, settings: dict) -> Tensor:
     """log p of further items (n,), once each."""
     device, parts = next(model.parameters()).device, []
     x = dequantised(model.transform, x, settings["seed"])
-    for first in range(0, len(x), batch_size):
-        rows = torch.arange(first, min(first + batch_size, len(x)))
+    for rows in world.batches(len(x), batch_size):
         part = model.rows(rows), x[rows].to(device)
-        parts.append(log_likelihood(*part, first=first, guided=guided_likelihood, **settings).nats.double().cpu())
-    return torch.cat(parts)
+        parts.append(log_likelihood(*part, first=rows.start, guided=guided_likelihood, **settings).nats.double().cpu())
+    return torch.cat(world.join(parts))
 
 
 def _others(path: str, data: Dataset) -> Tensor:

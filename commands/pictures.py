@@ -1,7 +1,6 @@
-"""Pictures of samples and of training."""
+"""Pictures of samples."""
 
 import io
-import json
 import math
 from pathlib import Path
 
@@ -17,11 +16,12 @@ import matplotlib.pyplot as plt
 
 
 def picture(x: Tensor, path: Path, *, levels: int | None, labels: Tensor | None = None) -> bool:
-    """Samples (n, *event) in data units as a picture: a grid for images, a scatter for points in the plane, lines for
-    signals. False, and nothing written, for shapes that have no picture. Raises FloatingPointError for non-finite
-    values.
+    """Samples (n, *event) in data units as a picture: a grid for images and for slices of volumes, a scatter for
+    points, lines for signals. False, and nothing written, for shapes that have no picture. Raises FloatingPointError
+    for non-finite values.
     """
     _check(x, path)
+    x = _shown(x)
     kind = _kind(tuple(x.shape[1:]))
     if kind == "images":
         content = _image_grid(x, levels, min(len(x), 10) if len(x) <= 100 else math.ceil(len(x) ** 0.5))
@@ -39,6 +39,7 @@ def comparison(x: Tensor, other: Tensor, path: Path, *, levels: int | None) -> b
     """Items x (n, *event) and what became of them: images side by side in pairs, points and signals drawn over each
     other. Returns and raises as ``picture`` does."""
     _check(torch.stack([x, other]), path)
+    x, other = _shown(x), _shown(other)
     kind = _kind(tuple(x.shape[1:]))
     if kind == "images":
         # As many pairs a row as leave the fewest places empty.
@@ -50,7 +51,7 @@ def comparison(x: Tensor, other: Tensor, path: Path, *, levels: int | None) -> b
         axes.plot(*other.numpy().T, "x", color="C3", markersize=5, label="decoded")
         axes.set_aspect("equal")
         axes.legend()
-        content = _figure_bytes(figure)
+        content = figure_bytes(figure)
     elif kind == "signals":
         content = _lines(x, other)
     else:
@@ -63,6 +64,7 @@ def strips(x: Tensor, path: Path, *, levels: int | None, background: Tensor | No
     """Rows of frames x (rows, frames, *event): a row of images or of signals each, or a line through points in the
     plane, with the data ``background`` (n, 2) behind it. Returns and raises as ``picture`` does."""
     _check(x, path)
+    x = _shown(x, 2)
     kind, (rows, frames) = _kind(tuple(x.shape[2:])), x.shape[:2]
     if kind == "images":
         content = _image_grid(x.flatten(0, 1), levels, frames)
@@ -74,13 +76,13 @@ def strips(x: Tensor, path: Path, *, levels: int | None, background: Tensor | No
             axes.plot(*line.T, ".-", color=f"C{i % 10}", linewidth=1)
             axes.plot(*line[[0, -1]].T, "o", color=f"C{i % 10}", markersize=7)
         axes.set_aspect("equal")
-        content = _figure_bytes(figure)
+        content = figure_bytes(figure)
     elif kind == "signals":
         shape = {"figsize": (1.5 * frames, 1.2 * rows), "sharex": True, "sharey": True, "squeeze": False}
         figure, axes = plt.subplots(rows, frames, **shape)
         for cell, signal in zip(axes.flat, x.flatten(0, 1).numpy(), strict=True):
             cell.plot(signal.T, linewidth=0.8)
-        content = _figure_bytes(figure)
+        content = figure_bytes(figure)
     else:
         return False
     write_whole(path, content)
@@ -90,6 +92,15 @@ def strips(x: Tensor, path: Path, *, levels: int | None, background: Tensor | No
 def _check(x: Tensor, path: Path) -> None:
     if not x.isfinite().all():
         raise FloatingPointError(f"{path} was not written: the samples are not finite")
+
+
+def _shown(x: Tensor, lead: int = 1) -> Tensor:
+    """What a picture can show of items x (*lead, *event): the middle slice of a volume, the first channel of an image
+    that is neither gray nor coloured, the first four of a signal, the first two coordinates of a vector."""
+    if x.ndim - lead == 4:
+        x = x.select(lead + 1, x.shape[lead + 1] // 2)
+    most = {1: 2, 2: 4, 3: x.shape[lead] if x.shape[lead] in (1, 3, 4) else 1}.get(x.ndim - lead)
+    return x if most is None else x.narrow(lead, 0, min(most, x.shape[lead]))
 
 
 def _kind(event: tuple[int, ...]) -> str | None:
@@ -120,19 +131,20 @@ def _image_grid(x: Tensor, levels: int | None, columns: int, group: int | None =
     return buffer.getvalue()
 
 
-def _figure_bytes(figure) -> bytes:
+def figure_bytes(figure, kind: str = "png", **options) -> bytes:
+    """A matplotlib figure as a file of a kind, after which it is closed."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    figure.savefig(buffer, format=kind, dpi=110, bbox_inches="tight", **options)
     plt.close(figure)
     return buffer.getvalue()
 
 
 def _scatter(x: Tensor, labels: Tensor | None) -> bytes:
     figure, axes = plt.subplots(figsize=(5, 5))
-    color = None if labels is None else labels.numpy()
-    axes.scatter(*x.numpy().T, s=60 / len(x) ** 0.4, c=color, cmap="tab10", linewidths=0)
+    color = {} if labels is None else {"c": labels.numpy(), "cmap": "tab10"}
+    axes.scatter(*x.numpy().T, s=60 / len(x) ** 0.4, linewidths=0, **color)
     axes.set_aspect("equal")
-    return _figure_bytes(figure)
+    return figure_bytes(figure)
 
 
 def _lines(x: Tensor, other: Tensor | None = None) -> bytes:
@@ -143,23 +155,4 @@ def _lines(x: Tensor, other: Tensor | None = None) -> bytes:
         row.plot(x[i].numpy().T, linewidth=0.8)
         if other is not None:
             row.plot(other[i].numpy().T, "--", color="black", linewidth=0.8)
-    return _figure_bytes(figure)
-
-
-def curves(metrics: Path, path: Path) -> None:
-    """The curves of a metrics file: loss, held-out loss where measured, learning rate."""
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    figure, axes = plt.subplots(figsize=(7, 4))
-    for key, style, label in (
-        ("loss", "-", "training loss"),
-        ("held_out_loss", "o-", "held-out loss, averaged weights"),
-    ):
-        points = [(line["step"], line[key]) for line in lines if key in line]
-        if points:
-            axes.plot(*zip(*points, strict=True), style, label=label)
-    axes.set_xlabel("optimiser step")
-    axes.set_ylabel("loss")
-    axes.set_yscale("log")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend()
-    write_whole(path, _figure_bytes(figure))
+    return figure_bytes(figure)

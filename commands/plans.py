@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from commands.guided import guided
+from commands.guided import GuidanceOptions, guided
 from commands.run import Run
 from samplers import Plan, pilot_count, plan
 from sde import Denoiser, NoisyClassifier
@@ -20,24 +21,25 @@ def planned(
     run: Run,
     denoiser: Denoiser,
     classifier: NoisyClassifier | None,
+    weak: Denoiser | None,
     conditional: bool,
-    scales: tuple[float, float],
+    options: GuidanceOptions,
     calls: int,
 ) -> Plan:
     """The plan for ``calls`` network calls a sample, from the run folder or made now, for all classes alike.
 
-    ``scales`` are those of classifier-free and classifier guidance. A plan belongs to the very weights it was made for:
-    its file is named by their hash.
+    A plan belongs to its guidance and to the very weights it was made for: its file is named by a hash of them.
     """
-    weights = [run.model_file, *([run.classifier_file] if classifier else [])]
+    weights = [run.weights_file]
+    weights += [run.classifier_file] * (classifier is not None) + [run.folder / str(options.weak)] * (weak is not None)
     hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in weights]
-    key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, scales]).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, asdict(options)]).encode()).hexdigest()[:16]
     path = run.folder / "plans" / f"{calls}-{key}.json"
     if path.exists():
         return _read(path)
     classes = denoiser.num_classes or (classifier.num_classes if classifier else None)
     labels = torch.arange(pilot_count(calls)) % classes if conditional else None
-    found = plan(guided(denoiser, classifier, labels, *scales), denoiser.event_shape, calls)
+    found = plan(guided(denoiser, classifier, labels, options, weak), denoiser.event_shape, calls)
     path.parent.mkdir(exist_ok=True)
     write_whole(path, (json.dumps(found.record(), indent=1) + "\n").encode())
     print(

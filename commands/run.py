@@ -1,14 +1,17 @@
 """A run folder: config.json, model.safetensors, classifier.safetensors, checkpoints/, metrics.jsonl, samples/."""
 
 import json
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from ml_collections import ConfigDict
+from torch import nn
 
 from sde.checkpoint import Checkpoints, load_model, write_whole
 from sde.data import Split, load_dataset
+from sde.parallel import World
 
 
 @dataclass
@@ -18,6 +21,8 @@ class Run:
     folder: Path
     config: ConfigDict
     device: torch.device
+    world: World = field(default_factory=World)
+    weights: str = "model.safetensors"
 
     @property
     def model_file(self) -> Path:
@@ -25,13 +30,23 @@ class Run:
         return self.folder / "model.safetensors"
 
     @property
+    def weights_file(self) -> Path:
+        """What the modes that use a trained model take: the model file, or another average."""
+        return self.folder / self.weights
+
+    @property
     def classifier_file(self) -> Path:
         """The noise-conditional classifier, EMA weights."""
         return self.folder / "classifier.safetensors"
 
+    @property
+    def started(self) -> bool:
+        """Whether training has left something to go on from."""
+        return any((self.folder / "checkpoints").glob("*-*"))
+
     def checkpoints(self, name: str) -> Checkpoints:
         """The training states of a module."""
-        return Checkpoints(self.folder / "checkpoints", name)
+        return Checkpoints(self.folder / "checkpoints", name, self.world)
 
     def write_config(self) -> None:
         """config.json, resolved."""
@@ -43,7 +58,14 @@ class Run:
 
     def model(self):
         """The trained denoiser on the device, in full precision: adaptive solvers would control its rounding."""
-        return load_model(self.model_file, "denoiser").to(self.device)
+        if self.model_file.exists() and not self.weights_file.exists():
+            raise ValueError(
+                f"--weights={self.weights}: there is no such file in {self.folder}; it holds model.safetensors and "
+                f"{len([*self.folder.glob('ema/*.safetensors')])} averages in ema/"
+            )
+        model = load_model(self.weights_file, "denoiser").to(self.device)
+        arrange(model.network, self.config.training.layout)
+        return model
 
     def classifier(self):
         """The trained classifier on the device."""
@@ -55,20 +77,20 @@ class Run:
         return load_model(self.classifier_file, "classifier").to(self.device)
 
 
-def autocast(config: ConfigDict, device: torch.device) -> torch.dtype | None:
-    """The dtype of the network's body in training; "auto" is bfloat16 on CUDA, where it was built to pay."""
-    precision = config.training.precision
-    if precision == "auto":
-        precision = "bfloat16" if device.type == "cuda" else "float32"
-    return torch.bfloat16 if precision == "bfloat16" else None
+def arrange(network: nn.Module, layout: str) -> None:
+    """Lay the weights of convolutions out as ``layout`` says, which activations follow; values stay as they are."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d} if layout == "channels_last" else {}
+    for parameter in network.parameters():
+        wanted = formats.get(parameter.ndim, torch.contiguous_format)
+        parameter.data = parameter.data.contiguous(memory_format=wanted)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is the accelerator where there is one."""
+    """The device of a name; "auto" is the accelerator where there is one, each process's own under torchrun."""
     if name == "auto":
-        return torch.device(
-            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        )
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -3,14 +3,17 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from commands.config import read_grid
-from commands.guided import guided, read_labels
+from commands.guided import GuidanceOptions, guided, read_labels, weak_model
 from commands.pictures import picture
 from commands.plans import planned
 from commands.run import Run
-from commands.trained import stem, suffix, write_arrays
-from samplers import SAMPLERS, generate
+from commands.trained import stem, write_arrays
+from samplers import SAMPLERS, Samples, generate
+from sde import ScoreModel
+from sde.parallel import World
 
 AUTO_CALLS = 10
 """Network calls of --sampler auto unless --steps says otherwise."""
@@ -25,8 +28,7 @@ def sample(
     num_samples: int,
     seed: int,
     labels: str | None,
-    guidance_scale: float,
-    classifier_scale: float,
+    guidance: GuidanceOptions,
     batch_size: int,
     out: str | None,
 ) -> dict:
@@ -39,16 +41,17 @@ def sample(
     if name != "auto":
         sampler = SAMPLERS[name](**options)
     denoiser = run.model()
-    classifier = run.classifier() if classifier_scale else None
+    classifier = run.classifier() if guidance.classifier_scale else None
+    weak = weak_model(run, guidance)
     classes = denoiser.num_classes or (classifier.num_classes if classifier else None)
     label_tensor = read_labels(labels, num_samples, classes)
-    model = guided(denoiser, classifier, label_tensor, guidance_scale, classifier_scale)
+    model = guided(denoiser, classifier, label_tensor, guidance, weak)
     if name == "auto":
-        scales = (guidance_scale, classifier_scale)
-        calls = AUTO_CALLS if steps is None else steps
-        found = planned(run, denoiser, classifier, label_tensor is not None, scales, calls)
+        calls, conditional = AUTO_CALLS if steps is None else steps, label_tensor is not None
+        found = run.world.share(lambda: planned(run, denoiser, classifier, weak, conditional, guidance, calls))
         sampler, times, steps = found.sampler, found.times, calls
-    samples = generate(
+    samples = draw(
+        run.world,
         model,
         sampler,
         num_samples,
@@ -58,10 +61,10 @@ def sample(
         noise=noise,
         seed=seed,
         batch_size=batch_size,
-        progress=True,
     )
-    conditioning = suffix(None, guidance_scale, classifier_scale)
-    path = stem(run, out, f"{name}-{len(samples.times) - 1}{conditioning}-seed{seed}")
+    if samples is None:
+        return {}
+    path = stem(run, out, f"{name}-{len(samples.times) - 1}{guidance.suffix}-seed{seed}")
     picture_path, numbers_path = Path(f"{path}.png"), Path(f"{path}.npz")
     drawn = picture(samples.x, picture_path, levels=model.transform.levels, labels=label_tensor)
     arrays = {"x": samples.x, "seeds": np.array(samples.seeds), "calls": samples.calls, "labels": label_tensor}
@@ -82,3 +85,19 @@ def sample(
         "picture": str(picture_path) if drawn else None,
         "numbers": str(numbers_path),
     }
+
+
+def draw(world: World, model: ScoreModel, sampler, n: int, event_shape: tuple[int, ...], **options) -> Samples | None:
+    """``generate``, of several processes each its part of the n samples: all of them in the first, None in the others.
+    The seconds are those of the slowest."""
+    mine = world.rows(n)
+    count, part = mine.stop - mine.start, None
+    if count:
+        options |= {"first": mine.start, "progress": world.first}
+        part = generate(model.rows(mine), sampler, count, event_shape, **options)
+    parts = [part for part in world.deliver(part) if part is not None]
+    if not world.first:
+        return None
+    x, calls = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "calls"))
+    seeds = [seed for part in parts for seed in part.seeds]
+    return Samples(x, calls, parts[0].times, max(part.seconds for part in parts), seeds)

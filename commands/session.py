@@ -1,134 +1,225 @@
-"""A training command at work: progress, metrics, checkpoints, curves."""
+"""A training run in progress: progress bar, metrics, checkpoints, signals, and what is left at its end."""
 
-import copy
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from commands.pictures import curves
+from commands.config import differences
+from commands.curves import curves
+from commands.interrupts import Interrupts
+from commands.memory import out_of_memory, rehearse
+from commands.metrics import Metrics
+from commands.report_page import write_report
 from commands.run import Run
-from sde.checkpoint import save_model, write_whole
-from sde.data import Dataset
-from sde.training import Trainer, fit
+from sde.audit import audit
+from sde.checkpoint import build, remove_partial, save_model
+from sde.fit import Callback, fit
+from sde.snapshots import save_averages
+from sde.training import Step, Trainer
 
 
 class Session:
-    """The part of a training run that reports and saves: progress bar, metrics, checkpoints, curves."""
+    """The part of a training run that reports and saves. Of several processes every one calls the same methods, and
+    the first one alone writes."""
 
-    def __init__(
-        self, run: Run, trainer: Trainer, name: str, file: Path, spec: dict, log_every: int, save_every: int
-    ) -> None:
-        for key, value in (("log_every", log_every), ("checkpoint_every", save_every)):
-            if value < 1:
-                raise ValueError(f"config.training.{key} = {value}: needs at least 1")
+    def __init__(self, run: Run, trainer: Trainer, name: str, file: Path, spec: dict) -> None:
+        settings = run.config.training
+        for key in ("log_every", "checkpoint_every"):
+            if settings[key] < 1:
+                raise ValueError(f"config.training.{key} = {settings[key]}: needs at least 1")
         self.run, self.trainer, self.file, self.spec, self.kind = run, trainer, file, spec, name
-        self.log_every, self.save_every = log_every, save_every
-        self.metrics = run.folder / ("metrics.jsonl" if name == "denoiser" else f"{name}_metrics.jsonl")
+        self.section = "training" if name == "denoiser" else name
         self.states = run.checkpoints(name)
         self.loss = float("nan")
-        self.start = self.first = 0.0
+        self.start, self.first, self.ended = 0.0, 0, "finished"
         self._continue()
+        prefix = "" if name == "denoiser" else f"{name}_"
+        self.metrics = Metrics(run.folder / f"{prefix}metrics.jsonl", settings.tensorboard and run.world.first)
+        if run.world.first:
+            remove_partial(run.folder)
+            # Later lines come from steps that are done again.
+            self.metrics.truncate(trainer.step)
 
     def _continue(self) -> None:
-        state, passed = self.states.load()
+        state, passed = self.states.load(self.trainer.blank)
         for sentence in passed:
             print(f"warning: {sentence}")
+        if state is None:
+            return
         try:
-            if state is not None:
-                self.trainer.load_state_dict(state)
+            changed = [
+                f"{key}: {before!r}, now {after!r}"
+                for key, before, after in differences(
+                    json.loads(state["spec"]), json.loads(json.dumps(self.spec)), self.kind
+                )
+                if not key.endswith(".network.checkpointing")
+            ]
+            if changed:
+                raise ValueError(", ".join(changed))
+            self.trainer.load_state_dict(state)
         except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(
-                f"the checkpoint in {self.states.folder} belongs to another architecture "
-                f"({str(error).splitlines()[-1].strip()}): train into a new --workdir"
+                f"the checkpoint in {self.states.folder} belongs to another model ({error}): train into a new --workdir"
             ) from None
-        if state is not None:
-            print(f"continuing {self.run.folder} at step {self.trainer.step}")
-        # Lines after the checkpoint, the last of which may be cut short, come from steps that are done again.
-        if self.metrics.exists():
-            lines = self.metrics.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.trainer.step]
-            write_whole(self.metrics, "".join(kept).encode())
+        print(f"continuing {self.run.folder} at step {self.trainer.step}")
 
-    def averaged(self) -> nn.Module:
-        """A copy of the module with the averaged weights, in eval mode."""
-        averaged = copy.deepcopy(self.trainer.module)
-        averaged.load_state_dict(self.trainer.ema.module_state(self.trainer.module))
-        return averaged.eval()
+    def averaged(self) -> nn.Module | None:
+        """A module apart with the averaged weights, in eval mode; in the first process, None in the others."""
+        return self._apart(self.trainer.ema.module_state(self.trainer.module))
 
-    def fit(self, callbacks: list[tuple[int, Callable[[int, Tensor], None]]]) -> None:
-        """Train to the end, or do nothing where the run is already there."""
-        trainer, options = self.trainer, self.trainer.options
+    def raw(self) -> nn.Module | None:
+        """The module as it is; where it is sharded, a whole one apart in the first process, None in the others."""
+        module = self.trainer.module
+        return self._apart(module.state_dict()) if self.trainer.sharded else module
+
+    def _apart(self, state: dict[str, Tensor]) -> nn.Module | None:
+        state = self.run.world.collect(state)
+        if not self.run.world.first:
+            return None
+        module = build(self.kind, self.spec)
+        module.load_state_dict(state)
+        module.autocast = self.trainer.module.autocast
+        return module.to(self.trainer.device).eval()
+
+    def fit(self, callbacks: list[tuple[int, Callback]]) -> None:
+        """Train to the end, or do nothing where the run is already there. SIGINT and SIGTERM end it after a checkpoint.
+        Raises ValueError with remedies where memory runs out."""
+        trainer, options, run = self.trainer, self.trainer.options, self.run
         if trainer.step >= options.steps:
-            print(f"{self.run.folder} is already at step {trainer.step} of {options.steps}; raise the steps to go on")
-            if not self.file.exists():
+            print(f"{run.folder} is already at step {trainer.step} of {options.steps}; raise the steps to go on")
+            if run.world.share(lambda: not self.file.exists()):
                 self.save_model()
             return
-        self.run.write_config()
+        raw = self.raw()
+        for line in run.world.share(lambda: audit(trainer.data, raw)):
+            print(line)
         print(
-            f"training {sum(p.numel() for p in trainer.module.parameters()):,} parameters on {trainer.device}: "
-            f"{options.steps} steps of {options.batch_size} out of {len(trainer.data):,} items of shape "
-            f"{'x'.join(map(str, trainer.data.event_shape))}"
+            f"training {sum(p.numel() for p in trainer.parameters.values()):,} parameters on {trainer.device}"
+            f"{f' and {run.world.size - 1} more' if run.world.size > 1 else ''}: {options.steps} steps of "
+            f"{options.batch_size} items"
         )
-        self.start, self.first = time.perf_counter(), trainer.step
-        with tqdm(total=options.steps, initial=trainer.step, unit="step", desc=self.kind, mininterval=1.0) as bar:
+        bar = tqdm(
+            total=options.steps, initial=trainer.step, unit="step", desc=self.kind, mininterval=1.0,
+            disable=not run.world.first,
+        )  # fmt: skip
 
-            def log(step: int, losses: Tensor) -> None:
-                self.loss = losses.mean().item()
-                speed = self.images_per_second()
-                bar.set_postfix(loss=f"{self.loss:.4f}", images_per_s=f"{speed:.0f}", refresh=False)
-                self.record(
-                    {"step": step, "loss": self.loss, "lr": options.lr_at(step - 1), "images_per_second": speed}
+        def advance(step: int, done: Step) -> None:
+            bar.update(step - bar.n)
+
+        every = run.config.training
+        try:
+            with bar, Interrupts() as interrupts, out_of_memory(run.config, self.section):
+                bar.write(f"peak memory: {rehearse(trainer)}")
+                # Not before: what is refused up to here may be mended in the same folder.
+                run.world.share(run.write_config)
+                self.start, self.first = time.perf_counter(), trainer.step
+                finished = fit(
+                    trainer,
+                    [
+                        (1 if trainer.device.type == "cpu" else 20, advance),
+                        (every.log_every, lambda step, done: self.log(step, done, bar)),
+                        (every.checkpoint_every, lambda step, done: self.save(step == options.steps)),
+                        *callbacks,
+                    ],
+                    stop=lambda: interrupts.name is not None,
                 )
+                if not finished:
+                    self.save(last=True)
+        except Exception as error:
+            self.report(f"stopped: {error}")
+            raise
+        finally:
+            trainer.close()
+        if not finished:
+            # The signal may have reached one process alone.
+            self.ended = f"stopped by {next(filter(None, run.world.gather(interrupts.name)))}"
+            print(f"{self.ended} at step {trainer.step} of {options.steps}: saved; the same command goes on from here")
+        self.report(self.ended)
 
-            def save(step: int, losses: Tensor) -> None:
-                state = trainer.state_dict()
-                self.save_model()
-                self.states.save(state)
+    @contextmanager
+    def tolerated(self, what: str) -> Iterator[None]:
+        """Says of a disk that takes no more, and goes on; what was written before is untouched."""
+        try:
+            yield
+        except OSError as error:
+            tqdm.write(f"warning: {what} was not saved ({error}); what was saved before is untouched")
 
-            def advance(step: int, losses: Tensor) -> None:
-                bar.update(step - bar.n)
+    def log(self, step: int, done: Step, bar: tqdm) -> None:
+        """Record what the steps since the last time did."""
+        options, good = self.trainer.options, ~done.skipped
+        self.loss, norm = done.loss[good].mean().item(), done.norm[good].mean().item()
+        speed = self.images_per_second()
+        bar.set_postfix(loss=f"{self.loss:.4f}", images_per_s=f"{speed:.0f}", refresh=False)
+        self.record(
+            {
+                "step": step,
+                "seen": self.trainer.seen,
+                "loss": self.loss,
+                "lr": self.trainer.optimizer.param_groups[0]["lr"],
+                "grad_norm": norm,
+                "skipped": self.trainer.skipped,
+                "images_per_second": speed,
+                "seconds_left": (options.steps - step) * options.batch_size / speed,
+            }
+        )
 
-            fit(
-                trainer,
-                [
-                    (1 if trainer.device.type == "cpu" else 20, advance),
-                    (self.log_every, log),
-                    (self.save_every, save),
-                    *callbacks,
-                ],
-            )
-        curves(self.metrics, self.metrics.with_name(self.metrics.name.replace("metrics.jsonl", "curves.png")))
+    def record(self, line: dict) -> None:
+        """Append a line to the metrics."""
+        if self.run.world.first:
+            with self.tolerated(f"a line of {self.metrics.path.name}"):
+                self.metrics.record(line)
+
+    def record_held_out(self, step: int, averaged: dict, raw: dict) -> None:
+        """Record held-out losses of the averaged and the raw weights, by noise level as well."""
+        by_noise = [
+            {"sigma": a["sigma"], "ema": a["loss"], "raw": b["loss"]}
+            for a, b in zip(averaged["by_noise"], raw["by_noise"], strict=True)
+        ]
+        self.record(
+            {"step": step, "held_out_loss": averaged["loss"], "held_out_loss_raw": raw["loss"], "by_noise": by_noise}
+        )
+
+    def save(self, last: bool) -> None:
+        """Write the averaged weights and the training state. Where the disk takes no more, the ``last`` time raises
+        OSError, and any other says so."""
+        state = {**self.trainer.state_dict(), "spec": json.dumps(self.spec)}
+        with nullcontext() if last else self.tolerated(f"step {self.trainer.step}"):
+            self.save_model()
+            self.states.save(state, self.trainer.sharded)
 
     def save_model(self) -> None:
-        """Write the averaged weights."""
-        save_model(self.file, self.kind, self.spec, self.trainer.ema.module_state(self.trainer.module))
+        """Write the averaged weights, those of every average that is kept."""
+        weights = self.trainer.ema.module_state(self.trainer.module)
+        save_model(self.file, self.kind, self.spec, weights, self.run.world)
+        folder = self.run.folder / ("ema" if self.kind == "denoiser" else f"{self.kind}_ema")
+        save_averages(folder, self.kind, self.spec, self.trainer.ema, self.trainer.module, self.run.world)
+
+    def report(self, status: str = "running") -> None:
+        """Curves, and the page of the run."""
+        if not self.run.world.first:
+            return
+        path, trainer, config = self.metrics.path, self.trainer, self.run.config
+        state = {
+            "status": status,
+            "step": trainer.step,
+            "steps": trainer.options.steps,
+            "parameters": sum(p.numel() for p in trainer.parameters.values()),
+            "device": str(trainer.device),
+            "precision": config.training.precision,
+        }
+        with self.tolerated("a page or picture"):
+            curves(self.metrics.read(), path.with_name(path.name.replace("metrics.jsonl", "curves.png")))
+            if self.kind == "denoiser":
+                write_report(self.run.folder, config=config.to_dict(), metrics=self.metrics.read(), state=state)
 
     def images_per_second(self) -> float:
         """Mean speed since the start of this command, pictures and checkpoints included."""
         return (self.trainer.step - self.first) * self.trainer.options.batch_size / (time.perf_counter() - self.start)
-
-    @torch.no_grad()
-    def measure_held_out(self, step: int, loss, held_out: Dataset, limit: int = 1000) -> None:
-        """Record the loss of the averaged weights on held-out items, at the same times and noise every time."""
-        generator = torch.Generator().manual_seed(0)
-        x, labels = held_out.batch(torch.linspace(0, len(held_out) - 1, min(limit, len(held_out))).long())
-        x0 = held_out.transform.encode(held_out.transform.dequantise(x, torch.rand(x.shape, generator=generator)))
-        module, device = self.averaged(), self.trainer.device
-        losses = []
-        for rows in torch.arange(len(x0)).split(100):
-            cond = labels[rows].to(device) if labels is not None and module.num_classes else None
-            losses.append(loss(module, x0[rows].to(device), cond, generator))
-        self.record({"step": step, "held_out_loss": torch.cat(losses).mean().item()})
-
-    def record(self, line: dict) -> None:
-        """Append a line to the metrics."""
-        with open(self.metrics, "a") as file:
-            file.write(json.dumps(line) + "\n")
 
     def summary(self, mode: str) -> dict:
         """What the command prints last."""
@@ -137,6 +228,8 @@ class Session:
             "mode": mode,
             "workdir": str(self.run.folder),
             "steps": self.trainer.step,
+            "ended": self.ended,
+            "skipped": self.trainer.skipped,
             "loss": self.loss if trained else None,
             "images_per_second": round(self.images_per_second(), 1) if trained else None,
             "seconds": round(time.perf_counter() - self.start, 1) if trained else 0.0,

@@ -1,21 +1,25 @@
 """--mode train and --mode train_classifier: into a run folder, continued by the same command."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from commands.pictures import picture
-from commands.run import Run, autocast
+from commands.run import Run
 from commands.session import Session
 from commands.spec import classifier_spec, denoiser_spec
+from commands.speed import settle
+from commands.validation import Validation
 from samplers import DPMpp, generate
+from sde import Denoiser
 from sde.checkpoint import build_classifier, build_denoiser
 from sde.data import Dataset
 from sde.guidance import Conditional
-from sde.loss import classifier_loss, denoising_loss
-from sde.training import Trainer, TrainingOptions
+from sde.loss import Draws, classifier_loss, denoising_loss
+from sde.options import TrainingOptions
+from sde.statistics import spread
+from sde.training import Step, Trainer
 
 PREVIEW = 60
 """Samples in the pictures made during training."""
@@ -32,29 +36,33 @@ def train(run: Run) -> dict:
         raise ValueError(f"config.training.cond_dropout = {settings.cond_dropout}: needs a probability from 0 to 1")
     spec = denoiser_spec(config, data)
     model = _seeded(settings.seed, build_denoiser, spec).to(run.device)
-    model.autocast = autocast(config, run.device)
-    loss = partial(
-        denoising_loss, weighting=settings.weighting, times=settings.times, cond_dropout=settings.cond_dropout
+
+    def loss(module: nn.Module, x0: Tensor, labels: Tensor | None, draws: Draws) -> Tensor:
+        cond = labels if model.num_classes else None
+        return denoising_loss(module, x0, cond, draws, weighting=settings.weighting, cond_dropout=settings.cond_dropout)
+
+    settle(run, model, data, loss)
+    trainer = Trainer(model, data, loss, _options(settings), run.world, config.data.workers)
+    session = Session(run, trainer, "denoiser", run.model_file, spec)
+    validation = Validation(
+        held_out, data, sde=model.sde, times=settings.times, weighting=settings.weighting, device=run.device
     )
 
-    def conditioned(module: nn.Module, x0: Tensor, labels: Tensor | None, generator: torch.Generator) -> Tensor:
-        return loss(module, x0, labels if module.num_classes else None, generator)
+    def sample(step: int, done: Step) -> None:
+        averaged, raw = session.averaged(), session.raw()
+        with session.tolerated("a preview"):
+            run.world.share(lambda: preview(step, averaged, raw))
 
-    trainer = Trainer(model, data, conditioned, _options(settings))
-    session = Session(run, trainer, "denoiser", run.model_file, spec, settings.log_every, settings.checkpoint_every)
-
-    def sample(step: int, losses: Tensor) -> None:
-        session.measure_held_out(
-            step, partial(denoising_loss, weighting=settings.weighting, times=settings.times), held_out
-        )
-        averaged = session.averaged()
+    def preview(step: int, averaged: Denoiser, raw: Denoiser) -> None:
+        session.record_held_out(step, validation.losses(averaged), validation.losses(raw))
         labels = torch.arange(PREVIEW) % model.num_classes if model.num_classes else None
-        preview = generate(
+        samples = generate(
             averaged if labels is None else Conditional(averaged, labels), DPMpp(), PREVIEW, data.event_shape, steps=12
         )
-        picture(
-            preview.x, run.folder / "samples" / f"train-{step:07d}.png", levels=data.transform.levels, labels=labels
-        )
+        session.record({"step": step, "nearest": validation.nearest(samples.x)})
+        path = run.folder / "samples" / f"train-{step:07d}.png"
+        picture(samples.x, path, levels=data.transform.levels, labels=labels)
+        session.report()
 
     session.fit([(settings.sample_every, sample)])
     return session.summary("train")
@@ -70,19 +78,12 @@ def train_classifier(run: Run) -> dict:
         )
     spec = classifier_spec(config, data)
     classifier = _seeded(settings.seed, build_classifier, spec).to(run.device)
-    classifier.autocast = autocast(config, run.device)
-    trainer = Trainer(classifier, data, partial(classifier_loss, times=settings.times), _options(settings))
-    session = Session(
-        run,
-        trainer,
-        "classifier",
-        run.classifier_file,
-        spec,
-        config.training.log_every,
-        config.training.checkpoint_every,
-    )
+    settle(run, classifier, data, classifier_loss, "classifier")
+    trainer = Trainer(classifier, data, classifier_loss, _options(settings), run.world, config.data.workers)
+    session = Session(run, trainer, "classifier", run.classifier_file, spec)
     session.fit([])
-    accuracy = _accuracy(session.averaged(), held_out, run.device)
+    averaged = session.averaged()
+    accuracy = run.world.share(lambda: _accuracy(averaged, held_out, run.device))
     print("held-out accuracy by noise level, sigma / alpha: " + ", ".join(f"{k}: {v:.1%}" for k, v in accuracy.items()))
     return session.summary("train_classifier") | {"accuracy": accuracy}
 
@@ -93,7 +94,7 @@ def _options(settings) -> TrainingOptions:
 
 def _seeded(seed: int, build: Callable[[dict], nn.Module], spec: dict) -> nn.Module:
     """A module whose initial weights depend on the seed alone; the global random state stays as it is."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(spec)
 
@@ -101,7 +102,7 @@ def _seeded(seed: int, build: Callable[[dict], nn.Module], spec: dict) -> nn.Mod
 @torch.no_grad()
 def _accuracy(classifier: nn.Module, held_out: Dataset, device: torch.device, limit: int = 2000) -> dict[str, float]:
     sde, transform = classifier.sde, held_out.transform
-    x, labels = held_out.batch(torch.arange(min(limit, len(held_out))))
+    x, labels = held_out.batch(spread(len(held_out), limit))
     generator = torch.Generator().manual_seed(0)
     x0 = transform.encode(transform.dequantise(x, torch.rand(x.shape, generator=generator)))
     accuracy = {}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.guided import guided, read_labels
+from commands.guided import GuidanceOptions, guided, read_labels
 from commands.run import Run
 from samplers.checks import SampleError
 from sde import Denoiser, ScoreModel
@@ -60,28 +60,30 @@ def bind(
 
     def model(repeats: int) -> ScoreModel:
         rows = None if chosen is None else chosen.repeat_interleave(repeats)
-        return guided(denoiser, classifier, rows, *scales)
+        return guided(denoiser, classifier, rows, GuidanceOptions(*scales))
 
     return chosen, model
 
 
 def batched(function: Callable, model: ScoreModel, x: Tensor, run: Run, batch_size: int, name: str) -> list:
-    """function(model, part) of the parts of x (n, *event), with the rows of the model that belong to them."""
-    results = []
-    with tqdm(total=len(x), desc=name, unit="item") as bar:
-        for first in range(0, len(x), batch_size):
-            rows = slice(first, min(first + batch_size, len(x)))
+    """function(model, part) of the parts of x (n, *event), with the rows of the model that belong to them; a dataclass
+    of tensors, here on the CPU. Several processes share the work, and each gets all of it."""
+    results, world = [], run.world
+    mine = world.rows(len(x))
+    with tqdm(total=mine.stop - mine.start, desc=name, unit="item", disable=not world.first) as bar:
+        for rows in world.batches(len(x), batch_size):
             try:
-                results.append(function(model.rows(rows), x[rows].to(run.device)))
+                result = function(model.rows(rows), x[rows].to(run.device))
             except SampleError as error:
                 raise error.renumbered(range(rows.start, rows.stop)) from None
+            results.append(type(result)(*(value.cpu() for value in vars(result).values())))
             bar.update(rows.stop - rows.start)
-    return results
+    return world.join(results)
 
 
 def joined(results: list, name: str) -> Tensor:
-    """A field of all parts, on the CPU."""
-    return torch.cat([getattr(result, name).cpu() for result in results])
+    """A field of all parts."""
+    return torch.cat([getattr(result, name) for result in results])
 
 
 def stem(run: Run, out: str | None, default: str) -> Path:
@@ -93,7 +95,7 @@ def stem(run: Run, out: str | None, default: str) -> Path:
 def suffix(labels: str | None, guidance_scale: float, classifier_scale: float) -> str:
     """What tells the files of one conditioning from those of another."""
     names = f"-{labels.replace(',', '-')}" if labels else ""
-    return names + f"-g{guidance_scale:g}" * (guidance_scale != 1) + f"-c{classifier_scale:g}" * (classifier_scale != 0)
+    return names + GuidanceOptions(guidance_scale, classifier_scale).suffix
 
 
 def write_arrays(path: Path, arrays: dict[str, Tensor | np.ndarray | None]) -> None:

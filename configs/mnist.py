@@ -1,4 +1,5 @@
-"""MNIST from its four IDX files, class-conditional: set --config.data.root to their folder."""
+"""MNIST from its four IDX files, class-conditional, in 20 minutes on two CPU cores: set --config.data.root to their
+folder."""
 
 from ml_collections import ConfigDict
 
@@ -15,10 +16,10 @@ def get_config() -> ConfigDict:
                 "network": {
                     "name": "unet",
                     "channels": 32,
-                    "multipliers": (1, 2, 2),
-                    "blocks": 2,
+                    "multipliers": (1, 2, 4),
+                    "blocks": 1,
                     "attention": (7,),
-                    "dropout": 0.1,
+                    "dropout": 0.0,
                 },
             },
             "classifier": {
@@ -36,23 +37,23 @@ def get_config() -> ConfigDict:
                 "ema": 0.995,
             },
             "training": {
-                "steps": 20_000,
-                "batch_size": 128,
+                "steps": 3600,
+                "batch_size": 64,
                 "optimizer": "adam",
                 "lr": 1e-3,
                 "lr_decay": "cosine",
-                "warmup": 200,
+                "warmup": 100,
                 "weight_decay": 0.0,
                 "clip": 1.0,
-                "ema": 0.999,
+                "ema": 0.998,
                 "weighting": "edm",
                 "times": "log_normal",
                 "cond_dropout": 0.1,
                 "seed": 0,
                 "precision": "auto",
                 "log_every": 50,
-                "sample_every": 1000,
-                "checkpoint_every": 1000,
+                "sample_every": 600,
+                "checkpoint_every": 600,
             },
             "sampler": {"name": "heun"},
         }

@@ -105,12 +105,14 @@ def likelihood_report(
     bound_draws: int = 32,
     discrete_steps: int = 1000,
     progress=None,
+    world=None,
 ) -> LikelihoodReport:
     """Evaluate log p(x) of x (n, *event) in data units, as its integers where quantised; see LikelihoodReport.
 
     ``draws`` dequantisations of each item are averaged; with one, the first ``subset`` items get a second, so that its
     part of the standard error is known. ``probes`` are those of log_likelihood. ``bound_draws`` are the network calls
     an item of each bound, whose discrete chain has ``discrete_steps``. ``progress(items)`` hears of finished work.
+    ``world`` (sde.parallel.World) shares the items among processes, each of which gets the whole report.
     Raises ValueError as log_likelihood does.
     """
     check_integer("draws", draws)
@@ -122,21 +124,22 @@ def likelihood_report(
     dim = x[0].numel()
 
     def batches(function, points: Tensor) -> list:
-        parts = []
-        for first in range(0, len(points), batch_size):
-            rows = slice(first, min(first + batch_size, len(points)))
-            parts.append(function(model.rows(torch.arange(rows.start, rows.stop)), points[rows].to(device), first))
+        parts, mine = [], range(len(points)) if world is None else range(len(points))[world.rows(len(points))]
+        for first in mine[::batch_size]:
+            rows = torch.arange(first, min(first + batch_size, mine.stop))
+            parts.append(function(model.rows(rows), points[rows].to(device), first))
             if progress is not None:
-                progress(rows.stop - first)
-        return parts
+                progress(len(rows))
+        return parts if world is None else world.join(parts)
 
     def flow(points: Tensor, draw: int, scale: float = 1.0) -> LogLikelihood:
         def evaluate(rows, part: Tensor, first: int) -> LogLikelihood:
             options = {"probes": probes, "seed": seed + (draw << 32), "first": first, "guided": guided}
-            return log_likelihood(rows, part, rtol=scale * rtol, atol=scale * atol, **options)
+            found = log_likelihood(rows, part, rtol=scale * rtol, atol=scale * atol, **options)
+            return LogLikelihood(*(value.cpu() for value in vars(found).values()))
 
         parts = batches(evaluate, points)
-        return LogLikelihood(*(torch.cat([getattr(p, name).cpu() for p in parts]) for name in vars(parts[0])))
+        return LogLikelihood(*(torch.cat([getattr(p, name) for p in parts]) for name in vars(parts[0])))
 
     unit = "nats" if transform is None or not transform.levels else "bits/dim"
 

@@ -4,6 +4,8 @@ import dataclasses
 import io
 import json
 import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +16,15 @@ from torch import Tensor, nn
 
 from sde.model import Denoiser, NoisyClassifier
 from sde.networks import CLASSIFIERS, NETWORKS
+from sde.parallel import World
 from sde.process import SDE, SDES
 from sde.transform import Transform
 
 FORMAT = "1"
+WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod)\.")
+"""Parts of names that DistributedDataParallel and torch.compile put in."""
+WRITTEN = (".safetensors", ".json", ".jsonl", ".png", ".html")
+"""Of the files at the top of a run folder."""
 KEPT = 2
 """Training states kept in a run folder, so that a damaged newest one costs little."""
 
@@ -76,6 +83,12 @@ def build_classifier(spec: dict) -> NoisyClassifier:
 BUILDERS: dict[str, Callable[[dict], nn.Module]] = {"denoiser": build_denoiser, "classifier": build_classifier}
 
 
+def build(kind: str, spec: dict) -> nn.Module:
+    """A module of a kind, a key of BUILDERS, to load weights into; leaves the global random state alone."""
+    with torch.random.fork_rng(devices=[]):
+        return BUILDERS[kind](spec)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a crash at any moment leaves the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,11 +103,31 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def save_model(path: Path, kind: str, spec: dict, state: dict[str, Tensor]) -> None:
-    """Weights, with what rebuilds the model as JSON in their metadata; ``kind`` is a key of BUILDERS."""
+def remove_partial(folder: Path) -> None:
+    """Remove what ``write_whole`` or ``write_shards`` left in a run folder where a process was killed within."""
+    for path in (found for inner in ("", "checkpoints", "ema") for found in (folder / inner).glob(".*.*")):
+        written, _, process = path.name[1:].rpartition(".")
+        if process.isdigit() and (path.parent != folder or Path(written).suffix in WRITTEN):
+            remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with what is in it."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def save_model(path: Path, kind: str, spec: dict, state: dict[str, Tensor], world: World | None = None) -> None:
+    """Weights, with what rebuilds the model as JSON in their metadata; ``kind`` is a key of BUILDERS. Of several
+    processes every one must call this, and the first writes."""
+    world = world or World()
+    state = world.collect(state)
     # One key, because the order of several would differ from write to write.
     metadata = {"score_sde": json.dumps({"format": FORMAT, "kind": kind, "spec": spec})}
-    write_whole(path, to_safetensors({k: v.contiguous().cpu() for k, v in state.items()}, metadata))
+    content = {name: value.contiguous() for name, value in state.items()}
+    world.share(lambda: write_whole(path, to_safetensors(content, metadata)))
 
 
 def load_model(path: Path, kind: str = "denoiser") -> nn.Module:
@@ -106,47 +139,99 @@ def load_model(path: Path, kind: str = "denoiser") -> nn.Module:
             about = json.loads((file.metadata() or {}).get("score_sde", "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error})") from None
+        raise ValueError(f"{path} is {_kind_of(path)} ({error}): name a model.safetensors") from None
     if (about.get("format"), about.get("kind")) != (FORMAT, kind):
         held = f"a {about['kind']} in format {about['format']}" if about else "no model of this project"
         raise ValueError(f"{path} holds {held}: needs a {kind} in format {FORMAT}")
-    # The fresh weights are thrown away: their random numbers are nobody's.
-    with torch.random.fork_rng(devices=[]):
-        model = BUILDERS[kind](about["spec"])
+    model = build(kind, about["spec"])
+    known = model.state_dict().keys()
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(
+            {name if name in known else WRAPPERS.sub("", name): value for name, value in state.items()}
+        )
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit its own description ({str(error).splitlines()[-1].strip()})") from None
     return model.eval()
 
 
-class Checkpoints:
-    """Training states ``<name>-<step>.pt`` in a folder, the last two kept; they load with ``weights_only=True``."""
+def _kind_of(path: Path) -> str:
+    """What a file that is no model holds, as far as it can be told without running code of its own."""
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:
+        return "damaged or not a safetensors file"
+    if not isinstance(held, dict):
+        return f"a file of torch.save with a {type(held).__name__}"
+    name = "an optimizer's state" if {"state", "param_groups"} <= held.keys() else "a file of torch.save"
+    return f"{name} with {', '.join(map(str, held))[:80]}"
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder, self.name = folder, name
+
+def _step(path: Path) -> int:
+    return int(path.stem.rsplit("-", 1)[1])
+
+
+class Checkpoints:
+    """Training states in a folder, the last two kept: files ``<name>-<step>.pt``, which load with
+    ``weights_only=True``, or of sharded modules folders ``<name>-<step>`` (sde.states). Of several processes every
+    one must save and load."""
+
+    def __init__(self, folder: Path, name: str, world: World | None = None) -> None:
+        self.folder, self.name, self.world = folder, name, world or World()
 
     def paths(self) -> list[Path]:
         """The states, newest first."""
-        found = [p for p in self.folder.glob(f"{self.name}-*.pt") if p.stem.rsplit("-", 1)[1].isdigit()]
-        return sorted(found, key=lambda p: int(p.stem.rsplit("-", 1)[1]), reverse=True)
+        found = [p for p in self.folder.glob(f"{self.name}-*") if p.stem.rsplit("-", 1)[1].isdigit()]
+        return sorted(found, key=_step, reverse=True)
 
-    def save(self, state: dict) -> Path:
+    def save(self, state: dict, sharded: bool = False) -> Path:
         """Write a state, which has a "step", then remove all but the newest two."""
-        buffer = io.BytesIO()
-        torch.save({"format": FORMAT, **state}, buffer)
-        path = self.folder / f"{self.name}-{state['step']:08d}.pt"
-        write_whole(path, buffer.getvalue())
-        for old in self.paths()[KEPT:]:
-            old.unlink()
+        state = {"format": FORMAT, **state}
+        path = self.folder / f"{self.name}-{state['step']:08d}{'' if sharded else '.pt'}"
+        if sharded:
+            from sde.states import write_shards
+
+            write_shards(path, state, self.world)
+
+        def finish() -> None:
+            if not sharded:
+                buffer = io.BytesIO()
+                torch.save(state, buffer)
+                write_whole(path, buffer.getvalue())
+            # Later ones were passed over, or they would have been gone on from.
+            later = [old for old in self.paths() if _step(old) > state["step"]]
+            for old in [*later, *self.paths()[len(later) + KEPT :]]:
+                remove(old)
+
+        self.world.share(finish)
         return path
 
-    def load(self) -> tuple[dict | None, list[str]]:
-        """The newest readable state, or None, and a sentence about each one passed over because it is damaged."""
-        passed = []
-        for path in self.paths():
+    def load(self, like: Callable[[], dict] = dict) -> tuple[dict | None, list[str]]:
+        """The newest state that every process can read, or None where there are no states, and a sentence about each
+        one passed over. What is read from folders is sharded as the state ``like()``. Raises ValueError where none of
+        them reads, and where processes see other ones."""
+        passed, paths = [], self.paths()
+        if any(seen != paths for seen in self.world.gather(paths)):
+            raise ValueError(f"not all processes see the checkpoints in {self.folder}: use a --workdir that they share")
+        for path in paths:
+            state, failure = None, None
             try:
-                return torch.load(path, map_location="cpu", weights_only=True), passed
+                state = self._read(path, like)
             except Exception as error:
-                passed.append(f"{path} is damaged ({type(error).__name__}) and was passed over")
+                failure = type(error).__name__
+            failures = [other for other in self.world.gather(failure) if other]
+            if not failures:
+                return state, passed
+            passed.append(f"{path} is damaged or cannot be read ({failures[0]}) and was passed over")
+        if passed:
+            raise ValueError(
+                f"{'; '.join(passed)}: none is left to go on from; restore one, or train into a new --workdir"
+            )
         return None, passed
+
+    @staticmethod
+    def _read(path: Path, like: Callable[[], dict]) -> dict:
+        if path.is_dir():
+            from sde.states import read_shards
+
+            return read_shards(path, like())
+        return torch.load(path, map_location="cpu", weights_only=True)

@@ -1,46 +1,27 @@
 """Guidance: score models that wrap score models. Conditions are bound here, so samplers see (x, t) only."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
-from sde.condition import Condition, check_labels, map_condition, null_like
+from sde.binding import bind_labels, fit, rows_of
+from sde.condition import Condition, map_condition, null_like
+from sde.gradients import Classifier, LogProbability
+from sde.guided import Guidance, base_of, pair_of
+from sde.limits import DynamicThreshold, GuidanceInterval, Rescaled
 from sde.model import Denoiser, ScoreModel
-from sde.process import expand
+from sde.process import SDE
 
-
-def _bind(cond: Condition, num_classes: int | None) -> Condition:
-    if isinstance(cond, Tensor) and not cond.is_floating_point():
-        check_labels(cond, num_classes)
-    return map_condition(lambda c: c[None] if c.ndim == 0 else c, cond)
-
-
-def _rows(cond: Condition, index: Tensor | slice) -> Condition:
-    """Rows of a bound condition; a single row serves every sample."""
-
-    def take(c: Tensor) -> Tensor:
-        if len(c) == 1:
-            return c
-        if isinstance(index, Tensor) and len(index) and int(index.max()) >= len(c):
-            raise ValueError(
-                f"the condition is bound to {len(c)} samples, {int(index.max()) + 1} are asked for: bind one row a "
-                "sample, and for a plan one row a pilot"
-            )
-        return c[index]
-
-    return map_condition(take, cond)
-
-
-def _fit(cond: Condition, x: Tensor) -> Condition:
-    """The bound condition on the device of x, with one row a sample."""
-
-    def fit(c: Tensor) -> Tensor:
-        if len(c) not in (1, len(x)):
-            raise ValueError(f"the condition is bound to {len(c)} samples, x has {len(x)}: bind one row a sample")
-        return c.to(x.device).expand(len(x), *c.shape[1:])
-
-    return map_condition(fit, cond)
+__all__ = [
+    "Autoguidance",
+    "Classifier",
+    "ClassifierFree",
+    "Conditional",
+    "DynamicThreshold",
+    "Guidance",
+    "GuidanceInterval",
+    "LogProbability",
+    "Rescaled",
+]
 
 
 class Conditional(ScoreModel):
@@ -49,79 +30,102 @@ class Conditional(ScoreModel):
     def __init__(self, model: Denoiser, cond: Condition) -> None:
         super().__init__(model.sde, model.transform)
         self.model = model
-        self.cond = _bind(cond, model.num_classes)
+        self.cond = bind_labels(cond, model.num_classes)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.model(x, t, _fit(self.cond, x))
+        return self.model(x, t, fit(self.cond, x))
 
     def rows(self, index: Tensor | slice) -> "Conditional":
-        return Conditional(self.model, _rows(self.cond, index))
+        return Conditional(self.model, rows_of(self.cond, index))
 
 
-class ClassifierFree(ScoreModel):
+class ClassifierFree(Guidance):
     """Classifier-free guidance: D(x, t, null) + scale (D(x, t, cond) - D(x, t, null)) (Ho and Salimans 2022, eq. 6).
 
     ``scale`` 1 is the plain conditional model and 0 the unconditional one, each with a single network call; the paper's
-    w is scale - 1. A negative scale steers away from the condition. Both parts run in one batch of twice the size.
+    w is scale - 1. A negative scale steers away from the condition. ``negative``, of the structure of ``cond``, takes
+    the place of null: a condition to steer away from. Both parts run in one batch of twice the size, or with
+    ``batched`` False in two of the size of x, which need half the memory. Raises ValueError for a scale other than 1
+    without ``negative`` where the model never trained the null condition, and for labels that it does not know.
     """
 
-    def __init__(self, model: Denoiser, cond: Condition, scale: float) -> None:
+    def __init__(
+        self, model: Denoiser, cond: Condition, scale: float, negative: Condition | None = None, batched: bool = True
+    ) -> None:
         super().__init__(model.sde, model.transform)
         self.model = model
-        if scale != 1 and not model.null_trained:
+        if scale != 1 and negative is None and not model.null_trained:
             raise ValueError(
                 f"guidance scale {scale} needs the unconditional branch, which this model never trained: "
                 "train with config.training.cond_dropout above 0, or use scale 1"
             )
-        self.cond = _bind(cond, model.num_classes)
+        self.base = Conditional(model, cond)
+        self.negative = None if negative is None else bind_labels(negative, model.num_classes)
         self.scale = scale
+        self.batched = batched
         self.normalised = scale in (0, 1)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         if self.scale == 0:
-            return self.model(x, t)
-        cond = _fit(self.cond, x)
+            return self.model(x, t, None if self.negative is None else fit(self.negative, x))
+        return super().forward(x, t)
+
+    def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        cond = fit(self.base.cond, x)
         if self.scale == 1:
-            return self.model(x, t, cond)
-        both = map_condition(lambda c, null: torch.cat([c, null]), cond, null_like(cond))
-        twice_t = t if t.ndim == 0 else torch.cat([t, t])
-        with_cond, without = self.model(torch.cat([x, x]), twice_t, both).chunk(2)
-        return without + self.scale * (with_cond - without)
+            denoised = self.model(x, t, cond)
+            return denoised, denoised
+        other = null_like(cond) if self.negative is None else fit(self.negative, x)
+        if self.batched:
+            both = map_condition(lambda *parts: torch.cat(parts), cond, other)
+            twice_t = t if t.ndim == 0 else torch.cat([t, t])
+            with_cond, without = self.model(torch.cat([x, x]), twice_t, both).chunk(2)
+        else:
+            with_cond, without = self.model(x, t, cond), self.model(x, t, other)
+        return with_cond, without + self.scale * (with_cond - without)
 
     def rows(self, index: Tensor | slice) -> "ClassifierFree":
-        return ClassifierFree(self.model, _rows(self.cond, index), self.scale)
+        negative = None if self.negative is None else rows_of(self.negative, index)
+        return ClassifierFree(self.model, rows_of(self.base.cond, index), self.scale, negative, self.batched)
 
 
-class Classifier(ScoreModel):
-    """Classifier guidance: score + scale grad_x log p(y | x_t) (Dhariwal and Nichol 2021, eq. 14; Song et al., eq. 14).
+class Autoguidance(Guidance):
+    """Guidance by a weaker version of the model: D_weak + scale (D - D_weak) (Karras et al. 2024, arXiv:2406.02507, eq.
+    3 with its w as ``scale``).
 
-    ``classifier(x, t)`` returns logits (B, classes) at the noise level of t; ``labels`` (B,) or () are the classes
-    asked for. ``model`` may itself be guided. In terms of the posterior mean, D + scale (sigma^2 / alpha) grad log p(y
-    | x_t).
+    ``weak`` has seen the same data and conditions, with fewer weights or less training, or is a shorter or earlier
+    average of them. Scale 1 is the model, in a single call. Either may be guided itself. Raises ValueError where the
+    two have another SDE or transform.
     """
 
-    def __init__(
-        self, model: ScoreModel, classifier: Callable[[Tensor, Tensor], Tensor], labels: Tensor, scale: float = 1.0
-    ) -> None:
+    def __init__(self, model: ScoreModel, weak: ScoreModel, scale: float) -> None:
         super().__init__(model.sde, model.transform)
+        if not _same_process(model.sde, weak.sde) or model.transform != weak.transform:
+            raise ValueError(
+                f"the weaker model has {weak.sde} and {weak.transform}, the model {model.sde} and {model.transform}: "
+                "autoguidance needs the same of both"
+            )
         self.model = model
-        self.classifier = classifier
-        self.labels = _bind(labels, getattr(classifier, "num_classes", None) or int(labels.max()) + 1)
-        if int(labels.min()) < 0:
-            raise ValueError(f"label {int(labels.min())}: a classifier guides towards classes from 0")
+        self.weak = weak
+        self.base = base_of(model)
         self.scale = scale
-        self.normalised = scale == 0 and model.normalised
+        self.normalised = scale == 1 and model.normalised
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        labels = _fit(self.labels, x)
-        # A caller that differentiates through the guided model needs the graph of the gradient as well.
-        second_order = torch.is_grad_enabled() and x.requires_grad
-        with torch.enable_grad():
-            leaf = x if second_order else x.detach().requires_grad_()
-            log_prob = self.classifier(leaf, t).log_softmax(-1).gather(1, labels[:, None]).sum()
-            (gradient,) = torch.autograd.grad(log_prob, leaf, create_graph=second_order)
-        factor = self.scale * self.sde.sigma(t) ** 2 / self.sde.alpha(t)
-        return self.model(x, t) + expand(factor, x) * gradient
+    def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        base, denoised = pair_of(self.model, x, t)
+        if self.scale == 1:
+            return base, denoised
+        weak = self.weak(x, t)
+        return base, weak + self.scale * (denoised - weak)
 
-    def rows(self, index: Tensor | slice) -> "Classifier":
-        return Classifier(self.model.rows(index), self.classifier, _rows(self.labels, index), self.scale)
+    def rows(self, index: Tensor | slice) -> "Autoguidance":
+        return Autoguidance(self.model.rows(index), self.weak.rows(index), self.scale)
+
+
+def _same_process(first: SDE, second: SDE) -> bool:
+    """Whether alpha and sigma agree: an SDE need not define equality."""
+    ends = (first.t_min, first.t_max)
+    times = torch.linspace(*ends, 5, dtype=torch.float64)
+    return ends == (second.t_min, second.t_max) and all(
+        torch.equal(getattr(first, name)(times), getattr(second, name)(times)) for name in ("log_alpha", "sigma")
+    )

@@ -1,6 +1,7 @@
 """Denoising score matching: where in time it is asked, and how much each time counts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from sde.condition import Condition, drop
 from sde.model import Denoiser, NoisyClassifier
 from sde.process import SDE
+from sde.transfer import send
 
 WEIGHTINGS: dict[str, Callable[[SDE, Tensor, float], Tensor]] = {
     # weight of |D - x_0|^2; |score - grad log q(x_t | x_0)|^2 is alpha^2 / sigma^4 of it
@@ -73,43 +75,65 @@ def stratified(count: int, generator: torch.Generator) -> Tensor:
     return u[torch.randperm(count, generator=generator)].clamp(1e-12, 1 - 1e-12)
 
 
-def draw(sde: SDE, x0: Tensor, times: str, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Times and their losses' factors (B,), float64 on the CPU, stratified over the batch, and x_t (B, *event)."""
-    t = TIMES[times](sde, stratified(len(x0), generator))
-    factor = IMPORTANCE[times](sde, t) if times in IMPORTANCE else torch.ones_like(t)
-    z = torch.randn(x0.shape, generator=generator).to(x0)
-    return t, factor, sde.perturb(x0, t, z)
+def per_item(function: Callable[..., Tensor], seeds: Tensor, event_shape: Sequence[int]) -> Tensor:
+    """function(event_shape, generator=...) for each seed (B,), stacked: an item's numbers are its own, whatever part of
+    a batch is drawn where."""
+    return torch.stack([function(event_shape, generator=torch.Generator().manual_seed(s)) for s in seeds.tolist()])
+
+
+class Draws(NamedTuple):
+    """Random numbers of some items of a batch: times ``t`` (B,) and their losses' factors (B,), float64 on the CPU;
+    uniform ``u`` (B,), which decide on conditions; noise ``z`` (B, *event); and the items' ``seeds`` (B,)."""
+
+    t: Tensor
+    factor: Tensor
+    u: Tensor
+    z: Tensor
+    seeds: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        sde: SDE,
+        shape: Sequence[int],
+        generator: torch.Generator,
+        times: str = "log_normal",
+        rows: slice = slice(None),
+    ) -> "Draws":
+        """Those of ``rows`` of a batch of ``shape`` (B, *event), stratified over the whole batch; CPU generator."""
+        count, event_shape = shape[0], shape[1:]
+        t = TIMES[times](sde, stratified(count, generator))[rows]
+        u = torch.rand(count, generator=generator)[rows]
+        seeds = torch.randint(2**62, (count,), generator=generator)[rows]
+        factor = IMPORTANCE[times](sde, t) if times in IMPORTANCE else torch.ones_like(t)
+        return cls(t, factor, u, per_item(torch.randn, seeds, event_shape), seeds)
 
 
 def denoising_loss(
     model: Denoiser,
     x0: Tensor,
     cond: Condition | None,
-    generator: torch.Generator,
+    draws: Draws,
     *,
     weighting: str = "edm",
-    times: str = "log_normal",
     cond_dropout: float = 0.0,
 ) -> Tensor:
     """Denoising score matching, w(t) |D(x_t, t, cond) - x_0|^2 per dimension (Vincent 2011; Song et al. 2021, eq. 7).
 
     x0 (B, *event) in model units -> the losses (B,), in float32. The expectation is over the
     times' own distribution, which the weight does not undo unless it is one of IMPORTANCE. Each condition is dropped
-    with probability ``cond_dropout``. Random numbers come from a CPU generator, in an order that does not depend on the
-    device.
+    with probability ``cond_dropout``.
     """
-    t, factor, x = draw(model.sde, x0, times, generator)
-    dropped = torch.rand(len(x0), generator=generator) < cond_dropout
+    x = model.sde.perturb(x0, draws.t, send(draws.z.to(x0.dtype), x0.device))
     if cond is not None and cond_dropout:
-        cond = drop(cond, dropped.to(x0.device))
-    errors = (model(x, t, cond) - x0).float().square().flatten(1).mean(1)
-    return (WEIGHTINGS[weighting](model.sde, t, model.sigma_data) * factor).to(errors) * errors
+        cond = drop(cond, send(draws.u < cond_dropout, x0.device))
+    errors = (model(x, draws.t, cond) - x0).float().square().flatten(1).mean(1)
+    weight = WEIGHTINGS[weighting](model.sde, draws.t, model.sigma_data) * draws.factor
+    return send(weight.to(errors.dtype), errors.device) * errors
 
 
-def classifier_loss(
-    classifier: NoisyClassifier, x0: Tensor, labels: Tensor, generator: torch.Generator, *, times: str = "log_normal"
-) -> Tensor:
+def classifier_loss(classifier: NoisyClassifier, x0: Tensor, labels: Tensor, draws: Draws) -> Tensor:
     """Cross-entropies (B,) in nats of the labels at x_t; x0 (B, *event) in model units."""
-    t, factor, x = draw(classifier.sde, x0, times, generator)
-    losses = torch.nn.functional.cross_entropy(classifier(x, t).float(), labels, reduction="none")
-    return factor.to(losses) * losses
+    x = classifier.sde.perturb(x0, draws.t, send(draws.z.to(x0.dtype), x0.device))
+    losses = torch.nn.functional.cross_entropy(classifier(x, draws.t).float(), labels, reduction="none")
+    return send(draws.factor.to(losses.dtype), losses.device) * losses

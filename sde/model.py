@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sde.condition import Condition
 from sde.process import SDE, expand
+from sde.transfer import send
 from sde.transform import Transform
 
 
@@ -78,9 +79,18 @@ def call_network(
     Only the network's body runs under autocast, and only it is worth compiling.
     """
     # new_full takes the 0-d CPU tensor's number without a transfer that would wait for the device.
-    c_noise = x.new_full((len(x),), c_noise.item()) if c_noise.ndim == 0 else c_noise.to(x)
+    c_noise = x.new_full((len(x),), c_noise.item()) if c_noise.ndim == 0 else send(c_noise.to(x.dtype), x.device)
     with torch.autocast(x.device.type, autocast, enabled=autocast is not None):
-        output = network(expand(c_in, x) * x, c_noise, *cond)
+        try:
+            output = network(expand(c_in, x) * x, c_noise, *cond)
+        except RuntimeError as error:
+            own = next(network.parameters(), x)
+            if autocast is None and (own.dtype, own.device) != (x.dtype, x.device):
+                raise ValueError(
+                    f"x is {x.dtype} on {x.device}, the network {own.dtype} on {own.device}: "
+                    "bring one to the other with .to"
+                ) from error
+            raise
     if not isinstance(output, Tensor):
         inside = f" of {', '.join(type(o).__name__ for o in output)}" if isinstance(output, tuple | list) else ""
         raise TypeError(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sde.schedule import SCHEDULES, linear_beta, linear_log_alpha, linear_time
+from sde.transfer import send
 
 ZERO_SIGNAL_CUT = -2 * math.log(1e3)
 """The log-SNR where a process whose alpha reaches zero is cut: its score says nothing about data without signal."""
@@ -114,7 +115,7 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
         return coefficient
     if coefficient.shape != x.shape[:1]:
         raise ValueError(f"t has shape {tuple(coefficient.shape)}: needs () or ({len(x)},), one time a sample")
-    return coefficient.to(x).view(-1, *[1] * (x.ndim - 1))
+    return send(coefficient.to(x.dtype), x.device).view(-1, *[1] * (x.ndim - 1))
 
 
 def _check_betas(beta_min: float, beta_max: float) -> None:

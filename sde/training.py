@@ -1,172 +1,212 @@
-"""Training: one optimiser step, and the loop that repeats it. Knows no sampler; the rest comes as callbacks."""
+"""One optimiser step after the other. Knows no sampler."""
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sde.data import Dataset
-from sde.ema import EMA
+from sde.data.prefetch import Prefetch
+from sde.ema import Averages
+from sde.loss import Draws, per_item
+from sde.options import OPTIMIZERS, TrainingOptions
+from sde.parallel import World, unsynchronised
+from sde.transfer import pinned, send
 
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-DECAYS: dict[str, Callable[[float], float]] = {
-    # factor of the learning rate at a fraction of the run
-    "none": lambda fraction: 1.0,
-    "cosine": lambda fraction: 0.5 * (1 + math.cos(math.pi * fraction)),
-}
-
-Loss = Callable[[nn.Module, Tensor, Tensor | None, torch.Generator], Tensor]
-"""(module, x0 in model units, labels, generator) -> losses (B,)"""
+Loss = Callable[[nn.Module, Tensor, Tensor | None, Draws], Tensor]
+"""(module, x0 in model units, labels, draws) -> losses (B,)"""
 
 
-@dataclass(frozen=True)
-class TrainingOptions:
-    """``steps`` optimiser steps on ``batch_size`` items; learning rate ``lr`` after ``warmup`` steps, with a decay to
-    the end of the run; gradients clipped to the norm ``clip`` (0: not); ``ema`` decay of the average of the weights."""
+class Step(NamedTuple):
+    """What a step did: this process's ``losses`` (B,) at ``times`` (B,); over all processes the mean ``loss`` () and
+    the ``norm`` () of the gradient; the number ``hit`` () of the first parameter whose gradient is not finite; whether
+    the step was ``skipped`` (). On the device, except for the times."""
 
-    steps: int = 1000
-    batch_size: int = 128
-    optimizer: str = "adam"
-    lr: float = 1e-3
-    lr_decay: str = "cosine"
-    warmup: int = 100
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    ema: float = 0.999
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("optimizer", OPTIMIZERS), ("lr_decay", DECAYS)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"config.training.{name} = {getattr(self, name)!r}: needs one of {', '.join(allowed)}")
-        for name in ("steps", "batch_size", "lr"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"config.training.{name} = {getattr(self, name)}: needs a positive number")
-        for name in ("warmup", "weight_decay", "clip", "seed"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"config.training.{name} = {getattr(self, name)}: needs zero or more")
-
-    def lr_at(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
-        return self.lr * min(1.0, (step + 1) / max(1, self.warmup)) * DECAYS[self.lr_decay](step / self.steps)
+    losses: Tensor
+    times: Tensor
+    loss: Tensor
+    norm: Tensor
+    hit: Tensor
+    skipped: Tensor
 
 
 class Trainer:
-    """A module, its EMA and its optimiser. Step n takes its items and random numbers from (seed, n) alone, so that a
-    continued run equals an uninterrupted one."""
+    """A module, its EMA and its optimiser. A step takes its items and random numbers from the seed and the number of
+    items seen alone, so that a continued run equals an uninterrupted one, and several processes one. ``workers``
+    threads read ahead what is not on the device already."""
 
-    def __init__(self, module: nn.Module, data: Dataset, loss: Loss, options: TrainingOptions) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        data: Dataset,
+        loss: Loss,
+        options: TrainingOptions,
+        world: World | None = None,
+        workers: int = 0,
+    ) -> None:
         if options.batch_size > len(data):
             raise ValueError(
                 f"config.training.batch_size = {options.batch_size} is larger than the {len(data)} training "
                 f"items: at most {len(data)}"
             )
-        self.module, self.data, self.loss, self.options = module, data, loss, options
+        self.module, self.loss, self.options = module, loss, options
+        self.world = world or World()
+        self.part_size = options.part_size(self.world.size)
         self.device = next(module.parameters()).device
-        self.step = 0
+        self.data = data.to(self.device)
+        self.step = self.seen = self.skipped = 0
+        self.sharded = self.world.size > 1 and options.parallel == "fsdp"
+        # First, because sharding puts other parameters in the place of the module's.
+        self.replica = self.world.distribute(module, options.parallel)
+        self.parameters = dict(module.named_parameters())
         self.optimizer = OPTIMIZERS[options.optimizer](
-            module.parameters(), lr=options.lr, fused=True, weight_decay=options.weight_decay
+            self.parameters.values(), lr=options.lr, fused=True, weight_decay=options.weight_decay
         )
-        self.ema = EMA(module, options.ema)
+        self.ema = Averages(module, options.ema, options.more_ema, options.power_ema)
         self._epoch: tuple[int, Tensor] | None = None
+        self._offset = 0
+        # Tensors in this process's own memory need nobody ahead.
+        held = isinstance(self.data.items, Tensor) and self.device.type == "cpu"
+        self._parts = Prefetch(self._read, 0 if held else workers, end=options.steps * options.accumulate)
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next step."""
+        return self.options.lr_at(self.seen, self._offset)
 
     def _order(self, epoch: int) -> Tensor:
-        if self._epoch is None or self._epoch[0] != epoch:
+        held = self._epoch
+        if held is None or held[0] != epoch:
             order = np.random.default_rng((self.options.seed, epoch)).permutation(len(self.data))
-            self._epoch = (epoch, torch.from_numpy(order))
-        return self._epoch[1]
+            # At once, as several threads read.
+            self._epoch = held = (epoch, torch.from_numpy(order))
+        return held[1]
 
-    def indices(self, step: int) -> Tensor:
-        """Positions of the items of a step: a new random order every epoch, no item left out."""
-        size, count = self.options.batch_size, len(self.data)
-        positions = range(step * size, (step + 1) * size)
-        epochs = sorted({positions[0] // count, positions[-1] // count})
-        return torch.cat(
-            [self._order(e)[max(0, positions[0] - e * count) : positions[-1] + 1 - e * count] for e in epochs]
-        )
+    def indices(self, seen: int) -> Tensor:
+        """Positions of the batch after ``seen`` items: a new random order every epoch, no item left out."""
+        count, last = len(self.data), seen + self.options.batch_size
+        epochs = range(seen // count, (last - 1) // count + 1)
+        return torch.cat([self._order(e)[max(0, seen - e * count) : last - e * count] for e in epochs])
 
-    def optimise(self) -> Tensor:
-        """One step; its losses (B,), not read back from the device."""
-        generator = torch.Generator().manual_seed(_seed(self.options.seed, self.step))
-        x, labels = self.data.batch(self.indices(self.step))
+    def _read(self, number: int) -> tuple[Tensor, Tensor | None, Draws]:
+        """x0 in model units, labels and random numbers of a part, counted from the first part of the run's first step,
+        for this process. Called from threads."""
+        size, options = self.part_size, self.options
+        step, part = divmod(number, options.accumulate)
+        seen = self._offset + step * options.batch_size
+        start = (part * self.world.size + self.world.rank) * size
+        rows = slice(start, start + size)
+        generator = torch.Generator().manual_seed(_seed(options.seed, seen))
+        x, labels = self.data.batch(self.indices(seen)[rows])
+        shape = (options.batch_size, *self.data.event_shape)
+        draws = Draws.of(self.module.sde, shape, generator, options.times, rows)
         transform = self.data.transform
-        x0 = transform.encode(transform.dequantise(x, torch.rand(x.shape, generator=generator)))
-        x0 = x0.to(self.device, non_blocking=True)
-        labels = None if labels is None else labels.to(self.device, non_blocking=True)
-        # Dropout layers draw from the global state, which fit restores at its end.
-        torch.manual_seed(_seed(self.options.seed, self.step, 1))
+        if transform.levels:
+            x = transform.dequantise(x, send(per_item(torch.rand, draws.seeds + 1, shape[1:]), x.device))
+        return pinned(transform.encode(x), self.device), labels, draws
+
+    def part(self, number: int) -> tuple[Tensor, Tensor | None, Draws]:
+        """x0 in model units and labels, on the device, and random numbers of a part of the next step."""
+        x0, labels, draws = self._parts.get(self.step * self.options.accumulate + number)
+        return send(x0, self.device), None if labels is None else send(labels, self.device), draws
+
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        self._parts.close()
+
+    def optimise(self) -> Step:
+        """One step, skipped where the loss or a gradient is not finite; nothing is read back from the device."""
+        options, losses, times = self.options, [], []
         self.module.train()
-        losses = self.loss(self.module, x0, labels, generator)
         self.optimizer.zero_grad()
-        losses.mean().backward()
-        if self.options.clip:
-            nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip)
+        for number in range(options.accumulate):
+            x0, labels, draws = self.part(number)
+            # Dropout layers draw from the global state, which fit restores at its end.
+            torch.manual_seed(_seed(options.seed, self.seen, 1 + number, self.world.rank))
+            with unsynchronised(self.replica, number == options.accumulate - 1):
+                part = self.loss(self.replica, x0, labels, draws)
+                (part.mean() / options.accumulate).backward()
+            losses.append(part.detach())
+            times.append(draws.t)
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        norms = self.world.whole(torch.stack(torch._foreach_norm(gradients)))
+        loss, norm = self.world.mean(torch.cat(losses).mean()), norms.norm()
+        skipped = ~(loss.isfinite() & norm.isfinite())
+        if options.clip:
+            torch._foreach_mul_(gradients, (options.clip / (norm + 1e-6)).clamp(max=1))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.options.lr_at(self.step)
+            group["lr"] = self.lr
+        # Fused optimisers leave everything as it is where this says so, without telling the host.
+        self.optimizer.found_inf = skipped.float()
         self.optimizer.step()
         self.ema.update(self.module)
         self.step += 1
-        return losses.detach()
+        self.seen += options.batch_size
+        return Step(torch.cat(losses), torch.cat(times), loss, norm, norms.isfinite().int().argmin(), skipped)
+
+    def rehearse(self) -> None:
+        """The passes of a first part of a step, for the memory they take; changes nothing."""
+        buffers = {name: value.clone() for name, value in self.module.named_buffers()}
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            self.module.train()
+            self.loss(self.replica, *self.part(0)).mean().backward()
+        self.optimizer.zero_grad()
+        for name, value in self.module.named_buffers():
+            value.copy_(buffers[name])
 
     def state_dict(self) -> dict:
         """Everything that a continued run needs. Raises FloatingPointError where a parameter is not finite."""
-        for name, parameter in self.module.named_parameters():
-            if not parameter.isfinite().all():
-                raise FloatingPointError(
-                    f"{name} is not finite after step {self.step}, and was not saved: try a smaller config.training.lr"
-                )
+        finite = {name: self.world.local(p).isfinite().all() for name, p in self.parameters.items()}
+        bad = self.world.join([name for name, good in finite.items() if not good])
+        if bad:
+            raise FloatingPointError(
+                f"{bad[0]} is not finite after step {self.step}, and was not saved: try a smaller config.training.lr"
+            )
         return {
-            "step": self.step,
+            **{name: getattr(self, name) for name in ("step", "seen", "skipped")},
             "module": self.module.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
 
+    def blank(self) -> dict:
+        """``state_dict()`` with everything in it that the optimiser will remember, to be read into."""
+        if not self.optimizer.state:
+            # A skipped step makes it, and changes nothing.
+            for parameter in self.parameters.values():
+                parameter.grad = torch.zeros_like(parameter)
+            self.optimizer.found_inf = torch.ones((), device=self.device)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return self.state_dict()
+
     def load_state_dict(self, state: dict) -> None:
-        """Continue from ``state_dict()``; raises RuntimeError or KeyError where it belongs to another module."""
+        """Continue from ``state_dict()``. Raises ValueError that names what differs where it is another module's."""
+        held = {name: tuple(value.shape) for name, value in state["module"].items()}
+        here = {name: tuple(value.shape) for name, value in self.module.state_dict().items()}
+        other = [
+            f"{name} is {held.get(name, 'missing')} there and {here.get(name, 'missing')} here"
+            for name in sorted(here.keys() | held.keys())
+            if held.get(name) != here.get(name)
+        ]
+        if other:
+            more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+            raise ValueError(f"{', '.join(other[:3])}{more}")
+        if self.sharded:
+            from sde.sharding import shard_like
+
+            state = shard_like(state, self.blank())
         self.module.load_state_dict(state["module"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:
             group["weight_decay"] = self.options.weight_decay
-        self.step = state["step"]
+        self.step, self.seen, self.skipped = (state[name] for name in ("step", "seen", "skipped"))
+        # With another size of batches than before, steps and items are not in proportion.
+        self._offset = self.seen - self.step * self.options.batch_size
 
 
 def _seed(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
-
-
-Callback = Callable[[int, Tensor], None]
-
-
-def fit(trainer: Trainer, callbacks: list[tuple[int, Callback]], read_every: int = 20) -> None:
-    """Optimise to the last step. A callback (n, function) is called with the step and the losses (k, B) since its last
-    call, every n steps and at the end, and only after those losses were found finite.
-
-    Losses are read from the device every ``read_every`` steps, and before every callback. Raises FloatingPointError
-    that names the first step whose loss is not finite.
-    """
-    pending: list[Tensor] = []
-    unseen: list[list[Tensor]] = [[] for _ in callbacks]
-    last = trainer.options.steps
-    with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
-        while trainer.step < last:
-            pending.append(trainer.optimise())
-            due = [i for i, (every, _) in enumerate(callbacks) if trainer.step % every == 0 or trainer.step == last]
-            if due or len(pending) >= read_every:
-                losses = torch.stack(pending).float().cpu()
-                pending.clear()
-                bad = (~losses.isfinite().all(1)).nonzero().flatten()
-                if len(bad):
-                    step = trainer.step - len(losses) + int(bad[0]) + 1
-                    raise FloatingPointError(
-                        f"the loss is not finite in step {step}: try a smaller config.training.lr, or look at the data"
-                    )
-                for part in unseen:
-                    part.append(losses)
-                for i in due:
-                    callbacks[i][1](trainer.step, torch.cat(unseen[i]))
-                    unseen[i].clear()

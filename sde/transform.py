@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sde.statistics import Statistics, measure
+from sde.transfer import send
+
 
 @dataclass(frozen=True)
 class Transform:
@@ -34,18 +37,26 @@ class Transform:
         return cls((levels / 2,), (levels / 2,), levels)
 
     @classmethod
-    def standardise(cls, x: Tensor) -> "Transform":
-        """Zero mean and unit standard deviation per channel of x (n, *event), measured in float64."""
-        flat = x.double().reshape(len(x), x.shape[1] if x.ndim > 1 else 1, -1)
-        std = flat.std(dim=(0, 2), correction=0)
-        if not (std > 0).all():
-            raise ValueError(f"channel {int(std.argmin())} of the data is constant: leave it out, it has no density")
-        return cls(tuple(flat.mean(dim=(0, 2)).tolist()), tuple(std.tolist()))
+    def standardise(cls, x: Tensor | Statistics) -> "Transform":
+        """Zero mean and unit standard deviation per channel of x (n, *event), or of data with these statistics.
+
+        Raises ValueError for a channel that is constant to the precision of float32.
+        """
+        mean, std = (x if isinstance(x, Statistics) else measure(x)).channels()
+        constant = (std <= torch.finfo(torch.float32).eps * mean.abs()).nonzero().flatten().tolist()
+        if constant:
+            count = f" ({len(constant)} channels are)" if len(constant) > 1 else ""
+            raise ValueError(
+                f"channel {constant[0]} of the data is constant{count}, at {mean[constant[0]]:g}: leave it out, it has "
+                "no density"
+            )
+        return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
     def _channels(self, values: tuple[float, ...], x: Tensor) -> Tensor:
+        # A 0-d CPU tensor multiplies a tensor of any device as a scalar, without a transfer.
         if len(values) == 1:
             return torch.tensor(values[0], dtype=torch.float64)
-        return x.new_tensor(values).view(-1, *[1] * (x.ndim - 2))
+        return send(torch.tensor(values, dtype=x.dtype), x.device).view(-1, *[1] * (x.ndim - 2))
 
     def encode(self, x: Tensor) -> Tensor:
         """Data units to model units; x (B, *event)."""
@@ -55,9 +66,14 @@ class Transform:
         """Model units to data units, still continuous; x (B, *event)."""
         return x * self._channels(self.scale, x) + self._channels(self.shift, x)
 
-    def dequantise(self, x: Tensor, u: Tensor) -> Tensor:
+    def dequantise(self, x: Tensor, u: Tensor | float) -> Tensor:
         """Integer data x plus uniform noise u in [0, 1): the density of x + u bounds the probability of x."""
         return x + u if self.levels else x
+
+    def moments(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance in model units of data that have these in data units, dequantised; both (*event)."""
+        mean, var = self.dequantise(mean[None], 0.5), var[None] + (1 / 12 if self.levels else 0)
+        return self.encode(mean)[0], (var / self._channels(self.scale, var) ** 2)[0]
 
     def quantise(self, x: Tensor) -> Tensor:
         """The inverse of ``dequantise``: floor to the integers 0 .. levels - 1; continuous data pass unchanged."""

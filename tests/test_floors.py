@@ -8,14 +8,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("sde", "samplers", "commands")
 FLOORS = {
-    "sde": ["condition", "schedule", "process", "transform", "toys", "images", "data", "networks", "model", "guidance",
-            "loss", "ema", "training", "checkpoint"],
+    "sde": ["transfer", "condition", "schedule", "process", "statistics", "transform", "data", "networks", "model",
+            "probe", "audit", "binding", "guided", "gradients", "limits", "guidance", "conjugate",
+            "operators", "measurement", "posterior", "loss", "profile", "ema",
+            "sharding", "parallel", "options", "training", "fit", "states", "checkpoint", "snapshots"],
     "samplers": ["step", "noise", "brownian", "grid", "checks", "calls", "lookup", "trajectory", "runge_kutta",
-                 "weights", "exponential", "ancestral", "diffusion", "flow", "multistep", "dpm", "adaptive", "encode",
+                 "weights", "exponential", "ancestral", "repaint", "diffusion", "flow", "multistep", "dpm", "adaptive", "encode",
                  "reverse_sde", "langevin", "loop", "generate", "fitted", "pilots", "plan", "decoder", "bounds",
                  "divergence", "likelihood", "report"],
-    "commands": ["config", "flags", "spec", "run", "guided", "trained", "plans", "pictures", "session", "sample",
-                 "likelihood", "encode", "interpolate", "train"],
+    "commands": ["config", "flags", "spec", "run", "speed", "memory", "guided", "trained", "plans", "pictures",
+                 "metrics", "interrupts", "validation", "curves", "report_page", "session", "sample",
+                 "likelihood", "encode", "interpolate", "train", "ema"],
 }  # fmt: skip
 """The modules of each package from the ground up: one imports only those before it."""
 

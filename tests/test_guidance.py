@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from samplers import SAMPLERS, generate, log_likelihood
-from sde import VPSDE, Denoiser, ScoreModel, Transform
+from sde import PARAMETRIZATIONS, VPSDE, Denoiser, NoisyClassifier, ScoreModel, Transform
 from sde.guidance import Classifier, ClassifierFree, Conditional
+from sde.process import expand
 from tests.exact import Gaussian, GaussianMixture
 
 MEANS = torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.0, -1.2]], dtype=torch.float64)
@@ -28,6 +29,10 @@ class ByClass(ScoreModel):
     def mixture(self):
         return self.whole[0]
 
+    def score_of(self, labels, x, t):
+        """The exact score of each row's own class."""
+        return torch.stack([self.components[y].score(x[[i]], t[[i]])[0] for i, y in enumerate(labels.tolist())])
+
     def forward(self, x, t, cond=None):
         everything = self.mixture.forward(x, t)
         if cond is None:
@@ -47,6 +52,33 @@ class Bayes:
 
     def __call__(self, x, t):
         return self.mixture.component_logits(x, t)
+
+
+class Network(torch.nn.Module):
+    """A network told c_in x and c_noise alone, whose output is ``function`` of the x and t that these stand for."""
+
+    num_classes = 3
+
+    def __init__(self, sde, function, sigma_data):
+        super().__init__()
+        self.sde, self.function, self.sigma_data = [sde], function, sigma_data
+
+    def forward(self, inputs, c_noise, *cond):
+        (sde,) = self.sde
+        t = sde.t_of_log_snr(-8 * c_noise)
+        c_in = (sde.sigma(t) ** 2 + (sde.alpha(t) * self.sigma_data) ** 2).rsqrt()
+        return self.function(inputs / expand(c_in, inputs), t, *cond)
+
+
+def seen_as(parametrization, exact, sigma_data=0.7):
+    """The denoiser of a network that is exact in a parametrisation."""
+    sde, formulas = exact.sde, PARAMETRIZATIONS[parametrization]
+
+    def output(x, t, cond):
+        c_skip, c_out, _ = formulas(sde.alpha(t), sde.sigma(t), sigma_data)
+        return (exact(x, t, cond) - expand(c_skip, x) * x) / expand(c_out, x)
+
+    return Denoiser(Network(sde, output, sigma_data), sde, parametrization, sigma_data)
 
 
 @pytest.fixture
@@ -75,6 +107,42 @@ def test_classifier_free_guidance(process, batch, scale):
     torch.testing.assert_close(guided.score(x, t), expected, rtol=1e-6, atol=1e-6)
     classifier = Classifier(model.mixture, Bayes(process), LABELS, scale)
     torch.testing.assert_close(guided(x, t), classifier(x, t), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+def test_every_parametrization(process, batch, parametrization):
+    x, t = batch
+    exact = ByClass(process)
+    model = seen_as(parametrization, exact)
+    prior, own = exact.mixture.score(x, t), exact.score_of(LABELS, x, t)
+    bayes = NoisyClassifier(Network(process, Bayes(process), 0.7), process, 0.7)
+    torch.testing.assert_close(Classifier(model, bayes, LABELS, 1.0).score(x, t), own, rtol=1e-5, atol=1e-5)
+    for scale in (0.0, 1.0, 2.5, -1.0):
+        guided = ClassifierFree(model, LABELS, scale)
+        torch.testing.assert_close(guided.score(x, t), prior + scale * (own - prior), rtol=1e-5, atol=1e-5)
+
+
+def test_a_negative_condition_takes_the_place_of_null(process, batch):
+    x, t = batch
+    model = ByClass(process)
+    model.null_trained = False
+    own, other = model.score_of(LABELS, x, t), model.score_of((LABELS + 1) % 3, x, t)
+    for scale in (0.0, 1.0, 3.0):
+        guided = ClassifierFree(model, LABELS, scale, (LABELS + 1) % 3)
+        torch.testing.assert_close(guided.score(x, t), other + scale * (own - other), rtol=1e-6, atol=1e-6)
+        part = guided.rows(torch.tensor([4, 1]))
+        torch.testing.assert_close(part(x[[4, 1]], t[[4, 1]]), guided(x, t)[[4, 1]])
+    one, many = (ClassifierFree(model, LABELS, 3.0, negative) for negative in (torch.tensor(2), torch.full((6,), 2)))
+    torch.testing.assert_close(one(x, t), many(x, t))
+
+
+def test_two_calls_are_the_same_in_half_the_memory(process, batch):
+    x, t = batch
+    model, sizes = ByClass(process), []
+    model.register_forward_hook(lambda _module, args, _output: sizes.append(len(args[0])))
+    one, two = (ClassifierFree(model, LABELS, 2.5, batched=batched).rows(slice(0, 4)) for batched in (True, False))
+    torch.testing.assert_close(one(x[:4], t[:4]), two(x[:4], t[:4]))
+    assert sizes == [8, 4, 4]
 
 
 @pytest.mark.parametrize(("scale", "calls"), [(0.0, 1), (1.0, 1), (3.0, 2)])

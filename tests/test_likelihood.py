@@ -31,6 +31,17 @@ def test_exact_trace(process, generator):
     assert found.nfe.max() <= 400
 
 
+@pytest.mark.parametrize("dim", [2, 16, 64])
+def test_centred_mixtures_need_no_correction(process, generator, dim):
+    """The prior is that of data with zero mean, as the transform leaves them: nothing else stands between."""
+    means = 0.6 * torch.randn(6, dim, generator=generator, dtype=torch.float64)
+    model = GaussianMixture(process, means - means.mean(0), 0.25)
+    x = model.draw(8, generator)
+    found = log_likelihood(model, x, rtol=1e-6, atol=1e-6)
+    assert (found.nats - exact(model, x)).square().mean().sqrt() / dim < 1e-3
+    assert found.nfe.max() <= 400
+
+
 def test_density_integrates_to_one():
     model = GaussianMixture(VPSDE(), torch.tensor([[-1.0], [0.5]], dtype=torch.float64), 0.3)
     x = torch.linspace(-4, 4, 401, dtype=torch.float64)[:, None]

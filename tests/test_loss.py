@@ -10,7 +10,7 @@ import torch
 
 from sde import loss
 from sde.condition import drop, null_like
-from sde.loss import IMPORTANCE, TIMES, WEIGHTINGS, classifier_loss, denoising_loss, stratified
+from sde.loss import IMPORTANCE, TIMES, WEIGHTINGS, Draws, classifier_loss, denoising_loss, per_item, stratified
 from tests.exact import Gaussian
 from tests.processes import PROCESSES
 
@@ -59,12 +59,13 @@ def test_loss_of_the_exact_model_is_the_posterior_variance(weighting, times, pro
     integrand = WRITTEN_OUT[weighting](a, s, g2) * posterior * density_of_times(process, times, t, snr)
     # Without the very ends, where the difference quotient would leave the range of the process.
     exact = scipy.integrate.simpson(integrand[1:-1], x=snr[1:-1])
-    draws = []
+    means = []
     for _ in range(12):
         x0 = model.draw(2048, generator)
-        draws.append(denoising_loss(model, x0, None, generator, weighting=weighting, times=times).mean().item())
-    error = torch.tensor(draws).std().item() / len(draws) ** 0.5
-    assert torch.tensor(draws).mean().item() == pytest.approx(exact, rel=0.02, abs=5 * error)
+        draws = Draws.of(process, x0.shape, generator, times)
+        means.append(denoising_loss(model, x0, None, draws, weighting=weighting).mean().item())
+    error = torch.tensor(means).std().item() / len(means) ** 0.5
+    assert torch.tensor(means).mean().item() == pytest.approx(exact, rel=0.02, abs=5 * error)
 
 
 @pytest.mark.parametrize("times", TIMES)
@@ -100,7 +101,8 @@ def test_condition_dropout_drops_the_asked_share(generator):
             return super().forward(x, t)
 
     model = Spy(PROCESSES["vp"], torch.zeros(2), STD)
-    denoising_loss(model, torch.zeros(4000, 2), torch.zeros(4000, dtype=torch.long), generator, cond_dropout=0.2)
+    draws = Draws.of(model.sde, (4000, 2), generator)
+    denoising_loss(model, torch.zeros(4000, 2), torch.zeros(4000, dtype=torch.long), draws, cond_dropout=0.2)
     assert (seen[0] == -1).float().mean().item() == pytest.approx(0.2, abs=0.03)
 
 
@@ -112,7 +114,7 @@ def test_classifier_loss_is_the_cross_entropy(process, generator):
             return torch.tensor([0.0, math.log(3.0)]).expand(len(x), 2)
 
     labels = torch.tensor([0, 1, 1])
-    found = classifier_loss(Constant(), torch.zeros(3, 2), labels, generator)
+    found = classifier_loss(Constant(), torch.zeros(3, 2), labels, Draws.of(process, (3, 2), generator))
     torch.testing.assert_close(found, -torch.tensor([0.25, 0.75, 0.75]).log())
 
 
@@ -141,7 +143,7 @@ def test_importance_sampling_keeps_the_mean_and_lowers_the_variance(process, gen
     model = Oracle(process, torch.full((4,), 0.3, dtype=torch.float64), STD)
     x0 = model.draw(100_000, generator)
     uniform, sampled = (
-        denoising_loss(model, x0, None, generator, weighting="likelihood", times=times).double()
+        denoising_loss(model, x0, None, Draws.of(process, x0.shape, generator, times), weighting="likelihood").double()
         for times in ("uniform", "likelihood")
     )
     error = ((uniform.var() + sampled.var()) / len(x0)).sqrt()
@@ -160,6 +162,23 @@ def test_classifier_loss_undoes_importance_sampled_times(generator):
 
     labels = torch.zeros(4000, dtype=torch.long)
     found = [
-        classifier_loss(Clock(), torch.zeros(4000, 2), labels, generator, times=k) for k in ("uniform", "likelihood")
+        classifier_loss(Clock(), torch.zeros(4000, 2), labels, Draws.of(Clock.sde, (4000, 2), generator, times))
+        for times in ("uniform", "likelihood")
     ]
     assert found[0].mean().item() == pytest.approx(found[1].mean().item(), rel=0.01)
+
+
+def test_draws_of_a_part_are_those_of_the_whole(process):
+    whole, *parts = (
+        Draws.of(process, (8, 2, 3), torch.Generator().manual_seed(5), "uniform", rows)
+        for rows in (slice(None), slice(0, 3), slice(3, 8))
+    )
+    for name in Draws._fields:
+        assert torch.equal(getattr(whole, name), torch.cat([getattr(part, name) for part in parts]))
+
+
+def test_noise_of_an_item_is_standard_normal():
+    seeds = torch.randint(2**62, (3000,), generator=torch.Generator().manual_seed(0))
+    z = per_item(torch.randn, seeds, (7,))
+    assert scipy.stats.kstest(z.flatten().numpy(), "norm").pvalue > 0.01
+    assert abs(np.corrcoef(z[:-1, 0], z[1:, 0])[0, 1]) < 0.06

@@ -150,3 +150,18 @@ def test_transform_standardises(generator):
 def test_bad_transforms(bad):
     with pytest.raises(ValueError, match=r"scale|levels"):
         Transform(**bad)
+
+
+class Linear(nn.Linear):
+    def forward(self, x, c_noise, cond):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("moved", "words"), [
+    ({"dtype": torch.half}, "the network torch.float16 on cpu"),
+    ({"device": "meta"}, "the network torch.float32 on meta"),
+])  # fmt: skip
+def test_row_38_other_types_and_devices(moved, words):
+    network = Linear(2, 2).to(**moved)
+    with pytest.raises(ValueError, match=f"x is torch.float32 on cpu, {words}: bring one to the other"):
+        Denoiser(network, VPSDE())(torch.randn(3, 2), torch.tensor(0.5))

@@ -1,5 +1,6 @@
 """Training: which items a step sees, what continuing means, averages, files, failures."""
 
+import copy
 import math
 from functools import partial
 
@@ -9,9 +10,10 @@ import torch
 from sde import VPSDE, Denoiser
 from sde.checkpoint import Checkpoints, build_denoiser, build_sde, describe_sde, load_model, save_model
 from sde.data import Dataset
-from sde.ema import EMA
-from sde.loss import denoising_loss
-from sde.training import Trainer, TrainingOptions, fit
+from sde.fit import fit
+from sde.loss import Draws, denoising_loss
+from sde.options import TrainingOptions
+from sde.training import Trainer
 from sde.transform import Transform
 from tests.processes import Straight
 
@@ -25,9 +27,9 @@ def dataset(count=23):
     return Dataset(x, torch.arange(count) % 2, 2, Transform())
 
 
-def trainer(steps=20, **options):
+def trainer(steps=20, dropout=0.2, **options):
     torch.manual_seed(0)
-    model = build_denoiser(SPEC)
+    model = build_denoiser({**SPEC, "network": {**SPEC["network"], "dropout": dropout}})
     return Trainer(model, dataset(), partial(denoising_loss, cond_dropout=0.3),
                    TrainingOptions(steps=steps, batch_size=8, warmup=5, **options))  # fmt: skip
 
@@ -40,21 +42,75 @@ def same(a, b):
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
-def test_continuing_equals_never_stopping(tmp_path, optimizer):
-    straight = trainer(optimizer=optimizer)
+@pytest.mark.parametrize("options", [{"optimizer": "adam"}, {"optimizer": "adamw"}, {"accumulate": 4}])
+def test_continuing_equals_never_stopping(tmp_path, options):
+    straight = trainer(**options)
     fit(straight, [])
-    first = trainer(optimizer=optimizer)
+    first = trainer(**options)
     with torch.random.fork_rng():
         for _ in range(10):
             first.optimise()
     states = Checkpoints(tmp_path, "denoiser")
     states.save(first.state_dict())
-    second = trainer(optimizer=optimizer)
+    second = trainer(**options)
     torch.manual_seed(99)
     second.load_state_dict(states.load()[0])
     fit(second, [])
     assert same(straight.state_dict(), second.state_dict())
+
+
+def test_parts_of_a_batch_add_up_to_it():
+    """Accumulated gradients are those of the whole batch, whose items keep their random numbers (without dropout)."""
+    whole, parts = trainer(1, dropout=0.0), trainer(1, dropout=0.0, accumulate=4)
+    steps = [run.optimise() for run in (whole, parts)]
+    assert torch.equal(steps[0].times, steps[1].times)
+    torch.testing.assert_close(steps[0].losses, steps[1].losses)
+    for one, other in zip(whole.parameters.values(), parts.parameters.values(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+def test_rehearsal_changes_nothing():
+    straight, rehearsed = trainer(3), trainer(3)
+    rehearsed.rehearse()
+    fit(straight, [])
+    fit(rehearsed, [])
+    assert same(straight.state_dict(), rehearsed.state_dict())
+
+
+@pytest.mark.parametrize("spoil", ["loss", "gradient"])
+def test_not_finite_steps_are_skipped(spoil):
+    """As if the optimiser had not been called: weights, moments and its counter stay."""
+    run = trainer(20)
+    run.optimise()
+    before = copy.deepcopy(run.state_dict())
+
+    def broken(model, x0, labels, draws):
+        losses = denoising_loss(model, x0, labels, draws)
+        # An infinite slope at a finite value, or the value itself.
+        return losses + (losses.detach() - losses).sqrt() if spoil == "gradient" else losses * math.nan
+
+    whole, run.loss = run.loss, broken
+    step = run.optimise()
+    assert step.skipped
+    assert step.loss.isfinite() == (spoil == "gradient")
+    assert not step.norm.isfinite()
+    after = run.state_dict()
+    assert same(before["module"], after["module"])
+    assert same(before["optimizer"]["state"], after["optimizer"]["state"])
+    run.loss = whole
+    assert not run.optimise().skipped
+    assert not same(before["module"], run.state_dict()["module"])
+
+
+def test_another_architecture_is_named():
+    state = trainer().state_dict()
+    other = build_denoiser({**SPEC, "network": {**SPEC["network"], "width": 8}})
+    run = Trainer(other, dataset(), denoising_loss, TrainingOptions(batch_size=8))
+    with pytest.raises(ValueError, match=r"network\.encoder.* is \(\d+.*\) there and \(\d+.*\) here"):
+        run.load_state_dict(state)
+    short = {**state, "module": {k: v for k, v in state["module"].items() if "head" not in k}}
+    with pytest.raises(ValueError, match=r"network\.head\.bias is missing there and \(3,\) here"):
+        trainer().load_state_dict(short)
 
 
 def test_global_random_state_is_restored():
@@ -66,66 +122,32 @@ def test_global_random_state_is_restored():
 
 def test_every_epoch_is_a_permutation():
     run = trainer()
-    stream = torch.cat([run.indices(step) for step in range(23)])
+    stream = torch.cat([run.indices(8 * step) for step in range(23)])
     epochs = stream.view(8, 23)
     assert all(torch.equal(epoch.sort().values, torch.arange(23)) for epoch in epochs)
     assert not torch.equal(epochs[0], epochs[1])
 
 
 def test_learning_rate():
-    options = TrainingOptions(steps=100, lr=1.0, warmup=10, lr_decay="cosine")
+    options = TrainingOptions(steps=100, batch_size=7, lr=1.0, warmup=10, lr_decay="cosine")
     assert options.lr_at(0) == 0.1
-    assert options.lr_at(50) == pytest.approx(0.5)
-    assert options.lr_at(100) == pytest.approx(0)
+    assert options.lr_at(7 * 50) == pytest.approx(0.5)
+    assert options.lr_at(7 * 100) == pytest.approx(0)
     assert TrainingOptions(steps=100, lr=1.0, warmup=0, lr_decay="none").lr_at(99) == 1
-
-
-def test_average_of_parameters_only():
-    module = torch.nn.BatchNorm1d(2)
-    ema = EMA(module, 0.5)
-    weight, expected = module.weight.detach().clone(), module.weight.detach().clone()
-    for n in range(1, 6):
-        with torch.no_grad():
-            module.weight += n
-            module.running_mean += 10
-        weight = module.weight.detach()
-        decay = min(0.5, (1 + n) / (10 + n))
-        expected = decay * expected + (1 - decay) * weight
-        ema.update(module)
-    state = ema.module_state(module)
-    torch.testing.assert_close(state["weight"], expected)
-    assert torch.equal(state["running_mean"], module.running_mean)
-    assert ema.module_state(module)["weight"].data_ptr() != module.weight.data_ptr()
+    # A function of the items seen: twice the batch, half the steps.
+    double = TrainingOptions(steps=50, batch_size=14, lr=1.0, warmup=5, lr_decay="cosine")
+    assert double.lr_at(7 * 60) == pytest.approx(options.lr_at(7 * 60))
 
 
 def test_training_learns():
     """Of data at a single point, nothing stays unknown: the loss falls far below that of the untrained network."""
     run = trainer(200, lr=1e-2)
     run.data.items.fill_(2.0)
-    start = denoising_loss(run.module, run.data.items, None, torch.Generator().manual_seed(0)).mean()
+    draws = Draws.of(run.module.sde, run.data.items.shape, torch.Generator().manual_seed(0))
+    start = denoising_loss(run.module, run.data.items, None, draws).mean()
     fit(run, [])
-    after = denoising_loss(run.module.eval(), run.data.items, None, torch.Generator().manual_seed(0)).mean()
+    after = denoising_loss(run.module.eval(), run.data.items, None, draws).mean()
     assert after < 0.2 * start
-
-
-def test_not_finite_loss_names_the_step_and_calls_nothing():
-    run = trainer(20)
-
-    def breaks(model, x, labels, generator):
-        return denoising_loss(model, x, labels, generator) * (math.nan if run.step == 6 else 1)
-
-    run.loss = breaks
-    called = []
-    with pytest.raises(FloatingPointError, match="not finite in step 7"):
-        fit(run, [(4, lambda step, losses: called.append((step, len(losses))))])
-    assert called == [(4, 4)]
-
-
-def test_callbacks_see_every_loss_once():
-    run = trainer(20)
-    seen = []
-    fit(run, [(8, lambda step, losses: seen.append((step, tuple(losses.shape))))], read_every=5)
-    assert seen == [(8, (8, 8)), (16, (8, 8)), (20, (4, 8))]
 
 
 def test_not_finite_weights_are_not_saved():
@@ -138,6 +160,7 @@ def test_not_finite_weights_are_not_saved():
 
 @pytest.mark.parametrize(("options", "words"), [
     ({"optimizer": "sgd"}, "adam, adamw"), ({"lr": 0.0}, "positive"), ({"steps": -1}, "positive"),
+    ({"accumulate": 3}, "batch_size = 8 .*accumulate = 3 parts.*: nearest is 6 or 9"), ({"times": "log"}, "log_normal"),
     ({"clip": -1.0}, "zero or more"), ({"lr_decay": "linear"}, "none, cosine"), ({"ema": 1.0}, "ema"),
 ])  # fmt: skip
 def test_refused_options(options, words):
@@ -184,6 +207,25 @@ def test_a_model_file_rebuilds_the_model(tmp_path):
     with pytest.raises(ValueError, match="does not exist"):
         load_model(tmp_path / "nothing")
     assert not list(tmp_path.glob(".*")), "no temporary file is left"
+
+
+def test_names_of_wrapped_networks(tmp_path):
+    model = build_denoiser(SPEC)
+    state = {name.replace("network.", "module.network._orig_mod.module."): v for name, v in model.state_dict().items()}
+    save_model(tmp_path / "model.safetensors", "denoiser", SPEC, state)
+    assert same(load_model(tmp_path / "model.safetensors").state_dict(), model.state_dict())
+
+
+def test_other_files_than_models(tmp_path):
+    run = trainer()
+    torch.save(run.optimizer.state_dict(), tmp_path / "opt.pt")
+    torch.save(run.state_dict(), tmp_path / "state.pt")
+    torch.save(run.module, tmp_path / "pickled.pt")
+    for name, words in (("opt", "an optimizer's state with state, param_groups"),
+                        ("state", "a file of torch.save with step, seen, skipped, module"),
+                        ("pickled", "damaged or not a safetensors file")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{name}.pt is {words}.*: name a model.safetensors"):
+            load_model(tmp_path / f"{name}.pt")
 
 
 def test_processes_are_stored_by_name():

@@ -1,10 +1,11 @@
 """Plain modules: forward(x, c_noise, cond). They know neither SDE nor preconditioning."""
 
 from sde.networks.classifier import MLPClassifier, UNetClassifier
+from sde.networks.dit import DiT
 from sde.networks.mlp import MLP
 from sde.networks.unet import UNet
 
-NETWORKS = {"unet": UNet, "mlp": MLP}
+NETWORKS = {"unet": UNet, "dit": DiT, "mlp": MLP}
 """Denoising networks by name; built as Network(event_shape, num_classes, **options)."""
 
 CLASSIFIERS = {"unet": UNetClassifier, "mlp": MLPClassifier}

@@ -5,12 +5,16 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sde.networks.blocks import group_norm
+from sde.networks.encoder import UNetEncoder
 from sde.networks.mlp import MLPEncoder
-from sde.networks.unet import UNetEncoder, group_norm
 
 
 class UNetClassifier(nn.Module):
-    """forward(x, c_noise) -> logits (B, num_classes): the U-Net's encoder, averaged over space at its last level."""
+    """forward(x, c_noise) -> logits (B, num_classes): the U-Net's encoder, averaged over space at its last level.
+
+    The options are those of ``UNet``.
+    """
 
     def __init__(
         self,
@@ -21,10 +25,32 @@ class UNetClassifier(nn.Module):
         blocks: int = 2,
         attention: Sequence[int] = (),
         dropout: float = 0.0,
+        resampling: str = "conv",
+        resample_blocks: bool = False,
+        noise_embedding: str = "sinusoidal",
+        fourier_scale: float = 16.0,
+        skip_rescale: bool = False,
+        progressive_input: str = "none",
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.encoder = UNetEncoder(event_shape, None, channels, multipliers, blocks, attention, dropout)
+        self.encoder = UNetEncoder(
+            event_shape,
+            None,
+            channels,
+            multipliers,
+            blocks,
+            attention,
+            dropout,
+            resampling,
+            resample_blocks,
+            noise_embedding,
+            fourier_scale,
+            skip_rescale,
+            progressive_input,
+            checkpointing,
+        )
         self.norm = group_norm(self.encoder.channels)
         self.head = nn.Linear(self.encoder.channels, num_classes)
 

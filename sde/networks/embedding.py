@@ -6,16 +6,34 @@ import torch
 from torch import Tensor, nn
 
 from sde.condition import Condition, null_like
+from sde.networks.layers import check_choice
+
+NOISE_EMBEDDINGS = ("sinusoidal", "fourier")
+
+
+def sinusoidal_frequencies(count: int = 16, lowest: float = 0.5, highest: float = 32.0) -> Tensor:
+    """Geometric from lowest to highest, (count,) (Ho et al. 2020, B)."""
+    return torch.linspace(math.log(lowest), math.log(highest), count).exp()
+
+
+def fourier_frequencies(count: int, scale: float) -> Tensor:
+    """2 pi scale w with normal w, (count,) (Tancik et al. 2020, eq. 5; Song et al. 2021, appendix H).
+
+    The w come from a generator of their own, so that a network has the same ones whenever it is built.
+    """
+    if not scale > 0:
+        raise ValueError(f"fourier_scale = {scale}: needs a positive number, as 16")
+    normal = torch.randn(count, generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+    return (2 * math.pi * scale * normal).to(torch.get_default_device())
 
 
 class NoiseEmbedding(nn.Module):
-    """c_noise (B,) -> (B, width): sines and cosines at geometric frequencies, then two layers (Ho et al. 2020, B)."""
+    """c_noise (B,) -> (B, width): cosines and sines at given frequencies, then two layers."""
 
-    def __init__(self, width: int, features: int = 32, lowest: float = 0.5, highest: float = 32.0) -> None:
+    def __init__(self, width: int, frequencies: Tensor) -> None:
         super().__init__()
-        steps = torch.linspace(math.log(lowest), math.log(highest), features // 2)
-        self.register_buffer("frequencies", steps.exp())
-        self.layers = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+        self.register_buffer("frequencies", frequencies)
+        self.layers = nn.Sequential(nn.Linear(2 * len(frequencies), width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, c_noise: Tensor) -> Tensor:
         angle = c_noise[:, None] * self.frequencies
@@ -34,11 +52,23 @@ class ClassEmbedding(nn.Module):
 
 
 class Embedding(nn.Module):
-    """What a network knows besides x: the noise level and, where there are classes, the class; (B, width)."""
+    """What a network knows besides x: the noise level and, where there are classes, the class; (B, width).
 
-    def __init__(self, width: int, num_classes: int | None) -> None:
+    ``noise_embedding`` is one of NOISE_EMBEDDINGS; "fourier" has width / 4 random frequencies of ``fourier_scale``.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_classes: int | None,
+        noise_embedding: str = "sinusoidal",
+        fourier_scale: float = 16.0,
+    ) -> None:
         super().__init__()
-        self.noise = NoiseEmbedding(width)
+        check_choice("noise_embedding", noise_embedding, NOISE_EMBEDDINGS)
+        fourier = noise_embedding == "fourier"
+        frequencies = fourier_frequencies(width // 4, fourier_scale) if fourier else sinusoidal_frequencies()
+        self.noise = NoiseEmbedding(width, frequencies)
         self.label = ClassEmbedding(num_classes, width) if num_classes else None
 
     def forward(self, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
@@ -51,10 +81,3 @@ class Embedding(nn.Module):
         if isinstance(cond, dict):
             raise ValueError(f"this network takes class labels (B,), not a dict with {', '.join(cond)}")
         return nn.functional.silu(self.noise(c_noise) + self.label(cond))
-
-
-def zero_init(layer: nn.Module) -> nn.Module:
-    """The layer with all its parameters at zero, so that what it feeds starts as the identity."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from sde.condition import Condition
-from sde.networks.embedding import Embedding, zero_init
+from sde.networks.embedding import Embedding
+from sde.networks.layers import zero_init
 
 
 class ResidualLayer(nn.Module):

@@ -1,0 +1,50 @@
+"""Resampling: steps that are taken several times, with noise added in between."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from samplers.ancestral import Ancestral, forward_variance
+from samplers.step import Noise, Result, Sampler, check_integer
+
+
+@dataclass(frozen=True)
+class RePaint:
+    """A sampler's step t -> s, taken ``resamplings`` times, with a jump back from s to t before each but the first
+    (Lugmayr et al. 2022, algorithm 1, with a jump length of one step).
+
+    The jump is the forward process, x_t = (alpha_t / alpha_s) x_s + N(0, variance of q(x_t | x_s)). Each further turn
+    brings entries that guidance holds and those that it leaves free closer together: the paper's use is a model whose
+    observed entries are replaced (``Replacement`` in sde.posterior), but any model will do. What a sampler remembers of
+    earlier steps is forgotten, as a jump invalidates it.
+    """
+
+    sampler: Sampler = Ancestral()
+    resamplings: int = 10
+
+    def __post_init__(self) -> None:
+        check_integer("resamplings", self.resamplings)
+
+    @property
+    def order(self) -> float:
+        """That of the sampler."""
+        return self.sampler.order
+
+    @property
+    def steps(self) -> int:
+        """The sampler's own default."""
+        return self.sampler.steps
+
+    @property
+    def grid(self) -> str:
+        """The sampler's own default."""
+        return self.sampler.grid
+
+    def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
+        """x (B, *event) at time t to time s; t, s 0-d; ``resamplings`` times the sampler's network calls."""
+        sde = model.sde
+        arrived, _ = self.sampler.step(model, x, t, s, noise)
+        for _ in range(self.resamplings - 1):
+            back = (sde.log_alpha(t) - sde.log_alpha(s)).exp() * arrived + forward_variance(sde, t, s).sqrt() * noise(x)
+            arrived, _ = self.sampler.step(model, back, t, s, noise)
+        return arrived, None

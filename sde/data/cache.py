@@ -1,0 +1,46 @@
+"""Items kept on disk as they were decoded once."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+
+def cached(parts: Iterable[Tensor], shape: tuple[int, ...], stamp: object, folder: Path) -> np.ndarray:
+    """uint8 items of ``shape``, given in parts, as an array in a file in ``folder``, which is mapped, not loaded.
+
+    The parts are asked for only where no file is named by ``stamp``, whose repr must change when the items do. A file
+    gets its name when it is whole. Raises ValueError where it cannot be written.
+    """
+    path = folder / f"{hashlib.sha256(repr((shape, stamp)).encode()).hexdigest()[:32]}.npy"
+    array = _mapped(path)
+    if array is not None:
+        return array
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".npy", delete=False) as file:
+            try:
+                header = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
+                np.lib.format.write_array_header_1_0(file, header)
+                for part in parts:
+                    file.write(part.numpy().data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            finally:
+                Path(file.name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(f"config.data.cache = {folder} cannot hold the decoded set ({error}): name another") from None
+    return _mapped(path)
+
+
+def _mapped(path: Path) -> np.ndarray | None:
+    """The array of a file, where it is there and whole."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None

@@ -1,0 +1,142 @@
+"""Images as items: one sub-folder a class where there are any."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sde.data.arrays import IN_MEMORY, ArrayFile
+from sde.data.cache import cached
+from sde.data.folders import Folder
+from sde.data.prefetch import in_order
+
+MODES = {"L": 1, "RGB": 3, "RGBA": 4}
+DEEP = ("I", "F")
+"""How the names of modes with more than 256 levels begin."""
+EXIF_ORIENTATION = 0x0112
+
+
+class ImageFiles:
+    """The pixels (n, channels, height, width), uint8, of image files, decoded on indexing by a tensor of positions.
+
+    Images are turned as their EXIF orientation says and converted to ``mode``, a key of MODES. With ``resized``, they
+    are cropped to the shape about their centre and resized by Pillow's Lanczos filter; a JPEG is then decoded at the
+    smallest resolution of its own that is at least twice that.
+    """
+
+    dtype = torch.uint8
+
+    def __init__(
+        self, folder: Folder, names: Sequence[str], mode: str, size: tuple[int, int], resized: bool = False
+    ) -> None:
+        self.folder, self.names, self.mode, self.size, self.resized = folder, names, mode, size, resized
+        self.shape = torch.Size((len(names), MODES[mode], size[1], size[0]))
+
+    def _pixels(self, image) -> np.ndarray:
+        from PIL import Image, ImageOps
+
+        if self.resized:
+            image.draft(None, (2 * self.size[0], 2 * self.size[1]))
+        image = ImageOps.exif_transpose(image).convert(self.mode)
+        if self.resized:
+            image = ImageOps.fit(image, self.size, Image.Resampling.LANCZOS)
+        pixels = np.asarray(image)
+        return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        pixels = np.empty((len(index), *self.shape[1:]), np.uint8)
+        for row, i in zip(pixels, index.tolist(), strict=True):
+            row[:] = self.folder.read(self.names[i], self._pixels)
+        return torch.from_numpy(pixels)
+
+    def part(self, index: Tensor) -> "ImageFiles":
+        """The files at some positions, still not decoded."""
+        return ImageFiles(self.folder, [self.names[i] for i in index.tolist()], self.mode, self.size, self.resized)
+
+    def decoded(self, workers: int) -> Iterator[Tensor]:
+        """All pixels in order, in parts that ``workers`` threads decode."""
+        return in_order(self.__getitem__, torch.arange(len(self.names)).split(64), workers)
+
+
+def _header(image) -> tuple[str, tuple[int, int]]:
+    """Mode and size of an image that is not decoded, turned as its EXIF orientation says."""
+    turned = "exif" in image.info and image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+    return image.mode, image.size[::-1] if turned else image.size
+
+
+def _table(kinds: Sequence[str], names: Sequence[str]) -> str:
+    """How many images of each kind there are, and the first names of each."""
+    groups: dict[str, list[str]] = {}
+    for kind, name in zip(kinds, names, strict=True):
+        groups.setdefault(kind, []).append(name)
+    rows = sorted(groups.items(), key=lambda row: -len(row[1]))
+    shown = [f"{len(g)} {kind} ({', '.join(g[:3])}{', ...' if len(g) > 3 else ''})" for kind, g in rows[:5]]
+    return ", ".join(shown) + (f" and {len(rows) - 5} other kinds" if len(rows) > 5 else "")
+
+
+def _checked(folder: Folder, mode: str, size: int, workers: int) -> ImageFiles:
+    """The files, after their headers were found to agree with each other or with what is asked for."""
+    if mode and mode not in MODES:
+        raise ValueError(
+            f"config.data.mode = {mode!r}: needs one of {', '.join(MODES)}, or nothing for the images' own"
+        )
+    if size < 0:
+        raise ValueError(f"config.data.size = {size}: needs the side of a square, or 0 for the images' own size")
+    headers = in_order(lambda name: folder.read(name, _header), folder.names, workers)
+    modes, sizes = zip(*headers, strict=True)
+    if any(kind.startswith(DEEP) for kind in modes):
+        raise ValueError(
+            f"{folder.source} holds images of more than 256 levels: {_table(modes, folder.names)}; save them with 8 "
+            "bits, or as an array for config.data.dataset=points with config.data.levels"
+        )
+    if not mode and (len(set(modes)) > 1 or modes[0] not in MODES):
+        raise ValueError(
+            f"{folder.source} holds images of these modes: {_table(modes, folder.names)}; set config.data.mode to one "
+            f"of {', '.join(MODES)}, to which they are converted"
+        )
+    if not size and len(set(sizes)) > 1:
+        named = _table([f"{width}x{height}" for width, height in sizes], folder.names)
+        raise ValueError(
+            f"{folder.source} holds images of these sizes: {named}; set config.data.size to the side of the square to "
+            "which they are cropped and resized"
+        )
+    return ImageFiles(folder, folder.names, mode or modes[0], (size, size) if size else sizes[0], bool(size))
+
+
+def read_images(
+    source: Path, mode: str = "", size: int = 0, workers: int = 0, cache: str = ""
+) -> tuple[Tensor | ArrayFile | ImageFiles, Tensor | None, list[str]]:
+    """Pixels (n, channels, height, width), labels (n,) or None, and the names of the classes.
+
+    ``mode`` is "L", "RGB" or "RGBA", to which every image is converted, or "" for the mode that all of them share;
+    ``size`` the side of the square to which they are cropped and resized, or 0 for the size that all of them share.
+    Classes are the folders that hold the images, in sorted order. ``workers`` threads read. Sets above IN_MEMORY are
+    decoded once into a file in the folder ``cache``, where that is given, and else whenever their items are read.
+    Raises ValueError, which names the files, for mixed modes or sizes, damaged images and empty folders.
+    """
+    folder = Folder(source)
+    files = _checked(folder, mode, size, workers)
+    folders = folder.classes()
+    numbers = {name: number for number, name in enumerate(sorted(set(folders)))}
+    labels = torch.tensor([numbers[name] for name in folders]) if len(numbers) > 1 else None
+    return _placed(files, workers, cache), labels, [] if labels is None else list(numbers)
+
+
+def _placed(files: ImageFiles, workers: int, cache: str) -> Tensor | ArrayFile | ImageFiles:
+    """The pixels in memory, on disk, or in their files."""
+    if files.shape.numel() <= IN_MEMORY:
+        pixels = torch.empty(files.shape, dtype=files.dtype)
+        for rows, part in zip(pixels.split(64), files.decoded(workers), strict=True):
+            rows.copy_(part)
+        return pixels
+    if not cache:
+        return files
+    stamp = (
+        str(files.folder.source.resolve()),
+        files.names,
+        files.folder.stamps(files.names),
+        files.resized,
+    )
+    return ArrayFile(cached(files.decoded(workers), files.shape, stamp, Path(cache)))

@@ -1,0 +1,98 @@
+"""Score models of p(x_0 | y) for a measurement y = A(x_0) + N(0, sigma_y^2 I): what they have in common."""
+
+import abc
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sde.binding import fit, rows_of
+from sde.guided import Guidance, base_of, pair_of
+from sde.model import ScoreModel
+from sde.process import expand
+
+Operator = Callable[[Tensor], Tensor]
+"""A(x), differentiable, of x (B, *event) in data units; (B, *measurement)."""
+
+Product = Callable[[Tensor], Tensor]
+"""A matrix times a vector, for every sample of a batch."""
+
+
+class Measured(ScoreModel, abc.ABC):
+    """A score model with a measurement y (n or 1, *measurement), in data units; a single row serves every sample."""
+
+    normalised = False
+
+    def __init__(self, model: ScoreModel, operator: Operator, y: Tensor) -> None:
+        super().__init__(model.sde, model.transform)
+        self.model = model
+        self.operator = operator
+        self.y = y
+
+    def measure(self, x: Tensor) -> Tensor:
+        """A(x) of x in model units, where it has the shape of y; ValueError where not.
+
+        Quantised data stand for the cells above them, [x, x + 1): A is of their lower end.
+        """
+        found = self.operator(self.transform.dequantise(self.transform.decode(x), -0.5))
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        if shape != (len(x), *self.y.shape[1:]):
+            raise ValueError(
+                f"the operator makes {shape} of x of shape {tuple(x.shape)}, y has shape {tuple(self.y.shape)}: y "
+                "needs a row for each sample, or one for all, each of the shape of the operator's output for one sample"
+            )
+        return found
+
+    def observation(self, x: Tensor) -> Tensor:
+        """y with one row for each of x, in the dtype and on the device of x."""
+        return fit(self.y, x).to(x.dtype)
+
+    def _rows(self, index: Tensor | slice) -> tuple[ScoreModel, Operator, Tensor]:
+        """The three arguments of the constructor for some rows."""
+        return self.model.rows(index), self.operator, rows_of(self.y, index)
+
+
+class MeasurementGuidance(Measured, Guidance):
+    """Guidance by the gradient of a Gaussian likelihood of y: D_y = D + (sigma^2 / alpha) J^T H^T V^-1 r.
+
+    H = dA/dx_0 at D in model units, J = dD/dx_t, r = y - A(D), and V, held constant, approximates the covariance of y
+    given x_t; subclasses say how V^-1 r is found. ``sigma_y`` is the noise of y in data units. Takes one call of the
+    model, and one vector-Jacobian product of it beyond those of V. Raises ValueError for a negative sigma_y.
+    """
+
+    def __init__(self, model: ScoreModel, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> None:
+        if not sigma_y >= 0:
+            raise ValueError(f"sigma_y = {sigma_y}: needs the noise's standard deviation in data units, at least 0")
+        super().__init__(model, operator, y)
+        self.base = base_of(model)
+        self.sigma_y = sigma_y
+
+    @abc.abstractmethod
+    def weigh(self, residual: Tensor, t: Tensor, forwards: Product, backwards: Product, through: Product) -> Tensor:
+        """V^-1 r, (B, *measurement).
+
+        ``forwards(u)`` = H u, ``backwards(v)`` = H^T v, ``through(v)`` = (sigma^2 / alpha) J^T H^T v.
+        """
+
+    def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        # A caller that differentiates through the guided model needs the graph of the gradient as well.
+        graph = torch.is_grad_enabled() and x.requires_grad
+        y, factor = self.observation(x), self.sde.sigma(t) ** 2 / self.sde.alpha(t)
+        with torch.enable_grad():
+            leaf = x if graph else x.detach().requires_grad_()
+            base, denoised = pair_of(self.model, leaf, t)
+            measured = self.measure(denoised)
+
+            def forwards(u: Tensor) -> Tensor:
+                return torch.func.jvp(self.measure, (denoised if graph else denoised.detach(),), (u,))[1]
+
+            def backwards(v: Tensor, to: Tensor = denoised) -> Tensor:
+                return torch.autograd.grad(measured, to, v, retain_graph=True, create_graph=graph)[0]
+
+            def through(v: Tensor) -> Tensor:
+                return expand(factor, x) * backwards(v, leaf)
+
+            residual = y - measured
+            weights = self.weigh(residual if graph else residual.detach(), t, forwards, backwards, through)
+            guided = denoised + through(weights)
+        return (base, guided) if graph else (base.detach(), guided.detach())

@@ -1,0 +1,126 @@
+"""A transformer over patches of signals, images or volumes (Peebles and Xie 2023)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sde.condition import Condition
+from sde.networks.embedding import Embedding
+from sde.networks.layers import (
+    CONVOLUTIONS,
+    TRANSPOSED_CONVOLUTIONS,
+    check_counts,
+    check_input,
+    crop,
+    pad,
+    run,
+    split_shape,
+    zero_init,
+)
+
+
+def position_embedding(grid: Sequence[int], width: int, device: torch.device | None = None) -> Tensor:
+    """Positions of a grid with any number of axes -> (positions, width), the last axis fastest.
+
+    Each axis has n = width // (2 axes) sines and as many cosines of its coordinate times 10000^(-i / n)
+    (Vaswani et al. 2017, section 3.5, an axis at a time); features that are left over are zero.
+    """
+    count = width // (2 * len(grid))
+    frequencies = 10_000.0 ** (-torch.arange(count, device=device) / count)
+    axes = torch.meshgrid(*(torch.arange(size, device=device) for size in grid), indexing="ij")
+    angles = torch.stack(axes, dim=-1).flatten(0, -2)[..., None] * frequencies
+    features = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
+    return F.pad(features, (0, width - features.shape[1]))
+
+
+class DiTBlock(nn.Module):
+    """Self-attention, then two layers: each x + gate f(norm(x) (1 + scale) + shift), with gate, scale and shift from
+    the embedding and zero at first (adaLN-Zero, figure 3)."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.layers = nn.Sequential(nn.Linear(width, hidden), nn.GELU("tanh"), nn.Linear(hidden, width))
+        self.dropout = nn.Dropout(dropout)
+        for layer in (self.qkv, self.out, self.layers[0], self.layers[2]):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        self.modulation = zero_init(nn.Linear(width, 6 * width))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        shift, scale, gate, *second = self.modulation(embedding)[:, None].chunk(6, dim=2)
+        x = x + gate * self.dropout(self.attend(self.norm(x) * (1 + scale) + shift))
+        shift, scale, gate = second
+        return x + gate * self.dropout(self.layers(self.norm(x) * (1 + scale) + shift))
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Multi-head self-attention over tokens (B, N, width), without the residual sum."""
+        # (B, N, 3 width) -> three tensors (B, heads, N, width / heads)
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        if self.training or not torch.is_grad_enabled():
+            h = F.scaled_dot_product_attention(q, k, v)
+        else:  # Likelihood and guidance ask for second and forward derivatives, which fused kernels lack.
+            h = (q @ k.transpose(2, 3) * q.shape[3] ** -0.5).softmax(dim=3) @ v
+        return self.out(h.transpose(1, 2).flatten(2))
+
+
+class DiT(nn.Module):
+    """forward(x, c_noise, cond) -> a tensor of the shape of x (B, channels, *space); any size, by padding and cropping.
+
+    Patches of ``patch`` positions along each axis are tokens of ``width`` features with fixed sine-cosine positions;
+    ``depth`` blocks of self-attention in ``heads`` heads and of two layers with ``mlp_ratio * width`` units between
+    them take them to an output that starts at zero. DiT-S, B, L and XL are depth 12, 12, 24, 28; width 384, 768, 1024,
+    1152; heads 6, 12, 16, 16 (table 1). ``cond`` are labels (B,), -1 for null; None is all null. With
+    ``checkpointing``, in training, activations inside blocks are computed again instead of kept. Derivatives are those
+    of fused attention in training, the first in reverse mode, and all of them in evaluation.
+
+    Raises ValueError for an event shape without 1 to 3 axes of space, counts below 1, and a width that ``heads`` does
+    not divide.
+    """
+
+    def __init__(
+        self,
+        event_shape: Sequence[int],
+        num_classes: int | None = None,
+        patch: int = 2,
+        width: int = 384,
+        depth: int = 12,
+        heads: int = 6,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.inputs, space = split_shape(event_shape, "DiT")
+        self.dims, self.patch, self.checkpointing = len(space), patch, checkpointing
+        check_counts(patch=patch, width=width, depth=depth, heads=heads)
+        if not mlp_ratio > 0:
+            raise ValueError(f"mlp_ratio = {mlp_ratio}: needs a positive number, as 4")
+        if width % heads:
+            nearest = (width // heads + 1) * heads
+            raise ValueError(f"width = {width} cannot be split into heads = {heads}: needs a multiple, as {nearest}")
+        self.num_classes = num_classes
+        hidden = max(1, round(mlp_ratio * width))
+        self.embedding = Embedding(width, num_classes)
+        self.stem = CONVOLUTIONS[self.dims](self.inputs, width, patch, stride=patch)
+        self.blocks = nn.ModuleList(DiTBlock(width, heads, hidden, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.modulation = zero_init(nn.Linear(width, 2 * width))
+        self.head = zero_init(TRANSPOSED_CONVOLUTIONS[self.dims](width, self.inputs, patch, stride=patch))
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
+        check_input(x, self.inputs, self.dims)
+        embedding = self.embedding(c_noise, cond)
+        h = self.stem(pad(x, self.patch))
+        grid = h.shape[2:]
+        tokens = h.flatten(2).transpose(1, 2)
+        tokens = tokens + position_embedding(grid, tokens.shape[2], x.device).to(x.dtype)
+        for block in self.blocks:
+            tokens = run(block, tokens, embedding, recompute=self.checkpointing)
+        shift, scale = self.modulation(embedding)[:, None].chunk(2, dim=2)
+        tokens = self.norm(tokens) * (1 + scale) + shift
+        return crop(self.head(tokens.transpose(1, 2).unflatten(2, grid)), x.shape[2:])

@@ -1,0 +1,186 @@
+"""Measurement operators A of inverse problems y = A(x) + noise: linear ones with their adjoints.
+
+x (B, *event) and y (B, *measurement) are in data units. Any differentiable callable serves as an operator; those here
+also know their adjoint A*, defined by <A x, y> = <x, A* y> for sums over the event.
+"""
+
+import abc
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
+
+
+class Linear(nn.Module, abc.ABC):
+    """A linear operator: ``forward(x)`` and ``adjoint(y)``. Both raise ValueError for an event that does not fit."""
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """A x: (B, *event) -> (B, *measurement)."""
+
+    @abc.abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        """A* y: (B, *measurement) -> (B, *event)."""
+
+
+def _check_event(what: str, shape: Sequence[int], x: Tensor) -> None:
+    if tuple(x.shape[1:]) != tuple(shape):
+        raise ValueError(
+            f"{what} is for events of shape {tuple(shape)}, x has events of shape {tuple(x.shape[1:])}: make it for "
+            "the shape of the data"
+        )
+
+
+class Mask(Linear):
+    """The entries where ``mask`` is True, in a row: (B, *event) -> (B, number of them).
+
+    ``mask`` is boolean, True where x is observed. It has the event's shape or its last axes' alone, as (H, W) for
+    (C, H, W), and then holds for all that precede them. A A* = 1; ``adjoint`` puts zeros where nothing was observed.
+    Raises ValueError for a mask of another type or shape, or one that observes nothing.
+    """
+
+    def __init__(self, mask: Tensor, event_shape: Sequence[int]) -> None:
+        super().__init__()
+        event_shape, shape = tuple(event_shape), tuple(mask.shape)
+        if mask.dtype != torch.bool:
+            raise ValueError(f"mask has dtype {mask.dtype}: needs torch.bool, True where x is observed, as mask > 0.5")
+        if not shape or shape != event_shape[-len(shape) :]:
+            raise ValueError(
+                f"mask has shape {shape}, the data {event_shape}: needs the shape of the data or its last axes, as "
+                f"{event_shape[-2:]}"
+            )
+        if not mask.any():
+            raise ValueError("mask is False everywhere: True marks what is observed, so that nothing would be")
+        self.register_buffer("mask", mask.expand(event_shape).clone())
+        # Numbers, as a boolean index would make a GPU's host wait to learn how many there are.
+        self.register_buffer("index", self.mask.flatten().nonzero().squeeze(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_event("mask", self.mask.shape, x)
+        return x.flatten(1)[:, self.index.to(x.device)]
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        x = y.new_zeros((len(y), self.mask.numel()))
+        return x.index_copy(1, self.index.to(y.device), y).view(-1, *self.mask.shape)
+
+    def restore(self, x: Tensor, y: Tensor) -> Tensor:
+        """x with its observed entries replaced by y, exactly: for the final samples, where y has no noise.
+
+        x (B, *event) and y (B or 1, number of observed entries) in data units.
+        """
+        return torch.where(self.mask.to(x.device), self.adjoint(y.to(x)), x)
+
+
+class Grayscale(Linear):
+    """The weighted sum of the channels, (B, C, *space) -> (B, 1, *space), of which colourisation is the inverse.
+
+    ``weights`` has a number for each channel: by default luma (ITU-R BT.601) for red, green, blue; (1 / C,) * C is the
+    mean.
+    """
+
+    def __init__(self, weights: Sequence[float] = (0.299, 0.587, 0.114)) -> None:
+        super().__init__()
+        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float64))
+
+    def _weights(self, x: Tensor) -> Tensor:
+        return self.weights.to(x).view(-1, *[1] * (x.ndim - 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[1] != len(self.weights):
+            raise ValueError(
+                f"x has {x.shape[1]} channels, the gray value has {len(self.weights)} weights: give one a channel"
+            )
+        return (self._weights(x) * x).sum(1, keepdim=True)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._weights(y) * y
+
+
+class Blur(Linear):
+    """Correlation of the last axes with a kernel, of odd sizes and one to three axes, with zeros outside the event.
+
+    All axes before them are left alone: a kernel of two axes blurs each channel of (C, H, W). (Kernel symmetric: the
+    convolution.) The measurement has the shape of x.
+    """
+
+    def __init__(self, kernel: Tensor) -> None:
+        super().__init__()
+        if kernel.ndim not in CONVOLUTIONS or not all(size % 2 for size in kernel.shape):
+            raise ValueError(f"kernel has shape {tuple(kernel.shape)}: needs one to three axes of odd sizes")
+        self.register_buffer("kernel", kernel)
+
+    @classmethod
+    def gaussian(cls, std: float, axes: int = 2) -> "Blur":
+        """The Gaussian kernel of standard deviation ``std``, in entries, cut at three of them and of sum 1."""
+        if not std > 0:
+            raise ValueError(f"std = {std}: needs a positive width of the blur, in entries")
+        radius = max(1, round(3 * std))
+        line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / std) ** 2)
+        grids = torch.meshgrid(*[line / line.sum()] * axes, indexing="ij")
+        return cls(torch.stack(grids).prod(0))
+
+    def _correlate(self, x: Tensor, kernel: Tensor) -> Tensor:
+        axes = kernel.ndim
+        if x.ndim - 1 < axes:
+            raise ValueError(f"the kernel has {axes} axes, an event {x.ndim - 1}: give a kernel of fewer axes")
+        images = x.reshape(-1, 1, *x.shape[-axes:])
+        padding = [size // 2 for size in kernel.shape]
+        return CONVOLUTIONS[axes](images, kernel.to(x)[None, None], padding=padding).view(x.shape)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._correlate(x, self.kernel)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self._correlate(y, self.kernel.flip(tuple(range(self.kernel.ndim))))
+
+
+class SuperResolution(Linear):
+    """Means over blocks of ``factor`` entries along each of the last ``axes`` axes, of which super-resolution is the
+    inverse; sizes must be multiples of the factor."""
+
+    def __init__(self, factor: int, axes: int = 2) -> None:
+        super().__init__()
+        if factor < 1 or axes < 1:
+            raise ValueError(f"factor = {factor} and axes = {axes}: both need integers of at least 1")
+        self.factor = factor
+        self.axes = axes
+
+    def forward(self, x: Tensor) -> Tensor:
+        sizes = tuple(x.shape[1:][-self.axes :])
+        if len(sizes) < self.axes or any(size % self.factor for size in sizes):
+            raise ValueError(
+                f"an event of shape {tuple(x.shape[1:])} has no blocks of factor {self.factor} along its last "
+                f"{self.axes} axes: needs as many axes, with sizes that are multiples of {self.factor}"
+            )
+        for axis in range(-self.axes, 0):
+            x = x.unflatten(axis, (-1, self.factor)).mean(axis)
+        return x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        for axis in range(-self.axes, 0):
+            y = y.repeat_interleave(self.factor, axis) / self.factor
+        return y
+
+
+class CompressedSensing(Linear):
+    """``measurements`` projections of an event on random directions: y = M x, with entries of M from N(0, 1 / number of
+    measurements), the same for the same ``seed``."""
+
+    def __init__(self, event_shape: Sequence[int], measurements: int, seed: int = 0) -> None:
+        super().__init__()
+        if measurements < 1:
+            raise ValueError(f"measurements = {measurements}: needs an integer of at least 1")
+        self.event_shape = tuple(event_shape)
+        size = torch.Size(self.event_shape).numel()
+        generator = torch.Generator().manual_seed(seed)
+        matrix = torch.randn((measurements, size), generator=generator) / measurements**0.5
+        self.register_buffer("matrix", matrix)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_event("the projection", self.event_shape, x)
+        return x.flatten(1) @ self.matrix.to(x).T
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return (y @ self.matrix.to(y)).view(-1, *self.event_shape)

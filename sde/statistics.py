@@ -1,0 +1,57 @@
+"""What data are like: range, mean and variance, measured in one pass."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+VALUES_AT_ONCE = 2**22
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of ``count`` items: the smallest and largest value, whether all are ``whole`` numbers, and the mean and the
+    variance of each dimension, float64 (*event)."""
+
+    count: int
+    low: float
+    high: float
+    whole: bool
+    mean: Tensor
+    var: Tensor
+
+    def channels(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel, the first event axis, over items and all other axes; (C,)."""
+        mean, var = (x.reshape(x.shape[0] if x.ndim else 1, -1) for x in (self.mean, self.var))
+        return mean.mean(1), (var.mean(1) + mean.var(1, correction=0)).sqrt()
+
+
+def spread(count: int, most: int) -> Tensor:
+    """Positions of at most ``most`` of ``count`` items, evenly from the first to the last."""
+    return torch.linspace(0, count - 1, min(most, count), dtype=torch.float64).round().long()
+
+
+def measure(items, index: Tensor | None = None) -> Statistics:
+    """The statistics of items (n, *event), a tensor or what reads one on indexing, or of those at ``index`` only.
+
+    Parts are merged in float64 by the update of Chan, Golub and LeVeque (1983). Raises ValueError that counts the
+    items with NaN or infinity.
+    """
+    index = torch.arange(items.shape[0]) if index is None else index
+    event, seen, bad, whole = tuple(items.shape[1:]), 0, [], True
+    low, high = torch.inf, -torch.inf
+    mean, squares = torch.zeros(event, dtype=torch.float64), torch.zeros(event, dtype=torch.float64)
+    for rows in index.split(max(1, VALUES_AT_ONCE // max(1, mean.numel()))):
+        x = items[rows].cpu().double()
+        bad += rows[~x.isfinite().reshape(len(x), -1).all(1)].tolist()
+        low, high = min(low, x.min().item()), max(high, x.max().item())
+        whole = whole and bool((x == x.round()).all())
+        seen += len(x)
+        change = x.mean(0) - mean
+        mean += change * (len(x) / seen)
+        squares += (x - x.mean(0)).square().sum(0) + change.square() * (len(x) * (seen - len(x)) / seen)
+    if bad:
+        raise ValueError(
+            f"{len(bad)} of {len(index)} items contain NaN or infinity (first: {bad[0]}): remove or repair them"
+        )
+    return Statistics(len(index), low, high, whole, mean, squares / seen)

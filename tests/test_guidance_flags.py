@@ -1,0 +1,160 @@
+"""The flags of guidance: they do what the library does, have plans of their own, and a sentence for every mistake."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import main
+from commands.flags import GUIDANCE
+from commands.guided import GuidanceOptions
+from samplers import SAMPLERS, generate
+from sde.checkpoint import load_model
+from sde.guidance import Autoguidance, ClassifierFree, Conditional, DynamicThreshold, GuidanceInterval, Rescaled
+from tests.test_cli import SMALL, call
+
+LIMITED = [
+    ["--guidance_interval", "0.3,3"], ["--guidance_rescale", 0.5], ["--threshold", "0.9,-1,1"],
+    ["--negative_labels", "1,0"], ["--weak", "ema/0.5.safetensors"],
+    ["--weak", "ema/0.5.safetensors", "--guidance_interval", "0.3,inf", "--guidance_rescale", 0.5,
+     "--threshold", "0.9,-1,1", "--classifier_scale", 1],
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "points"
+    train = ["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL]
+    assert main.main([*train, "--config.training.more_ema=0.5", "--config.training.lr=0.02"]) == 0
+    assert main.main(["--mode", "train_classifier", "--workdir", str(folder)]) == 0
+    return folder
+
+
+def samples(capsys, trained, out, *flags):
+    run = ["--mode", "sample", "--workdir", trained, "--num_samples", 6, "--labels", "0,1", "--out", out]
+    status, result, error = call(capsys, *run, "--guidance_scale", 3, *flags)
+    assert status == 0, error
+    return np.load(result["numbers"])["x"], result
+
+
+def test_flags_are_the_library(trained, tmp_path, capsys):
+    model, weak = (load_model(trained / name) for name in ("model.safetensors", "ema/0.5.safetensors"))
+    labels = torch.arange(6) % 2
+    free = ClassifierFree(model, labels, 3.0)
+    expected = {
+        (): free,
+        ("--guidance_interval", "0.3,3"): GuidanceInterval(free, 0.3, 3.0),
+        ("--guidance_rescale", "0.5"): Rescaled(free, 0.5),
+        ("--threshold", "0.9,-1,1"): DynamicThreshold(free, 0.9, -1.0, 1.0),
+        ("--negative_labels", "1"): ClassifierFree(model, labels, 3.0, torch.tensor(1)),
+        ("--weak", "ema/0.5.safetensors"): Autoguidance(Conditional(model, labels), Conditional(weak, labels), 3.0),
+        ("--threshold", "0.9,-1,1", "--guidance_interval", "0.3,3", "--guidance_rescale", "0.5"): DynamicThreshold(
+            GuidanceInterval(Rescaled(free, 0.5), 0.3, 3.0), 0.9, -1.0, 1.0
+        ),
+    }
+    found = {}
+    for flags, guided in expected.items():
+        x = generate(guided, SAMPLERS["ddim"](), 6, (2,), steps=8).x
+        found[flags], _ = samples(capsys, trained, tmp_path / "s", "--sampler", "ddim", "--steps", 8, *flags)
+        np.testing.assert_allclose(found[flags], x, rtol=1e-5, atol=1e-5, err_msg=str(flags))
+    for flags in list(expected)[1:]:
+        assert np.abs(found[flags] - found[()]).max() > 1e-3, flags
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler(trained, tmp_path, capsys, name):
+    steps = {"ode": [], "sde": ["--config.sampler.rtol=0.2", "--config.sampler.atol=0.2"]}.get(name, ["--steps", 4])
+    x, _ = samples(capsys, trained, tmp_path / "s", "--sampler", name, *steps, *LIMITED[-1])
+    assert np.isfinite(x).all()
+
+
+def test_plans_belong_to_their_guidance(trained, tmp_path, capsys):
+    for count, flags in enumerate(([], *LIMITED, ["--guidance_interval", "0.3,4"]), 1):
+        for _ in range(2):
+            samples(capsys, trained, tmp_path / "s", "--sampler", "auto", "--steps", 3, *flags)
+        assert len([*(trained / "plans").glob("3-*.json")]) == count, flags
+    weights = trained / "ema" / "0.5.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes((trained / "model.safetensors").read_bytes())
+    samples(capsys, trained, tmp_path / "s", "--sampler", "auto", "--steps", 3, "--weak", "ema/0.5.safetensors")
+    weights.write_bytes(before)
+    assert len([*(trained / "plans").glob("3-*.json")]) == count + 1
+
+
+def test_files_of_one_guidance_are_not_those_of_another():
+    names = [flag.removeprefix("--") for flags in LIMITED for flag in flags[::2]]
+    assert set(names) | {"guidance_scale"} == set(GUIDANCE)
+    options = [GuidanceOptions(), GuidanceOptions(classifier_scale=2.0), GuidanceOptions(threshold="0.9")]
+    for flags in LIMITED:
+        named = zip((str(flag).removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True)
+        options.append(GuidanceOptions(guidance_scale=2.0, **dict(named)))
+    assert len({one.suffix for one in options}) == len(options)
+    assert options[0].suffix == ""
+    assert options[-1].suffix == "-g2-c1-wema-0.5-i0.3-inf-r0.5-t0.9--1-1"
+
+
+G = ["--guidance_scale", "2"]
+MISTAKES = [
+    (["--guidance_interval", "0.3,3"], "there is no guidance to limit"),
+    (["--guidance_rescale", "0.5"], "there is no guidance to limit"),
+    (["--negative_labels", "1"], "--negative_labels=1: with --guidance_scale=1 it does nothing"),
+    (["--weak", "ema/0.5.safetensors"], "with --guidance_scale=1 it does nothing"),
+    ([*G, "--guidance_interval", "0.3"], "--guidance_interval=0.3: needs LOW,HIGH"),
+    ([*G, "--guidance_interval", "low,high"], "--guidance_interval=low,high: needs LOW,HIGH"),
+    ([*G, "--guidance_interval", "3,1"], "guidance interval 3 to 1: needs noise levels"),
+    ([*G, "--guidance_interval", "1e6,1e7"], "of which this process has"),
+    ([*G, "--guidance_rescale", "2"], "guidance_rescale"),
+    (["--threshold", "0.9"], "only data with levels bring their own"),
+    (["--threshold", "0.9,1"], "needs QUANTILE or QUANTILE,LOW,HIGH"),
+    (["--threshold", "90,-1,1"], "quantile 90: needs a number above 0 and at most 1"),
+    ([*G, "--negative_labels", "7"], "--negative_labels=7: class 7 is out of range, allowed are 0 to 1"),
+    ([*G, "--negative_labels", "cat"], "--negative_labels=cat: needs class numbers"),
+    ([*G, "--labels", "none", "--negative_labels", "1"], "give --labels"),
+    ([*G, "--negative_labels", "1", "--weak", "ema/0.5.safetensors"], "both given"),
+    ([*G, "--weak", "ema/0.7.safetensors"], "--weak=ema/0.7.safetensors: there is no such file"),
+    ([*G, "--weak", "model.safetensors"], "these are the model's own weights"),
+    ([*G, "--weak", "classifier.safetensors"], "holds a classifier"),
+    (["--mode", "likelihood", "--threshold", "0.9"], "--threshold is for --mode sample"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES)
+def test_mistakes(trained, capsys, arguments, words):
+    mode = [] if "--mode" in arguments else ["--mode", "sample", "--num_samples", "2"]
+    status, result, error = call(capsys, *mode, "--workdir", trained, *arguments)
+    assert (status, result) == (2, None)
+    assert words in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_model_without_condition_dropout(trained, tmp_path, capsys):
+    """It can be guided by a negative condition or a weaker model, and not by the branch it has not."""
+    folder = tmp_path / "run"
+    train = ["--mode", "train", "--config", "points", "--workdir", folder, *SMALL]
+    options = ["--config.training.steps=10", "--config.training.cond_dropout=0", "--config.training.more_ema=0.5"]
+    assert main.main([str(argument) for argument in (*train, *options)]) == 0
+    status, _, error = call(capsys, "--mode", "sample", "--workdir", folder, *G)
+    assert (status, "cond_dropout above 0" in error) == (2, True)
+    for flags in (["--negative_labels", "1"], ["--weak", "ema/0.5.safetensors"]):
+        samples(capsys, folder, tmp_path / "s", "--steps", 3, *flags)
+
+
+def test_an_unconditional_model(tmp_path, capsys):
+    folder = tmp_path / "run"
+    train = ["--mode", "train", "--config", "points", "--workdir", folder, *SMALL]
+    options = ["--config.training.steps=10", "--config.model.conditional=False", "--config.training.more_ema=0.5"]
+    assert main.main([str(argument) for argument in (*train, *options)]) == 0
+    run = ["--mode", "sample", "--workdir", folder, "--num_samples", 4, "--steps", 4, *G]
+    status, _, error = call(capsys, *run)
+    assert (status, "the model is unconditional" in error) == (2, True)
+    status, result, error = call(capsys, *run, "--weak", "ema/0.5.safetensors")
+    assert status == 0, error
+    assert "-g2-wema-0.5" in json.dumps(result)
+
+
+def test_help_names_them(capsys):
+    assert main.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name in GUIDANCE:
+        assert f"--{name}" in out

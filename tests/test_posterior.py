@@ -1,0 +1,280 @@
+"""Inverse problems against closed-form posteriors and dense linear algebra."""
+
+import pytest
+import torch
+
+from samplers import SAMPLERS, Ancestral, generate, log_likelihood, sample
+from samplers.grid import make_grid
+from samplers.repaint import RePaint
+from sde import SDES, VPSDE, Denoiser, Transform
+from sde.conjugate import conjugate_gradients
+from sde.operators import Blur, Mask, SuperResolution
+from sde.posterior import DPS, MomentMatching, PiGDM, Replacement
+from tests.exact import Gaussian, GaussianMixture
+from tests.linear_gaussian import DIM, problem, unit_points
+
+UNITS = Transform(tuple(torch.linspace(-1, 2, DIM).tolist()), tuple(torch.linspace(0.5, 3, DIM).tolist()))
+GUIDED = {"dps": DPS, "pigdm": PiGDM, "moments": MomentMatching}
+
+
+def states(task, process, generator, count=12):
+    """x_t at times over the whole range, in model units, of data that the measurement knows nothing of."""
+    t = torch.linspace(process.t_min, process.t_max, count, dtype=torch.float64)
+    x0, z = (torch.randn((count, DIM), generator=generator, dtype=torch.float64) for _ in range(2))
+    return process.perturb(task.transform.encode(task.mean + x0), t, z), t
+
+
+@pytest.mark.parametrize("sigma_y", [0.0, 0.1])
+@pytest.mark.parametrize("kind", ["projection", "mask"])
+def test_moment_matching_is_the_posterior_score(process, generator, kind, sigma_y):
+    task = problem(kind, sigma_y, transform=UNITS)
+    x, t = states(task, process, generator)
+    guided = MomentMatching(task.prior(process), task.operator, task.y, sigma_y, iterations=12)
+    exact = task.posterior(process)
+    found, expected, score = guided(x, t), exact(x, t), exact.score(x, t)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    # The score, (alpha D - x) / sigma^2, is measured against its own size.
+    off = (process.alpha(t) / process.sigma(t) ** 2)[:, None] * (found - expected)
+    assert (off.norm(dim=1) < 1e-5 * score.norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("kind", ["projection", "mask"])
+def test_pigdm_is_the_posterior_score_of_isotropic_data(process, generator, kind):
+    task = problem(kind, std=0.7, transform=Transform((0.5,), (2.0,)))
+    x, t = states(task, process, generator)
+    guided = PiGDM(task.prior(process), task.operator, task.y, task.sigma_y, sigma_data=0.35)
+    torch.testing.assert_close(guided(x, t), task.posterior(process)(x, t), rtol=1e-5, atol=1e-5)
+
+
+def sampled(model, task, sampler="unipc", steps=40):
+    """The errors of the mean and covariance of what a deterministic sampler makes of unit_points.
+
+    It starts at the posterior's mean at t_max, which the prior neglects: what is measured is the guidance.
+    """
+    sde, times = model.sde, make_grid(model.sde, "log_snr", steps)
+    mean = sde.alpha(times[0]) * task.transform.encode(task.posterior_mean[None])
+    x = sample(model, SAMPLERS[sampler](), mean + unit_points() * sde.prior_std(), times)
+    return task.errors(task.transform.decode(x))
+
+
+@pytest.mark.parametrize("name", ["vp", "subvp", "ve"])
+def test_sampled_moments_are_those_of_the_posterior(name):
+    sde, task = SDES[name](), problem(transform=UNITS)
+    assert max(sampled(MomentMatching(task.prior(sde), task.operator, task.y, task.sigma_y, 10), task)) < 0.02
+    task = problem(std=0.7)
+    assert max(sampled(PiGDM(task.prior(sde), task.operator, task.y, task.sigma_y, 0.7), task)) < 0.02
+
+
+def test_order_of_the_biases():
+    """Where data are correlated, each approximation costs more than the next, and none as much as no measurement."""
+    sde, task = VPSDE(), problem()
+    bound = task.prior(sde), task.operator, task.y, task.sigma_y
+    data_std = task.covariance.diagonal().mean().sqrt().item()
+    models = [MomentMatching(*bound), PiGDM(*bound, data_std), DPS(*bound, sigma_data=data_std), task.prior(sde)]
+    means, spreads = zip(*(sampled(model, task) for model in models), strict=True)
+    assert means[0] < 0.1 < means[1] < means[3] / 2
+    assert means[0] < 0.1 < means[2] < means[3] / 2
+    assert spreads[0] < 0.1 < min(spreads[1:3])
+    assert max(spreads[1:3]) < spreads[3] / 2
+
+
+class Curved(torch.nn.Module):
+    """A nonlinear measurement of x (B, 4)."""
+
+    def forward(self, x):
+        return torch.stack([x[:, 0] * x[:, 1], x[:, 2].sin() + x[:, 3], (x**2).sum(1)], 1)
+
+
+@pytest.mark.parametrize("name", GUIDED)
+def test_formulas_by_dense_matrices(name, process, generator):
+    """D + (sigma^2 / alpha) J^T H^T V^-1 r with every matrix formed, for a mixture and a nonlinear operator."""
+    transform = Transform((0.3,), (1.7,))
+    means = torch.randn((3, 4), generator=generator, dtype=torch.float64)
+    prior = GaussianMixture(process, means, 0.5, transform=transform)
+    y = torch.randn((5, 3), generator=generator, dtype=torch.float64)
+    t = torch.linspace(process.t_min, process.t_max, 7, dtype=torch.float64)[1:-1]
+    x = process.perturb(prior.draw(5, generator), t, torch.randn((5, 4), generator=generator, dtype=torch.float64))
+    more = {"dps": {"gamma": 0.4, "sigma_data": 0.8}, "pigdm": {"sigma_data": 0.8}, "moments": {"iterations": 9}}[name]
+    found = GUIDED[name](prior, Curved(), y, 0.3, **more)(x, t)
+    for i in range(5):
+        point, time, variance = x[i], t[i], process.sigma(t[i]) ** 2
+        alpha = process.alpha(time)
+        mean = prior(point[None], time)[0]
+        jacobian = torch.func.jacrev(lambda p, time=time: prior(p[None], time)[0])(point)
+        measure = torch.func.jacrev(lambda p: Curved()(transform.decode(p[None]))[0])(mean)
+        r = y[i] - Curved()(transform.decode(mean[None]))[0]
+        if name == "dps":
+            size = (measure.T @ r).square().sum() / r.square().sum()
+            added = 0.4 * variance * 0.64 / (variance + alpha**2 * 0.64) * size * torch.eye(3).double()
+        elif name == "pigdm":
+            added = variance * 0.64 / (variance + alpha**2 * 0.64) * measure @ measure.T
+        else:
+            added = variance / alpha * measure @ jacobian @ measure.T
+        weights = torch.linalg.solve(0.09 * torch.eye(3).double() + added, r)
+        expected = mean + variance / alpha * jacobian.T @ measure.T @ weights
+        torch.testing.assert_close(found[i], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_conjugate_gradients_of_each_sample_alone(generator):
+    root = torch.randn((4, 6, 6), generator=generator, dtype=torch.float64)
+    matrices = root @ root.mT + torch.eye(6)
+    matrices[2] = -matrices[2]
+    b = torch.randn((4, 6), generator=generator, dtype=torch.float64)
+    b[1] = 0
+    found = conjugate_gradients(lambda v: (matrices @ v[..., None])[..., 0], b, 12)
+    good = [0, 3]
+    torch.testing.assert_close(found[good], torch.linalg.solve(matrices[good], b[good]), rtol=1e-5, atol=1e-5)
+    assert not found[1:3].any(), "nothing to solve, and no positive definite matrix"
+    alone = conjugate_gradients(lambda v: (matrices[3:] @ v[..., None])[..., 0], b[3:], 12)
+    torch.testing.assert_close(found[3:], alone, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [*GUIDED.values(), Replacement], ids=lambda k: k.__name__)
+def test_a_batch_is_its_rows(kind, generator):
+    task, sde = problem("mask"), VPSDE()
+    y = torch.randn((8, 8), generator=generator, dtype=torch.float64)
+    model = kind(task.prior(sde), task.operator, y)
+    x = torch.randn((8, DIM), generator=generator, dtype=torch.float64)
+    together = model(x, torch.tensor(0.3))
+    for i in range(8):
+        alone = model.rows(torch.tensor([i]))(x[i : i + 1], torch.tensor(0.3))
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-6, atol=1e-6)
+    assert type(model.rows(slice(0, 2))) is kind
+    whole = generate(model, SAMPLERS["ddim"](), 8, (DIM,), steps=20)
+    parts = generate(model, SAMPLERS["ddim"](), 8, (DIM,), steps=20, batch_size=3)
+    torch.testing.assert_close(whole.x, parts.x, rtol=1e-6, atol=1e-6)
+    assert whole.nfe == 21, "one call an evaluation"
+
+
+def test_rows_keep_every_option(generator):
+    task, sde = problem(), VPSDE()
+    x = torch.randn((2, DIM), generator=generator, dtype=torch.float64)
+    y = torch.cat([task.y, task.y + 1])
+    prior = task.prior(sde)
+    for model in (
+        DPS(prior, task.operator, y, 0.3, gamma=0.7, sigma_data=0.6),
+        PiGDM(prior, task.operator, y, 0.3, sigma_data=0.6, iterations=3),
+        MomentMatching(prior, task.operator, y, 0.3, iterations=2),
+    ):
+        second = model.rows(torch.tensor([1]))(x[1:], torch.tensor(0.2))
+        torch.testing.assert_close(second, model(x, torch.tensor(0.2))[1:], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [*GUIDED.values(), Replacement], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("levels", [None, 16])
+def test_observed_entries_come_back_exactly(kind, levels, generator):
+    transform = Transform.of_levels(16) if levels else Transform((5.0,), (3.3,))
+    means = torch.randn((4, 3, 4, 4), generator=generator)
+    model = GaussianMixture(VPSDE(), means, 0.2, transform=transform)
+    mask = Mask(torch.arange(16).view(4, 4) < 9, (3, 4, 4))
+    y = mask(transform.quantise(transform.decode(model.draw(6, generator).float())))
+    posterior = kind(model, mask, y)
+    found = generate(posterior, SAMPLERS["ancestral"](), 6, (3, 4, 4), steps=50).x
+    # Before they are put in their place, to the width of a level and of what is left of the noise.
+    close = {DPS: 1.0, PiGDM: 1.0}.get(kind, 0.0 if levels else 1e-3)
+    assert (mask(found) - y).abs().max() <= close
+    restored = mask.restore(found, y)
+    assert torch.equal(mask(restored), y)
+    hidden = ~mask.mask.expand(restored.shape)
+    assert torch.equal(restored[hidden], found[hidden])
+
+
+class Flow:
+    """The exact flow of a Gaussian model as a sampler."""
+
+    def step(self, model, x, t, s, noise, carry=None):
+        return model.flow(x, t, s), "remembered"
+
+
+def test_jumps_of_repaint_keep_the_law(process):
+    """A step exact in law, a jump and the step again make p_s of p_t: by mean and variance, which are linear here."""
+    model = Gaussian(process, torch.tensor([0.4], dtype=torch.float64), 0.6)
+    t, s = process.t_of_log_snr(torch.tensor([-1.0, 0.5], dtype=torch.float64)).unbind()
+
+    def run(x, z):
+        x = torch.full((1, 1), x, dtype=torch.float64)
+        found, carry = RePaint(Flow(), 2).step(model, x, t, s, lambda x: torch.full_like(x, z))
+        assert carry is None
+        return found.item()
+
+    (mean_t, var_t), (mean_s, var_s) = (
+        (0.4 * process.alpha(u).item(), 0.36 * process.alpha(u).item() ** 2 + process.sigma(u).item() ** 2)
+        for u in (t, s)
+    )
+    assert run(mean_t, 0.0) == pytest.approx(mean_s)
+    by_x, by_z = run(mean_t + 1, 0.0) - mean_s, run(mean_t, 1.0) - mean_s
+    assert by_z > 0
+    assert by_x**2 * var_t + by_z**2 == pytest.approx(var_s)
+
+
+def test_resampling_lessens_the_bias_of_replacement(generator):
+    task, sde = problem("mask", 0.0), VPSDE()
+    model, times = Replacement(task.prior(sde), task.operator, task.y), make_grid(sde, "log_snr", 50)
+
+    def normal(x):
+        return torch.randn(x.shape, generator=generator, dtype=x.dtype)
+
+    start = normal(torch.empty(1500, DIM, dtype=torch.float64))
+    once, often = (task.errors(sample(model, RePaint(Ancestral(), count), start, times, normal)) for count in (1, 10))
+    # Standard errors with 1,500 samples: 0.03 of the mean, 0.08 of the covariance.
+    assert min(once) > 0.2
+    assert often[0] < once[0] / 2
+    assert often[1] < once[1]
+
+
+def test_likelihood_of_the_posterior(generator):
+    """log p(x | y) by the flow of the guided model, whose divergence takes derivatives of the gradient."""
+    task, sde = problem(transform=UNITS), VPSDE()
+    normal = torch.distributions.MultivariateNormal(task.posterior_mean, task.posterior_covariance)
+    x = (
+        task.posterior_mean
+        + torch.randn((2, DIM), generator=generator, dtype=torch.float64)
+        @ torch.linalg.cholesky(task.posterior_covariance).T
+    )
+    guided = MomentMatching(task.prior(sde), task.operator, task.y, task.sigma_y, iterations=9)
+    found = log_likelihood(guided, x, rtol=1e-4, atol=1e-4, guided=True)
+    torch.testing.assert_close(found.nats, normal.log_prob(x), rtol=0, atol=0.1)
+
+
+def test_pigdm_takes_the_spread_of_the_data_from_the_denoiser():
+    model = Denoiser(torch.nn.Identity(), VPSDE(), sigma_data=0.31)
+    assert PiGDM(model, torch.nn.Identity(), torch.zeros(1, 2)).sigma_data == 0.31
+    assert PiGDM(problem().prior(VPSDE()), torch.nn.Identity(), torch.zeros(1, 2)).sigma_data == 1
+
+
+@pytest.mark.parametrize("shape", [(12,), (3, 8, 12), (2, 4, 6, 8)], ids=str)
+def test_every_event_shape(shape, generator):
+    model = GaussianMixture(VPSDE(), torch.randn((2, *shape), generator=generator), 0.3)
+    x = model.draw(4, generator).float()
+    axes = min(len(shape), 3)
+    for operator in (Blur.gaussian(0.7, axes), SuperResolution(2, 1), lambda x: x.flatten(1).tanh()):
+        y = operator(x)
+        for kind in GUIDED.values():
+            found = generate(kind(model, operator, y, 0.1), SAMPLERS["ddim"](), 4, shape, steps=10).x
+            assert (operator(found) - y).square().mean().sqrt() < 0.25
+            # The other component is further away than this.
+            assert (found - x).square().mean().sqrt() < 0.5
+
+
+def test_refusals():
+    prior, x, t = problem().prior(VPSDE()), torch.zeros(4, DIM).double(), torch.tensor(0.5)
+    task = problem()
+    for kind in GUIDED.values():
+        with pytest.raises(ValueError, match=r"sigma_y = -0.1.*data units"):
+            kind(prior, task.operator, task.y, -0.1)
+        with pytest.raises(ValueError, match=r"operator makes \(4, 8\).*y has shape \(1, 7\)"):
+            kind(prior, task.operator, task.y[:, :7])(x, t)
+        with pytest.raises(ValueError, match="bound to 3 samples, x has 4"):
+            kind(prior, task.operator, task.y.expand(3, 8))(x, t)
+    with pytest.raises(ValueError, match="operator makes tuple"):
+        DPS(prior, lambda x: (x, x), task.y)(x, t)
+    with pytest.raises(ValueError, match="gamma = 0"):
+        DPS(prior, task.operator, task.y, gamma=0)
+    with pytest.raises(ValueError, match="sigma_data = 0"):
+        PiGDM(prior, task.operator, task.y, sigma_data=0)
+    with pytest.raises(ValueError, match="replacement needs a Mask"):
+        Replacement(prior, task.operator, task.y)
+    with pytest.raises(ValueError, match=r"operator makes \(4, 8\).*y has shape \(1, 7\)"):
+        Replacement(prior, problem("mask").operator, task.y[:, :7])(x, t)
+    with pytest.raises(ValueError, match="resamplings = 0"):
+        RePaint(resamplings=0)

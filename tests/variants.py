@@ -1,0 +1,86 @@
+"""The networks that tests run over: every registered one, small, and with each of its options."""
+
+import math
+
+import torch
+
+from sde.networks import NETWORKS
+
+SMALL = {
+    "unet": {"channels": 8, "blocks": 1},
+    "dit": {"width": 16, "depth": 2, "heads": 2},
+    "mlp": {"width": 16, "layers": 2},
+}
+SHAPES = [(5,), (3, 17), (1, 8, 8), (3, 37, 50), (7, 5, 5), (2, 5, 6, 7)]
+REFUSED = {"unet": [(5,)], "dit": [(5,)]}
+NCSNPP = {
+    "resampling": "fir",
+    "resample_blocks": True,
+    "noise_embedding": "fourier",
+    "skip_rescale": True,
+    "progressive_input": "residual",
+}
+OPTIONS = {
+    "unet": {
+        "deep": {"blocks": 2, "multipliers": (1, 2, 2)},
+        "attention": {"attention": "last"},
+        "fir": {"resampling": "fir"},
+        "resample_blocks": {"resample_blocks": True},
+        "fourier": {"noise_embedding": "fourier", "fourier_scale": 4.0},
+        "skip_rescale": {"skip_rescale": True},
+        "progressive_input": {"progressive_input": "residual"},
+        "ncsnpp": {"multipliers": (1, 2, 2), "attention": "last", **NCSNPP},
+    },
+    "dit": {"patch of 3": {"patch": 3, "mlp_ratio": 1.5}},
+}
+VARIANTS = {
+    f"{name} {option}".strip(): (name, SMALL.get(name, {}) | options)
+    for name in NETWORKS
+    for option, options in {"": {}, **OPTIONS.get(name, {})}.items()
+}
+"""What is registered in NETWORKS is in here, and tested on all of SHAPES but those that it refuses."""
+
+CASES = [(v, shape) for v, (name, _) in VARIANTS.items() for shape in SHAPES if shape not in REFUSED.get(name, [])]
+
+
+def shape_of(variant):
+    """A small shape that a variant takes, of odd sizes."""
+    return next(shape for shape in ((2, 5, 6), (5,)) if shape not in REFUSED.get(VARIANTS[variant][0], []))
+
+
+def fresh(variant, shape, classes=None, table=NETWORKS, **more):
+    """A variant as it is built, from seed 0."""
+    name, options = VARIANTS[variant]
+    options = options | more
+    if options.get("attention") == "last":
+        factor = 2 ** (len(options.get("multipliers", (1, 2))) - 1)
+        options["attention"] = (math.ceil(max(shape[1:]) / factor),)
+    torch.manual_seed(0)
+    return table[name](shape, classes, **options)
+
+
+def build(variant, shape, classes=None, **more):
+    """A variant with random weights everywhere, also where training starts from zero."""
+    network = fresh(variant, shape, classes, **more)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+def inputs(shape, count, dtype=torch.float32):
+    """x and c_noise, from a seed."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(count, *shape, generator=generator, dtype=dtype)
+    return x, torch.linspace(-1, 1, count, dtype=dtype)
+
+
+def randomise(module):
+    """The module in double precision and evaluation with random weights everywhere."""
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return module.double().eval()
+
+
+def normal(*shape):
+    """The same random numbers of a shape every time, in double precision."""
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
