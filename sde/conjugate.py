@@ -1,6 +1,7 @@
 """Linear systems of every sample, solved without a matrix."""
 
 from collections.abc import Callable
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -11,6 +12,13 @@ from sde.process import expand
 def inner(v: Tensor, w: Tensor) -> Tensor:
     """<v, w> of every sample, (B,): summed over the event, never over the batch."""
     return (v * w).flatten(1).sum(1)
+
+
+def check_iterations(iterations: int) -> int:
+    """iterations, or a ValueError unless there is at least one."""
+    if not isinstance(iterations, Integral) or iterations < 1:
+        raise ValueError(f"iterations = {iterations}: needs an integer of at least 1; without one nothing is guided")
+    return iterations
 
 
 def conjugate_gradients(

@@ -84,7 +84,10 @@ class MeasurementGuidance(Measured, Guidance):
             measured = self.measure(denoised)
 
             def forwards(u: Tensor) -> Tensor:
-                return torch.func.jvp(self.measure, (denoised if graph else denoised.detach(),), (u,))[1]
+                # H^T v is linear in v: its own transpose, at any v, is H.
+                v = torch.zeros_like(measured, requires_grad=True)
+                (pulled,) = torch.autograd.grad(measured, denoised, v, create_graph=True)
+                return torch.autograd.grad(pulled, v, u, retain_graph=True, create_graph=graph)[0]
 
             def backwards(v: Tensor, to: Tensor = denoised) -> Tensor:
                 return torch.autograd.grad(measured, to, v, retain_graph=True, create_graph=graph)[0]

@@ -62,6 +62,11 @@ class Mask(Linear):
         return x.flatten(1)[:, self.index.to(x.device)]
 
     def adjoint(self, y: Tensor) -> Tensor:
+        if y.shape[1:] != self.index.shape:
+            raise ValueError(
+                f"y has shape {tuple(y.shape)}, the mask observes {len(self.index)} entries: needs (batch, "
+                f"{len(self.index)}), as mask(x) makes of x"
+            )
         x = y.new_zeros((len(y), self.mask.numel()))
         return x.index_copy(1, self.index.to(y.device), y).view(-1, *self.mask.shape)
 

@@ -7,7 +7,7 @@ the covariance V of their Gaussian likelihood (see MeasurementGuidance, for H, J
 import torch
 from torch import Tensor
 
-from sde.conjugate import conjugate_gradients, inner
+from sde.conjugate import check_iterations, conjugate_gradients, inner
 from sde.measurement import Measured, MeasurementGuidance, Operator
 from sde.model import ScoreModel
 from sde.operators import Mask
@@ -114,7 +114,7 @@ class PiGDM(MeasurementGuidance):
     ) -> None:
         super().__init__(model, operator, y, sigma_y)
         self.sigma_data = data_std(model, sigma_data)
-        self.iterations = iterations
+        self.iterations = check_iterations(iterations)
 
     def weigh(self, residual, t, forwards, backwards, through):
         uncertain = expand(isotropic_variance(self.sde, t, self.sigma_data), residual)
@@ -142,10 +142,10 @@ class MomentMatching(MeasurementGuidance):
         operator: Operator,
         y: Tensor,
         sigma_y: float = 0.0,
-        iterations: int = 5,
+        iterations: int = 8,
     ) -> None:
         super().__init__(model, operator, y, sigma_y)
-        self.iterations = iterations
+        self.iterations = check_iterations(iterations)
 
     def weigh(self, residual, t, forwards, backwards, through):
         def product(v: Tensor) -> Tensor:

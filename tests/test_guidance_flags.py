@@ -1,6 +1,7 @@
 """The flags of guidance: they do what the library does, have plans of their own, and a sentence for every mistake."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import torch
 
 import main
 from commands.flags import GUIDANCE
-from commands.guided import GuidanceOptions
-from samplers import SAMPLERS, generate
+from commands.guided import GuidanceOptions, guided
+from samplers import SAMPLERS, generate, pilot_count, plan
+from sde import VPSDE, Denoiser
 from sde.checkpoint import load_model
 from sde.guidance import Autoguidance, ClassifierFree, Conditional, DynamicThreshold, GuidanceInterval, Rescaled
 from tests.test_cli import SMALL, call
@@ -54,8 +56,8 @@ def test_flags_are_the_library(trained, tmp_path, capsys):
         ),
     }
     found = {}
-    for flags, guided in expected.items():
-        x = generate(guided, SAMPLERS["ddim"](), 6, (2,), steps=8).x
+    for flags, score_model in expected.items():
+        x = generate(score_model, SAMPLERS["ddim"](), 6, (2,), steps=8).x
         found[flags], _ = samples(capsys, trained, tmp_path / "s", "--sampler", "ddim", "--steps", 8, *flags)
         np.testing.assert_allclose(found[flags], x, rtol=1e-5, atol=1e-5, err_msg=str(flags))
     for flags in list(expected)[1:]:
@@ -82,10 +84,19 @@ def test_plans_belong_to_their_guidance(trained, tmp_path, capsys):
     assert len([*(trained / "plans").glob("3-*.json")]) == count + 1
 
 
+def test_a_plan_is_made_for_the_weaker_model_too(trained, tmp_path, capsys):
+    model, weak = (load_model(trained / name) for name in ("model.safetensors", "ema/0.5.safetensors"))
+    labels = torch.arange(pilot_count(4)) % 2
+    expected = plan(Autoguidance(Conditional(model, labels), Conditional(weak, labels), 3.0), (2,), 4)
+    samples(capsys, trained, tmp_path / "s", "--sampler", "auto", "--steps", 4, "--weak", "ema/0.5.safetensors")
+    (path,) = (trained / "plans").glob("4-*.json")
+    assert json.loads(path.read_text())["error"] == pytest.approx(expected.error, rel=1e-3)
+
+
 def test_files_of_one_guidance_are_not_those_of_another():
     names = [flag.removeprefix("--") for flags in LIMITED for flag in flags[::2]]
     assert set(names) | {"guidance_scale"} == set(GUIDANCE)
-    options = [GuidanceOptions(), GuidanceOptions(classifier_scale=2.0), GuidanceOptions(threshold="0.9")]
+    options = [GuidanceOptions(), *(GuidanceOptions(guidance_scale=2.0, classifier_scale=c) for c in (0.0, 2.0))]
     for flags in LIMITED:
         named = zip((str(flag).removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True)
         options.append(GuidanceOptions(guidance_scale=2.0, **dict(named)))
@@ -128,29 +139,28 @@ def test_mistakes(trained, capsys, arguments, words):
     assert len(error.strip().splitlines()) == 1
 
 
-def test_a_model_without_condition_dropout(trained, tmp_path, capsys):
+def test_a_model_without_condition_dropout(trained):
     """It can be guided by a negative condition or a weaker model, and not by the branch it has not."""
-    folder = tmp_path / "run"
-    train = ["--mode", "train", "--config", "points", "--workdir", folder, *SMALL]
-    options = ["--config.training.steps=10", "--config.training.cond_dropout=0", "--config.training.more_ema=0.5"]
-    assert main.main([str(argument) for argument in (*train, *options)]) == 0
-    status, _, error = call(capsys, "--mode", "sample", "--workdir", folder, *G)
-    assert (status, "cond_dropout above 0" in error) == (2, True)
-    for flags in (["--negative_labels", "1"], ["--weak", "ema/0.5.safetensors"]):
-        samples(capsys, folder, tmp_path / "s", "--steps", 3, *flags)
+    model, weak = (load_model(trained / name) for name in ("model.safetensors", "ema/0.5.safetensors"))
+    model.null_trained = weak.null_trained = False
+    labels, options = torch.tensor([0, 1]), GuidanceOptions(guidance_scale=2.0)
+    with pytest.raises(ValueError, match=r"guidance scale 2.0 needs .*cond_dropout above 0"):
+        guided(model, None, labels, options)
+    assert isinstance(guided(model, None, labels, replace(options, negative_labels="1")), ClassifierFree)
+    assert isinstance(guided(model, None, labels, replace(options, weak="w"), weak), Autoguidance)
+    with pytest.raises(ValueError, match="--labels=none: this model never trained its unconditional branch"):
+        guided(model, None, None, replace(options, weak="w"), weak)
 
 
-def test_an_unconditional_model(tmp_path, capsys):
-    folder = tmp_path / "run"
-    train = ["--mode", "train", "--config", "points", "--workdir", folder, *SMALL]
-    options = ["--config.training.steps=10", "--config.model.conditional=False", "--config.training.more_ema=0.5"]
-    assert main.main([str(argument) for argument in (*train, *options)]) == 0
-    run = ["--mode", "sample", "--workdir", folder, "--num_samples", 4, "--steps", 4, *G]
-    status, _, error = call(capsys, *run)
-    assert (status, "the model is unconditional" in error) == (2, True)
-    status, result, error = call(capsys, *run, "--weak", "ema/0.5.safetensors")
-    assert status == 0, error
-    assert "-g2-wema-0.5" in json.dumps(result)
+def test_an_unconditional_model():
+    """It can be guided by a weaker one alone."""
+    model, weak = (Denoiser(torch.nn.Bilinear(2, 1, 2), VPSDE()) for _ in range(2))
+    options = GuidanceOptions(guidance_scale=2.0)
+    with pytest.raises(ValueError, match=r"--guidance_scale=2: the model is unconditional, .* or --weak"):
+        guided(model, None, None, options)
+    found = guided(model, None, None, replace(options, weak="w"), weak)
+    assert isinstance(found, Autoguidance)
+    assert (found.model, found.weak) == (model, weak)
 
 
 def test_help_names_them(capsys):

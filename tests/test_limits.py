@@ -69,13 +69,13 @@ def test_an_interval_of_rows_at_times_of_their_own(process, batch):  # noqa: F81
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_takes_limits(name):
     model = ByClass(VPSDE())
-    labels = torch.arange(24) % 3
+    labels = torch.arange(9) % 3
     guided = Classifier(ClassifierFree(model, labels, 1.5), Bayes(VPSDE()), labels, 0.5)
     limited = DynamicThreshold(GuidanceInterval(Rescaled(guided, 0.1), 0.2, 3.0), 1.0, -2.5, 2.5)
     # None for adaptive samplers, which one step of the loop serves.
     steps = {"langevin": 200, "ode": None, "sde": None}.get(name, 60)
     sampler = SAMPLERS[name](0.1, 0.1) if name == "sde" else SAMPLERS[name]()
-    x = generate(limited, sampler, 24, (2,), steps=steps, batch_size=10).x
+    x = generate(limited, sampler, 9, (2,), steps=steps, batch_size=4).x
     assert (torch.cdist(x.double(), MEANS).argmin(1) == labels).float().mean() > 0.7
 
 

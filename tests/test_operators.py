@@ -68,6 +68,7 @@ def test_values():
     (lambda: Mask(torch.ones(28, 27) > 0, (1, 28, 28)), r"mask has shape \(28, 27\), the data \(1, 28, 28\)"),
     (lambda: Mask(torch.zeros(28, 28) > 0, (1, 28, 28)), "False everywhere"),
     (lambda: Mask(torch.ones(2) > 0, (2,))(torch.zeros(1, 3)), r"shape \(2,\), x has events of shape \(3,\)"),
+    (lambda: Mask(torch.ones(2) > 0, (2,)).adjoint(torch.zeros(1, 3)), r"y has shape \(1, 3\), the mask observes 2"),
     (lambda: CompressedSensing((4,), 2)(torch.zeros(1, 2, 2)), r"shape \(4,\), x has events of shape \(2, 2\)"),
     (lambda: CompressedSensing((4,), 0), "measurements = 0"),
     (lambda: Grayscale()(torch.zeros(1, 2, 4, 4)), "2 channels, the gray value has 3 weights"),
