@@ -24,7 +24,7 @@ demo: .venv/ready
 	@echo "The run is in $(RUN): open report.html, and the digits in samples/."
 
 test: .venv/ready
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -124,7 +124,7 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
         return interpolate(run, **values("items", "seeds", "frames"), **shared)
     from commands.likelihood import likelihood
 
-    own = values("seed", "draws", "probes", "against", "guided_likelihood")
+    own = values("seed", "draws", "probes", "against", "unnormalised")
     return likelihood(run, num_samples=options.num_samples or 256, **own, **shared)
 
 

@@ -15,7 +15,7 @@ ONLY_FOR = {
     **dict.fromkeys(("sampler", "steps", "grid", "noise", *GUIDANCE[2:]), ("sample",)),
     **dict.fromkeys(("num_samples", "seed"), ("sample", "likelihood", "encode")),
     **dict.fromkeys(("split", "rtol", "atol"), ("likelihood", "encode", "interpolate")),
-    **dict.fromkeys(("draws", "probes", "against", "guided_likelihood"), ("likelihood",)),
+    **dict.fromkeys(("draws", "probes", "against", "unnormalised"), ("likelihood",)),
     **dict.fromkeys(("relative_std", "at_step"), ("ema",)),
     **dict.fromkeys(("items", "seeds", "frames"), ("interpolate",)),
 }
@@ -144,7 +144,7 @@ def define_flags() -> flags.FlagValues:
     define(flags.DEFINE_float, "rtol", 1e-4, "likelihood, encode, interpolate: relative tolerance of the ODE solver")
     define(flags.DEFINE_float, "atol", 1e-4, "likelihood, encode, interpolate: absolute tolerance of the ODE solver")
     define(
-        flags.DEFINE_boolean, "guided_likelihood", False, "likelihood: integrate a guided model, which is no density"
+        flags.DEFINE_boolean, "unnormalised", False, "likelihood: integrate a guided model, which is no density"
     )
     define(flags.DEFINE_integer, "draws", 1, "likelihood: dequantisations of each item", lower_bound=1)
     define(

@@ -34,7 +34,7 @@ def likelihood(
     labels: str | None,
     guidance_scale: float,
     classifier_scale: float,
-    guided_likelihood: bool,
+    unnormalised: bool,
     batch_size: int,
     draws: int,
     probes: int | None,
@@ -44,16 +44,16 @@ def likelihood(
     out: str | None,
 ) -> dict:
     """Evaluate log p(x), or log p(x | y) with ``labels`` "data", on the held-out or the training items."""
-    if (guidance_scale != 1 or classifier_scale) and not guided_likelihood:
+    if (guidance_scale != 1 or classifier_scale) and not unnormalised:
         raise ValueError(
             "a guided model is not a normalised density, so its likelihood is refused: leave out "
-            "--guidance_scale and --classifier_scale, or add --guided_likelihood to integrate it all the same"
+            "--guidance_scale and --classifier_scale, or add --unnormalised to integrate it all the same"
         )
     data, training, denoiser = open_split(run, split)
     condition = _condition(labels, denoiser)
-    if guided_likelihood:
+    if unnormalised:
         if condition != "p(x | y)":
-            raise ValueError("--guided_likelihood guides towards each item's own class: add --labels=data")
+            raise ValueError("--unnormalised guides towards each item's own class: add --labels=data")
         condition = "guided"
     classifier = run.classifier() if classifier_scale else None
     others = None if against is None else _others(against, data)
@@ -74,13 +74,13 @@ def likelihood(
     begin = time.perf_counter()
     with tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.first) as bar:
         report = likelihood_report(
-            model_for(targets), x, draws=draws, batch_size=batch_size, guided=guided_likelihood, progress=bar.update,
+            model_for(targets), x, draws=draws, batch_size=batch_size, guided=unnormalised, progress=bar.update,
             world=run.world, **settings,
         )  # fmt: skip
     values = {}
     if split == "test":
         hint, hint_targets = take(training, HINT)
-        values["training"] = _nats(run.world, model_for(hint_targets), hint, batch_size, guided_likelihood, settings)
+        values["training"] = _nats(run.world, model_for(hint_targets), hint, batch_size, unnormalised, settings)
     if others is not None:
         values["others"] = _nats(run.world, denoiser, others, batch_size, False, settings)
     in_unit = {name: report.in_unit(nats, data.event_shape) for name, nats in values.items()}
@@ -129,13 +129,13 @@ def _show(condition: str, split: str, report: LikelihoodReport, result: dict) ->
     )
 
 
-def _nats(world: World, model, x: Tensor, batch_size: int, guided_likelihood: bool, settings: dict) -> Tensor:
+def _nats(world: World, model, x: Tensor, batch_size: int, unnormalised: bool, settings: dict) -> Tensor:
     """log p of further items (n,), once each."""
     device, parts = next(model.parameters()).device, []
     x = dequantised(model.transform, x, settings["seed"])
     for rows in world.batches(len(x), batch_size):
         part = model.rows(rows), x[rows].to(device)
-        parts.append(log_likelihood(*part, first=rows.start, guided=guided_likelihood, **settings).nats.double().cpu())
+        parts.append(log_likelihood(*part, first=rows.start, guided=unnormalised, **settings).nats.double().cpu())
     return torch.cat(world.join(parts))
 
 

@@ -89,9 +89,9 @@ def test_likelihood(trained, capsys):
     assert call(capsys, *base, "--probes", 3)[1]["trace"] == "3 probes"
     status, _, err = call(capsys, *base, "--guidance_scale", 2)
     assert status == 2
-    assert "--guided_likelihood" in err
+    assert "--unnormalised" in err
     assert (
-        call(capsys, *base, "--guidance_scale", 2, "--guided_likelihood", "--labels", "data")[1]["density"] == "guided"
+        call(capsys, *base, "--guidance_scale", 2, "--unnormalised", "--labels", "data")[1]["density"] == "guided"
     )
 
 

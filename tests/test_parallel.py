@@ -20,6 +20,9 @@ from sde.parallel import World
 from sde.sharding import blocks
 from tests.workers import CASES, POINTS, USES, advance, command, trainer, weights, work
 
+# One worker, so that what they share is started once.
+pytestmark = pytest.mark.xdist_group("parallel")
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -18,6 +18,9 @@ from safetensors.torch import load_file
 import main
 from sde.checkpoint import Checkpoints
 
+# One worker, so that what they share is started once.
+pytestmark = pytest.mark.xdist_group("session")
+
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = 300
 SMALL = ["--config", "points", f"--config.training.steps={STEPS}", "--config.training.batch_size=64",
