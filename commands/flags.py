@@ -143,9 +143,7 @@ def define_flags() -> flags.FlagValues:
     )
     define(flags.DEFINE_float, "rtol", 1e-4, "likelihood, encode, interpolate: relative tolerance of the ODE solver")
     define(flags.DEFINE_float, "atol", 1e-4, "likelihood, encode, interpolate: absolute tolerance of the ODE solver")
-    define(
-        flags.DEFINE_boolean, "unnormalised", False, "likelihood: integrate a guided model, which is no density"
-    )
+    define(flags.DEFINE_boolean, "unnormalised", False, "likelihood: integrate a guided model, which is no density")
     define(flags.DEFINE_integer, "draws", 1, "likelihood: dequantisations of each item", lower_bound=1)
     define(
         flags.DEFINE_string, "against", None, "likelihood: an .npy or .npz of other items, for the AUROC of log p(x)"

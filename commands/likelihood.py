@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from commands.guided import GuidanceOptions, guided
 from commands.run import Run
-from commands.trained import open_split, write_arrays
+from commands.trained import open_split, stem, write_arrays
 from samplers import LikelihoodReport, dequantised, likelihood_report, log_likelihood
 from sde.data import Dataset, existing
 from sde.data.arrays import read_array
 from sde.parallel import World
+from sde.statistics import spread
 
 EXACT_UP_TO = 16
 """Dimensions up to which the trace is exact unless --probes says otherwise."""
@@ -51,12 +52,19 @@ def likelihood(
         )
     data, training, denoiser = open_split(run, split)
     condition = _condition(labels, denoiser)
+    if against and (condition != "p(x)" or unnormalised):
+        raise ValueError(
+            f"--against={against} compares log p(x), and here one set has {condition}: leave out --labels, and "
+            "take a model with an unconditional branch"
+        )
     if unnormalised:
+        if guidance_scale == 1 and not classifier_scale:
+            raise ValueError("--unnormalised: nothing is guided here; leave it out, or give --guidance_scale")
         if condition != "p(x | y)":
             raise ValueError("--unnormalised guides towards each item's own class: add --labels=data")
-        condition = "guided"
+        condition = "unnormalised"
     classifier = run.classifier() if classifier_scale else None
-    others = None if against is None else _others(against, data)
+    others = None if against is None else _others(against, data, num_samples)
     exact = (probes == 0) if probes is not None else math.prod(data.event_shape) <= EXACT_UP_TO
     settings = {"probes": None if exact else probes or 2, "rtol": rtol, "atol": atol, "seed": seed}
 
@@ -65,10 +73,7 @@ def likelihood(
             return denoiser
         return guided(denoiser, classifier, targets, GuidanceOptions(guidance_scale, classifier_scale))
 
-    def take(part: Dataset, most: int) -> tuple[Tensor, Tensor | None]:
-        return part.batch(torch.linspace(0, len(part) - 1, min(most, len(part))).long())
-
-    x, targets = take(data, num_samples)
+    x, targets = data.batch(spread(len(data), num_samples))
     if len(x) < num_samples:
         print(f"the {split} split has {len(x)} items, fewer than --num_samples={num_samples}: taking all of them")
     begin = time.perf_counter()
@@ -78,11 +83,11 @@ def likelihood(
             world=run.world, **settings,
         )  # fmt: skip
     values = {}
-    if split == "test":
-        hint, hint_targets = take(training, HINT)
-        values["training"] = _nats(run.world, model_for(hint_targets), hint, batch_size, unnormalised, settings)
+    if split == "test" and not unnormalised:
+        hint, hint_targets = training.batch(spread(len(training), HINT))
+        values["training"] = _nats(run.world, model_for(hint_targets), hint, batch_size, settings)
     if others is not None:
-        values["others"] = _nats(run.world, denoiser, others, batch_size, False, settings)
+        values["others"] = _nats(run.world, denoiser, others, batch_size, settings)
     in_unit = {name: report.in_unit(nats, data.event_shape) for name, nats in values.items()}
     result = {
         "mode": "likelihood",
@@ -93,7 +98,7 @@ def likelihood(
         "trace": "exact" if exact else f"{probes or 2} probes",
         **report.summary(),
         "seconds": round(time.perf_counter() - begin, 1),
-        "seed": seed,
+        **{"seed": seed, "rtol": rtol, "atol": atol, "draws": draws, "t_min": denoiser.sde.t_min},
         **{name: [v.mean().item(), v.std().item() / len(v) ** 0.5] for name, v in in_unit.items()},
     }
     _show(condition, split, report, result)
@@ -101,8 +106,15 @@ def likelihood(
         result["auroc"] = _auroc(report.nats, values["others"])
         print(f"  AUROC of log p(x) against {against}: {result['auroc']:.4f} ({len(others)} items)")
     if out and run.world.first:
-        path = Path(out).with_suffix(".npz")
-        arrays = {"nats": report.nats, "calls": report.nfe, "rejected": report.rejected, "labels": targets}
+        path = Path(f"{stem(run, out, '')}.npz")
+        arrays = {
+            "index": spread(len(data), num_samples),
+            "nats": report.nats,
+            "stderr": report.stderr,
+            "calls": report.nfe,
+            "rejected": report.rejected,
+            "labels": targets,
+        }
         arrays |= {"others": None if others is None else values["others"]}
         write_arrays(path, arrays)
         result["numbers"] = str(path)
@@ -113,10 +125,16 @@ def likelihood(
 def _show(condition: str, split: str, report: LikelihoodReport, result: dict) -> None:
     unit, parts, subset = report.unit, report.parts, report.subset
     split_up = ", ".join(f"{name} {value:.4f}" for name, value in parts.items())
-    print(f"{condition} of {result['num_samples']} {split} items, {result['weights']}, {result['trace']}, in {unit}:")
+    warning = "" if condition.startswith("p(") else "NOT a density but a guided model's flow: "
+    what = f"{condition} of {result['num_samples']} {split} items, {result['weights']}"
+    print(f"{warning}{what}, {result['trace']}, in {unit}:")
+    if unit == "nats":
+        print("  (no bits/dim: the data are continuous; config.data.levels declares quantised ones)")
     print(f"  probability flow at t_min   {report.flow}   (standard error by {split_up})")
     if report.importance is not None:
         print(f"  importance-weighted         {report.importance}")
+    elif result["draws"] > 1:
+        print("  importance-weighted         needs --probes 0: the error of probes would bias it upwards")
     print(f"  bound at t = 0              {report.at_zero}   (the flow's on these {subset}: {report.at_t_min})")
     print(f"  variational bound           {report.variational}")
     print(f"  bound of {report.discrete_steps} discrete steps {report.discrete}")
@@ -129,25 +147,25 @@ def _show(condition: str, split: str, report: LikelihoodReport, result: dict) ->
     )
 
 
-def _nats(world: World, model, x: Tensor, batch_size: int, unnormalised: bool, settings: dict) -> Tensor:
+def _nats(world: World, model, x: Tensor, batch_size: int, settings: dict) -> Tensor:
     """log p of further items (n,), once each."""
     device, parts = next(model.parameters()).device, []
     x = dequantised(model.transform, x, settings["seed"])
     for rows in world.batches(len(x), batch_size):
         part = model.rows(rows), x[rows].to(device)
-        parts.append(log_likelihood(*part, first=rows.start, guided=unnormalised, **settings).nats.double().cpu())
+        parts.append(log_likelihood(*part, first=rows.start, **settings).nats.double().cpu())
     return torch.cat(world.join(parts))
 
 
-def _others(path: str, data: Dataset) -> Tensor:
-    """The items of --against, in the units of the data."""
+def _others(path: str, data: Dataset, most: int) -> Tensor:
+    """At most so many items of --against, in the units of the data."""
     x, _ = read_array(existing(path, "--against"))
     levels = data.transform.levels
     if tuple(x.shape[1:]) != tuple(data.event_shape):
         raise ValueError(f"--against={path}: its items have shape {tuple(x.shape[1:])}, the data's {data.event_shape}")
     if levels and (x.min() < 0 or x.max() >= levels or (x != x.round()).any()):
         raise ValueError(f"--against={path}: needs integers from 0 to {levels - 1}, like the data")
-    return x.float()
+    return x[spread(len(x), most)].float()
 
 
 def _auroc(own: Tensor, others: Tensor) -> float:

@@ -39,11 +39,11 @@ class LikelihoodReport:
 
     ``flow`` is the value by the probability-flow ODE, of the density of x_t at t_min, and for quantised data the bound
     by uniform dequantisation; ``parts`` its standard error's parts by data, dequantisation and probes, whose squares
-    add up to its square. ``importance``, with several draws, is the tighter importance-weighted bound. ``at_zero``
-    bounds the likelihood at t = 0 by the density at t_min, on the subset, and ``at_t_min`` is ``flow`` there.
-    ``variational`` and ``discrete`` are the bounds of samplers.bounds. ``change`` is the largest change of an item of
-    the subset at a tenth of the tolerances. ``nats`` (n,) are the items' values; ``nfe`` and ``rejected`` (n,) count
-    network calls and rejected steps of their first draw.
+    add up to its square. ``importance``, with several draws and the exact trace, is the tighter importance-weighted
+    bound. ``at_zero`` bounds the likelihood at t = 0 by the density at t_min, on the subset, and ``at_t_min`` is
+    ``flow`` there. ``variational`` and ``discrete`` are the bounds of samplers.bounds. ``change`` is the largest change
+    of an item of the subset at a tenth of the tolerances. ``nats`` (n,) are the items' values, ``stderr`` (n,) what the
+    probes leave open of them; ``nfe`` and ``rejected`` (n,) count network calls and rejected steps of their first draw.
     """
 
     unit: str
@@ -58,6 +58,7 @@ class LikelihoodReport:
     subset: int
     change: float
     nats: Tensor
+    stderr: Tensor
     nfe: Tensor
     rejected: Tensor
 
@@ -113,11 +114,18 @@ def likelihood_report(
     part of the standard error is known. ``probes`` are those of log_likelihood. ``bound_draws`` are the network calls
     an item of each bound, whose discrete chain has ``discrete_steps``. ``progress(items)`` hears of finished work.
     ``world`` (sde.parallel.World) shares the items among processes, each of which gets the whole report.
-    Raises ValueError as log_likelihood does.
+    Raises ValueError as log_likelihood does, and for one probe, one item, or several draws of continuous data.
     """
     check_integer("draws", draws)
     check_integer("subset", subset, 2)
     check_integer("batch_size", batch_size)
+    if probes is not None:
+        # One cannot tell what it leaves open; more share its network calls.
+        check_integer("probes", probes, 2)
+    if len(x) < 2:
+        raise ValueError(f"{len(x)} items: a standard error needs at least 2")
+    if draws > 1 and not getattr(getattr(model, "transform", None), "levels", None):
+        raise ValueError(f"draws = {draws}: draws are dequantisations, and these data are continuous; leave it at 1")
     transform, sde = getattr(model, "transform", None), model.sde
     device = next((p.device for p in model.parameters()), x.device)
     count, few = len(x), min(subset, len(x))
@@ -178,7 +186,7 @@ def likelihood_report(
         unit=unit,
         flow=mean,
         parts=parts,
-        importance=None if draws == 1 else estimate(nats.logsumexp(0) - math.log(draws)),
+        importance=None if draws == 1 or probes is not None else estimate(nats.logsumexp(0) - math.log(draws)),
         at_zero=estimate(noisy.nats + dim * alpha.log()),
         at_t_min=estimate(first.nats[:few]),
         **{name: estimate(torch.cat([bound.nats.cpu() for bound in found])) for name, found in bounds.items()},
@@ -186,6 +194,7 @@ def likelihood_report(
         subset=few,
         change=(in_unit(tight.nats) - in_unit(first.nats[:few])).abs().max().item(),
         nats=nats.mean(0),
+        stderr=(probe_variance / draws).sqrt(),
         nfe=first.nfe,
         rejected=first.rejected,
     )

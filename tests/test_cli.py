@@ -90,9 +90,14 @@ def test_likelihood(trained, capsys):
     status, _, err = call(capsys, *base, "--guidance_scale", 2)
     assert status == 2
     assert "--unnormalised" in err
-    assert (
-        call(capsys, *base, "--guidance_scale", 2, "--unnormalised", "--labels", "data")[1]["density"] == "guided"
-    )
+    guided = "--unnormalised", "--labels", "data"
+    assert call(capsys, *base, "--guidance_scale", 2, *guided)[1]["density"] == "unnormalised"
+    for options, words in ((guided, "nothing is guided"), (("--probes", 1), "probes = 1: needs"),
+                           (("--draws", 2), "draws are dequantisations"),
+                           (("--against", "x.npy", "--labels", "data"), "one set has p(x | y)")):  # fmt: skip
+        status, _, err = call(capsys, *base, *options)
+        assert status == 2
+        assert words in err
 
 
 def test_scores_and_another_dataset(trained, tmp_path, capsys):
@@ -106,6 +111,8 @@ def test_scores_and_another_dataset(trained, tmp_path, capsys):
     scores = np.load(tmp_path / "scores.npz")
     assert scores["nats"].mean() == pytest.approx(result["nats"])
     assert (scores["nats"].shape, scores["others"].shape) == ((30,), (20,))
+    assert len(set(scores["index"].tolist())) == 30
+    assert (scores["stderr"] == 0).all()
     for wrong, words in ((tmp_path / "none.npz", "does not exist"), (tmp_path / "flat.npy", "have shape (3,)")):
         np.save(tmp_path / "flat.npy", np.zeros((5, 3), np.float32))
         status, _, err = call(capsys, *base, "--against", wrong)
@@ -321,7 +328,7 @@ def test_every_shape_trains_samples_and_has_a_likelihood(tmp_path, capsys, shape
     status, result, _ = call(capsys, "--mode", "sample", *run, "--num_samples", 2, "--steps", 2)
     assert status == 0
     assert np.load(result["numbers"])["x"].shape == (2, *shape)
-    status, result, _ = call(capsys, "--mode", "likelihood", *run, "--num_samples", 2, "--probes", 1, "--rtol", 0.1,
+    status, result, _ = call(capsys, "--mode", "likelihood", *run, "--num_samples", 2, "--probes", 2, "--rtol", 0.1,
                              "--atol", 0.1)  # fmt: skip
     assert status == 0
     assert np.isfinite(result["nats"])

@@ -49,6 +49,25 @@ def test_density_integrates_to_one():
     assert torch.trapezoid(density, x[:, 0]).item() == pytest.approx(1, abs=1e-3)
 
 
+def test_density_in_the_plane_integrates_to_one():
+    model = GaussianMixture(VPSDE(), torch.tensor([[-0.7, 0.0], [0.5, 0.6]], dtype=torch.float64), 0.3)
+    line = torch.linspace(-3, 3, 61, dtype=torch.float64)
+    x = torch.cartesian_prod(line, line)
+    density = log_likelihood(model, x, rtol=1e-5, atol=1e-5).nats.exp().view(61, 61)
+    assert torch.trapezoid(torch.trapezoid(density, line), line).item() == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("dim", [2, 16, 64])
+def test_sixteen_probes_know_their_error(generator, dim):
+    """Of 512 items, at least 95 % within three of their own standard errors."""
+    means = 0.6 * torch.randn(6, dim, generator=generator, dtype=torch.float64)
+    model = GaussianMixture(VPSDE(), means - means.mean(0), 0.25)
+    x = model.draw(512, generator)
+    probed = log_likelihood(model, x, rtol=1e-3, atol=1e-3, probes=16)
+    away = (probed.nats - log_likelihood(model, x, rtol=1e-3, atol=1e-3).nats).abs() / probed.stderr
+    assert (away < 3).double().mean() >= 0.95
+
+
 def test_probes_agree_within_their_errors(generator):
     model = GaussianMixture(VPSDE(), torch.randn(4, 16, generator=generator, dtype=torch.float64), 0.3)
     x = model.draw(64, generator)
