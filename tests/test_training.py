@@ -238,3 +238,15 @@ def test_processes_are_stored_by_name():
     with pytest.raises(ValueError, match="beta_mx"):
         build_sde({"name": "vp", "beta_mx": 3})
     assert isinstance(build_denoiser(SPEC), Denoiser)
+
+
+def test_clipped_steps_are_those_of_clipped_gradients():
+    """The first step of Adam is one of plain Adam on gradients scaled to the norm."""
+    clipped, plain = trainer(1, dropout=0.0, clip=1e-3), trainer(1, dropout=0.0, clip=0.0)
+    norm = plain.optimise().norm
+    gradients = [p.grad.clone() for p in plain.parameters.values()]
+    assert norm > 1
+    assert clipped.optimise().norm == norm
+    moments = [clipped.optimizer.state[p]["exp_avg"] for p in clipped.parameters.values()]
+    for moment, gradient in zip(moments, gradients, strict=True):
+        torch.testing.assert_close(moment, 0.1 * gradient * 1e-3 / norm, rtol=1e-4, atol=1e-12)
