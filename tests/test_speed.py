@@ -112,4 +112,3 @@ def test_out_of_memory_names_remedies(tmp_path, error, section, words):
 def test_other_errors_pass(tmp_path):
     with pytest.raises(RuntimeError, match="shapes"), out_of_memory(run(tmp_path).config):
         raise RuntimeError("shapes do not fit")
-
