@@ -73,7 +73,8 @@ def likelihood(
             return denoiser
         return guided(denoiser, classifier, targets, GuidanceOptions(guidance_scale, classifier_scale))
 
-    x, targets = data.batch(spread(len(data), num_samples))
+    index = spread(len(data), num_samples)
+    x, targets = data.batch(index)
     if len(x) < num_samples:
         print(f"the {split} split has {len(x)} items, fewer than --num_samples={num_samples}: taking all of them")
     begin = time.perf_counter()
@@ -108,7 +109,7 @@ def likelihood(
     if out and run.world.first:
         path = Path(f"{stem(run, out, '')}.npz")
         arrays = {
-            "index": spread(len(data), num_samples),
+            "index": index,
             "nats": report.nats,
             "stderr": report.stderr,
             "calls": report.nfe,

@@ -213,9 +213,10 @@ class Session:
             "precision": config.training.precision,
         }
         with self.tolerated("a page or picture"):
-            curves(self.metrics.read(), path.with_name(path.name.replace("metrics.jsonl", "curves.png")))
+            lines = self.metrics.read()
+            curves(lines, path.with_name(path.name.replace("metrics.jsonl", "curves.png")))
             if self.kind == "denoiser":
-                write_report(self.run.folder, config=config.to_dict(), metrics=self.metrics.read(), state=state)
+                write_report(self.run.folder, config=config.to_dict(), metrics=lines, state=state)
 
     def images_per_second(self) -> float:
         """Mean speed since the start of this command, pictures and checkpoints included."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sde.data.dataset import Dataset
-from sde.loss import WEIGHTINGS, Draws, denoising_loss, per_item
+from sde.loss import WEIGHTINGS, Draws, denoising_loss
 from sde.model import Denoiser
 from sde.process import SDE
 from sde.statistics import spread
@@ -68,10 +68,8 @@ class Validation:
         generator = torch.Generator().manual_seed(SEED)
         draws = Draws.of(self.sde, shape, generator, self.times, rows)
         transform = self.held_out.transform
-        if transform.levels:
-            x = transform.dequantise(x, per_item(torch.rand, draws.seeds + 1, shape[1:]).to(x))
         cond = labels.to(self.device) if labels is not None and module.num_classes else None
-        x0 = transform.encode(x).to(self.device)
+        x0 = transform.encode(draws.dequantise(x, transform)).to(self.device)
         loss = denoising_loss(module, x0, cond, draws, weighting=self.weighting).cpu().double()
         weight, wanted = (WEIGHTINGS[name](self.sde, draws.t, module.sigma_data) for name in (self.weighting, "edm"))
         return loss, loss * wanted / (weight * draws.factor), -0.5 * self.sde.log_snr(draws.t)

@@ -10,6 +10,7 @@ from sde.condition import Condition, drop
 from sde.model import Denoiser, NoisyClassifier
 from sde.process import SDE
 from sde.transfer import send
+from sde.transform import Transform
 
 WEIGHTINGS: dict[str, Callable[[SDE, Tensor, float], Tensor]] = {
     # weight of |D - x_0|^2; |score - grad log q(x_t | x_0)|^2 is alpha^2 / sigma^4 of it
@@ -107,6 +108,12 @@ class Draws(NamedTuple):
         seeds = torch.randint(2**62, (count,), generator=generator)[rows]
         factor = IMPORTANCE[times](sde, t) if times in IMPORTANCE else torch.ones_like(t)
         return cls(t, factor, u, per_item(torch.randn, seeds, event_shape), seeds)
+
+    def dequantise(self, x: Tensor, transform: Transform) -> Tensor:
+        """The items x (B, *event), in data units, with uniform noise of their own where they are quantised."""
+        if not transform.levels:
+            return x
+        return transform.dequantise(x, send(per_item(torch.rand, self.seeds + 1, x.shape[1:]), x.device))
 
 
 def denoising_loss(

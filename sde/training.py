@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sde.data import Dataset
 from sde.data.prefetch import Prefetch
 from sde.ema import Averages
-from sde.loss import Draws, per_item
+from sde.loss import Draws
 from sde.options import OPTIMIZERS, TrainingOptions
 from sde.parallel import World, unsynchronised
 from sde.transfer import pinned, send
@@ -103,9 +103,7 @@ class Trainer:
         shape = (options.batch_size, *self.data.event_shape)
         draws = Draws.of(self.module.sde, shape, generator, options.times, rows)
         transform = self.data.transform
-        if transform.levels:
-            x = transform.dequantise(x, send(per_item(torch.rand, draws.seeds + 1, shape[1:]), x.device))
-        return pinned(transform.encode(x), self.device), labels, draws
+        return pinned(transform.encode(draws.dequantise(x, transform)), self.device), labels, draws
 
     def part(self, number: int) -> tuple[Tensor, Tensor | None, Draws]:
         """x0 in model units and labels, on the device, and random numbers of a part of the next step."""
