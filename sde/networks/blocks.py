@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sde.networks.dropout import Dropout
 from sde.networks.layers import CONVOLUTIONS, zero_init
 
 
@@ -54,7 +55,7 @@ class ResidualBlock(nn.Module):
         self.norm1, self.conv1 = group_norm(inputs), conv(inputs, outputs, 3, padding=1)
         self.modulation = nn.Linear(options.width, 2 * outputs)
         self.norm2, self.conv2 = group_norm(outputs), zero_init(conv(outputs, outputs, 3, padding=1))
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
         self.skip = nn.Identity() if inputs == outputs else conv(inputs, outputs, 1)
         self.rescale, self.resample = options.rescale, resample or nn.Identity()
 

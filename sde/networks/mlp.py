@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from sde.condition import Condition
+from sde.networks.dropout import Dropout
 from sde.networks.embedding import Embedding
 from sde.networks.layers import zero_init
 
@@ -18,7 +19,7 @@ class ResidualLayer(nn.Module):
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
         self.layers = nn.Sequential(
-            nn.Linear(width, width), nn.SiLU(), nn.Dropout(dropout), zero_init(nn.Linear(width, width))
+            nn.Linear(width, width), nn.SiLU(), Dropout(dropout), zero_init(nn.Linear(width, width))
         )
 
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
