@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := runs/demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs dist clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -14,21 +14,36 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 	$(PIP) --editable '.[test]'
 	@touch $@
 
+.venv/dev: .venv/ready
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
 demo: .venv/ready
 	$(BIN)/python main.py --mode train --config digits --workdir $(RUN)
 	$(BIN)/python main.py --mode train_classifier --workdir $(RUN)
 	for sampler in heun dpmpp pc; do $(BIN)/python main.py --mode sample --workdir $(RUN) --sampler $$sampler || exit 1; done
 	$(BIN)/python main.py --mode likelihood --workdir $(RUN) --num_samples 128
 	$(BIN)/python main.py --mode likelihood --workdir $(RUN) --num_samples 128 --split train
+	$(BIN)/python main.py --mode compare --workdir $(RUN)
 	@echo
-	@echo "The run is in $(RUN): open report.html, and the digits in samples/."
+	@echo "The run is in $(RUN): open report.html, compare/compare.html, and the digits in samples/."
 
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
-lint: .venv/ready
+lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: .venv/dev
+	$(BIN)/sphinx-build -q -W --keep-going docs site
+	@echo "The documentation is in site/index.html."
+
+dist: .venv/dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation . >/dev/null
+	$(BIN)/python -m tests.distribution
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist site *.egg-info

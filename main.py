@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -19,10 +20,10 @@ from commands.config import (
     read_run_config,
     resolve,
 )
-from commands.flags import GUIDANCE, TRAINING, USAGE, check_flags, define_flags
+from commands.flags import check_flags, define_flags, usage
 from commands.metrics import finite
+from commands.modes import MODES
 from commands.run import Run, choose_device
-from samplers import NOISES
 from sde.parallel import World
 
 
@@ -42,7 +43,7 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     """The run folder of the command, with its resolved config."""
-    training, device = options.mode in TRAINING, choose_device(options.device)
+    training, device = MODES[options.mode].training, choose_device(options.device or "auto")
     name = Path(options.config or "digits").stem
     folder = Path(options.workdir or f"runs/{name}")
     exists = (folder / "config.json").exists()
@@ -61,7 +62,7 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
         for key in MEASURED:
             if config.training[key] == "auto":
                 config.training[key] = before.training[key]
-    return Run(folder, config, device, World.start(device), options.weights)
+    return Run(folder, config, device, World.start(device), options.weights or "model.safetensors")
 
 
 def check_unchanged(old, new, folder: Path) -> None:
@@ -86,46 +87,8 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     check_flags(options, overrides)
     if options.threads:
         torch.set_num_threads(options.threads)
-    run = open_run(options, overrides)
-    if options.mode == "train":
-        from commands.train import train
-
-        return train(run)
-    if options.mode == "train_classifier":
-        from commands.train import train_classifier
-
-        return train_classifier(run)
-
-    def values(*names: str) -> dict:
-        return {name: options[name].value for name in names}
-
-    if options.mode == "ema":
-        from commands.ema import reconstruct_ema
-
-        return reconstruct_ema(run, **values("relative_std", "at_step"))
-    shared = values("labels", "batch_size", "out")
-    if options.mode == "sample":
-        from commands.guided import GuidanceOptions
-        from commands.sample import sample
-
-        guidance = GuidanceOptions(**values(*GUIDANCE))
-        noise, count = pick("--noise", options.noise, NOISES), options.num_samples or 64
-        return sample(
-            run, num_samples=count, noise=noise, guidance=guidance, **values("steps", "grid", "seed"), **shared
-        )
-    shared |= values("guidance_scale", "classifier_scale", "split", "rtol", "atol")
-    if options.mode == "encode":
-        from commands.encode import encode_items
-
-        return encode_items(run, num_samples=options.num_samples or 16, seed=options.seed, **shared)
-    if options.mode == "interpolate":
-        from commands.interpolate import interpolate
-
-        return interpolate(run, **values("items", "seeds", "frames"), **shared)
-    from commands.likelihood import likelihood
-
-    own = values("seed", "draws", "probes", "against", "unnormalised")
-    return likelihood(run, num_samples=options.num_samples or 256, **own, **shared)
+    mode, run = MODES[options.mode], open_run(options, overrides)
+    return mode.function(run, **mode.arguments({name: options[name].value for name in options if options[name].present}))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -133,7 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     plain, overrides = split_arguments(sys.argv[1:] if argv is None else argv)
     options = define_flags()
     if not plain or "--help" in plain or "-h" in plain:
-        print(USAGE + options.get_help())
+        mode = re.search(r"-mode[= ](\w+)", " ".join(plain))
+        print(usage(mode and mode[1]))
         return 0
     try:
         unused = options(["main.py", *plain])[1:]

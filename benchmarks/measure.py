@@ -27,7 +27,11 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
 def random_model(name: str, overrides: list[str], device: torch.device, items: int = 2):
     """The resolved config of a name, random data of its shape, and its denoiser on random weights."""
     config = resolve(read_config(config_path(name)), overrides)
-    event_shape = tuple(config.data.event_shape) or (2,)
+    event_shape = tuple(config.data.event_shape)
+    if not event_shape and config.data.root:
+        raise ValueError(f"--config={name} takes its shape from the data: give one, --config.data.event_shape='(1,28,28)'")
+    # A toy set lies in the plane.
+    event_shape = event_shape or (2,)
     data = Dataset(torch.randn(items, *event_shape), torch.arange(items) % 10, 10, Transform())
     model: Denoiser = build_denoiser(denoiser_spec(config, data)).to(device)
     return config, data, model

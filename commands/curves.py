@@ -47,7 +47,9 @@ def draw_losses(axes: Axes, lines: Sequence[dict]) -> None:
         ("held_out_loss_raw", ORANGE, "o--", "held-out, raw weights"),
         ("held_out_loss", BLUE, "o-", "held-out, averaged weights"),
     ):
-        axes.plot(*_thinned(*series(lines, key)), style, color=color, markersize=3, linewidth=1.2, label=label)
+        steps, values = series(lines, key)
+        if len(steps):
+            axes.plot(*_thinned(steps, values), style, color=color, markersize=3, linewidth=1.2, label=label)
     _logarithmic(axes)
 
 
@@ -63,15 +65,33 @@ def draw_gradient_norms(axes: Axes, lines: Sequence[dict]) -> None:
 
 
 def draw_noise_levels(axes: Axes, lines: Sequence[dict]) -> None:
-    measured = [line for line in lines if line.get("by_noise")]
-    chosen = sorted({0, len(measured) // 2, len(measured) - 1})
-    for i, shade in zip(chosen, (0.35, 0.65, 1.0)[-len(chosen) :], strict=True):
-        last = i == chosen[-1]
+    for line, shade, last in _chosen(lines, "by_noise"):
         for weights, style in (("ema", "o-"), ("raw", "o--"))[: 2 if last else 1]:
-            points = np.array([(level["sigma"], level.get(weights)) for level in measured[i]["by_noise"]], float)
-            label = f"step {measured[i]['step']:,}, {'averaged' if weights == 'ema' else 'raw'}"
+            points = np.array([(level["sigma"], level.get(weights)) for level in line["by_noise"]], float)
+            label = f"step {line['step']:,}, {'averaged' if weights == 'ema' else 'raw'}"
             color = ORANGE if weights == "raw" else BLUE
             axes.plot(*points.T, style, color=color, alpha=shade, markersize=3, label=label)
+    _over_noise(axes)
+
+
+def draw_accuracy(axes: Axes, lines: Sequence[dict]) -> None:
+    for line, shade, _ in _chosen(lines, "accuracy_by_noise"):
+        points = np.array([(level["sigma"], level["accuracy"]) for level in line["accuracy_by_noise"]], float)
+        axes.plot(*points.T, "o-", color=BLUE, alpha=shade, markersize=3, label=f"step {line['step']:,}")
+    axes.axhline(line["chance"], color=GREY, linestyle=":", label="the most frequent class")
+    _over_noise(axes)
+    axes.set_ylim(top=1.02)
+
+
+def _chosen(lines: Sequence[dict], key: str) -> list[tuple[dict, float, bool]]:
+    """The first, the middle and the last line that has the key, each with its shade and whether it is the last."""
+    measured = [line for line in lines if line.get(key)]
+    chosen = sorted({0, len(measured) // 2, len(measured) - 1})
+    shades = (0.35, 0.65, 1.0)[-len(chosen) :]
+    return [(measured[i], shade, i == chosen[-1]) for i, shade in zip(chosen, shades, strict=True)]
+
+
+def _over_noise(axes: Axes) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("noise level, sigma / alpha")
     axes.set_ylim(bottom=0)
@@ -110,6 +130,13 @@ GRADIENT_NORM = Chart(
     "Gradient norm",
     draw_gradient_norms,
     "Before clipping. A cross is where steps were left out because loss or gradient was not finite.",
+)
+ACCURACY = Chart(
+    "accuracy_by_noise",
+    "Held-out accuracy by noise level",
+    draw_accuracy,
+    "Of a noise-conditional classifier. It falls to the share of the most frequent class where noise has hidden the "
+    "data.",
 )
 CHARTS = (
     LOSS,
@@ -153,8 +180,8 @@ def chart_svg(chart: Chart, lines: Sequence[dict]) -> bytes:
 
 
 def curves(lines: Sequence[dict], path: Path) -> None:
-    """A picture of losses and gradient norms, those of them that were recorded."""
-    charts = present((LOSS, GRADIENT_NORM), lines)
+    """A picture of losses, gradient norms and accuracies, those of them that were recorded."""
+    charts = present((LOSS, GRADIENT_NORM, ACCURACY), lines)
     if charts:
         write_whole(path, figure_bytes(_figure(charts, lines, (7, 3.5 * len(charts)))))
 

@@ -8,6 +8,8 @@ from commands.validation import Validation
 from sde.checkpoint import load_model, save_model
 from sde.snapshots import find_snapshots, reconstruct, solve, stored_spec
 
+DEFAULT_LENGTHS = "0.03,0.04,0.05,0.07,0.1,0.14"
+
 
 def read_lengths(text: str) -> list[float]:
     """``--relative_std``: numbers with commas between them."""
@@ -19,7 +21,7 @@ def read_lengths(text: str) -> list[float]:
         ) from None
 
 
-def reconstruct_ema(run: Run, *, relative_std: str, at_step: int | None) -> dict:
+def reconstruct_ema(run: Run, *, relative_std: str = DEFAULT_LENGTHS, at_step: int | None = None) -> dict:
     """Rebuild the averages of these lengths at a step, by default the newest, into ema/ of the run folder, and compare
     their held-out loss with that of the run's model and of its other averages. All lengths are checked before work
     starts."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from commands.guided import UNGUIDED, GuidanceOptions
 from commands.pictures import comparison
 from commands.run import Run
 from commands.trained import batched, bind, joined, open_split, stem, suffix, write_arrays
@@ -16,16 +17,15 @@ from sde.data import Dataset
 def encode_items(
     run: Run,
     *,
-    split: str,
-    num_samples: int,
-    seed: int,
-    labels: str | None,
-    guidance_scale: float,
-    classifier_scale: float,
-    batch_size: int,
-    rtol: float,
-    atol: float,
-    out: str | None,
+    split: str = "test",
+    num_samples: int = 16,
+    seed: int = 0,
+    labels: str | None = None,
+    guidance: GuidanceOptions = UNGUIDED,
+    batch_size: int = 256,
+    rtol: float = 1e-4,
+    atol: float = 1e-4,
+    out: str | None = None,
 ) -> dict:
     """Encode items spread over the split and decode them again; write ``<out>.png`` and ``<out>.npz``."""
     data, _, denoiser = open_split(run, split)
@@ -34,7 +34,7 @@ def encode_items(
         print(f"the {split} split has {count} items, fewer than --num_samples={num_samples}: taking all of them")
     index = torch.linspace(0, len(data) - 1, count).long()
     x, targets = data.batch(index)
-    conditions, bound = bind(run, denoiser, labels, targets, count, (guidance_scale, classifier_scale))
+    conditions, bound = bind(run, denoiser, labels, targets, count, guidance)
     model, transform = bound(1), data.transform
 
     def there(model, x: Tensor, offset: float = 0.5):
@@ -81,7 +81,7 @@ def encode_items(
         return {}
     result |= latent_statistics(typical, denoiser.sde.prior_std())
     show_statistics(result, "dequantised items" if transform.levels else "items")
-    path = stem(run, out, f"encode-{split}-{count}{suffix(labels, guidance_scale, classifier_scale)}")
+    path = stem(run, out, f"encode-{split}-{count}{suffix(labels, guidance)}")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     drawn = comparison(x, again, picture, levels=transform.levels)
     write_arrays(

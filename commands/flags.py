@@ -1,183 +1,197 @@
-"""The flags of the command line, and the modes that take them."""
+"""The flags of the command line, and what --help says of them."""
+
+import inspect
+import math
+import textwrap
 
 from absl import flags
 
 from commands.config import CHOICES_OF_SAMPLER, pick
+from commands.modes import MODES
 from samplers import GRIDS, NOISES
 
-MODES = ("train", "train_classifier", "sample", "likelihood", "encode", "interpolate", "ema")
-TRAINING, USE = MODES[:2], MODES[2:-1]
-GUIDANCE = ("guidance_scale", "classifier_scale", "negative_labels", "weak", "guidance_interval", "guidance_rescale",
-            "threshold")  # fmt: skip
-ONLY_FOR = {
-    "config": TRAINING,
-    **dict.fromkeys(("labels", *GUIDANCE[:2], "batch_size", "out", "weights"), USE),
-    **dict.fromkeys(("sampler", "steps", "grid", "noise", *GUIDANCE[2:]), ("sample",)),
-    **dict.fromkeys(("num_samples", "seed"), ("sample", "likelihood", "encode")),
-    **dict.fromkeys(("split", "rtol", "atol"), ("likelihood", "encode", "interpolate")),
-    **dict.fromkeys(("draws", "probes", "against", "unnormalised"), ("likelihood",)),
-    **dict.fromkeys(("relative_std", "at_step"), ("ema",)),
-    **dict.fromkeys(("items", "seeds", "frames"), ("interpolate",)),
+TEXTS = {
+    "mode": f"what to do: {', '.join(MODES)}",
+    "workdir": "run folder; default runs/<name of the config>",
+    "device": "auto, cpu, cuda or cuda:N",
+    "threads": "CPU threads; default torch's choice",
+    "debug": "show the traceback of an error",
+    "config": "a config file, or the name of one in configs/; default digits",
+    "weights": "a file of weights in the run folder; default model.safetensors",
+    "sampler": f"{', '.join(CHOICES_OF_SAMPLER)}; its options are --config.sampler.OPTION; auto is planned for the model",
+    "steps": "steps of the sampler; default its own, 10 for auto, 30 for restore",
+    "grid": f"{', '.join(GRIDS)}, karras:RHO, or times as in 1,0.5,0.001; default the sampler's own",
+    "noise": f"{', '.join(NOISES)}; brownian is a path that more steps refine",
+    "num_samples": "how many samples or items; default 8 for restore and edit",
+    "seed": "seed of the random numbers",
+    "labels": "classes, cycled, as in 0,1,2, or none; by default every class in turn, but none in likelihood, encode, "
+    "interpolate, restore and edit, where data is each item's own class",
+    "condition": "an .npz of what samples are conditioned on, with arrays labels, vector, image or sequence, cycled; or none; "
+    "by default that of held-out items, for models that are conditioned on more than classes",
+    "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
+    "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; several make a "
+    "strip or a sweep, as in 1,2,4",
+    "classifier_scale": "classifier guidance: 0 is off; several make a strip or a sweep, as in 0,1,4",
+    "negative_labels": "classes that --guidance_scale steers away from, in place of the unconditional branch; cycled",
+    "weak": "autoguidance by another file of weights in the run folder, as in ema/0.99.safetensors, in place of the "
+    "unconditional branch; --guidance_scale is its scale",
+    "guidance_interval": "LOW,HIGH: guide at noise levels sigma / alpha above LOW and up to HIGH alone, as in 0.3,5",
+    "guidance_rescale": "how much of the contrast that guidance adds is taken back, sample by sample: 0 none, 1 all",
+    "threshold": "dynamic thresholding: QUANTILE, as in 0.995, of each sample is brought within the data's bounds; "
+    "continuous data need QUANTILE,LOW,HIGH in their units",
+    "batch_size": "items at a time",
+    "out": "where to write, without suffix; default samples/ in the run folder, compare/ for compare, and nowhere for "
+    "likelihood",
+    "split": "test or train: the items that are taken",
+    "probes": "Rademacher probes for the trace, 0 for the exact trace; default exact up to 16 dimensions, else 2",
+    "rtol": "relative tolerance of the ODE solver",
+    "atol": "absolute tolerance of the ODE solver",
+    "unnormalised": "integrate a guided model, which is no density",
+    "draws": "dequantisations, or for restore samples, of each item",
+    "against": "an .npy or .npz of other items, for the AUROC of log p(x)",
+    "samples": "a file of samples to measure, as --mode sample writes; by default they are drawn",
+    "features": "data, classifier, inception, or a TorchScript file: what the items are compared in",
+    "download": "fetch the weights of --features inception where they are missing",
+    "metrics": "some of the metrics, as in frechet,kernel; default all that so many items allow",
+    "resamples": "halves of the items that an interval is made of",
+    "relative_std": "lengths of the averages, as shares of the run",
+    "at_step": "step up to which it averages; default the last",
+    "items": "items of the split by number, as in 3,17,5,8; for interpolate pairs, by default the first six items",
+    "seeds": "pairs of seeds instead, as the .npz of --mode sample lists them",
+    "frames": "pictures a strip, the two ends among them",
+    "samplers": f"{', '.join(CHOICES_OF_SAMPLER)}: those that are compared, as in auto,heun",
+    "calls": "network calls a sample that they may take, as in 5,10,20; guidance takes two each time",
+    "what": "all, process, trajectory, denoised or field (points in the plane)",
+    "task": "what was measured: inpaint, superres, deblur, colorize or sensing",
+    "mask": "--task inpaint: what is observed: upper, lower, left or right half, box (all but the centre), random:0.5, or a "
+    ".npy, .npz or black and white image file, True or white where observed; default left",
+    "factor": "--task superres: side of the blocks whose means are measured; default 2",
+    "blur_std": "--task deblur: width of the Gaussian in entries; default 1.5",
+    "measurements": "--task sensing: number of random projections; default 20",
+    "sigma_y": "standard deviation of the noise in what was measured, in data units",
+    "method": "auto, moments, pigdm, dps or replacement",
+    "resamplings": "times that each step is taken, with noise added in between, which mends what was wrong (RePaint)",
+    "input": "a .npy, .npz, .csv or image file of items, in place of those of the split",
+    "measured": "a file like that of --input with measurements, in place of items to be measured",
+    "start_time": "times to which items are noised; the later, the more changes",
 }
-"""The modes of each flag that not every mode takes."""
+"""What each flag means."""
 
-SECTIONS = {"sample": "sampler", "likelihood": "data", "encode": "data", "interpolate": "data", "ema": "data"}
-"""What can be changed of a trained run's config."""
-USAGE = """usage: python main.py --mode MODE [--workdir DIR] [options] [--config.KEY=VALUE ...]
+INTEGERS = {"threads": 0, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0, "draws": 1, "resamples": 2,
+            "at_step": 1, "frames": 2, "factor": 1, "measurements": 1, "resamplings": 1}  # fmt: skip
+"""Flags that are whole numbers, and their least."""
 
-train             train a score model: [--config FILE_OR_NAME], default digits
-train_classifier  train a noise-conditional classifier into the same run folder
-sample            draw samples into a picture and an .npz
-likelihood        bits/dim or nats of the held-out data
-encode            data to their latents and back, with the error of the round trip
-interpolate       a strip of pictures between two items or two seeds
-ema               averages of the weights over other lengths, after training with --config.training.power_ema=0.05,0.1
+NUMBERS = {"rtol": {}, "atol": {}, "blur_std": {}, "sigma_y": {},
+           "guidance_rescale": {"lower_bound": 0, "upper_bound": 1}}  # fmt: skip
+"""Flags that are numbers, and their limits."""
 
-examples:
-  python main.py --mode train --config digits --workdir runs/digits --config.training.steps=200
-  python main.py --mode sample --workdir runs/digits --sampler pc --steps 100 --labels 0,1,2 --guidance_scale 2
-  python main.py --mode sample --workdir runs/digits --sampler auto --steps 10
-  python main.py --mode likelihood --workdir runs/digits --num_samples 256
-  python main.py --mode encode --workdir runs/digits --num_samples 16 --split test
-  python main.py --mode interpolate --workdir runs/digits --items 3,17 --frames 9
-"""
+LISTS = ("guidance_scale", "classifier_scale")
+"""Flags that are one number or several."""
+
+SWITCHES = ("debug", "unnormalised", "download")
+EVERYWHERE = ("mode", "workdir", "device", "threads", "debug")
+"""Flags that every mode takes."""
+
+EXAMPLES = {
+    "train": "--config digits --workdir runs/digits --config.training.steps=200",
+    "train_classifier": "--workdir runs/digits",
+    "sample": "--workdir runs/digits --sampler pc --steps 100 --labels 0,1,2 --guidance_scale 2",
+    "guidance_sweep": "--workdir runs/digits --num_samples 500",
+    "evaluate": "--workdir runs/digits --num_samples 1000",
+    "likelihood": "--workdir runs/digits --num_samples 256",
+    "encode": "--workdir runs/digits --num_samples 16 --split test",
+    "interpolate": "--workdir runs/digits --items 3,17 --frames 9",
+    "restore": "--workdir runs/digits --task inpaint --mask upper --items 0,1,2",
+    "edit": "--workdir runs/digits --items 0,1,2 --start_time 0.3,0.5,0.7 --labels 3 --guidance_scale 2",
+    "compare": "--workdir runs/digits --samplers auto,dpmpp,heun --calls 5,10,20",
+    "ema": "--workdir runs/digits --relative_std 0.05,0.1",
+    "check": "--workdir runs/digits",
+    "visualize": "--workdir runs/digits --what trajectory --labels 0,1,2",
+}
+"""A command of each mode."""
+
+
+class Numbers(flags.ArgumentParser):
+    """A number, or several with commas between them, as a tuple."""
+
+    syntactic_help = "numbers with commas between them"
+
+    def parse(self, argument: str) -> tuple[float, ...]:
+        """Raises ValueError for what is no number, not finite, or there twice."""
+        try:
+            values = tuple(float(part) for part in argument.split(","))
+        except ValueError:
+            values = ()
+        if not values or not all(map(math.isfinite, values)):
+            raise ValueError("needs a number, or several with commas between them, as in 1,2,4")
+        if len({*values}) < len(values):
+            raise ValueError("has a number twice")
+        return values
 
 
 def define_flags() -> flags.FlagValues:
-    """The flags of every mode."""
+    """The flags of every mode. One that is not given has the default of the mode's function."""
     values = flags.FlagValues()
-
-    def define(kind, name: str, default, text: str, **limits) -> None:
-        kind(name, default, text, flag_values=values, **limits)
-
-    define(flags.DEFINE_string, "mode", None, "what to do: " + ", ".join(MODES))
-    define(flags.DEFINE_string, "workdir", None, "run folder; default runs/<name of the config>")
-    define(flags.DEFINE_string, "config", None, "train: a config file, or the name of one in configs/; default digits")
-    define(flags.DEFINE_string, "device", "auto", "auto, cpu, cuda or cuda:N")
-    define(flags.DEFINE_integer, "threads", 0, "CPU threads; 0 leaves torch's choice", lower_bound=0)
-    define(flags.DEFINE_boolean, "debug", False, "show the traceback of an error")
-    define(
-        flags.DEFINE_string,
-        "sampler",
-        None,
-        f"sample: {', '.join(CHOICES_OF_SAMPLER)}; options are --config.sampler.OPTION; auto is planned for the model",
-    )
-    define(flags.DEFINE_integer, "steps", None, "sample: steps; default the sampler's own, 10 for auto", lower_bound=1)
-    define(
-        flags.DEFINE_string,
-        "grid",
-        None,
-        f"sample: {', '.join(GRIDS)}, karras:RHO, or times as in 1,0.5,0.001; default the sampler's own",
-    )
-    define(flags.DEFINE_string, "noise", NOISES[0], "sample: independent, or brownian: paths that more steps refine")
-    define(
-        flags.DEFINE_integer,
-        "num_samples",
-        None,
-        "sample: how many, default 64; likelihood, encode: items, default 256 and 16",
-        lower_bound=1,
-    )
-    define(flags.DEFINE_integer, "seed", 0, "sample, likelihood, encode: seed of the random numbers", lower_bound=0)
-    define(
-        flags.DEFINE_string,
-        "labels",
-        None,
-        "sample: classes, cycled over the samples, as in 0,1,2, or none; default all; likelihood: data for p(x | y); "
-        "encode, interpolate: classes of the items or strips, data for their own, or none, the default",
-    )
-    define(
-        flags.DEFINE_float,
-        "guidance_scale",
-        1.0,
-        "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger",
-    )
-    define(flags.DEFINE_float, "classifier_scale", 0.0, "classifier guidance: 0 is off")
-    define(
-        flags.DEFINE_string,
-        "negative_labels",
-        None,
-        "sample: classes that --guidance_scale steers away from, in place of the unconditional branch; cycled",
-    )
-    define(
-        flags.DEFINE_string,
-        "weak",
-        None,
-        "sample: autoguidance by another file of weights in the run folder, as in ema/0.99.safetensors, in place of "
-        "the unconditional branch; --guidance_scale is its scale",
-    )
-    define(
-        flags.DEFINE_string,
-        "guidance_interval",
-        None,
-        "sample: LOW,HIGH: guide at noise levels sigma / alpha above LOW and up to HIGH alone, as in 0.3,5 or 0,inf",
-    )
-    define(
-        flags.DEFINE_float,
-        "guidance_rescale",
-        0.0,
-        "sample: how much of the contrast that guidance adds is taken back, sample by sample: 0 none, 1 all",
-        lower_bound=0,
-        upper_bound=1,
-    )
-    define(
-        flags.DEFINE_string,
-        "threshold",
-        None,
-        "sample: dynamic thresholding: QUANTILE, as in 0.995, of each sample is brought within the data's bounds; "
-        "continuous data need QUANTILE,LOW,HIGH in their units",
-    )
-    define(flags.DEFINE_integer, "batch_size", 256, "with a trained model: items at a time", lower_bound=1)
-    define(
-        flags.DEFINE_string,
-        "out",
-        None,
-        "where to write, without suffix; default samples/ in the run folder; likelihood: none",
-    )
-    define(flags.DEFINE_string, "split", "test", "test or train: the items that are taken")
-    define(
-        flags.DEFINE_integer,
-        "probes",
-        None,
-        "likelihood: Rademacher probes for the trace, 0 for the exact trace; default exact up to 16 dimensions, else 2",
-        lower_bound=0,
-    )
-    define(flags.DEFINE_float, "rtol", 1e-4, "likelihood, encode, interpolate: relative tolerance of the ODE solver")
-    define(flags.DEFINE_float, "atol", 1e-4, "likelihood, encode, interpolate: absolute tolerance of the ODE solver")
-    define(flags.DEFINE_boolean, "unnormalised", False, "likelihood: integrate a guided model, which is no density")
-    define(flags.DEFINE_integer, "draws", 1, "likelihood: dequantisations of each item", lower_bound=1)
-    define(
-        flags.DEFINE_string, "against", None, "likelihood: an .npy or .npz of other items, for the AUROC of log p(x)"
-    )
-    define(
-        flags.DEFINE_string, "weights", "model.safetensors", "with a trained model: a file of weights in the run folder"
-    )
-    define(flags.DEFINE_string, "relative_std", "0.03,0.04,0.05,0.07,0.1,0.14", "ema: lengths, as shares of the run")
-    define(flags.DEFINE_integer, "at_step", None, "ema: step up to which it averages; default the last", lower_bound=1)
-    define(
-        flags.DEFINE_string,
-        "items",
-        None,
-        "interpolate: pairs of items of the split, as in 3,17 or 3,17,5,8 for two strips; default the first six items",
-    )
-    define(
-        flags.DEFINE_string,
-        "seeds",
-        None,
-        "interpolate: pairs of seeds instead, as the .npz of --mode sample lists them",
-    )
-    define(flags.DEFINE_integer, "frames", 9, "interpolate: pictures a strip, the two ends among them", lower_bound=2)
+    for name, text in TEXTS.items():
+        if name in SWITCHES:
+            flags.DEFINE_boolean(name, None, text, flag_values=values)
+        elif name in INTEGERS:
+            flags.DEFINE_integer(name, None, text, lower_bound=INTEGERS[name], flag_values=values)
+        elif name in NUMBERS:
+            flags.DEFINE_float(name, None, text, flag_values=values, **NUMBERS[name])
+        elif name in LISTS:
+            flags.DEFINE(Numbers(), name, None, text, values)
+        else:
+            flags.DEFINE_string(name, None, text, flag_values=values)
     return values
+
+
+def usage(mode: str | None = None) -> str:
+    """The modes, what they do and their flags; or those of one mode."""
+    chosen = {mode: MODES[mode]} if mode in MODES else MODES
+    lines = ["usage: python main.py --mode MODE [--workdir DIR] [flags] [--config.KEY=VALUE ...]", ""]
+    for name, its in chosen.items():
+        lines.append(f"{name:<18}{inspect.getdoc(its.function).partition(chr(10))[0].replace('`', '')}")
+    lines += ["", "for example:", *(f"  python main.py --mode {name} {EXAMPLES[name]}" for name in chosen)]
+    lines += ["", "flags of every mode:", *(_describe(name, TEXTS[name], "") for name in EVERYWHERE)]
+    if mode in MODES:
+        lines += ["", f"flags of {mode}:"]
+        lines += [_describe(name, TEXTS[name], _default(mode, name)) for name in TEXTS if name in MODES[mode].flags]
+        return "\n".join(lines) + "\n"
+    lines += ["", "flags of some modes (python main.py --mode MODE --help has those of one, with their defaults):"]
+    for name, text in TEXTS.items():
+        takers = [other for other, its in MODES.items() if name in its.flags]
+        if takers:
+            lines.append(_describe(name, text, f" [{', '.join(takers)}]"))
+    return "\n".join(lines) + "\n"
+
+
+def _default(mode: str, flag: str) -> str:
+    own = MODES[mode].defaults.get(flag)
+    if own is None or own is False:
+        return ""
+    values = own if isinstance(own, tuple) else (own,)
+    return f" [default {','.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}]"
+
+
+def _describe(name: str, text: str, note: str) -> str:
+    head = f"  --{name:<20}"
+    return textwrap.fill(text + note, 118, initial_indent=head, subsequent_indent=" " * len(head))
 
 
 def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:
     """Refuse what the mode would ignore."""
-    mode = pick("--mode", options.mode or "", MODES)
-    for name, modes in ONLY_FOR.items():
-        if options[name].present and mode not in modes:
-            key = mode in TRAINING and name in ("steps", "batch_size", "seed")
-            hint = f": the key is --config.training.{name}" if key else ""
-            raise ValueError(f"--{name} is for --mode {' and '.join(modes)}, --mode {mode} would ignore it{hint}")
+    name = pick("--mode", options.mode or "", MODES)
+    mode = MODES[name]
+    for flag in options:
+        if options[flag].present and flag not in {*mode.flags, *EVERYWHERE}:
+            key = mode.training and flag in ("steps", "batch_size", "seed")
+            hint = f": the key is --config.training.{flag}" if key else ""
+            takers = [other for other, its in MODES.items() if flag in its.flags]
+            raise ValueError(f"--{flag} is for --mode {' and '.join(takers)}, --mode {name} would ignore it{hint}")
     for argument in overrides:
-        section = SECTIONS.get(mode)
-        if section and argument.startswith("-") and not argument.lstrip("-").startswith(f"config.{section}."):
-            raise ValueError(f"{argument}: with --mode {mode} only config.{section} can be changed")
+        section = argument.lstrip("-").partition("=")[0].split(".")[1]
+        if not mode.training and section not in mode.sections:
+            allowed = " and ".join(f"config.{section}" for section in mode.sections)
+            what = f"only {allowed} can be changed" if allowed else "no config can be changed; leave it out"
+            raise ValueError(f"{argument}: with --mode {name} {what}")

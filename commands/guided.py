@@ -1,12 +1,14 @@
 """Labels and guidance of a command, bound to the model."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from commands.run import Run
 from sde import Denoiser, NoisyClassifier, ScoreModel
+from sde.condition import Condition, as_tree, kinds_of, known
 from sde.guidance import (
     Autoguidance,
     Classifier,
@@ -51,6 +53,10 @@ class GuidanceOptions:
                     f"--{name}={value}: there is no guidance to limit; give --guidance_scale or --classifier_scale"
                 )
 
+    def given(self) -> str:
+        """The flags that are not at their defaults."""
+        return " and ".join(f"--{f.name}" for f in fields(self) if getattr(self, f.name) != f.default)
+
     @property
     def suffix(self) -> str:
         parts = {
@@ -63,6 +69,9 @@ class GuidanceOptions:
             "t": self.threshold,
         }
         return "".join(f"-{key}{value.replace(',', '-')}" for key, value in parts.items() if value)
+
+
+UNGUIDED = GuidanceOptions()
 
 
 def weak_model(run: Run, options: GuidanceOptions) -> Denoiser | None:
@@ -98,24 +107,52 @@ def read_labels(text: str | None, count: int, classes: int | None, flag: str = "
     return labels[torch.arange(count) % len(labels)]
 
 
+class Guides:
+    """The models that guidance asks for, loaded once for all of several options; called with a condition of n rows, or
+    None, it is the model that is guided by the first of them, or by the options that are given."""
+
+    def __init__(self, run: Run, denoiser: Denoiser, *guidances: GuidanceOptions) -> None:
+        self.run, self.denoiser, self.options = run, denoiser, guidances[0]
+        self.classifier = run.classifier() if any(options.classifier_scale for options in guidances) else None
+        self.weak = next((weak_model(run, options) for options in guidances if options.weak), None)
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes that labels are taken from, the classifier's where the model is unconditional."""
+        return self.denoiser.num_classes or (self.classifier.num_classes if self.classifier else None)
+
+    def files(self, options: GuidanceOptions) -> list[Path]:
+        """The weights of the models that take part."""
+        classifier = [self.run.classifier_file] * bool(options.classifier_scale)
+        return [self.run.weights_file, *classifier, *([self.run.folder / options.weak] if options.weak else [])]
+
+    def __call__(self, cond: Condition | None, options: GuidanceOptions | None = None) -> ScoreModel:
+        options = options or self.options
+        classifier = self.classifier if options.classifier_scale else None
+        return guided(self.denoiser, classifier, cond, options, self.weak if options.weak else None)
+
+
 def guided(
     model: Denoiser,
     classifier: NoisyClassifier | None,
-    labels: Tensor | None,
+    cond: Condition | None,
     options: GuidanceOptions,
     weak: Denoiser | None = None,
 ) -> ScoreModel:
-    """The model with labels (n,), or None, and guidance bound; ``classifier`` and ``weak`` where the options ask for
-    them. The limits of guidance go around all of it: rescale, then the interval, then the threshold."""
-    _check(model, labels, options, weak)
+    """The model with a condition of n rows, or None, and guidance bound; ``classifier`` and ``weak`` where the options
+    ask for them. The limits of guidance go around all of it: rescale, then the interval, then the threshold."""
+    _check(model, cond, options, weak)
     score_model: ScoreModel = model
-    if labels is not None and model.num_classes:
+    own, labels = known(cond, model), as_tree(cond).get("labels")
+    if own is not None:
         negative = None
         if options.negative_labels:
-            negative = read_labels(options.negative_labels, len(labels), model.num_classes, "--negative_labels")
-        score_model = ClassifierFree(model, labels, 1.0 if weak else options.guidance_scale, negative)
+            count = len(next(iter(as_tree(own).values())))
+            other = read_labels(options.negative_labels, count, model.num_classes, "--negative_labels")
+            negative = as_tree(own) | {"labels": other}
+        score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
     if weak:
-        conditioned = Conditional(weak, labels) if labels is not None and model.num_classes else weak
+        conditioned = weak if own is None else Conditional(weak, own)
         score_model = Autoguidance(score_model, conditioned, options.guidance_scale)
     if classifier:
         score_model = Classifier(score_model, classifier, labels, options.classifier_scale)
@@ -130,20 +167,20 @@ def guided(
     return score_model
 
 
-def _check(model: Denoiser, labels: Tensor | None, options: GuidanceOptions, weak: Denoiser | None) -> None:
+def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, weak: Denoiser | None) -> None:
     """Refuse guidance that the model, or the labels, have no room for."""
     free = options.guidance_scale != 1 and weak is None
-    if free and model.num_classes is None:
+    if free and not kinds_of(model):
         raise ValueError(
             f"--guidance_scale={options.guidance_scale:g}: the model is unconditional, so there is nothing to guide "
             "without a classifier or --weak; leave it at 1"
         )
-    if labels is None and (free or options.classifier_scale):
+    if (free and cond is None) or (options.classifier_scale and "labels" not in as_tree(cond)):
         raise ValueError(
             f"--guidance_scale={options.guidance_scale:g} and --classifier_scale={options.classifier_scale:g} guide "
             "towards labels: give --labels, or leave the scales at 1 and 0"
         )
-    if labels is None and not all(m.null_trained for m in (model, weak) if m is not None):
+    if cond is None and not all(m.null_trained for m in (model, weak) if m is not None):
         raise ValueError(
             "--labels=none: this model never trained its unconditional branch (config.training.cond_dropout was 0); "
             "give classes"

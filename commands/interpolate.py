@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 
 from commands.encode import relative_error
+from commands.guided import UNGUIDED, GuidanceOptions
+from commands.inputs import read_numbers
 from commands.pictures import strips
 from commands.run import Run
 from commands.trained import batched, bind, joined, open_split, stem, suffix, write_arrays
 from samplers import SeededNoise, decode, encode, slerp
+from sde.condition import map_condition
 
 DEFAULT_ITEMS = 6
 """The first items of the split are taken in pairs unless --items or --seeds says otherwise."""
@@ -24,17 +27,16 @@ BACKGROUND = 2000
 def interpolate(
     run: Run,
     *,
-    split: str,
-    items: str | None,
-    seeds: str | None,
-    frames: int,
-    labels: str | None,
-    guidance_scale: float,
-    classifier_scale: float,
-    batch_size: int,
-    rtol: float,
-    atol: float,
-    out: str | None,
+    split: str = "test",
+    items: str | None = None,
+    seeds: str | None = None,
+    frames: int = 9,
+    labels: str | None = None,
+    guidance: GuidanceOptions = UNGUIDED,
+    batch_size: int = 256,
+    rtol: float = 1e-4,
+    atol: float = 1e-4,
+    out: str | None = None,
 ) -> dict:
     """Interpolate between pairs of items or of seeds; write ``<out>.png``, a row a pair, and ``<out>.npz``."""
     if frames < 2:
@@ -47,8 +49,8 @@ def interpolate(
     ends = read_pairs(kind, text, LARGEST_SEED + 1 if seeds else len(data))
     x, targets = (None, None) if seeds else data.batch(ends.flatten())
     # One condition a strip, that of its first item, so that both ends are on the flow that the strip is decoded by.
-    first = None if targets is None else targets[::2]
-    conditions, bound = bind(run, denoiser, labels, first, len(ends), (guidance_scale, classifier_scale))
+    first = None if targets is None else map_condition(lambda c: c[::2], targets)
+    conditions, bound = bind(run, denoiser, labels, first, len(ends), guidance)
     tolerances = {"rtol": rtol, "atol": atol}
     begin = time.perf_counter()
     if seeds:
@@ -76,7 +78,7 @@ def interpolate(
     pairs = "-".join(map(str, ends.flatten().tolist()))
     source = "seeds" if seeds else split
     name = f"interpolate-{source}-{pairs if len(pairs) < 100 else f'{len(ends)}-pairs'}"
-    target = stem(run, out, name + suffix(labels, guidance_scale, classifier_scale))
+    target = stem(run, out, name + suffix(labels, guidance))
     picture, numbers = Path(f"{target}.png"), Path(f"{target}.npz")
     drawn = strips(strip, picture, levels=data.transform.levels, background=background(data))
     write_arrays(
@@ -106,13 +108,7 @@ def interpolate(
 
 def read_pairs(kind: str, text: str, limit: int) -> Tensor:
     """``--items`` or ``--seeds``, as in 3,17 or 3,17,5,8: pairs (n, 2) of numbers below the limit."""
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--{kind}={text}: needs pairs of numbers, as in 3,17 or 3,17,5,8") from None
-    for number in numbers:
-        if not 0 <= number < limit:
-            raise ValueError(f"--{kind}={text}: {number} is out of range, allowed are 0 to {limit - 1}")
+    numbers = read_numbers(f"--{kind}", text, limit, "pairs of numbers, as in 3,17 or 3,17,5,8")
     if len(numbers) % 2:
         what = f"one of the {kind} only" if len(numbers) == 1 else f"an odd number of {kind}, {len(numbers)}"
         raise ValueError(f"--{kind}={text}: {what}; needs pairs, as in 3,17 or 3,17,5,8 for two strips")

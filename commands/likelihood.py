@@ -10,12 +10,14 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.guided import GuidanceOptions, guided
+from commands.guided import UNGUIDED, GuidanceOptions, Guides
+from commands.inputs import read_items
 from commands.run import Run
 from commands.trained import open_split, stem, write_arrays
 from samplers import LikelihoodReport, dequantised, likelihood_report, log_likelihood
-from sde.data import Dataset, existing
-from sde.data.arrays import read_array
+from sde import Denoiser
+from sde.condition import as_tree, kinds_of
+from sde.data import Dataset
 from sde.parallel import World
 from sde.statistics import spread
 
@@ -29,58 +31,55 @@ HINT = 64
 def likelihood(
     run: Run,
     *,
-    split: str,
-    num_samples: int,
-    seed: int,
-    labels: str | None,
-    guidance_scale: float,
-    classifier_scale: float,
-    unnormalised: bool,
-    batch_size: int,
-    draws: int,
-    probes: int | None,
-    rtol: float,
-    atol: float,
-    against: str | None,
-    out: str | None,
+    split: str = "test",
+    num_samples: int = 256,
+    seed: int = 0,
+    labels: str | None = None,
+    guidance: GuidanceOptions = UNGUIDED,
+    unnormalised: bool = False,
+    batch_size: int = 256,
+    draws: int = 1,
+    probes: int | None = None,
+    rtol: float = 1e-4,
+    atol: float = 1e-4,
+    against: str | None = None,
+    out: str | None = None,
 ) -> dict:
     """Evaluate log p(x), or log p(x | y) with ``labels`` "data", on the held-out or the training items."""
-    if (guidance_scale != 1 or classifier_scale) and not unnormalised:
+    if guidance != UNGUIDED and not unnormalised:
         raise ValueError(
             "a guided model is not a normalised density, so its likelihood is refused: leave out "
-            "--guidance_scale and --classifier_scale, or add --unnormalised to integrate it all the same"
+            f"{guidance.given()}, or add --unnormalised to integrate it all the same"
         )
     data, training, denoiser = open_split(run, split)
-    condition = _condition(labels, denoiser)
+    bound = Guides(run, denoiser, guidance)
+    condition = _condition(labels, denoiser, bound.classes)
+    conditioned = condition == "p(x | y)"
     if against and (condition != "p(x)" or unnormalised):
         raise ValueError(
             f"--against={against} compares log p(x), and here one set has {condition}: leave out --labels, and "
             "take a model with an unconditional branch"
         )
     if unnormalised:
-        if guidance_scale == 1 and not classifier_scale:
+        if guidance == UNGUIDED:
             raise ValueError("--unnormalised: nothing is guided here; leave it out, or give --guidance_scale")
-        if condition != "p(x | y)":
-            raise ValueError("--unnormalised guides towards each item's own class: add --labels=data")
         condition = "unnormalised"
-    classifier = run.classifier() if classifier_scale else None
     others = None if against is None else _others(against, data, num_samples)
     exact = (probes == 0) if probes is not None else math.prod(data.event_shape) <= EXACT_UP_TO
     settings = {"probes": None if exact else probes or 2, "rtol": rtol, "atol": atol, "seed": seed}
 
     def model_for(targets: Tensor | None):
-        if condition == "p(x)":
-            return denoiser
-        return guided(denoiser, classifier, targets, GuidanceOptions(guidance_scale, classifier_scale))
+        return bound(targets if conditioned else None)
 
     index = spread(len(data), num_samples)
     x, targets = data.batch(index)
     if len(x) < num_samples:
         print(f"the {split} split has {len(x)} items, fewer than --num_samples={num_samples}: taking all of them")
+    model = model_for(targets)
     begin = time.perf_counter()
     with tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.first) as bar:
         report = likelihood_report(
-            model_for(targets), x, draws=draws, batch_size=batch_size, guided=unnormalised, progress=bar.update,
+            model, x, draws=draws, batch_size=batch_size, guided=unnormalised, progress=bar.update,
             world=run.world, **settings,
         )  # fmt: skip
     values = {}
@@ -114,7 +113,7 @@ def likelihood(
             "stderr": report.stderr,
             "calls": report.nfe,
             "rejected": report.rejected,
-            "labels": targets,
+            "labels": as_tree(targets).get("labels"),
         }
         arrays |= {"others": None if others is None else values["others"]}
         write_arrays(path, arrays)
@@ -160,13 +159,8 @@ def _nats(world: World, model, x: Tensor, batch_size: int, settings: dict) -> Te
 
 def _others(path: str, data: Dataset, most: int) -> Tensor:
     """At most so many items of --against, in the units of the data."""
-    x, _ = read_array(existing(path, "--against"))
-    levels = data.transform.levels
-    if tuple(x.shape[1:]) != tuple(data.event_shape):
-        raise ValueError(f"--against={path}: its items have shape {tuple(x.shape[1:])}, the data's {data.event_shape}")
-    if levels and (x.min() < 0 or x.max() >= levels or (x != x.round()).any()):
-        raise ValueError(f"--against={path}: needs integers from 0 to {levels - 1}, like the data")
-    return x[spread(len(x), most)].float()
+    x, _ = read_items("--against", path, data.event_shape, data.transform.levels)
+    return x[spread(len(x), most)]
 
 
 def _auroc(own: Tensor, others: Tensor) -> float:
@@ -175,12 +169,12 @@ def _auroc(own: Tensor, others: Tensor) -> float:
     return float(roc_auc_score(truth, torch.cat([own, others]).numpy()))
 
 
-def _condition(labels: str | None, model) -> str:
+def _condition(labels: str | None, model: Denoiser, classes: int | None) -> str:
     if labels not in (None, "", "none", "data"):
         raise ValueError(f"--labels={labels}: with --mode likelihood, needs data (each item's own class) or none")
-    if labels == "data" and model.num_classes is None:
+    if labels == "data" and classes is None:
         raise ValueError("--labels=data: the model is unconditional; leave it out")
-    if model.num_classes and not model.null_trained:
+    if kinds_of(model) and not model.null_trained:
         if labels == "none":
             raise ValueError(
                 "--labels=none: this model never trained its unconditional branch "

@@ -2,13 +2,14 @@
 
 import io
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 import torch
 from torch import Tensor
 
+from commands.sheet import scaled, sheet
 from sde.checkpoint import write_whole
 
 matplotlib.use("Agg")
@@ -21,30 +22,33 @@ def picture(x: Tensor, path: Path, *, levels: int | None, labels: Tensor | None 
     for non-finite values.
     """
     _check(x, path)
-    x = _shown(x)
-    kind = _kind(tuple(x.shape[1:]))
+    content = drawn(x, levels=levels, labels=labels)
+    if content is not None:
+        write_whole(path, content)
+    return content is not None
+
+
+def drawn(x: Tensor, *, levels: int | None, labels: Tensor | None = None) -> bytes | None:
+    """The PNG that ``picture`` writes of finite samples, None for shapes that have no picture."""
+    x = shown(x)
+    kind = kind_of(tuple(x.shape[1:]))
     if kind == "images":
-        content = _image_grid(x, levels, min(len(x), 10) if len(x) <= 100 else math.ceil(len(x) ** 0.5))
-    elif kind == "points":
-        content = _scatter(x, labels)
-    elif kind == "signals":
-        content = _lines(x)
-    else:
-        return False
-    write_whole(path, content)
-    return True
+        return _image_grid(x, levels, min(len(x), 10) if len(x) <= 100 else math.ceil(len(x) ** 0.5))
+    if kind == "points":
+        return _scatter(x, labels)
+    return _lines(x) if kind == "signals" else None
 
 
 def comparison(x: Tensor, other: Tensor, path: Path, *, levels: int | None) -> bool:
     """Items x (n, *event) and what became of them: images side by side in pairs, points and signals drawn over each
     other. Returns and raises as ``picture`` does."""
     _check(torch.stack([x, other]), path)
-    x, other = _shown(x), _shown(other)
-    kind = _kind(tuple(x.shape[1:]))
+    x, other = shown(x), shown(other)
+    kind = kind_of(tuple(x.shape[1:]))
     if kind == "images":
         # As many pairs a row as leave the fewest places empty.
         pairs = len(x) if len(x) <= 6 else min((5, 4, 6), key=lambda columns: -len(x) % columns)
-        content = _image_grid(torch.stack([x, other], 1).flatten(0, 1), levels, 2 * pairs, group=2)
+        content = _image_grid(torch.stack([x, other], 1).flatten(0, 1), levels, 2 * pairs, range(2, 2 * pairs, 2))
     elif kind == "points":
         figure, axes = plt.subplots(figsize=(5, 5))
         axes.plot(*x.numpy().T, "o", color="0.6", markersize=7, label="data")
@@ -64,8 +68,8 @@ def strips(x: Tensor, path: Path, *, levels: int | None, background: Tensor | No
     """Rows of frames x (rows, frames, *event): a row of images or of signals each, or a line through points in the
     plane, with the data ``background`` (n, 2) behind it. Returns and raises as ``picture`` does."""
     _check(x, path)
-    x = _shown(x, 2)
-    kind, (rows, frames) = _kind(tuple(x.shape[2:])), x.shape[:2]
+    x = shown(x, 2)
+    kind, (rows, frames) = kind_of(tuple(x.shape[2:])), x.shape[:2]
     if kind == "images":
         content = _image_grid(x.flatten(0, 1), levels, frames)
     elif kind == "points":
@@ -94,7 +98,7 @@ def _check(x: Tensor, path: Path) -> None:
         raise FloatingPointError(f"{path} was not written: the samples are not finite")
 
 
-def _shown(x: Tensor, lead: int = 1) -> Tensor:
+def shown(x: Tensor, lead: int = 1) -> Tensor:
     """What a picture can show of items x (*lead, *event): the middle slice of a volume, the first channel of an image
     that is neither gray nor coloured, the first four of a signal, the first two coordinates of a vector."""
     if x.ndim - lead == 4:
@@ -103,7 +107,7 @@ def _shown(x: Tensor, lead: int = 1) -> Tensor:
     return x if most is None else x.narrow(lead, 0, min(most, x.shape[lead]))
 
 
-def _kind(event: tuple[int, ...]) -> str | None:
+def kind_of(event: tuple[int, ...]) -> str | None:
     if len(event) == 3 and event[0] in (1, 3, 4):
         return "images"
     if event == (2,):
@@ -111,24 +115,11 @@ def _kind(event: tuple[int, ...]) -> str | None:
     return "signals" if len(event) == 2 and event[0] <= 4 else None
 
 
-def _image_grid(x: Tensor, levels: int | None, columns: int, group: int | None = None, width: int = 640) -> bytes:
-    """Images (n, channels, height, width), ``columns`` a row; a wider gap behind every ``group`` of them."""
-    from PIL import Image
-
+def _image_grid(x: Tensor, levels: int | None, columns: int, gaps: Collection[int] = ()) -> bytes:
+    """Images (n, channels, height, width), ``columns`` a row; a wider gap before each column in ``gaps``."""
     pixels = x.double().numpy()
     low, high = (0, levels - 1) if levels else (pixels.min(), pixels.max())
-    pixels = np.clip((pixels - low) / max(high - low, 1e-12) * 255, 0, 255).round().astype(np.uint8)
-    count, channels, height, across = pixels.shape
-    zoom = max(1, round(width / columns / (across + 1)))
-    rows = -(-count // columns)
-    lefts = [2 + i * (across * zoom + 2) + (i // group * 8 if group else 0) for i in range(columns)]
-    sheet = np.full((rows * (height * zoom + 2) + 2, lefts[-1] + across * zoom + 2, channels), 128, np.uint8)
-    for i, image in enumerate(pixels.transpose(0, 2, 3, 1)):
-        top, left = 2 + i // columns * (height * zoom + 2), lefts[i % columns]
-        sheet[top : top + height * zoom, left : left + across * zoom] = image.repeat(zoom, 0).repeat(zoom, 1)
-    buffer = io.BytesIO()
-    Image.fromarray(sheet[:, :, 0] if channels == 1 else sheet).save(buffer, "PNG")
-    return buffer.getvalue()
+    return sheet(scaled(pixels, low, high), columns, gaps)
 
 
 def figure_bytes(figure, kind: str = "png", **options) -> bytes:

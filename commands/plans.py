@@ -5,41 +5,29 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
-from commands.guided import GuidanceOptions, guided
+from commands.conditions import read_condition
+from commands.guided import GuidanceOptions, Guides
 from commands.run import Run
 from samplers import Plan, pilot_count, plan
-from sde import Denoiser, NoisyClassifier
 from sde.checkpoint import write_whole
 
 VERSION = 1
 """Of the planner: plans of an older one are made anew."""
 
 
-def planned(
-    run: Run,
-    denoiser: Denoiser,
-    classifier: NoisyClassifier | None,
-    weak: Denoiser | None,
-    conditional: bool,
-    options: GuidanceOptions,
-    calls: int,
-) -> Plan:
+def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: GuidanceOptions | None = None) -> Plan:
     """The plan for ``calls`` network calls a sample, from the run folder or made now, for all classes alike.
 
     A plan belongs to its guidance and to the very weights it was made for: its file is named by a hash of them.
     """
-    weights = [run.weights_file]
-    weights += [run.classifier_file] * (classifier is not None) + [run.folder / str(options.weak)] * (weak is not None)
-    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in weights]
+    options = options or guides.options
+    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in guides.files(options)]
     key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, asdict(options)]).encode()).hexdigest()[:16]
     path = run.folder / "plans" / f"{calls}-{key}.json"
     if path.exists():
         return _read(path)
-    classes = denoiser.num_classes or (classifier.num_classes if classifier else None)
-    labels = torch.arange(pilot_count(calls)) % classes if conditional else None
-    found = plan(guided(denoiser, classifier, labels, options, weak), denoiser.event_shape, calls)
+    cond = read_condition(run, guides, None, None, pilot_count(calls)) if conditional else None
+    found = plan(guides(cond, options), guides.denoiser.event_shape, calls)
     path.parent.mkdir(exist_ok=True)
     write_whole(path, (json.dumps(found.record(), indent=1) + "\n").encode())
     print(

@@ -1,6 +1,5 @@
 """The page of a training run: where it stands, curves, samples, config, and how to go on."""
 
-import base64
 import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -8,6 +7,7 @@ from html import escape
 from pathlib import Path
 
 from commands.curves import CHARTS, chart_svg, present, series
+from commands.page import image, page
 from sde.checkpoint import write_whole
 from sde.statistics import spread
 
@@ -15,35 +15,16 @@ PICTURES = 13
 """Pictures of samples at most on a page: the newest as large as four of the others, in rows of four."""
 
 STYLE = """
-:root { color-scheme: light dark; --ink: #1d2126; --faint: #646b75; --line: #dfe3e8; --page: #fff; --card: #f6f7f9; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e7eb; --faint: #9aa2ad; --line: #343a42; --page: #15181c; --card: #1e2227; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1040px; padding: 1rem 1rem 3rem; background: var(--page); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 1.5rem; margin: .5rem 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-h1 small { font-size: .8rem; font-weight: 600; padding: .2em .7em; border-radius: 1em; vertical-align: middle;
-  background: var(--card); border: 1px solid var(--line); white-space: nowrap; }
-p, figcaption, dt, th, .faint { color: var(--faint); } p { margin: .4rem 0; }
 progress { width: 100%; height: .7rem; accent-color: #3b82d0; }
 dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .6rem; margin: .8rem 0; }
 dl div { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .45rem .7rem; }
 dt, dd span { font-size: .8rem; } dd { margin: 0; font-weight: 600; } dd span { display: block; font-weight: 400; }
-.charts, .history { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
-.history { grid-template-columns: 1fr 1fr; } .history figure:first-child { grid-column: span 2; }
+.history { display: grid; gap: 1rem; grid-template-columns: 1fr 1fr; }
+.history figure:first-child { grid-column: span 2; }
 @media (min-width: 44rem) {
   .history { grid-template-columns: repeat(4, 1fr); } .history figure:first-child { grid-row: span 2; }
 }
-figure { margin: 0; } figure h3 { font-size: .95rem; margin: 0 0 .2rem; }
-figcaption { font-size: .82rem; } img { display: block; max-width: 100%; height: auto; }
-.charts img, .history img { width: 100%; }
-table { border-collapse: collapse; width: 100%; font-size: .88rem; }
-th, td { text-align: left; font-weight: 400; padding: .2rem .6rem .2rem 0; border-top: 1px solid var(--line);
-  vertical-align: top; } td, pre { font-family: ui-monospace, monospace; }
-pre { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; padding: .6rem .8rem;
-  margin: .2rem 0 .8rem; white-space: pre-wrap; font-size: .85rem; }
-summary { cursor: pointer; }
+.history img { width: 100%; }
 """
 
 
@@ -79,20 +60,8 @@ def write_report(folder: Path, *, config: dict, metrics: Sequence[dict], state: 
         *_commands(folder, state),
         *_config(config),
     )
-    page = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-{refresh}<title>{escape(folder.name)}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-{"".join(f"{section}{chr(10)}" for section in sections)}</body>
-</html>
-"""
     path = folder / "report.html"
-    write_whole(path, page.encode())
+    write_whole(path, page(folder.name, sections, style=STYLE, head=refresh))
     return path
 
 
@@ -144,8 +113,8 @@ def _samples(folder: Path) -> Iterator[str]:
     yield '<h2>Samples</h2>\n<p>Of the averaged weights, from the same noise every time.</p>\n<div class="history">'
     for i in spread(len(found), PICTURES).tolist():
         step, path = found[i]
-        image = _image("png", path.read_bytes(), f"samples at step {step:,}")
-        yield f"<figure>{image}<figcaption>step {step:,}</figcaption></figure>"
+        picture = image("png", path.read_bytes(), f"samples at step {step:,}")
+        yield f"<figure>{picture}<figcaption>step {step:,}</figcaption></figure>"
     yield "</div>"
 
 
@@ -155,13 +124,9 @@ def _charts(metrics: Sequence[dict]) -> Iterator[str]:
         return
     yield '<h2>Curves</h2>\n<div class="charts">'
     for chart in charts:
-        image = _image("svg+xml", chart_svg(chart, metrics), chart.title)
-        yield f"<figure><h3>{chart.title}</h3>{image}<figcaption>{chart.meaning}</figcaption></figure>"
+        picture = image("svg+xml", chart_svg(chart, metrics), chart.title)
+        yield f"<figure><h3>{chart.title}</h3>{picture}<figcaption>{chart.meaning}</figcaption></figure>"
     yield "</div>"
-
-
-def _image(kind: str, content: bytes, text: str) -> str:
-    return f'<img alt="{escape(text)}" src="data:image/{kind};base64,{base64.b64encode(content).decode()}">'
 
 
 def _commands(folder: Path, state: dict) -> Iterator[str]:

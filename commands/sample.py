@@ -5,14 +5,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from commands.config import read_grid
-from commands.guided import GuidanceOptions, guided, read_labels, weak_model
-from commands.pictures import picture
+from commands.conditions import cascade_seed, open_cascade, read_condition, show, upscaled
+from commands.config import pick, read_grid
+from commands.guided import UNGUIDED, GuidanceOptions, Guides, read_labels
 from commands.plans import planned
 from commands.run import Run
+from commands.scales import suffix, varied
+from commands.strip import strip
 from commands.trained import stem, write_arrays
-from samplers import SAMPLERS, Samples, generate
+from samplers import NOISES, SAMPLERS, Samples, generate
 from sde import ScoreModel
+from sde.condition import Condition, as_tree, known
 from sde.parallel import World
 
 AUTO_CALLS = 10
@@ -22,69 +25,98 @@ AUTO_CALLS = 10
 def sample(
     run: Run,
     *,
-    steps: int | None,
-    grid: str | None,
-    noise: str,
-    num_samples: int,
-    seed: int,
-    labels: str | None,
-    guidance: GuidanceOptions,
-    batch_size: int,
-    out: str | None,
+    steps: int | None = None,
+    grid: str | None = None,
+    noise: str = NOISES[0],
+    num_samples: int = 64,
+    seed: int = 0,
+    labels: str | None = None,
+    condition: str | None = None,
+    cascade: str | None = None,
+    guidances: tuple[GuidanceOptions, ...] = (UNGUIDED,),
+    batch_size: int = 256,
+    out: str | None = None,
 ) -> dict:
-    """Draw samples; write ``<out>.png`` and ``<out>.npz``."""
-    options = dict(run.config.sampler)
-    name = options.pop("name")
-    times = read_grid(grid)
-    if name == "auto" and grid:
-        raise ValueError(f"--grid={grid}: --sampler auto finds its own grid; leave it out")
-    if name != "auto":
-        sampler = SAMPLERS[name](**options)
-    denoiser = run.model()
-    classifier = run.classifier() if guidance.classifier_scale else None
-    weak = weak_model(run, guidance)
-    classes = denoiser.num_classes or (classifier.num_classes if classifier else None)
-    label_tensor = read_labels(labels, num_samples, classes)
-    model = guided(denoiser, classifier, label_tensor, guidance, weak)
-    if name == "auto":
-        calls, conditional = AUTO_CALLS if steps is None else steps, label_tensor is not None
-        found = run.world.share(lambda: planned(run, denoiser, classifier, weak, conditional, guidance, calls))
-        sampler, times, steps = found.sampler, found.times, calls
-    samples = draw(
-        run.world,
-        model,
-        sampler,
-        num_samples,
-        denoiser.event_shape,
-        steps=steps,
-        grid=times,
-        noise=noise,
-        seed=seed,
-        batch_size=batch_size,
-    )
-    if samples is None:
+    """Draw samples, at each of several scales from the same noise; write ``<out>.png`` and ``<out>.npz``."""
+    sampling = Sampling(run, steps, grid, noise, seed, batch_size)
+    guides = Guides(run, run.model(), *guidances)
+    if cascade:
+        if condition:
+            raise ValueError(f"--condition={condition} and --cascade={cascade} both give the images: choose one")
+        cond = low_resolution(sampling, cascade, guides, labels, num_samples)
+    else:
+        cond = read_condition(run, guides, labels, condition, num_samples)
+    # All of them before the first is drawn, for what they refuse.
+    models = [guides(cond, options) for options in guidances]
+    drawn = [sampling(guides, options, cond, num_samples) for options in guidances]
+    if not run.world.first:
         return {}
-    path = stem(run, out, f"{name}-{len(samples.times) - 1}{guidance.suffix}-seed{seed}")
+    path = stem(run, out, f"{sampling.name}-{len(drawn[0].times) - 1}{suffix(guidances)}-seed{seed}")
     picture_path, numbers_path = Path(f"{path}.png"), Path(f"{path}.npz")
-    drawn = picture(samples.x, picture_path, levels=model.transform.levels, labels=label_tensor)
-    arrays = {"x": samples.x, "seeds": np.array(samples.seeds), "calls": samples.calls, "labels": label_tensor}
+    x, calls = (torch.stack([getattr(samples, name) for samples in drawn]) for name in ("x", "calls"))
+    levels = models[0].transform.levels
+    arrays = {"x": x, "seeds": np.array(drawn[0].seeds), "calls": calls, **as_tree(cond)}
+    nfe, seconds = [samples.nfe for samples in drawn], [round(samples.seconds, 2) for samples in drawn]
+    result = {"mode": "sample", "sampler": sampling.name, "num_samples": num_samples, "nfe": nfe, "seconds": seconds}
+    if len(guidances) == 1:
+        arrays |= {"x": x[0], "calls": calls[0]}
+        result |= {"nfe": nfe[0], "seconds": seconds[0]}
+        shown = show(x[0], cond, picture_path, levels=levels)
+        what = f"{num_samples} samples"
+    else:
+        flag, scales = varied(guidances)
+        arrays |= {"scales": np.array(scales)}
+        result |= {"flag": flag, "scales": scales}
+        names = [f"{flag.replace('_', ' ')} {scale:g}" for scale in scales]
+        shown = strip(x, names, picture_path, levels=levels, labels=as_tree(cond).get("labels"))
+        what = f"{num_samples} samples at each {flag.replace('_', ' ')} of {', '.join(f'{s:g}' for s in scales)}"
     write_arrays(numbers_path, arrays)
-    least, most = samples.calls.min().item(), samples.calls.max().item()
-    spread = f" ({least:g} to {most:g})" if least < most else ""
+    least, most = calls.min().item(), calls.max().item()
+    spread = f" ({least:g} to {most:g})" if len(drawn) == 1 and least < most else ""
     print(
-        f"{num_samples} samples by {name}, {samples.nfe:g} network calls each{spread}, {samples.seconds:.1f} s: "
-        f"{picture_path if drawn else 'no picture for this shape'}, {numbers_path}"
+        f"{what} by {sampling.name}, {', '.join(f'{mean:g}' for mean in nfe)} network calls each{spread}, "
+        f"{sum(seconds):.1f} s: {picture_path if shown else 'no picture for this shape'}, {numbers_path}"
     )
-    return {
-        "mode": "sample",
-        "sampler": name,
-        "num_samples": num_samples,
-        "nfe": samples.nfe,
-        "seconds": round(samples.seconds, 2),
-        "seed": seed,
-        "picture": str(picture_path) if drawn else None,
-        "numbers": str(numbers_path),
-    }
+    return result | {"seed": seed, "picture": str(picture_path) if shown else None, "numbers": str(numbers_path)}
+
+
+class Sampling:
+    """The sampler of a run, as the flags of sampling describe it."""
+
+    def __init__(self, run: Run, steps: int | None, grid: str | None, noise: str, seed: int, batch_size: int) -> None:
+        options = dict(run.config.sampler)
+        self.name = options.pop("name")
+        pick("--noise", noise, NOISES)
+        self.times = read_grid(grid)
+        if self.name == "auto" and grid:
+            raise ValueError(f"--grid={grid}: --sampler auto finds its own grid; leave it out")
+        self.sampler = None if self.name == "auto" else SAMPLERS[self.name](**options)
+        self.run, self.steps, self.grid = run, steps, grid
+        self.options = {"noise": noise, "seed": seed, "batch_size": batch_size}
+
+    def __call__(self, guides: Guides, options: GuidanceOptions, cond: Condition | None, n: int) -> Samples | None:
+        """n samples of the guided model, as of ``draw``."""
+        sampler, times, steps = self.sampler, self.times, self.steps
+        if sampler is None:
+            steps = AUTO_CALLS if steps is None else steps
+            found = self.run.world.share(lambda: planned(self.run, guides, cond is not None, steps, options))
+            sampler, times = found.sampler, found.times
+        model, event_shape = guides(cond, options), guides.denoiser.event_shape
+        return draw(self.run.world, model, sampler, n, event_shape, steps=steps, grid=times, **self.options)
+
+
+def low_resolution(sampling: Sampling, cascade: str, guides: Guides, labels: str | None, n: int) -> Condition:
+    """The condition of n samples whose images are samples of another run, drawn as they are but without guidance, with
+    the same labels where both have classes."""
+    run, options = sampling.run, sampling.options
+    first = open_cascade(run, cascade, guides.denoiser)
+    asked = read_labels(labels, n, guides.classes or first.classes)
+    options = options | {"seed": cascade_seed(options["seed"])}
+    draws = Sampling(first.run, sampling.steps, sampling.grid, **options)
+    drawn = draws(first, UNGUIDED, known(asked, first.denoiser), n)
+    if run.world.first:
+        print(f"{n} images of {cascade}, {drawn.nfe:g} network calls each, {drawn.seconds:.1f} s")
+    return upscaled(asked, run.world.share(lambda: drawn.x), guides)
 
 
 def draw(world: World, model: ScoreModel, sampler, n: int, event_shape: tuple[int, ...], **options) -> Samples | None:
@@ -94,6 +126,8 @@ def draw(world: World, model: ScoreModel, sampler, n: int, event_shape: tuple[in
     count, part = mine.stop - mine.start, None
     if count:
         options |= {"first": mine.start, "progress": world.first}
+        if "start" in options:
+            options["start"] = options["start"][mine]
         part = generate(model.rows(mine), sampler, count, event_shape, **options)
     parts = [part for part in world.deliver(part) if part is not None]
     if not world.first:

@@ -2,6 +2,7 @@
 
 import json
 
+import torch
 from ml_collections import ConfigDict
 
 from sde.checkpoint import build_sde, describe_sde
@@ -19,14 +20,26 @@ def _shared(config: ConfigDict, data: Dataset) -> dict:
 def denoiser_spec(config: ConfigDict, data: Dataset) -> dict:
     """What sde.checkpoint.build_denoiser takes."""
     classes = data.num_classes if config.model.conditional else None
+    conditions = _conditions(data) if config.model.conditional else {}
     transform = data.transform
-    return _shared(config, data) | {
+    spec = _shared(config, data) | {
         "network": _plain(config.model.network),
         "num_classes": classes,
         "parametrization": config.model.parametrization,
         "transform": {"shift": transform.shift, "scale": transform.scale, "levels": transform.levels},
-        "null_trained": classes is None or config.training.cond_dropout > 0,
+        "null_trained": not (classes or conditions) or config.training.cond_dropout > 0,
     }
+    # A model without them is described as it was before there were any, so that its checkpoints go on.
+    return spec | {"conditions": conditions} if conditions else spec
+
+
+def _conditions(data: Dataset) -> dict:
+    """Shape, shift and scale of each condition beside the labels; what is constant is shifted alone."""
+    described = {}
+    for kind, (mean, std) in data.condition_moments.items():
+        scale = torch.where(std > 0, std, 1.0)
+        described[kind] = {"shape": list(data.condition_shapes[kind]), "shift": mean.tolist(), "scale": scale.tolist()}
+    return described
 
 
 def classifier_spec(config: ConfigDict, data: Dataset) -> dict:

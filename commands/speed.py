@@ -9,6 +9,7 @@ from torch import nn
 
 from commands.config import MEMORY_LAYOUTS, PRECISIONS
 from commands.run import Run, arrange
+from sde.condition import map_condition
 from sde.data import Dataset
 from sde.loss import Draws
 from sde.training import Loss
@@ -61,9 +62,9 @@ def _measure(
     """Seconds of a forward and backward pass of a few items, interleaved, the least of each choice."""
     part = settings.batch_size // settings.accumulate // run.world.size
     count = max(1, min(len(data), part, 32 if run.device.type == "cpu" else 256))
-    x, labels = data.batch(torch.arange(count))
+    x, cond = data.batch(torch.arange(count))
     x0 = data.transform.encode(x).to(run.device)
-    labels = None if labels is None else labels.to(run.device)
+    cond = None if cond is None else map_condition(lambda c: c.to(run.device), cond)
     draws = Draws.of(model.sde, x0.shape, torch.Generator().manual_seed(0))
     seconds = dict.fromkeys(choices, float("inf"))
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
@@ -71,7 +72,7 @@ def _measure(
             for choice in choices:
                 apply(model, *choice)
                 start = time.perf_counter()
-                loss(model.train(), x0, labels, draws).mean().backward()
+                loss(model.train(), x0, cond, draws).mean().backward()
                 model.zero_grad()
                 if run.device.type == "cuda":
                     torch.cuda.synchronize(run.device)

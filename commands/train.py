@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from commands.pictures import picture
+from commands.conditions import held_out_condition, show
+from commands.noisy_accuracy import NoisyAccuracy
 from commands.run import Run
 from commands.session import Session
 from commands.spec import classifier_spec, denoiser_spec
@@ -14,11 +15,10 @@ from commands.validation import Validation
 from samplers import DPMpp, generate
 from sde import Denoiser
 from sde.checkpoint import build_classifier, build_denoiser
-from sde.data import Dataset
+from sde.condition import Condition, known
 from sde.guidance import Conditional
 from sde.loss import Draws, classifier_loss, denoising_loss
 from sde.options import TrainingOptions
-from sde.statistics import spread
 from sde.training import Step, Trainer
 
 PREVIEW = 60
@@ -37,9 +37,9 @@ def train(run: Run) -> dict:
     spec = denoiser_spec(config, data)
     model = _seeded(settings.seed, build_denoiser, spec).to(run.device)
 
-    def loss(module: nn.Module, x0: Tensor, labels: Tensor | None, draws: Draws) -> Tensor:
-        cond = labels if model.num_classes else None
-        return denoising_loss(module, x0, cond, draws, weighting=settings.weighting, cond_dropout=settings.cond_dropout)
+    def loss(module: nn.Module, x0: Tensor, cond: Condition | None, draws: Draws) -> Tensor:
+        options = {"weighting": settings.weighting, "cond_dropout": settings.cond_dropout}
+        return denoising_loss(module, x0, known(cond, model), draws, **options)
 
     settle(run, model, data, loss)
     trainer = Trainer(model, data, loss, _options(settings), run.world, config.data.workers)
@@ -55,13 +55,13 @@ def train(run: Run) -> dict:
 
     def preview(step: int, averaged: Denoiser, raw: Denoiser) -> None:
         session.record_held_out(step, validation.losses(averaged), validation.losses(raw))
-        labels = torch.arange(PREVIEW) % model.num_classes if model.num_classes else None
+        cond = held_out_condition(held_out, averaged, PREVIEW)
         samples = generate(
-            averaged if labels is None else Conditional(averaged, labels), DPMpp(), PREVIEW, data.event_shape, steps=12
+            averaged if cond is None else Conditional(averaged, cond), DPMpp(), PREVIEW, data.event_shape, steps=12
         )
         session.record({"step": step, "nearest": validation.nearest(samples.x)})
         path = run.folder / "samples" / f"train-{step:07d}.png"
-        picture(samples.x, path, levels=data.transform.levels, labels=labels)
+        show(samples.x, cond, path, levels=data.transform.levels)
         session.report()
 
     session.fit([(settings.sample_every, sample)])
@@ -81,11 +81,25 @@ def train_classifier(run: Run) -> dict:
     settle(run, classifier, data, classifier_loss, "classifier")
     trainer = Trainer(classifier, data, classifier_loss, _options(settings), run.world, config.data.workers)
     session = Session(run, trainer, "classifier", run.classifier_file, spec)
-    session.fit([])
-    averaged = session.averaged()
-    accuracy = run.world.share(lambda: _accuracy(averaged, held_out, run.device))
-    print("held-out accuracy by noise level, sigma / alpha: " + ", ".join(f"{k}: {v:.1%}" for k, v in accuracy.items()))
-    return session.summary("train_classifier") | {"accuracy": accuracy}
+    noisy = NoisyAccuracy(held_out, classifier, run.device)
+
+    def measured() -> list[dict]:
+        averaged = session.averaged()
+        return run.world.share(lambda: noisy.by_noise(averaged))
+
+    def record(step: int, done: Step) -> None:
+        session.record({"step": step, "accuracy_by_noise": measured(), "chance": noisy.chance})
+        session.report()
+
+    # Four times at least, for a curve.
+    session.fit([(min(config.training.sample_every, max(1, settings.steps // 4)), record)])
+    accuracy = {f"{level['sigma']:.3g}": level["accuracy"] for level in measured()}
+    print(
+        "held-out accuracy by noise level, sigma / alpha: "
+        + ", ".join(f"{sigma}: {value:.1%}" for sigma, value in accuracy.items())
+        + f" (chance {noisy.chance:.1%})"
+    )
+    return session.summary("train_classifier") | {"accuracy": accuracy, "chance": noisy.chance}
 
 
 def _options(settings) -> TrainingOptions:
@@ -97,17 +111,3 @@ def _seeded(seed: int, build: Callable[[dict], nn.Module], spec: dict) -> nn.Mod
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(spec)
-
-
-@torch.no_grad()
-def _accuracy(classifier: nn.Module, held_out: Dataset, device: torch.device, limit: int = 2000) -> dict[str, float]:
-    sde, transform = classifier.sde, held_out.transform
-    x, labels = held_out.batch(spread(len(held_out), limit))
-    generator = torch.Generator().manual_seed(0)
-    x0 = transform.encode(transform.dequantise(x, torch.rand(x.shape, generator=generator)))
-    accuracy = {}
-    for ratio in (0.1, 0.5, 1.0, 2.0, 5.0):
-        t = sde.t_of_log_snr(torch.tensor(ratio, dtype=torch.float64).log() * -2)
-        noisy = sde.perturb(x0, t, torch.randn(x0.shape, generator=generator)).to(device)
-        accuracy[f"{ratio:g}"] = (classifier(noisy, t).argmax(1).cpu() == labels).float().mean().item()
-    return accuracy

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.guided import GuidanceOptions, guided, read_labels
+from commands.guided import GuidanceOptions, Guides, read_labels
 from commands.run import Run
 from samplers.checks import SampleError
 from sde import Denoiser, ScoreModel
 from sde.checkpoint import write_whole
+from sde.condition import Condition, as_tree
 from sde.data import Dataset
 
 
@@ -35,34 +36,29 @@ def bind(
     run: Run,
     denoiser: Denoiser,
     labels: str | None,
-    targets: Tensor | None,
+    targets: Condition | None,
     count: int,
-    scales: tuple[float, float],
+    guidance: GuidanceOptions,
 ) -> tuple[Tensor | None, Callable[[int], ScoreModel]]:
     """The labels (count,) that the flow is conditioned on, or None, and a function that binds so many rows to each.
 
-    ``labels`` is "data" for ``targets``, "none", or classes as in --mode sample. The default is none, and where the
-    model never trained without classes, the targets, or else every class in turn. ``scales`` are those of classifier-
-    free and classifier guidance.
+    ``labels`` is "data" for ``targets``, the items' own conditions, "none", or classes as in --mode sample. The default
+    is none, and where the model never trained without classes, the targets, or else every class in turn.
     """
-    classifier = run.classifier() if scales[1] else None
-    classes = denoiser.num_classes or (classifier.num_classes if classifier else None)
+    bound = Guides(run, denoiser, guidance)
     if not labels:
         labels = "none" if denoiser.null_trained else "data" if targets is not None else None
     if labels == "data":
-        if classes is None:
+        if not (bound.classes or denoiser.conditions):
             raise ValueError("--labels=data: the model is unconditional; leave it out")
         if targets is None:
             raise ValueError("--labels=data: there are no classes here; give class numbers, as in 0,1,2, or none")
         chosen = targets
     else:
-        chosen = read_labels(labels, count, classes)
-
-    def model(repeats: int) -> ScoreModel:
-        rows = None if chosen is None else chosen.repeat_interleave(repeats)
-        return guided(denoiser, classifier, rows, GuidanceOptions(*scales))
-
-    return chosen, model
+        chosen = read_labels(labels, count, bound.classes)
+    # Rows of the bound model, so that what cycles over the items does so before they are repeated.
+    whole = bound(chosen)
+    return as_tree(chosen).get("labels"), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))
 
 
 def batched(function: Callable, model: ScoreModel, x: Tensor, run: Run, batch_size: int, name: str) -> list:
@@ -92,10 +88,10 @@ def stem(run: Run, out: str | None, default: str) -> Path:
     return path.with_suffix("") if path.suffix in (".png", ".npz") else path
 
 
-def suffix(labels: str | None, guidance_scale: float, classifier_scale: float) -> str:
+def suffix(labels: str | None, guidance: GuidanceOptions) -> str:
     """What tells the files of one conditioning from those of another."""
     names = f"-{labels.replace(',', '-')}" if labels else ""
-    return names + GuidanceOptions(guidance_scale, classifier_scale).suffix
+    return names + guidance.suffix
 
 
 def write_arrays(path: Path, arrays: dict[str, Tensor | np.ndarray | None]) -> None:

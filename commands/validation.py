@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from sde.condition import known, map_condition
 from sde.data.dataset import Dataset
 from sde.loss import WEIGHTINGS, Draws, denoising_loss
 from sde.model import Denoiser
@@ -63,12 +64,13 @@ class Validation:
 
     def _errors(self, module: Denoiser, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Losses, errors over c_out^2 and log(sigma / alpha) of some of the items, float64 on the CPU."""
-        x, labels = self.held_out.batch(self.index[rows])
+        x, cond = self.held_out.batch(self.index[rows])
         shape = (len(self.index), *self.held_out.event_shape)
         generator = torch.Generator().manual_seed(SEED)
         draws = Draws.of(self.sde, shape, generator, self.times, rows)
         transform = self.held_out.transform
-        cond = labels.to(self.device) if labels is not None and module.num_classes else None
+        cond = known(cond, module)
+        cond = None if cond is None else map_condition(lambda c: c.to(self.device), cond)
         x0 = transform.encode(draws.dequantise(x, transform)).to(self.device)
         loss = denoising_loss(module, x0, cond, draws, weighting=self.weighting).cpu().double()
         weight, wanted = (WEIGHTINGS[name](self.sde, draws.t, module.sigma_data) for name in (self.weighting, "edm"))

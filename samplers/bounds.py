@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,8 +109,8 @@ def discrete_bound(
     check_model(model)
     sde, decoder = model.sde, choose_decoder(decoder, model)
     if isinstance(times, int):
-        ends = (sde.log_snr(torch.tensor(t, dtype=torch.float64)) for t in (sde.t_max, start_of(model, decoder)))
-        log_snr = torch.linspace(*ends, check_integer("times", times) + 1, dtype=torch.float64)
+        least, most = (sde.log_snr(torch.tensor(t, dtype=torch.float64)) for t in (sde.t_max, start_of(model, decoder)))
+        log_snr = torch.linspace(least, most, check_integer("times", times) + 1, dtype=torch.float64)
         times = times_of_log_snr(sde, log_snr)
         times[-1] = start_of(model, decoder)
     times = check_times(times, sde)
@@ -132,7 +133,8 @@ def _bound(
     check_state(x, model)
     for name, value, least in (("draws", draws, 1), ("seed", seed, 0), ("first", first, 0)):
         check_integer(name, value, least)
-    sde, transform, count = model.sde, getattr(model, "transform", None), len(x)
+    sde, count = model.sde, len(x)
+    transform: Any = getattr(model, "transform", None)
     noise_end, data_end = (torch.tensor(t, dtype=torch.float64) for t in ends)
     if decoder == "levels":
         outside = ((x < 0) | (x >= transform.levels)).flatten(1).any(1)

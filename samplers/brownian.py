@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,7 +36,8 @@ class BrownianPath:
 
     def __init__(self, seed: int, shape: Sequence[int]) -> None:
         self.torchsde, self.seed, self.shape = import_torchsde(), seed, tuple(shape)
-        self.octave, self.tree = None, None
+        self.octave: int | None = None
+        self.tree: Any = None
         self.last: tuple[float, Tensor] | None = None
 
     def _ascent(self, octave: int, cells: float) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from numbers import Integral
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +59,7 @@ def check_event_shape(model: nn.Module, shape: Sequence[int], name: str = "event
     """Raise ValueError unless shape is the one that the model knows of its data, where it knows one."""
     if not isinstance(shape, Sequence) or not shape or not all(isinstance(n, Integral) and n > 0 for n in shape):
         raise ValueError(f"{name} = {shape!r}: needs the sizes of one event, as in (3, 32, 32) or (2,)")
-    known = next((m.event_shape for m in score_models(model) if getattr(m, "event_shape", None)), None)
+    known: Any = next((m.event_shape for m in score_models(model) if getattr(m, "event_shape", None)), None)
     if known is not None and tuple(shape) != tuple(known):
         raise ValueError(f"{name} = {tuple(shape)}: the model's data have the event shape {tuple(known)}")
 
@@ -109,7 +109,7 @@ def checking_outputs(model: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def check_finite(x: Tensor, sums: Sequence[Tensor], times: Sequence[Tensor], steps: int, sde) -> None:
+def check_finite(x: Tensor, sums: Sequence[Tensor], times: Tensor, steps: int, sde) -> None:
     """Raise NonFiniteError where rows of x are not finite, after a run through ``times`` that was to make ``steps``.
 
     ``sums``, of x after every step and after the denoising call, tell since when; a step is named with the noise level

@@ -39,7 +39,7 @@ def exact_divergence(velocity: Tensor, x: Tensor, at_once: int, graph: bool = Fa
 
     With ``graph`` the result can be differentiated.
     """
-    total, dim = 0.0, x[0].numel()
+    total, dim = x.new_zeros(len(x)), x[0].numel()
     for start in range(0, dim, at_once):
         count = min(at_once, dim - start)
         basis = x.new_zeros((count, len(x), dim))

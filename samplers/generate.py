@@ -3,6 +3,7 @@
 import math
 import time
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -46,7 +47,7 @@ def generate(
     *,
     steps: int | None = None,
     grid: str | Tensor | None = None,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     first: int = 0,
     noise: str = "independent",
     start: Tensor | None = None,
@@ -65,7 +66,7 @@ def generate(
 
     Samples are drawn in chunks of at most ``batch_size``, all of one shape: a smaller last one is filled up with copies
     of its last sample, so that a compiled network is compiled once. A chunk that does not fit the device's memory is
-    halved, with a warning. Sample i has its own noise, so that it comes out the same whatever n and the chunks are (to
+    halved, with a warning. Sample i has its own noise, from ``seed`` and i or from ``seed[i]``, so that it comes out the same whatever n and the chunks are (to
     the rounding of the network, which may depend on the batch). Conditions bound to the model and ``start`` have a row
     for each of the n samples; ``first`` is the number of the first of them where several processes draw a run's parts.
     The callback sees one chunk after the other. The model is put into eval mode and back. Raises ValueError and
@@ -85,7 +86,7 @@ def generate(
         check_path(path, len(times) - 1)
     if start is not None:
         start = _encoded(start, (n, *event_shape), model, like)
-    seeds = sample_seeds(seed, first + n)[first:]
+    seeds = sample_seeds(seed, n, first)
     begin = time.perf_counter()
     bar = tqdm(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
 
@@ -110,7 +111,7 @@ def generate(
                 x = sample(rows, sampler, x, times, draws, callback=report)
         except SampleError as error:
             raise error.renumbered([first + i for i in index]) from None
-        return x[:count].cpu(), counter.calls[:count], recorder and recorder.trajectory(count)
+        return x[:count].cpu(), counter.calls[:count], None if recorder is None else recorder.trajectory(count)
 
     # Chunks of even size leave little to fill up.
     chunk = -(-n // -(-n // (batch_size or 256)))
@@ -125,8 +126,8 @@ def generate(
                 parts.append(part)
                 done += len(part[0])
             bar.update(done * (len(times) - 1) - bar.n)
-    x, calls, paths = zip(*parts, strict=True)
-    x, decode = torch.cat(x), transform.decode if transform is not None else lambda z: z
+    states, calls, paths = zip(*parts, strict=True)
+    x, decode = torch.cat(states), transform.decode if transform is not None else lambda z: z
     if transform is not None:
         x = transform.quantise(decode(x))
     seconds = time.perf_counter() - begin
@@ -163,7 +164,7 @@ def _times(
         times = check_times(grid, sde)
         if steps is not None and steps != len(times) - 1:
             raise ValueError(f"steps = {steps}: grid has {len(times) - 1} steps of its own; leave steps out")
-        if started and not math.isclose(times[0], start_time, rel_tol=1e-6):
+        if start_time is not None and not math.isclose(times[0], start_time, rel_tol=1e-6):
             raise ValueError(f"start_time = {start_time:g}: grid starts at {times[0]:g}; they must be the same")
         return times
     return make_grid(sde, grid, sampler.steps if steps is None else steps, start_time)

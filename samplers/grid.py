@@ -11,8 +11,8 @@ from samplers.step import check_integer
 
 
 def _ends(sde, start: float | None) -> tuple[Tensor, Tensor]:
-    ends = (sde.t_max if start is None else start, sde.t_min)
-    return tuple(torch.tensor(end, dtype=torch.float64) for end in ends)
+    first = sde.t_max if start is None else start
+    return torch.tensor(first, dtype=torch.float64), torch.tensor(sde.t_min, dtype=torch.float64)
 
 
 def _fractions(steps: int) -> Tensor:
@@ -72,14 +72,14 @@ def make_grid(sde, grid: str, steps: int, start: float | None = None) -> Tensor:
     name, colon, number = grid.partition(":")
     if name not in GRIDS:
         raise ValueError(f"grid = {grid!r}: needs one of {', '.join(GRIDS)}")
-    options = {}
+    options: dict[str, float] = {}
     if colon:
-        option = {"karras": "rho", "polynomial": "power"}.get(name)
+        option = {"karras": "rho", "polynomial": "power"}.get(name, "")
         try:
             options = {option: float(number)}
         except ValueError:
-            option = None
-        if option is None or not 0 < options[option] < math.inf:
+            option = ""
+        if not option or not 0 < options[option] < math.inf:
             raise ValueError(f"grid = {grid!r}: a number behind a name is karras:RHO or polynomial:POWER, above 0")
     return check_times(GRIDS[name](sde, check_integer("steps", steps, 1, MOST_STEPS), start, **options), sde)
 

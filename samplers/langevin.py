@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from samplers.ancestral import Ancestral
-from samplers.step import Noise, Result, Sampler, check_integer
+from samplers.step import Noise, Result, Sampler, Stepper, check_integer
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class PredictorCorrector:
     """
 
     predictor: Sampler = Ancestral()
-    corrector: Langevin = Langevin()
+    corrector: Stepper = Langevin()
     steps: ClassVar[int] = 100
     grid: ClassVar[str] = "log_snr"
 

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ def scheduled(model: nn.Module, times: Tensor) -> Iterator[list[Tensor]]:
     points = list(times.unbind())
     originals = [(module, module.sde) for module in model.modules() if "sde" in vars(module)]
     tables = {id(sde): tabulated(sde, points) for _, sde in originals}
-    formulas = [m for m in score_models(model) if callable(getattr(type(m), "coefficients", None))]
+    formulas: list[Any] = [m for m in score_models(model) if callable(getattr(type(m), "coefficients", None))]
     # What a loop around this one has shadowed already stays as it is.
     shadowed = [m for m in formulas if "coefficients" not in vars(m)]
     try:

@@ -10,7 +10,7 @@ from torch import Tensor
 from samplers.checks import check_finite, check_model, check_sampler, check_state, checking_outputs
 from samplers.grid import check_times
 from samplers.lookup import scheduled
-from samplers.step import Noise, Sampler
+from samplers.step import Noise, Stepper
 
 Callback = Callable[[int, Tensor, Tensor], bool | None]
 """``callback(step, s, x)`` after each step, with the state x at its arrival time s; True ends the run there."""
@@ -19,7 +19,7 @@ Callback = Callable[[int, Tensor, Tensor], bool | None]
 @torch.no_grad()
 def sample(
     model,
-    sampler: Sampler,
+    sampler: Stepper,
     x: Tensor,
     times: Tensor,
     noise: Noise = torch.randn_like,

@@ -41,7 +41,8 @@ class ExponentialAdams:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
         prediction, start, end = PREDICTIONS[self.prediction], level(model.sde, t), level(model.sde, s)
         carry = _remember(carry, start, prediction.of(x, model(x, t), start), self.order)
-        return prediction.advance(x, start, end, *zip(*carry, strict=True)), carry
+        nodes, outputs = zip(*carry, strict=True)
+        return prediction.advance(x, start, end, nodes, outputs), carry
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class StochasticAdams:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
         prediction, start, end = PREDICTIONS[self.prediction], level(model.sde, t), level(model.sde, s)
         carry = _remember(carry, start, prediction.of(x, model(x, t), start), self.points)
-        moved = prediction.advance(x, start, end, *zip(*carry, strict=True), eta=self.eta)
+        nodes, outputs = zip(*carry, strict=True)
+        moved = prediction.advance(x, start, end, nodes, outputs, self.eta)
         if self.eta == 0:
             return moved, carry
         h = end.log_ratio - start.log_ratio
@@ -111,6 +113,7 @@ class UniPC:
         before, history = carry or (None, [])
         history = _remember(history, start, prediction.of(x, model(x, t), start), self.points + 1)
         if before is not None:
-            x = prediction.advance(before, history[1][0], start, *zip(*history, strict=True))
-        recent = history[: self.points]
-        return prediction.advance(x, start, end, *zip(*recent, strict=True)), (x, history)
+            nodes, outputs = zip(*history, strict=True)
+            x = prediction.advance(before, nodes[1], start, nodes, outputs)
+        nodes, outputs = zip(*history[: self.points], strict=True)
+        return prediction.advance(x, start, end, nodes, outputs), (x, history)

@@ -1,7 +1,7 @@
 """Noise that belongs to a sample, not to a batch."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 
 import numpy as np
@@ -29,11 +29,18 @@ class SeededNoise:
         return torch.from_numpy(draws).to(x.device, x.dtype, non_blocking=True)
 
 
-def sample_seeds(seed: int, count: int) -> list[int]:
-    """The seeds of samples 0 .. count - 1 of a run: distinct over all runs (seed) and samples."""
+def sample_seeds(seed: int | Sequence[int], count: int, first: int = 0) -> list[int]:
+    """The seeds of ``count`` samples of a run from number ``first``: distinct over all runs (seed) and samples; or those given, such as
+    the ``seeds`` of an earlier run, one a sample."""
+    if isinstance(seed, Sequence):
+        if len(seed) != count:
+            raise ValueError(f"seed has {len(seed)} seeds, {count} samples are asked for: give one a sample")
+        if not all(isinstance(s, Integral) and 0 <= s < 2**63 for s in seed):
+            raise ValueError(f"seed = {seed}: needs integers from 0 to {2**63 - 1}")
+        return list(seed)
     if not isinstance(seed, Integral) or not 0 <= seed < 2**31:
         raise ValueError(f"seed = {seed}: needs an integer from 0 to {2**31 - 1}")
-    return [(seed << 32) + index for index in range(count)]
+    return [(seed << 32) + index for index in range(first, first + count)]
 
 
 def check_factor(name: str, value: float) -> None:

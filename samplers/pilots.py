@@ -1,5 +1,6 @@
 """Pilot samples: where a model's probability-flow ODE leads a few of them, and what a step costs on the way."""
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,7 @@ from samplers.fitted import imagined_errors, pick
 from samplers.grid import make_grid, times_of_log_snr
 from samplers.loop import sample
 from samplers.multistep import ExponentialAdams
-from samplers.step import Sampler
+from samplers.step import Stepper
 
 COORDINATES = 2048
 """How many coordinates of an event are looked at."""
@@ -66,13 +67,13 @@ class Pilots(nn.Module):
         spread of the trajectories' ends would shrink them on the way to there, up to a factor."""
         return left / torch.from_numpy(np.hypot(self.spread, np.exp(-log_ratios[1:])))[:, None]
 
-    def imagined(self, sampler: Sampler, times: Tensor) -> float:
+    def imagined(self, sampler: Stepper, times: Tensor) -> float:
         """The accumulated error of a sampler whose every step begins on the trajectories; no network calls."""
         log_ratios = (self.sde.log_snr(times) / 2).numpy()
         alpha = self.sde.alpha(times)
         states, carry, left = self.state(log_ratios), None, []
         for i, (t, s) in enumerate(pairwise(times)):
-            x, carry = sampler.step(self, alpha[i] * states[i], t, s, None, carry)
+            x, carry = sampler.step(self, alpha[i] * states[i], t, s, torch.zeros_like, carry)
             left.append((x / alpha[i + 1] - states[i + 1]).norm(dim=1))
         return _typical(self.shrunk(log_ratios, torch.stack(left)))
 
@@ -90,7 +91,8 @@ def equidistributed(pilots: Pilots, steps: int, rounds: int = 8) -> Tensor:
     """
     sde = pilots.sde
     ends = pilots.log_ratio[[0, -1]]
-    log_ratios, best = np.linspace(*ends, steps + 1), (np.inf, None)
+    log_ratios = np.linspace(ends[0], ends[1], steps + 1)
+    best = (math.inf, log_ratios)
     for _ in range(rounds):
         left = imagined_errors(log_ratios, pilots.state(log_ratios), pilots.noise(log_ratios))
         left = pilots.shrunk(log_ratios, left).clamp(min=1e-300)

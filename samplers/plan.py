@@ -14,7 +14,7 @@ from samplers.loop import sample
 from samplers.multistep import ExponentialAdams
 from samplers.noise import SeededNoise, sample_seeds
 from samplers.pilots import Pilots, equidistributed
-from samplers.step import Sampler, check_integer
+from samplers.step import check_integer
 
 BUDGET = 200
 """What a plan may cost, in samples of the planned number of calls."""
@@ -37,7 +37,7 @@ class Plan:
     network calls on one sample, and ``samples`` the number of planned samples that take as many.
     """
 
-    sampler: Sampler
+    sampler: LinearMultistep | ExponentialAdams
     times: Tensor
     error: float
     cost: int
@@ -98,13 +98,13 @@ def plan(model, event_shape: tuple[int, ...], calls: int, *, seed: int = 0) -> P
         fine = max(5 * calls, min(40, 150 * calls // count))
         pilots = Pilots(model, x, fine, torch.Generator().manual_seed(seed))
         run = counter.calls.mean().item() / (fine + 1) * calls
-        found: dict[str, tuple[float, Sampler, Tensor]] = {}
-        for name, sampler, times in _candidates(pilots, calls):
+        found: dict[str, tuple[float, LinearMultistep | ExponentialAdams, Tensor]] = {}
+        for name, candidate, times in _candidates(pilots, calls):
             try:
-                end = sample(model, sampler, x, times, denoise=False)
+                end = sample(model, candidate, x, times, denoise=False)
             except ArithmeticError:
                 continue
-            sampler = sampler.fitted(times) if isinstance(sampler, Fitter) else sampler
+            sampler = candidate.fitted(times) if isinstance(candidate, Fitter) else candidate
             found[name] = (pilots.distances(end).median().item(), sampler, times)
     if not found:
         raise ArithmeticError(f"no sampler with {calls} calls stays finite on this model: check its output")
@@ -115,7 +115,7 @@ def plan(model, event_shape: tuple[int, ...], calls: int, *, seed: int = 0) -> P
     return Plan(sampler, times, errors[best], round(cost), cost / run, errors)
 
 
-def _candidates(pilots: Pilots, calls: int) -> list[tuple[str, Sampler, Tensor]]:
+def _candidates(pilots: Pilots, calls: int) -> list[tuple[str, Fitter | ExponentialAdams, Tensor]]:
     """Names, samplers and grids, the most promising first."""
     sde = pilots.sde
     even, equal = make_grid(sde, "log_snr", calls), equidistributed(pilots, calls)

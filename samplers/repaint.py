@@ -16,7 +16,7 @@ class RePaint:
     The jump is the forward process, x_t = (alpha_t / alpha_s) x_s + N(0, variance of q(x_t | x_s)). Each further turn
     brings entries that guidance holds and those that it leaves free closer together: the paper's use is a model whose
     observed entries are replaced (``Replacement`` in sde.posterior), but any model will do. What a sampler remembers of
-    earlier steps is forgotten, as a jump invalidates it.
+    earlier steps is forgotten, as a jump invalidates it; with one resampling it is the sampler itself.
     """
 
     sampler: Sampler = Ancestral()
@@ -42,6 +42,8 @@ class RePaint:
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; ``resamplings`` times the sampler's network calls."""
+        if self.resamplings == 1:
+            return self.sampler.step(model, x, t, s, noise, carry)
         sde = model.sde
         arrived, _ = self.sampler.step(model, x, t, s, noise)
         for _ in range(self.resamplings - 1):

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,7 +143,7 @@ def likelihood_report(
 
     def flow(points: Tensor, draw: int, scale: float = 1.0) -> LogLikelihood:
         def evaluate(rows, part: Tensor, first: int) -> LogLikelihood:
-            options = {"probes": probes, "seed": seed + (draw << 32), "first": first, "guided": guided}
+            options: dict[str, Any] = {"probes": probes, "seed": seed + (draw << 32), "first": first, "guided": guided}
             found = log_likelihood(rows, part, rtol=scale * rtol, atol=scale * atol, **options)
             return LogLikelihood(*(value.cpu() for value in vars(found).values()))
 
@@ -177,7 +178,7 @@ def likelihood_report(
     encode, decode = (lambda z: z, lambda z: z) if transform is None else (transform.encode, transform.decode)
     encoded = encode(inner)
     noisy = flow(decode(alpha * encoded + sigma * noise(encoded)), 0)
-    options = {"draws": bound_draws, "seed": seed}
+    options: dict[str, Any] = {"draws": bound_draws, "seed": seed}
     bounds = {
         "variational": batches(lambda m, part, k: variational_bound(m, part, first=k, **options), x),
         "discrete": batches(lambda m, part, k: discrete_bound(m, part, discrete_steps, first=k, **options), x),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from numbers import Integral
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -13,18 +13,22 @@ asks it before every step, and gives the sampler what it returns."""
 Result = tuple[Tensor, Any]
 
 
-class Sampler(Protocol):
-    """One step from time t to time s; a corrector is a step from s to s.
-
-    ``order`` is the order of convergence that the tests hold it to; ``steps`` and ``grid`` are what ``generate`` takes
-    unless told otherwise.
-    """
-
-    order: ClassVar[float]
-    steps: ClassVar[int]
-    grid: ClassVar[str]
+class Stepper(Protocol):
+    """One step from time t to time s; a corrector is a step from s to s."""
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry: Any = None) -> Result: ...
+
+
+class Sampler(Stepper, Protocol):
+    """A step with what ``generate`` takes unless told otherwise, its ``steps`` and ``grid``, and the ``order`` of
+    convergence that the tests hold it to."""
+
+    @property
+    def order(self) -> float: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def grid(self) -> str: ...
 
 
 def choose(name: str, value: str, allowed: Sequence[str]) -> str:

@@ -16,3 +16,5 @@ __all__ = [
     "VESDE",
     "VPSDE",
 ]
+
+__version__ = "0.1.0"

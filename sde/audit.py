@@ -3,10 +3,11 @@
 import warnings
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sde.condition import check_labels
 from sde.data.dataset import Dataset
+from sde.model import Denoiser, NoisyClassifier
 from sde.probe import ignored_inputs
 from sde.process import SDE
 
@@ -53,10 +54,10 @@ def describe(data: Dataset) -> dict:
 
 
 def _counts(data: Dataset) -> list[int] | None:
-    return None if data.labels is None else torch.bincount(data.labels.cpu(), minlength=data.num_classes).tolist()
+    return None if data.labels is None else torch.bincount(data.labels.cpu(), minlength=data.num_classes or 0).tolist()
 
 
-def audit(data: Dataset, model: nn.Module) -> list[str]:
+def audit(data: Dataset, model: Denoiser | NoisyClassifier) -> list[str]:
     """Lines on the data as ``model`` will see them. Warns of what is unlikely to be meant, and raises ValueError for
     what cannot be: items that are not finite, labels out of range, a network that ignores its input.
 
@@ -68,11 +69,12 @@ def audit(data: Dataset, model: nn.Module) -> list[str]:
     lower, upper = prior_mismatch(model.sde, *data.moments)
     _warn_of_units(data, about)
     _warn_of_noise(data, model, upper)
+    _warn_of_conditions(data)
     ignored = ignored_inputs(model, data.event_shape)
     if ignored:
         raise ValueError(
-            f"the network ignores {', and '.join(ignored)}: use it in the network's forward, or train without classes "
-            "by config.model.conditional=False"
+            f"the network ignores {', and '.join(ignored)}: use it in the network's forward, or train without "
+            "conditions by config.model.conditional=False"
         )
     measured = "" if about["measured"] == len(data) else f" (of {about['measured']:,} measured)"
     kind = f"{about['levels']} levels" if about["levels"] else "continuous"
@@ -83,6 +85,11 @@ def audit(data: Dataset, model: nn.Module) -> list[str]:
         f"(the model's: {model.sigma_data:.3f})",
         f"prior: KL(q(x_T) || prior) is between {lower:.1e} and {upper:.1e} nats a dimension",
     ]
+    if data.conditions:
+        lines.append(
+            "conditions: "
+            + ", ".join(f"{kind} {'x'.join(map(str, shape))}" for kind, shape in data.condition_shapes.items())
+        )
     return lines + ([] if about["classes"] is None else [_histogram(about["classes"])])
 
 
@@ -135,7 +142,7 @@ def _warn_of_units(data: Dataset, about: dict) -> None:
         )
 
 
-def _warn_of_noise(data: Dataset, model: nn.Module, upper: float) -> None:
+def _warn_of_noise(data: Dataset, model: Denoiser | NoisyClassifier, upper: float) -> None:
     """A process or preconditioning made for data of another size."""
     measured, sde = data.sigma_data, model.sde
     if not 0.5 <= model.sigma_data / measured <= 2:
@@ -151,3 +158,14 @@ def _warn_of_noise(data: Dataset, model: nn.Module, upper: float) -> None:
             f"{upper:.2g} nats a dimension between q(x_T) and the prior; data of root mean square {measured:.3g} need "
             f"{needed:.3g}, by a larger beta_max or sigma_max in config.sde"
         )
+
+
+def _warn_of_conditions(data: Dataset) -> None:
+    """Conditions that say nothing."""
+    for kind, (_, std) in data.condition_moments.items():
+        constant = (std == 0).nonzero().flatten().tolist()
+        if constant:
+            _warn(
+                f"{len(constant)} of {len(std)} features of the condition {kind!r} are constant (first: "
+                f"{constant[0]}): the model cannot learn what they do; leave them out"
+            )

@@ -1,23 +1,31 @@
 """Conditions bound to the rows of a batch, so that samplers need not know of them."""
 
-from torch import Tensor
+from typing import cast
 
-from sde.condition import Condition, check_labels, map_condition
+from torch import Tensor, nn
+
+from sde.condition import C, Condition, as_condition, as_tree, check_condition, check_labels, map_condition
 
 
-def bind(cond: Condition) -> Condition:
+def bind(cond: C) -> C:
     """cond with one row a sample, or a single row that serves every sample; a single label may come without rows."""
     return map_condition(lambda c: c[None] if c.ndim == 0 else c, cond)
 
 
-def bind_labels(cond: Condition, num_classes: int | None) -> Condition:
-    """``bind``, where a tensor of integers holds labels. Raises ValueError for labels that the model does not know."""
-    if isinstance(cond, Tensor) and not cond.is_floating_point():
-        check_labels(cond, num_classes)
-    return bind(cond)
+def bind_labels(labels: Tensor, num_classes: int | None) -> Tensor:
+    """``bind``. Raises ValueError for labels that a model does not know."""
+    check_labels(labels, num_classes)
+    return bind(labels)
 
 
-def rows_of(cond: Condition, index: Tensor | slice) -> Condition:
+def bind_condition(cond: Condition, model: nn.Module) -> Condition:
+    """``bind``; labels alone become a plain tensor. Raises ValueError unless the model is conditioned on just that."""
+    cond = bind(cond)
+    check_condition(cond, getattr(model, "num_classes", None), getattr(model, "conditions", None) or {})
+    return cast(Condition, as_condition(as_tree(cond)))
+
+
+def rows_of(cond: C, index: Tensor | slice) -> C:
     """Rows of a bound condition; a single row serves every sample."""
 
     def take(c: Tensor) -> Tensor:
@@ -33,7 +41,7 @@ def rows_of(cond: Condition, index: Tensor | slice) -> Condition:
     return map_condition(take, cond)
 
 
-def fit(cond: Condition, x: Tensor) -> Condition:
+def fit(cond: C, x: Tensor) -> C:
     """The bound condition on the device of x, with one row a sample."""
 
     def expand_rows(c: Tensor) -> Tensor:

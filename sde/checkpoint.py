@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from sde.condition import Standardisation
 from sde.model import Denoiser, NoisyClassifier
 from sde.networks import CLASSIFIERS, NETWORKS
 from sde.parallel import World
@@ -55,8 +56,11 @@ def construct(table: dict, key: str, name: str, options: dict, *arguments):
 
 def build_denoiser(spec: dict) -> Denoiser:
     """A denoiser with fresh weights from plain values; ``spec`` has the keys network, event_shape, num_classes, sde,
-    parametrization, sigma_data, transform and null_trained."""
-    options = dict(spec["network"])
+    parametrization, sigma_data, transform, null_trained and, where there are any beside classes, conditions: shape,
+    shift and scale of each, by kind."""
+    options, conditions = dict(spec["network"]), spec.get("conditions", {})
+    if conditions:
+        options["conditions"] = {kind: about["shape"] for kind, about in conditions.items()}
     network = construct(
         NETWORKS, "config.model.network", options.pop("name"), options, spec["event_shape"], spec["num_classes"]
     )
@@ -68,6 +72,7 @@ def build_denoiser(spec: dict) -> Denoiser:
         Transform(**spec["transform"]),
         spec["null_trained"],
         spec["event_shape"],
+        Standardisation({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()}),
     )
 
 
@@ -209,7 +214,8 @@ class Checkpoints:
         """The newest state that every process can read, or None where there are no states, and a sentence about each
         one passed over. What is read from folders is sharded as the state ``like()``. Raises ValueError where none of
         them reads, and where processes see other ones."""
-        passed, paths = [], self.paths()
+        paths = self.paths()
+        passed: list[str] = []
         if any(seen != paths for seen in self.world.gather(paths)):
             raise ValueError(f"not all processes see the checkpoints in {self.folder}: use a --workdir that they share")
         for path in paths:

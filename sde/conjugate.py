@@ -27,12 +27,13 @@ def conjugate_gradients(
     """V^-1 b for positive definite V, known by ``product`` = V v; b (B, *measurement) (Hestenes and Stiefel 1952).
 
     A fixed number of iterations, so that nothing is read back from the device. A sample alone rests, once |V w - b| <=
-    tolerance |b|, and where a direction shows that its V is not positive definite.
+    tolerance |b|, and where a direction shows that its V is not positive definite. Of its iterates, that with the
+    smallest |V w - b| is returned, as V made of a network's Jacobian is neither quite symmetric nor definite.
     """
-    w = torch.zeros_like(b)
+    w = best = torch.zeros_like(b)
     residual = direction = b
     square = inner(b, b)
-    enough = tolerance**2 * square
+    enough, least = tolerance**2 * square, torch.full_like(square, torch.inf)
     for _ in range(iterations):
         image = product(direction)
         curvature = inner(direction, image)
@@ -42,6 +43,8 @@ def conjugate_gradients(
         w = w + expand(size, b) * direction
         residual = residual - expand(size, b) * image
         before, square = square, inner(residual, residual)
+        better = square < least
+        best, least = torch.where(expand(better, b) > 0, w, best), torch.where(better, square, least)
         factor = torch.where(active, square / torch.where(active, before, 1), 0)
         direction = residual + expand(factor, b) * direction
-    return w
+    return best

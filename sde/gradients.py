@@ -39,15 +39,22 @@ class GradientGuidance(Guidance, abc.ABC):
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
         """log p(y | x) up to a constant (B,), of x (B, *event) in model units; t () or (B,)."""
 
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        # The base of a guided model may take network calls of its own.
+        return self._guided(x, t, lambda x, t: (x, self.model(x, t)))[1]
+
     def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        return self._guided(x, t, lambda x, t: pair_of(self.model, x, t))
+
+    def _guided(self, x: Tensor, t: Tensor, pair: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]):
         # A caller that differentiates through the guided model needs the graph of the gradient as well.
         second_order = torch.is_grad_enabled() and x.requires_grad
         if self.point == "noisy":
-            base, denoised = pair_of(self.model, x, t)
+            base, denoised = pair(x, t)
         with torch.enable_grad():
             leaf = x if second_order else x.detach().requires_grad_()
             if self.point == "denoised":
-                base, denoised = pair_of(self.model, leaf, t)
+                base, denoised = pair(leaf, t)
             log_prob = self.log_prob(leaf if self.point == "noisy" else denoised, t)
             if log_prob.shape != x.shape[:1] or not log_prob.requires_grad:
                 raise ValueError(

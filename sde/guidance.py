@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sde.binding import bind_labels, fit, rows_of
+from sde.binding import bind_condition, fit, rows_of
 from sde.condition import Condition, map_condition, null_like
 from sde.gradients import Classifier, LogProbability
 from sde.guided import Guidance, base_of, pair_of
@@ -30,7 +30,7 @@ class Conditional(ScoreModel):
     def __init__(self, model: Denoiser, cond: Condition) -> None:
         super().__init__(model.sde, model.transform)
         self.model = model
-        self.cond = bind_labels(cond, model.num_classes)
+        self.cond = bind_condition(cond, model)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return self.model(x, t, fit(self.cond, x))
@@ -49,6 +49,8 @@ class ClassifierFree(Guidance):
     without ``negative`` where the model never trained the null condition, and for labels that it does not know.
     """
 
+    base: Conditional
+
     def __init__(
         self, model: Denoiser, cond: Condition, scale: float, negative: Condition | None = None, batched: bool = True
     ) -> None:
@@ -60,7 +62,7 @@ class ClassifierFree(Guidance):
                 "train with config.training.cond_dropout above 0, or use scale 1"
             )
         self.base = Conditional(model, cond)
-        self.negative = None if negative is None else bind_labels(negative, model.num_classes)
+        self.negative = None if negative is None else bind_condition(negative, model)
         self.scale = scale
         self.batched = batched
         self.normalised = scale in (0, 1)

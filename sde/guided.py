@@ -23,6 +23,9 @@ class Guidance(ScoreModel, abc.ABC):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return self.pair(x, t)[1]
 
+    def rows(self, index: Tensor | slice) -> "Guidance":
+        return self
+
 
 def base_of(model: ScoreModel) -> ScoreModel:
     """The model without its guidance; one that is not guided itself."""

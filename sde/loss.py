@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sde.condition import Condition, drop
+from sde.condition import Condition, as_tree, drop
 from sde.model import Denoiser, NoisyClassifier
 from sde.process import SDE
 from sde.transfer import send
@@ -30,7 +30,9 @@ def uniform(sde: SDE, u: Tensor) -> Tensor:
 
 
 def _log_snr_ends(sde: SDE) -> tuple[float, float]:
-    return tuple(sde.log_snr(torch.tensor(t, dtype=torch.float64)).item() for t in (sde.t_min, sde.t_max))
+    ends = (sde.t_min, sde.t_max)
+    data_end, noise_end = (sde.log_snr(torch.tensor(t, dtype=torch.float64)).item() for t in ends)
+    return data_end, noise_end
 
 
 def log_snr(sde: SDE, u: Tensor) -> Tensor:
@@ -139,8 +141,9 @@ def denoising_loss(
     return send(weight.to(errors.dtype), errors.device) * errors
 
 
-def classifier_loss(classifier: NoisyClassifier, x0: Tensor, labels: Tensor, draws: Draws) -> Tensor:
-    """Cross-entropies (B,) in nats of the labels at x_t; x0 (B, *event) in model units."""
+def classifier_loss(classifier: NoisyClassifier, x0: Tensor, cond: Condition, draws: Draws) -> Tensor:
+    """Cross-entropies (B,) in nats of the labels in cond at x_t; x0 (B, *event) in model units."""
     x = classifier.sde.perturb(x0, draws.t, send(draws.z.to(x0.dtype), x0.device))
+    labels = as_tree(cond)["labels"]
     losses = torch.nn.functional.cross_entropy(classifier(x, draws.t).float(), labels, reduction="none")
     return send(draws.factor.to(losses.dtype), losses.device) * losses

@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import Tensor
 from sde.binding import fit, rows_of
 from sde.guided import Guidance, base_of, pair_of
 from sde.model import ScoreModel
+from sde.operators import Linear
 from sde.process import expand
 
 Operator = Callable[[Tensor], Tensor]
@@ -47,9 +49,10 @@ class Measured(ScoreModel, abc.ABC):
         """y with one row for each of x, in the dtype and on the device of x."""
         return fit(self.y, x).to(x.dtype)
 
-    def _rows(self, index: Tensor | slice) -> tuple[ScoreModel, Operator, Tensor]:
+    def _rows(self, index: Tensor | slice) -> tuple[ScoreModel, Any, Tensor]:
         """The three arguments of the constructor for some rows."""
-        return self.model.rows(index), self.operator, rows_of(self.y, index)
+        operator = self.operator.rows(index) if isinstance(self.operator, Linear) else self.operator
+        return self.model.rows(index), operator, rows_of(self.y, index)
 
 
 class MeasurementGuidance(Measured, Guidance):

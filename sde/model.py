@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sde.condition import Condition
-from sde.process import SDE, expand
+from sde.condition import Condition, Shapes, Standardisation
+from sde.process import SDE, check_time, expand
 from sde.transfer import send
 from sde.transform import Transform
 
@@ -110,8 +110,9 @@ class Denoiser(ScoreModel):
 
     ``parametrization`` is a key of PARAMETRIZATIONS; ``sigma_data`` the standard deviation of the data in model units.
     ``event_shape`` is that of the data, where known. ``autocast`` is the dtype of the network's body, None for full
-    precision. ``null_trained`` says whether the null condition was seen in training. Raises ValueError for an unknown
-    parametrisation, or where the network's output has not the shape of x.
+    precision. ``null_trained`` says whether the null condition was seen in training. ``standardisation`` takes
+    conditions that are numbers from data units, in which they are given, to those of the network. Raises ValueError for
+    an unknown parametrisation, or where the network's output has not the shape of x.
     """
 
     def __init__(
@@ -123,23 +124,34 @@ class Denoiser(ScoreModel):
         transform: Transform | None = None,
         null_trained: bool = True,
         event_shape: Sequence[int] | None = None,
+        standardisation: Standardisation | None = None,
     ) -> None:
         super().__init__(sde, transform)
         if parametrization not in PARAMETRIZATIONS:
             raise ValueError(f"parametrization = {parametrization!r}: needs one of {', '.join(PARAMETRIZATIONS)}")
         if not sigma_data > 0:
             raise ValueError(f"sigma_data = {sigma_data}: needs a positive standard deviation of the data")
+        if not callable(network):
+            raise TypeError(
+                f"network = {network!r}: needs a torch module, network(x, c_noise, cond) -> a tensor like x"
+            )
         self.network = network
         self.parametrization = parametrization
         self.sigma_data = sigma_data
         self.null_trained = null_trained
         self.event_shape = event_shape and tuple(event_shape)
+        self.standardisation = standardisation or Standardisation({})
         self.autocast: torch.dtype | None = None
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes that the network knows; None for an unconditional one."""
+        """Number of classes that the network knows; None for one that knows of none."""
         return getattr(self.network, "num_classes", None)
+
+    @property
+    def conditions(self) -> Shapes:
+        """Shapes, without rows, of the vector, image and sequence that the network is conditioned on."""
+        return getattr(self.network, "conditions", {})
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """c_skip, c_out, c_in and c_noise, each of the shape of t; elementwise in t."""
@@ -147,8 +159,10 @@ class Denoiser(ScoreModel):
         return *formulas(self.sde.alpha(t), self.sde.sigma(t), self.sigma_data), noise_input(self.sde, t)
 
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-        """E[x_0 | x_t = x, cond]; cond holds one row a sample, None is the learned null condition."""
+        """E[x_0 | x_t = x, cond]; cond holds one row a sample, in data units; None is the learned null condition."""
+        check_time(self.sde, t)
         c_skip, c_out, c_in, c_noise = self.coefficients(t)
+        cond = self.standardisation(cond)
         output = call_network(self.network, x, c_in, c_noise, cond, autocast=self.autocast)
         if output.shape != x.shape:
             raise ValueError(
@@ -175,5 +189,6 @@ class NoisyClassifier(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """x (B, *event), t () or (B,) -> logits (B, num_classes)."""
+        check_time(self.sde, t)
         c_in = (self.sde.sigma(t) ** 2 + (self.sde.alpha(t) * self.sigma_data) ** 2).rsqrt()
         return call_network(self.network, x, c_in, noise_input(self.sde, t), autocast=self.autocast)

@@ -5,10 +5,13 @@ also know their adjoint A*, defined by <A x, y> = <x, A* y> for sums over the ev
 """
 
 import abc
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from sde.binding import fit
 
 CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 
@@ -24,6 +27,10 @@ class Linear(nn.Module, abc.ABC):
     def adjoint(self, y: Tensor) -> Tensor:
         """A* y: (B, *measurement) -> (B, *event)."""
 
+    def rows(self, index: Tensor | slice) -> "Linear":
+        """The operator of some samples of a batch: itself, unless each sample has its own."""
+        return self
+
 
 def _check_event(what: str, shape: Sequence[int], x: Tensor) -> None:
     if tuple(x.shape[1:]) != tuple(shape):
@@ -37,38 +44,57 @@ class Mask(Linear):
     """The entries where ``mask`` is True, in a row: (B, *event) -> (B, number of them).
 
     ``mask`` is boolean, True where x is observed. It has the event's shape or its last axes' alone, as (H, W) for
-    (C, H, W), and then holds for all that precede them. A A* = 1; ``adjoint`` puts zeros where nothing was observed.
-    Raises ValueError for a mask of another type or shape, or one that observes nothing.
+    (C, H, W), and then holds for all that precede them; or it is (B, *event), one for each sample. Of several masks,
+    the rows of those that observe less end in zeros, up to ``width``, by default the most that one observes. A A* = 1
+    on what is observed; ``adjoint`` puts zeros elsewhere. Raises ValueError for a mask of another type or shape, or one
+    that observes nothing.
     """
 
-    def __init__(self, mask: Tensor, event_shape: Sequence[int]) -> None:
+    mask: Tensor
+    index: Tensor
+    filled: Tensor
+
+    def __init__(self, mask: Tensor, event_shape: Sequence[int], width: int | None = None) -> None:
         super().__init__()
         event_shape, shape = tuple(event_shape), tuple(mask.shape)
         if mask.dtype != torch.bool:
             raise ValueError(f"mask has dtype {mask.dtype}: needs torch.bool, True where x is observed, as mask > 0.5")
-        if not shape or shape != event_shape[-len(shape) :]:
+        each = shape[1:] == event_shape
+        if not each and (not shape or shape != event_shape[-len(shape) :]):
             raise ValueError(
                 f"mask has shape {shape}, the data {event_shape}: needs the shape of the data or its last axes, as "
-                f"{event_shape[-2:]}"
+                f"{event_shape[-2:]}, or one such mask for each sample"
             )
-        if not mask.any():
-            raise ValueError("mask is False everywhere: True marks what is observed, so that nothing would be")
-        self.register_buffer("mask", mask.expand(event_shape).clone())
+        flat = (mask if each else mask.expand(event_shape)).reshape(-1, math.prod(event_shape))
+        counts = flat.sum(1)
+        if not counts.all():
+            which = f"for sample {int(counts.argmin())}" if len(counts) > 1 else "everywhere"
+            raise ValueError(f"mask is False {which}: True marks what is observed, so that nothing would be")
+        self.event_shape = event_shape
+        self.register_buffer("mask", flat.clone().view(-1, *event_shape) if each else flat.clone().view(event_shape))
         # Numbers, as a boolean index would make a GPU's host wait to learn how many there are.
-        self.register_buffer("index", self.mask.flatten().nonzero().squeeze(1))
+        index = (~flat).byte().argsort(dim=1, stable=True)[:, : width or int(counts.max())]
+        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("filled", flat.gather(1, index), persistent=False)
+
+    def rows(self, index: Tensor | slice) -> "Mask":
+        return self if len(self.index) == 1 else Mask(self.mask[index], self.event_shape, self.index.shape[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        _check_event("mask", self.mask.shape, x)
-        return x.flatten(1)[:, self.index.to(x.device)]
+        _check_event("mask", self.event_shape, x)
+        return torch.where(self.filled.to(x.device), x.flatten(1).gather(1, fit(self.index, x)), 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        if y.shape[1:] != self.index.shape:
+        if y.shape[1:] != self.index.shape[1:]:
+            count = self.index.shape[1]
             raise ValueError(
-                f"y has shape {tuple(y.shape)}, the mask observes {len(self.index)} entries: needs (batch, "
-                f"{len(self.index)}), as mask(x) makes of x"
+                f"y has shape {tuple(y.shape)}, the mask observes {count} entries: needs (batch, {count}), as mask(x) "
+                "makes of x"
             )
-        x = y.new_zeros((len(y), self.mask.numel()))
-        return x.index_copy(1, self.index.to(y.device), y).view(-1, *self.mask.shape)
+        x = y.new_zeros((len(y), math.prod(self.event_shape)))
+        # Added, as the zeros that end a row are put where something may be.
+        observed = torch.where(self.filled.to(y.device), y, 0)
+        return x.scatter_add(1, fit(self.index, y), observed).view(-1, *self.event_shape)
 
     def restore(self, x: Tensor, y: Tensor) -> Tensor:
         """x with its observed entries replaced by y, exactly: for the final samples, where y has no noise.
@@ -84,6 +110,8 @@ class Grayscale(Linear):
     ``weights`` has a number for each channel: by default luma (ITU-R BT.601) for red, green, blue; (1 / C,) * C is the
     mean.
     """
+
+    weights: Tensor
 
     def __init__(self, weights: Sequence[float] = (0.299, 0.587, 0.114)) -> None:
         super().__init__()
@@ -109,6 +137,8 @@ class Blur(Linear):
     All axes before them are left alone: a kernel of two axes blurs each channel of (C, H, W). (Kernel symmetric: the
     convolution.) The measurement has the shape of x.
     """
+
+    kernel: Tensor
 
     def __init__(self, kernel: Tensor) -> None:
         super().__init__()
@@ -173,12 +203,14 @@ class CompressedSensing(Linear):
     """``measurements`` projections of an event on random directions: y = M x, with entries of M from N(0, 1 / number of
     measurements), the same for the same ``seed``."""
 
+    matrix: Tensor
+
     def __init__(self, event_shape: Sequence[int], measurements: int, seed: int = 0) -> None:
         super().__init__()
         if measurements < 1:
             raise ValueError(f"measurements = {measurements}: needs an integer of at least 1")
         self.event_shape = tuple(event_shape)
-        size = torch.Size(self.event_shape).numel()
+        size = math.prod(self.event_shape)
         generator = torch.Generator().manual_seed(seed)
         matrix = torch.randn((measurements, size), generator=generator) / measurements**0.5
         self.register_buffer("matrix", matrix)

@@ -1,7 +1,7 @@
 """What an optimisation is asked to do, and its learning rate along the way."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -42,7 +42,7 @@ class TrainingOptions:
     parallel: str = "ddp"
 
     def __post_init__(self) -> None:
-        tables = {"optimizer": OPTIMIZERS, "lr_decay": DECAYS, "times": TIMES, "parallel": PARALLEL}
+        tables: dict[str, Mapping] = {"optimizer": OPTIMIZERS, "lr_decay": DECAYS, "times": TIMES, "parallel": PARALLEL}
         for name, allowed in tables.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"config.training.{name} = {getattr(self, name)!r}: needs one of {', '.join(allowed)}")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -104,7 +105,7 @@ class World:
             failure = error
         # Not all errors can be pickled.
         kind = None if failure is None else OSError if isinstance(failure, OSError) else ValueError
-        shared = [value, kind, str(failure)]
+        shared: list[Any] = [value, kind, str(failure)]
         dist.broadcast_object_list(shared)
         value, kind, text = shared
         if kind is not None:
@@ -150,7 +151,7 @@ def shard(module: nn.Module) -> nn.Module:
     """The module itself, the parameters of its ``network`` split over the processes."""
     from sde.sharding import shard
 
-    shard(module.network)
+    shard(module.get_submodule("network"))
     return module
 
 

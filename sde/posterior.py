@@ -4,6 +4,8 @@ Each wraps a score model and states its posterior mean, so that it works with ev
 the covariance V of their Gaussian likelihood (see MeasurementGuidance, for H, J and r as well).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,8 @@ class Replacement(Measured):
     at every step, here it is the sampler's own, so that the marginals are the same and solvers of the flow work too.
     """
 
+    operator: Mask
+
     def __init__(self, model: ScoreModel, mask: Mask, y: Tensor) -> None:
         if not isinstance(mask, Mask):
             raise ValueError(f"operator = {type(mask).__name__}: replacement needs a Mask; take another posterior")
@@ -41,7 +45,8 @@ class Replacement(Measured):
 def data_std(model: ScoreModel, sigma_data: float | None) -> float:
     """sigma_data, the standard deviation of the data in model units, or for None the denoiser's own, or else 1."""
     if sigma_data is None:
-        return next((module.sigma_data for module in model.modules() if hasattr(module, "sigma_data")), 1.0)
+        known: Any = next((module.sigma_data for module in model.modules() if hasattr(module, "sigma_data")), 1.0)
+        return known
     if not sigma_data > 0:
         raise ValueError(f"sigma_data = {sigma_data}: needs a positive standard deviation of the data, in model units")
     return sigma_data

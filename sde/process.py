@@ -118,6 +118,23 @@ def expand(coefficient: Tensor, x: Tensor) -> Tensor:
     return send(coefficient.to(x.dtype), x.device).view(-1, *[1] * (x.ndim - 1))
 
 
+def check_time(sde: SDE, t: Tensor) -> None:
+    """Raise TypeError unless t is a tensor of floats, ValueError where it lies outside the process. Times on a device
+    other than the CPU, and those of a graph that is being traced, are not looked at: reading them would wait."""
+    if not isinstance(t, Tensor) or not t.is_floating_point():
+        kind = t.dtype if isinstance(t, Tensor) else type(t).__name__
+        raise TypeError(f"t is {kind}: needs a tensor of floats, times from {sde.t_min:g} to {sde.t_max:g}")
+    if t.device.type != "cpu" or not t.numel() or torch.compiler.is_compiling():
+        return
+    low, high = (t.item(),) * 2 if t.ndim == 0 else (x.item() for x in t.aminmax())
+    slack = 1e-6 * (sde.t_max - sde.t_min)
+    if low < sde.t_min - slack or high > sde.t_max + slack:
+        raise ValueError(
+            f"t = {high if high > sde.t_max + slack else low:g}: needs times from t_min = {sde.t_min:g} to t_max = "
+            f"{sde.t_max:g}; of a noise level r = sigma / alpha, the time is sde.t_of_log_snr(-2 log r)"
+        )
+
+
 def _check_betas(beta_min: float, beta_max: float) -> None:
     if not 0 < beta_min <= beta_max:
         raise ValueError(f"beta_min = {beta_min} and beta_max = {beta_max}: needs 0 < beta_min <= beta_max")

@@ -4,6 +4,7 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -46,7 +47,8 @@ def read_shards(path: Path, like: dict) -> dict:
     Of tensors that ``like`` has not, or in another shape, there is the shape alone (on the device "meta"). Raises
     OSError for damaged folders. The parts that are no tensors are pickled: read only folders that you trust.
     """
-    found, mine, state = dcp.FileSystemReader(path).read_metadata().state_dict_metadata, dict(_flat(like)), {}
+    found, mine = dcp.FileSystemReader(path).read_metadata().state_dict_metadata, dict(_flat(like))
+    state: dict[str, Any] = {}
     for key, entry in found.items():
         own = mine.get(key)
         if not isinstance(entry, TensorStorageMetadata):
@@ -81,7 +83,7 @@ def _flat(state: dict, path: tuple = ()) -> Iterator[tuple[str, object]]:
 
 def _nested(flat: dict[str, object]) -> dict:
     """The inverse of ``_flat``: keys of digits alone are the numbers that optimisers give to parameters."""
-    state = {}
+    state: dict = {}
     for path, value in flat.items():
         *above, last = (int(key) if key.isdigit() else key for key in path.split("/"))
         inner = state

@@ -1,5 +1,6 @@
 """What data are like: range, mean and variance, measured in one pass."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -55,3 +56,16 @@ def measure(items, index: Tensor | None = None) -> Statistics:
             f"{len(bad)} of {len(index)} items contain NaN or infinity (first: {bad[0]}): remove or repair them"
         )
     return Statistics(len(index), low, high, whole, mean, squares / seen)
+
+
+def feature_moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (C,), float64, of the features of parts (..., C) over all their other axes. NaN is
+    left out; a feature that is constant to the precision of float32 has standard deviation 0."""
+    count = total = squares = torch.zeros(())
+    for part in parts:
+        x = part.cpu().double().flatten(0, -2)
+        count = count + (~x.isnan()).sum(0)
+        total, squares = total + x.nansum(0), squares + x.square().nansum(0)
+    mean = total / count.clamp(min=1)
+    std = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
+    return mean, torch.where(std > torch.finfo(torch.float32).eps * mean.abs(), std, 0.0)

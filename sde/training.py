@@ -7,16 +7,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sde.condition import Condition, map_condition
 from sde.data import Dataset
 from sde.data.prefetch import Prefetch
 from sde.ema import Averages
 from sde.loss import Draws
+from sde.model import Denoiser, NoisyClassifier
 from sde.options import OPTIMIZERS, TrainingOptions
 from sde.parallel import World, unsynchronised
 from sde.transfer import pinned, send
 
-Loss = Callable[[nn.Module, Tensor, Tensor | None, Draws], Tensor]
-"""(module, x0 in model units, labels, draws) -> losses (B,)"""
+Loss = Callable[[nn.Module, Tensor, Condition | None, Draws], Tensor]
+"""(module, x0 in model units, conditions in data units, draws) -> losses (B,)"""
 
 
 class Step(NamedTuple):
@@ -39,7 +41,7 @@ class Trainer:
 
     def __init__(
         self,
-        module: nn.Module,
+        module: Denoiser | NoisyClassifier,
         data: Dataset,
         loss: Loss,
         options: TrainingOptions,
@@ -90,25 +92,26 @@ class Trainer:
         epochs = range(seen // count, (last - 1) // count + 1)
         return torch.cat([self._order(e)[max(0, seen - e * count) : last - e * count] for e in epochs])
 
-    def _read(self, number: int) -> tuple[Tensor, Tensor | None, Draws]:
-        """x0 in model units, labels and random numbers of a part, counted from the first part of the run's first step,
-        for this process. Called from threads."""
+    def _read(self, number: int) -> tuple[Tensor, Condition | None, Draws]:
+        """x0 in model units, conditions and random numbers of a part, counted from the first part of the run's first
+        step, for this process. Called from threads."""
         size, options = self.part_size, self.options
         step, part = divmod(number, options.accumulate)
         seen = self._offset + step * options.batch_size
         start = (part * self.world.size + self.world.rank) * size
         rows = slice(start, start + size)
         generator = torch.Generator().manual_seed(_seed(options.seed, seen))
-        x, labels = self.data.batch(self.indices(seen)[rows])
+        x, cond = self.data.batch(self.indices(seen)[rows])
         shape = (options.batch_size, *self.data.event_shape)
         draws = Draws.of(self.module.sde, shape, generator, options.times, rows)
         transform = self.data.transform
-        return pinned(transform.encode(draws.dequantise(x, transform)), self.device), labels, draws
+        return pinned(transform.encode(draws.dequantise(x, transform)), self.device), cond, draws
 
-    def part(self, number: int) -> tuple[Tensor, Tensor | None, Draws]:
-        """x0 in model units and labels, on the device, and random numbers of a part of the next step."""
-        x0, labels, draws = self._parts.get(self.step * self.options.accumulate + number)
-        return send(x0, self.device), None if labels is None else send(labels, self.device), draws
+    def part(self, number: int) -> tuple[Tensor, Condition | None, Draws]:
+        """x0 in model units and conditions, on the device, and random numbers of a part of the next step."""
+        x0, cond, draws = self._parts.get(self.step * self.options.accumulate + number)
+        cond = None if cond is None else map_condition(lambda c: send(c, self.device), cond)
+        return send(x0, self.device), cond, draws
 
     def close(self) -> None:
         """End the threads that read ahead."""
@@ -120,11 +123,11 @@ class Trainer:
         self.module.train()
         self.optimizer.zero_grad()
         for number in range(options.accumulate):
-            x0, labels, draws = self.part(number)
+            x0, cond, draws = self.part(number)
             # Dropout layers draw from the global state, which fit restores at its end.
             torch.manual_seed(_seed(options.seed, self.seen, 1 + number, self.world.rank))
             with unsynchronised(self.replica, number == options.accumulate - 1):
-                part = self.loss(self.replica, x0, labels, draws)
+                part = self.loss(self.replica, x0, cond, draws)
                 (part.mean() / options.accumulate).backward()
             losses.append(part.detach())
             times.append(draws.t)
@@ -209,4 +212,4 @@ class Trainer:
 
 
 def _seed(*parts: int) -> int:
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1

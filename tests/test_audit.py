@@ -273,8 +273,8 @@ def test_a_network_that_ignores_its_input(ignored, named):
     assert ignored_inputs(model, (3,)) == named
     if named:
         sentence = (
-            f"the network ignores {', and '.join(named)}: use it in the network's forward, or train without classes by "
-            "config.model.conditional=False"
+            f"the network ignores {', and '.join(named)}: use it in the network's forward, or train without conditions "
+            "by config.model.conditional=False"
         )
         with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
             audit(data, model)

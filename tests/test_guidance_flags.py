@@ -6,13 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from ml_collections import ConfigDict
 
 import main
-from commands.flags import GUIDANCE
 from commands.guided import GuidanceOptions, guided
-from samplers import SAMPLERS, generate, pilot_count, plan
+from commands.modes import GUIDANCE
+from samplers import SAMPLERS, encode, generate, log_likelihood, pilot_count, plan
 from sde import VPSDE, Denoiser
 from sde.checkpoint import load_model
+from sde.data import load_dataset
 from sde.guidance import Autoguidance, ClassifierFree, Conditional, DynamicThreshold, GuidanceInterval, Rescaled
 from tests.test_cli import SMALL, call
 
@@ -105,6 +107,58 @@ def test_files_of_one_guidance_are_not_those_of_another():
     assert options[-1].suffix == "-g2-c1-wema-0.5-i0.3-inf-r0.5-t0.9--1-1"
 
 
+MODES_OF_DATA = {
+    "encode": ["--num_samples", 4, "--labels", "data"],
+    "interpolate": ["--items", "0,1,2,3", "--frames", 2, "--labels", "data"],
+    "likelihood": ["--num_samples", 4, "--labels", "data", "--unnormalised"],
+}
+
+
+def values(capsys, trained, mode, *flags):
+    """What the mode makes of a few items: latents, ends of strips, or log p; their positions; and the file of both."""
+    out = ["--out", trained / "scores"] if mode == "likelihood" else []
+    index = {"encode": "latent", "interpolate": "latent", "likelihood": "nats"}[mode]
+    status, result, error = call(capsys, "--mode", mode, "--workdir", trained, "--rtol", 1e-5, "--atol", 1e-5,
+                                 *MODES_OF_DATA[mode], *out, *flags)  # fmt: skip
+    assert status == 0, error
+    numbers = np.load(result["numbers"])
+    return numbers[index], torch.from_numpy(numbers.get("index", np.arange(4))), result["numbers"]
+
+
+@pytest.mark.parametrize("mode", MODES_OF_DATA)
+def test_the_other_modes_are_guided_by_the_same_flags(trained, capsys, mode):
+    """Each flag does in the flow of every mode what it does in the library, and has files of its own."""
+    model, weak = (load_model(trained / name) for name in ("model.safetensors", "ema/0.5.safetensors"))
+    files, plain = set(), None
+    for flags, wrapped in (
+        ((), lambda free, labels: free),
+        (("--guidance_interval", "0.3,3", "--guidance_rescale", "0.5", "--threshold", "0.9,-1,1"), lambda free, labels:
+            DynamicThreshold(GuidanceInterval(Rescaled(free, 0.5), 0.3, 3.0), 0.9, -1.0, 1.0)),
+        (("--negative_labels", "1,0"), lambda free, labels: ClassifierFree(
+            model, labels, 3.0, (torch.arange(len(labels)) + 1) % 2)),
+        (("--weak", "ema/0.5.safetensors"), lambda free, labels: Autoguidance(
+            Conditional(model, labels), Conditional(weak, labels), 3.0)),
+    ):  # fmt: skip
+        found, index, file = values(capsys, trained, mode, "--guidance_scale", 3, *flags)
+        files.add(file)
+        data = load_dataset(ConfigDict(json.loads((trained / "config.json").read_text())["data"]))[1]
+        x, labels = data.batch(index)
+        if mode == "interpolate":
+            # A strip has the class of its first item, and what cycles over the strips is the same at both ends.
+            score_model = wrapped(ClassifierFree(model, labels[::2], 3.0), labels[::2])
+            score_model = score_model.rows(torch.tensor([0, 0, 1, 1]))
+        else:
+            score_model = wrapped(ClassifierFree(model, labels, 3.0), labels)
+        if mode == "likelihood":
+            expected = log_likelihood(score_model, x, rtol=1e-5, atol=1e-5, guided=True).nats
+        else:
+            expected = encode(score_model, x, rtol=1e-5, atol=1e-5).latent.view(found.shape)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3, err_msg=str(flags))
+        plain = found if plain is None else plain
+        assert not flags or np.abs(found - plain).max() > 1e-2, flags
+    assert len(files) == (1 if mode == "likelihood" else 4)
+
+
 G = ["--guidance_scale", "2"]
 MISTAKES = [
     (["--guidance_interval", "0.3,3"], "there is no guidance to limit"),
@@ -126,7 +180,15 @@ MISTAKES = [
     ([*G, "--weak", "ema/0.7.safetensors"], "--weak=ema/0.7.safetensors: there is no such file"),
     ([*G, "--weak", "model.safetensors"], "these are the model's own weights"),
     ([*G, "--weak", "classifier.safetensors"], "holds a classifier"),
-    (["--mode", "likelihood", "--threshold", "0.9"], "--threshold is for --mode sample"),
+    (["--mode", "ema", "--threshold", "0.9"], "--threshold is for --mode sample"),
+    (["--mode", "likelihood", *G, "--labels", "data"], "leave out --guidance_scale, or add --unnormalised"),
+    (["--mode", "likelihood", *G, "--unnormalised"], "guide towards labels: give --labels"),
+    (["--mode", "likelihood", "--threshold", "0.9,-1,1"], "leave out --threshold, or add --unnormalised"),
+    (
+        ["--mode", "encode", *G, "--labels", "1", "--guidance_interval", "3,1"],
+        "guidance interval 3 to 1: needs noise levels",
+    ),
+    (["--mode", "interpolate", *G, "--weak", "ema/0.7.safetensors"], "there is no such file"),
 ]
 
 

@@ -90,12 +90,20 @@ def test_commands_give_the_curve_of_one_process(runs, found):
     assert near(*(load_file(run / "ddp" / "model.safetensors") for run in runs))
 
 
-@pytest.mark.parametrize("name", USES)
+@pytest.mark.parametrize("name", [name for name in USES if name != "evaluate"])
 def test_uses_of_a_run(runs, name):
     one, two = (np.load(run / f"{name}.npz") for run in runs)
     assert set(one) == set(two)
     for key in one:
         np.testing.assert_allclose(two[key], one[key], rtol=1e-6, atol=1e-6, err_msg=key)
+
+
+def test_evaluation(runs):
+    one, two = (json.loads((run / "evaluate.json").read_text()) for run in runs)
+    assert one["items"] == two["items"]
+    for name in ("energy", "sliced_wasserstein", "density", "accuracy"):
+        numbers = [[found["values"][name][key] for key in ("value", "low", "high")] for found in (one, two)]
+        assert numbers[1] == pytest.approx(numbers[0], rel=1e-5, abs=1e-7), name
 
 
 def test_blocks_are_sharded_one_by_one():

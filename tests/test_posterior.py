@@ -1,5 +1,7 @@
 """Inverse problems against closed-form posteriors and dense linear algebra."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -129,6 +131,21 @@ def test_conjugate_gradients_of_each_sample_alone(generator):
     torch.testing.assert_close(found[3:], alone, rtol=1e-12, atol=1e-12)
 
 
+def test_conjugate_gradients_of_what_is_not_symmetric_make_nothing_worse(generator):
+    """The Jacobian of a network is neither quite symmetric nor definite: further iterations never leave more over."""
+    root, other = torch.randn((2, 20, 8, 8), generator=generator, dtype=torch.float64)
+    matrices = root @ root.mT / 8 + 0.2 * other
+    b = torch.randn((20, 8), generator=generator, dtype=torch.float64)
+
+    def product(v):
+        return (matrices @ v[..., None])[..., 0]
+
+    left = [(product(conjugate_gradients(product, b, count)) - b).norm(dim=1) for count in (1, 2, 4, 8, 16)]
+    for fewer, more in pairwise(left):
+        assert (more <= fewer * (1 + 1e-12)).all()
+    assert (left[-1] < 0.9 * left[0]).any()
+
+
 @pytest.mark.parametrize("kind", [*GUIDED.values(), Replacement], ids=lambda k: k.__name__)
 def test_a_batch_is_its_rows(kind, generator):
     task, sde = problem("mask"), VPSDE()
@@ -144,6 +161,23 @@ def test_a_batch_is_its_rows(kind, generator):
     parts = generate(model, SAMPLERS["ddim"](), 8, (DIM,), steps=20, batch_size=3)
     torch.testing.assert_close(whole.x, parts.x, rtol=1e-6, atol=1e-6)
     assert whole.nfe == 21, "one call an evaluation"
+
+
+@pytest.mark.parametrize("kind", [*GUIDED.values(), Replacement], ids=lambda k: k.__name__)
+def test_a_mask_for_each_sample(kind, generator):
+    """Masks that observe other numbers of entries: each sample as with its own mask alone."""
+    prior = problem("mask", transform=UNITS).prior(VPSDE())
+    observed = torch.rand((5, DIM), generator=generator) < torch.linspace(0.2, 0.9, 5)[:, None]
+    masks, data = Mask(observed, (DIM,)), torch.randn((5, DIM), generator=generator, dtype=torch.float64)
+    y, x, t = masks(data), torch.randn(data.shape, generator=generator, dtype=torch.float64), torch.tensor(0.3)
+    together = kind(prior, masks, y)(x, t)
+    for i in range(5):
+        alone = Mask(observed[i], (DIM,))
+        expected = kind(prior, alone, alone(data[i : i + 1]))(x[i : i + 1], t)
+        torch.testing.assert_close(together[i : i + 1], expected, rtol=1e-9, atol=1e-9)
+    whole = generate(kind(prior, masks, y), SAMPLERS["ddim"](), 5, (DIM,), steps=10)
+    parts = generate(kind(prior, masks, y), SAMPLERS["ddim"](), 5, (DIM,), steps=10, batch_size=2)
+    torch.testing.assert_close(whole.x, parts.x, rtol=1e-6, atol=1e-6)
 
 
 def test_rows_keep_every_option(generator):

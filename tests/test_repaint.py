@@ -60,3 +60,12 @@ def test_defaults_are_those_of_the_sampler():
     assert (RePaint(inner).order, RePaint(inner).steps, RePaint(inner).grid) == (inner.order, inner.steps, inner.grid)
     with pytest.raises(ValueError, match="resamplings = 0"):
         RePaint(resamplings=0)
+
+
+@pytest.mark.parametrize("name", ["unipc", "ancestral"])
+def test_one_resampling_is_the_sampler_with_its_memory(name, generator):
+    model = Gaussian(VPSDE(), torch.tensor([0.4, -1.0], dtype=torch.float64), 0.6)
+    x, times = torch.randn((3, 2), generator=generator, dtype=torch.float64), make_grid(VPSDE(), "log_snr", 8)
+    inner = SAMPLERS[name]()
+    found = [sample(model, sampler, x, times, torch.ones_like) for sampler in (RePaint(inner, 1), inner)]
+    assert torch.equal(*found)

@@ -2,13 +2,9 @@
 
 import base64
 import io
-import json
 import math
 import re
 import shlex
-import shutil
-import subprocess
-from html import escape
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -18,6 +14,7 @@ from PIL import Image
 import main
 from commands.curves import CHARTS
 from commands.report_page import PICTURES, duration, write_report
+from tests.browser import BROWSER, shown
 
 CONFIG = {
     "data": {"root": "<a> & \"b\" 'c'", "event_shape": (1, 8, 8)},
@@ -191,8 +188,6 @@ def test_duration(seconds, words):
     assert duration(seconds) == words
 
 
-BROWSER = shutil.which("chromium")
-
 if BROWSER:
 
     def test_in_a_browser_of_a_phones_width(tmp_path):
@@ -200,21 +195,10 @@ if BROWSER:
         add_pictures(tmp_path / "run", [100, 200])
         long = {"root": "/a/very/long/path" * 20, "name": "x" * 300}
         page_of(tmp_path / "run", config={"data": long})
-        (tmp_path / "phone.html").write_text(
-            f'<iframe width="400" height="900" srcdoc="{escape((tmp_path / "run" / "report.html").read_text())}">'
-            "</iframe><script>onload = () => { const page = frames[0].document, root = page.documentElement;"
-            "page.querySelector('details').open = true;"
-            "document.body.textContent = JSON.stringify({images: [...page.images].map(image => image.naturalWidth),"
-            "widest: root.scrollWidth, page: root.clientWidth}) }</script>"
-        )
-        done = subprocess.run(
-            [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update",
-             "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}",
-             "--enable-logging=stderr", "--virtual-time-budget=2000", "--dump-dom", f"file://{tmp_path}/phone.html"],
-            capture_output=True, text=True, timeout=60, check=True)  # fmt: skip
-        found = json.loads(re.search(r"<body>(.*)</body>", done.stdout)[1])
+        html = (tmp_path / "run" / "report.html").read_text()
+        found = shown(html, "{open: page.querySelector('details').open = true, page: root.clientWidth,"
+                      "images: [...page.images].map(image => image.naturalWidth), widest: root.scrollWidth}",
+                      tmp_path)  # fmt: skip
         assert len(found["images"]) == 8
         assert all(found["images"])
         assert found["widest"] <= found["page"] <= 400
-        assert "CONSOLE" not in done.stderr

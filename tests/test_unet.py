@@ -25,7 +25,7 @@ def test_progressive_input(shape, rescale):
     options = {"resampling": "fir", "skip_rescale": rescale, "progressive_input": "residual"}
     encoder = randomise(UNet(shape, None, 8, (1, 2, 2), 1, **options).encoder)
     x, factor = normal(2, *shape), HALF if rescale else 1
-    skips, _ = encoder(x, torch.zeros(2, dtype=torch.float64))
+    skips, *_ = encoder(x, torch.zeros(2, dtype=torch.float64))
     low_pass = Resample(len(shape) - 1).double()
     missing = [part for size in reversed(shape[1:]) for part in (0, -size % 4)]
     projected = F.pad(x, missing)
@@ -45,7 +45,7 @@ def test_ways_down_and_up(resampling, resample_blocks):
     network.levels[0][-1].register_forward_hook(lambda module, args, out: seen.update(low=out))
     network.levels[1][0].register_forward_pre_hook(lambda module, args: seen.update(high=args[0]))
     randomise(network)(x, zero)
-    levels, embedding = network.encoder(x, zero)
+    levels, embedding, _ = network.encoder(x, zero)
     down, up, fir = network.encoder.downs[0], network.ups[0], resampling == "fir"
     above, below, low = levels[0][-1], levels[1][0], seen["low"]
     if resample_blocks:
@@ -123,7 +123,7 @@ def test_every_option_reaches_the_encoder(monkeypatch, module, network):
     monkeypatch.setattr(module, "UNetEncoder", encoder)
     network((1, 8, 8), 4, **options)
     assert {key: seen[key] for key in options} == options
-    assert options.keys() == signature.parameters.keys() - {"event_shape", "num_classes"}
+    assert options.keys() == signature.parameters.keys() - {"event_shape", "num_classes", "conditions"}
 
 
 def test_attention_at_chosen_resolutions():

@@ -1,10 +1,12 @@
 """Arrays in files: items (n, *event) of any shape, and the classes stored with them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 from sde.data.tables import read_table
@@ -44,7 +46,7 @@ class ArrayFile:
 def as_tensor(x: np.ndarray) -> Tensor:
     """Floats as float32, integers in a type that torch has; in memory, whatever the byte order and strides."""
     if np.issubdtype(x.dtype, np.floating):
-        kind = np.float32
+        kind: DTypeLike = np.float32
     else:
         kind = x.dtype.newbyteorder("=") if x.dtype.kind == "i" or x.dtype.itemsize == 1 else np.int64
     # What float32 cannot hold becomes infinite, and is refused as such.
@@ -52,16 +54,27 @@ def as_tensor(x: np.ndarray) -> Tensor:
         return torch.from_numpy(np.require(x, kind, ["C", "W"]))
 
 
-def open_array(path: Path, layout: str = "channels_first") -> tuple[Tensor | ArrayFile, Tensor | None, Statistics]:
-    """Items (n, *event), their labels (n,) or None, and the statistics of the items, of a .npy, .npz or .csv file.
+class Arrays(NamedTuple):
+    """``items`` (n, *event) of a file, their ``labels`` (n,) or None, the ``statistics`` of the items, and the other
+    ``conditions`` (sde.condition) that were asked for, by kind."""
+
+    items: Tensor | ArrayFile
+    labels: Tensor | None
+    statistics: Statistics
+    conditions: dict[str, Tensor]
+
+
+def open_array(path: Path, layout: str = "channels_first", kinds: Sequence[str] = ()) -> Arrays:
+    """The arrays of a .npy, .npz or .csv file.
 
     Of a .npz, the array "x", or the only one, holds the items; "labels" there, or the column "labels" of a .csv, the
-    classes. ``layout`` is a key of LAYOUTS. A .npy above IN_MEMORY stays on disk. Raises ValueError for damaged files,
-    items that are not finite numbers, and labels that are not one integer an item.
+    classes; "vector", "image" and "sequence" beside "x" the conditions, of which those of ``kinds`` are taken.
+    ``layout`` is a key of LAYOUTS. A .npy above IN_MEMORY stays on disk. Raises ValueError for damaged files, items
+    that are not finite numbers, labels that are not one integer an item, and conditions of another shape.
     """
     if layout not in LAYOUTS:
         raise ValueError(f"config.data.layout = {layout!r}: needs one of {', '.join(LAYOUTS)}")
-    x, labels = _read(path)
+    x, labels, others = _read(path)
     if x.ndim < 2 or not len(x) or not x.size or x.dtype.kind not in "iuf":
         raise ValueError(
             f"{path} has shape {x.shape} and type {x.dtype}: needs numbers of shape (n, ...), one row an item"
@@ -69,21 +82,23 @@ def open_array(path: Path, layout: str = "channels_first") -> tuple[Tensor | Arr
     x = LAYOUTS[layout](x)
     items = ArrayFile(x) if x.nbytes > IN_MEMORY and isinstance(x, np.memmap) else as_tensor(x)
     try:
-        return items, None if labels is None else class_labels(labels, len(x)), measure(items)
+        classes = None if labels is None else class_labels(labels, len(x))
+        conditions = {kind: condition_array(kind, others[kind], len(x), layout) for kind in kinds if kind in others}
+        return Arrays(items, classes, measure(items), conditions)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
 def read_array(path: Path) -> tuple[Tensor, Tensor | None]:
     """Items and labels of ``open_array``, in memory."""
-    items, labels, _ = open_array(path)
-    return items[torch.arange(items.shape[0])], labels
+    found = open_array(path)
+    return found.items[torch.arange(found.items.shape[0])], found.labels
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The arrays of a file as they are, a .npy not yet read from the disk."""
+def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
+    """Items, labels and other arrays of a file as they are, a .npy not yet read from the disk."""
     if path.suffix.lower() in (".csv", ".tsv"):
-        return read_table(path, LABELS)
+        return *read_table(path, LABELS), {}
     if path.is_dir():
         raise ValueError(
             f"{path} is a folder: needs a .npy, .npz or .csv file; config.data.dataset=images reads folders"
@@ -97,7 +112,8 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     labels = [arrays.pop(name) for name in LABELS if name in arrays]
     if "x" not in arrays and len(arrays) != 1:
         raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}: name the data x")
-    return arrays.get("x", next(iter(arrays.values()))), labels[0] if labels else None
+    x = arrays.pop("x" if "x" in arrays else next(iter(arrays)))
+    return x, labels[0] if labels else None, arrays
 
 
 def class_labels(labels: np.ndarray, count: int) -> Tensor:
@@ -116,3 +132,26 @@ def class_labels(labels: np.ndarray, count: int) -> Tensor:
     if high >= count:
         raise ValueError(f"the labels run to {high} for {count} items: number the classes without gaps, from 0")
     return torch.from_numpy(labels.astype(np.int64))
+
+
+def condition_array(kind: str, array: np.ndarray, count: int | None = None, layout: str = "channels_first") -> Tensor:
+    """A vector (n, d), an image (n, C, *space) or a sequence (n, L, d) as float32, with NaN for null; an image has its
+    channels where ``layout``, a key of LAYOUTS, says. Raises ValueError for another number of rows than ``count``,
+    where that is given, for too few or too many axes, and for infinity."""
+    if array.dtype.kind not in "iufb":
+        raise ValueError(f"the condition {kind!r} has type {array.dtype}: needs numbers")
+    if count is not None and array.shape[:1] != (count,):
+        raise ValueError(f"the condition {kind!r} has shape {array.shape} for {count} items: needs one row an item")
+    array = LAYOUTS[layout](array) if kind == "image" and array.ndim > 1 else array
+    fits, form = {
+        "vector": (array.ndim == 2, "(n, d)"),
+        "image": (array.ndim > 2, "(n, channels, *space)"),
+        "sequence": (array.ndim == 3, "(n, length, d)"),
+    }[kind]
+    if not fits or not array.size:
+        raise ValueError(f"the condition {kind!r} has shape {array.shape}: needs {form}")
+    found = as_tensor(array.astype(np.float32))
+    infinite = found.isinf().flatten(1).any(1).nonzero().flatten().tolist()
+    if infinite:
+        raise ValueError(f"{len(infinite)} rows of the condition {kind!r} hold infinity (first: {infinite[0]})")
+    return found

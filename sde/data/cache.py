@@ -35,7 +35,7 @@ def cached(parts: Iterable[Tensor], shape: tuple[int, ...], stamp: object, folde
                 Path(file.name).unlink(missing_ok=True)
     except OSError as error:
         raise ValueError(f"config.data.cache = {folder} cannot hold the decoded set ({error}): name another") from None
-    return _mapped(path)
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def _mapped(path: Path) -> np.ndarray | None:

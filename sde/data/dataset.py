@@ -1,20 +1,22 @@
-"""A dataset: items in data units, optional labels, and the transform into model units."""
+"""A dataset: items in data units, their conditions, and the transform into model units."""
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from sde.condition import check_labels
+from sde.condition import FEATURES, Condition, as_condition, check_labels
 from sde.data.arrays import ArrayFile
+from sde.data.blocks import BlockMeans
 from sde.data.images import ImageFiles
-from sde.statistics import Statistics, measure, spread
+from sde.statistics import Statistics, feature_moments, measure, spread
 from sde.transfer import send
 from sde.transform import Transform
 
-Items = Tensor | ArrayFile | ImageFiles
+Items = Tensor | ArrayFile | ImageFiles | BlockMeans
 
 
 @dataclass
@@ -22,13 +24,16 @@ class Dataset:
     """``items`` (n, *event), integers (quantised) or floats; ``labels`` (n,) in [0, num_classes), or None.
 
     ``items`` is a tensor, or anything with ``shape``, ``dtype`` and indexing by a tensor of positions that returns one,
-    such as files read on demand. Raises ValueError for integers without levels, and for labels out of range.
+    such as files read on demand. ``conditions`` has, by kind, the vectors, images or sequences of the items, a float32
+    tensor with a row an item and NaN for null, or a function that computes them of items (B, *event). Raises ValueError
+    for integers without levels, for labels out of range, and for other numbers of labels or conditions than items.
     """
 
     items: Items
     labels: Tensor | None
     num_classes: int | None
     transform: Transform
+    conditions: dict[str, Tensor | Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not (self.items.dtype.is_floating_point or self.transform.levels):
@@ -41,6 +46,9 @@ class Dataset:
             check_labels(self.labels, self.num_classes)
             if len(self.labels) != len(self):
                 raise ValueError(f"there are {len(self.labels)} labels for {len(self)} items: needs one an item")
+        for kind, held in self.conditions.items():
+            if isinstance(held, Tensor) and len(held) != len(self):
+                raise ValueError(f"{kind!r} has {len(held)} rows for {len(self)} items: needs one an item")
 
     def __len__(self) -> int:
         return self.items.shape[0]
@@ -50,10 +58,15 @@ class Dataset:
         """Shape of an item."""
         return tuple(self.items.shape[1:])
 
+    @property
+    def _measured(self) -> Tensor:
+        """Positions of up to 10,000 items spread over the set, 1000 where each has to be read or decoded."""
+        return spread(len(self), 10_000 if isinstance(self.items, Tensor | ArrayFile) else 1_000)
+
     @cached_property
     def statistics(self) -> Statistics:
         """Of up to 10,000 items spread over the set, 1000 where each has to be decoded. Raises as ``measure`` does."""
-        return measure(self.items, spread(len(self), 1_000 if isinstance(self.items, ImageFiles) else 10_000))
+        return measure(self.items, self._measured)
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -66,20 +79,50 @@ class Dataset:
         mean, var = self.moments
         return (mean.square() + var).mean().sqrt().item()
 
-    def batch(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Items (B, *event) as float32 in data units, and their labels (B,), at positions (B,) that are on the CPU.
+    @property
+    def condition_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape, without rows, of each of the conditions."""
+        first = torch.zeros(1, dtype=torch.long)
+        return {kind: tuple(self._condition(kind, first).shape[1:]) for kind in self.conditions}
+
+    @cached_property
+    def condition_moments(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Mean and standard deviation of each feature of the conditions, float64, over as many items as ``statistics``
+        takes; null is left out."""
+        parts = self._measured.split(256)
+        return {
+            kind: feature_moments(self._condition(kind, part).movedim(FEATURES[kind], -1) for part in parts)
+            for kind in self.conditions
+        }
+
+    def _items(self, index: Tensor) -> Tensor:
+        return self.items[index].to(torch.float32)
+
+    def _condition(self, kind: str, index: Tensor) -> Tensor:
+        held = self.conditions[kind]
+        return held[index] if isinstance(held, Tensor) else held(self._items(index))
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Condition | None]:
+        """Items (B, *event) as float32 in data units, and their conditions, at positions (B,) that are on the CPU:
+        labels (B,) where there is nothing else, None where there is nothing.
 
         Where the items are on a device, so is what is returned, and the CPU does not wait for it.
         """
         if isinstance(self.items, Tensor):
             index = send(index, self.items.device)
-        return self.items[index].to(torch.float32), None if self.labels is None else self.labels[index]
+        x = self._items(index)
+        tree = {} if self.labels is None else {"labels": self.labels[index]}
+        for kind, held in self.conditions.items():
+            tree[kind] = held[index] if isinstance(held, Tensor) else held(x)
+        return x, as_condition(tree)
 
     def to(self, device: torch.device, limit: int = 2**30) -> "Dataset":
-        """The same data with items and labels on a device, if the items are a tensor of at most ``limit`` bytes; or
-        else these data as they are."""
-        if not isinstance(self.items, Tensor) or self.items.nbytes > limit:
+        """The same data with items, labels and conditions on a device, if the items are a tensor and they take at most
+        ``limit`` bytes; or else these data as they are."""
+        held = {kind: c for kind, c in self.conditions.items() if isinstance(c, Tensor)}
+        if not isinstance(self.items, Tensor) or sum(c.nbytes for c in (self.items, *held.values())) > limit:
             return self
         moved = copy.copy(self)
         moved.items, moved.labels = self.items.to(device), None if self.labels is None else self.labels.to(device)
+        moved.conditions = self.conditions | {kind: c.to(device) for kind, c in held.items()}
         return moved

@@ -7,7 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sde.condition import FEATURES
 from sde.data.arrays import open_array
+from sde.data.conditioning import conditioned, downsampled
 from sde.data.dataset import Dataset, Items
 from sde.data.idx import read_idx
 from sde.data.images import read_images
@@ -27,7 +29,7 @@ def digits(config) -> Split:
     bunch = load_digits()
     images = bunch.images.astype(np.uint8)[:, None]
     train, test = train_test_split(np.arange(len(images)), test_size=360, random_state=0, stratify=bunch.target)
-    return tuple(
+    first, second = (
         Dataset(
             torch.from_numpy(images[part]),
             torch.from_numpy(bunch.target[part].astype(np.int64)),
@@ -36,6 +38,7 @@ def digits(config) -> Split:
         )
         for part in (train, test)
     )
+    return first, second
 
 
 def mnist(config) -> Split:
@@ -52,14 +55,15 @@ def mnist(config) -> Split:
         (load(f"{part}-images-idx3-ubyte")[:, None], load(f"{part}-labels-idx1-ubyte").long())
         for part in ("train", "t10k")
     ]
-    num_classes = class_count(parts[0][1])
+    num_classes = int(parts[0][1].max()) + 1
     for (x, labels), part in zip(parts, ("train", "t10k"), strict=True):
         if len(x) != len(labels) or int(labels.max()) >= num_classes:
             raise ValueError(
                 f"config.data.root = {root}: the {part} files hold {len(x)} images and {len(labels)} labels up to "
                 f"{int(labels.max())} of {num_classes} classes: they do not belong together"
             )
-    return tuple(Dataset(x, labels, num_classes, Transform.of_levels(256)) for x, labels in parts)
+    train, test = (Dataset(x, labels, num_classes, Transform.of_levels(256)) for x, labels in parts)
+    return train, test
 
 
 def images(config) -> Split:
@@ -81,20 +85,24 @@ def images(config) -> Split:
             f"config.data.test_root has the classes {test_names}, config.data.root has {names}: they must be the same"
         )
     parts = (items, labels), (held_out, test_labels)
-    return tuple(Dataset(x, y, len(names) or None, Transform.of_levels(256)) for x, y in parts)
+    train, test = (Dataset(x, y, len(names) or None, Transform.of_levels(256)) for x, y in parts)
+    return train, test
 
 
 def points(config) -> Split:
     """A toy set in the plane by name (``config.name``), or the items (n, *event) of a .npy, .npz or .csv file
-    (``config.root``), whose channels are where ``config.layout`` says.
+    (``config.root``), whose channels are where ``config.layout`` says, and those of the ``config.conditions`` that an
+    .npz has.
 
     Integers need ``config.levels``; floats are continuous and standardised per channel.
     """
     if config.root:
-        items, labels, statistics = open_array(existing(config.root, "config.data.root"), config.layout)
+        path = existing(config.root, "config.data.root")
+        kinds = [kind for kind in FEATURES if kind in config.conditions]
+        items, labels, statistics, conditions = open_array(path, config.layout, kinds)
     elif config.name in TOYS:
         items, labels = labelled_toys(config.name, 25_000)
-        statistics = measure(items)
+        statistics, conditions = measure(items), None
     else:
         raise ValueError(
             f"config.data.name = {config.name!r}: needs one of {', '.join(TOYS)}, or an array in config.data.root"
@@ -106,10 +114,16 @@ def points(config) -> Split:
             f"and {'run' if statistics.whole else 'are fractions'} from {statistics.low:g} to {statistics.high:g}"
         )
     transform = Transform.of_levels(levels) if levels else Transform.standardise(statistics)
-    return split(items, labels, transform, config.test_fraction)
+    return split(items, labels, transform, config.test_fraction, conditions)
 
 
-def split(items: Items, labels: Tensor | None, transform: Transform, test_fraction: float) -> Split:
+def split(
+    items: Items,
+    labels: Tensor | None,
+    transform: Transform,
+    test_fraction: float,
+    conditions: dict[str, Tensor] | None = None,
+) -> Split:
     """A fixed random part of the items is held out."""
     count = items.shape[0]
     held_out = round(count * test_fraction)
@@ -121,9 +135,17 @@ def split(items: Items, labels: Tensor | None, transform: Transform, test_fracti
     parts = order[held_out:].sort().values, order[:held_out].sort().values
     take = getattr(items, "part", items.__getitem__)
     num_classes = class_count(labels)
-    return tuple(
-        Dataset(take(part), None if labels is None else labels[part], num_classes, transform) for part in parts
+    train, test = (
+        Dataset(
+            take(part),
+            None if labels is None else labels[part],
+            num_classes,
+            transform,
+            {kind: c[part] for kind, c in (conditions or {}).items()},
+        )
+        for part in parts
     )
+    return train, test
 
 
 def class_count(labels: Tensor | None) -> int | None:
@@ -144,10 +166,14 @@ DATASETS: dict[str, Callable[..., Split]] = {"digits": digits, "mnist": mnist, "
 
 
 def load_dataset(config) -> Split:
-    """The training and held-out part of ``config.dataset``, a key of DATASETS."""
+    """The training and held-out part of ``config.dataset``, a key of DATASETS: of block means by ``config.downsample``,
+    and with the ``config.conditions``, of which superres has block means by ``config.factor``."""
     if config.dataset not in DATASETS:
         raise ValueError(f"config.data.dataset = {config.dataset!r}: needs one of {', '.join(DATASETS)}")
-    train, test = DATASETS[config.dataset](config)
+    parts = DATASETS[config.dataset](config)
+    if config.downsample != 1:
+        parts = downsampled(parts, config.downsample)
+    train, test = (conditioned(part, tuple(config.conditions), config.factor) for part in parts)
     expected = tuple(config.event_shape)
     for key, part in (("root", train), ("test_root", test)):
         if expected and part.event_shape != expected:

@@ -15,7 +15,8 @@ def read_table(path: Path, label_names: tuple[str, ...]) -> tuple[np.ndarray, np
     The first line may name the columns: it does where none of its cells is a number. Cells are separated by what the
     first line has most of, comma, semicolon or tab. Raises ValueError that names line and column for anything else.
     """
-    values, labels, names, label_at = array("d"), array("q"), [], None
+    values, labels, label_at = array("d"), array("q"), None
+    names: list[str] = []
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             first = file.readline()
@@ -30,7 +31,7 @@ def read_table(path: Path, label_names: tuple[str, ...]) -> tuple[np.ndarray, np
                 if len(row) != len(names):
                     raise ValueError(f"line {rows.line_num} has {len(row)} cells, not {len(names)} like the first")
                 for i, cell in enumerate(row):
-                    column = labels if i == label_at else values
+                    column: array = labels if i == label_at else values
                     try:
                         column.append(int(cell) if i == label_at else float(cell))
                     except ValueError:

@@ -6,7 +6,8 @@ from sde.networks.mlp import MLP
 from sde.networks.unet import UNet
 
 NETWORKS = {"unet": UNet, "dit": DiT, "mlp": MLP}
-"""Denoising networks by name; built as Network(event_shape, num_classes, **options)."""
+"""Denoising networks by name; built as Network(event_shape, num_classes, **options), with ``conditions``, shapes by
+kind (sde.condition), among the options of a model that is conditioned on more than classes."""
 
 CLASSIFIERS = {"unet": UNetClassifier, "mlp": MLPClassifier}
 """Classifiers by name; built as Classifier(event_shape, num_classes, **options)."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sde.networks.conditions import Context, CrossAttention
 from sde.networks.dropout import Dropout
 from sde.networks.layers import CONVOLUTIONS, zero_init
 
@@ -85,13 +86,29 @@ class SelfAttention(nn.Module):
         return residual_sum(x, self.out(h.transpose(-1, -2).reshape(x.shape)), self.rescale)
 
 
-class Stage(nn.Module):
-    """A residual block, then self-attention where asked for."""
+class ContextAttention(nn.Module):
+    """Residual attention of all positions to the tokens of a context, in as many heads as ``SelfAttention`` has."""
 
-    def __init__(self, options: BlockOptions, inputs: int, outputs: int, attention: bool) -> None:
+    def __init__(self, options: BlockOptions, channels: int, head_channels: int = 64) -> None:
+        super().__init__()
+        heads = largest_divisor(channels, channels // head_channels)
+        self.norm, self.attention = group_norm(channels), CrossAttention(channels, options.width, heads)
+        self.rescale = options.rescale
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        h = self.attention(self.norm(x).flatten(2).transpose(1, 2), context)
+        return residual_sum(x, h.transpose(1, 2).reshape(x.shape), self.rescale)
+
+
+class Stage(nn.Module):
+    """A residual block, then self-attention and attention to a context where asked for."""
+
+    def __init__(self, options: BlockOptions, inputs: int, outputs: int, attention: bool, cross: bool = False) -> None:
         super().__init__()
         self.block = ResidualBlock(options, inputs, outputs)
         self.attention = SelfAttention(options, outputs) if attention else nn.Identity()
+        self.cross = ContextAttention(options, outputs) if cross else None
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        return self.attention(self.block(x, embedding))
+    def forward(self, x: Tensor, embedding: Tensor, context: Context | None = None) -> Tensor:
+        h = self.attention(self.block(x, embedding))
+        return h if self.cross is None else self.cross(h, context)

@@ -55,7 +55,7 @@ class UNetClassifier(nn.Module):
         self.head = nn.Linear(self.encoder.channels, num_classes)
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        skips, _ = self.encoder(x, c_noise)
+        skips, *_ = self.encoder(x, c_noise)
         return self.head(F.silu(self.norm(skips[-1][-1])).flatten(2).mean(2))
 
 

@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sde.condition import Condition
+from sde.condition import Condition, Shapes
+from sde.networks.conditions import Context, CrossAttention
 from sde.networks.dropout import Dropout
 from sde.networks.embedding import Embedding
 from sde.networks.layers import (
     CONVOLUTIONS,
     TRANSPOSED_CONVOLUTIONS,
+    attend,
     check_counts,
     check_input,
     crop,
@@ -38,23 +40,27 @@ def position_embedding(grid: Sequence[int], width: int, device: torch.device | N
 
 class DiTBlock(nn.Module):
     """Self-attention, then two layers: each x + gate f(norm(x) (1 + scale) + shift), with gate, scale and shift from
-    the embedding and zero at first (adaLN-Zero, figure 3)."""
+    the embedding and zero at first (adaLN-Zero, figure 3). With ``cross``, attention to a context comes between them:
+    x + f(norm(x)), whose output is zero at first."""
 
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float, cross: bool = False) -> None:
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.layers = nn.Sequential(nn.Linear(width, hidden), nn.GELU("tanh"), nn.Linear(hidden, width))
         self.dropout = Dropout(dropout)
-        for layer in (self.qkv, self.out, self.layers[0], self.layers[2]):
+        for layer in (self.qkv, self.out, *(m for m in self.layers if isinstance(m, nn.Linear))):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
         self.modulation = zero_init(nn.Linear(width, 6 * width))
+        self.cross = CrossAttention(width, width, heads) if cross else None
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, context: Context | None = None) -> Tensor:
         shift, scale, gate, *second = self.modulation(embedding)[:, None].chunk(6, dim=2)
         x = x + gate * self.dropout(self.attend(self.norm(x) * (1 + scale) + shift))
+        if self.cross is not None:
+            x = x + self.dropout(self.cross(self.norm(x), context))
         shift, scale, gate = second
         return x + gate * self.dropout(self.layers(self.norm(x) * (1 + scale) + shift))
 
@@ -62,10 +68,7 @@ class DiTBlock(nn.Module):
         """Multi-head self-attention over tokens (B, N, width), without the residual sum."""
         # (B, N, 3 width) -> three tensors (B, heads, N, width / heads)
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        if self.training or not torch.is_grad_enabled():
-            h = F.scaled_dot_product_attention(q, k, v)
-        else:  # Likelihood and guidance ask for second and forward derivatives, which fused kernels lack.
-            h = (q @ k.transpose(2, 3) * q.shape[3] ** -0.5).softmax(dim=3) @ v
+        h = attend(q, k, v, fused=self.training or not torch.is_grad_enabled())
         return self.out(h.transpose(1, 2).flatten(2))
 
 
@@ -75,9 +78,11 @@ class DiT(nn.Module):
     Patches of ``patch`` positions along each axis are tokens of ``width`` features with fixed sine-cosine positions;
     ``depth`` blocks of self-attention in ``heads`` heads and of two layers with ``mlp_ratio * width`` units between
     them take them to an output that starts at zero. DiT-S, B, L and XL are depth 12, 12, 24, 28; width 384, 768, 1024,
-    1152; heads 6, 12, 16, 16 (table 1). ``cond`` are labels (B,), -1 for null; None is all null. With
-    ``checkpointing``, in training, activations inside blocks are computed again instead of kept. Derivatives are those
-    of fused attention in training, the first in reverse mode, and all of them in evaluation.
+    1152; heads 6, 12, 16, 16 (table 1). ``cond`` holds labels below ``num_classes``, -1 for null, and what
+    ``conditions`` gives the shapes of: a vector joins the embedding, an image the channels of x, and each block attends
+    to the tokens of a sequence (sde.condition); None is all null. With ``checkpointing``, in training, activations
+    inside blocks are computed again instead of kept. Derivatives are those of fused attention in training, the first in
+    reverse mode, and all of them in evaluation.
 
     Raises ValueError for an event shape without 1 to 3 axes of space, counts below 1, and a width that ``heads`` does
     not divide.
@@ -94,6 +99,7 @@ class DiT(nn.Module):
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
         checkpointing: bool = False,
+        conditions: Shapes | None = None,
     ) -> None:
         super().__init__()
         self.inputs, space = split_shape(event_shape, "DiT")
@@ -106,22 +112,23 @@ class DiT(nn.Module):
             raise ValueError(f"width = {width} cannot be split into heads = {heads}: needs a multiple, as {nearest}")
         self.num_classes = num_classes
         hidden = max(1, round(mlp_ratio * width))
-        self.embedding = Embedding(width, num_classes)
-        self.stem = CONVOLUTIONS[self.dims](self.inputs, width, patch, stride=patch)
-        self.blocks = nn.ModuleList(DiTBlock(width, heads, hidden, dropout) for _ in range(depth))
+        self.embedding = Embedding(width, num_classes, conditions, event_shape)
+        self.conditions, cross = self.embedding.conditions, self.embedding.sequence is not None
+        self.stem = CONVOLUTIONS[self.dims](self.inputs + self.embedding.channels, width, patch, stride=patch)
+        self.blocks = nn.ModuleList(DiTBlock(width, heads, hidden, dropout, cross) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = zero_init(nn.Linear(width, 2 * width))
         self.head = zero_init(TRANSPOSED_CONVOLUTIONS[self.dims](width, self.inputs, patch, stride=patch))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         check_input(x, self.inputs, self.dims)
-        embedding = self.embedding(c_noise, cond)
-        h = self.stem(pad(x, self.patch))
+        inputs, embedding, context = self.embedding(x, c_noise, cond)
+        h = self.stem(pad(inputs, self.patch))
         grid = h.shape[2:]
         tokens = h.flatten(2).transpose(1, 2)
         tokens = tokens + position_embedding(grid, tokens.shape[2], x.device).to(x.dtype)
         for block in self.blocks:
-            tokens = run(block, tokens, embedding, recompute=self.checkpointing)
+            tokens = run(block, tokens, embedding, context, recompute=self.checkpointing)
         shift, scale = self.modulation(embedding)[:, None].chunk(2, dim=2)
         tokens = self.norm(tokens) * (1 + scale) + shift
         return crop(self.head(tokens.transpose(1, 2).unflatten(2, grid)), x.shape[2:])

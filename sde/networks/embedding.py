@@ -1,11 +1,13 @@
-"""Embeddings of the noise level and of class labels."""
+"""What networks are told besides x: the noise level, and what they are conditioned on."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from sde.condition import Condition, null_like
+from sde.condition import FEATURES, Condition, Shapes, check_kinds, null_tree
+from sde.networks.conditions import Context, ImageInput, SequenceTokens, VectorEmbedding
 from sde.networks.layers import check_choice
 
 NOISE_EMBEDDINGS = ("sinusoidal", "fourier")
@@ -30,6 +32,8 @@ def fourier_frequencies(count: int, scale: float) -> Tensor:
 class NoiseEmbedding(nn.Module):
     """c_noise (B,) -> (B, width): cosines and sines at given frequencies, then two layers."""
 
+    frequencies: Tensor
+
     def __init__(self, width: int, frequencies: Tensor) -> None:
         super().__init__()
         self.register_buffer("frequencies", frequencies)
@@ -52,32 +56,61 @@ class ClassEmbedding(nn.Module):
 
 
 class Embedding(nn.Module):
-    """What a network knows besides x: the noise level and, where there are classes, the class; (B, width).
+    """What a network knows besides x: the noise level, and what it is conditioned on.
 
-    ``noise_embedding`` is one of NOISE_EMBEDDINGS; "fourier" has width / 4 random frequencies of ``fourier_scale``.
+    ``conditions`` are the shapes (without rows) of vector, image and sequence, where there are any; an image is for
+    items of ``event_shape``. With ``flat``, each is embedded as a vector. ``noise_embedding`` is one of
+    NOISE_EMBEDDINGS; "fourier" has width / 4 random frequencies of ``fourier_scale``. ``channels`` is what an image
+    adds to the channels of x.
     """
 
     def __init__(
         self,
         width: int,
         num_classes: int | None,
+        conditions: Shapes | None = None,
+        event_shape: Sequence[int] = (),
         noise_embedding: str = "sinusoidal",
         fourier_scale: float = 16.0,
+        flat: bool = False,
     ) -> None:
         super().__init__()
         check_choice("noise_embedding", noise_embedding, NOISE_EMBEDDINGS)
         fourier = noise_embedding == "fourier"
         frequencies = fourier_frequencies(width // 4, fourier_scale) if fourier else sinusoidal_frequencies()
         self.noise = NoiseEmbedding(width, frequencies)
+        self.num_classes = num_classes
         self.label = ClassEmbedding(num_classes, width) if num_classes else None
+        self.conditions = shapes = {kind: tuple(shape) for kind, shape in (conditions or {}).items()}
+        for kind in shapes:
+            check_choice("conditions", kind, FEATURES)
+        flattened = [kind for kind in shapes if flat or kind == "vector"]
+        self.vectors = nn.ModuleDict({kind: VectorEmbedding(shapes[kind], width) for kind in flattened})
+        rest = shapes.keys() - set(flattened)
+        self.image = ImageInput(shapes["image"], event_shape[1:]) if "image" in rest else None
+        self.channels = shapes["image"][0] if self.image else 0
+        self.sequence = SequenceTokens(shapes["sequence"][1], width) if "sequence" in rest else None
 
-    def forward(self, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
-        if self.label is None:
-            if cond is not None:
-                raise ValueError("a condition was given to an unconditional network: leave it out")
-            return nn.functional.silu(self.noise(c_noise))
+    def forward(
+        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None
+    ) -> tuple[Tensor, Tensor, Context | None]:
+        """x with the image in further channels, the embedding (B, width) of all else, and the tokens to attend to.
+
+        ``cond`` has the kinds that the network was built for, one row a sample; None is all null.
+        """
         if cond is None:
-            cond = null_like(torch.empty_like(c_noise, dtype=torch.long))
-        if isinstance(cond, dict):
-            raise ValueError(f"this network takes class labels (B,), not a dict with {', '.join(cond)}")
-        return nn.functional.silu(self.noise(c_noise) + self.label(cond))
+            tree = null_tree(x, self.num_classes, self.conditions)
+        else:
+            tree = check_kinds(cond, self.num_classes, self.conditions)
+        for kind, c in tree.items():
+            if len(c) != len(x):
+                raise ValueError(f"the condition {kind!r} has {len(c)} rows, x has {len(x)}: needs one row a sample")
+        total = self.noise(c_noise)
+        if self.label:
+            total = total + self.label(tree["labels"])
+        for kind, layer in self.vectors.items():
+            total = total + layer(tree[kind].to(x.dtype))
+        if self.image:
+            x = self.image(x, tree["image"].to(x.dtype))
+        context = self.sequence(tree["sequence"].to(x.dtype)) if self.sequence else None
+        return x, nn.functional.silu(total), context

@@ -7,8 +7,9 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from sde.condition import Condition
+from sde.condition import Condition, Shapes
 from sde.networks.blocks import BlockOptions, ResidualBlock, Stage, groups_of, residual_sum
+from sde.networks.conditions import Context
 from sde.networks.embedding import Embedding
 from sde.networks.layers import CONVOLUTIONS, check_choice, check_counts, check_input, pad, run, split_shape
 from sde.networks.resample import Resample, resampler
@@ -40,6 +41,7 @@ class UNetEncoder(nn.Module):
         skip_rescale: bool,
         progressive_input: str,
         checkpointing: bool,
+        conditions: Shapes | None = None,
     ) -> None:
         super().__init__()
         self.inputs, space = split_shape(event_shape, "U-Net")
@@ -63,18 +65,20 @@ class UNetEncoder(nn.Module):
         self.attended = [size in attention for size in sizes]
         self.options = options = BlockOptions(len(space), 4 * channels, dropout, skip_rescale)
         self.fir, self.resample_blocks, self.checkpointing = resampling == "fir", resample_blocks, checkpointing
-        self.embedding = Embedding(options.width, num_classes, noise_embedding, fourier_scale)
-        conv = CONVOLUTIONS[options.dims]
-        self.stem = conv(self.inputs, channels, 3, padding=1)
+        self.embedding = Embedding(options.width, num_classes, conditions, event_shape, noise_embedding, fourier_scale)
+        cross = self.embedding.sequence is not None
+        self.crossed = [attended and cross for attended in self.attended]
+        conv, inputs = CONVOLUTIONS[options.dims], self.inputs + self.embedding.channels
+        self.stem = conv(inputs, channels, 3, padding=1)
         self.filter = Resample(options.dims) if self.fir else nn.Identity()
         down = partial(conv, kernel_size=3, stride=1 if self.fir else 2, padding=1)
         self.levels, self.downs, self.projections = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.skip_channels = [[channels]]
-        current, projected = channels, self.inputs
+        current, projected = channels, inputs
         for level, multiplier in enumerate(multipliers):
             stages = nn.ModuleList()
             for _ in range(blocks):
-                stages.append(Stage(options, current, channels * multiplier, self.attended[level]))
+                stages.append(Stage(options, current, channels * multiplier, self.attended[level], self.crossed[level]))
                 current = channels * multiplier
                 self.skip_channels[-1].append(current)
             self.levels.append(stages)
@@ -89,16 +93,18 @@ class UNetEncoder(nn.Module):
                 self.skip_channels.append([current])
         self.channels = current
 
-    def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> tuple[list[list[Tensor]], Tensor]:
-        """x (B, *event), c_noise (B,) -> the activations of each level, and the embedding (B, width)."""
+    def forward(
+        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None
+    ) -> tuple[list[list[Tensor]], Tensor, Context | None]:
+        """x (B, *event), c_noise (B,) -> the activations of each level, the embedding (B, width), and the context."""
         check_input(x, self.inputs, self.options.dims)
-        embedding = self.embedding(c_noise, cond)
-        projected = pad(x, self.factor)
+        inputs, embedding, context = self.embedding(x, c_noise, cond)
+        projected = pad(inputs, self.factor)
         h = self.stem(projected)
         skips = [[h]]
         for level, stages in enumerate(self.levels):
-            for stage in stages:
-                h = run(stage, h, embedding, recompute=self.checkpointing)
+            for stage in stages.children():
+                h = run(stage, h, embedding, context, recompute=self.checkpointing)
                 skips[-1].append(h)
             if level < len(self.downs):
                 down = self.downs[level]
@@ -110,4 +116,4 @@ class UNetEncoder(nn.Module):
                     projection = self.projections[level](self.filter(projected))
                     h = projected = residual_sum(h, projection, self.options.rescale)
                 skips.append([h])
-        return skips, embedding
+        return skips, embedding, context

@@ -1,6 +1,8 @@
 """What networks of several kinds are built of."""
 
+import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,12 +61,25 @@ def pad(x: Tensor, factor: int) -> Tensor:
 
 def crop(x: Tensor, space: Sequence[int]) -> Tensor:
     """x (B, channels, *larger) without what ``pad`` added to ``space``."""
-    return x[(..., *(slice(size) for size in space))]
+    region: tuple[Any, ...] = (..., *(slice(size) for size in space))
+    return x[region]
 
 
-def run(module: nn.Module, *inputs: Tensor, recompute: bool) -> Tensor:
+def run(module: nn.Module, *inputs: Tensor | tuple[Tensor, ...] | None, recompute: bool) -> Tensor:
     """module(*inputs). In training with ``recompute``, the backward pass computes the activations inside the module
     again, with the same dropout masks, instead of keeping them (Chen et al. 2016, arXiv:1604.06174)."""
     if recompute and module.training:
         return checkpoint(module, *inputs, use_reentrant=False)
     return module(*inputs)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, fused: bool) -> Tensor:
+    """softmax(q k^T / sqrt(width)) v of (B, heads, N, width); ``mask`` is True where a key is there.
+
+    ``fused`` kernels save memory and time; without, there are the second and forward derivatives that likelihood and
+    guidance ask for, which fused kernels lack.
+    """
+    if fused:
+        return F.scaled_dot_product_attention(q, k, v, mask)
+    logits = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
+    return (logits if mask is None else logits.masked_fill(~mask, -math.inf)).softmax(dim=3) @ v

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from sde.condition import Condition
+from sde.condition import Condition, Shapes
 from sde.networks.dropout import Dropout
 from sde.networks.embedding import Embedding
 from sde.networks.layers import zero_init
@@ -28,19 +28,25 @@ class ResidualLayer(nn.Module):
 
 
 class MLPEncoder(nn.Module):
-    """Items of any shape -> features (B, width), by residual layers that know the noise level and the class."""
+    """Items of any shape -> features (B, width), by residual layers that know the noise level and the condition."""
 
     def __init__(
-        self, event_shape: Sequence[int], num_classes: int | None, width: int, layers: int, dropout: float
+        self,
+        event_shape: Sequence[int],
+        num_classes: int | None,
+        width: int,
+        layers: int,
+        dropout: float,
+        conditions: Shapes | None = None,
     ) -> None:
         super().__init__()
         self.stem = nn.Linear(math.prod(event_shape), width)
-        self.embedding = Embedding(width, num_classes)
+        self.embedding = Embedding(width, num_classes, conditions, flat=True)
         self.layers = nn.ModuleList(ResidualLayer(width, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
-        embedding = self.embedding(c_noise, cond)
+        _, embedding, _ = self.embedding(x, c_noise, cond)
         h = self.stem(x.flatten(1))
         for layer in self.layers:
             h = layer(h, embedding)
@@ -50,7 +56,8 @@ class MLPEncoder(nn.Module):
 class MLP(nn.Module):
     """forward(x, c_noise, cond) -> a tensor of the shape of x (B, *event), which starts at zero.
 
-    ``cond`` are labels (B,), -1 for null; None is all null.
+    ``cond`` holds labels below ``num_classes``, -1 for null, and what ``conditions`` gives the shapes of, all of it
+    flattened to vectors (sde.condition); None is all null.
     """
 
     def __init__(
@@ -60,10 +67,12 @@ class MLP(nn.Module):
         width: int = 256,
         layers: int = 4,
         dropout: float = 0.0,
+        conditions: Shapes | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.encoder = MLPEncoder(event_shape, num_classes, width, layers, dropout)
+        self.encoder = MLPEncoder(event_shape, num_classes, width, layers, dropout, conditions)
+        self.conditions = self.encoder.embedding.conditions
         self.head = zero_init(nn.Linear(width, math.prod(event_shape)))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:

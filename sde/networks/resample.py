@@ -21,6 +21,8 @@ class Resample(nn.Module):
     2^dims: y[j] = sum_i 2 TAPS[j + 1 - 2 i] x[i]. Both keep constants, except at the border.
     """
 
+    kernel: Tensor
+
     def __init__(self, dims: int, up: bool = False) -> None:
         super().__init__()
         self.convolve = CONVOLVE_TRANSPOSED[dims] if up else CONVOLVE[dims]

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sde.condition import Condition
+from sde.condition import Condition, Shapes
 from sde.networks.blocks import ResidualBlock, Stage, group_norm
 from sde.networks.encoder import UNetEncoder
 from sde.networks.layers import CONVOLUTIONS, crop, run, zero_init
@@ -17,7 +17,10 @@ class UNet(nn.Module):
     """forward(x, c_noise, cond) -> a tensor of the shape of x (B, channels, *space); any size, by padding and cropping.
 
     A residual U-Net with adaptive group norm from the noise and class embedding, self-attention at chosen resolutions
-    and in the middle, and an output that starts at zero. ``cond`` are labels (B,), -1 for null; None is all null.
+    and in the middle, and an output that starts at zero. ``cond`` holds labels below ``num_classes``, -1 for null, and
+    what ``conditions`` gives the shapes of: a vector joins the embedding, an image the channels of x, and where there
+    is self-attention, and in the middle, positions attend to the tokens of a sequence (sde.condition); None is all
+    null.
 
     ``event_shape`` is (channels, *space) with one to three axes of space; ``multipliers`` gives the channels of each
     level in units of ``channels``, ``attention`` the resolutions (sizes of the longest axis) that get self-attention.
@@ -49,6 +52,7 @@ class UNet(nn.Module):
         skip_rescale: bool = False,
         progressive_input: str = "none",
         checkpointing: bool = False,
+        conditions: Shapes | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
@@ -67,18 +71,21 @@ class UNet(nn.Module):
             skip_rescale,
             progressive_input,
             checkpointing,
+            conditions,
         )
+        self.conditions, cross = encoder.embedding.conditions, encoder.embedding.sequence is not None
         options, current = encoder.options, encoder.channels
         conv = CONVOLUTIONS[options.dims]
         self.middle = nn.ModuleList(
-            [Stage(options, current, current, any(encoder.attended)), Stage(options, current, current, False)]
+            [Stage(options, current, current, any(encoder.attended), cross), Stage(options, current, current, False)]
         )
         self.levels, self.ups = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(multipliers))):
             stages = nn.ModuleList()
             for skip in reversed(encoder.skip_channels[level]):
-                stages.append(Stage(options, current + skip, channels * multipliers[level], encoder.attended[level]))
-                current = channels * multipliers[level]
+                outputs = channels * multipliers[level]
+                stages.append(Stage(options, current + skip, outputs, encoder.attended[level], encoder.crossed[level]))
+                current = outputs
             self.levels.append(stages)
             if not level:
                 self.ups.append(nn.Identity())
@@ -92,14 +99,14 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         recompute, resample_blocks = self.encoder.checkpointing, self.encoder.resample_blocks
-        skips, embedding = self.encoder(x, c_noise, cond)
+        skips, embedding, context = self.encoder(x, c_noise, cond)
         h = skips[-1][-1]
         for stage in self.middle:
-            h = run(stage, h, embedding, recompute=recompute)
+            h = run(stage, h, embedding, context, recompute=recompute)
         for stages, up in zip(self.levels, self.ups, strict=True):
             level = skips.pop()
-            for stage in stages:
-                h = run(stage, torch.cat([h, level.pop()], dim=1), embedding, recompute=recompute)
+            for stage in stages.children():
+                h = run(stage, torch.cat([h, level.pop()], dim=1), embedding, context, recompute=recompute)
             if skips:
                 h = run(up, h, embedding, recompute=recompute) if resample_blocks else up(self.filter(h))
         return crop(self.head(F.silu(self.norm(h))), x.shape[2:])

@@ -1,0 +1,193 @@
+"""--mode compare: samplers at equal network calls from the same noise: which to use at what cost."""
+
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from commands.compare_page import compare_page, number, with_error
+from commands.conditions import read_condition
+from commands.config import CHOICES_OF_SAMPLER, pick
+from commands.entrants import Entrant, enter
+from commands.guided import UNGUIDED, GuidanceOptions, Guides
+from commands.pareto import GROUPS, RULE
+from commands.pictures import drawn
+from commands.race import ROUNDS, TIGHT, Drawn, race, solved
+from commands.run import Run
+from commands.standings import tabulate
+from commands.trained import open_split
+from commands.yardstick import Yardstick
+from sde.checkpoint import write_whole
+from sde.condition import as_tree
+from sde.data import Dataset
+from sde.statistics import spread
+
+FLOW = 64
+"""Samples, at most, whose probability-flow ODE is solved."""
+
+
+def compare(
+    run: Run,
+    *,
+    samplers: str = "auto,dpmpp,unipc,heun,ddim,ancestral,pc,ode",
+    calls: str = "5,10,20",
+    num_samples: int = 256,
+    seed: int = 0,
+    labels: str | None = None,
+    condition: str | None = None,
+    guidance: GuidanceOptions = UNGUIDED,
+    batch_size: int = 256,
+    out: str | None = None,
+) -> dict:
+    """Compare samplers by network calls, time and distance, from the same noise; write a page and a ``.json``."""
+    names = [*dict.fromkeys(pick("--samplers", name, CHOICES_OF_SAMPLER) for name in samplers.split(","))]
+    budgets = read_calls(calls)
+
+    def alone() -> dict:
+        # Times are those of one process.
+        begin = time.perf_counter()
+        record, pictures = _compare(run, names, budgets, num_samples, seed, labels, condition, guidance, batch_size)
+        base = Path(out) if out else run.folder / "compare" / "compare"
+        base = base.with_suffix("") if base.suffix in (".html", ".json") else base
+        page, numbers = Path(f"{base}.html"), Path(f"{base}.json")
+        write_whole(page, compare_page(record, pictures))
+        write_whole(numbers, (json.dumps(record, indent=1) + "\n").encode())
+        _show(record)
+        chosen = next(row for row in record["rows"] if row["recommended"])
+        recommended = {key: chosen[key] for key in ("sampler", "steps", "calls", "distance", "command")}
+        seconds = round(time.perf_counter() - begin, 1)
+        print(f"compared in {seconds:g} s: {page}, {numbers}")
+        written = {"page": str(page), "numbers": str(numbers), "seconds": seconds}
+        return {"mode": "compare", "num_samples": num_samples, "recommended": recommended, **written}
+
+    return run.world.share(alone)
+
+
+def read_calls(text: str) -> list[int]:
+    """``--calls``, as in 5,10,20: numbers of network calls, rising."""
+    try:
+        numbers = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        numbers = [0]
+    if numbers[0] < 1:
+        raise ValueError(f"--calls={text}: needs numbers of network calls of at least 1, as in 5,10,20")
+    return numbers
+
+
+def _compare(
+    run: Run,
+    names: Sequence[str],
+    budgets: Sequence[int],
+    count: int,
+    seed: int,
+    labels: str | None,
+    condition: str | None,
+    guidance: GuidanceOptions,
+    batch_size: int,
+) -> tuple[dict, dict]:
+    """What the JSON holds, and the pictures of the page."""
+    held_out, training, denoiser = open_split(run, "test")
+    guides = Guides(run, denoiser, guidance)
+    cond = read_condition(run, guides, labels, condition, count)
+    targets = as_tree(cond).get("labels")
+    # Below 0 are those of no class.
+    targets = targets if targets is not None and (targets >= 0).all() else None
+    yardstick = Yardstick(training, held_out, targets)
+    yardstick.check(count)
+    entrants, notes = enter(run, guides, cond, names, budgets)
+    model, shape, options = guides(cond), denoiser.event_shape, {"seed": seed, "batch_size": batch_size}
+    raced = race(model, entrants, count, shape, **options, progress=True)
+    notes += [found.failure for found in raced if found.failure]
+    ran = [(entrant, found) for entrant, found in zip(entrants, raced, strict=True) if not found.failure]
+    if not ran:
+        raise ArithmeticError(f"no sampler ran to its end: {' '.join(notes)}")
+    exact = None
+    if any(entrant.deterministic for entrant, _ in ran):
+        try:
+            exact = solved(model.rows(slice(0, FLOW)), min(count, FLOW), shape, **options)
+        except ArithmeticError as error:
+            notes.append(f"There are no errors against the exact flow, which was not solved: {error}.")
+    given = {"labels": labels, "condition": condition, "seed": seed, **asdict(guidance)}
+    rows = tabulate(ran, yardstick, exact and exact.path.denoised[-1], training, command(run, given, count))
+    record = {
+        "mode": "compare",
+        "run": run.folder.name,
+        "weights": run.weights,
+        "num_samples": count,
+        "seed": seed,
+        "labels": labels,
+        "condition": condition,
+        "guidance": asdict(guidance),
+        "event_shape": list(shape),
+        "held_out": len(yardstick.items),
+        "features": yardstick.width,
+        "training_distance": yardstick.of_training(count),
+        "jackknife_groups": GROUPS,
+        "rounds": ROUNDS,
+        "flow": exact and {"samples": len(exact.x), "tolerance": TIGHT, "calls": exact.nfe},
+        "device": run.device.type,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "rule": RULE,
+        "rows": rows,
+        "notes": notes,
+    }
+    return record, pictures(ran, exact.x if exact else None, held_out, targets)
+
+
+def command(run: Run, given: dict, count: int) -> str:
+    """The command that draws the samples with the values of flags that were ``given``, but for the sampler."""
+    values = {"workdir": run.folder, "weights": run.weights, **given}
+    usual = {"weights": Run.weights, "labels": None, "condition": None, "seed": 0, **asdict(UNGUIDED)}
+    unusual = {name: value for name, value in values.items() if name not in usual or value != usual[name]}
+    flags = [f"--{name} {shlex.quote(str(value))}" for name, value in unusual.items()]
+    return " ".join(["python main.py --mode sample", *flags, f"--num_samples {count}"])
+
+
+def pictures(
+    ran: Sequence[tuple[Entrant, Drawn]], exact: Tensor | None, held_out: Dataset, labels: Tensor | None
+) -> dict[str, list[tuple[str, bytes]]]:
+    """Headings, and below each captions and PNGs: the first samples of the entrants by their budget, those of the exact
+    flow, and held-out items. Nothing for shapes that have no picture."""
+    shape, levels = held_out.event_shape, held_out.transform.levels
+    # A row of images, a few signals, all of the points.
+    count = {1: 1000, 2: 4}.get(len(shape), max(2, min(10, 640 // shape[-1])))
+    own = None if labels is None else labels[:count]
+    found: dict[str, list[tuple[str, bytes | None]]] = {}
+    for entrant, its in ran:
+        heading = f"{entrant.budget} network calls" if entrant.budget else "Steps of its own choice"
+        caption = entrant.name if entrant.budget else f"{entrant.name}, tolerance {entrant.tolerance:g}"
+        found.setdefault(heading, []).append((caption, drawn(its.x[:count], levels=levels, labels=own)))
+    last = found.setdefault("To compare with", [])
+    if exact is not None:
+        last.append(
+            ("the exact flow", drawn(exact[:count], levels=levels, labels=None if own is None else own[: len(exact)]))
+        )
+    items, own = held_out.batch(spread(len(held_out), count))
+    last.append(("held-out items", drawn(items, levels=levels, labels=as_tree(own).get("labels"))))
+    return {heading: parts for heading, parts in found.items() if all(content for _, content in parts)}
+
+
+def _show(record: dict) -> None:
+    mean, std = record["training_distance"]
+    print(
+        f"{record['num_samples']} samples each from the same noise, squared Frechet distance to {record['held_out']} "
+        f"held-out items (of as many training items: {number(mean)} +- {number(std)})\n"
+        "  sampler      steps   calls  ms/sample  distance +- stderr    error to the flow"
+    )
+    for row in record["rows"]:
+        mark = "*" if row["recommended"] else "|" if row["front_calls"] else " "
+        steps = row["steps"] or f"{row['tolerance']:g}"
+        distance = with_error(row["distance"], row["stderr"]).replace("±", "+-")
+        error = "" if row["error"] is None else number(row["error"])
+        cost = f"{row['calls']:>7.4g} {1000 * row['seconds']:>10.3g}"
+        print(f"{mark} {row['sampler']:<12} {steps:>5} {cost}  {distance:<21} {error}")
+    for note in record["notes"]:
+        print(f"  {note}")
+    chosen = next(row for row in record["rows"] if row["recommended"])
+    print(f"| on the front of calls and distance, * recommended:\n  {chosen['command']}")

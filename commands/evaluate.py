@@ -1,0 +1,153 @@
+"""--mode evaluate: how good samples are, beside what real items would score."""
+
+import json
+import platform
+import time
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from commands.conditions import read_condition
+from commands.config import pick
+from commands.features import Extracted, extractor, file_digest
+from commands.given_samples import check_samples, read_samples
+from commands.guided import UNGUIDED, GuidanceOptions, Guides
+from commands.metrics import finite
+from commands.recognition import Recogniser, recogniser
+from commands.run import Run
+from commands.sample import Sampling
+from commands.score_table import show
+from commands.scores import Sets, reading, refusals, scores
+from commands.trained import open_split, stem, write_arrays
+from metrics import LEAST, METRICS, share
+from samplers import NOISES
+from sde.checkpoint import write_whole
+from sde.condition import as_tree
+from sde.data import Dataset
+from sde.statistics import spread
+
+VERSIONS = ("torch", "numpy", "scipy", "scikit-learn")
+
+
+def evaluate(
+    run: Run,
+    *,
+    samples: str | None = None,
+    features: str = "data",
+    download: bool = False,
+    metrics: str | None = None,
+    split: str = "test",
+    steps: int | None = None,
+    grid: str | None = None,
+    noise: str = NOISES[0],
+    num_samples: int = 1000,
+    seed: int = 0,
+    labels: str | None = None,
+    guidance: GuidanceOptions = UNGUIDED,
+    resamples: int = 100,
+    batch_size: int = 256,
+    out: str | None = None,
+) -> dict:
+    """Measure samples against held-out items: distances, coverage, copies, classes, each with a 95 % interval."""
+    begin = time.perf_counter()
+    data, training, _ = open_split(run, split)
+    names = [pick("--metrics", name, METRICS) for name in metrics.split(",")] if metrics else None
+    path = x = asked = None
+    if samples is None:
+        if num_samples < LEAST:
+            raise ValueError(f"--num_samples={num_samples}: no interval can be trusted for fewer than {LEAST}")
+        sampling = Sampling(run, steps, grid, noise, seed, batch_size)
+    else:
+        _nothing_ignored(steps, grid, labels, guidance)
+        path, x, asked = read_samples(samples)
+        check_samples(x, asked, data, path)
+    found = extractor(run, features, training, download)
+
+    def of(part: Dataset, index: Tensor) -> Extracted:
+        return found(run.world, lambda rows: part.batch(index[rows])[0], len(index), batch_size)
+
+    # Before anything is drawn.
+    dimension = of(data, torch.arange(2)).features.shape[1]
+    count, other = num_samples if x is None else len(x), training if split == "test" else run.data()[1]
+    like = spread(len(other), count)
+    refused = refusals(names, count, min(len(data), len(like)), dimension)
+    if x is None:
+        path, x, asked = _draw(run, sampling, guidance, labels, num_samples)
+        check_samples(x, asked, data, path)
+    known = of(training, torch.arange(len(training)))
+    sets = Sets(
+        samples=found(run.world, lambda rows: x[rows].float(), count, batch_size),
+        real=of(data, torch.arange(len(data))) if split == "test" else known,
+        reference=known.rows(like) if split == "test" else of(other, like),
+        training=known,
+    )
+    judge = recogniser(run, training) if asked is not None and data.labels is not None else None
+
+    def measure() -> dict:
+        values = scores(sets, names, refused, resamples, seed, unseen=split == "test")
+        if judge is not None:
+            values["accuracy"] = _accuracy(judge, x, asked, data)
+        return values
+
+    values = run.world.share(measure)
+    show(values, sets, found.name, split)
+    settings = {"features": features, "split": split, "seed": seed, "resamples": resamples}
+    if samples is None:
+        settings |= {"steps": steps, "grid": grid, "noise": noise, "labels": labels, "guidance": asdict(guidance)}
+        settings |= {"sampler": run.config.sampler.to_dict()}
+    target = Path(out).with_suffix(".json") if out else run.folder / "evaluation.json"
+    content = {
+        "mode": "evaluate",
+        "samples": {"file": str(path), "sha256": file_digest(path)},
+        "weights": {"file": str(run.weights_file), "sha256": file_digest(run.weights_file)},
+        "extractor": {"name": found.name, "sha256": found.digest, "features": dimension},
+        "items": {name: len(part) for name, part in vars(sets).items()},
+        "values": values,
+        "settings": settings,
+        "data": run.config.data.to_dict(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+    run.world.share(lambda: write_whole(target, (json.dumps(finite(content), indent=2) + "\n").encode()))
+    print(f"  with hashes, settings and versions: {target}")
+    flat = {name: found["value"] for name, found in values.items() if "value" in found}
+    return {"mode": "evaluate", "num_samples": len(x), "features": found.name, **flat, "record": str(target)}
+
+
+def _draw(
+    run: Run, sampling: Sampling, guidance: GuidanceOptions, labels: str | None, n: int
+) -> tuple[Path, Tensor, Tensor | None]:
+    """The file that n samples are written to, they themselves in data units, and the classes asked for."""
+    guides = Guides(run, run.model(), guidance)
+    cond = read_condition(run, guides, labels, None, n)
+    drawn, asked = sampling(guides, guidance, cond, n), as_tree(cond).get("labels")
+    path = Path(f"{stem(run, None, 'evaluation')}.npz")
+
+    def keep() -> Tensor:
+        write_arrays(path, {"x": drawn.x, "seeds": np.array(drawn.seeds), "calls": drawn.calls, "labels": asked})
+        return drawn.x
+
+    return path, run.world.share(keep), asked
+
+
+def _nothing_ignored(steps: int | None, grid: str | None, labels: str | None, guidance: GuidanceOptions) -> None:
+    """Refuse flags of sampling beside samples that are there already."""
+    given = {"--steps": steps, "--grid": grid, "--labels": labels, guidance.given(): guidance != UNGUIDED}
+    found = [flag for flag, value in given.items() if value]
+    if found:
+        raise ValueError(
+            f"{' and '.join(found)}: --samples names samples that are drawn already; leave out one of them"
+        )
+
+
+def _accuracy(judge: Recogniser, x: Tensor, asked: Tensor, data: Dataset) -> dict:
+    """The share of samples that an independent classifier takes for the class that was asked for, and of real items
+    that it takes for their own."""
+    items, cond = data.batch(torch.arange(len(data)))
+    labels = as_tree(cond)["labels"]
+    own, real = (share(judge.right(*part), len(part[0])) for part in ((x.float(), asked), (items, labels)))
+    return {**asdict(own), "reference": asdict(real), "reading": reading(own, real, larger=True)}

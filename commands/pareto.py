@@ -1,0 +1,54 @@
+"""Which of several points are worth what they cost, given how far chance alone moves them."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from torch import Tensor
+
+GROUPS = 16
+"""Parts of the samples that are left out in turn."""
+
+
+def front(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """Whether each point (cost, loss) is on the Pareto front: no other is as small in both and smaller in one."""
+    return [
+        not any(c <= cost and v <= loss and (c, v) != (cost, loss) for c, v in points) for cost, loss in points
+    ]  # fmt: skip
+
+
+def left_out(statistic: Callable[[Tensor], float], x: Tensor) -> np.ndarray:
+    """The statistic of x (n, ...) without each of GROUPS consecutive parts of its rows in turn: (GROUPS,), or (n,) for
+    fewer rows than that."""
+    groups = min(GROUPS, len(x))
+    kept = np.ones(len(x), bool)
+    found = []
+    for part in np.array_split(np.arange(len(x)), groups):
+        kept[part] = False
+        found.append(statistic(x[kept]))
+        kept[part] = True
+    return np.array(found)
+
+
+def jackknife_error(found: np.ndarray) -> float:
+    """The standard error sqrt((g - 1) / g sum_j (v_j - mean)^2) of a statistic with the values v (g,) of ``left_out``
+    (the delete-a-group jackknife; Shao and Tu 1995, section 2.3).
+
+    Of a mean, with groups of one, it is the usual one. The difference of two statistics of paired samples has the error
+    of the difference of their values: what moves both alike does not count.
+    """
+    return float(np.sqrt((len(found) - 1) / len(found) * np.square(found - found.mean()).sum()))
+
+
+RULE = (
+    "Of the points on the front of calls and distance whose distance is at most one standard error of the difference "
+    "above the smallest, those that are on the front of seconds and distance as well, where there are any; of these "
+    "the one with the fewest network calls, and of equal ones that with the smallest distance."
+)
+
+
+def recommend(rows: Sequence[dict]) -> int:
+    """The position of the row that RULE names: rows with ``calls``, ``distance``, ``behind``, what it has more than the
+    smallest distance, ``behind_stderr``, and ``front_calls`` and ``front_seconds``."""
+    near = [i for i, row in enumerate(rows) if row["front_calls"] and row["behind"] <= row["behind_stderr"]]
+    fast = [i for i in near if rows[i]["front_seconds"]]
+    return min(fast or near, key=lambda i: (rows[i]["calls"], rows[i]["distance"]))

@@ -1,0 +1,206 @@
+"""--mode visualize: pictures of a run's process, of its way between data and noise, and of its scores."""
+
+from dataclasses import fields as dataclass_fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from commands.conditions import read_condition
+from commands.config import pick, read_grid
+from commands.field import axes_of, field_picture, fields, panel_times
+from commands.film import Reel, animation, as_spread, has_film, strip
+from commands.guided import UNGUIDED, GuidanceOptions, Guides
+from commands.process_plot import process_arrays, process_picture
+from commands.run import Run
+from commands.trained import open_split, stem, write_arrays
+from samplers import SAMPLERS, Samples, SeededNoise, generate
+from samplers.noise import sample_seeds
+from sde import SDE, ScoreModel
+from sde.checkpoint import build_sde
+from sde.condition import as_tree
+from sde.data import Dataset
+from sde.statistics import spread
+
+WHAT = ("process", "trajectory", "denoised", "field")
+FRAMES = 40
+"""States of a film at most; runs of fewer steps have fewer."""
+POINTS, ITEMS = 1000, 16
+"""Samples of points in the plane, and of anything else."""
+
+
+def visualize(
+    run: Run,
+    *,
+    what: str = "all",
+    steps: int | None = None,
+    grid: str | None = None,
+    frames: int = 9,
+    num_samples: int | None = None,
+    seed: int = 0,
+    labels: str | None = None,
+    condition: str | None = None,
+    guidance: GuidanceOptions = UNGUIDED,
+    batch_size: int = 256,
+    out: str | None = None,
+) -> dict:
+    """Draw the process and its grids, films from data to noise and back, denoised predictions, density and score."""
+    chosen = WHAT if pick("--what", what, ("all", *WHAT)) == "all" else (what,)
+    path = stem(run, out, f"visualize{guidance.suffix}-seed{seed}")
+    result: dict = {"mode": "visualize", "what": list(chosen), "pictures": [], "numbers": []}
+    if "process" in chosen:
+        sde = run.model().sde if run.model_file.exists() else build_sde(run.config.sde.to_dict())
+        arrays = process_arrays(sde, steps or 10)
+        process_picture(sde, arrays, title_of(sde), Path(f"{path}-process.png"))
+        _keep(result, path, "process", arrays)
+    if chosen != ("process",):
+        view = View(run, steps, grid, num_samples, seed, labels, condition, guidance, batch_size)
+        for name in chosen:
+            if name in ("trajectory", "denoised"):
+                view.film(name, path, frames, result)
+            elif name == "field":
+                view.field(path, result, required=what == "field")
+    print("\n".join([*result["pictures"], *result["numbers"]]))
+    return result
+
+
+class View:
+    """A trained run, its held-out items and the samples of one run of its sampler."""
+
+    def __init__(
+        self,
+        run: Run,
+        steps: int | None,
+        grid: str | None,
+        num_samples: int | None,
+        seed: int,
+        labels: str | None,
+        condition: str | None,
+        guidance: GuidanceOptions,
+        batch_size: int,
+    ) -> None:
+        self.data, _, self.denoiser = open_split(run, "test")
+        self.run, self.seed, self.batch_size = run, seed, batch_size
+        self.guides = Guides(run, self.denoiser, guidance)
+        self.asked = labels, condition
+        self.planar = self.data.event_shape == (2,)
+        self.count = num_samples or (POINTS if self.planar else ITEMS)
+        self.steps, self.grid = steps, read_grid(grid)
+        self.samples: Samples | None = None
+
+    def reverse(self) -> Samples:
+        """Samples with their path, drawn once."""
+        if self.samples is None:
+            options = dict(self.run.config.sampler)
+            name = options.pop("name")
+            if name == "auto":
+                raise ValueError("--sampler=auto: name a sampler to look at, as in --sampler heun")
+            self.cond = read_condition(self.run, self.guides, *self.asked, self.count)
+            self.samples = drawn_path(
+                self.guides(self.cond), SAMPLERS[name](**options), self.count, self.data.event_shape,
+                steps=self.steps, grid=self.grid, seed=self.seed, batch_size=self.batch_size,
+            )  # fmt: skip
+        return self.samples
+
+    def film(self, name: str, path: Path, frames: int, result: dict) -> None:
+        """Strip, animation and numbers of the ``trajectory``, forward and reverse, or of the ``denoised`` predictions
+        beside the states they were made from."""
+        samples = self.reverse()
+        way, sde = samples.path, self.denoiser.sde
+        x, targets = self.data.batch(spread(len(self.data), self.count))
+        labels, targets = (as_tree(cond).get("labels") for cond in (self.cond, targets))
+        arrays = {"times": way.times, "sigma": noise_of(sde, way.times), "x": samples.x, **as_tree(self.cond)}
+        states = as_spread(way.x, way.times, sde, self.data.transform, self.denoiser.sigma_data)
+        reverse = Reel("x_t, noise to data", states, arrays["sigma"], labels)
+        if name == "trajectory":
+            times = way.times.flip(0)
+            ahead = forward(sde, self.data, x, times, self.seed)
+            shown = as_spread(ahead, times, sde, self.data.transform, self.denoiser.sigma_data)
+            reels = [Reel("x_t, data to noise", shown, noise_of(sde, times), targets), reverse]
+            arrays |= {"forward_times": times, "forward": ahead, "reverse": way.x, "items": x, "targets": targets}
+        else:
+            reels = [reverse, Reel("denoised, E[x_0 | x_t]", way.denoised, arrays["sigma"], labels)]
+            arrays |= {"reverse": way.x, "denoised": way.denoised}
+        drawable = has_film(self.data.event_shape)
+        if drawable:
+            strip(reels, x, Path(f"{path}-{name}.png"), frames)
+            result[f"{name}_frames"] = animation(reels, x, Path(f"{path}-{name}.gif"))
+        else:
+            print(f"items of shape {self.data.event_shape} have no picture: numbers only")
+        _keep(result, path, name, arrays, ("png", "gif") if drawable else ())
+
+    def field(self, path: Path, result: dict, required: bool) -> None:
+        """Density, score and flow at several noise levels, of data in the plane."""
+        if not self.planar:
+            if required:
+                raise ValueError(
+                    f"--what=field: items of shape {self.data.event_shape} are no points in the plane; try trajectory, "
+                    "denoised or process"
+                )
+            return
+        # One row of a condition serves every point.
+        whole = not any(self.asked) and self.denoiser.null_trained
+        cond = None if whole else read_condition(self.run, self.guides, *self.asked, 1)
+        model, sde = self.guides(cond), self.denoiser.sde
+        if not model.normalised:
+            print("a guided model is no density: its score and flow are drawn over noisy data")
+        items, _ = self.data.batch(spread(len(self.data), POINTS))
+        panels = []
+        for t in panel_times(sde, self.denoiser.sigma_data):
+            axes = axes_of(model, items, t)
+            points = forward(sde, self.data, items, t[None], self.seed)[0]
+            found = fields(model, axes, t, 4096, self.run.device)
+            panels.append({"t": t, "sigma": noise_of(sde, t), "axes": axes, "points": points, **found})
+        labels = as_tree(cond).get("labels")
+        what = "" if labels is None else f"class {labels.item()}, "
+        field_picture(panels, what + title_of(sde), Path(f"{path}-field.png"))
+        _keep(result, path, "field", {name: torch.stack([p[name] for p in panels]) for name in panels[0]})
+        if "mass" in panels[0]:
+            result["mass"] = [round(p["mass"].item(), 4) for p in panels]
+
+
+def drawn_path(model: ScoreModel, sampler, n: int, event_shape: tuple[int, ...], **options) -> Samples:
+    """``generate`` with its path, of as many states as a film has."""
+    grid, name = options["grid"], type(sampler).__name__
+    steps = len(grid) - 1 if isinstance(grid, Tensor) else options["steps"] or sampler.steps
+    if steps < 2:
+        raise ValueError(f"{name} with {steps} step has no states on the way: give --steps of at least 2")
+    try:
+        return generate(model, sampler, n, event_shape, path=min(FRAMES, steps + 1), **options)
+    except ValueError as error:
+        if not str(error).startswith("path"):
+            raise
+        raise ValueError(
+            f"{name} solves each sample alone and has no common states to show: take a --sampler that makes the same "
+            "steps for all, such as heun or ancestral"
+        ) from None
+
+
+def forward(sde: SDE, data: Dataset, x: Tensor, times: Tensor, seed: int) -> Tensor:
+    """Items x (n, *event) in data units at ``times`` (k,): (k, n, *event), mapped to data units as data are. Each item
+    keeps its noise, so that x_t at every time is a draw of q(x_t | x_0)."""
+    transform = data.transform
+    x0 = transform.encode(transform.dequantise(x, 0.5))
+    z = SeededNoise(sample_seeds(seed, len(x)))(x0)
+    return torch.stack([transform.decode(sde.perturb(x0, t, z)) for t in times])
+
+
+def noise_of(sde: SDE, t: Tensor) -> Tensor:
+    """sigma / alpha."""
+    return (-0.5 * sde.log_snr(t)).exp()
+
+
+def title_of(sde: SDE) -> str:
+    """The process and its parameters."""
+    values = [(f.name, getattr(sde, f.name)) for f in dataclass_fields(sde)]
+    return (
+        f"{type(sde).__name__}({', '.join(f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v}' for k, v in values)})"
+    )
+
+
+def _keep(result: dict, path: Path, name: str, arrays: dict, pictures: tuple[str, ...] = ("png",)) -> None:
+    """Write the numbers, and list them and the pictures."""
+    numbers = Path(f"{path}-{name}.npz")
+    write_arrays(numbers, arrays)
+    result["pictures"] += [f"{path}-{name}.{kind}" for kind in pictures]
+    result["numbers"].append(str(numbers))

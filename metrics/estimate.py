@@ -1,0 +1,27 @@
+"""A value with its 95 % interval."""
+
+import math
+from dataclasses import dataclass
+
+QUANTILE = 1.959963984540054
+"""Of the normal law, for 95 %."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """``value``, that of all items; ``corrected``, less its bias of order 1/n where it has one; ``low`` and ``high``,
+    the 95 % interval around that; ``p_value``, where it is a test."""
+
+    value: float
+    corrected: float
+    low: float
+    high: float
+    p_value: float | None = None
+
+    def compared(self, other: "Estimate") -> int:
+        """1 where it is larger than an independent estimate, -1 where it is smaller, 0 where the difference may be none
+        (its interval from both, Zou and Donner 2008)."""
+        difference = self.corrected - other.corrected
+        low = difference - math.hypot(self.corrected - self.low, other.high - other.corrected)
+        high = difference + math.hypot(self.high - self.corrected, other.corrected - other.low)
+        return (low > 0) - (high < 0)

@@ -1,0 +1,45 @@
+"""What a data set is conditioned on, and its resolution, as the config says."""
+
+from dataclasses import replace
+
+from sde.condition import KINDS
+from sde.data.blocks import BlockMeans
+from sde.data.dataset import Dataset
+from sde.transform import Transform
+
+SUPERRES = "superres"
+"""The condition image that consists of the block means of the item itself."""
+
+
+def downsampled(parts: tuple[Dataset, Dataset], factor: int) -> tuple[Dataset, Dataset]:
+    """Both parts with block means in the place of the items: continuous data, standardised by those of the first."""
+    key = "config.data.downsample"
+    train, test = (
+        replace(part, items=BlockMeans(part.items, factor, key).held(), transform=Transform()) for part in parts
+    )
+    transform = Transform.standardise(train.statistics)
+    return replace(train, transform=transform), replace(test, transform=transform)
+
+
+def conditioned(part: Dataset, names: tuple[str, ...], factor: int) -> Dataset:
+    """The data with the conditions of these names alone, KINDS or SUPERRES; no names stand for labels where there are
+    any. Raises ValueError for what the data have not."""
+    if not names:
+        return part
+    conditions, key = dict(part.conditions), f"config.data.conditions = {names}"
+    if SUPERRES in names:
+        conditions["image"] = BlockMeans(part.items, factor, "config.data.factor").of
+    held = [*(["labels"] if part.labels is not None else []), *conditions]
+    for name in names:
+        if name not in (*KINDS, SUPERRES):
+            raise ValueError(f"{key}: {name!r} is not one of {', '.join((*KINDS, SUPERRES))}")
+        if name != SUPERRES and name not in held:
+            raise ValueError(
+                f"{key}: the data hold {' and '.join(held) or 'no conditions'}, not {name}; store an array {name} "
+                "beside x in an .npz, or leave it out"
+            )
+    if {"image", SUPERRES} <= set(names):
+        raise ValueError(f"{key}: image and {SUPERRES} are both condition images; choose one")
+    if "labels" not in names:
+        part = replace(part, labels=None, num_classes=None)
+    return replace(part, conditions=conditions)
