@@ -21,9 +21,9 @@ from commands.config import (
     resolve,
 )
 from commands.flags import check_flags, define_flags, usage
-from commands.metrics import finite
 from commands.modes import MODES
 from commands.run import Run, choose_device
+from commands.training.metrics import finite
 from sde.parallel import World
 
 
@@ -88,7 +88,9 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     if options.threads:
         torch.set_num_threads(options.threads)
     mode, run = MODES[options.mode], open_run(options, overrides)
-    return mode.function(run, **mode.arguments({name: options[name].value for name in options if options[name].present}))
+    return mode.function(
+        run, **mode.arguments({name: options[name].value for name in options if options[name].present})
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from commands.config import config_path, read_config, resolve
-from commands.spec import denoiser_spec
+from commands.training.spec import denoiser_spec
 from sde import Denoiser
 from sde.checkpoint import build_denoiser
 from sde.data import Dataset
@@ -29,7 +29,9 @@ def random_model(name: str, overrides: list[str], device: torch.device, items: i
     config = resolve(read_config(config_path(name)), overrides)
     event_shape = tuple(config.data.event_shape)
     if not event_shape and config.data.root:
-        raise ValueError(f"--config={name} takes its shape from the data: give one, --config.data.event_shape='(1,28,28)'")
+        raise ValueError(
+            f"--config={name} takes its shape from the data: give one, --config.data.event_shape='(1,28,28)'"
+        )
     # A toy set lies in the plane.
     event_shape = event_shape or (2,)
     data = Dataset(torch.randn(items, *event_shape), torch.arange(items) % 10, 10, Transform())

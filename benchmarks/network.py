@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measure import random_model, seconds
 from commands.config import MEMORY_LAYOUTS, PRECISIONS
-from commands.memory import peak_memory
 from commands.run import Run, choose_device
-from commands.speed import apply, settle
+from commands.training.memory import peak_memory
+from commands.training.speed import apply, settle
 from sde.loss import denoising_loss
 from sde.options import TrainingOptions
 from sde.training import Trainer

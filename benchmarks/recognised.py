@@ -17,7 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from commands.config import read_run_config, resolve
-from commands.pictures import picture
+from commands.drawing.pictures import picture
 from commands.recognition import recogniser
 from commands.run import Run, choose_device
 from samplers import SAMPLERS, generate

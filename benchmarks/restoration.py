@@ -21,10 +21,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from commands.config import read_run_config, resolve
-from commands.methods import METHODS, STEPS, posterior
 from commands.restore import psnr
+from commands.restoring.methods import METHODS, STEPS, posterior
+from commands.restoring.tasks import TASKS, make_operator, measure
 from commands.run import Run, choose_device
-from commands.tasks import TASKS, make_operator, measure
 from samplers import SAMPLERS, generate
 from samplers.repaint import RePaint
 from sde.data import Dataset

@@ -4,9 +4,9 @@ import dataclasses
 
 from torch import Tensor
 
-from commands.causes import Finding
-from commands.diagnosis import diagnose
-from commands.examination import (
+from commands.checking.causes import Finding
+from commands.checking.diagnosis import diagnose
+from commands.checking.examination import (
     averaging,
     disagreements,
     linear_filter,
@@ -17,10 +17,10 @@ from commands.examination import (
     prior,
     raw_model,
 )
-from commands.levels import Levels
-from commands.metrics import Metrics
 from commands.run import Run
-from commands.validation import Validation
+from commands.training.levels import Levels
+from commands.training.metrics import Metrics
+from commands.training.validation import Validation
 from sde import Denoiser
 from sde.condition import kinds_of
 from sde.data import Dataset

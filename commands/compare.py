@@ -10,18 +10,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from commands.compare_page import compare_page, number, with_error
+from commands.comparing.entrants import Entrant, enter
+from commands.comparing.pareto import GROUPS, RULE
+from commands.comparing.race import ROUNDS, TIGHT, Drawn, race, solved
+from commands.comparing.standings import tabulate
+from commands.comparing.yardstick import Yardstick
 from commands.conditions import read_condition
 from commands.config import CHOICES_OF_SAMPLER, pick
-from commands.entrants import Entrant, enter
+from commands.drawing.pictures import drawn
 from commands.guided import UNGUIDED, GuidanceOptions, Guides
-from commands.pareto import GROUPS, RULE
-from commands.pictures import drawn
-from commands.race import ROUNDS, TIGHT, Drawn, race, solved
+from commands.pages.comparison import compare_page, number, with_error
 from commands.run import Run
-from commands.standings import tabulate
 from commands.trained import open_split
-from commands.yardstick import Yardstick
 from sde.checkpoint import write_whole
 from sde.condition import as_tree
 from sde.data import Dataset

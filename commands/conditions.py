@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from commands.config import read_run_config, resolve
+from commands.drawing.pictures import comparison, picture
 from commands.guided import UNGUIDED, Guides, read_labels
-from commands.pictures import comparison, picture
 from commands.run import Run
 from sde import Denoiser
 from sde.condition import (

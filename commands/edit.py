@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from commands.drawing.panels import panels
 from commands.guided import UNGUIDED, GuidanceOptions
 from commands.inputs import open_inputs
-from commands.panels import panels
 from commands.run import Run
 from commands.sample import Sampling, draw
 from commands.trained import bind, open_split, stem, suffix, write_arrays

@@ -4,7 +4,7 @@ from torch import nn
 
 from commands.run import Run
 from commands.trained import open_split
-from commands.validation import Validation
+from commands.training.validation import Validation
 from sde.checkpoint import load_model, save_model
 from sde.snapshots import find_snapshots, reconstruct, solve, stored_spec
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from commands.drawing.pictures import comparison
 from commands.guided import UNGUIDED, GuidanceOptions
-from commands.pictures import comparison
 from commands.run import Run
 from commands.trained import batched, bind, joined, open_split, stem, suffix, write_arrays
 from samplers import decode, dequantised, encode

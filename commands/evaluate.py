@@ -13,16 +13,16 @@ from torch import Tensor
 
 from commands.conditions import read_condition
 from commands.config import pick
-from commands.features import Extracted, extractor, file_digest
-from commands.given_samples import check_samples, read_samples
+from commands.evaluating.features import Extracted, extractor, file_digest
+from commands.evaluating.given_samples import check_samples, read_samples
+from commands.evaluating.score_table import show
+from commands.evaluating.scores import Sets, reading, refusals, scores
 from commands.guided import UNGUIDED, GuidanceOptions, Guides
-from commands.metrics import finite
 from commands.recognition import Recogniser, recogniser
 from commands.run import Run
 from commands.sample import Sampling
-from commands.score_table import show
-from commands.scores import Sets, reading, refusals, scores
 from commands.trained import open_split, stem, write_arrays
+from commands.training.metrics import finite
 from metrics import LEAST, METRICS, share
 from samplers import NOISES
 from sde.checkpoint import write_whole

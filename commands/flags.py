@@ -18,7 +18,7 @@ TEXTS = {
     "debug": "show the traceback of an error",
     "config": "a config file, or the name of one in configs/; default digits",
     "weights": "a file of weights in the run folder; default model.safetensors",
-    "sampler": f"{', '.join(CHOICES_OF_SAMPLER)}; its options are --config.sampler.OPTION; auto is planned for the model",
+    "sampler": f"{', '.join(CHOICES_OF_SAMPLER)}; options: --config.sampler.OPTION; auto is planned for the model",
     "steps": "steps of the sampler; default its own, 10 for auto, 30 for restore",
     "grid": f"{', '.join(GRIDS)}, karras:RHO, or times as in 1,0.5,0.001; default the sampler's own",
     "noise": f"{', '.join(NOISES)}; brownian is a path that more steps refine",
@@ -26,7 +26,7 @@ TEXTS = {
     "seed": "seed of the random numbers",
     "labels": "classes, cycled, as in 0,1,2, or none; by default every class in turn, but none in likelihood, encode, "
     "interpolate, restore and edit, where data is each item's own class",
-    "condition": "an .npz of what samples are conditioned on, with arrays labels, vector, image or sequence, cycled; or none; "
+    "condition": "an .npz of what samples are conditioned on, arrays labels, vector, image or sequence, cycled; or none; "
     "by default that of held-out items, for models that are conditioned on more than classes",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
     "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; several make a "
@@ -63,7 +63,7 @@ TEXTS = {
     "calls": "network calls a sample that they may take, as in 5,10,20; guidance takes two each time",
     "what": "all, process, trajectory, denoised or field (points in the plane)",
     "task": "what was measured: inpaint, superres, deblur, colorize or sensing",
-    "mask": "--task inpaint: what is observed: upper, lower, left or right half, box (all but the centre), random:0.5, or a "
+    "mask": "--task inpaint: what is observed: upper, lower, left, right half, box (all but the centre), random:0.5, or a "
     ".npy, .npz or black and white image file, True or white where observed; default left",
     "factor": "--task superres: side of the blocks whose means are measured; default 2",
     "blur_std": "--task deblur: width of the Gaussian in entries; default 1.5",
@@ -77,7 +77,8 @@ TEXTS = {
 }
 """What each flag means."""
 
-INTEGERS = {"threads": 0, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0, "draws": 1, "resamples": 2,
+INTEGERS = {"threads": 0, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0, "draws": 1,
+            "resamples": 2,
             "at_step": 1, "frames": 2, "factor": 1, "measurements": 1, "resamplings": 1}  # fmt: skip
 """Flags that are whole numbers, and their least."""
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from commands.conditions import read_condition
-from commands.curves import BLUE, GREY, ORANGE
+from commands.drawing.curves import BLUE, GREY, ORANGE
+from commands.drawing.pictures import figure_bytes, plt
 from commands.guided import UNGUIDED, GuidanceOptions, Guides
-from commands.pictures import figure_bytes, plt
 from commands.recognition import Recogniser, recogniser
 from commands.run import Run
 from commands.sample import Sampling

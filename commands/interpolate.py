@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from commands.drawing.pictures import strips
 from commands.encode import relative_error
 from commands.guided import UNGUIDED, GuidanceOptions
 from commands.inputs import read_numbers
-from commands.pictures import strips
 from commands.run import Run
 from commands.trained import batched, bind, joined, open_split, stem, suffix, write_arrays
 from samplers import SeededNoise, decode, encode, slerp

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from commands.drawing.panels import panels
 from commands.guided import UNGUIDED, GuidanceOptions
 from commands.inputs import Inputs, only_one, open_inputs
-from commands.methods import STEPS, choose_method, posterior, with_sampler
-from commands.panels import panels
+from commands.restoring.methods import STEPS, choose_method, posterior, with_sampler
+from commands.restoring.tasks import check_rows, make_operator, measure, read_measured, visible
 from commands.run import Run
 from commands.sample import Sampling, draw
-from commands.tasks import check_rows, make_operator, measure, read_measured, visible
 from commands.trained import bind, open_split, stem, suffix, write_arrays
 from samplers import NOISES
 from samplers.repaint import RePaint

@@ -7,11 +7,11 @@ import torch
 
 from commands.conditions import cascade_seed, open_cascade, read_condition, show, upscaled
 from commands.config import pick, read_grid
+from commands.drawing.strip import strip
 from commands.guided import UNGUIDED, GuidanceOptions, Guides, read_labels
 from commands.plans import planned
 from commands.run import Run
 from commands.scales import suffix, varied
-from commands.strip import strip
 from commands.trained import stem, write_arrays
 from samplers import NOISES, SAMPLERS, Samples, generate
 from sde import ScoreModel

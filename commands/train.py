@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from commands.conditions import held_out_condition, show
-from commands.noisy_accuracy import NoisyAccuracy
 from commands.run import Run
-from commands.session import Session
-from commands.spec import classifier_spec, denoiser_spec
-from commands.speed import settle
-from commands.validation import Validation
+from commands.training.noisy_accuracy import NoisyAccuracy
+from commands.training.session import Session
+from commands.training.spec import classifier_spec, denoiser_spec
+from commands.training.speed import settle
+from commands.training.validation import Validation
 from samplers import DPMpp, generate
 from sde import Denoiser
 from sde.checkpoint import build_classifier, build_denoiser

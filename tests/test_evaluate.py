@@ -13,7 +13,7 @@ from torch import nn
 
 import main
 from commands.config import read_run_config, resolve
-from commands.features import Extractor, byte_images, extractor
+from commands.evaluating.features import Extractor, byte_images, extractor
 from commands.recognition import SETTINGS
 from commands.run import Run
 from metrics import METRICS

@@ -17,15 +17,12 @@ FLOORS = {
                  "weights", "exponential", "ancestral", "repaint", "diffusion", "flow", "multistep", "dpm", "adaptive",
                  "encode", "reverse_sde", "langevin", "loop", "generate", "fitted", "pilots", "plan", "decoder",
                  "bounds", "divergence", "likelihood", "report"],
-    "metrics": ["estimate", "proportion", "bootstrap", "distances", "frechet", "kernel", "neighbours", "sliced", "two_sample",
-                "metric"],
-    "commands": ["config", "spec", "run", "speed", "memory", "guided", "scales", "modes", "flags", "trained", "inputs", "masks",
-                 "tasks", "methods", "sheet", "pictures", "panels", "strip", "conditions", "plans",
-                 "metrics", "interrupts", "validation", "tradeoff", "recognition", "curves", "page", "report_page", "session", "sample",
-                 "restore", "edit", "likelihood", "encode", "interpolate", "levels", "noisy_accuracy", "guidance_sweep", "train", "ema",
-                 "features", "given_samples", "scores", "score_table", "evaluate",
-                 "linear", "examination", "causes", "diagnosis", "check", "film", "process_plot", "field", "visualize",
-                 "entrants", "race", "pareto", "yardstick", "standings", "compare_charts", "compare_page", "compare"],
+    "metrics": ["estimate", "proportion", "bootstrap", "distances", "frechet", "kernel", "neighbours", "sliced",
+                "two_sample", "metric"],
+    "commands": ["config", "run", "drawing", "pages", "inputs", "guided", "scales", "modes", "flags", "conditions",
+                 "plans", "training", "trained", "recognition", "evaluating", "comparing", "restoring", "checking",
+                 "tradeoff", "sample", "restore", "edit", "likelihood", "encode", "interpolate", "guidance_sweep",
+                 "train", "ema", "evaluate", "compare", "check", "visualize"],
 }  # fmt: skip
 """The modules of each package from the ground up: one imports only those before it."""
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from commands.metrics import Metrics
+from commands.training.metrics import Metrics
 
 LINES = [{"step": 10, "loss": 0.5, "skipped": 0},
          {"step": 20, "held_out_loss": 0.25, "by_noise": [{"sigma": 0.1, "ema": 1.5}]},

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from samplers import SAMPLERS, SeededNoise, generate, likelihood_report
-from sde import Denoiser, NoisyClassifier, VPSDE
+from sde import VPSDE, Denoiser, NoisyClassifier
 from sde.guidance import ClassifierFree, Conditional
 from sde.networks.classifier import MLPClassifier
 from sde.networks.mlp import MLP
@@ -40,7 +40,11 @@ LABELS = torch.arange(4)
 MISTAKES = {
     "condition for an unconditional model": (lambda: denoiser()(X, T, LABELS), ValueError, "model is unconditional"),
     "bound to an unconditional model": (lambda: Conditional(denoiser(), LABELS), ValueError, "model is unconditional"),
-    "1-based labels": (lambda: Conditional(denoiser(4), LABELS + 1), ValueError, "allowed are 0 to 3 (are they 1-based"),
+    "1-based labels": (
+        lambda: Conditional(denoiser(4), LABELS + 1),
+        ValueError,
+        "allowed are 0 to 3 (are they 1-based",
+    ),
     "float labels": (lambda: denoiser(4)(X, T, LABELS.float()), ValueError, "labels"),
     "guidance without its branch": (
         lambda: ClassifierFree(denoiser(4, null_trained=False), LABELS, 2.0),
@@ -49,34 +53,74 @@ MISTAKES = {
     ),
     "no steps": (lambda: drawn(steps=0), ValueError, "steps = 0: needs an integer from 1"),
     "half steps": (lambda: drawn(steps=2.5), ValueError, "steps = 2.5: needs an integer"),
-    "duplicate times": (lambda: drawn(grid=torch.tensor([1, 0.5, 0.5])), ValueError, "strictly decreasing: entry 2 (0.5)"),
+    "duplicate times": (
+        lambda: drawn(grid=torch.tensor([1, 0.5, 0.5])),
+        ValueError,
+        "strictly decreasing: entry 2 (0.5)",
+    ),
     "rising times": (lambda: drawn(grid=torch.tensor([0.1, 1])), ValueError, "strictly decreasing"),
     "times beyond the process": (lambda: drawn(grid=torch.tensor([2, 0.1])), ValueError, "stay within t_max = 1"),
-    "step number as a time": (lambda: denoiser()(X, torch.tensor(500)), TypeError, "t is torch.int64: needs a tensor of"),
+    "step number as a time": (
+        lambda: denoiser()(X, torch.tensor(500)),
+        TypeError,
+        "t is torch.int64: needs a tensor of",
+    ),
     "number as a time": (lambda: denoiser()(X, 0.5), TypeError, "t is float: needs a tensor"),
-    "noise level as a time": (lambda: denoiser()(X, torch.tensor(80.0)), ValueError, "t = 80: needs times from t_min = 0.001"),
+    "noise level as a time": (
+        lambda: denoiser()(X, torch.tensor(80.0)),
+        ValueError,
+        "t = 80: needs times from t_min = 0.001",
+    ),
     "a time before the data": (lambda: denoiser()(X, torch.zeros(4)), ValueError, "t = 0: needs times"),
     "a classifier's time": (
-        lambda: NoisyClassifier(MLPClassifier((3,), 2, 8, 1), VPSDE())(X, torch.tensor(999.0)), ValueError, "t = 999: needs"
+        lambda: NoisyClassifier(MLPClassifier((3,), 2, 8, 1), VPSDE())(X, torch.tensor(999.0)),
+        ValueError,
+        "t = 999: needs",
     ),
-    "times of shape (B, 1)": (lambda: denoiser()(X, torch.full((4, 1), 0.5)), ValueError, "t has shape (4, 1): needs () or"),
+    "times of shape (B, 1)": (
+        lambda: denoiser()(X, torch.full((4, 1), 0.5)),
+        ValueError,
+        "t has shape (4, 1): needs () or",
+    ),
     "too few times": (lambda: denoiser()(X, torch.full((3,), 0.5)), ValueError, "t has shape (3,): needs () or (4,)"),
     "a sampler as the model": (lambda: generate(HEUN, HEUN, 2, (3,)), TypeError, "expected a score model"),
-    "a sampler as the network": (lambda: Denoiser(HEUN, VPSDE()), TypeError, "needs a torch module, network(x, c_noise"),
+    "a sampler as the network": (
+        lambda: Denoiser(HEUN, VPSDE()),
+        TypeError,
+        "needs a torch module, network(x, c_noise",
+    ),
     "a network as the model": (lambda: generate(nn.Linear(3, 3), HEUN, 2, (3,)), TypeError, "expected a score model"),
     "a sampler's name": (lambda: generate(denoiser(), "heun", 2, (3,)), TypeError, "sampler = 'heun': needs an object"),
-    "a sampler's class": (lambda: generate(denoiser(), SAMPLERS["heun"], 2, (3,)), TypeError, "needs an instance, Heun()"),
-    "twice the channels": (
-        lambda: Denoiser(Answers(lambda x: torch.cat([x, x], 1)), VPSDE())(X, T), ValueError, "returned shape (4, 6) for x"
+    "a sampler's class": (
+        lambda: generate(denoiser(), SAMPLERS["heun"], 2, (3,)),
+        TypeError,
+        "needs an instance, Heun()",
     ),
-    "a tuple": (lambda: Denoiser(Answers(lambda x: (x, x)), VPSDE())(X, T), TypeError, "wrap a network that returns more"),
-    "too few seeds": (lambda: drawn(seed=[1]), ValueError, "seed has 1 seeds, 2 samples are asked for: give one a sample"),
+    "twice the channels": (
+        lambda: Denoiser(Answers(lambda x: torch.cat([x, x], 1)), VPSDE())(X, T),
+        ValueError,
+        "returned shape (4, 6) for x",
+    ),
+    "a tuple": (
+        lambda: Denoiser(Answers(lambda x: (x, x)), VPSDE())(X, T),
+        TypeError,
+        "wrap a network that returns more",
+    ),
+    "too few seeds": (
+        lambda: drawn(seed=[1]),
+        ValueError,
+        "seed has 1 seeds, 2 samples are asked for: give one a sample",
+    ),
     "no seed": (lambda: drawn(seed=None), ValueError, "seed = None: needs an integer from 0"),
     "a negative seed": (lambda: drawn(seed=[0, -1]), ValueError, "needs integers from 0"),
-    "seeds of another batch": (lambda: SeededNoise([1, 2])(X), ValueError, "has 2 seeds, x has 4 rows: give one seed a row"),
+    "seeds of another batch": (
+        lambda: SeededNoise([1, 2])(X),
+        ValueError,
+        "has 2 seeds, x has 4 rows: give one seed a row",
+    ),
     "another event shape": (lambda: generate(denoiser(), HEUN, 2, (4,)), ValueError, "data have the event shape (3,)"),
     "double precision": (lambda: denoiser()(X.double(), T), ValueError, "bring one to the other with .to"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MISTAKES)

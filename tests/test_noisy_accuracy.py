@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 import main
-from commands.curves import ACCURACY, present
-from commands.noisy_accuracy import LEVELS, NoisyAccuracy
+from commands.drawing.curves import ACCURACY, present
+from commands.training.noisy_accuracy import LEVELS, NoisyAccuracy
 from sde.data import Dataset
 from sde.transform import Transform
 from tests.exact import GaussianMixture

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from commands.panels import HIDDEN, panels
+from commands.drawing.panels import HIDDEN, panels
 
 
 def colours(path):

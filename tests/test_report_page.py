@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 import main
-from commands.curves import CHARTS
-from commands.report_page import PICTURES, duration, write_report
+from commands.drawing.curves import CHARTS
+from commands.pages.report import PICTURES, duration, write_report
 from tests.browser import BROWSER, shown
 
 CONFIG = {

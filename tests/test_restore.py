@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from commands.masks import read_mask
-from commands.tasks import visible
+from commands.restoring.masks import read_mask
+from commands.restoring.tasks import visible
 from samplers import SAMPLERS, generate
 from samplers.noise import SeededNoise, sample_seeds
 from samplers.repaint import RePaint

@@ -147,7 +147,7 @@ def test_metrics_on_a_full_disk(tmp_path, straight, capsys, monkeypatch):
     def full(self, line):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("commands.metrics.Metrics.record", full)
+    monkeypatch.setattr("commands.training.metrics.Metrics.record", full)
     status, out, err = call(capsys, tmp_path)
     assert status == 0
     assert "a line of metrics.jsonl was not saved" in out + err

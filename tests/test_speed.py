@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from commands import speed
 from commands.config import read_config, resolve
-from commands.memory import out_of_memory, rehearse
 from commands.run import Run, arrange
+from commands.training import speed
+from commands.training.memory import out_of_memory, rehearse
 from sde.checkpoint import build_denoiser
 from sde.loss import denoising_loss
 from tests.test_training import same, trainer

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 import main
-from commands import strip as module
-from commands.strip import strip
+from commands.drawing import strip as module
+from commands.drawing.strip import strip
 from tests.test_cli import SMALL, call
 
 NAMES = ["guidance scale 1", "guidance scale 2.5", "guidance scale 4"]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from commands import validation
-from commands.validation import NEIGHBOURS, Validation
+from commands.training import validation
+from commands.training.validation import NEIGHBOURS, Validation
 from sde import VPSDE
 from sde.checkpoint import build_denoiser, describe_sde
 from sde.data.dataset import Dataset

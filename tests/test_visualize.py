@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from commands.config import config_path, read_config, resolve
-from commands.field import Begun, axes_of, fields, panel_times
-from commands.film import Reel, animation, as_spread, chosen, strip
-from commands.process_plot import process_arrays
+from commands.drawing.field import Begun, axes_of, fields, panel_times
+from commands.drawing.film import Reel, animation, as_spread, chosen, strip
+from commands.drawing.process_plot import process_arrays
 from commands.run import Run
-from commands.spec import denoiser_spec
+from commands.training.spec import denoiser_spec
 from commands.visualize import visualize
 from samplers import GRIDS, SAMPLERS, SeededNoise, generate
 from samplers.grid import make_grid

@@ -49,8 +49,20 @@ USES = {
     "likelihood": ["--num_samples", "9", "--batch_size", "2", "--probes", "2"],
     "encode": ["--num_samples", "5"],
     "interpolate": ["--frames", "3"],
-    "evaluate": ["--num_samples", "60", "--steps", "2", "--batch_size", "7", "--resamples", "2",
-                 "--features", "classifier", "--metrics", "energy,sliced_wasserstein,density"],
+    "evaluate": [
+        "--num_samples",
+        "60",
+        "--steps",
+        "2",
+        "--batch_size",
+        "7",
+        "--resamples",
+        "2",
+        "--features",
+        "classifier",
+        "--metrics",
+        "energy,sliced_wasserstein,density",
+    ],
 }
 
 

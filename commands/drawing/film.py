@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from commands.pictures import figure_bytes, kind_of, plt, shown
+from commands.drawing.pictures import figure_bytes, kind_of, plt, shown
 from sde.checkpoint import write_whole
 from sde.process import SDE
 from sde.transform import Transform

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from commands.config import differences
-from commands.curves import curves
-from commands.interrupts import Interrupts
-from commands.memory import out_of_memory, rehearse
-from commands.metrics import Metrics
-from commands.report_page import write_report
+from commands.drawing.curves import curves
+from commands.pages.report import write_report
 from commands.run import Run
+from commands.training.interrupts import Interrupts
+from commands.training.memory import out_of_memory, rehearse
+from commands.training.metrics import Metrics
 from sde.audit import audit
 from sde.checkpoint import build, remove_partial, save_model
 from sde.fit import Callback, fit

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from commands.pictures import figure_bytes, kind_of, plt, shown
-from commands.sheet import scaled, sheet
+from commands.drawing.pictures import figure_bytes, kind_of, plt, shown
+from commands.drawing.sheet import scaled, sheet
 from sde.checkpoint import write_whole
 
 HIDDEN = (90, 115, 165)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.entrants import Entrant
+from commands.comparing.entrants import Entrant
 from samplers import ODE, Samples, generate
 from sde import ScoreModel
 from sde.data import Dataset

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from commands.entrants import Entrant
-from commands.pareto import front, jackknife_error, left_out, recommend
-from commands.race import Drawn, flow_error
-from commands.yardstick import Yardstick
+from commands.comparing.entrants import Entrant
+from commands.comparing.pareto import front, jackknife_error, left_out, recommend
+from commands.comparing.race import Drawn, flow_error
+from commands.comparing.yardstick import Yardstick
 from sde.data import Dataset
 
 FRONTS = {"calls": ("calls", "distance"), "seconds": ("seconds", "distance"), "error": ("calls", "error")}

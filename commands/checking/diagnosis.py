@@ -1,6 +1,6 @@
 """What measurements of a run say is wrong, in words, with the remedy; docs/check.md has where the limits come from."""
 
-from commands.causes import (
+from commands.checking.causes import (
     INSENSITIVE,
     Finding,
     ignored_time,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from commands.config import pick
 from commands.inputs import read_items
-from commands.masks import read_mask
+from commands.restoring.masks import read_mask
 from samplers import SeededNoise
 from sde.operators import Blur, CompressedSensing, Grayscale, Linear, Mask, SuperResolution
 

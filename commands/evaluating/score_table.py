@@ -1,6 +1,6 @@
 """What --mode evaluate prints."""
 
-from commands.scores import Sets
+from commands.evaluating.scores import Sets
 from metrics import METRICS
 from metrics.neighbours import CLOSE
 

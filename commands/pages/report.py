@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 from html import escape
 from pathlib import Path
 
-from commands.curves import CHARTS, chart_svg, present, series
-from commands.page import image, page
+from commands.drawing.curves import CHARTS, chart_svg, present, series
+from commands.pages.frame import image, page
 from sde.checkpoint import write_whole
 from sde.statistics import spread
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from commands.pictures import figure_bytes, kind_of, plt, shown
-from commands.sheet import scaled, sheet
+from commands.drawing.pictures import figure_bytes, kind_of, plt, shown
+from commands.drawing.sheet import scaled, sheet
 from sde.checkpoint import write_whole
 
 ROW = 16

@@ -83,7 +83,7 @@ class Levels:
 
     def errors(self, model: ScoreModel, which: str = "own") -> Tensor:
         """(levels, n): (1 / sigma_data^2 + alpha^2 / sigma^2) |D(x_t, t, cond) - x_0|^2 per dimension, as in
-        ``commands.validation``: 1 is c_skip x. The condition is the item's ``own``, that of an ``other`` item, or
+        ``commands.training.validation``: 1 is c_skip x. The condition is the item's ``own``, that of an ``other``, or
         ``none``."""
 
         def error(at: At) -> Tensor:

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
-from commands.pictures import figure_bytes
+from commands.drawing.pictures import figure_bytes
 
 INK = "#010203"
 """Stands for the colour of the page's text."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from commands.levels import At, Levels
+from commands.training.levels import At, Levels
 from sde.data import Dataset
 from sde.model import NoisyClassifier
 from sde.transfer import send

@@ -6,12 +6,12 @@ import json
 import torch
 from torch import Tensor, nn
 
+from commands.checking.linear import LinearDenoiser
 from commands.config import differences, options_of
-from commands.levels import Levels
-from commands.linear import LinearDenoiser
 from commands.run import Run
-from commands.spec import denoiser_spec
-from commands.validation import Validation
+from commands.training.levels import Levels
+from commands.training.spec import denoiser_spec
+from commands.training.validation import Validation
 from samplers import DPMpp, generate
 from sde import Denoiser
 from sde.audit import prior_mismatch

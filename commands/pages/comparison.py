@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-from commands.compare_charts import CHARTS, beyond, chart_svg
-from commands.page import image, page
+from commands.pages.charts import CHARTS, beyond, chart_svg
+from commands.pages.frame import image, page
 
 STYLE = """
 svg { display: block; width: 100%; height: auto; }

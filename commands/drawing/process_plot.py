@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from commands.pictures import figure_bytes, plt
+from commands.drawing.pictures import figure_bytes, plt
 from samplers import GRIDS
 from samplers.grid import make_grid
 from sde.checkpoint import write_whole

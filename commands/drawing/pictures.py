@@ -9,7 +9,7 @@ import matplotlib
 import torch
 from torch import Tensor
 
-from commands.sheet import scaled, sheet
+from commands.drawing.sheet import scaled, sheet
 from sde.checkpoint import write_whole
 
 matplotlib.use("Agg")

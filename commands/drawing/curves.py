@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
-from commands.pictures import figure_bytes
+from commands.drawing.pictures import figure_bytes
 from sde.checkpoint import write_whole
 
 BLUE, ORANGE, RED, GREY = "#3b82d0", "#e08020", "#d64545", "#82878f"

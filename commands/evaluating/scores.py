@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from tqdm import tqdm
 
-from commands.features import Extracted
+from commands.evaluating.features import Extracted
 from metrics import METRICS, Estimate, Memorisation, near_duplicates, share
 
 SAME = 1e-3

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from commands.pictures import figure_bytes, plt
+from commands.drawing.pictures import figure_bytes, plt
 from samplers import log_likelihood
 from sde.checkpoint import write_whole
 from sde.model import ScoreModel

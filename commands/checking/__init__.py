@@ -1,0 +1,1 @@
+"""What --mode check is made of."""

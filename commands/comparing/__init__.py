@@ -1,0 +1,1 @@
+"""What --mode compare is made of."""

@@ -1,0 +1,1 @@
+"""Pictures, strips, films and curves."""

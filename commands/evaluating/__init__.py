@@ -1,0 +1,1 @@
+"""What --mode evaluate is made of."""

@@ -1,0 +1,1 @@
+"""What --mode restore is made of."""

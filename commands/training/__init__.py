@@ -1,0 +1,1 @@
+"""What --mode train and train_classifier are made of."""
