@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -97,17 +98,23 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, or 2 with one sentence for what a user can mend."""
     plain, overrides = split_arguments(sys.argv[1:] if argv is None else argv)
     options = define_flags()
-    if not plain or "--help" in plain or "-h" in plain:
-        mode = re.search(r"-mode[= ](\w+)", " ".join(plain))
-        print(usage(mode and mode[1]))
-        return 0
+    # A sentence for those who use the command, without the line of code that it came from.
+    warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     try:
+        if not plain or "--help" in plain or "-h" in plain:
+            mode = re.search(r"-mode[= ](\w+)", " ".join(plain))
+            print(usage(mode and pick("--mode", mode[1], MODES)), flush=True)
+            return 0
         unused = options(["main.py", *plain])[1:]
         if unused:
             raise ValueError(f"unknown argument {unused[0]}: options start with --")
         # Of the processes that torchrun starts, one speaks.
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if World.others() else sys.stdout):
             print(json.dumps(finite(run_mode(options, overrides)), allow_nan=False))
+    except BrokenPipeError:
+        # Whoever reads has seen enough, as in --help | head; Python would write there once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (flags.Error, ValueError, ArithmeticError, OSError, ImportError) as error:
         if options.is_parsed() and options.debug:
             raise

@@ -25,9 +25,16 @@ from sde import Denoiser
 from sde.condition import kinds_of
 from sde.data import Dataset
 
+LEAST = 16
+"""Items, below which chance alone looks like a fault."""
+
 
 def check(run: Run, *, num_samples: int = 256, batch_size: int = 256) -> dict:
     """Measure a run on held-out data and say what is wrong with it, and what to do."""
+    if num_samples < LEAST:
+        raise ValueError(
+            f"--num_samples={num_samples}: a fault cannot be told from chance with fewer than {LEAST} items"
+        )
     (training, held_out), model = run.data(), run.model()
     if tuple(model.event_shape) != held_out.event_shape:
         raise ValueError(
@@ -157,7 +164,7 @@ def table(run: Run, m: dict) -> list[str]:
             f"{m['averaging']['from_raw']:.1%} from the raw weights"
         )
     said = f"network: another noise level changes its output by {m['sensitivity']['time']:.0%}"
-    if m["conditions"]:
+    if m["conditions"] and m["conditions"]["items"]:
         said += (
             f", another condition by {m['sensitivity']['other']:.0%}, none by "
             f"{m['sensitivity']['none']:.0%}; its own condition is better than another item's for "

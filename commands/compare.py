@@ -16,7 +16,7 @@ from commands.comparing.race import ROUNDS, TIGHT, Drawn, race, solved
 from commands.comparing.standings import tabulate
 from commands.comparing.yardstick import Yardstick
 from commands.conditions import read_condition
-from commands.config import CHOICES_OF_SAMPLER, pick
+from commands.config import CHOICES_OF_SAMPLER, pick, program
 from commands.drawing.pictures import drawn
 from commands.guided import UNGUIDED, GuidanceOptions, Guides
 from commands.pages.comparison import compare_page, number, with_error
@@ -146,7 +146,7 @@ def command(run: Run, given: dict, count: int) -> str:
     usual = {"weights": Run.weights, "labels": None, "condition": None, "seed": 0, **asdict(UNGUIDED)}
     unusual = {name: value for name, value in values.items() if name not in usual or value != usual[name]}
     flags = [f"--{name} {shlex.quote(str(value))}" for name, value in unusual.items()]
-    return " ".join(["python main.py --mode sample", *flags, f"--num_samples {count}"])
+    return " ".join([f"{program()} --mode sample", *flags, f"--num_samples {count}"])
 
 
 def pictures(

@@ -5,6 +5,7 @@ import difflib
 import importlib.util
 import inspect
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from itertools import pairwise
@@ -154,13 +155,18 @@ def read_config(path: Path) -> dict:
         ) from None
 
 
+def program() -> str:
+    """How the command line was called, for commands to copy: the installed command, or main.py."""
+    return "score-sde" if Path(sys.argv[0]).stem == "score-sde" else "python main.py"
+
+
 def read_run_config(workdir: Path) -> dict:
     """The values in a run folder's config.json."""
     path = workdir / "config.json"
     if not path.exists():
         raise ValueError(
             f"--workdir={workdir} has no config.json, so it is not a run folder: train first with "
-            f"`python main.py --mode train --workdir {workdir}`"
+            f"`{program()} --mode train --workdir {workdir}`"
         )
     try:
         values = json.loads(path.read_text())

@@ -42,7 +42,7 @@ def edit(
         raise ValueError(f"--grid={grid} begins at one time, --start_time={start_time} has {len(times)}: give one")
     inputs = open_inputs(data, split, items, num_samples, input)
     count = len(inputs.x)
-    conditions, bound = bind(run, denoiser, labels, inputs.labels, count, guidance)
+    conditions, bound = bind(run, denoiser, labels, inputs.cond, count, guidance)
     model = bound(1)
     drawn = [
         draw(

@@ -22,9 +22,11 @@ def read_lengths(text: str) -> list[float]:
 
 
 def reconstruct_ema(run: Run, *, relative_std: str = DEFAULT_LENGTHS, at_step: int | None = None) -> dict:
-    """Rebuild the averages of these lengths at a step, by default the newest, into ema/ of the run folder, and compare
-    their held-out loss with that of the run's model and of its other averages. All lengths are checked before work
-    starts."""
+    """Rebuild averages of other lengths into ema/ of the run folder, and compare their held-out losses.
+
+    They are those of a step, by default the newest; beside them are the run's model and its other averages. All lengths
+    are checked before work starts.
+    """
     folder, lengths = run.folder / "ema", read_lengths(relative_std)
     snapshots = find_snapshots(folder)
     if not snapshots:

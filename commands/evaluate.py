@@ -3,6 +3,7 @@
 import json
 import platform
 import time
+import warnings
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from commands.conditions import read_condition
-from commands.config import pick
+from commands.config import pick, read_run_config, resolve
 from commands.evaluating.features import Extracted, extractor, file_digest
 from commands.evaluating.given_samples import check_samples, read_samples
 from commands.evaluating.score_table import show
@@ -31,6 +32,8 @@ from sde.data import Dataset
 from sde.statistics import spread
 
 VERSIONS = ("torch", "numpy", "scipy", "scikit-learn")
+DRAWN = 1000
+"""Samples unless --num_samples says otherwise."""
 
 
 def evaluate(
@@ -44,7 +47,7 @@ def evaluate(
     steps: int | None = None,
     grid: str | None = None,
     noise: str = NOISES[0],
-    num_samples: int = 1000,
+    num_samples: int = DRAWN,
     seed: int = 0,
     labels: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
@@ -62,7 +65,8 @@ def evaluate(
             raise ValueError(f"--num_samples={num_samples}: no interval can be trusted for fewer than {LEAST}")
         sampling = Sampling(run, steps, grid, noise, seed, batch_size)
     else:
-        _nothing_ignored(steps, grid, labels, guidance)
+        flags = {"--steps": steps, "--grid": grid, "--labels": labels, "--noise": noise != NOISES[0]}
+        _nothing_ignored(run, flags | {"--num_samples": num_samples != DRAWN, guidance.given(): guidance != UNGUIDED})
         path, x, asked = read_samples(samples)
         check_samples(x, asked, data, path)
     found = extractor(run, features, training, download)
@@ -78,6 +82,7 @@ def evaluate(
     if x is None:
         path, x, asked = _draw(run, sampling, guidance, labels, num_samples)
         check_samples(x, asked, data, path)
+    _warn_of_classes(asked, data)
     known = of(training, torch.arange(len(training)))
     sets = Sets(
         samples=found(run.world, lambda rows: x[rows].float(), count, batch_size),
@@ -103,7 +108,8 @@ def evaluate(
     content = {
         "mode": "evaluate",
         "samples": {"file": str(path), "sha256": file_digest(path)},
-        "weights": {"file": str(run.weights_file), "sha256": file_digest(run.weights_file)},
+        # Of samples in a file it is not known which weights drew them.
+        "weights": None if samples else {"file": str(run.weights_file), "sha256": file_digest(run.weights_file)},
         "extractor": {"name": found.name, "sha256": found.digest, "features": dimension},
         "items": {name: len(part) for name, part in vars(sets).items()},
         "values": values,
@@ -134,13 +140,28 @@ def _draw(
     return path, run.world.share(keep), asked
 
 
-def _nothing_ignored(steps: int | None, grid: str | None, labels: str | None, guidance: GuidanceOptions) -> None:
-    """Refuse flags of sampling beside samples that are there already."""
-    given = {"--steps": steps, "--grid": grid, "--labels": labels, guidance.given(): guidance != UNGUIDED}
+def _nothing_ignored(run: Run, given: dict[str, object]) -> None:
+    """Refuse flags of sampling, ``given`` where their value is true, beside samples that are there already."""
+    other = run.config.sampler != resolve(read_run_config(run.folder), []).sampler
+    given = given | {"--sampler or its options": other, "--weights": run.weights != Run.weights}
     found = [flag for flag, value in given.items() if value]
     if found:
         raise ValueError(
             f"{' and '.join(found)}: --samples names samples that are drawn already; leave out one of them"
+        )
+
+
+def _warn_of_classes(asked: Tensor | None, data: Dataset) -> None:
+    """Warn where all samples are of a part of the classes of the items that they are held against."""
+    if asked is None or data.labels is None or (asked < 0).any():
+        return
+    known = {*data.labels.tolist()}
+    found = known & {*asked.tolist()}
+    if found != known:
+        warnings.warn(
+            f"the samples are of {len(found)} of the {len(known)} classes of the items that they are held against: "
+            "distances, recall and coverage tell that more than anything",
+            stacklevel=2,
         )
 
 

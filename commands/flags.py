@@ -6,7 +6,7 @@ import textwrap
 
 from absl import flags
 
-from commands.config import CHOICES_OF_SAMPLER, pick
+from commands.config import CHOICES_OF_SAMPLER, pick, program
 from commands.modes import MODES
 from samplers import GRIDS, NOISES
 
@@ -26,7 +26,7 @@ TEXTS = {
     "seed": "seed of the random numbers",
     "labels": "classes, cycled, as in 0,1,2, or none; by default every class in turn, but none in likelihood, encode, "
     "interpolate, restore and edit, where data is each item's own class",
-    "condition": "an .npz of what samples are conditioned on, arrays labels, vector, image or sequence, cycled; or none; "
+    "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "
     "by default that of held-out items, for models that are conditioned on more than classes",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
     "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; several make a "
@@ -63,7 +63,7 @@ TEXTS = {
     "calls": "network calls a sample that they may take, as in 5,10,20; guidance takes two each time",
     "what": "all, process, trajectory, denoised or field (points in the plane)",
     "task": "what was measured: inpaint, superres, deblur, colorize or sensing",
-    "mask": "--task inpaint: what is observed: upper, lower, left, right half, box (all but the centre), random:0.5, or a "
+    "mask": "--task inpaint: what is observed: upper, lower, left, right half, box (all but the middle), random:0.5, a "
     ".npy, .npz or black and white image file, True or white where observed; default left",
     "factor": "--task superres: side of the blocks whose means are measured; default 2",
     "blur_std": "--task deblur: width of the Gaussian in entries; default 1.5",
@@ -78,8 +78,7 @@ TEXTS = {
 """What each flag means."""
 
 INTEGERS = {"threads": 0, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0, "draws": 1,
-            "resamples": 2,
-            "at_step": 1, "frames": 2, "factor": 1, "measurements": 1, "resamplings": 1}  # fmt: skip
+            "resamples": 2, "at_step": 1, "frames": 2, "factor": 1, "measurements": 1, "resamplings": 1}  # fmt: skip
 """Flags that are whole numbers, and their least."""
 
 NUMBERS = {"rtol": {}, "atol": {}, "blur_std": {}, "sigma_y": {},
@@ -150,16 +149,18 @@ def define_flags() -> flags.FlagValues:
 def usage(mode: str | None = None) -> str:
     """The modes, what they do and their flags; or those of one mode."""
     chosen = {mode: MODES[mode]} if mode in MODES else MODES
-    lines = ["usage: python main.py --mode MODE [--workdir DIR] [flags] [--config.KEY=VALUE ...]", ""]
+    lines = [f"usage: {program()} --mode MODE [--workdir DIR] [flags] [--config.KEY=VALUE ...]", ""]
     for name, its in chosen.items():
         lines.append(f"{name:<18}{inspect.getdoc(its.function).partition(chr(10))[0].replace('`', '')}")
-    lines += ["", "for example:", *(f"  python main.py --mode {name} {EXAMPLES[name]}" for name in chosen)]
+    lines += ["", "for example:", *(f"  {program()} --mode {name} {EXAMPLES[name]}" for name in chosen)]
     lines += ["", "flags of every mode:", *(_describe(name, TEXTS[name], "") for name in EVERYWHERE)]
     if mode in MODES:
         lines += ["", f"flags of {mode}:"]
-        lines += [_describe(name, TEXTS[name], _default(mode, name)) for name in TEXTS if name in MODES[mode].flags]
+        for name in (name for name in TEXTS if name in MODES[mode].flags):
+            own = _default(mode, name)
+            lines.append(_describe(name, TEXTS[name].partition("; default")[0] if own else TEXTS[name], own))
         return "\n".join(lines) + "\n"
-    lines += ["", "flags of some modes (python main.py --mode MODE --help has those of one, with their defaults):"]
+    lines += ["", f"flags of some modes ({program()} --mode MODE --help has those of one, with their defaults):"]
     for name, text in TEXTS.items():
         takers = [other for other, its in MODES.items() if name in its.flags]
         if takers:

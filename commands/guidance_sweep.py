@@ -126,10 +126,11 @@ def check_counts(num_samples: int, asked: Tensor | None) -> None:
     """Refuse to measure diversity without classes, or in classes that have a single sample."""
     if asked is None:
         raise ValueError("--labels=none: a sweep asks for classes; give class numbers, as in 0,1,2, or leave it out")
-    if asked.bincount()[asked].min() < 2:
+    counts = asked.bincount()[asked]
+    if counts.min() < 2:
         raise ValueError(
             f"--num_samples={num_samples}: diversity needs two samples of each class, {2 * len(asked.unique())} for "
-            "those that are asked for"
+            f"those that are asked for, and here class {int(asked[counts.argmin()])} has one; take more"
         )
 
 

@@ -100,7 +100,8 @@ def read_labels(text: str | None, count: int, classes: int | None, flag: str = "
     try:
         labels = torch.tensor([int(part) for part in text.split(",")] if text else range(classes))
     except ValueError:
-        raise ValueError(f"{flag}={text}: needs class numbers from 0 to {classes - 1}, as in 0,1,2, or none") from None
+        none = ", or none" * (flag == "--labels")
+        raise ValueError(f"{flag}={text}: needs class numbers from 0 to {classes - 1}, as in 0,1,2{none}") from None
     for label in labels.tolist():
         if not 0 <= label < classes:
             raise ValueError(f"{flag}={text}: class {label} is out of range, allowed are 0 to {classes - 1}")
@@ -148,8 +149,7 @@ def guided(
         negative = None
         if options.negative_labels:
             count = len(next(iter(as_tree(own).values())))
-            other = read_labels(options.negative_labels, count, model.num_classes, "--negative_labels")
-            negative = as_tree(own) | {"labels": other}
+            negative = as_tree(own) | {"labels": _negative(options.negative_labels, count, model)}
         score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
     if weak:
         conditioned = weak if own is None else Conditional(weak, own)
@@ -180,11 +180,26 @@ def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, we
             f"--guidance_scale={options.guidance_scale:g} and --classifier_scale={options.classifier_scale:g} guide "
             "towards labels: give --labels, or leave the scales at 1 and 0"
         )
-    if cond is None and not all(m.null_trained for m in (model, weak) if m is not None):
+    if known(cond, model) is None and not all(m.null_trained for m in (model, weak) if m is not None):
         raise ValueError(
-            "--labels=none: this model never trained its unconditional branch (config.training.cond_dropout was 0); "
-            "give classes"
+            f"{'--labels=none: ' * (cond is None)}this model never trained its unconditional branch "
+            f"(config.training.cond_dropout was 0); give {' and '.join(kinds_of(model))}"
         )
+
+
+def _negative(text: str, count: int, model: Denoiser) -> Tensor:
+    """The classes (count,) of ``--negative_labels``."""
+    if not model.num_classes:
+        raise ValueError(
+            f"--negative_labels={text}: the model is conditioned on {' and '.join(kinds_of(model))}, and has no "
+            "classes; leave it out"
+        )
+    if text == "none":
+        raise ValueError(
+            "--negative_labels=none: without it, --guidance_scale steers away from the unconditional branch already; "
+            "leave it out, or give class numbers"
+        )
+    return read_labels(text, count, model.num_classes, "--negative_labels")
 
 
 def _numbers(flag: str, text: str, form: str) -> list[float]:

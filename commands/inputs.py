@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sde.condition import Condition, as_tree
 from sde.data import Dataset, existing
 from sde.data.arrays import read_array
 from sde.data.folders import SUFFIXES
@@ -19,13 +20,18 @@ DEFAULT_ITEMS = 8
 
 @dataclass(frozen=True)
 class Inputs:
-    """Items ``x`` (n, *event) in data units, their classes ``labels`` (n,) or None, their positions ``index`` (n,) in
-    the split or None, and ``source``, the name of the split or of the file that they are from."""
+    """Items ``x`` (n, *event) in data units, what the data say of each, ``cond``, or None, their positions ``index``
+    (n,) in the split or None, and ``source``, the name of the split or of the file that they are from."""
 
     x: Tensor
-    labels: Tensor | None
+    cond: Condition | None
     index: Tensor | None
     source: str
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Their classes (n,), where they have any."""
+        return as_tree(self.cond).get("labels")
 
 
 def open_inputs(data: Dataset, split: str, items: str | None, num_samples: int | None, file: str | None) -> Inputs:
@@ -40,8 +46,8 @@ def open_inputs(data: Dataset, split: str, items: str | None, num_samples: int |
         index = spread(len(data), num_samples or DEFAULT_ITEMS)
     if num_samples and len(data) < num_samples:
         print(f"the {split} split has {len(data)} items, fewer than --num_samples={num_samples}: taking all of them")
-    x, _ = data.batch(index)
-    return Inputs(x, None if data.labels is None else data.labels[index], index, split)
+    x, cond = data.batch(index)
+    return Inputs(x, cond, index, split)
 
 
 def only_one(flags: dict[str, object]) -> None:

@@ -172,7 +172,7 @@ def _auroc(own: Tensor, others: Tensor) -> float:
 def _condition(labels: str | None, model: Denoiser, classes: int | None) -> str:
     if labels not in (None, "", "none", "data"):
         raise ValueError(f"--labels={labels}: with --mode likelihood, needs data (each item's own class) or none")
-    if labels == "data" and classes is None:
+    if labels == "data" and classes is None and not kinds_of(model):
         raise ValueError("--labels=data: the model is unconditional; leave it out")
     if kinds_of(model) and not model.null_trained:
         if labels == "none":

@@ -12,7 +12,7 @@ from commands.drawing.panels import panels
 from commands.guided import UNGUIDED, GuidanceOptions
 from commands.inputs import Inputs, only_one, open_inputs
 from commands.restoring.methods import STEPS, choose_method, posterior, with_sampler
-from commands.restoring.tasks import check_rows, make_operator, measure, read_measured, visible
+from commands.restoring.tasks import check_rows, make_operator, measure, measurement_name, read_measured, visible
 from commands.run import Run
 from commands.sample import Sampling, draw
 from commands.trained import bind, open_split, stem, suffix, write_arrays
@@ -70,7 +70,7 @@ def restore(
         check_rows(operator, len(inputs.x), name)
         y = measure(operator, inputs.x, sigma_y, seed)
     count, shape, levels = len(y), data.event_shape, data.transform.levels
-    conditions, bound = bind(run, denoiser, labels, inputs.labels, count, guidance)
+    conditions, bound = bind(run, denoiser, labels, inputs.cond, count, guidance)
     rows = torch.arange(count).repeat_interleave(draws)
     each = operator.rows(rows).to(run.device)
     model = posterior(method, bound(draws), each, y[rows].to(run.device), sigma_y)
@@ -79,10 +79,16 @@ def restore(
         return {}
     each.cpu()
     x = each.restore(found.x, y[rows]) if task == "inpaint" and sigma_y == 0 else found.x
-    samples, error = x.view(count, draws, *shape), (each(x) - y[rows]).double().square().mean().sqrt().item()
-    if error > 3 * sigma_y + 0.25 * y.std().item():
+    samples, error = x.view(count, draws, *shape), rms(each(x) - y[rows])
+    # As they were drawn: what was put back says nothing of the rest.
+    missed, scale = (
+        rms(each(found.x) - y[rows]),
+        max(y.std(correction=0).item(), data.statistics.var.mean().sqrt().item()),
+    )
+    if missed > 3 * sigma_y + 0.25 * scale:
         warnings.warn(
-            f"the samples miss what was measured by {error:.3g} (rms, data units): take more --steps or another method",
+            f"the samples miss what was measured by {missed:.3g} (rms, data units)"
+            f"{', before it was put back' * (x is not found.x)}: take more --steps or another method",
             UserWarning,
             stacklevel=2,
         )
@@ -103,7 +109,8 @@ def restore(
     truth = inputs.x
     if truth is not None:
         result |= {"psnr": psnr(samples, truth[:, None], data), "psnr_mean": psnr(samples.mean(1), truth, data)}
-    path = stem(run, out, f"restore-{task}-{method}-{inputs.source}{suffix(labels, guidance)}-seed{seed}")
+    what = f"{measurement_name(task, options)}{f'-s{sigma_y:g}' * (sigma_y > 0)}-{method}-{inputs.source}"
+    path = stem(run, out, f"restore-{what}{suffix(labels, guidance)}-seed{seed}")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     drawn = show(truth, visible(operator, y, len(shape)), samples, picture, levels)
     arrays = {"x": truth, "y": y, "samples": samples, "index": inputs.index, "labels": inputs.labels,
@@ -112,6 +119,11 @@ def restore(
     describe(result, task == "inpaint", inputs.source)
     print(f"  {picture if drawn else 'no picture for this shape'}, {numbers}")
     return result | {"picture": str(picture) if drawn else None, "numbers": str(numbers)}
+
+
+def rms(x: Tensor) -> float:
+    """The root mean square over all entries."""
+    return x.double().square().mean().sqrt().item()
 
 
 def observed(operator: Linear, y: Tensor, shape: tuple[int, ...]) -> float:

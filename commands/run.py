@@ -9,6 +9,7 @@ import torch
 from ml_collections import ConfigDict
 from torch import nn
 
+from commands.config import program
 from sde.checkpoint import Checkpoints, load_model, write_whole
 from sde.data import Split, load_dataset
 from sde.parallel import World
@@ -71,7 +72,7 @@ class Run:
         """The trained classifier on the device."""
         if not self.classifier_file.exists():
             raise ValueError(
-                f"{self.classifier_file} does not exist: train it with `python main.py --mode train_classifier "
+                f"{self.classifier_file} does not exist: train it with `{program()} --mode train_classifier "
                 f"--workdir {self.folder}`"
             )
         return load_model(self.classifier_file, "classifier").to(self.device)

@@ -54,6 +54,12 @@ def bind(
         if targets is None:
             raise ValueError("--labels=data: there are no classes here; give class numbers, as in 0,1,2, or none")
         chosen = targets
+    elif denoiser.conditions and labels != "none" and (denoiser.num_classes or not bound.classes):
+        raise ValueError(
+            f"{f'--labels={labels}: ' if labels else ''}the model is conditioned on "
+            f"{' and '.join(denoiser.conditions)} as well, which classes alone do not give; take --labels=data, all "
+            "that the items come with, or none"
+        )
     else:
         chosen = read_labels(labels, count, bound.classes)
     # Rows of the bound model, so that what cycles over the items does so before they are repeated.

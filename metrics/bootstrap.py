@@ -64,6 +64,8 @@ def subsampled(
     # Few halves know their spread badly.
     quantile = t.ppf(0.975, resamples - 1)
     shift = skewness * (quantile**2 + 1) / 6
-    ends = (float(corrected + (shift + sign * quantile) * spread * ratio**0.5) for sign in (-1, 1))
+    # Of shares near 0 or 1 the skewness may be so large that the value itself would be left out.
+    moves = min(shift - quantile, 0), max(shift + quantile, 0)
+    ends = (float(corrected + move * spread * ratio**0.5) for move in moves)
     low, high = (min(max(end, limits[0]), limits[1]) for end in ends)
     return Estimate(value, corrected, low, high)

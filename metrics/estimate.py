@@ -21,7 +21,8 @@ class Estimate:
     def compared(self, other: "Estimate") -> int:
         """1 where it is larger than an independent estimate, -1 where it is smaller, 0 where the difference may be none
         (its interval from both, Zou and Donner 2008)."""
-        difference = self.corrected - other.corrected
-        low = difference - math.hypot(self.corrected - self.low, other.high - other.corrected)
-        high = difference + math.hypot(self.high - self.corrected, other.corrected - other.low)
+        # Less its bias a distance may be below 0, where its interval ends: from there it would seem too certain.
+        own, its = (min(max(part.corrected, part.low), part.high) for part in (self, other))
+        low = own - its - math.hypot(own - self.low, other.high - its)
+        high = own - its + math.hypot(self.high - own, its - other.low)
         return (low > 0) - (high < 0)

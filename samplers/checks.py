@@ -39,11 +39,15 @@ def tensor_like(model: nn.Module) -> Tensor:
 
 
 def check_model(model) -> None:
-    """Raise TypeError unless model is a score model."""
+    """Raise TypeError unless model is a score model, ValueError where it needs a condition and none is bound to it."""
     if not isinstance(model, nn.Module) or not hasattr(model, "sde"):
         raise TypeError(
             f"expected a score model, a torch module with an `sde` that maps (x, t) to a tensor of the "
             f"shape of x; got {type(model).__name__}"
+        )
+    if not getattr(model, "null_trained", True):
+        raise ValueError(
+            "the model never trained its unconditional branch: bind a condition to it, as in Conditional(model, labels)"
         )
 
 

@@ -30,8 +30,8 @@ class SeededNoise:
 
 
 def sample_seeds(seed: int | Sequence[int], count: int, first: int = 0) -> list[int]:
-    """The seeds of ``count`` samples of a run from number ``first``: distinct over all runs (seed) and samples; or those
-    given, one a sample, such as the ``seeds`` of an earlier run."""
+    """The seeds of ``count`` samples of a run from number ``first``: distinct over all runs (seed) and samples; or
+    those given, one a sample, such as the ``seeds`` of an earlier run."""
     if isinstance(seed, Sequence):
         if len(seed) != count:
             raise ValueError(f"seed has {len(seed)} seeds, {count} samples are asked for: give one a sample")

@@ -63,7 +63,7 @@ class Mask(Linear):
         if not each and (not shape or shape != event_shape[-len(shape) :]):
             raise ValueError(
                 f"mask has shape {shape}, the data {event_shape}: needs the shape of the data or its last axes, as "
-                f"{event_shape[-2:]}, or one such mask for each sample"
+                f"{event_shape[-2:]}, or (B, {', '.join(map(str, event_shape))}), one for each sample"
             )
         flat = (mask if each else mask.expand(event_shape)).reshape(-1, math.prod(event_shape))
         counts = flat.sum(1)

@@ -89,6 +89,11 @@ def test_halves_of_a_mean_have_its_variance_and_bias():
     assert part.high - part.low == pytest.approx(2 * 1.96 * (2 / 9000) ** 0.5, rel=0.1)
     certain = subsampled(lambda a, b: 1.0, x, y, limits=(0.0, 1.0))
     assert (certain.low, certain.high) == (share(60, 60).low, 1.0)
+    # 0 of all items, and above it for one half in 16: the value itself is in its interval.
+    few = {3.0, 5.0, 8.0, 9.0}
+    rare = subsampled(lambda a, b: float(len(a) == 50 and few <= {*a[:, 0].tolist()}), torch.arange(100.0)[:, None], y,
+                      resamples=200, limits=(0.0, 1.0))  # fmt: skip
+    assert rare.low == rare.value == 0 < rare.high
     with pytest.raises(ValueError, match="resamples = 1"):
         subsampled(lambda a, b: 0.0, x, y, resamples=1)
 
@@ -96,5 +101,7 @@ def test_halves_of_a_mean_have_its_variance_and_bias():
 def test_comparing_estimates():
     low, high = Estimate(1.0, 1.0, 0.5, 1.5), Estimate(2.0, 2.0, 1.8, 2.2)
     assert (low.compared(high), high.compared(low), low.compared(low)) == (-1, 1, 0)
+    # An interval that reaches 0 is not above another that does, however far below 0 the other's corrected value is.
+    assert Estimate(1.3, 1.0, 0.0, 3.0).compared(Estimate(0.1, -0.3, 0.0, 0.2)) == 0
     # The intervals overlap, and yet the difference has one above 0.
     assert Estimate(1.0, 1.0, 0.5, 1.5).compared(Estimate(1.8, 1.8, 1.3, 2.3)) == -1

@@ -395,7 +395,12 @@ def test_a_gap_to_the_training_items_must_be_certain(measured):
     assert not diagnose(changed(measured, error__training=0.16, error_stderr__training=0.0))
 
 
-def test_few_items_say_nothing_of_labels(measured):
+def test_few_items_say_nothing_of_labels(measured, healthy, capsys):
+    """Nor of conditions, where no item has another one, as in data of one class."""
+    assert not diagnose(changed(measured, sensitivity__other=0.0, conditions__items=0))
+    status, _, error = call(capsys, "--mode", "check", "--workdir", healthy, "--num_samples", 15)
+    assert status == 2
+    assert "--num_samples=15: a fault cannot be told from chance with fewer than 16 items" in error
     assert not diagnose(changed(measured, conditions__gain=[-1.0, 0.1], conditions__items=20))
     assert diagnose(changed(measured, conditions__gain=[-1.0, 0.1]))[0].fault == "labels shuffled"
     assert best(measured) == measured["error"]["averaged"]

@@ -1,7 +1,11 @@
 """The command line as a user meets it: every mode and sampler from one small run, and a sentence for every mistake."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -371,3 +375,28 @@ def test_help(capsys):
     out = capsys.readouterr().out
     assert all(mode in out for mode in MODES)
     assert "--guidance_scale" in out
+    assert main.main(["--mode", "evaluate", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "how many samples or items [default 1000]" in out
+    assert "--frames" not in out
+    assert main.main(["--help", "--mode", "evalute"]) == 2
+    assert "did you mean evaluate?" in capsys.readouterr().err
+
+
+def test_a_reader_who_stops_early():
+    """As in ``--help | head``."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, str(Path(main.__file__)), "--help"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_warning_is_a_sentence():
+    """Without the line of code that it came from."""
+    code = "import main, warnings; main.main(['--help']); warnings.warn('this is unlikely to be meant', UserWarning)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(main.__file__).parent, check=True
+    )
+    assert done.stderr.strip().splitlines()[-1] == "warning: this is unlikely to be meant"

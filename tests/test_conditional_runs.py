@@ -10,9 +10,10 @@ import torch
 import main
 from commands.conditions import cascade_seed
 from commands.config import read_config, resolve
+from commands.guided import GuidanceOptions, guided
 from commands.training.spec import denoiser_spec
 from commands.training.validation import Validation
-from sde import Denoiser
+from sde import VPSDE, Denoiser, NoisyClassifier
 from sde.audit import audit
 from sde.checkpoint import build_denoiser, load_model
 from sde.condition import as_tree
@@ -342,6 +343,51 @@ def test_mistakes_of_the_command_line(runs, tmp_path, capsys):
     failed("is conditioned on labels, not on an image", "--cascade", small, name="small")
     failed("draws items of shape (1, 8, 8), but", "--cascade", superres)
     failed("is not a run folder: name one that draws images of shape (1, 4, 4)", "--cascade", tmp_path / "no")
+
+
+@pytest.mark.parametrize("mode", ["restore", "edit"])
+def test_items_with_all_their_conditions(runs, tmp_path, capsys, mode):
+    """--labels=data is the classes and the images of the items; classes alone are not enough."""
+    task = ["--task", "sensing", "--draws", 1, "--resamplings", 1] if mode == "restore" else ["--start_time", 0.9]
+    start = ["--mode", mode, "--workdir", runs / "superres", "--items", "3,40", "--steps", 12, "--out", tmp_path / "a"]
+    status, result, error = call(capsys, *start, *task, "--labels", "data", "--guidance_scale", 2)
+    assert status == 0, error
+    numbers = np.load(result["numbers"])
+    _, held_out = load_dataset(config("digits", conditions=("labels", "superres")))
+    _, cond = held_out.batch(torch.tensor([3, 40]))
+    assert numbers["labels"].tolist() == numbers["conditions"].tolist() == cond["labels"].tolist()
+    found = torch.from_numpy(numbers["samples" if mode == "restore" else "x"])[:, 0].float()
+    assert agreement({"x": found.numpy(), "image": cond["image"].numpy()}) < 0.4
+    status, _, error = call(capsys, *start, *task, "--labels", 3)
+    assert status == 2
+    assert "--labels=3: the model is conditioned on image as well, which classes alone do not give" in error
+    assert error.count("\n") == 1
+
+
+def test_density_given_what_is_no_class(tmp_path, capsys):
+    toy(tmp_path, 200)
+    start = ["--mode", "train", "--config", "points", f"--config.data.root={tmp_path / 'toy.npz'}", "--workdir",
+             tmp_path / "run", "--config.data.conditions=('vector',)", "--config.training.steps=5",
+             "--config.training.batch_size=32"]  # fmt: skip
+    assert call(capsys, *start)[0] == 0
+    status, result, error = call(capsys, "--mode", "likelihood", "--workdir", tmp_path / "run", "--num_samples", 4,
+                                 "--labels", "data", "--rtol", 1e-2, "--atol", 1e-2)  # fmt: skip
+    assert status == 0, error
+    assert result["density"] == "p(x | y)"
+
+
+def test_guidance_of_a_model_without_classes():
+    model = Denoiser(NETWORKS["mlp"]((2,), width=8, layers=1, conditions={"vector": (3,)}), VPSDE())
+    with pytest.raises(
+        ValueError, match=r"--negative_labels=1: the model is conditioned on vector, and has no classes"
+    ):
+        guided(model, None, {"vector": torch.zeros(2, 3)}, GuidanceOptions(2.0, negative_labels="1"))
+    classifier, labels = NoisyClassifier(torch.nn.Identity(), VPSDE(), 3), torch.tensor([0, 1])
+    options = GuidanceOptions(classifier_scale=2.0)
+    assert guided(model, classifier, labels, options).model is model, "labels are the classifier's alone"
+    model.null_trained = False
+    with pytest.raises(ValueError, match=r"^this model never trained its unconditional branch .*; give vector"):
+        guided(model, classifier, labels, options)
 
 
 def test_files_of_conditional_models(runs):

@@ -95,9 +95,10 @@ def test_samples_of_a_run(plane, tmp_path, capsys):
     assert record["extractor"]["features"] == 2
     assert record["values"]["frechet"]["value"] == result["frechet"]
     assert np.load(file)["x"].shape == (60, 2)
+    assert record["weights"]["file"] == str(plane / "model.safetensors")
     again = call(capsys, plane, "--samples", file, *QUICK, "--out", tmp_path / "r")[2]
     assert {**again, "record": ""} == {**result, "record": ""}
-    assert (tmp_path / "r.json").exists()
+    assert json.loads((tmp_path / "r.json").read_text())["weights"] is None, "which drew the file is not known"
 
 
 def test_real_items_pass_for_samples(digits, capsys):
@@ -113,7 +114,8 @@ def test_real_items_pass_for_samples(digits, capsys):
 
 
 def test_noise_does_not(digits, capsys):
-    _, out, result, _ = call(capsys, digits, "--samples", digits / "noise.npz", *QUICK)
+    with pytest.warns(UserWarning, match="the samples are of 1 of the 10 classes"):
+        _, out, result, _ = call(capsys, digits, "--samples", digits / "noise.npz", *QUICK)
     assert result["precision"] == result["coverage"] == 0
     assert result["two_sample_neighbours"] > 0.9
     assert out.count("worse than real items") >= 8
@@ -252,6 +254,10 @@ MISTAKES = [
     (["--samples", "nowhere.npz"], "nowhere.npz does not exist"),
     (["--samples", "noise.npz", "--steps", "5"], "--steps: --samples names samples that are drawn already"),
     (["--samples", "noise.npz", "--guidance_scale", "2"], "--guidance_scale: --samples names"),
+    (["--samples", "noise.npz", "--sampler", "pc"], "--sampler or its options: --samples names"),
+    (["--samples", "noise.npz", "--config.sampler.churn=0.5"], "--sampler or its options: --samples names"),
+    (["--samples", "noise.npz", "--num_samples", "60", "--noise", "brownian"], "--noise and --num_samples: --samples"),
+    (["--samples", "noise.npz", "--weights", "./model.safetensors"], "--weights: --samples names"),
     (["--num_samples", "20"], "--num_samples=20: no interval can be trusted for fewer than 50"),
     (["--samples", "noise.npz", "--features", "incepton"], "or a TorchScript file that exists"),
     (["--samples", "noise.npz", "--features", "broken.npz"], "is no TorchScript file"),

@@ -144,7 +144,8 @@ MISTAKES = [
     (["--guidance_scale", "1,,2"], "guidance_scale=1,,2: needs a number, or several with commas between them"),
     (["--guidance_scale", "1,inf"], "needs a number, or several"),
     (["--labels", "none"], "--labels=none: a sweep asks for classes"),
-    (["--num_samples", "3"], "--num_samples=3: diversity needs two samples of each class, 4 for those"),
+    (["--num_samples", "3"], "--num_samples=3: diversity needs two samples of each class, 4 for those "
+     "that are asked for, and here class 1 has one"),
     (["--labels", "5"], "class 5 is out of range, allowed are 0 to 1"),
     (["--weak", "ema/0.5.safetensors"], "--weak is for --mode"),
     (["--config.data.name=moons"], "only config.sampler can be changed"),

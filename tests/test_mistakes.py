@@ -2,6 +2,7 @@
 and beside each mode's own tests."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from sde import VPSDE, Denoiser, NoisyClassifier
 from sde.guidance import ClassifierFree, Conditional
 from sde.networks.classifier import MLPClassifier
 from sde.networks.mlp import MLP
+from sde.operators import Mask
 
 HEUN = SAMPLERS["heun"]()
 X, T = torch.zeros(4, 3), torch.tensor(0.5)
@@ -106,6 +108,19 @@ MISTAKES = {
         TypeError,
         "wrap a network that returns more",
     ),
+    "an object that holds the output": (
+        lambda: Denoiser(Answers(lambda x: SimpleNamespace(sample=x)), VPSDE())(X, T),
+        TypeError,
+        "wrap a network that returns more",
+    ),
+    "no condition for a model that always had one": (
+        lambda: generate(denoiser(4, null_trained=False), HEUN, 2, (3,)),
+        ValueError,
+        "never trained its unconditional branch: bind a condition to it",
+    ),
+    "conditions of another number of rows": (lambda: Conditional(denoiser(4), LABELS)(X[:3], T), ValueError, "x has 3"),
+    "one hot labels": (lambda: denoiser(4)(X, T, torch.eye(4)), ValueError, "labels"),
+    "a mask of numbers": (lambda: Mask(torch.ones(3), (3,)), ValueError, "needs torch.bool"),
     "too few seeds": (
         lambda: drawn(seed=[1]),
         ValueError,

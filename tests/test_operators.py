@@ -85,6 +85,7 @@ def test_values():
 @pytest.mark.parametrize(("make", "words"), [
     (lambda: Mask(torch.ones(28, 28), (1, 28, 28)), "dtype torch.float32: needs torch.bool"),
     (lambda: Mask(torch.ones(28, 27) > 0, (1, 28, 28)), r"mask has shape \(28, 27\), the data \(1, 28, 28\)"),
+    (lambda: Mask(torch.ones(3, 28, 28) > 0, (1, 28, 28)), r"or \(B, 1, 28, 28\), one for each sample"),
     (lambda: Mask(torch.zeros(28, 28) > 0, (1, 28, 28)), "False everywhere"),
     (lambda: Mask(torch.tensor([[True, False], [False, False]]), (2,)), "False for sample 1"),
     (lambda: Mask(torch.ones(2) > 0, (2,))(torch.zeros(1, 3)), r"shape \(2,\), x has events of shape \(3,\)"),

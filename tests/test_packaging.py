@@ -42,6 +42,16 @@ def test_the_command_is_main():
     assert resolve_name(target) is main.main
 
 
+def test_commands_to_copy_are_those_of_the_command(monkeypatch, capsys):
+    """Its users have no main.py."""
+    for called, words in (("/usr/bin/score-sde", "score-sde --mode"), ("main.py", "python main.py --mode")):
+        monkeypatch.setattr("sys.argv", [called])
+        assert main.main(["--mode", "check", "--help"]) == 0
+        assert capsys.readouterr().out.count(words) == 2
+        assert main.main(["--mode", "check", "--workdir", "nowhere"]) == 2
+        assert f"`{words} train --workdir nowhere`" in capsys.readouterr().err
+
+
 def test_every_package_is_installed():
     """Everything with code in it but what serves this repository alone."""
     apart = {"tests", "benchmarks", "docs", "build", "runs"}

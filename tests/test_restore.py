@@ -3,6 +3,7 @@
 import math
 import warnings
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -182,6 +183,25 @@ def test_samples_that_miss_what_was_measured_are_told_of(photos, tmp_path, capsy
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         restore(capsys, photos, tmp_path / "r", *flags, "--method", "moments", steps=5)
+    flags = ["--items", "0", "--draws", 1, "--method", "dps"]
+    with pytest.warns(UserWarning, match=r"\(rms, data units\), before it was put back: take more --steps"):
+        restore(capsys, photos, tmp_path / "r", *flags, "--mask", "upper", steps=1)
+    with pytest.warns(UserWarning, match="the samples miss"):
+        restore(capsys, photos, tmp_path / "r", *flags, "--task", "sensing", "--measurements", 1, steps=1)
+
+
+def test_measurements_have_files_of_their_own(photos, tmp_path, capsys):
+    np.save(tmp_path / "mine.npy", UPPER.mask.numpy())
+    start = ["--mode", "restore", "--workdir", photos.folder, "--items", 0, "--draws", 1, "--steps", 1]
+    names = []
+    for flags in (["--mask", "random:0.5"], ["--mask", tmp_path / "mine.npy"], ["--sigma_y", 0.5],
+                  ["--task", "superres"], ["--task", "superres", "--factor", 4], ["--task", "colorize"]):  # fmt: skip
+        status, result, error = call(capsys, *start, *flags)
+        assert status == 0, error
+        names.append(Path(result["numbers"]).name)
+    assert names == [f"restore-{what}-test-seed0.npz" for what in (
+        "inpaint-random-0.5-dps", "inpaint-mine-dps", "inpaint-left-s0.5-dps", "superres-2-dps", "superres-4-dps",
+        "colorize-dps")]  # fmt: skip
 
 
 def test_files_of_ones_own(photos, levels, tmp_path, capsys):

@@ -42,7 +42,7 @@ def diagnose(m: dict) -> list[Finding]:
 
 def ignored_condition(m: dict) -> Finding | None:
     change = m["sensitivity"].get("other")
-    if change is None or change >= INSENSITIVE:
+    if change is None or change >= INSENSITIVE or not m["conditions"]["items"]:
         return None
     return Finding(
         "network ignores its condition",

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from html import escape
 from pathlib import Path
 
+from commands.config import program
 from commands.drawing.curves import CHARTS, chart_svg, present, series
 from commands.pages.frame import image, page
 from sde.checkpoint import write_whole
@@ -131,7 +132,7 @@ def _charts(metrics: Sequence[dict]) -> Iterator[str]:
 
 def _commands(folder: Path, state: dict) -> Iterator[str]:
     def command(mode: str, options: str = "") -> str:
-        return f"python main.py --mode {mode} --workdir {shlex.quote(str(folder))}{options}"
+        return f"{program()} --mode {mode} --workdir {shlex.quote(str(folder))}{options}"
 
     done = state["step"] >= state["steps"]
     commands = {

@@ -1,5 +1,7 @@
 """The measurements of --mode restore: operators by task, and what they make of items."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,12 +31,12 @@ def make_operator(task: str, shape: tuple[int, ...], options: dict[str, object],
     ``options`` are the values of the flags in TASKS, None where they were not given; ``seed`` is that of a random mask.
     Raises ValueError for a flag of another task, and for items that the operator does not fit.
     """
-    flag, default = TASKS[pick("--task", task, TASKS)]
+    flag, _ = TASKS[pick("--task", task, TASKS)]
     for name, value in options.items():
         if value is not None and name != flag:
             owner = next(other for other, (own, _) in TASKS.items() if own == name)
             raise ValueError(f"--{name}={value} is for --task={owner}: --task={task} would ignore it")
-    value = default if options.get(flag) is None else options[flag]
+    value = _value(task, options)
     name = f"--task={task}" + (f" --{flag}={value}" if flag else "")
     if task in ("superres", "deblur", "colorize") and len(shape) not in (2, 3, 4):
         raise ValueError(
@@ -58,6 +60,20 @@ def make_operator(task: str, shape: tuple[int, ...], options: dict[str, object],
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return operator, name
+
+
+def measurement_name(task: str, options: dict[str, object]) -> str:
+    """What tells the files of one measurement from those of another: the task, and the value of its flag."""
+    value = _value(task, options)
+    if value is None:
+        return task
+    text = Path(str(value)).stem if Path(str(value)).is_file() else str(value).replace(":", "-")
+    return f"{task}-{text}"
+
+
+def _value(task: str, options: dict[str, object]) -> object:
+    flag, default = TASKS[task]
+    return default if options.get(flag) is None else options[flag]
 
 
 def measure(operator: Linear, x: Tensor, sigma_y: float, seed: int) -> Tensor:
