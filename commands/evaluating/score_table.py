@@ -35,7 +35,9 @@ def show(values: dict[str, dict], sets: Sets, features: str, split: str) -> None
         print("  ".join(["", name.ljust(widths[0]), *aligned, text]).rstrip())
     print(f"  real items: {len(sets.reference):,} of the other split in the samples' place, for what is perfect")
     if any(METRICS[name].biased for name in measured):
-        print("  * finite sets, of real items too, make it too large; the interval is for endless ones")
+        print(
+            "  * finite sets, of real items too, make it too large; before the interval, and in it, is what endless ones would have"
+        )
     for name in METRICS:
         if "refused" in values.get(name, {}):
             print(f"  left out: {values[name]['refused']}")
@@ -51,7 +53,10 @@ def _too_many(found: dict[str, dict], texts: dict[str, tuple[str, float, str]]) 
 
 
 def _row(title: str, own: dict, real: float, text: str) -> Row:
-    return title, _number(own["value"]), f"{_number(own['low'])} to {_number(own['high'])}", _number(real), text
+    interval = f"{_number(own['low'])} to {_number(own['high'])}"
+    if title.endswith("*"):
+        interval = f"{_number(own['corrected'])}, {interval}"
+    return title, _number(own["value"]), interval, _number(real), text
 
 
 def _number(value: float) -> str:
