@@ -53,7 +53,7 @@ def digits(tmp_path_factory):
     np.savez(folder / "signed.npz", x=noise / 8 - 1)
     np.savez(folder / "last.npz", x=np.moveaxis(np.repeat(noise, 3, 1), 1, -1))
     np.savez(folder / "flat.npz", x=noise[:, 0])
-    np.savez(folder / "nan.npz", x=np.where(np.arange(200) == 17, np.nan, 1.0)[:, None, None, None] * noise)
+    np.savez(folder / "nan.npz", x=np.where(np.arange(200) == 17, np.nan, 1.0).reshape(-1, 1, 1, 1) * noise)
     np.savez(folder / "labels.npz", x=noise, labels=np.full(200, 10))
     np.savez(folder / "scales.npz", x=noise[None], scales=np.array([1.0]))
     (folder / "broken.npz").write_bytes(b"PK no archive")

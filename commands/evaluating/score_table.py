@@ -35,9 +35,7 @@ def show(values: dict[str, dict], sets: Sets, features: str, split: str) -> None
         print("  ".join(["", name.ljust(widths[0]), *aligned, text]).rstrip())
     print(f"  real items: {len(sets.reference):,} of the other split in the samples' place, for what is perfect")
     if any(METRICS[name].biased for name in measured):
-        print(
-            "  * finite sets, of real items too, make it too large; before the interval, and in it, is what endless ones would have"
-        )
+        print("  * finite sets, of real items too, make it too large; the interval and the number before it do not")
     for name in METRICS:
         if "refused" in values.get(name, {}):
             print(f"  left out: {values[name]['refused']}")
