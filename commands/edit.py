@@ -7,7 +7,7 @@ import torch
 
 from commands.drawing.panels import panels
 from commands.guided import UNGUIDED, GuidanceOptions
-from commands.inputs import open_inputs
+from commands.inputs import open_inputs, read_floats
 from commands.run import Run
 from commands.sample import Sampling, draw
 from commands.trained import bind, open_split, stem, suffix, write_arrays
@@ -84,10 +84,7 @@ def edit(
 
 def read_times(text: str, sde: SDE) -> list[float]:
     """``--start_time``: times with commas between them, in (t_min, t_max]."""
-    try:
-        times = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"--start_time={text}: needs times, as in 0.3,0.5,0.7") from None
+    times = read_floats("--start_time", text, "times, as in 0.3,0.5,0.7")
     for time in times:
         if not sde.t_min < time <= sde.t_max:
             raise ValueError(

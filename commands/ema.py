@@ -2,23 +2,15 @@
 
 from torch import nn
 
+from commands.inputs import read_floats
 from commands.run import Run
 from commands.trained import open_split
 from commands.training.validation import Validation
 from sde.checkpoint import load_model, save_model
 from sde.snapshots import find_snapshots, reconstruct, solve, stored_spec
 
+LENGTHS = "numbers with commas between them, as in 0.03,0.05,0.1"
 DEFAULT_LENGTHS = "0.03,0.04,0.05,0.07,0.1,0.14"
-
-
-def read_lengths(text: str) -> list[float]:
-    """``--relative_std``: numbers with commas between them."""
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(
-            f"--relative_std={text}: needs numbers with commas between them, as in 0.03,0.05,0.1"
-        ) from None
 
 
 def reconstruct_ema(run: Run, *, relative_std: str = DEFAULT_LENGTHS, at_step: int | None = None) -> dict:
@@ -27,7 +19,7 @@ def reconstruct_ema(run: Run, *, relative_std: str = DEFAULT_LENGTHS, at_step: i
     They are those of a step, by default the newest; beside them are the run's model and its other averages. All lengths
     are checked before work starts.
     """
-    folder, lengths = run.folder / "ema", read_lengths(relative_std)
+    folder, lengths = run.folder / "ema", read_floats("--relative_std", relative_std, LENGTHS)
     snapshots = find_snapshots(folder)
     if not snapshots:
         raise ValueError(

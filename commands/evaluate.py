@@ -14,13 +14,13 @@ from torch import Tensor
 
 from commands.conditions import read_condition
 from commands.config import pick, read_run_config, resolve
-from commands.evaluating.features import Extracted, extractor, file_digest
+from commands.evaluating.features import Extracted, extractor
 from commands.evaluating.given_samples import check_samples, read_samples
 from commands.evaluating.score_table import show
 from commands.evaluating.scores import Sets, reading, refusals, scores
 from commands.guided import UNGUIDED, GuidanceOptions, Guides
 from commands.recognition import Recogniser, recogniser
-from commands.run import Run
+from commands.run import Run, file_digest
 from commands.sample import Sampling
 from commands.trained import open_split, stem, write_arrays
 from commands.training.metrics import finite

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from commands.inputs import read_floats
 from commands.run import Run
 from sde import Denoiser, NoisyClassifier, ScoreModel
 from sde.condition import Condition, as_tree, kinds_of, known
@@ -204,10 +205,7 @@ def _negative(text: str, count: int, model: Denoiser) -> Tensor:
 
 def _numbers(flag: str, text: str, form: str) -> list[float]:
     """Numbers with commas between them, as many as one of the forms has."""
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
+    values = read_floats(flag, text, f"{form} as numbers")
     if len(values) not in [len(names.split(",")) for names in form.split(" or ")]:
         raise ValueError(f"{flag}={text}: needs {form} as numbers")
     return values

@@ -57,6 +57,14 @@ def only_one(flags: dict[str, object]) -> None:
         raise ValueError(f"{' and '.join(given)}: each says which items to take; choose one")
 
 
+def read_floats(flag: str, text: str, form: str) -> list[float]:
+    """Numbers with commas between them; ``form`` says what they are, with an example."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{flag}={text}: needs {form}") from None
+
+
 def read_numbers(flag: str, text: str, limit: int, form: str) -> list[int]:
     """Numbers below the limit with commas between them; ``form`` says what they are, with an example."""
     try:

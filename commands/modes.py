@@ -43,7 +43,8 @@ class Mode:
 
     def arguments(self, values: dict) -> dict:
         """The function's keyword arguments from the values of the flags that were given."""
-        found = {name: value for name, value in values.items() if name in self.defaults}
+        defaults = self.defaults
+        found = {name: value for name, value in values.items() if name in defaults}
         given = {name: found.pop(name) for name in GUIDANCE if self._guidance and name in found}
         if given:
             found[self._guidance] = (at_each_scale if self._guidance == "guidances" else at_one_scale)(given)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from commands.conditions import read_condition
 from commands.guided import GuidanceOptions, Guides
-from commands.run import Run
+from commands.run import Run, file_digest
 from samplers import Plan, pilot_count, plan
 from sde.checkpoint import write_whole
 
@@ -21,7 +21,7 @@ def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: Gu
     A plan belongs to its guidance and to the very weights it was made for: its file is named by a hash of them.
     """
     options = options or guides.options
-    hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in guides.files(options)]
+    hashes = [file_digest(file) for file in guides.files(options)]
     key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, asdict(options)]).encode()).hexdigest()[:16]
     path = run.folder / "plans" / f"{calls}-{key}.json"
     if path.exists():

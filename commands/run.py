@@ -1,5 +1,6 @@
 """A run folder: config.json, model.safetensors, classifier.safetensors, checkpoints/, metrics.jsonl, samples/."""
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -76,6 +77,12 @@ class Run:
                 f"--workdir {self.folder}`"
             )
         return load_model(self.classifier_file, "classifier").to(self.device)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def arrange(network: nn.Module, layout: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from commands.recognition import recogniser
-from commands.run import Run
+from commands.run import Run, file_digest
 from sde.data import Dataset
 from sde.parallel import World
 from sde.transform import Transform
@@ -175,9 +175,3 @@ class _First(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)[0]
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
