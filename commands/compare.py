@@ -13,17 +13,20 @@ from torch import Tensor
 from commands.comparing.entrants import Entrant, enter
 from commands.comparing.pareto import GROUPS, RULE
 from commands.comparing.race import ROUNDS, TIGHT, Drawn, race, solved
-from commands.comparing.standings import tabulate
+from commands.comparing.standings import show, tabulate
 from commands.comparing.yardstick import Yardstick
 from commands.conditions import read_condition
 from commands.config import CHOICES_OF_SAMPLER, pick, program
 from commands.drawing.pictures import drawn
+from commands.evaluating.features import EXTRACTORS, extractor
 from commands.guided import UNGUIDED, GuidanceOptions, Guides
-from commands.pages.comparison import compare_page, number, with_error
+from commands.pages.comparison import compare_page
 from commands.run import Run
 from commands.trained import open_split
+from metrics import METRICS
+from samplers import Samples
 from sde.checkpoint import write_whole
-from sde.condition import as_tree
+from sde.condition import Condition, as_tree
 from sde.data import Dataset
 from sde.statistics import spread
 
@@ -36,6 +39,9 @@ def compare(
     *,
     samplers: str = "auto,dpmpp,unipc,heun,ddim,ancestral,pc,ode",
     calls: str = "5,10,20",
+    metrics: str = "frechet",
+    features: str = EXTRACTORS[0],
+    download: bool = False,
     num_samples: int = 256,
     seed: int = 0,
     labels: str | None = None,
@@ -44,26 +50,49 @@ def compare(
     batch_size: int = 256,
     out: str | None = None,
 ) -> dict:
-    """Compare samplers by network calls, time and distance, from the same noise; write a page and a ``.json``."""
+    """Compare samplers by network calls, time and metrics, from the same noise; write a page and a ``.json``."""
+    begin = time.perf_counter()
     names = [*dict.fromkeys(pick("--samplers", name, CHOICES_OF_SAMPLER) for name in samplers.split(","))]
+    measures = [*dict.fromkeys(pick("--metrics", name, METRICS) for name in metrics.split(","))]
     budgets = read_calls(calls)
+    held_out, training, denoiser = open_split(run, "test")
+    guides = Guides(run, denoiser, guidance)
+    cond = read_condition(run, guides, labels, condition, num_samples)
+    found = extractor(run, features, training, download)
+    given = {"seed": seed, "labels": labels, "condition": condition}
+    common = command(run, given | asdict(guidance), num_samples)
 
     def alone() -> dict:
         # Times are those of one process.
-        begin = time.perf_counter()
-        record, pictures = _compare(run, names, budgets, num_samples, seed, labels, condition, guidance, batch_size)
+        targets = as_tree(cond).get("labels")
+        # Below 0 are those of no class.
+        targets = targets if targets is not None and (targets >= 0).all() else None
+        yardstick = Yardstick(training, held_out, found, measures, targets)
+        yardstick.check(num_samples)
+        ran, exact, notes = _race(run, guides, cond, names, budgets, num_samples, seed, batch_size)
+        rows = tabulate(ran, yardstick, exact and exact.path.denoised[-1], training, common)
+        flow = exact and {"samples": len(exact.x), "tolerance": TIGHT, "calls": exact.nfe}
+        about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape), "flow": flow}
+        record = _record(run, yardstick, num_samples) | about | {"rows": rows, "notes": notes}
         base = Path(out) if out else run.folder / "compare" / "compare"
         base = base.with_suffix("") if base.suffix in (".html", ".json") else base
         page, numbers = Path(f"{base}.html"), Path(f"{base}.json")
-        write_whole(page, compare_page(record, pictures))
+        write_whole(page, compare_page(record, pictures(ran, exact.x if exact else None, held_out, targets)))
         write_whole(numbers, (json.dumps(record, indent=1) + "\n").encode())
-        _show(record)
-        chosen = next(row for row in record["rows"] if row["recommended"])
-        recommended = {key: chosen[key] for key in ("sampler", "steps", "calls", "distance", "command")}
+        show(record)
+        chosen = next(row for row in rows if row["recommended"])
+        recommended = {key: chosen[key] for key in ("sampler", "steps", "calls", "value", "command")}
         seconds = round(time.perf_counter() - begin, 1)
         print(f"compared in {seconds:g} s: {page}, {numbers}")
-        written = {"page": str(page), "numbers": str(numbers), "seconds": seconds}
-        return {"mode": "compare", "num_samples": num_samples, "recommended": recommended, **written}
+        return {
+            "mode": "compare",
+            "num_samples": num_samples,
+            "metric": measures[0],
+            "recommended": recommended,
+            "page": str(page),
+            "numbers": str(numbers),
+            "seconds": seconds,
+        }
 
     return run.world.share(alone)
 
@@ -79,29 +108,20 @@ def read_calls(text: str) -> list[int]:
     return numbers
 
 
-def _compare(
+def _race(
     run: Run,
+    guides: Guides,
+    cond: Condition | None,
     names: Sequence[str],
     budgets: Sequence[int],
     count: int,
     seed: int,
-    labels: str | None,
-    condition: str | None,
-    guidance: GuidanceOptions,
     batch_size: int,
-) -> tuple[dict, dict]:
-    """What the JSON holds, and the pictures of the page."""
-    held_out, training, denoiser = open_split(run, "test")
-    guides = Guides(run, denoiser, guidance)
-    cond = read_condition(run, guides, labels, condition, count)
-    targets = as_tree(cond).get("labels")
-    # Below 0 are those of no class.
-    targets = targets if targets is not None and (targets >= 0).all() else None
-    yardstick = Yardstick(training, held_out, targets)
-    yardstick.check(count)
+) -> tuple[list[tuple[Entrant, Drawn]], Samples | None, list[str]]:
+    """What the entrants drew that came to their end, the exact flow of the first samples, and sentences to know."""
     entrants, notes = enter(run, guides, cond, names, budgets)
-    model, shape, options = guides(cond), denoiser.event_shape, {"seed": seed, "batch_size": batch_size}
-    raced = race(model, entrants, count, shape, **options, progress=True)
+    model, shape = guides(cond), guides.denoiser.event_shape
+    raced = race(model, entrants, count, shape, seed=seed, batch_size=batch_size, progress=True)
     notes += [found.failure for found in raced if found.failure]
     ran = [(entrant, found) for entrant, found in zip(entrants, raced, strict=True) if not found.failure]
     if not ran:
@@ -109,35 +129,32 @@ def _compare(
     exact = None
     if any(entrant.deterministic for entrant, _ in ran):
         try:
-            exact = solved(model.rows(slice(0, FLOW)), min(count, FLOW), shape, **options)
+            exact = solved(model.rows(slice(0, FLOW)), min(count, FLOW), shape, seed=seed, batch_size=batch_size)
         except ArithmeticError as error:
             notes.append(f"There are no errors against the exact flow, which was not solved: {error}.")
-    given = {"labels": labels, "condition": condition, "seed": seed, **asdict(guidance)}
-    rows = tabulate(ran, yardstick, exact and exact.path.denoised[-1], training, command(run, given, count))
-    record = {
+    return ran, exact, notes
+
+
+def _record(run: Run, yardstick: Yardstick, count: int) -> dict:
+    """What the JSON says of the circumstances."""
+    used = yardstick.extractor
+    return {
         "mode": "compare",
         "run": run.folder.name,
         "weights": run.weights,
         "num_samples": count,
-        "seed": seed,
-        "labels": labels,
-        "condition": condition,
-        "guidance": asdict(guidance),
-        "event_shape": list(shape),
-        "held_out": len(yardstick.items),
+        "metrics": list(yardstick.metrics),
+        "extractor": {"name": used.name, "sha256": used.digest, "features": yardstick.dim},
         "features": yardstick.width,
-        "training_distance": yardstick.of_training(count),
+        "held_out": len(yardstick.items),
+        "training": {name: yardstick.of_training(name, count) for name in yardstick.metrics},
         "jackknife_groups": GROUPS,
         "rounds": ROUNDS,
-        "flow": exact and {"samples": len(exact.x), "tolerance": TIGHT, "calls": exact.nfe},
         "device": run.device.type,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "rule": RULE,
-        "rows": rows,
-        "notes": notes,
     }
-    return record, pictures(ran, exact.x if exact else None, held_out, targets)
 
 
 def command(run: Run, given: dict, count: int) -> str:
@@ -171,23 +188,3 @@ def pictures(
     items, own = held_out.batch(spread(len(held_out), count))
     last.append(("held-out items", drawn(items, levels=levels, labels=as_tree(own).get("labels"))))
     return {heading: parts for heading, parts in found.items() if all(content for _, content in parts)}
-
-
-def _show(record: dict) -> None:
-    mean, std = record["training_distance"]
-    print(
-        f"{record['num_samples']} samples each from the same noise, squared Frechet distance to {record['held_out']} "
-        f"held-out items (of as many training items: {number(mean)} +- {number(std)})\n"
-        "  sampler      steps   calls  ms/sample  distance +- stderr    error to the flow"
-    )
-    for row in record["rows"]:
-        mark = "*" if row["recommended"] else "|" if row["front_calls"] else " "
-        steps = row["steps"] or f"{row['tolerance']:g}"
-        distance = with_error(row["distance"], row["stderr"]).replace("±", "+-")
-        error = "" if row["error"] is None else number(row["error"])
-        cost = f"{row['calls']:>7.4g} {1000 * row['seconds']:>10.3g}"
-        print(f"{mark} {row['sampler']:<12} {steps:>5} {cost}  {distance:<21} {error}")
-    for note in record["notes"]:
-        print(f"  {note}")
-    chosen = next(row for row in record["rows"] if row["recommended"])
-    print(f"| on the front of calls and distance, * recommended:\n  {chosen['command']}")

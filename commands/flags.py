@@ -52,7 +52,7 @@ TEXTS = {
     "samples": "a file of samples to measure, as --mode sample writes; by default they are drawn",
     "features": "data, classifier, inception, or a TorchScript file: what the items are compared in",
     "download": "fetch the weights of --features inception where they are missing",
-    "metrics": "some of the metrics, as in frechet,kernel; default all that so many items allow",
+    "metrics": "some of the metrics, as in frechet,kernel; the first ranks samplers; default of evaluate: all it can",
     "resamples": "halves of the items that an interval is made of",
     "relative_std": "lengths of the averages, as shares of the run",
     "at_step": "step up to which it averages; default the last",

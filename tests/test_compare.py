@@ -16,9 +16,10 @@ from commands.comparing.pareto import front, jackknife_error, left_out, recommen
 from commands.comparing.race import race
 from commands.comparing.yardstick import COMPONENTS, Yardstick
 from commands.config import config_path, read_config, resolve
+from commands.evaluating.features import extractor
 from commands.run import Run
 from commands.training.spec import denoiser_spec
-from metrics import frechet_distance
+from metrics import METRICS, frechet_distance
 from samplers import DDIM, SAMPLERS, Ancestral, generate, sample
 from samplers.grid import make_grid
 from samplers.noise import SeededNoise, sample_seeds
@@ -76,16 +77,36 @@ def test_distances_are_those_of_the_samples(tmp_path, generator):
     kept = [np.setdiff1d(np.arange(40), part) for part in np.array_split(np.arange(40), 16)]
     for row in record["rows"]:
         x = generate(model, SAMPLERS[row["sampler"]](), 40, (3,), steps=row["steps"], seed=3).x
-        assert row["distance"] == pytest.approx(frechet_distance(x, held_out), rel=1e-9)
+        assert row["value"] == pytest.approx(frechet_distance(x, held_out), rel=1e-9)
         assert row["calls"] == 6
         parts.append(np.array([frechet_distance(x[rows], held_out) for rows in kept]))
     best, other = record["rows"]
     assert (best["behind"], best["behind_stderr"]) == (0, 0)
-    assert other["behind"] == other["distance"] - best["distance"]
+    assert other["behind"] == other["value"] - best["value"]
     change = parts[1] - parts[0]
     assert other["behind_stderr"] == pytest.approx((15 / 16 * ((change - change.mean()) ** 2).sum()) ** 0.5, rel=1e-9)
     assert other["stderr"] == pytest.approx((15 / 16 * ((parts[1] - parts[1].mean()) ** 2).sum()) ** 0.5, rel=1e-9)
     assert (tmp_path / "x.html").exists()
+
+
+def test_several_metrics_and_the_first_ranks(tmp_path, generator):
+    run, model = gaussian_run(tmp_path, generator)
+    compare(run, samplers="ancestral,ddim", calls="6,3", metrics="recall,energy", num_samples=64)
+    record = json.loads((tmp_path / "compare" / "compare.json").read_text())
+    held_out, rows = run.data()[1].items.double(), record["rows"]
+    for its in rows:
+        x = generate(model, SAMPLERS[its["sampler"]](), 64, (3,), steps=its["steps"]).x
+        for name in ("recall", "energy"):
+            assert its["metrics"][name]["value"] == pytest.approx(METRICS[name](x, held_out), rel=1e-9)
+        assert its["value"] == its["metrics"]["recall"]["value"]
+        assert its["behind"] == max(other["value"] for other in rows) - its["value"]
+        assert its["metrics"]["energy"]["behind"] == pytest.approx(
+            its["metrics"]["energy"]["value"] - min(other["metrics"]["energy"]["value"] for other in rows), abs=1e-15
+        )
+    assert record["metrics"] == ["recall", "energy"]
+    assert record["training"].keys() == {"recall", "energy"}
+    chosen = next(its for its in rows if its["recommended"])
+    assert not dominated(chosen, rows, "calls")
 
 
 @pytest.mark.parametrize(("shape", "images"), [((1,), 0), ((5,), 4), ((2, 6), 4), ((1, 4, 4), 4)])
@@ -207,8 +228,8 @@ def test_a_sampler_that_fails_fails_alone(tmp_path, generator, monkeypatch):
 def dominated(row, rows, cost):
     return any(
         other[cost] <= row[cost]
-        and other["distance"] <= row["distance"]
-        and (other[cost], other["distance"]) != (row[cost], row["distance"])
+        and other["behind"] <= row["behind"]
+        and (other[cost], other["behind"]) != (row[cost], row["behind"])
         for other in rows
     )
 
@@ -218,15 +239,14 @@ def test_dominated_ones_are_never_recommended(seed):
     """Few values, so that there are many ties."""
     draw = np.random.default_rng(seed)
     rows = [
-        {"calls": int(draw.integers(1, 6)), "seconds": int(draw.integers(1, 6)), "distance": int(draw.integers(1, 6)),
+        {"calls": int(draw.integers(1, 6)), "seconds": int(draw.integers(1, 6)), "behind": int(draw.integers(0, 5)),
          "behind_stderr": float(draw.uniform(0, 3))} for _ in range(12)
     ]  # fmt: skip
-    best = min(row["distance"] for row in rows)
     for name in ("calls", "seconds"):
-        marks = front([(row[name], row["distance"]) for row in rows])
+        marks = front([(row[name], row["behind"]) for row in rows])
         assert marks == [not dominated(row, rows, name) for row in rows]
         for row, mark in zip(rows, marks, strict=True):
-            row |= {f"front_{name}": mark, "behind": row["distance"] - best}
+            row[f"front_{name}"] = mark
     chosen = rows[recommend(rows)]
     assert not dominated(chosen, rows, "calls")
     assert chosen["behind"] <= chosen["behind_stderr"]
@@ -235,23 +255,23 @@ def test_dominated_ones_are_never_recommended(seed):
     assert not near or chosen["calls"] == min(row["calls"] for row in near)
 
 
-def row(calls, seconds, distance, stderr):
-    return {"calls": calls, "seconds": seconds, "distance": distance, "behind": distance - 1.0, "behind_stderr": stderr}
+def row(calls, seconds, behind, stderr):
+    return {"calls": calls, "seconds": seconds, "behind": behind, "behind_stderr": stderr}
 
 
 @pytest.mark.parametrize(("rows", "chosen"), [
     # The cheapest of those that chance alone may separate from the best.
-    ([row(5, 5, 1.5, 0.4), row(10, 10, 1.2, 0.3), row(20, 20, 1.1, 0.3), row(50, 50, 1.0, 0.0)], 1),
-    ([row(5, 5, 1.5, 0.6), row(10, 10, 1.2, 0.3), row(20, 20, 1.1, 0.3), row(50, 50, 1.0, 0.0)], 0),
-    ([row(5, 5, 1.5, 0.4), row(10, 10, 1.2, 0.1), row(20, 20, 1.1, 0.05), row(50, 50, 1.0, 0.0)], 3),
+    ([row(5, 5, 0.5, 0.4), row(10, 10, 0.2, 0.3), row(20, 20, 0.1, 0.3), row(50, 50, 0.0, 0.0)], 1),
+    ([row(5, 5, 0.5, 0.6), row(10, 10, 0.2, 0.3), row(20, 20, 0.1, 0.3), row(50, 50, 0.0, 0.0)], 0),
+    ([row(5, 5, 0.5, 0.4), row(10, 10, 0.2, 0.1), row(20, 20, 0.1, 0.05), row(50, 50, 0.0, 0.0)], 3),
     # Within its error, but beaten by the second at the same calls.
-    ([row(10, 10, 1.3, 9.0), row(10, 9, 1.2, 0.3), row(20, 20, 1.0, 0.0)], 1),
+    ([row(10, 10, 0.3, 9.0), row(10, 9, 0.2, 0.3), row(20, 20, 0.0, 0.0)], 1),
     # Cheap in calls alone.
-    ([row(10, 30, 1.2, 0.3), row(12, 12, 1.1, 0.3), row(20, 20, 1.0, 0.0)], 1),
+    ([row(10, 30, 0.2, 0.3), row(12, 12, 0.1, 0.3), row(20, 20, 0.0, 0.0)], 1),
 ])  # fmt: skip
 def test_what_is_recommended(rows, chosen):
     for name in ("calls", "seconds"):
-        for its, mark in zip(rows, front([(its[name], its["distance"]) for its in rows]), strict=True):
+        for its, mark in zip(rows, front([(its[name], its["behind"]) for its in rows]), strict=True):
             its[f"front_{name}"] = mark
     assert recommend(rows) == chosen
 
@@ -283,32 +303,42 @@ def dataset(x, labels=None, classes=None):
     return Dataset(x.float(), labels, classes, Transform((0.5,), (2.0,)))
 
 
+def measured(training, held_out, metrics=("frechet",), **options):
+    run = SimpleNamespace(device=torch.device("cpu"))
+    return Yardstick(training, held_out, extractor(run, "data", training), metrics, **options)
+
+
 def test_distances_on_principal_components(generator):
     """Of data in a subspace all is kept, and a Frechet distance does not ask how they are turned."""
     basis = torch.linalg.qr(torch.randn(90, 8, generator=generator)).Q.T
     training, held_out, x = (torch.randn(300, 8, generator=generator) * (1 + i) @ basis for i in range(3))
-    found = Yardstick(dataset(training), dataset(held_out))
+    found = measured(dataset(training), dataset(held_out))
     assert (found.dim, found.width) == (90, COMPONENTS)
     encoded = [((z - 0.5) / 2).double() for z in (x, held_out)]
-    assert found.distance(found.features(x)) == pytest.approx(frechet_distance(*encoded), rel=1e-4)
-    assert found.distance(found.items) == pytest.approx(0, abs=1e-9)
-    assert Yardstick(dataset(training), dataset(held_out[:100])).width == 25
+    assert found.measure("frechet", found.features(x)) == pytest.approx(frechet_distance(*encoded), rel=1e-4)
+    assert found.measure("frechet", found.items) == pytest.approx(0, abs=1e-9)
+    assert measured(dataset(training), dataset(held_out[:100])).width == 25
     with pytest.raises(ValueError, match=r"--num_samples=127: the Frechet distance of 64 features needs at least 128"):
         found.check(127)
     found.check(128)
+    few = measured(dataset(training), dataset(held_out[:40]), ("frechet", "coverage"))
+    with pytest.raises(ValueError, match="--num_samples=49: the coverage of 10 features needs at least 50 samples"):
+        few.check(49)
+    with pytest.raises(ValueError, match="--metrics=coverage: the coverage needs 50 held-out items, of 40"):
+        few.check(60)
 
 
 def test_items_of_the_classes_asked_for(generator):
     labels = torch.arange(120) % 3
     x = torch.randn(120, 2, generator=generator) + labels[:, None]
     data = dataset(x, labels, 3)
-    found = Yardstick(data, data, torch.tensor([2, 0, 2]))
+    found = measured(data, data, labels=torch.tensor([2, 0, 2]))
     assert len(found.items) == len(found.known) == 80
-    mean, std = found.of_training(30)
+    mean, std = found.of_training("frechet", 30)
     assert mean > 0 < std
-    assert found.of_training(80)[0] == pytest.approx(0, abs=1e-9)
+    assert found.of_training("frechet", 80)[0] == pytest.approx(0, abs=1e-9)
     with pytest.raises(ValueError, match="3 held-out items"):
-        Yardstick(data, dataset(x[:10], labels[:10], 3), torch.tensor([2]))
+        measured(data, dataset(x[:10], labels[:10], 3), labels=torch.tensor([2]))
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +361,7 @@ def test_from_the_command_line(trained, capsys):
     assert record["notes"] == ["pc is left out at 5 calls, as one step takes 6."]
     assert [its["calls"] for its in record["rows"]] == [4, 4, 6, 8, 8]
     assert all(its["calls"] <= its["budget"] for its in record["rows"])
-    assert all(its["distance"] > 0 < its["stderr"] for its in record["rows"])
+    assert all(its["value"] > 0 < its["stderr"] for its in record["rows"])
     assert [its["recommended"] for its in record["rows"]].count(True) == 1
     words = shlex.split(result["recommended"]["command"])
     assert words[:6] == ["python", "main.py", "--mode", "sample", "--workdir", str(trained)]
@@ -347,6 +377,9 @@ def test_from_the_command_line(trained, capsys):
     (["--calls", "0,5"], ["--calls=0,5", "at least 1", "as in 5,10,20"]),
     (["--calls", "ten"], ["--calls=ten", "as in 5,10,20"]),
     (["--num_samples", "3"], ["--num_samples=3", "2 features", "at least 4 samples"]),
+    (["--metrics", "frechet,recal"], ["--metrics = 'recal'", "did you mean recall?"]),
+    (["--metrics", "kernel", "--num_samples", "20"], ["--num_samples=20", "kernel distance (KID)", "at least 50"]),
+    (["--features", "nothing.pt"], ["--features=nothing.pt", "a TorchScript file that exists"]),
     (["--labels", "7"], ["--labels=7", "out of range"]),
     (["--steps", "5"], ["--steps", "--mode compare would ignore it"]),
     (["--config.sampler.order=2"], ["--config.sampler.order=2: with --mode compare no config can be changed"]),

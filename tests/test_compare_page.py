@@ -9,9 +9,11 @@ import re
 import pytest
 from PIL import Image
 
-from commands.pages.charts import CHARTS, COLORS, beyond, chart_svg
-from commands.pages.comparison import COLUMNS, compare_page, number, with_error
+from commands.pages.charts import COLORS, beyond, chart_svg, charts
+from commands.pages.comparison import compare_page
 from commands.pages.frame import STYLE
+from commands.pages.ranking import columns, number, with_error
+from metrics import METRICS
 from tests.browser import BROWSER, shown
 from tests.test_report_page import Page
 
@@ -24,18 +26,22 @@ def png(shade):
     return buffer.getvalue()
 
 
-def row(sampler, calls, distance, error=None, **more):
+def row(sampler, calls, value, error=None, **more):
     fronts = {"front_calls": False, "front_seconds": False, "front_error": False}
     adaptive = sampler == "ode"
     return {"sampler": sampler, "steps": None if adaptive else calls - 1, "tolerance": 0.01 if adaptive else None,
-            "budget": None if adaptive else calls, "calls": float(calls), "seconds": calls / 1234, "distance": distance,
-            "stderr": distance / 9, "behind": distance - 0.2, "behind_stderr": 0.05, "error": error,
+            "budget": None if adaptive else calls, "calls": float(calls), "seconds": calls / 1234, "value": value,
+            "stderr": value / 9, "behind": value - 0.2, "behind_stderr": 0.05, "error": error,
+            "metrics": {"frechet": {"value": value, "stderr": value / 9},
+                                             "recall": {"value": value / 3, "stderr": 0.1}},
             "command": COMMAND, "recommended": False, **fronts, **more}  # fmt: skip
 
 
 RECORD = {
     "run": "a <run>", "weights": "model.safetensors", "num_samples": 256, "seed": 0, "event_shape": [1, 8, 8],
-    "held_out": 360, "features": 64, "training_distance": [0.19, 0.01], "jackknife_groups": 16, "rounds": 4,
+    "held_out": 360, "features": 64, "training": {"frechet": [0.19, 0.01], "recall": [0.8, 0.1]},
+    "metrics": ["frechet", "recall"],
+    "extractor": {"name": "data", "features": 64}, "jackknife_groups": 16, "rounds": 4,
     "flow": {"samples": 64, "tolerance": 1e-6, "calls": 131.25}, "device": "cpu", "threads": 2, "torch": "2.13.0",
     "rule": "The cheapest.", "notes": ["heun, 5 calls, is left out: sample 3 became <non-finite>."],
     "rows": [
@@ -45,6 +51,8 @@ RECORD = {
 }  # fmt: skip
 PICTURES = {"10 network calls": [("auto", png(1)), ("pc", png(2))], "To compare with": [("held-out items", png(3))]}
 HTML = compare_page(RECORD, PICTURES).decode()
+COLUMNS = columns(RECORD["metrics"])
+CHARTS = charts(METRICS["frechet"], 0.19)
 
 
 def test_the_table_is_the_json():
@@ -54,12 +62,15 @@ def test_the_table_is_the_json():
     assert len(values) == width * len(RECORD["rows"])
     for i, its in enumerate(RECORD["rows"]):
         held = dict(zip([column.key for column in COLUMNS], values[i * width :], strict=False))
-        for key in ("steps", "calls", "seconds", "distance", "behind", "error"):
+        for key in ("steps", "calls", "seconds", "value", "behind", "error"):
             assert held[key] == ("" if its[key] is None else repr(its[key]))
+        assert held["recall"] == repr(its["metrics"]["recall"]["value"])
     cells = [page.seen["td"][i : i + width] for i in range(0, len(values), width)]
-    assert cells[0] == ["ddim", "4", "5", "4.05", "2.35 ± 0.26", "2.146 ± 0.050", "0.3", ""]
-    assert cells[1] == ["auto", "9", "10", "8.1", "0.220 ± 0.024", "0.020 ± 0.050", "0.01", "calls, error"]
-    assert cells[3] == ["ode", "to 0.01", "44.53", "36.1", "0.200 ± 0.022", "0.000 ± 0.050", "0.002", "calls, seconds"]
+    assert cells[0] == ["ddim", "4", "5", "4.05", "2.35 ± 0.26", "2.146 ± 0.050", "0.78 ± 0.10", "0.3", ""]
+    assert cells[1] == ["auto", "9", "10", "8.1", "0.220 ± 0.024", "0.020 ± 0.050", "0.07 ± 0.10", "0.01",
+                        "calls, error"]  # fmt: skip
+    assert cells[3] == ["ode", "to 0.01", "44.53", "36.1", "0.200 ± 0.022", "0.000 ± 0.050", "0.07 ± 0.10",
+                        "0.002", "calls, seconds"]  # fmt: skip
     assert [values.get("class") for tag, values in page.elements if tag == "tr"][1:] == [None, "chosen", None, None]
 
 
@@ -68,9 +79,7 @@ def test_the_recommendation_comes_first():
     assert page.seen["title"] == ["Samplers compared: a <run>"]
     assert page.seen["p"][0] == "Recommended: auto, 10 network calls and 8.1 ms a sample."
     assert page.seen["code"] == [COMMAND]
-    assert (
-        "0.220 ± 0.024, 0.020 ± 0.050 above the smallest here; as many training items are at 0.19" in page.seen["p"][1]
-    )
+    assert "0.220 ± 0.024, 0.020 ± 0.050 above the smallest here; as many training items have 0.19" in page.seen["p"][1]
     best = RECORD | {"rows": [row("ode", 44, 0.2, 0.1, recommended=True)]}
     assert "0.200 ± 0.022, the smallest here" in Page(compare_page(best, {}).decode()).seen["p"][1]
 
@@ -93,7 +102,7 @@ def test_one_page_that_needs_nothing_else():
 def test_what_is_not_known_is_left_out():
     rows = [row("pc", 10, 0.3, recommended=True)]
     page = Page(compare_page(RECORD | {"rows": rows, "flow": None}, {}).decode())
-    assert page.seen["h3"] == ["Distance by network calls", "Distance by time"]
+    assert page.seen["h3"] == ["Frechet distance by network calls", "Frechet distance by time"]
     assert "The same seeds" not in page.seen["h2"]
     assert not any("probability-flow" in paragraph for paragraph in page.seen["p"])
 
@@ -102,14 +111,14 @@ def test_what_is_not_known_is_left_out():
 def test_charts_show_every_row_that_has_numbers(chart):
     numbers = [(5, 0.0, None), (9, 0.5, 1e-5), (20, 4000.0, 0.3)]
     rows = [row(f"s{i}", *values, front_calls=i == 1, recommended=i == 1) for i, values in enumerate(numbers)]
-    svg = chart_svg(chart, rows, (0.1, 0.01))
+    svg = chart_svg(chart, rows)
     for i, its in enumerate(rows):
         assert (f">s{i}</text>" in svg) == (its[chart.loss] is not None)
     assert "currentColor" in svg
     assert "#010203" not in svg
     assert chart.across in svg
     # A ring is one more marker.
-    ringed = chart_svg(chart, [its | {chart.front: True} for its in rows], (0.1, 0.01))
+    ringed = chart_svg(chart, [its | {chart.front: True} for its in rows])
     assert ringed.count("<use") - svg.count("<use") == sum(its[chart.loss] is not None for its in rows) - (
         chart.front == "front_calls"
     )
@@ -151,16 +160,36 @@ def test_a_distance_that_would_hide_the_others_is_off_the_chart():
     assert captions[:2] == ["Off the chart: ddim at 5 calls, 2.35."] * 2
 
 
+def test_of_a_metric_that_should_be_large():
+    """Nothing is hidden that is good, and the page says below the largest."""
+    shares = charts(METRICS["recall"], 0.8)
+    rows = [row("auto", 5, 0.9), row("ddim", 5, 0.1), row("pc", 9, 0.0)]
+    assert [beyond(chart, rows) for chart in shares] == [[], [], []]
+    assert shares[0].title == "Recall by network calls"
+    found = RECORD | {"metrics": ["recall"], "rows": [its | {"metrics": {}} for its in RECORD["rows"]]}
+    page = Page(compare_page(found, {}).decode())
+    assert page.seen["th"][4:6] == ["Recall", "Below the largest"]
+    assert "0.020 ± 0.050 below the largest here; as many training items have 0.8" in page.seen["p"][1]
+    assert not any("1/n" in paragraph for paragraph in page.seen["p"])
+    assert any("1/n" in paragraph for paragraph in Page(HTML).seen["p"])
+
+
+@pytest.mark.parametrize("values", [(-0.001, 0.002, 0.004, 3.0), (0.001, 0.002, 0.004, 3.0)])
+def test_outliers_of_distances_below_zero(values):
+    rows = [row(f"s{i}", 5, value) for i, value in enumerate(values)]
+    assert [its["sampler"] for its in beyond(charts(METRICS["kernel"], 0.0)[0], rows)] == ["s3"]
+
+
 if BROWSER:
 
     @pytest.mark.parametrize("width", [400, 1200])
     def test_in_a_browser(tmp_path, width):
         """Images load, nothing is wider than the page, buttons sort and select, and nothing is on the console."""
-        names, sort = "[...page.querySelectorAll('tbody tr')].map(row => row.cells[0].textContent)", "heads[6].click()"
+        names, sort = "[...page.querySelectorAll('tbody tr')].map(row => row.cells[0].textContent)", "heads[7].click()"
         found = shown(HTML, "{images: [...page.images].map(image => image.naturalWidth), widest: root.scrollWidth,"
                       "page: root.clientWidth, charts: [...page.querySelectorAll('svg')].map(svg => svg.clientWidth),"
                       f"heads: heads = page.querySelectorAll('th button'), before: {names}, sort: {sort},"
-                      f"after: {names}, sorted: page.querySelectorAll('th')[6].ariaSort, again: {sort}, back: {names},"
+                      f"after: {names}, sorted: page.querySelectorAll('th')[7].ariaSort, again: {sort}, back: {names},"
                       "copy: (copy = page.querySelector('.copy button')).click(),"
                       "selected: frames[0].getSelection().toString(), said: copy.textContent}",
                       tmp_path, width)  # fmt: skip

@@ -40,15 +40,15 @@ def jackknife_error(found: np.ndarray) -> float:
 
 
 RULE = (
-    "Of the points on the front of calls and distance whose distance is at most one standard error of the difference "
-    "above the smallest, those that are on the front of seconds and distance as well, where there are any; of these "
-    "the one with the fewest network calls, and of equal ones that with the smallest distance."
+    "Of the points on the front of calls and this metric that are at most one standard error of the difference behind "
+    "the best, those that are on the front of seconds and the metric as well, where there are any; of these the one "
+    "with the fewest network calls, and of equal ones the best."
 )
 
 
 def recommend(rows: Sequence[dict]) -> int:
-    """The position of the row that RULE names: rows with ``calls``, ``distance``, ``behind``, what it has more than the
-    smallest distance, ``behind_stderr``, and ``front_calls`` and ``front_seconds``."""
+    """The position of the row that RULE names: rows with ``calls``, ``behind``, how much worse than the best they are,
+    ``behind_stderr``, and ``front_calls`` and ``front_seconds``."""
     near = [i for i, row in enumerate(rows) if row["front_calls"] and row["behind"] <= row["behind_stderr"]]
     fast = [i for i in near if rows[i]["front_seconds"]]
-    return min(fast or near, key=lambda i: (rows[i]["calls"], rows[i]["distance"]))
+    return min(fast or near, key=lambda i: (rows[i]["calls"], rows[i]["behind"]))

@@ -8,29 +8,30 @@ from commands.comparing.entrants import Entrant
 from commands.comparing.pareto import front, jackknife_error, left_out, recommend
 from commands.comparing.race import Drawn, flow_error
 from commands.comparing.yardstick import Yardstick
+from commands.pages.ranking import number, with_error
+from metrics import METRICS
 from sde.data import Dataset
 
-FRONTS = {"calls": ("calls", "distance"), "seconds": ("seconds", "distance"), "error": ("calls", "error")}
+FRONTS = {"calls": ("calls", "behind"), "seconds": ("seconds", "behind"), "error": ("calls", "error")}
 """The Pareto fronts that rows are marked by, as front_NAME, and the cost and the loss of each."""
 
 
 def tabulate(
     ran: Sequence[tuple[Entrant, Drawn]], yardstick: Yardstick, exact: Tensor | None, training: Dataset, common: str
 ) -> list[dict]:
-    """A row for each entrant and what it drew, by calls and distance.
+    """A row for each entrant and what it drew, by calls and the first metric of the yardstick, which ranks them.
 
-    ``distance`` with the jackknife's ``stderr``; ``behind``, what it has more than the smallest distance, with that of
-    the difference, ``behind_stderr``; ``error``, of a deterministic entrant's first samples against ``exact`` (m,
-    *event), in standard deviations of the data; the fronts; whether it is ``recommended``; ``command``, its flags
-    behind ``common``.
+    ``metrics`` has by name the ``value`` with the jackknife's ``stderr``; ``behind``, how much worse than the best it
+    is, with the error of that difference, ``behind_stderr``. Those of the first metric stand in the row itself as well.
+    ``error`` is that of a deterministic entrant's first samples against ``exact`` (m, *event), in standard deviations
+    of the data; then come the fronts; whether it is ``recommended``; ``command``, its flags behind ``common``.
     """
     features = [yardstick.features(found.x) for _, found in ran]
-    distances = [yardstick.distance(own) for own in features]
-    without = [left_out(yardstick.distance, own) for own in features]
-    best = min(range(len(ran)), key=distances.__getitem__)
+    measured = {name: _measured(name, yardstick, features) for name in yardstick.metrics}
     rows = []
-    for (entrant, found), distance, parts in zip(ran, distances, without, strict=True):
+    for i, (entrant, found) in enumerate(ran):
         solved = entrant.deterministic and exact is not None
+        own = {name: values[i] for name, values in measured.items()}
         rows.append(
             {
                 "sampler": entrant.name,
@@ -39,10 +40,8 @@ def tabulate(
                 "budget": entrant.budget,
                 "calls": found.calls.mean().item(),
                 "seconds": found.seconds,
-                "distance": distance,
-                "stderr": jackknife_error(parts),
-                "behind": distance - distances[best],
-                "behind_stderr": jackknife_error(parts - without[best]),
+                **own[yardstick.metrics[0]],
+                "metrics": own,
                 "error": flow_error(found.values[: len(exact)], exact, training) if solved else None,
                 "command": f"{common} {entrant.flags}",
             }
@@ -55,4 +54,52 @@ def tabulate(
     chosen = recommend(rows)
     for i, row in enumerate(rows):
         row["recommended"] = i == chosen
-    return sorted(rows, key=lambda row: (row["calls"], row["distance"]))
+    return sorted(rows, key=lambda row: (row["calls"], row["behind"]))
+
+
+def _measured(name: str, yardstick: Yardstick, features: Sequence[Tensor]) -> list[dict[str, float]]:
+    """For each entrant's features."""
+
+    def measure(own: Tensor) -> float:
+        return yardstick.measure(name, own)
+
+    values, without = [measure(own) for own in features], [left_out(measure, own) for own in features]
+    sign = -1 if METRICS[name].larger else 1
+    best = min(range(len(values)), key=lambda i: sign * values[i])
+    return [
+        {
+            "value": value,
+            "stderr": jackknife_error(parts),
+            "behind": sign * (value - values[best]),
+            "behind_stderr": jackknife_error(parts - without[best]),
+        }
+        for value, parts in zip(values, without, strict=True)
+    ]
+
+
+def show(record: dict) -> None:
+    """Print a comparison: a line a row, and the command to take."""
+    first, *others = record["metrics"]
+    print(
+        f"{record['num_samples']} samples each from the same noise against {record['held_out']} held-out items; "
+        f"as many training items: {', '.join(_of_training(record, name) for name in (first, *others))}"
+    )
+    heads = "  ".join(f"{name + ' +- stderr':<21}" for name in (first, *others))
+    print(f"  sampler      steps   calls  ms/sample  {heads}  error to the flow")
+    for row in record["rows"]:
+        mark = "*" if row["recommended"] else "|" if row["front_calls"] else " "
+        steps = row["steps"] or f"{row['tolerance']:g}"
+        texts = (with_error(own["value"], own["stderr"]).replace("±", "+-") for own in row["metrics"].values())
+        values = "  ".join(f"{text:<21}" for text in texts)
+        error = "" if row["error"] is None else number(row["error"])
+        cost = f"{row['calls']:>7.4g} {1000 * row['seconds']:>10.3g}"
+        print(f"{mark} {row['sampler']:<12} {steps:>5} {cost}  {values}  {error}".rstrip())
+    for note in record["notes"]:
+        print(f"  {note}")
+    chosen = next(row for row in record["rows"] if row["recommended"])
+    print(f"| on the front of calls and {first}, * recommended:\n  {chosen['command']}")
+
+
+def _of_training(record: dict, name: str) -> str:
+    mean, std = record["training"][name]
+    return f"{METRICS[name].title} {number(mean)} +- {number(std)}"

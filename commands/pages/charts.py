@@ -1,14 +1,17 @@
 """Charts of a comparison: losses against costs, as SVG in the colours of its page."""
 
+import math
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from statistics import median
 
 import matplotlib.pyplot as plt
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from commands.drawing.pictures import figure_bytes
+from metrics import Metric
 
 INK = "#010203"
 """Stands for the colour of the page's text."""
@@ -21,9 +24,11 @@ TALL = 6
 """Times the smallest distance that a chart shows: one sampler with too few steps would make all others alike."""
 
 
-class Chart(NamedTuple):
+@dataclass(frozen=True)
+class Chart:
     """``loss`` by ``cost``, keys of rows, with the words for both; ``front`` is true of rows on the Pareto front. The
-    cost is multiplied by ``factor``."""
+    cost is multiplied by ``factor``. ``training`` is what training items have, where that is known; ``distance``: the
+    loss has no upper limit."""
 
     title: str
     cost: str
@@ -32,6 +37,8 @@ class Chart(NamedTuple):
     across: str
     up: str
     factor: float = 1.0
+    training: float | None = None
+    distance: bool = False
 
     def points(self, rows: Sequence[dict]) -> tuple[list[float], list[float]]:
         """Costs and losses of rows, by cost."""
@@ -39,25 +46,36 @@ class Chart(NamedTuple):
         return [cost for cost, _ in pairs], [loss for _, loss in pairs]
 
 
-CHARTS = (
-    Chart("Distance by network calls", "calls", "distance", "front_calls", "network calls a sample",
-          "distance to held-out data"),
-    Chart("Distance by time", "seconds", "distance", "front_seconds", "milliseconds a sample",
-          "distance to held-out data", 1000),
-    Chart("Error by network calls", "calls", "error", "front_error", "network calls a sample",
-          "error to the flow, in std of the data"),
-)  # fmt: skip
+def charts(metric: Metric, training: float) -> tuple[Chart, ...]:
+    """Those of a comparison by a metric, that of training items beside it."""
+    name, up = capitalised(metric.title), f"{metric.title} to held-out data"
+    more = {"training": training, "distance": metric.limits[1] == math.inf and not metric.larger}
+    return (
+        Chart(f"{name} by network calls", "calls", "value", "front_calls", "network calls a sample", up, **more),
+        Chart(f"{name} by time", "seconds", "value", "front_seconds", "milliseconds a sample", up, 1000, **more),
+        Chart("Error by network calls", "calls", "error", "front_error", "network calls a sample",
+              "error to the flow, in std of the data"),
+    )  # fmt: skip
+
+
+def capitalised(text: str) -> str:
+    """With a capital first letter, the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 def beyond(chart: Chart, rows: Sequence[dict]) -> list[dict]:
-    """The rows that are off the chart."""
-    smallest = min(row["distance"] for row in rows) if chart.loss == "distance" else 0
-    return [row for row in rows if row["distance"] > TALL * smallest > 0]
+    """The rows that are off the chart, where it is one of distances."""
+    return [row for row in rows if chart.distance and row["value"] > _top(rows)]
 
 
-def chart_svg(chart: Chart, rows: Sequence[dict], training: tuple[float, float]) -> str:
-    """A chart as an <svg> for a page, "" where no row has the loss. A sampler has the same colour and marker in each;
-    ``training`` is the distance of training items with its standard deviation."""
+def _top(rows: Sequence[dict]) -> float:
+    values = [row["value"] for row in rows]
+    # Unbiased estimates of small distances may be below 0.
+    return TALL * (min(values) if min(values) > 0 else median(map(abs, values)))
+
+
+def chart_svg(chart: Chart, rows: Sequence[dict]) -> str:
+    """A chart as an <svg> for a page, "" where no row has the loss. A sampler looks the same in each."""
     styles = {
         name: {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)], "label": name}
         for i, name in enumerate(sorted({row["sampler"] for row in rows}))
@@ -70,17 +88,17 @@ def chart_svg(chart: Chart, rows: Sequence[dict], training: tuple[float, float])
         figure, axes = plt.subplots(figsize=(4.7, 3.8), layout="constrained")
         for name, style in styles.items():
             own = sorted((row for row in rows if row["sampler"] == name), key=lambda row: row[chart.cost])
-            errors = [row["stderr"] for row in own] if chart.loss == "distance" else None
+            errors = [row["stderr"] for row in own] if chart.loss == "value" else None
             if own:
                 axes.errorbar(*chart.points(own), errors, **style, markersize=4.5, linewidth=1.1, elinewidth=0.8)
         _mark(axes, chart, rows)
-        if chart.loss == "distance":
-            axes.axhline(training[0], color=INK, linewidth=1, linestyle=":", label="training items")
+        if chart.training is not None:
+            axes.axhline(chart.training, color=INK, linewidth=1, linestyle=":", label="training items")
         off = beyond(chart, rows)
         for name, values in zip("xy", chart.points([row for row in rows if row not in off]), strict=True):
             _logarithmic(axes, name, values)
         if off:
-            axes.set_ylim(top=TALL * min(row["distance"] for row in rows))
+            axes.set_ylim(top=_top(rows))
         axes.set(xlabel=chart.across, ylabel=chart.up)
         axes.grid(color=INK, alpha=0.15)
         figure.legend(loc="outside lower center", ncols=4, fontsize="small", framealpha=0)

@@ -1,12 +1,12 @@
 """The page of a comparison of samplers."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from typing import NamedTuple
 
-from commands.pages.charts import CHARTS, beyond, chart_svg
+from commands.pages.charts import beyond, capitalised, chart_svg, charts
 from commands.pages.frame import image, page
+from commands.pages.ranking import number, table, with_error
+from metrics import METRICS
 
 STYLE = """
 svg { display: block; width: 100%; height: auto; }
@@ -53,95 +53,43 @@ for (const head of document.querySelectorAll("th[data-sort]"))
 Pictures = Mapping[str, Sequence[tuple[str, bytes]]]
 
 
-def number(value: float) -> str:
-    """To three digits."""
-    return f"{value:.3g}"
-
-
-def with_error(value: float, error: float) -> str:
-    """A value and its standard error, to two digits of the error."""
-    if not 0 < error < math.inf:
-        return number(value)
-    digits = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{digits}f} ± {error:.{digits}f}"
-
-
-class Column(NamedTuple):
-    """A column of the table: its head, the key of a row that it is sorted by, "" for none, and what its cells say."""
-
-    head: str
-    key: str
-    text: Callable[[dict], str]
-
-
-COLUMNS = (
-    Column("Sampler", "sampler", lambda row: row["sampler"]),
-    Column("Steps", "steps", lambda row: str(row["steps"] or f"to {row['tolerance']:g}")),
-    Column("Calls", "calls", lambda row: f"{row['calls']:.4g}"),
-    Column("ms a sample", "seconds", lambda row: number(1000 * row["seconds"])),
-    Column("Distance", "distance", lambda row: with_error(row["distance"], row["stderr"])),
-    Column("Above the smallest", "behind", lambda row: with_error(row["behind"], row["behind_stderr"])),
-    Column("Error to the flow", "error", lambda row: "" if row["error"] is None else number(row["error"])),
-    Column("On the front of", "", lambda row: ", ".join(fronts(row))),
-)
-
-
-def fronts(row: dict) -> list[str]:
-    """The names of the fronts that a row is on."""
-    return [key.removeprefix("front_") for key, on in row.items() if key.startswith("front_") and on]
-
-
 def compare_page(record: dict, pictures: Pictures) -> bytes:
     """The page of a comparison. ``record`` is what its JSON holds; ``pictures`` has headings, and below each captions
     and PNGs."""
-    sections = (*_advice(record), *_charts(record), *_table(record), *_pictures(record, pictures), *_method(record))
+    sections = (*_advice(record), *_charts(record), *table(record), *_pictures(record, pictures), *_method(record))
     return page(f"Samplers compared: {record['run']}", [*sections, SCRIPT], style=STYLE)
 
 
 def _advice(record: dict) -> Iterator[str]:
-    row, (training, _) = next(row for row in record["rows"] if row["recommended"]), record["training_distance"]
+    row, first = next(row for row in record["rows"] if row["recommended"]), record["metrics"][0]
+    best = "the largest" if METRICS[first].larger else "the smallest"
+    away = "below" if METRICS[first].larger else "above"
     yield f"<h1>Samplers compared <small>{escape(record['run'])}</small></h1>"
     yield (
         f'<p class="advice">Recommended: <strong>{row["sampler"]}</strong>, {row["calls"]:.4g} network calls and '
         f"{number(1000 * row['seconds'])} ms a sample.</p>"
     )
     yield f'<div class="copy"><pre><code>{escape(row["command"])}</code></pre></div>'
-    above = f"{with_error(row['behind'], row['behind_stderr'])} above the smallest" if row["behind"] else "the smallest"
+    behind = f"{with_error(row['behind'], row['behind_stderr'])} {away} {best}" if row["behind"] else best
     yield (
-        f"<p>Distance to held-out data {with_error(row['distance'], row['stderr'])}, {above} here; as many training "
-        f"items are at {number(training)}.</p>"
+        f"<p>{capitalised(METRICS[first].title)} to held-out data {with_error(row['value'], row['stderr'])}, {behind} "
+        f"here; as many training items have {number(record['training'][first][0])}.</p>"
     )
 
 
 def _charts(record: dict) -> Iterator[str]:
     yield '<h2>What a network call buys</h2>\n<div class="charts">'
-    for chart in CHARTS:
-        svg = chart_svg(chart, record["rows"], record["training_distance"])
+    first = record["metrics"][0]
+    for chart in charts(METRICS[first], record["training"][first][0]):
+        svg = chart_svg(chart, record["rows"])
         if svg:
             off = [
-                f"{row['sampler']} at {row['calls']:.4g} calls, {number(row['distance'])}"
+                f"{row['sampler']} at {row['calls']:.4g} calls, {number(row['value'])}"
                 for row in beyond(chart, record["rows"])
             ]
             caption = f"<figcaption>Off the chart: {'; '.join(off)}.</figcaption>" if off else ""
             yield f"<figure><h3>{chart.title}</h3>{svg}{caption}</figure>"
     yield "</div>"
-
-
-def _table(record: dict) -> Iterator[str]:
-    yield '<h2>All of them</h2>\n<div class="wide" role="region" aria-label="all samplers" tabindex="0">\n<table>'
-    heads = (f'<th scope="col"{" data-sort" * bool(column.key)}>{column.head}</th>' for column in COLUMNS)
-    yield f"<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>"
-    for row in record["rows"]:
-        cells = (f'<td data-value="{_value(row, column)}">{column.text(row)}</td>' for column in COLUMNS)
-        mark = ' class="chosen"' if row["recommended"] else ""
-        yield f"<tr{mark}>{''.join(cells)}</tr>"
-    yield "</tbody>\n</table>\n</div>"
-    yield from (f"<p>{escape(note)}</p>" for note in record["notes"])
-
-
-def _value(row: dict, column: Column) -> str:
-    value = row.get(column.key)
-    return "" if value is None else str(value)
 
 
 def _pictures(record: dict, pictures: Pictures) -> Iterator[str]:
@@ -157,8 +105,12 @@ def _pictures(record: dict, pictures: Pictures) -> Iterator[str]:
 
 
 def _method(record: dict) -> Iterator[str]:
-    whole = record["features"] == math.prod(record["event_shape"])
-    kind = "the entries" if whole else f"{record['features']} principal components"
+    name, found = record["extractor"]["name"], record["extractor"]["features"]
+    kind = "the items' entries in model units" if name == "data" else f"features of {escape(name)}"
+    if record["features"] < found:
+        kind = f"{record['features']} principal components of {kind}"
+    metrics = [METRICS[name] for name in record["metrics"]]
+    biased = "The distance, that of training items too, is too large by a share of about 1/n. " * metrics[0].biased
     yield "<h2>How it was measured</h2>"
     yield f"<p>Recommended: {record['rule']}</p>"
     yield (
@@ -168,8 +120,8 @@ def _method(record: dict) -> Iterator[str]:
         "calls as 200 samples at most.</p>"
     )
     yield (
-        f"<p>Distance: the squared Frechet distance, on {kind} in model units, to {record['held_out']} held-out items. "
-        "Like that of training items it is too large by a share of about 1/n. ± is a standard error, by leaving "
+        f"<p>{capitalised(', '.join(metric.title for metric in metrics))}: of {kind}, against {record['held_out']} "
+        f"held-out items. {biased}± is a standard error, by leaving "
         f"out each of {record['jackknife_groups']} parts of the samples in turn; that of a difference leaves the same "
         "samples out of both, so that what the shared noise does to both does not count.</p>"
     )
