@@ -21,6 +21,7 @@ from commands.drawing.pictures import picture
 from commands.recognition import recogniser
 from commands.run import Run, choose_device
 from samplers import SAMPLERS, generate
+from sde.condition import as_tree
 from sde.guidance import ClassifierFree
 
 
@@ -37,14 +38,15 @@ def main() -> None:
     run = Run(Path(options.workdir), resolve(read_run_config(Path(options.workdir)), []), choose_device(options.device))
     (training, held_out), model = run.data(), run.model()
     judge = recogniser(run, training)
-    real = judge.right(*held_out.batch(torch.arange(len(held_out)))) / len(held_out)
+    x, cond = held_out.batch(torch.arange(len(held_out)))
+    real = (judge.classes(x) == as_tree(cond)["labels"]).double().mean().item()
     print(f"the classifier is right about {real:.2%} of {len(held_out):,} held-out items")
     labels = torch.arange(options.num_samples) % training.num_classes
     samples = generate(
         ClassifierFree(model, labels, options.guidance_scale), SAMPLERS[options.sampler](), options.num_samples,
         model.event_shape, steps=options.steps, batch_size=100, progress=True,
     )  # fmt: skip
-    recognised = judge.right(samples.x, labels) / options.num_samples
+    recognised = (judge.classes(samples.x) == labels).double().mean().item()
     path = run.folder / "samples" / "recognised.png"
     picture(samples.x[:100], path, levels=training.transform.levels)
     print(f"and takes {recognised:.2%} of {options.num_samples} samples for the class that was asked for; see {path}")

@@ -14,7 +14,6 @@ from commands.checking.examination import (
     newest_state,
     of_conditions,
     of_samples,
-    prior,
     raw_model,
 )
 from commands.run import Run
@@ -22,6 +21,7 @@ from commands.training.levels import Levels
 from commands.training.metrics import Metrics
 from commands.training.validation import Validation
 from sde import Denoiser
+from sde.audit import prior_mismatch
 from sde.condition import kinds_of
 from sde.data import Dataset
 
@@ -40,6 +40,17 @@ def check(run: Run, *, num_samples: int = 256, batch_size: int = 256) -> dict:
         raise ValueError(
             f"the model has items of shape {tuple(model.event_shape)}, the data {held_out.event_shape}: name the data "
             "of training in config.data"
+        )
+    if model.num_classes and (held_out.num_classes or 0) > model.num_classes:
+        raise ValueError(
+            f"the model has {model.num_classes} classes, the data {held_out.num_classes}: name the data of training in "
+            "config.data"
+        )
+    bad = sum(int((~p.isfinite()).sum()) for p in model.parameters())
+    if bad:
+        raise ValueError(
+            f"{run.weights_file}: {bad:,} of its weights are NaN or infinite, so that nothing can be measured: delete "
+            "it and give the training command again, which writes it from the checkpoint"
         )
     measured = measure(run, model, training, held_out, num_samples, batch_size)
     findings = diagnose(measured)
@@ -101,7 +112,7 @@ def measure(run: Run, model: Denoiser, training: Dataset, held_out: Dataset, ite
         "conditions": of_conditions(at, errors["averaged"], **told) if conditional else None,
         "null_trained": model.null_trained,
         "samples": of_samples(model, at, training, nearest),
-        "prior": prior(model, training),
+        "prior": list(prior_mismatch(model.sde, *training.moments)),
         "held_out_losses": [
             line["held_out_loss"] for line in Metrics(run.folder / "metrics.jsonl").read() if "held_out_loss" in line
         ],
@@ -139,9 +150,9 @@ COLUMNS = {
 
 def table(run: Run, m: dict) -> list[str]:
     """What was measured, for people."""
+    known = ", ".join(part for part in (m["step"] and f"step {m['step']}", m["missing"]) if part)
     lines = [
-        f"{run.folder}: {run.weights}, {'step ' + str(m['step']) if m['step'] else m['missing']}; error of "
-        f"{m['items']} held-out items by noise level, 1 is c_skip x:",
+        f"{run.folder}: {run.weights}, {known}; error of {m['items']} held-out items by noise level, 1 is c_skip x:",
         "".join(f"{title:>12}" for title in COLUMNS.values()),
     ]
     for level in m["levels"]:

@@ -8,10 +8,13 @@ from torch import Tensor
 
 from commands.drawing.pictures import comparison
 from commands.guided import UNGUIDED, GuidanceOptions
+from commands.inputs import spread_items
 from commands.run import Run
 from commands.trained import batched, bind, joined, open_split, stem, suffix, write_arrays
 from samplers import decode, dequantised, encode
+from sde.condition import as_tree
 from sde.data import Dataset
+from sde.statistics import spread
 
 
 def encode_items(
@@ -29,10 +32,8 @@ def encode_items(
 ) -> dict:
     """Encode items spread over the split and decode them again; write ``<out>.png`` and ``<out>.npz``."""
     data, _, denoiser = open_split(run, split)
-    count = min(num_samples, len(data))
-    if count < num_samples:
-        print(f"the {split} split has {count} items, fewer than --num_samples={num_samples}: taking all of them")
-    index = torch.linspace(0, len(data) - 1, count).long()
+    index = spread_items(data, split, num_samples)
+    count = len(index)
     x, targets = data.batch(index)
     conditions, bound = bind(run, denoiser, labels, targets, count, guidance)
     model, transform = bound(1), data.transform
@@ -93,7 +94,7 @@ def encode_items(
             "decoded": again,
             "calls": calls,
             "index": index,
-            "labels": targets,
+            "labels": as_tree(targets).get("labels"),
             "conditions": conditions,
         },
     )
@@ -103,7 +104,7 @@ def encode_items(
 
 def relative_error(values: Tensor, x: Tensor, data: Dataset) -> float:
     """Root mean square of values - x (n, *event), relative to the data's standard deviation, both in model units."""
-    some, _ = data.batch(torch.linspace(0, len(data) - 1, min(len(data), 10_000)).long())
+    some, _ = data.batch(spread(len(data), 10_000))
     encode = data.transform.encode
     return ((encode(values) - encode(x)).double().square().mean().sqrt() / encode(some).double().std()).item()
 
@@ -123,10 +124,10 @@ def latent_statistics(latent: Tensor, prior_std: float) -> dict:
         "latent_std": z.std(correction=0).item(),
         "latent_std_stderr": (2 * count * dim) ** -0.5,
     }
-    spread = z.std(0, correction=0)
-    if count < 3 or dim < 2 or not (spread > 0).all():
+    std = z.std(0, correction=0)
+    if count < 3 or dim < 2 or not (std > 0).all():
         return found
-    standardised = (z - z.mean(0)) / spread
+    standardised = (z - z.mean(0)) / std
     squares = (standardised @ standardised.T / count).square().sum().item() - dim
     correlation = (max(squares, 0.0) / (dim * (dim - 1))) ** 0.5
     return found | {"latent_correlation": correlation, "latent_correlation_expected": (count - 1) ** -0.5}

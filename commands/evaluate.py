@@ -58,7 +58,7 @@ def evaluate(
     """Measure samples against held-out items: distances, coverage, copies, classes, each with a 95 % interval."""
     begin = time.perf_counter()
     data, training, _ = open_split(run, split)
-    names = [pick("--metrics", name, METRICS) for name in metrics.split(",")] if metrics else None
+    names = [pick("--metrics", name.strip(), METRICS) for name in metrics.split(",")] if metrics else None
     path = x = asked = None
     if samples is None:
         if num_samples < LEAST:
@@ -90,12 +90,14 @@ def evaluate(
         reference=known.rows(like) if split == "test" else of(other, like),
         training=known,
     )
-    judge = recogniser(run, training) if asked is not None and data.labels is not None else None
+    # Samples without a class were asked for none.
+    classed = asked is not None and data.labels is not None and bool((asked >= 0).any())
+    judge = recogniser(run, training) if classed else None
 
     def measure() -> dict:
         values = scores(sets, names, refused, resamples, seed, unseen=split == "test")
         if judge is not None:
-            values["accuracy"] = _accuracy(judge, x, asked, data)
+            values["accuracy"] = _accuracy(judge, x[asked >= 0], asked[asked >= 0], data)
         return values
 
     values = run.world.share(measure)
@@ -104,7 +106,7 @@ def evaluate(
     if samples is None:
         settings |= {"steps": steps, "grid": grid, "noise": noise, "labels": labels, "guidance": asdict(guidance)}
         settings |= {"sampler": run.config.sampler.to_dict()}
-    target = Path(out).with_suffix(".json") if out else run.folder / "evaluation.json"
+    target = Path(f"{out.removesuffix('.json')}.json") if out else run.folder / "evaluation.json"
     content = {
         "mode": "evaluate",
         "samples": {"file": str(path), "sha256": file_digest(path)},
@@ -170,5 +172,6 @@ def _accuracy(judge: Recogniser, x: Tensor, asked: Tensor, data: Dataset) -> dic
     that it takes for their own."""
     items, cond = data.batch(torch.arange(len(data)))
     labels = as_tree(cond)["labels"]
-    own, real = (share(judge.right(*part), len(part[0])) for part in ((x.float(), asked), (items, labels)))
+    parts = ((x.float(), asked), (items, labels))
+    own, real = (share(int((judge.classes(part) == known).sum()), len(part)) for part, known in parts)
     return {**asdict(own), "reference": asdict(real), "reading": reading(own, real, larger=True)}

@@ -85,7 +85,7 @@ def guidance_sweep(
         samples = sampling(guides, options, cond, num_samples)
         if samples is None:
             continue
-        found = tradeoff(held_out.transform.encode(samples.x), asked, taken_for(judge, samples.x))
+        found = tradeoff(held_out.transform.encode(samples.x), asked, judge.classes(samples.x))
         row = {"guidance": kind, "scale": scale, **relative(found, real), "nfe": samples.nfe}
         rows.append(row | {"seconds": round(samples.seconds, 2)})
         print(
@@ -134,17 +134,11 @@ def check_counts(num_samples: int, asked: Tensor | None) -> None:
         )
 
 
-@torch.no_grad()
-def taken_for(judge: Recogniser, x: Tensor) -> Tensor:
-    """The class (n,) that the judge sees in each of the items x (n, *event), in data units."""
-    return torch.cat([judge(part).argmax(1) for part in x.split(500)])
-
-
 def judged_items(judge: Recogniser, held_out: Dataset, asked: Tensor) -> tuple[float, Tradeoff]:
     """The judge's accuracy on the held-out items, and the accuracy and diversity of those in the classes asked for."""
     x, cond = held_out.batch(spread(len(held_out), HELD_OUT))
     labels = as_tree(cond)["labels"]
-    found, kept = taken_for(judge, x), torch.isin(labels, asked)
+    found, kept = judge.classes(x), torch.isin(labels, asked)
     if not torch.isin(asked, labels).all():
         raise ValueError("the held-out items have none of some class that is asked for: give --labels that they have")
     real = tradeoff(held_out.transform.encode(x[kept]), labels[kept], found[kept])

@@ -43,11 +43,17 @@ def open_inputs(data: Dataset, split: str, items: str | None, num_samples: int |
     if items:
         index = torch.tensor(read_numbers("--items", items, len(data), "numbers of items, as in 0,1,2"))
     else:
-        index = spread(len(data), num_samples or DEFAULT_ITEMS)
-    if num_samples and len(data) < num_samples:
-        print(f"the {split} split has {len(data)} items, fewer than --num_samples={num_samples}: taking all of them")
+        index = spread_items(data, split, num_samples or DEFAULT_ITEMS)
     x, cond = data.batch(index)
     return Inputs(x, cond, index, split)
+
+
+def spread_items(data: Dataset, split: str, num_samples: int) -> Tensor:
+    """The positions of ``--num_samples`` items spread over the split; of all items, and a line that says so, where it
+    has fewer."""
+    if len(data) < num_samples:
+        print(f"the {split} split has {len(data)} items, fewer than --num_samples={num_samples}: taking all of them")
+    return spread(len(data), num_samples)
 
 
 def only_one(flags: dict[str, object]) -> None:

@@ -14,6 +14,8 @@ from commands.run import Run
 from commands.trained import batched, bind, joined, open_split, stem, suffix, write_arrays
 from samplers import SeededNoise, decode, encode, slerp
 from sde.condition import map_condition
+from sde.data import Dataset
+from sde.statistics import spread
 
 DEFAULT_ITEMS = 6
 """The first items of the split are taken in pairs unless --items or --seeds says otherwise."""
@@ -49,7 +51,7 @@ def interpolate(
     ends = read_pairs(kind, text, LARGEST_SEED + 1 if seeds else len(data))
     x, targets = (None, None) if seeds else data.batch(ends.flatten())
     # One condition a strip, that of its first item, so that both ends are on the flow that the strip is decoded by.
-    first = None if targets is None else map_condition(lambda c: c[::2], targets)
+    first = map_condition(lambda c: c[::2], targets)
     conditions, bound = bind(run, denoiser, labels, first, len(ends), guidance)
     tolerances = {"rtol": rtol, "atol": atol}
     begin = time.perf_counter()
@@ -121,8 +123,8 @@ def describe(ends: Tensor) -> str:
     return ", ".join(pairs) + ", ..." * (len(ends) > 4)
 
 
-def background(data) -> Tensor | None:
+def background(data: Dataset) -> Tensor | None:
     """Points of the data, for shapes that are drawn as points."""
     if data.event_shape != (2,):
         return None
-    return data.batch(torch.linspace(0, len(data) - 1, min(len(data), BACKGROUND)).long())[0]
+    return data.batch(spread(len(data), BACKGROUND))[0]

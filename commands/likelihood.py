@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from commands.guided import UNGUIDED, GuidanceOptions, Guides
-from commands.inputs import read_items
+from commands.inputs import read_items, spread_items
 from commands.run import Run
 from commands.trained import open_split, stem, write_arrays
 from samplers import LikelihoodReport, dequantised, likelihood_report, log_likelihood
@@ -71,10 +71,8 @@ def likelihood(
     def model_for(targets: Tensor | None):
         return bound(targets if conditioned else None)
 
-    index = spread(len(data), num_samples)
+    index = spread_items(data, split, num_samples)
     x, targets = data.batch(index)
-    if len(x) < num_samples:
-        print(f"the {split} split has {len(x)} items, fewer than --num_samples={num_samples}: taking all of them")
     model = model_for(targets)
     begin = time.perf_counter()
     with tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.first) as bar:

@@ -81,10 +81,8 @@ def restore(
     x = each.restore(found.x, y[rows]) if task == "inpaint" and sigma_y == 0 else found.x
     samples, error = x.view(count, draws, *shape), rms(each(x) - y[rows])
     # As they were drawn: what was put back says nothing of the rest.
-    missed, scale = (
-        rms(each(found.x) - y[rows]),
-        max(y.std(correction=0).item(), data.statistics.var.mean().sqrt().item()),
-    )
+    missed = rms(each(found.x) - y[rows])
+    scale = max(y.std(correction=0).item(), data.statistics.var.mean().sqrt().item())
     if missed > 3 * sigma_y + 0.25 * scale:
         warnings.warn(
             f"the samples miss what was measured by {missed:.3g} (rms, data units)"
@@ -101,7 +99,7 @@ def restore(
         "draws": draws,
         "sigma_y": sigma_y,
         "observed": observed(operator, y, shape),
-        "measurement_error": error / sigma_y if sigma_y else error,
+        "measurement_error": error,
         "nfe": found.nfe,
         "seconds": round(found.seconds, 2),
         "seed": seed,
@@ -162,7 +160,8 @@ def describe(result: dict, masked: bool, source: str) -> None:
         f"{result['num_items']} items ({source}), {result['draws']} sample{'s' * (result['draws'] > 1)} each by "
         f"{result['method']} with {result['sampler']}, {result['nfe']:g} network calls each, {result['seconds']:.1f} s"
     )
-    unit = f"of sigma_y = {result['sigma_y']:g}" if result["sigma_y"] else "in data units"
-    print(f"  measurement error {result['measurement_error']:.3g} {unit} (rms)")
+    sigma_y, error = result["sigma_y"], result["measurement_error"]
+    ratio = f", {error / sigma_y:.3g} of sigma_y = {sigma_y:g}" if sigma_y else ""
+    print(f"  measurement error {error:.3g} in data units (rms){ratio}")
     if "psnr" in result:
         print(f"  PSNR {result['psnr']:.2f} dB, of the samples' mean {result['psnr_mean']:.2f} dB")

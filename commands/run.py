@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -54,9 +55,13 @@ class Run:
         """config.json, resolved."""
         write_whole(self.folder / "config.json", (json.dumps(self.config.to_dict(), indent=2) + "\n").encode())
 
-    def data(self) -> Split:
-        """The training and held-out data."""
+    @cached_property
+    def _split(self) -> Split:
         return load_dataset(self.config.data)
+
+    def data(self) -> Split:
+        """The training and held-out data, which are read once."""
+        return self._split
 
     def model(self):
         """The trained denoiser on the device, in full precision: adaptive solvers would control its rounding."""

@@ -51,7 +51,9 @@ def sample(
     drawn = [sampling(guides, options, cond, num_samples) for options in guidances]
     if not run.world.first:
         return {}
-    path = stem(run, out, f"{sampling.name}-{len(drawn[0].times) - 1}{suffix(guidances)}-seed{seed}")
+    names = (labels and labels.replace(",", "-"), condition and Path(condition).stem, cascade and Path(cascade).name)
+    asked = "".join(f"-{name}" for name in names if name)
+    path = stem(run, out, f"{sampling.name}-{len(drawn[0].times) - 1}{asked}{suffix(guidances)}-seed{seed}")
     picture_path, numbers_path = Path(f"{path}.png"), Path(f"{path}.npz")
     x, calls = (torch.stack([getattr(samples, name) for samples in drawn]) for name in ("x", "calls"))
     levels = models[0].transform.levels

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from commands.conditions import held_out_condition, show
 from commands.run import Run
@@ -56,12 +57,15 @@ def train(run: Run) -> dict:
     def preview(step: int, averaged: Denoiser, raw: Denoiser) -> None:
         session.record_held_out(step, validation.losses(averaged), validation.losses(raw))
         cond = held_out_condition(held_out, averaged, PREVIEW)
-        samples = generate(
-            averaged if cond is None else Conditional(averaged, cond), DPMpp(), PREVIEW, data.event_shape, steps=12
-        )
-        session.record({"step": step, "nearest": validation.nearest(samples.x)})
-        path = run.folder / "samples" / f"train-{step:07d}.png"
-        show(samples.x, cond, path, levels=data.transform.levels)
+        shown = averaged if cond is None else Conditional(averaged, cond)
+        try:
+            samples = generate(shown, DPMpp(), PREVIEW, data.event_shape, steps=12)
+        except FloatingPointError as error:
+            tqdm.write(f"warning: no samples at step {step} ({error}): try a smaller config.training.lr")
+        else:
+            session.record({"step": step, "nearest": validation.nearest(samples.x)})
+            path = run.folder / "samples" / f"train-{step:07d}.png"
+            show(samples.x, cond, path, levels=data.transform.levels)
         session.report()
 
     session.fit([(settings.sample_every, sample)])

@@ -1,5 +1,6 @@
 """What the modes that use a trained run share: items, the model bound to labels, batches, files."""
 
+import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ from sde import Denoiser, ScoreModel
 from sde.checkpoint import write_whole
 from sde.condition import Condition, as_tree
 from sde.data import Dataset
+
+LONGEST = 200
+"""Bytes of a default file name; most file systems take 255, suffixes included."""
 
 
 def open_split(run: Run, split: str) -> tuple[Dataset, Dataset, Denoiser]:
@@ -89,7 +93,11 @@ def joined(results: list, name: str) -> Tensor:
 
 
 def stem(run: Run, out: str | None, default: str) -> Path:
-    """``--out`` less its suffix, or the default in the run's samples/."""
+    """``--out`` less its suffix, or the default in the run's samples/, where one of more than LONGEST bytes ends in its
+    digest."""
+    name = default.encode()
+    if len(name) > LONGEST:
+        default = f"{name[: LONGEST - 9].decode(errors='ignore')}-{hashlib.sha256(name).hexdigest()[:8]}"
     path = Path(out) if out else run.folder / "samples" / default
     return path.with_suffix("") if path.suffix in (".png", ".npz") else path
 

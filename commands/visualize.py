@@ -23,6 +23,11 @@ from sde.data import Dataset
 from sde.statistics import spread
 
 WHAT = ("process", "trajectory", "denoised", "field")
+IGNORED = {
+    "process": ("grid", "num_samples", "labels", "condition", "guidance"),
+    "field": ("steps", "grid", "num_samples"),
+}
+"""Arguments that a picture alone has no use for."""
 FRAMES = 40
 """States of a film at most; runs of fewer steps have fewer."""
 POINTS, ITEMS = 1000, 16
@@ -46,20 +51,26 @@ def visualize(
 ) -> dict:
     """Draw the process and its grids, films from data to noise and back, denoised predictions, density and score."""
     chosen = WHAT if pick("--what", what, ("all", *WHAT)) == "all" else (what,)
+    flags = {"steps": steps, "grid": grid, "num_samples": num_samples, "labels": labels, "condition": condition}
+    given = {name: f"--{name}={value}" for name, value in flags.items() if value} | {"guidance": guidance.given()}
+    for name in IGNORED.get(what, ()):
+        if given.get(name):
+            raise ValueError(f"{given[name]}: --what={what} would ignore it; leave it out, or take --what=trajectory")
     path = stem(run, out, f"visualize{guidance.suffix}-seed{seed}")
+    view = None
+    if what != "process":
+        view = View(run, steps, grid, num_samples, seed, labels, condition, guidance, batch_size)
     result: dict = {"mode": "visualize", "what": list(chosen), "pictures": [], "numbers": []}
     if "process" in chosen:
         sde = run.model().sde if run.model_file.exists() else build_sde(run.config.sde.to_dict())
         arrays = process_arrays(sde, steps or 10)
         process_picture(sde, arrays, title_of(sde), Path(f"{path}-process.png"))
         _keep(result, path, "process", arrays)
-    if chosen != ("process",):
-        view = View(run, steps, grid, num_samples, seed, labels, condition, guidance, batch_size)
-        for name in chosen:
-            if name in ("trajectory", "denoised"):
-                view.film(name, path, frames, result)
-            elif name == "field":
-                view.field(path, result, required=what == "field")
+    for name in chosen:
+        if name in ("trajectory", "denoised"):
+            view.film(name, path, frames, result)
+        elif name == "field":
+            view.field(path, result, required=what == "field")
     print("\n".join([*result["pictures"], *result["numbers"]]))
     return result
 
@@ -144,14 +155,20 @@ class View:
         model, sde = self.guides(cond), self.denoiser.sde
         if not model.normalised:
             print("a guided model is no density: its score and flow are drawn over noisy data")
-        items, _ = self.data.batch(spread(len(self.data), POINTS))
+        labels = as_tree(cond).get("labels")
+        if required and "," in (self.asked[0] or ""):
+            raise ValueError(f"--labels={self.asked[0]}: --what=field draws one class, or all of them without labels")
+        items, own = self.data.batch(spread(len(self.data), POINTS))
+        classes = as_tree(own).get("labels")
+        # Of a class that no item has, all are shown.
+        shown = items if labels is None or classes is None else items[classes == labels]
+        shown = shown if len(shown) else items
         panels = []
         for t in panel_times(sde, self.denoiser.sigma_data):
             axes = axes_of(model, items, t)
-            points = forward(sde, self.data, items, t[None], self.seed)[0]
+            points = forward(sde, self.data, shown, t[None], self.seed)[0]
             found = fields(model, axes, t, 4096, self.run.device)
             panels.append({"t": t, "sigma": noise_of(sde, t), "axes": axes, "points": points, **found})
-        labels = as_tree(cond).get("labels")
         what = "" if labels is None else f"class {labels.item()}, "
         field_picture(panels, what + title_of(sde), Path(f"{path}-field.png"))
         _keep(result, path, "field", {name: torch.stack([p[name] for p in panels]) for name in panels[0]})

@@ -12,10 +12,8 @@ from samplers.calls import CallCounter, evaluating
 from samplers.checks import NonFiniteError, check_model, check_state
 from samplers.decoder import cell_scale, choose_decoder, gaussian_log_prob, level_log_prob, start_of
 from samplers.grid import check_times, times_of_log_snr
+from samplers.noise import BOUNDS, item_seeds
 from samplers.step import check_integer
-
-NOISE = 5
-"""Sets these random numbers apart from others drawn with the same seed."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +145,7 @@ def _bound(
         cells = sde.sigma(data_end) / sde.alpha(data_end) * cell_scale(transform, x.shape[1:])
     target = x if transform is None else transform.encode(x + 0.5 if decoder == "levels" else x)
     square = target.double().square().flatten(1).mean(1).cpu()
-    seeds = (np.random.SeedSequence((seed, item, NOISE)) for item in range(first, first + count))
-    generators = [np.random.Generator(np.random.Philox(key)) for key in seeds]
+    generators = [np.random.Generator(np.random.Philox(key)) for key in item_seeds(seed, BOUNDS, count, first)]
 
     def normal() -> Tensor:
         return torch.from_numpy(np.stack([g.standard_normal(target.shape[1:]) for g in generators])).to(target)

@@ -4,10 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samplers.noise import PROBES, item_seeds
 from samplers.step import choose
-
-PROBES = 1
-"""Sets the probes' random numbers apart from any others drawn with the same seed."""
 
 PROBE_KINDS = ("rademacher", "gaussian")
 
@@ -19,9 +17,8 @@ def draw_probes(shape: tuple[int, ...], probes: int, seed: int, first: int, kind
     """
     choose("probe_kind", kind, PROBE_KINDS)
     rows = []
-    for item in range(first, first + shape[0]):
-        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, item, PROBES))))
-        size = (probes, *shape[1:])
+    for key in item_seeds(seed, PROBES, shape[0], first):
+        generator, size = np.random.Generator(np.random.Philox(key)), (probes, *shape[1:])
         rows.append(generator.integers(0, 2, size) * 2 - 1 if kind == "rademacher" else generator.standard_normal(size))
     return torch.from_numpy(np.stack(rows, 1))
 

@@ -16,7 +16,7 @@ class SeededNoise:
     batch, the device or the number of processes. Numbers are drawn on the CPU in float32 and moved to the device of x.
     """
 
-    def __init__(self, seeds: Iterable[int]) -> None:
+    def __init__(self, seeds: Iterable[int | np.random.SeedSequence]) -> None:
         self.generators = [np.random.Generator(np.random.Philox(seed)) for seed in seeds]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -41,6 +41,16 @@ def sample_seeds(seed: int | Sequence[int], count: int, first: int = 0) -> list[
     if not isinstance(seed, Integral) or not 0 <= seed < 2**31:
         raise ValueError(f"seed = {seed}: needs an integer from 0 to {2**31 - 1}")
     return [(seed << 32) + index for index in range(first, first + count)]
+
+
+PROBES, DEQUANTISATION, MEASUREMENT, BOUNDS = 1, 2, 4, 5
+"""What items draw random numbers for: by the same seed each purpose has its own."""
+
+
+def item_seeds(seed: int, purpose: int, count: int, first: int = 0, draw: int = 0) -> list[np.random.SeedSequence]:
+    """The seeds of ``count`` items from number ``first``, apart from those of samples. An item's depends on seed,
+    purpose, draw and its number alone."""
+    return [np.random.SeedSequence((seed, item, purpose, *[draw] * (draw > 0))) for item in range(first, first + count)]
 
 
 def check_factor(name: str, value: float) -> None:

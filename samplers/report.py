@@ -10,11 +10,8 @@ from torch import Tensor
 
 from samplers.bounds import discrete_bound, variational_bound
 from samplers.likelihood import LogLikelihood, log_likelihood
-from samplers.noise import SeededNoise, sample_seeds
+from samplers.noise import DEQUANTISATION, SeededNoise, item_seeds, sample_seeds
 from samplers.step import check_integer
-
-DEQUANTISATION = 2
-"""Sets these random numbers apart from the probes', which are drawn with the same seed."""
 
 TRUNCATION = 3
 """Sets apart the noise between 0 and t_min."""
@@ -87,7 +84,7 @@ def dequantised(transform, x: Tensor, seed: int, draw: int = 0) -> Tensor:
     """Quantised x plus uniform noise in [0, 1), that of an item by seed, draw and its number alone; or continuous x."""
     if transform is None or not transform.levels:
         return x
-    keys = [np.random.SeedSequence((seed, item, DEQUANTISATION, *([draw] if draw else []))) for item in range(len(x))]
+    keys = item_seeds(seed, DEQUANTISATION, len(x), draw=draw)
     rows = [np.random.Generator(np.random.Philox(key)).random(x.shape[1:]) for key in keys]
     return transform.dequantise(x, torch.from_numpy(np.stack(rows)).to(x.dtype))
 

@@ -129,10 +129,12 @@ def _warn_of_units(data: Dataset, about: dict) -> None:
             f"{constant} of {statistics.var.numel()} dimensions of the data are constant: they have no density, so "
             "that likelihoods will say how small t_min is; leave them out, or declare config.data.levels"
         )
-    if len(event) > 2 and event[-1] <= 4 < event[0]:
+    last, none = len(event) > 1 and event[-1] <= 4 < event[0], len(event) == 2 and event[0] == event[1] > 4
+    if last or none:
+        remedy = "the last axis holds the channels" if last else "they are images without an axis of channels"
         _warn(
-            f"items of shape {event} are read as {event[0]} channels of size {'x'.join(map(str, event[1:]))}: if the "
-            "last axis holds the channels, set config.data.layout=channels_last"
+            f"items of shape {event} are read as {event[0]} channels of size {'x'.join(map(str, event[1:]))}: if "
+            f"{remedy}, set config.data.layout={'channels_last' if last else 'no_channels'}"
         )
     missing = [label for label, count in enumerate(about["classes"] or []) if not count]
     if missing:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,7 +111,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def remove_partial(folder: Path) -> None:
     """Remove what ``write_whole`` or ``write_shards`` left in a run folder where a process was killed within."""
-    for path in (found for inner in ("", "checkpoints", "ema") for found in (folder / inner).glob(".*.*")):
+    folders = (folder / inner for inner in ("", "checkpoints", "ema", "classifier_ema"))
+    for path in (found for inner in folders for found in inner.glob(".*.*")):
         written, _, process = path.name[1:].rpartition(".")
         if process.isdigit() and (path.parent != folder or Path(written).suffix in WRITTEN):
             remove(path)
@@ -240,4 +242,8 @@ class Checkpoints:
             from sde.states import read_shards
 
             return read_shards(path, like())
+        # torch takes tensors as they are, without a look at the checksums that it wrote.
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise OSError("checksum")
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 Condition = Tensor | dict[str, Tensor]
-C = TypeVar("C", Tensor, dict[str, Tensor], Tensor | dict[str, Tensor])
+C = TypeVar("C", Tensor, dict[str, Tensor], Tensor | dict[str, Tensor], Tensor | dict[str, Tensor] | None)
 Shapes = Mapping[str, Sequence[int]]
 """Shapes of one row, by kind, of the conditions that are numbers."""
 
@@ -25,8 +25,10 @@ KINDS = ("labels", *FEATURES)
 
 
 def map_condition(function: Callable[..., Tensor], *conditions: C) -> C:
-    """Apply a function to every tensor of one or several conditions of the same structure."""
+    """Apply a function to every tensor of one or several conditions of the same structure; None stays None."""
     trees: Any = conditions
+    if conditions[0] is None:
+        return None
     if isinstance(conditions[0], dict):
         return {key: function(*(tree[key] for tree in trees)) for key in conditions[0]}
     return function(*conditions)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sde.binding import bind, bind_labels, fit, rows_of
 from sde.condition import Condition
-from sde.guided import Guidance, base_of, pair_of
+from sde.guided import Guidance, base_of, check_scale, pair_of
 from sde.model import ScoreModel
 from sde.process import expand
 
@@ -31,7 +31,7 @@ class GradientGuidance(Guidance, abc.ABC):
             raise ValueError(f"point = {point!r}: needs one of {', '.join(POINTS)}")
         self.model = model
         self.base = base_of(model)
-        self.scale = scale
+        self.scale = check_scale(scale)
         self.point = point
         self.normalised = scale == 0 and model.normalised
 
@@ -89,9 +89,16 @@ class Classifier(GradientGuidance):
         self.labels = bind_labels(labels, getattr(classifier, "num_classes", None) or int(labels.max()) + 1)
         if int(labels.min()) < 0:
             raise ValueError(f"label {int(labels.min())}: a classifier guides towards classes from 0")
+        self.highest = int(labels.max())
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.classifier(x, t).log_softmax(-1).gather(1, fit(self.labels, x)[:, None]).squeeze(1)
+        logits = self.classifier(x, t)
+        if logits.ndim != 2 or logits.shape[1] <= self.highest:
+            raise ValueError(
+                f"the classifier returned shape {tuple(logits.shape)}, and class {self.highest} is asked for: it must "
+                f"return logits of shape ({len(x)}, classes), which has that class"
+            )
+        return logits.log_softmax(-1).gather(1, fit(self.labels, x)[:, None]).squeeze(1)
 
     def rows(self, index: Tensor | slice) -> "Classifier":
         labels = rows_of(self.labels, index)

@@ -6,7 +6,7 @@ from torch import Tensor
 from sde.binding import bind_condition, fit, rows_of
 from sde.condition import Condition, map_condition, null_like
 from sde.gradients import Classifier, LogProbability
-from sde.guided import Guidance, base_of, pair_of
+from sde.guided import Guidance, base_of, check_scale, pair_of
 from sde.limits import DynamicThreshold, GuidanceInterval, Rescaled
 from sde.model import Denoiser, ScoreModel
 from sde.process import SDE
@@ -45,8 +45,9 @@ class ClassifierFree(Guidance):
     ``scale`` 1 is the plain conditional model and 0 the unconditional one, each with a single network call; the paper's
     w is scale - 1. A negative scale steers away from the condition. ``negative``, of the structure of ``cond``, takes
     the place of null: a condition to steer away from. Both parts run in one batch of twice the size, or with
-    ``batched`` False in two of the size of x, which need half the memory. Raises ValueError for a scale other than 1
-    without ``negative`` where the model never trained the null condition, and for labels that it does not know.
+    ``batched`` False in two of the size of x, which need half the memory. Raises ValueError for a scale that is not
+    finite, for one other than 1 without ``negative`` where the model never trained the null condition, and for labels
+    that it does not know.
     """
 
     base: Conditional
@@ -63,7 +64,7 @@ class ClassifierFree(Guidance):
             )
         self.base = Conditional(model, cond)
         self.negative = None if negative is None else bind_condition(negative, model)
-        self.scale = scale
+        self.scale = check_scale(scale)
         self.batched = batched
         self.normalised = scale in (0, 1)
 
@@ -96,8 +97,8 @@ class Autoguidance(Guidance):
     3 with its w as ``scale``).
 
     ``weak`` has seen the same data and conditions, with fewer weights or less training, or is a shorter or earlier
-    average of them. Scale 1 is the model, in a single call. Either may be guided itself. Raises ValueError where the
-    two have another SDE or transform.
+    average of them. Scale 1 is the model and 0 the weak one, each in a single call. Either may be guided itself. Raises
+    ValueError where the two have another SDE or transform.
     """
 
     def __init__(self, model: ScoreModel, weak: ScoreModel, scale: float) -> None:
@@ -110,8 +111,11 @@ class Autoguidance(Guidance):
         self.model = model
         self.weak = weak
         self.base = base_of(model)
-        self.scale = scale
-        self.normalised = scale == 1 and model.normalised
+        self.scale = check_scale(scale)
+        self.normalised = (scale == 1 and model.normalised) or (scale == 0 and weak.normalised)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.weak(x, t) if self.scale == 0 else super().forward(x, t)
 
     def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         base, denoised = pair_of(self.model, x, t)

@@ -1,6 +1,7 @@
 """What every guided model is: a score model beside the one that it is guided away from."""
 
 import abc
+import math
 
 from torch import Tensor
 
@@ -25,6 +26,13 @@ class Guidance(ScoreModel, abc.ABC):
 
     def rows(self, index: Tensor | slice) -> "Guidance":
         return self
+
+
+def check_scale(scale: float) -> float:
+    """A guidance scale. Raises ValueError unless it is a finite number."""
+    if isinstance(scale, str) or not math.isfinite(scale):
+        raise ValueError(f"guidance scale {scale!r}: needs a finite number, as 1 for the plain conditional model")
+    return scale
 
 
 def base_of(model: ScoreModel) -> ScoreModel:

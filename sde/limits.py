@@ -1,6 +1,7 @@
 """What holds guidance in check: the noise levels where it acts, the scale it may change, the bounds it stays within."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -41,21 +42,29 @@ class GuidanceInterval(Guidance):
     def _levels(self, t: Tensor) -> Tensor:
         return (-0.5 * self.sde.log_snr(t)).exp()
 
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        # The base of a guided model may take network calls of its own.
+        return self._called(lambda model, x, t: (model(x, t),), x, t)[0]
+
     def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        base, guided = self._called(pair_of, x, t)
+        return base, guided
+
+    def _called(self, call: Callable[..., tuple[Tensor, ...]], x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
+        """call(model, x, t) of the guided model at levels inside, of the base at others."""
         levels = self._levels(t)
         inside = (levels > self.low) & (levels <= self.high)
         if inside.all():
-            return self.guided.pair(x, t)
+            return call(self.guided, x, t)
         if not inside.any():
-            return pair_of(self.base, x, t)
+            return call(self.base, x, t)
         within, without = inside.nonzero().squeeze(1), (~inside).nonzero().squeeze(1)
         parts = (
-            self.guided.rows(within).pair(x[within], t[within]),
-            pair_of(self.base.rows(without), x[without], t[without]),
+            call(self.guided.rows(within), x[within], t[within]),
+            call(self.base.rows(without), x[without], t[without]),
         )
         order = torch.cat([within, without]).argsort()
-        base, guided = (torch.cat(values)[order] for values in zip(*parts, strict=True))
-        return base, guided
+        return tuple(torch.cat(values)[order] for values in zip(*parts, strict=True))
 
     def rows(self, index: Tensor | slice) -> "GuidanceInterval":
         return GuidanceInterval(self.guided.rows(index), self.low, self.high)

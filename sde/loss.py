@@ -111,6 +111,10 @@ class Draws(NamedTuple):
         factor = IMPORTANCE[times](sde, t) if times in IMPORTANCE else torch.ones_like(t)
         return cls(t, factor, u, per_item(torch.randn, seeds, event_shape), seeds)
 
+    def noise(self, x0: Tensor) -> Tensor:
+        """``z`` in the dtype and on the device of the items x0 (B, *event)."""
+        return send(self.z.to(x0.dtype), x0.device)
+
     def dequantise(self, x: Tensor, transform: Transform) -> Tensor:
         """The items x (B, *event), in data units, with uniform noise of their own where they are quantised."""
         if not transform.levels:
@@ -133,7 +137,7 @@ def denoising_loss(
     times' own distribution, which the weight does not undo unless it is one of IMPORTANCE. Each condition is dropped
     with probability ``cond_dropout``.
     """
-    x = model.sde.perturb(x0, draws.t, send(draws.z.to(x0.dtype), x0.device))
+    x = model.sde.perturb(x0, draws.t, draws.noise(x0))
     if cond is not None and cond_dropout:
         cond = drop(cond, send(draws.u < cond_dropout, x0.device))
     errors = (model(x, draws.t, cond) - x0).float().square().flatten(1).mean(1)
@@ -143,7 +147,7 @@ def denoising_loss(
 
 def classifier_loss(classifier: NoisyClassifier, x0: Tensor, cond: Condition, draws: Draws) -> Tensor:
     """Cross-entropies (B,) in nats of the labels in cond at x_t; x0 (B, *event) in model units."""
-    x = classifier.sde.perturb(x0, draws.t, send(draws.z.to(x0.dtype), x0.device))
+    x = classifier.sde.perturb(x0, draws.t, draws.noise(x0))
     labels = as_tree(cond)["labels"]
     losses = torch.nn.functional.cross_entropy(classifier(x, draws.t).float(), labels, reduction="none")
     return send(draws.factor.to(losses.dtype), losses.device) * losses

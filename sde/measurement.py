@@ -21,12 +21,21 @@ Product = Callable[[Tensor], Tensor]
 
 
 class Measured(ScoreModel, abc.ABC):
-    """A score model with a measurement y (n or 1, *measurement), in data units; a single row serves every sample."""
+    """A score model with a measurement y (n or 1, *measurement), in data units; a single row serves every sample.
+
+    Raises ValueError for a y that is not finite.
+    """
 
     normalised = False
 
     def __init__(self, model: ScoreModel, operator: Operator, y: Tensor) -> None:
         super().__init__(model.sde, model.transform)
+        missing = int((~torch.isfinite(y)).sum())
+        if missing:
+            raise ValueError(
+                f"y of shape {tuple(y.shape)} has {missing} values that are not finite: leave out what was not "
+                "measured, by a Mask or in the operator"
+            )
         self.model = model
         self.operator = operator
         self.y = y
@@ -85,6 +94,11 @@ class MeasurementGuidance(Measured, Guidance):
             leaf = x if graph else x.detach().requires_grad_()
             base, denoised = pair_of(self.model, leaf, t)
             measured = self.measure(denoised)
+            if not measured.requires_grad:
+                raise ValueError(
+                    "the operator's output does not depend differentiably on x: make it of x by torch's functions, "
+                    "without rounding, comparing or detach"
+                )
 
             def forwards(u: Tensor) -> Tensor:
                 # H^T v is linear in v: its own transpose, at any v, is H.

@@ -128,7 +128,7 @@ def check_time(sde: SDE, t: Tensor) -> None:
         return
     low, high = (t.item(),) * 2 if t.ndim == 0 else (x.item() for x in t.aminmax())
     slack = 1e-6 * (sde.t_max - sde.t_min)
-    if low < sde.t_min - slack or high > sde.t_max + slack:
+    if not (low >= sde.t_min - slack and high <= sde.t_max + slack):
         raise ValueError(
             f"t = {high if high > sde.t_max + slack else low:g}: needs times from t_min = {sde.t_min:g} to t_max = "
             f"{sde.t_max:g}; of a noise level r = sigma / alpha, the time is sde.t_of_log_snr(-2 log r)"

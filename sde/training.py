@@ -110,8 +110,7 @@ class Trainer:
     def part(self, number: int) -> tuple[Tensor, Condition | None, Draws]:
         """x0 in model units and conditions, on the device, and random numbers of a part of the next step."""
         x0, cond, draws = self._parts.get(self.step * self.options.accumulate + number)
-        cond = None if cond is None else map_condition(lambda c: send(c, self.device), cond)
-        return send(x0, self.device), cond, draws
+        return send(x0, self.device), map_condition(lambda c: send(c, self.device), cond), draws
 
     def close(self) -> None:
         """End the threads that read ahead."""

@@ -140,13 +140,23 @@ def test_row_3_constant_dimensions():
     quiet(dataset(x.abs().clamp(0, 16).floor(), transform=Transform.of_levels(8)), denoiser(dataset(x)))
 
 
-def test_row_8_channels_last():
+def test_rows_8_and_9_channels_elsewhere():
     warned(
         "items of shape (28, 28, 3) are read as 28 channels of size 28x3: if the last axis holds the channels, set "
         "config.data.layout=channels_last",
         dataset(normal(20, (28, 28, 3))),
     )
-    for event in ((3, 28, 28), (28, 3), (1, 28, 2), (4, 5, 4)):
+    warned(
+        "items of shape (28, 3) are read as 28 channels of size 3: if the last axis holds the channels, set "
+        "config.data.layout=channels_last",
+        dataset(normal(20, (28, 3))),
+    )
+    warned(
+        "items of shape (8, 8) are read as 8 channels of size 8: if they are images without an axis of channels, set "
+        "config.data.layout=no_channels",
+        dataset(normal(20, (8, 8))),
+    )
+    for event in ((3, 28, 28), (28, 5), (3, 3), (1, 28, 2), (4, 5, 4)):
         data = dataset(normal(20, event))
         quiet(data, denoiser(data))
 

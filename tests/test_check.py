@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import nn
 
 import main
-from commands.check import check
+from commands.check import check, table
 from commands.checking.causes import best
 from commands.checking.diagnosis import diagnose
 from commands.checking.examination import channel_moments, distance, mean_age
@@ -322,6 +323,27 @@ def test_a_run_without_checkpoints_is_checked_all_the_same(broken, capsys):
     assert "none is left to go on from" in capsys.readouterr().out
 
 
+def test_a_damaged_checkpoint_is_said(broken, capsys):
+    newest = max((broken / "checkpoints").glob("denoiser-*"))
+    (newest.parent / "denoiser-00000999.pt").write_bytes(b"half written")
+    status, result, _ = call(capsys, "--mode", "check", "--workdir", broken)
+    assert (status, result["step"]) == (0, 400)
+    assert "denoiser-00000999.pt is damaged or cannot be read" in result["missing"]
+    lines = table(run_in(broken), result)
+    assert "step 400, " in lines[0]
+    assert "was passed over; error of" in lines[0]
+
+
+def test_weights_that_are_not_finite(broken, capsys):
+    def spoil(state):
+        state["network.head.weight"].view(-1)[:3] = torch.nan
+
+    rewrite(broken, spoil, checkpoint=False)
+    status, _, error = call(capsys, "--mode", "check", "--workdir", broken)
+    assert status == 2
+    assert "3 of its weights are NaN or infinite, so that nothing can be measured: delete it" in error
+
+
 def test_data_of_another_shape(broken, tmp_path, capsys):
     np.save(tmp_path / "other.npy", np.random.default_rng(0).normal(size=(50, 3)))
     status, _, error = call(
@@ -329,6 +351,19 @@ def test_data_of_another_shape(broken, tmp_path, capsys):
     )
     assert status == 2
     assert "the model has items of shape (2,), the data (3,)" in error
+
+
+def test_data_of_other_classes(broken, tmp_path, capsys):
+    x, labels = labelled_toys("ring", 2000)
+    data = f"--config.data.root={tmp_path / 'other.npz'}"
+    np.savez(tmp_path / "other.npz", x=x, labels=np.arange(len(labels)) % 50)
+    status, _, error = call(capsys, "--mode", "check", "--workdir", broken, data)
+    assert status == 2
+    assert "the model has 8 classes, the data 50: name the data of training" in error
+    np.savez(tmp_path / "other.npz", x=x, labels=np.zeros(len(labels), int))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert call(capsys, "--mode", "check", "--workdir", broken, data)[0] == 0
 
 
 @pytest.fixture(scope="module")
@@ -351,6 +386,8 @@ def changed(m, **changes):
     ({"null_trained": False, "conditional": True}, "trained without dropout", "config.training.cond_dropout=0.1"),
     ({"conditions__gain_of_none": [-0.1, 0.01]}, "unconditional branch untrained", "worse than with another item's"),
     ({"sensitivity__other": 1e-6}, "network ignores its condition", "1.0e-06"),
+    ({"sensitivity__other": 0.0, "conditions__gain": [0.0, 0.0], "conditions__gain_of_none": [0.0, 0.0]},
+     "network ignores its condition", "0.0e+00"),
     ({"error__training": 0.05}, "memorised", "the error of training items is"),
     ({"error__training": 0.12, "error_stderr__training": 0.001, "error_stderr__averaged": 0.001}, "memorised", "times"),
     ({"samples__nearest": 0.2}, "memorised", "samples are 0.20 times as far"),
@@ -363,6 +400,8 @@ def changed(m, **changes):
     ({"range__model__levels": 17}, "value range mismatch", "the model was trained on 17 levels"),
     ({"disagreements": [{"key": "network.width", "config": 8, "model": 48, "checkpoint": 8}]},
      "config of another model", "the model file is another run's"),
+    ({"disagreements": [{"key": "num_classes", "config": None, "model": 8, "checkpoint": 8}]},
+     "config of another model", "so config.json or the data were changed after training"),
     ({"averaging__updates": 400, "error__averaged": 0.5, "error__averaged_none": 1.5},
      "EMA too young", "steps old on average, of 400"),
 ])  # fmt: skip

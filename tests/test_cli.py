@@ -163,8 +163,9 @@ def test_encode(trained, tmp_path, capsys):
     assert "conditions" not in numbers
     with Image.open(tmp_path / "e.png") as image:
         image.load()
-    tight = call(capsys, *run, "--rtol", 1e-6, "--atol", 1e-6)[1]
-    assert tight["round_trip_error"] < result["round_trip_error"] / 5
+    loose, tight = (call(capsys, *run, "--rtol", tol, "--atol", tol)[1]["round_trip_error"] for tol in (1e-3, 1e-6))
+    assert tight < result["round_trip_error"] < loose
+    assert tight < loose / 10
     parts = call(capsys, *run, "--batch_size", 5)[1]
     assert parts["round_trip_error"] == pytest.approx(result["round_trip_error"], rel=0.2)
     assert call(capsys, *run, "--labels", "data", "--guidance_scale", 2, "--split", "train")[0] == 0
@@ -240,6 +241,7 @@ MISTAKES = [
     (["--mode", "train", "RUN", "--steps", "5"], "--config.training.steps"),
     (["--mode", "sample", "RUN", "--probes", "5"], "--probes is for --mode likelihood"),
     (["--mode", "sample", "RUN", "--config.sde.beta_max=3"], "only config.sampler can be changed"),
+    (["--mode", "likelihood", "RUN", "--config.data.test_fraction=0.5"], "trained on would count as held-out"),
     (["--mode", "train_classifier", "NEW"], "is no run folder"),
     (["--mode", "sample", "RUN", "--grid", "karas"], "did you mean karras"),
     (["--mode", "sample", "RUN", "--steps", "0"], "steps"),

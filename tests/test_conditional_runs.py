@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import main
-from commands.conditions import cascade_seed
-from commands.config import read_config, resolve
-from commands.guided import GuidanceOptions, guided
+from commands.conditions import cascade_seed, read_condition
+from commands.config import read_config, read_run_config, resolve
+from commands.guided import UNGUIDED, GuidanceOptions, Guides, guided
+from commands.run import Run
+from commands.trained import open_split
 from commands.training.spec import denoiser_spec
 from commands.training.validation import Validation
 from sde import VPSDE, Denoiser, NoisyClassifier
@@ -24,6 +26,7 @@ from sde.networks import NETWORKS
 from sde.operators import SuperResolution
 from sde.options import TrainingOptions
 from sde.probe import ignored_inputs
+from sde.statistics import spread
 from sde.training import Trainer
 from tests.test_cli import call
 from tests.test_data import config, refused
@@ -267,6 +270,16 @@ def test_default_conditions_are_held_out_items(runs, tmp_path, capsys):
     assert agreement(guided) > 0.6, "without its condition, it draws any digit"
 
 
+def test_data_are_read_once(runs, monkeypatch):
+    seen = []
+    monkeypatch.setattr("commands.run.load_dataset", lambda data: seen.append(data) or load_dataset(data))
+    run = Run(runs / "superres", resolve(read_run_config(runs / "superres"), []), CPU)
+    _, _, model = open_split(run, "test")
+    for count in (2, 3):
+        assert len(as_tree(read_condition(run, Guides(run, model, UNGUIDED), None, None, count))["image"]) == count
+    assert len(seen) == 1
+
+
 def test_a_file_of_conditions(runs, tmp_path, capsys):
     _, held_out = load_dataset(config("digits", conditions=("labels", "superres")))
     _, cond = held_out.batch(torch.tensor([3, 40]))
@@ -362,6 +375,17 @@ def test_items_with_all_their_conditions(runs, tmp_path, capsys, mode):
     assert status == 2
     assert "--labels=3: the model is conditioned on image as well, which classes alone do not give" in error
     assert error.count("\n") == 1
+
+
+def test_latents_of_items_with_all_their_conditions(runs, tmp_path, capsys):
+    status, result, error = call(capsys, "--mode", "encode", "--workdir", runs / "superres", "--num_samples", 3,
+                                 "--out", tmp_path / "e", "--labels", "data", "--rtol", 1e-2)  # fmt: skip
+    assert status == 0, error
+    numbers = np.load(result["numbers"])
+    _, held_out = load_dataset(config("digits", conditions=("labels", "superres")))
+    x, cond = held_out.batch(spread(len(held_out), 3))
+    assert np.array_equal(numbers["x"], x)
+    assert numbers["labels"].tolist() == numbers["conditions"].tolist() == cond["labels"].tolist()
 
 
 def test_density_given_what_is_no_class(tmp_path, capsys):

@@ -44,6 +44,11 @@ def test_kernel_distance_is_the_sum_over_pairs(name):
     assert kernel_distance(x, y, name) == pytest.approx(expected.item(), rel=1e-9)
 
 
+def test_energy_distance_keeps_its_digits_far_from_the_origin():
+    x, y = points(60, 1, 4), points(50, 2, 4, 0.5)
+    assert kernel_distance(x + 1e6, y + 1e6, "energy") == pytest.approx(kernel_distance(x, y, "energy"), rel=1e-8)
+
+
 def test_kernel_distance_has_the_mean_of_the_laws():
     first, second = gaussian(3, 5), gaussian(3, 6, shift=0.6, spread=1.1)
     values = [

@@ -56,6 +56,9 @@ def digits(tmp_path_factory):
     np.savez(folder / "nan.npz", x=np.where(np.arange(200) == 17, np.nan, 1.0).reshape(-1, 1, 1, 1) * noise)
     np.savez(folder / "labels.npz", x=noise, labels=np.full(200, 10))
     np.savez(folder / "scales.npz", x=noise[None], scales=np.array([1.0]))
+    np.savez(folder / "words.npz", x=noise, labels=np.full(200, "three"))
+    np.savez(folder / "short.npz", x=noise, labels=np.full(150, 3))
+    (folder / "notes.txt").write_text("no numbers")
     (folder / "broken.npz").write_bytes(b"PK no archive")
     return folder
 
@@ -119,6 +122,23 @@ def test_noise_does_not(digits, capsys):
     assert result["precision"] == result["coverage"] == 0
     assert result["two_sample_neighbours"] > 0.9
     assert out.count("worse than real items") >= 8
+
+
+def test_samples_without_a_class_are_not_judged(digits, tmp_path, capsys):
+    """Those of --labels none, or of a batch in which some rows have one."""
+    x, labels = (np.load(digits / "fresh.npz")[name] for name in ("x", "labels"))
+    half = np.arange(len(x)) % 2 == 0
+    for name, asked in (("half", np.where(half, labels, -1)), ("none", np.full(len(x), -1))):
+        np.savez(tmp_path / f"{name}.npz", x=x, labels=asked)
+    np.savez(tmp_path / "known.npz", x=x[half], labels=labels[half].astype(np.uint64))
+    run = ["--metrics", "energy, recall", *QUICK]
+    some, known, none = (
+        call(capsys, digits, "--samples", tmp_path / f"{name}.npz", *run, "--out", tmp_path / f"of.{name}")[2]
+        for name in ("half", "known", "none")
+    )
+    assert some["accuracy"] == known["accuracy"]
+    assert "accuracy" not in none
+    assert (tmp_path / "of.none.json").exists(), "what follows a full stop in --out is part of its name"
 
 
 def test_the_items_themselves_are_noticed(digits, capsys):
@@ -251,6 +271,10 @@ MISTAKES = [
     (["--samples", "labels.npz"], "label 10 is out of range: allowed are 0 to 9 (are they 1-based?)"),
     (["--samples", "scales.npz"], "several scales"),
     (["--samples", "broken.npz"], "not a readable .npz"),
+    (["--samples", "words.npz"], "labels of type <U5 and shape (200,): needs 200 integers"),
+    (["--samples", "short.npz"], "labels of type int64 and shape (150,): needs 200 integers"),
+    (["--samples", "samples"], "--samples=samples is a folder: name a file in it"),
+    (["--samples", "notes.txt"], "file (it holds no arrays of numbers)"),
     (["--samples", "nowhere.npz"], "nowhere.npz does not exist"),
     (["--samples", "noise.npz", "--steps", "5"], "--steps: --samples names samples that are drawn already"),
     (["--samples", "noise.npz", "--guidance_scale", "2"], "--guidance_scale: --samples names"),

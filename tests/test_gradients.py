@@ -86,6 +86,8 @@ def test_refusals():
     ):
         with pytest.raises(ValueError, match=words):
             LogProbability(model, function, y)(x, t)
+    with pytest.raises(ValueError, match=r"classifier returned shape \(2, 2\), and class 2 is asked for"):
+        Classifier(model, lambda x, t: x, torch.tensor([0, 2]))(x, t)
     with pytest.raises(ValueError, match="point = 'clean': needs one of noisy, denoised"):
         LogProbability(model, measured(model, "noisy"), y, point="clean")
     with pytest.raises(ValueError, match="bound to 2 samples, x has 4"):

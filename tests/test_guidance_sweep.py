@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -62,7 +63,8 @@ class PairRun(Run):
 
 @pytest.fixture
 def exact(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "recogniser", lambda run, data: lambda x: x @ torch.tensor([[-1.0, 1.0], [0.0, 0.0]]))
+    judge = SimpleNamespace(classes=lambda x: (x[:, 0] > 0).long())
+    monkeypatch.setattr(module, "recogniser", lambda run, data: judge)
     return PairRun(tmp_path, resolve(read_config(config_path("points")), []), torch.device("cpu"))
 
 
@@ -127,7 +129,8 @@ def test_both_kinds_and_their_files(trained, tmp_path, capsys):
 def test_scales_are_those_of_mode_sample(trained, tmp_path, capsys, monkeypatch):
     """The sweep draws what --mode sample draws at the same scales."""
     seen = []
-    monkeypatch.setattr(module, "taken_for", lambda judge, x: seen.append(x) or torch.zeros(len(x), dtype=torch.long))
+    judge = SimpleNamespace(classes=lambda x: seen.append(x) or torch.zeros(len(x), dtype=torch.long))
+    monkeypatch.setattr(module, "recogniser", lambda run, data: judge)
     assert sweep(capsys, trained, "--guidance_scale", "0.5,2", "--classifier_scale", "0,3")[0] == 0
     flags = [["--guidance_scale", "0.5"], ["--guidance_scale", "2"], ["--guidance_scale", "0"],
              ["--guidance_scale", "0", "--classifier_scale", "3"]]  # fmt: skip

@@ -10,7 +10,7 @@ from torch import nn
 
 from samplers import SAMPLERS, SeededNoise, generate, likelihood_report
 from sde import VPSDE, Denoiser, NoisyClassifier
-from sde.guidance import ClassifierFree, Conditional
+from sde.guidance import Classifier, ClassifierFree, Conditional
 from sde.networks.classifier import MLPClassifier
 from sde.networks.mlp import MLP
 from sde.operators import Mask
@@ -53,6 +53,18 @@ MISTAKES = {
         ValueError,
         "train with config.training.cond_dropout above 0, or use scale 1",
     ),
+    "a guidance scale that is no number": (
+        lambda: ClassifierFree(denoiser(4), LABELS, float("nan")),
+        ValueError,
+        "guidance scale nan: needs a finite number",
+    ),
+    "a guidance scale in words": (lambda: ClassifierFree(denoiser(4), LABELS, "2"), ValueError, "guidance scale '2'"),
+    "an infinite classifier scale": (
+        lambda: Classifier(denoiser(), NoisyClassifier(MLPClassifier((3,), 2, 8, 1), VPSDE()), LABELS % 2, torch.inf),
+        ValueError,
+        "guidance scale inf",
+    ),
+    "a time that is no number": (lambda: denoiser()(X, torch.tensor(torch.nan)), ValueError, "t = nan: needs times"),
     "no steps": (lambda: drawn(steps=0), ValueError, "steps = 0: needs an integer from 1"),
     "half steps": (lambda: drawn(steps=2.5), ValueError, "steps = 2.5: needs an integer"),
     "duplicate times": (

@@ -275,6 +275,10 @@ def test_refusals():
             kind(prior, task.operator, task.y[:, :7])(x, t)
         with pytest.raises(ValueError, match="bound to 3 samples, x has 4"):
             kind(prior, task.operator, task.y.expand(3, 8))(x, t)
+        with pytest.raises(ValueError, match=r"y of shape .* has 8 values that are not finite"):
+            kind(prior, task.operator, task.y * torch.nan)
+        with pytest.raises(ValueError, match="does not depend differentiably on x"):
+            kind(prior, lambda x: task.operator(x).round().detach(), task.y)(x, t)
     with pytest.raises(ValueError, match="operator makes tuple"):
         DPS(prior, lambda x: (x, x), task.y)(x, t)
     with pytest.raises(ValueError, match="gamma = 0"):

@@ -167,7 +167,7 @@ def test_noise_is_that_of_the_item_and_of_no_sample(photos, tmp_path, capsys):
     drawn = SeededNoise([sample_seeds(0, 1)[0]])(torch.zeros(1, *noise.shape[1:]))[0]
     assert np.abs(noise[0] - 0.5 * drawn.numpy()).max() > 0.1, "not that of the first sample"
     residual = SuperResolution(2)(torch.from_numpy(numbers["samples"][:, 0])).numpy() - numbers["y"]
-    assert result["measurement_error"] == pytest.approx((residual**2).mean() ** 0.5 / 0.5, rel=1e-4)
+    assert result["measurement_error"] == pytest.approx((residual**2).mean() ** 0.5, rel=1e-4), "in data units"
     first, _ = restore(capsys, photos, tmp_path / "s", *flags, "--num_samples", 1, steps=1)
     np.testing.assert_allclose(first["y"], numbers["y"][:1], rtol=1e-6)
     other, _ = restore(capsys, photos, tmp_path / "s", *flags, "--seed", 1, steps=1)

@@ -1,6 +1,7 @@
 """Training as a user meets it when something goes wrong: signals, kills, full disks, damaged files, other options."""
 
 import errno
+import io
 import json
 import os
 import random
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 import main
-from sde.checkpoint import Checkpoints
+from sde.checkpoint import Checkpoints, remove_partial
 
 # One worker, so that what they share is started once.
 pytestmark = pytest.mark.xdist_group("session")
@@ -107,6 +109,17 @@ def test_killed_at_any_moment(tmp_path, straight, capsys):
     assert not list(tmp_path.rglob(".*")), "what a killed process left half written is gone"
 
 
+def test_half_written_files_are_removed(tmp_path):
+    names = (".metrics.jsonl.17", "checkpoints/.classifier-00000100.pt.17", "checkpoints/.denoiser-00000100.0",
+             "ema/.0.99.safetensors.17", "classifier_ema/.0.99.safetensors.17")  # fmt: skip
+    mine = (".notes.17", ".config.json.old", "ema/0.99.safetensors")
+    for name in (*names, *mine):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove_partial(tmp_path)
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == {*mine}
+
+
 def test_full_disk(tmp_path, straight, capsys, monkeypatch):
     real, calls = os.fsync, []
 
@@ -121,22 +134,41 @@ def test_full_disk(tmp_path, straight, capsys, monkeypatch):
     assert status == 0
     assert "was not saved ([Errno 28] No space left on device); what was saved before is untouched" in out + err
     assert equal(tmp_path, straight)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: full_always())
-    status, _, err = call(capsys, tmp_path, f"--config.training.steps={STEPS + 1}")
-    assert status == 2
-    assert "No space left on device" in err
-    assert equal(tmp_path, straight)
+    for what, good in (("metrics.jsonl", 0), ("config.json", 1), (f"step {STEPS + 1}", 2)):
+        left = iter([real] * good)
+        monkeypatch.setattr(os, "fsync", lambda descriptor, left=left: next(left, full_always)(descriptor))
+        status, _, err = call(capsys, tmp_path, f"--config.training.steps={STEPS + 1}")
+        assert status == 2
+        assert (
+            f"error: {what} was not saved ([Errno 28] No space left on device); what was saved before is untouched: "
+            f"make room in {tmp_path} and repeat the command"
+        ) in err
+        assert equal(tmp_path, straight)
     assert not list(tmp_path.rglob(".*"))
 
 
-def full_always():
+def full_always(descriptor):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_damaged_newest_checkpoint(tmp_path, capsys):
+def halved(content):
+    return content[: len(content) // 2]
+
+
+def one_bit_turned(content):
+    # Within the largest record, since files have gaps in which nothing would be damaged.
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        largest = max(archive.infolist(), key=lambda record: record.file_size)
+        start = content.find(archive.read(largest), largest.header_offset)
+    at = start + largest.file_size // 2
+    return content[:at] + bytes([content[at] ^ 64]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", [halved, one_bit_turned])
+def test_damaged_newest_checkpoint(tmp_path, capsys, damage):
     assert call(capsys, tmp_path)[0] == 0
     state = Checkpoints(tmp_path / "checkpoints", "denoiser").paths()[0]
-    state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
+    state.write_bytes(damage(state.read_bytes()))
     status, out, _ = call(capsys, tmp_path)
     assert status == 0
     assert f"{state} is damaged" in out
@@ -213,8 +245,10 @@ def test_divergence_stops_the_run(tmp_path, capsys):
     assert call(capsys, tmp_path, "--config.training.steps=40")[0] == 0
     files = {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.suffix in (".pt", ".safetensors")}
     assert len(files) == 3
-    status, _, err = call(capsys, tmp_path, "--config.training.lr=1e30")
+    often = [f"--config.training.{key}_every=5" for key in ("checkpoint", "sample")]
+    status, out, err = call(capsys, tmp_path, "--config.training.lr=1e30", *often)
     assert status == 2
+    assert "warning: no samples at step 45" in out + err
     assert "10 of the last 100 steps were skipped" in err
     assert "sigma / alpha" in err
     assert "network." in err

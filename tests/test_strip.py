@@ -75,6 +75,17 @@ def test_files_and_plans(trained, capsys):
     assert len([*(trained / "plans").glob("3-*.json")]) == 2, "one for each scale"
 
 
+def test_samples_of_other_labels_have_other_files(trained, capsys):
+    run = ["--mode", "sample", "--workdir", trained, "--sampler", "ddim", "--steps", 2, "--num_samples", 2]
+    asked = ([], ["--labels", "1"], ["--labels", "0,1"], *(["--labels", ",".join("01" * n)] for n in (150, 151)))
+    results = [call(capsys, *run, *labels) for labels in asked]
+    assert [status for status, *_ in results] == [0] * 5, "as long as labels are, file systems take the name"
+    files = [result["numbers"] for _, result, _ in results]
+    assert len({*files}) == 5
+    assert files[0] == str(trained / "samples" / "ddim-2-seed0.npz")
+    assert files[2] == str(trained / "samples" / "ddim-2-0-1-seed0.npz")
+
+
 MISTAKES = [
     (["--guidance_scale", "1,2", "--classifier_scale", "0,1"], "one of them can have several scales"),
     (["--guidance_scale", "1,2", "--labels", "none"], "give --labels"),

@@ -15,7 +15,7 @@ from commands.drawing.film import Reel, animation, as_spread, chosen, strip
 from commands.drawing.process_plot import process_arrays
 from commands.run import Run
 from commands.training.spec import denoiser_spec
-from commands.visualize import visualize
+from commands.visualize import POINTS, visualize
 from samplers import GRIDS, SAMPLERS, SeededNoise, generate
 from samplers.grid import make_grid
 from samplers.noise import sample_seeds
@@ -240,6 +240,8 @@ def test_guided_fields_have_no_density(runs, tmp_path, capsys, coarse):
     arrays = arrays_of(result, "field")
     assert "mass" not in result
     assert "log_density" not in arrays
+    x, cond = run.data()[1].batch(spread(len(run.data()[1]), POINTS))
+    assert arrays["points"].shape[1] == (cond == 3).sum() < len(x), "only points of the class are beneath its field"
     model = load_model(run.model_file)
     x = torch.stack(torch.meshgrid(*arrays["axes"][1], indexing="xy"), -1).view(-1, 2).float()
     with torch.no_grad():
@@ -257,6 +259,11 @@ def test_guided_fields_have_no_density(runs, tmp_path, capsys, coarse):
     ("points", ["--what", "denoised", "--sampler", "auto"], "--sampler=auto: name a sampler"),
     ("points", ["--what", "trajectory", "--labels", "9"], "class 9 is out of range, allowed are 0 to 7"),
     ("points", ["--what", "trajectory", "--frames", 1], "frames"),
+    ("points", ["--grid", "kaaras"], "--grid = 'kaaras': needs one of"),
+    ("points", ["--what", "process", "--grid", "karras"], "--grid=karras: --what=process would ignore it"),
+    ("points", ["--what", "process", "--guidance_scale", 2], "--guidance_scale: --what=process would ignore it"),
+    ("points", ["--what", "field", "--labels", "0,1"], "--labels=0,1: --what=field draws one class"),
+    ("points", ["--what", "field", "--steps", 9], "--steps=9: --what=field would ignore it"),
 ])  # fmt: skip
 def test_mistakes(runs, tmp_path, capsys, name, flags, words):
     status, _, error = call(

@@ -31,9 +31,12 @@ def wrong_config(m: dict) -> Finding | None:
         f"{one['key']} is {one['config']!r} there, {one['model']!r} in it" for one in m["disagreements"][:4]
     )
     held = [one for one in m["disagreements"] if one["checkpoint"] is not None]
-    witness, remedy = "", "put the values of the model file back into config.json"
+    witness, remedy, changed = "", "put the values of the model file back into config.json", "config.json was"
+    if keys == ["num_classes"]:
+        # The number of classes is that of the labels.
+        remedy, changed = f"{remedy}, or use the data of training (config.data)", "config.json or the data were"
     if held and all(one["checkpoint"] == one["model"] for one in held):
-        witness = "; the checkpoint agrees with the model file, so config.json was changed after training"
+        witness = f"; the checkpoint agrees with the model file, so {changed} changed after training"
     elif held and all(one["checkpoint"] == one["config"] for one in held):
         witness = "; the checkpoint agrees with config.json, so the model file is another run's"
         remedy = "delete the model file and give the training command again, which writes it from the checkpoint"
@@ -56,7 +59,7 @@ def wrong_range(m: dict) -> Finding | None:
         said = f"the model takes {_affine(model)}, the data now come with {_affine(data)}"
         if len(model["scale"]) == len(data["scale"]):
             factor = max((b / a for a, b in zip(model["scale"], data["scale"], strict=True)), key=lambda r: abs(r - 1))
-            said += f": their scale is {factor:.3g} times the model's"
+            said += f": their scale is {factor:.3g} times the model's" if factor != 1 else ": another zero"
     else:
         said = (
             f"in model units the data have a root mean square of {now:.3g}, and had {then:.3g} when the model was "

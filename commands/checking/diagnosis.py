@@ -84,7 +84,7 @@ def untrained_null(m: dict) -> Finding | None:
     if not conditions or conditions["items"] < FEW:
         return None
     (gain, stderr), error = conditions["gain_of_none"], conditions["error"]
-    if gain > -SIGNIFICANT * stderr:
+    if gain >= -SIGNIFICANT * stderr:
         return None
     return Finding(
         "unconditional branch untrained",

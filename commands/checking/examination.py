@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from commands.training.spec import denoiser_spec
 from commands.training.validation import Validation
 from samplers import DPMpp, generate
 from sde import Denoiser
-from sde.audit import prior_mismatch
 from sde.checkpoint import describe_sde
 from sde.data import Dataset
 from sde.ema import EMA
@@ -29,13 +29,13 @@ FILTER_ITEMS, FILTER_NUMBERS = 2000, 2**24
 
 
 def newest_state(run: Run, model: Denoiser) -> tuple[dict | None, str]:
-    """The newest training state, or None and why there is none to compare with."""
+    """The newest training state that reads, or None, and what there is to say of others, or why there is none."""
     like = {"module": model.state_dict(), "ema": {"average": dict(model.named_parameters())}}
     try:
-        state, _ = run.checkpoints("denoiser").load(lambda: like)
+        state, passed = run.checkpoints("denoiser").load(lambda: like)
     except ValueError as error:
         return None, str(error)
-    return state, "" if state else f"{run.folder / 'checkpoints'} holds no training state"
+    return state, "; ".join(passed) if state else f"{run.folder / 'checkpoints'} holds no training state"
 
 
 def raw_model(model: Denoiser, state: dict) -> Denoiser | None:
@@ -114,8 +114,8 @@ def linear_filter(model: Denoiser, levels: Levels, training: Dataset) -> LinearD
 
 
 def mean_and_error(values: Tensor) -> list[float]:
-    """Mean and standard error of values (n,)."""
-    return [values.mean().item(), (values.std() / len(values) ** 0.5).item()]
+    """Mean and standard error of values (n,); NaN where there are too few."""
+    return [values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else math.nan]
 
 
 def of_conditions(levels: Levels, own: Tensor, other: Tensor, none: Tensor) -> dict:
@@ -163,8 +163,3 @@ def of_samples(model: Denoiser, levels: Levels, training: Dataset, nearest: Vali
         "data_range": [training.statistics.low, training.statistics.high],
         "nearest": nearest.nearest(x)["ratio"],
     }
-
-
-def prior(model: Denoiser, data: Dataset) -> list[float]:
-    """Bounds on KL(q(x_T) || prior) in nats a dimension (``sde.audit``)."""
-    return list(prior_mismatch(model.sde, *data.moments))

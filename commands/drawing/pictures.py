@@ -108,6 +108,7 @@ def shown(x: Tensor, lead: int = 1) -> Tensor:
 
 
 def kind_of(event: tuple[int, ...]) -> str | None:
+    """How items of a shape are drawn, as "images", "points" or "signals"; None where there is no way."""
     if len(event) == 3 and event[0] in (1, 3, 4):
         return "images"
     if event == (2,):

@@ -21,6 +21,8 @@ def read_samples(name: str) -> tuple[Path, Tensor, Tensor | None]:
     """The path, the samples (n, *event) and the classes that were asked for (n,), or None, of the .npz of --mode sample
     or of another file of arrays."""
     path = existing(name, "--samples")
+    if path.is_dir():
+        raise ValueError(f"--samples={path} is a folder: name a file in it, .npz, .npy or .csv")
     if path.suffix != ".npz":
         return path, read_array(path)[0], None
     try:
@@ -33,8 +35,13 @@ def read_samples(name: str) -> tuple[Path, Tensor, Tensor | None]:
         raise ValueError(f"--samples={path} holds {', '.join(arrays) or 'nothing'}: needs numbers x (n, ...)")
     if "scales" in arrays:
         raise ValueError(f"--samples={path} holds samples at several scales: draw them at one")
-    labels = arrays.get("labels")
-    return path, as_tensor(arrays["x"]), None if labels is None else torch.from_numpy(labels)
+    x, labels = arrays["x"], arrays.get("labels")
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != x.shape[:1]):
+        raise ValueError(
+            f"--samples={path} holds labels of type {labels.dtype} and shape {labels.shape}: needs {len(x)} integers, "
+            "the class that was asked for of each sample, or -1"
+        )
+    return path, as_tensor(x), None if labels is None else torch.from_numpy(labels.astype(np.int64))
 
 
 def check_samples(x: Tensor, labels: Tensor | None, data: Dataset, path: Path) -> None:

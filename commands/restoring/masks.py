@@ -74,8 +74,8 @@ def _read_file(text: str) -> Tensor:
         between = len(np.setdiff1d(pixels, (0, 255)))
         if between:
             raise ValueError(
-                f"it holds {between} shades between black (0) and white (255): needs these two alone, white where x is "
-                "observed, as a PNG without smooth edges"
+                f"it holds {between} shade{'s' * (between > 1)} between black (0) and white (255): needs these two "
+                "alone, white where x is observed, as a PNG without smooth edges"
             )
         return torch.from_numpy(pixels == 255)
     try:

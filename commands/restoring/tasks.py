@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +9,7 @@ from commands.config import pick
 from commands.inputs import read_items
 from commands.restoring.masks import read_mask
 from samplers import SeededNoise
+from samplers.noise import MEASUREMENT, item_seeds
 from sde.operators import Blur, CompressedSensing, Grayscale, Linear, Mask, SuperResolution
 
 TASKS = {
@@ -20,9 +20,6 @@ TASKS = {
     "sensing": ("measurements", 20),
 }
 """The flag of each task, and its default."""
-
-MEASUREMENT = 4
-"""Sets the noise of measurements apart from the samples', which is drawn with the same seed."""
 
 
 def make_operator(task: str, shape: tuple[int, ...], options: dict[str, object], seed: int) -> tuple[Linear, str]:
@@ -79,8 +76,7 @@ def _value(task: str, options: dict[str, object]) -> object:
 def measure(operator: Linear, x: Tensor, sigma_y: float, seed: int) -> Tensor:
     """y = A(x) + N(0, sigma_y^2 I) of items x (n, *event); the noise of item i depends on the seed and on i alone."""
     y = operator(x)
-    keys = [np.random.SeedSequence((seed, item, MEASUREMENT)) for item in range(len(x))]
-    return y + sigma_y * SeededNoise(keys)(y) if sigma_y else y
+    return y + sigma_y * SeededNoise(item_seeds(seed, MEASUREMENT, len(x)))(y) if sigma_y else y
 
 
 def read_measured(path: str, operator: Linear, name: str, shape: tuple[int, ...], levels: int | None) -> Tensor:

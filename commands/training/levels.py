@@ -14,7 +14,6 @@ from sde.loss import TIMES, Draws, denoising_loss
 from sde.model import Denoiser, ScoreModel, call_network, noise_input
 from sde.process import expand
 from sde.statistics import spread
-from sde.transfer import send
 
 
 class At(NamedTuple):
@@ -76,10 +75,11 @@ class Levels:
             draws = Draws.of(self.sde, self.x.shape, generator, rows=rows)
             draws = draws._replace(t=self.t[level].expand(len(draws.t)))
             x0 = self.transform.encode(draws.dequantise(self.x[rows], self.transform)).to(self.device)
-            yield At(x0, *(self._condition(cond, rows) for cond in (self.cond, self.other)), draws, told)
+            own, other = (self._condition(cond, rows) for cond in (self.cond, self.other))
+            yield At(x0, own, other, draws, told)
 
     def _condition(self, cond: Condition | None, rows: slice) -> Condition | None:
-        return None if cond is None else map_condition(lambda c: c[rows].to(self.device), cond)
+        return map_condition(lambda c: c[rows].to(self.device), cond)
 
     def errors(self, model: ScoreModel, which: str = "own") -> Tensor:
         """(levels, n): (1 / sigma_data^2 + alpha^2 / sigma^2) |D(x_t, t, cond) - x_0|^2 per dimension, as in
@@ -99,7 +99,7 @@ class Levels:
         """
 
         def squares(at: At) -> Tensor:
-            t, z = at.draws.t, send(at.draws.z.to(at.x0.dtype), at.x0.device)
+            t, z = at.draws.t, at.draws.noise(at.x0)
             bound = model if at.cond is None else Conditional(model, at.cond)
             scaled = expand(self.sde.sigma(t), at.x0) * bound.score(self.sde.perturb(at.x0, t, z), t)
             return torch.stack([_mean_square(scaled + z), _mean_square(z) - _mean_square(scaled)], 1)
@@ -112,8 +112,8 @@ class Levels:
         ``time``, the condition of an ``other`` item, or ``none``."""
 
         def squares(at: At) -> Tensor:
-            t, z = at.draws.t, send(at.draws.z.to(at.x0.dtype), at.x0.device)
-            x = self.sde.perturb(at.x0, t, z)
+            t = at.draws.t
+            x = self.sde.perturb(at.x0, t, at.draws.noise(at.x0))
             _, _, c_in, c_noise = model.coefficients(t)
 
             def output(c_noise: Tensor, cond: Condition | None) -> Tensor:

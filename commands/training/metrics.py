@@ -66,6 +66,7 @@ class Metrics:
 
 
 def finite(value):
+    """A value for JSON, with None for numbers within it that are not finite, and lists for tuples."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

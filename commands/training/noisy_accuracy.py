@@ -6,7 +6,6 @@ from torch import Tensor
 from commands.training.levels import At, Levels
 from sde.data import Dataset
 from sde.model import NoisyClassifier
-from sde.transfer import send
 
 LEVELS = 10
 """Noise levels: the middles of equal parts of the process in log(sigma / alpha)."""
@@ -30,8 +29,8 @@ class NoisyAccuracy:
         """``"sigma"``, which is sigma / alpha, and ``"accuracy"`` at every level, from the least noise to the most."""
 
         def right(at: At) -> Tensor:
-            t, z = at.draws.t, send(at.draws.z.to(at.x0.dtype), at.x0.device)
-            return classifier(classifier.sde.perturb(at.x0, t, z), t).argmax(1) == at.cond
+            x = classifier.sde.perturb(at.x0, at.draws.t, at.draws.noise(at.x0))
+            return classifier(x, at.draws.t).argmax(1) == at.cond
 
         accuracy = self.levels.each(right).mean(1).tolist()
         return [{"sigma": s, "accuracy": a} for s, a in zip(self.levels.sigma.tolist(), accuracy, strict=True)]

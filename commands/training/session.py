@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -43,7 +43,8 @@ class Session:
         if run.world.first:
             remove_partial(run.folder)
             # Later lines come from steps that are done again.
-            self.metrics.truncate(trainer.step)
+            with self.tolerated(self.metrics.path.name, last=True):
+                self.metrics.truncate(trainer.step)
 
     def _continue(self) -> None:
         state, passed = self.states.load(self.trainer.blank)
@@ -111,19 +112,25 @@ class Session:
         def advance(step: int, done: Step) -> None:
             bar.update(step - bar.n)
 
+        def checkpoint(step: int, done: Step) -> None:
+            # After a skipped step the weights may have left for good: what was saved before is worth more.
+            if step == options.steps or not done.skipped[-1]:
+                self.save(step == options.steps)
+
         every = run.config.training
         try:
             with bar, Interrupts() as interrupts, out_of_memory(run.config, self.section):
                 bar.write(f"peak memory: {rehearse(trainer)}")
                 # Not before: what is refused up to here may be mended in the same folder.
-                run.world.share(run.write_config)
+                with self.tolerated("config.json", last=True):
+                    run.world.share(run.write_config)
                 self.start, self.first = time.perf_counter(), trainer.step
                 finished = fit(
                     trainer,
                     [
                         (1 if trainer.device.type == "cpu" else 20, advance),
                         (every.log_every, lambda step, done: self.log(step, done, bar)),
-                        (every.checkpoint_every, lambda step, done: self.save(step == options.steps)),
+                        (every.checkpoint_every, checkpoint),
                         *callbacks,
                     ],
                     stop=lambda: interrupts.name is not None,
@@ -142,12 +149,16 @@ class Session:
         self.report(self.ended)
 
     @contextmanager
-    def tolerated(self, what: str) -> Iterator[None]:
-        """Says of a disk that takes no more, and goes on; what was written before is untouched."""
+    def tolerated(self, what: str, last: bool = False) -> Iterator[None]:
+        """Says of a disk that takes no more, and goes on, or the ``last`` time raises OSError; what was written before
+        is untouched."""
         try:
             yield
         except OSError as error:
-            tqdm.write(f"warning: {what} was not saved ({error}); what was saved before is untouched")
+            sentence = f"{what} was not saved ({error}); what was saved before is untouched"
+            if last:
+                raise OSError(f"{sentence}: make room in {self.run.folder} and repeat the command") from None
+            tqdm.write(f"warning: {sentence}")
 
     def log(self, step: int, done: Step, bar: tqdm) -> None:
         """Record what the steps since the last time did."""
@@ -188,7 +199,7 @@ class Session:
         """Write the averaged weights and the training state. Where the disk takes no more, the ``last`` time raises
         OSError, and any other says so."""
         state = {**self.trainer.state_dict(), "spec": json.dumps(self.spec)}
-        with nullcontext() if last else self.tolerated(f"step {self.trainer.step}"):
+        with self.tolerated(f"step {self.trainer.step}", last):
             self.save_model()
             self.states.save(state, self.trainer.sharded)
 

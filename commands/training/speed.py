@@ -64,7 +64,7 @@ def _measure(
     count = max(1, min(len(data), part, 32 if run.device.type == "cpu" else 256))
     x, cond = data.batch(torch.arange(count))
     x0 = data.transform.encode(x).to(run.device)
-    cond = None if cond is None else map_condition(lambda c: c.to(run.device), cond)
+    cond = map_condition(lambda c: c.to(run.device), cond)
     draws = Draws.of(model.sde, x0.shape, torch.Generator().manual_seed(0))
     seconds = dict.fromkeys(choices, float("inf"))
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):

@@ -69,8 +69,7 @@ class Validation:
         generator = torch.Generator().manual_seed(SEED)
         draws = Draws.of(self.sde, shape, generator, self.times, rows)
         transform = self.held_out.transform
-        cond = known(cond, module)
-        cond = None if cond is None else map_condition(lambda c: c.to(self.device), cond)
+        cond = map_condition(lambda c: c.to(self.device), known(cond, module))
         x0 = transform.encode(draws.dequantise(x, transform)).to(self.device)
         loss = denoising_loss(module, x0, cond, draws, weighting=self.weighting).cpu().double()
         weight, wanted = (WEIGHTINGS[name](self.sde, draws.t, module.sigma_data) for name in (self.weighting, "edm"))

@@ -108,7 +108,9 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarr
         arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"x": loaded}
     # numpy and zipfile raise many unrelated exceptions for damaged files.
     except Exception as error:
-        raise ValueError(f"{path} is not a readable .npy, .npz or .csv file ({error})") from None
+        # Of any other file numpy says that it holds pickled objects, and may be loaded unsafely.
+        reason = "it holds no arrays of numbers" if "pickle" in str(error) else error
+        raise ValueError(f"{path} is not a readable .npy, .npz or .csv file ({reason})") from None
     labels = [arrays.pop(name) for name in LABELS if name in arrays]
     if "x" not in arrays and len(arrays) != 1:
         raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}: name the data x")
