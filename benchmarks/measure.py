@@ -8,8 +8,8 @@ import torch
 from commands.config import config_path, read_config, resolve
 from commands.training.spec import denoiser_spec
 from sde import Denoiser
-from sde.checkpoint import build_denoiser
 from sde.data import Dataset
+from sde.spec import build_denoiser
 from sde.transform import Transform
 
 

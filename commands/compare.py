@@ -25,9 +25,9 @@ from commands.run import Run
 from commands.trained import open_split
 from metrics import METRICS
 from samplers import Samples
-from sde.checkpoint import write_whole
 from sde.condition import Condition, as_tree
 from sde.data import Dataset
+from sde.files import write_whole
 from sde.statistics import spread
 
 FLOW = 64

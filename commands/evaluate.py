@@ -26,9 +26,9 @@ from commands.trained import open_split, stem, write_arrays
 from commands.training.metrics import finite
 from metrics import LEAST, METRICS, share
 from samplers import NOISES
-from sde.checkpoint import write_whole
 from sde.condition import as_tree
 from sde.data import Dataset
+from sde.files import write_whole
 from sde.statistics import spread
 
 VERSIONS = ("torch", "numpy", "scipy", "scikit-learn")

@@ -19,9 +19,9 @@ from commands.tradeoff import Tradeoff, tradeoff
 from commands.trained import open_split, stem, suffix
 from samplers import NOISES
 from sde import Denoiser
-from sde.checkpoint import write_whole
 from sde.condition import as_tree
 from sde.data import Dataset
+from sde.files import write_whole
 from sde.statistics import spread
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)

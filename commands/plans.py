@@ -9,7 +9,7 @@ from commands.conditions import read_condition
 from commands.guided import GuidanceOptions, Guides
 from commands.run import Run, file_digest
 from samplers import Plan, pilot_count, plan
-from sde.checkpoint import write_whole
+from sde.files import write_whole
 
 VERSION = 1
 """Of the planner: plans of an older one are made anew."""

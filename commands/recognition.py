@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from commands.run import Run
-from sde.checkpoint import write_whole
 from sde.condition import as_tree
 from sde.data import Dataset
+from sde.files import write_whole
 from sde.statistics import spread
 from sde.transform import Transform
 

@@ -12,8 +12,9 @@ from ml_collections import ConfigDict
 from torch import nn
 
 from commands.config import program
-from sde.checkpoint import Checkpoints, load_model, write_whole
+from sde.checkpoint import Checkpoints, load_model
 from sde.data import Split, load_dataset
+from sde.files import write_whole
 from sde.parallel import World
 
 

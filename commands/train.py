@@ -15,11 +15,11 @@ from commands.training.speed import settle
 from commands.training.validation import Validation
 from samplers import DPMpp, generate
 from sde import Denoiser
-from sde.checkpoint import build_classifier, build_denoiser
 from sde.condition import Condition, known
 from sde.guidance import Conditional
 from sde.loss import Draws, classifier_loss, denoising_loss
 from sde.options import TrainingOptions
+from sde.spec import build_classifier, build_denoiser
 from sde.training import Step, Trainer
 
 PREVIEW = 60

@@ -14,9 +14,9 @@ from commands.guided import GuidanceOptions, Guides, read_labels
 from commands.run import Run
 from samplers.checks import SampleError
 from sde import Denoiser, ScoreModel
-from sde.checkpoint import write_whole
 from sde.condition import Condition, as_tree
 from sde.data import Dataset
+from sde.files import write_whole
 
 LONGEST = 200
 """Bytes of a default file name; most file systems take 255, suffixes included."""

@@ -17,9 +17,9 @@ from commands.trained import open_split, stem, write_arrays
 from samplers import SAMPLERS, Samples, SeededNoise, generate
 from samplers.noise import sample_seeds
 from sde import SDE, ScoreModel
-from sde.checkpoint import build_sde
 from sde.condition import as_tree
 from sde.data import Dataset
+from sde.spec import build_sde
 from sde.statistics import spread
 
 WHAT = ("process", "trajectory", "denoised", "field")

@@ -1,11 +1,8 @@
 """Files of a run: models that rebuild themselves, and training states, both written whole or not at all."""
 
-import dataclasses
 import io
 import json
-import os
 import re
-import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,115 +12,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
-from sde.condition import Standardisation
-from sde.model import Denoiser, NoisyClassifier
-from sde.networks import CLASSIFIERS, NETWORKS
+from sde.files import remove, write_whole
 from sde.parallel import World
-from sde.process import SDE, SDES
-from sde.transform import Transform
+from sde.spec import build
 
 FORMAT = "1"
 WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod)\.")
 """Parts of names that DistributedDataParallel and torch.compile put in."""
-WRITTEN = (".safetensors", ".json", ".jsonl", ".png", ".html")
-"""Of the files at the top of a run folder."""
 KEPT = 2
 """Training states kept in a run folder, so that a damaged newest one costs little."""
-
-
-def describe_sde(sde: SDE) -> dict:
-    """An SDE as plain values: its name in SDES and its parameters."""
-    name = next((name for name, kind in SDES.items() if kind is type(sde)), None)
-    if name is None or not dataclasses.is_dataclass(sde):
-        raise ValueError(f"{type(sde).__name__} cannot be stored: make it a frozen dataclass and add it to SDES")
-    return {"name": name, **dataclasses.asdict(sde)}
-
-
-def build_sde(description: dict) -> SDE:
-    """The inverse of ``describe_sde``. Raises ValueError for unknown names and parameters."""
-    options = dict(description)
-    return construct(SDES, "config.sde.name", options.pop("name"), options)
-
-
-def construct(table: dict, key: str, name: str, options: dict, *arguments):
-    """table[name](*arguments, **options), or a ValueError that names the key and what is allowed."""
-    if name not in table:
-        raise ValueError(f"{key} = {name!r}: needs one of {', '.join(table)}")
-    try:
-        return table[name](*arguments, **options)
-    except (TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
-        raise ValueError(f"{key} = {name!r} does not take these options ({error})") from None
-
-
-def build_denoiser(spec: dict) -> Denoiser:
-    """A denoiser with fresh weights from plain values; ``spec`` has the keys network, event_shape, num_classes, sde,
-    parametrization, sigma_data, transform, null_trained and, where there are any beside classes, conditions: shape,
-    shift and scale of each, by kind."""
-    options, conditions = dict(spec["network"]), spec.get("conditions", {})
-    if conditions:
-        options["conditions"] = {kind: about["shape"] for kind, about in conditions.items()}
-    network = construct(
-        NETWORKS, "config.model.network", options.pop("name"), options, spec["event_shape"], spec["num_classes"]
-    )
-    return Denoiser(
-        network,
-        build_sde(spec["sde"]),
-        spec["parametrization"],
-        spec["sigma_data"],
-        Transform(**spec["transform"]),
-        spec["null_trained"],
-        spec["event_shape"],
-        Standardisation({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()}),
-    )
-
-
-def build_classifier(spec: dict) -> NoisyClassifier:
-    """A classifier with fresh weights; ``spec`` has the keys network, event_shape, num_classes, sde and sigma_data."""
-    options = dict(spec["network"])
-    network = construct(
-        CLASSIFIERS, "config.classifier.network", options.pop("name"), options, spec["event_shape"], spec["num_classes"]
-    )
-    return NoisyClassifier(network, build_sde(spec["sde"]), spec["sigma_data"])
-
-
-BUILDERS: dict[str, Callable[[dict], nn.Module]] = {"denoiser": build_denoiser, "classifier": build_classifier}
-
-
-def build(kind: str, spec: dict) -> nn.Module:
-    """A module of a kind, a key of BUILDERS, to load weights into; leaves the global random state alone."""
-    with torch.random.fork_rng(devices=[]):
-        return BUILDERS[kind](spec)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a crash at any moment leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def remove_partial(folder: Path) -> None:
-    """Remove what ``write_whole`` or ``write_shards`` left in a run folder where a process was killed within."""
-    folders = (folder / inner for inner in ("", "checkpoints", "ema", "classifier_ema"))
-    for path in (found for inner in folders for found in inner.glob(".*.*")):
-        written, _, process = path.name[1:].rpartition(".")
-        if process.isdigit() and (path.parent != folder or Path(written).suffix in WRITTEN):
-            remove(path)
-
-
-def remove(path: Path) -> None:
-    """Remove a file, or a folder with what is in it."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def save_model(path: Path, kind: str, spec: dict, state: dict[str, Tensor], world: World | None = None) -> None:

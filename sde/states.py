@@ -20,7 +20,7 @@ def write_shards(path: Path, state: dict, world: World) -> None:
 
     Every process must call this. Raises OSError in all of them where one could not write.
     """
-    # As sde.checkpoint.remove_partial knows it.
+    # As sde.files.remove_partial knows it.
     temporary = path.with_name(f".{path.name}.0")
 
     def clear() -> None:

@@ -8,7 +8,8 @@ import torch
 from commands.config import config_path, read_config, resolve
 from commands.run import Run
 from commands.training.spec import denoiser_spec
-from sde.checkpoint import build_denoiser, save_model
+from sde.checkpoint import save_model
+from sde.spec import build_denoiser
 
 
 def untrained(folder: Path, x: np.ndarray, labels: np.ndarray | None = None, *overrides: str) -> Run:

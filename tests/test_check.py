@@ -21,13 +21,14 @@ from commands.run import Run
 from commands.training.levels import Levels
 from samplers import DPMpp, generate
 from sde import VPSDE, Denoiser
-from sde.checkpoint import build, load_model, save_model
+from sde.checkpoint import load_model, save_model
 from sde.data.dataset import Dataset
 from sde.data.toys import labelled_toys
 from sde.ema import EMA
 from sde.guidance import Conditional
 from sde.loss import TIMES
 from sde.snapshots import stored_spec
+from sde.spec import build
 from sde.statistics import spread
 from sde.transform import Transform
 from tests.exact import Gaussian

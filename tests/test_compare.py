@@ -24,9 +24,10 @@ from samplers import DDIM, SAMPLERS, Ancestral, generate, sample
 from samplers.grid import make_grid
 from samplers.noise import SeededNoise, sample_seeds
 from sde import VPSDE
-from sde.checkpoint import build_denoiser, save_model
+from sde.checkpoint import save_model
 from sde.data import Dataset
 from sde.guidance import ClassifierFree, GuidanceInterval
+from sde.spec import build_denoiser
 from sde.transform import Transform
 from tests.exact import Gaussian, GaussianMixture
 from tests.test_cli import call

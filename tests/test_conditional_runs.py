@@ -17,7 +17,7 @@ from commands.training.spec import denoiser_spec
 from commands.training.validation import Validation
 from sde import VPSDE, Denoiser, NoisyClassifier
 from sde.audit import audit
-from sde.checkpoint import build_denoiser, load_model
+from sde.checkpoint import load_model
 from sde.condition import as_tree
 from sde.data import load_dataset
 from sde.fit import fit
@@ -26,6 +26,7 @@ from sde.networks import NETWORKS
 from sde.operators import SuperResolution
 from sde.options import TrainingOptions
 from sde.probe import ignored_inputs
+from sde.spec import build_denoiser
 from sde.statistics import spread
 from sde.training import Trainer
 from tests.test_cli import call

@@ -13,10 +13,11 @@ from commands.ema import reconstruct_ema
 from commands.run import Run
 from commands.training.spec import denoiser_spec
 from commands.training.validation import Validation
-from sde.checkpoint import BUILDERS, build_denoiser, load_model, save_model
+from sde.checkpoint import load_model, save_model
 from sde.ema import EMA, Averages, PowerEMA
 from sde.profile import LONGEST, Profile, combination, exponent, inner_products
 from sde.snapshots import KEPT, find_snapshots, reconstruct, save_averages, solve, stored_spec
+from sde.spec import BUILDERS, build_denoiser
 
 STEPS = 500
 LENGTHS = (0.01, 0.05, 0.1, 0.2, 0.28, LONGEST)

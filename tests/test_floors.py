@@ -12,7 +12,7 @@ FLOORS = {
             "data", "networks", "model",
             "probe", "audit", "guided", "gradients", "limits", "guidance", "conjugate",
             "measurement", "posterior", "loss", "profile", "ema",
-            "sharding", "parallel", "options", "training", "fit", "states", "checkpoint", "snapshots"],
+            "sharding", "parallel", "options", "training", "fit", "states", "files", "spec", "checkpoint", "snapshots"],
     "samplers": ["step", "noise", "brownian", "grid", "checks", "calls", "lookup", "trajectory", "runge_kutta",
                  "weights", "exponential", "ancestral", "repaint", "diffusion", "flow", "multistep", "dpm", "adaptive",
                  "encode", "reverse_sde", "langevin", "loop", "generate", "fitted", "pilots", "plan", "decoder",

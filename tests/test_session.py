@@ -18,7 +18,8 @@ import torch
 from safetensors.torch import load_file
 
 import main
-from sde.checkpoint import Checkpoints, remove_partial
+from sde.checkpoint import Checkpoints
+from sde.files import remove_partial
 
 # One worker, so that what they share is started once.
 pytestmark = pytest.mark.xdist_group("session")

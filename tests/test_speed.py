@@ -7,8 +7,8 @@ from commands.config import read_config, resolve
 from commands.run import Run, arrange
 from commands.training import speed
 from commands.training.memory import out_of_memory, rehearse
-from sde.checkpoint import build_denoiser
 from sde.loss import denoising_loss
+from sde.spec import build_denoiser
 from tests.test_training import same, trainer
 
 UNET = {"network": {"name": "unet", "channels": 8}, "event_shape": [1, 8, 8], "num_classes": None,

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from sde import VPSDE, Denoiser
-from sde.checkpoint import Checkpoints, build_denoiser, build_sde, describe_sde, load_model, save_model
+from sde.checkpoint import Checkpoints, load_model, save_model
 from sde.data import Dataset
 from sde.fit import fit
 from sde.loss import Draws, denoising_loss
 from sde.options import TrainingOptions
+from sde.spec import build_denoiser, build_sde, describe_sde
 from sde.training import Trainer
 from sde.transform import Transform
 from tests.processes import Straight

@@ -6,9 +6,9 @@ import torch
 from commands.training import validation
 from commands.training.validation import NEIGHBOURS, Validation
 from sde import VPSDE
-from sde.checkpoint import build_denoiser, describe_sde
 from sde.data.dataset import Dataset
 from sde.loss import IMPORTANCE, TIMES, WEIGHTINGS
+from sde.spec import build_denoiser, describe_sde
 from sde.transform import Transform
 from tests.exact import Gaussian
 from tests.processes import Straight

@@ -20,8 +20,9 @@ from samplers import GRIDS, SAMPLERS, SeededNoise, generate
 from samplers.grid import make_grid
 from samplers.noise import sample_seeds
 from sde import VESDE, VPSDE, Transform
-from sde.checkpoint import build_denoiser, load_model, save_model
+from sde.checkpoint import load_model, save_model
 from sde.guidance import ClassifierFree, Conditional
+from sde.spec import build_denoiser
 from sde.statistics import spread
 from tests.exact import GaussianMixture
 from tests.test_cli import call

@@ -13,12 +13,13 @@ import torch
 
 import main
 from sde import VPSDE
-from sde.checkpoint import Checkpoints, build_denoiser, describe_sde
+from sde.checkpoint import Checkpoints
 from sde.data import Dataset
 from sde.fit import fit
 from sde.loss import denoising_loss
 from sde.options import TrainingOptions
 from sde.parallel import World
+from sde.spec import build_denoiser, describe_sde
 from sde.training import Trainer
 from sde.transform import Transform
 

@@ -15,12 +15,12 @@ from commands.training.spec import denoiser_spec
 from commands.training.validation import Validation
 from samplers import DPMpp, generate
 from sde import Denoiser
-from sde.checkpoint import describe_sde
 from sde.data import Dataset
 from sde.ema import EMA
 from sde.guidance import Conditional
 from sde.networks import NETWORKS
 from sde.snapshots import stored_spec
+from sde.spec import describe_sde
 from sde.statistics import spread
 
 SAMPLING_STEPS = 20

@@ -10,7 +10,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from commands.drawing.pictures import figure_bytes
-from sde.checkpoint import write_whole
+from sde.files import write_whole
 
 BLUE, ORANGE, RED, GREY = "#3b82d0", "#e08020", "#d64545", "#82878f"
 """Colours that are seen on white as well as on black."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from commands.drawing.pictures import figure_bytes, plt
 from samplers import log_likelihood
-from sde.checkpoint import write_whole
+from sde.files import write_whole
 from sde.model import ScoreModel
 
 NOISE_LEVELS = (0.05, 0.25, 0.7, 2.0)

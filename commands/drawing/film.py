@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from commands.drawing.pictures import figure_bytes, kind_of, plt, shown
-from sde.checkpoint import write_whole
+from sde.files import write_whole
 from sde.process import SDE
 from sde.transform import Transform
 

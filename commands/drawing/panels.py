@@ -8,7 +8,7 @@ from torch import Tensor
 
 from commands.drawing.pictures import figure_bytes, kind_of, plt, shown
 from commands.drawing.sheet import scaled, sheet
-from sde.checkpoint import write_whole
+from sde.files import write_whole
 
 HIDDEN = (90, 115, 165)
 """The colour of entries that are NaN."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from commands.drawing.sheet import scaled, sheet
-from sde.checkpoint import write_whole
+from sde.files import write_whole
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

@@ -8,7 +8,7 @@ from torch import Tensor
 from commands.drawing.pictures import figure_bytes, plt
 from samplers import GRIDS
 from samplers.grid import make_grid
-from sde.checkpoint import write_whole
+from sde.files import write_whole
 from sde.process import SDE
 
 CURVE_POINTS = 401

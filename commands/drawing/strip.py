@@ -10,7 +10,7 @@ from torch import Tensor
 
 from commands.drawing.pictures import figure_bytes, kind_of, plt, shown
 from commands.drawing.sheet import scaled, sheet
-from sde.checkpoint import write_whole
+from sde.files import write_whole
 
 ROW = 16
 """Images up to which a setting is one row of them; more are a block, ten a row."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from commands.config import program
 from commands.drawing.curves import CHARTS, chart_svg, present, series
 from commands.pages.frame import image, page
-from sde.checkpoint import write_whole
+from sde.files import write_whole
 from sde.statistics import spread
 
 PICTURES = 13

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from sde.checkpoint import write_whole
+from sde.files import write_whole
 
 
 class Metrics:

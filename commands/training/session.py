@@ -17,9 +17,11 @@ from commands.training.interrupts import Interrupts
 from commands.training.memory import out_of_memory, rehearse
 from commands.training.metrics import Metrics
 from sde.audit import audit
-from sde.checkpoint import build, remove_partial, save_model
+from sde.checkpoint import save_model
+from sde.files import remove_partial
 from sde.fit import Callback, fit
 from sde.snapshots import save_averages
+from sde.spec import build
 from sde.training import Step, Trainer
 
 

@@ -5,8 +5,8 @@ import json
 import torch
 from ml_collections import ConfigDict
 
-from sde.checkpoint import build_sde, describe_sde
 from sde.data import Dataset
+from sde.spec import build_sde, describe_sde
 
 
 def _shared(config: ConfigDict, data: Dataset) -> dict:
@@ -18,7 +18,7 @@ def _shared(config: ConfigDict, data: Dataset) -> dict:
 
 
 def denoiser_spec(config: ConfigDict, data: Dataset) -> dict:
-    """What sde.checkpoint.build_denoiser takes."""
+    """What sde.spec.build_denoiser takes."""
     classes = data.num_classes if config.model.conditional else None
     conditions = _conditions(data) if config.model.conditional else {}
     transform = data.transform
@@ -43,7 +43,7 @@ def _conditions(data: Dataset) -> dict:
 
 
 def classifier_spec(config: ConfigDict, data: Dataset) -> dict:
-    """What sde.checkpoint.build_classifier takes."""
+    """What sde.spec.build_classifier takes."""
     return _shared(config, data) | {"network": _plain(config.classifier.network), "num_classes": data.num_classes}
 
 
