@@ -4,7 +4,7 @@ BIN := .venv/bin
 RUN := runs/demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint docs dist clean
+.PHONY: demo test oldest lint docs dist clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -31,6 +31,13 @@ demo: .venv/ready
 test: .venv/ready
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
+oldest: .venv/ready
+	$(PYTHON) -m venv .venv-oldest
+	$(BIN)/python -m tests.lower_bounds > .venv-oldest/constraints.txt
+	@echo "installing the oldest versions allowed into .venv-oldest (torch brings CUDA: several GB)"
+	.venv-oldest/bin/python -m pip install --quiet -c .venv-oldest/constraints.txt --editable '.[test]'
+	.venv-oldest/bin/python -m pytest -q -n 2 --dist loadgroup
+
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,4 +53,4 @@ dist: .venv/dev
 	$(BIN)/python -m tests.distribution
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist site *.egg-info
+	rm -rf .venv .venv-oldest .mypy_cache .pytest_cache .ruff_cache build dist site *.egg-info

@@ -23,20 +23,19 @@ from commands.config import (
 )
 from commands.flags import check_flags, define_flags, usage
 from commands.modes import MODES
+from commands.names import settings_of
 from commands.run import Run, choose_device
-from commands.training.metrics import finite
+from sde.files import finite
 from sde.parallel import World
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The flags, and the ``--config.key`` overrides with their values."""
+    """The flags, and the ``--config.key=value`` overrides."""
     plain, overrides = [], []
     rest = iter(arguments)
     for argument in rest:
         if argument.startswith(("--config.", "-config.")):
-            overrides.append(argument)
-            if "=" not in argument:
-                overrides.append(next(rest, ""))
+            overrides.append(argument if "=" in argument else f"{argument}={next(rest, '')}")
         else:
             plain.append(argument)
     return plain, overrides
@@ -89,9 +88,11 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     if options.threads:
         torch.set_num_threads(options.threads)
     mode, run = MODES[options.mode], open_run(options, overrides)
-    return mode.function(
-        run, **mode.arguments({name: options[name].value for name in options if options[name].present})
-    )
+    given = {name: options[name].value for name in options if options[name].present}
+    if not mode.training:
+        own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights}
+        run.settings = settings_of(given, overrides, own | mode.defaults)
+    return mode.function(run, **mode.arguments(given))
 
 
 def main(argv: list[str] | None = None) -> int:

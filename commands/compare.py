@@ -1,6 +1,5 @@
 """--mode compare: samplers at equal network calls from the same noise: which to use at what cost."""
 
-import json
 import shlex
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from metrics import METRICS
 from samplers import Samples
 from sde.condition import Condition, as_tree
 from sde.data import Dataset
-from sde.files import write_whole
+from sde.files import finite, write_json, write_whole
 from sde.statistics import spread
 
 FLOW = 64
@@ -78,7 +77,7 @@ def compare(
         base = base.with_suffix("") if base.suffix in (".html", ".json") else base
         page, numbers = Path(f"{base}.html"), Path(f"{base}.json")
         write_whole(page, compare_page(record, pictures(ran, exact.x if exact else None, held_out, targets)))
-        write_whole(numbers, (json.dumps(record, indent=1) + "\n").encode())
+        write_json(numbers, finite(record))
         show(record)
         chosen = next(row for row in rows if row["recommended"])
         recommended = {key: chosen[key] for key in ("sampler", "steps", "calls", "value", "command")}

@@ -31,6 +31,13 @@ MEMORY_LAYOUTS = ("contiguous", "channels_last")
 MOVABLE = ("data.root", "data.test_root", "data.cache", "data.workers", "model.network.checkpointing")
 """Keys that may change in a run that is continued: where data are, how they are read, and what
 is computed twice."""
+READ = {
+    "digits": (),
+    "mnist": ("root",),
+    "images": ("root", "test_root", "mode", "size", "cache", "test_fraction"),
+    "points": ("root", "name", "layout", "levels", "test_fraction"),
+}
+"""Keys of config.data that a data set reads, of those that not every one does."""
 MEASURED = ("precision", "layout")
 """Keys of config.training whose "auto" a run settles by trying, once."""
 
@@ -192,6 +199,14 @@ def resolve(values: dict, overrides: list[str]) -> ConfigDict:
     config = _parse(ConfigDict(_fill(defaults, values, "config")), overrides)
     for key, allowed in CHOICES.items():
         pick(f"config.{key}", reduce(getitem, key.split("."), config), allowed)
+    dataset = config.data.dataset
+    for key in {*sum(READ.values(), ())}.difference(READ[dataset]):
+        if _override(overrides, f"data.{key}"):
+            others = " or ".join(other for other, keys in READ.items() if key in keys)
+            raise ValueError(
+                f"config.data.{key} = {config.data[key]!r}: config.data.dataset = {dataset!r} has no use for it; leave "
+                f"it out, or take config.data.dataset={others}"
+            )
     return config
 
 

@@ -8,9 +8,10 @@ import torch
 from commands.drawing.panels import panels
 from commands.guided import UNGUIDED, GuidanceOptions
 from commands.inputs import open_inputs, read_floats
+from commands.names import stem
 from commands.run import Run
 from commands.sample import Sampling, draw
-from commands.trained import bind, open_split, stem, suffix, write_arrays
+from commands.trained import bind, open_split, write_arrays
 from samplers import NOISES
 from sde import SDE
 
@@ -55,7 +56,7 @@ def edit(
         return {}
     x, calls = (torch.stack([getattr(samples, name) for samples in drawn], 1) for name in ("x", "calls"))
     changes = [(inputs.x - samples.x).double().square().mean().sqrt().item() for samples in drawn]
-    path = stem(run, out, f"edit-{inputs.source}-{start_time.replace(',', '-')}{suffix(labels, guidance)}-seed{seed}")
+    path = stem(run, out, "edit", seed)
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     columns = {"input": inputs.x[:, None]} | {f"t = {time:g}": x[:, [i]] for i, time in enumerate(times)}
     shown = panels(columns, picture, levels=data.transform.levels)
@@ -65,8 +66,9 @@ def edit(
     nfe, seconds = [samples.nfe for samples in drawn], sum(samples.seconds for samples in drawn)
     moved = ", ".join(f"{change:.3g} at t = {time:g}" for time, change in zip(times, changes, strict=True))
     print(
-        f"{count} items ({inputs.source}) by {sampling.name}, {sum(nfe):g} network calls each, {seconds:.1f} s; "
-        f"changed by {moved} (rms, data units): {picture if shown else 'no picture for this shape'}, {numbers}"
+        f"{count} item{'s' * (count > 1)} ({inputs.source}) by {sampling.name}, {sum(nfe):g} network calls each, "
+        f"{seconds:.1f} s; changed by {moved} (rms, data units): "
+        f"{picture if shown else 'no picture for this shape'}, {numbers}"
     )
     return {
         "mode": "edit",
@@ -83,8 +85,8 @@ def edit(
 
 
 def read_times(text: str, sde: SDE) -> list[float]:
-    """``--start_time``: times with commas between them, in (t_min, t_max]."""
-    times = read_floats("--start_time", text, "times, as in 0.3,0.5,0.7")
+    """``--start_time``: times with commas between them, in (t_min, t_max], each once."""
+    times = [*dict.fromkeys(read_floats("--start_time", text, "times, as in 0.3,0.5,0.7"))]
     for time in times:
         if not sde.t_min < time <= sde.t_max:
             raise ValueError(

@@ -9,8 +9,9 @@ from torch import Tensor
 from commands.drawing.pictures import comparison
 from commands.guided import UNGUIDED, GuidanceOptions
 from commands.inputs import spread_items
+from commands.names import stem
 from commands.run import Run
-from commands.trained import batched, bind, joined, open_split, stem, suffix, write_arrays
+from commands.trained import batched, bind, joined, open_split, write_arrays
 from samplers import decode, dequantised, encode
 from sde.condition import as_tree
 from sde.data import Dataset
@@ -82,7 +83,7 @@ def encode_items(
         return {}
     result |= latent_statistics(typical, denoiser.sde.prior_std())
     show_statistics(result, "dequantised items" if transform.levels else "items")
-    path = stem(run, out, f"encode-{split}-{count}{suffix(labels, guidance)}")
+    path = stem(run, out, "encode", seed)
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     drawn = comparison(x, again, picture, levels=transform.levels)
     write_arrays(

@@ -1,6 +1,5 @@
 """--mode evaluate: how good samples are, beside what real items would score."""
 
-import json
 import platform
 import time
 import warnings
@@ -22,13 +21,12 @@ from commands.guided import UNGUIDED, GuidanceOptions, Guides
 from commands.recognition import Recogniser, recogniser
 from commands.run import Run, file_digest
 from commands.sample import Sampling
-from commands.trained import open_split, stem, write_arrays
-from commands.training.metrics import finite
+from commands.trained import open_split, write_arrays
 from metrics import LEAST, METRICS, share
 from samplers import NOISES
 from sde.condition import as_tree
 from sde.data import Dataset
-from sde.files import write_whole
+from sde.files import finite, write_json
 from sde.statistics import spread
 
 VERSIONS = ("torch", "numpy", "scipy", "scikit-learn")
@@ -120,7 +118,7 @@ def evaluate(
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
         "seconds": round(time.perf_counter() - begin, 1),
     }
-    run.world.share(lambda: write_whole(target, (json.dumps(finite(content), indent=2) + "\n").encode()))
+    run.world.share(lambda: write_json(target, finite(content)))
     print(f"  with hashes, settings and versions: {target}")
     flat = {name: found["value"] for name, found in values.items() if "value" in found}
     return {"mode": "evaluate", "num_samples": len(x), "features": found.name, **flat, "record": str(target)}
@@ -133,7 +131,7 @@ def _draw(
     guides = Guides(run, run.model(), guidance)
     cond = read_condition(run, guides, labels, None, n)
     drawn, asked = sampling(guides, guidance, cond, n), as_tree(cond).get("labels")
-    path = Path(f"{stem(run, None, 'evaluation')}.npz")
+    path = run.folder / "samples" / "evaluation.npz"
 
     def keep() -> Tensor:
         write_arrays(path, {"x": drawn.x, "seeds": np.array(drawn.seeds), "calls": drawn.calls, "labels": asked})

@@ -8,6 +8,7 @@ from absl import flags
 
 from commands.config import CHOICES_OF_SAMPLER, pick, program
 from commands.modes import MODES
+from commands.names import written
 from samplers import GRIDS, NOISES
 
 TEXTS = {
@@ -17,7 +18,8 @@ TEXTS = {
     "threads": "CPU threads; default torch's choice",
     "debug": "show the traceback of an error",
     "config": "a config file, or the name of one in configs/; default digits",
-    "weights": "a file of weights in the run folder; default model.safetensors",
+    "weights": "weights in the run folder: a file, or a training state as in checkpoints/denoiser-00001200.pt, whose "
+    "averaged ones count; default model.safetensors",
     "sampler": f"{', '.join(CHOICES_OF_SAMPLER)}; options: --config.sampler.OPTION; auto is planned for the model",
     "steps": "steps of the sampler; default its own, 10 for auto, 30 for restore",
     "grid": f"{', '.join(GRIDS)}, karras:RHO, or times as in 1,0.5,0.001; default the sampler's own",
@@ -33,8 +35,8 @@ TEXTS = {
     "strip or a sweep, as in 1,2,4",
     "classifier_scale": "classifier guidance: 0 is off; several make a strip or a sweep, as in 0,1,4",
     "negative_labels": "classes that --guidance_scale steers away from, in place of the unconditional branch; cycled",
-    "weak": "autoguidance by another file of weights in the run folder, as in ema/0.99.safetensors, in place of the "
-    "unconditional branch; --guidance_scale is its scale",
+    "weak": "autoguidance by weaker weights in the run folder, as in ema/0.99.safetensors or "
+    "checkpoints/denoiser-00001200.pt, in place of the unconditional branch; --guidance_scale is its scale",
     "guidance_interval": "LOW,HIGH: guide at noise levels sigma / alpha above LOW and up to HIGH alone, as in 0.3,5",
     "guidance_rescale": "how much of the contrast that guidance adds is taken back, sample by sample: 0 none, 1 all",
     "threshold": "dynamic thresholding: QUANTILE, as in 0.995, of each sample is brought within the data's bounds; "
@@ -77,7 +79,7 @@ TEXTS = {
 }
 """What each flag means."""
 
-INTEGERS = {"threads": 0, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0, "draws": 1,
+INTEGERS = {"threads": 1, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0, "draws": 1,
             "resamples": 2, "at_step": 1, "frames": 2, "factor": 1, "measurements": 1, "resamplings": 1}  # fmt: skip
 """Flags that are whole numbers, and their least."""
 
@@ -172,8 +174,7 @@ def _default(mode: str, flag: str) -> str:
     own = MODES[mode].defaults.get(flag)
     if own is None or own is False:
         return ""
-    values = own if isinstance(own, tuple) else (own,)
-    return f" [default {','.join(f'{v:g}' if isinstance(v, float) else str(v) for v in values)}]"
+    return f" [default {written(own)}]"
 
 
 def _describe(name: str, text: str, note: str) -> str:

@@ -1,7 +1,6 @@
 """--mode guidance_sweep: how often samples are of the class that was asked for, against how diverse they are, over the
 scale of guidance."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,17 +10,18 @@ from torch import Tensor
 from commands.conditions import read_condition
 from commands.drawing.curves import BLUE, GREY, ORANGE
 from commands.drawing.pictures import figure_bytes, plt
-from commands.guided import UNGUIDED, GuidanceOptions, Guides
+from commands.guided import GuidanceOptions, Guides
+from commands.names import stem
 from commands.recognition import Recogniser, recogniser
 from commands.run import Run
 from commands.sample import Sampling
 from commands.tradeoff import Tradeoff, tradeoff
-from commands.trained import open_split, stem, suffix
+from commands.trained import open_split
 from samplers import NOISES
 from sde import Denoiser
 from sde.condition import as_tree
 from sde.data import Dataset
-from sde.files import write_whole
+from sde.files import finite, write_json, write_whole
 from sde.statistics import spread
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
@@ -94,12 +94,12 @@ def guidance_sweep(
         )
     if not run.world.first:
         return {}
-    path = stem(run, out, f"guidance-sweep-{sampling.name}-{num_samples}{suffix(labels, UNGUIDED)}-seed{seed}")
+    path = stem(run, out, "guidance-sweep", seed)
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.json")
     result = {"mode": "guidance_sweep", "sampler": sampling.name, "num_samples": num_samples, "seed": seed}
     result |= {"classes": asked.unique().tolist(), "judge_accuracy": accuracy, "real": asdict(real), "rows": rows}
     write_whole(picture, plot(rows, real, num_samples))
-    write_whole(numbers, (json.dumps(result, indent=1) + "\n").encode())
+    write_json(numbers, finite(result))
     print(f"  {picture}, {numbers}")
     return result | {"picture": str(picture), "numbers": str(numbers)}
 
@@ -142,6 +142,11 @@ def judged_items(judge: Recogniser, held_out: Dataset, asked: Tensor) -> tuple[f
     if not torch.isin(asked, labels).all():
         raise ValueError("the held-out items have none of some class that is asked for: give --labels that they have")
     real = tradeoff(held_out.transform.encode(x[kept]), labels[kept], found[kept])
+    if not real.distance:
+        raise ValueError(
+            "the held-out items of each class that is asked for are all equal, and diversity is measured in units of "
+            "theirs: give --labels of others"
+        )
     return (found == labels).double().mean().item(), real
 
 

@@ -1,5 +1,7 @@
 """Labels and guidance of a command, bound to the model."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -23,10 +25,8 @@ from sde.guidance import (
 
 @dataclass(frozen=True)
 class GuidanceOptions:
-    """What the flags of guidance say, each by its own name; ``suffix`` tells the files of one from those of another.
-
-    Raises ValueError for what no model could be guided by.
-    """
+    """What the flags of guidance say, each by its own name. Raises ValueError for what no model could be
+    guided by."""
 
     guidance_scale: float = 1.0
     classifier_scale: float = 0.0
@@ -58,35 +58,30 @@ class GuidanceOptions:
         """The flags that are not at their defaults."""
         return " and ".join(f"--{f.name}" for f in fields(self) if getattr(self, f.name) != f.default)
 
-    @property
-    def suffix(self) -> str:
-        parts = {
-            "g": f"{self.guidance_scale:g}" * (self.guidance_scale != 1),
-            "c": f"{self.classifier_scale:g}" * (self.classifier_scale != 0),
-            "n": self.negative_labels,
-            "w": self.weak and self.weak.removesuffix(".safetensors").replace("/", "-"),
-            "i": self.guidance_interval,
-            "r": f"{self.guidance_rescale:g}" * (self.guidance_rescale != 0),
-            "t": self.threshold,
-        }
-        return "".join(f"-{key}{value.replace(',', '-')}" for key, value in parts.items() if value)
-
 
 UNGUIDED = GuidanceOptions()
 
 
-def weak_model(run: Run, options: GuidanceOptions) -> Denoiser | None:
-    """The model of ``--weak``, a file of weights in the run folder; None without the flag."""
+def weak_model(run: Run, denoiser: Denoiser, options: GuidanceOptions) -> Denoiser | None:
+    """The model of ``--weak``, a file of weights or a training state in the run folder; None without the flag. Raises
+    ValueError for the denoiser's own weights, and for those of other data."""
     if not options.weak:
         return None
-    if not (run.folder / options.weak).is_file():
+    if not (run.folder / options.weak).exists():
         raise ValueError(
-            f"--weak={options.weak}: there is no such file in {run.folder}; it needs a file of weights, as in "
-            "ema/0.99.safetensors, which --config.training.more_ema=0.99 keeps"
+            f"--weak={options.weak}: there is no such file in {run.folder}; it needs weights, as in "
+            "ema/0.99.safetensors, which --config.training.more_ema=0.99 keeps, or a training state of checkpoints/"
         )
-    if options.weak == run.weights:
+    weak = replace(run, weights=options.weak).model()
+    if weak.event_shape != denoiser.event_shape:
+        raise ValueError(
+            f"--weak={options.weak}: its items have shape {weak.event_shape}, the model's {denoiser.event_shape}; name "
+            "weights of a model of the same data"
+        )
+    pairs = zip(denoiser.parameters(), weak.parameters(), strict=False)
+    if all(torch.equal(own, other) for own, other in pairs):
         raise ValueError(f"--weak={options.weak}: these are the model's own weights; name weaker ones, or --weights")
-    return replace(run, weights=options.weak).model()
+    return weak
 
 
 def read_labels(text: str | None, count: int, classes: int | None, flag: str = "--labels") -> Tensor | None:
@@ -116,7 +111,7 @@ class Guides:
     def __init__(self, run: Run, denoiser: Denoiser, *guidances: GuidanceOptions) -> None:
         self.run, self.denoiser, self.options = run, denoiser, guidances[0]
         self.classifier = run.classifier() if any(options.classifier_scale for options in guidances) else None
-        self.weak = next((weak_model(run, options) for options in guidances if options.weak), None)
+        self.weak = next((weak_model(run, denoiser, options) for options in guidances if options.weak), None)
 
     @property
     def classes(self) -> int | None:
@@ -151,21 +146,35 @@ def guided(
         if options.negative_labels:
             count = len(next(iter(as_tree(own).values())))
             negative = as_tree(own) | {"labels": _negative(options.negative_labels, count, model)}
-        score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
+        with _of_flag("--guidance_scale", f"{options.guidance_scale:g}"):
+            score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
     if weak:
-        conditioned = weak if own is None else Conditional(weak, own)
-        score_model = Autoguidance(score_model, conditioned, options.guidance_scale)
+        with _of_flag("--weak", options.weak):
+            conditioned = weak if own is None else Conditional(weak, own)
+            score_model = Autoguidance(score_model, conditioned, options.guidance_scale)
     if classifier:
         score_model = Classifier(score_model, classifier, labels, options.classifier_scale)
     if options.guidance_rescale:
-        score_model = Rescaled(score_model, options.guidance_rescale)
+        with _of_flag("--guidance_rescale", f"{options.guidance_rescale:g}"):
+            score_model = Rescaled(score_model, options.guidance_rescale)
     if options.guidance_interval:
         interval = _numbers("--guidance_interval", options.guidance_interval, "LOW,HIGH")
-        score_model = GuidanceInterval(score_model, *interval)
+        with _of_flag("--guidance_interval", options.guidance_interval):
+            score_model = GuidanceInterval(score_model, *interval)
     if options.threshold:
         threshold = _numbers("--threshold", options.threshold, "QUANTILE or QUANTILE,LOW,HIGH")
-        score_model = DynamicThreshold(score_model, *threshold)
+        with _of_flag("--threshold", options.threshold):
+            score_model = DynamicThreshold(score_model, *threshold)
     return score_model
+
+
+@contextmanager
+def _of_flag(flag: str, value: str) -> Iterator[None]:
+    """Names the flag in what the library refuses."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{flag}={value}: {error}") from None
 
 
 def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, weak: Denoiser | None) -> None:

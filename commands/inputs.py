@@ -90,11 +90,13 @@ def read_items(
     levels: int | None,
     owner: str = "the data's",
     whole: bool = True,
+    hidden: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Items (n, *shape) in data units as float32, and their classes (n,) where the file holds them, of a .npy, .npz or
     .csv file, or a single one of an image file.
 
-    With ``whole``, items of data with ``levels`` are integers; ``owner`` is whose shape it is. Raises ValueError for
+    With ``whole``, items of data with ``levels`` are integers; ``owner`` is whose shape it is. What is ``hidden``,
+    booleans (*shape) or (n, *shape), may hold anything, as NaN, and is read as 0 from arrays. Raises ValueError for
     items of another shape, or with values that the data cannot have.
     """
     file = existing(path, flag)
@@ -102,7 +104,7 @@ def read_items(
         x, labels = _read_picture(flag, file, shape, levels), None
         x = x.round() if whole else x
     else:
-        x, labels = read_array(file)
+        x, labels = read_array(file, None if hidden is None else hidden.numpy())
     if tuple(x.shape[1:]) != shape:
         raise ValueError(f"{flag}={path}: its items have shape {tuple(x.shape[1:])}, {owner} {shape}")
     if levels and whole and (x.min() < 0 or x.max() >= levels or (x != x.round()).any()):

@@ -10,8 +10,9 @@ from commands.drawing.pictures import strips
 from commands.encode import relative_error
 from commands.guided import UNGUIDED, GuidanceOptions
 from commands.inputs import read_numbers
+from commands.names import stem
 from commands.run import Run
-from commands.trained import batched, bind, joined, open_split, stem, suffix, write_arrays
+from commands.trained import batched, bind, joined, open_split, write_arrays
 from samplers import SeededNoise, decode, encode, slerp
 from sde.condition import map_condition
 from sde.data import Dataset
@@ -77,10 +78,7 @@ def interpolate(
     seconds = time.perf_counter() - begin
     strip = joined(decoded, "x").view(path.shape)
     calls = joined(decoded, "calls").view(path.shape[:2])
-    pairs = "-".join(map(str, ends.flatten().tolist()))
-    source = "seeds" if seeds else split
-    name = f"interpolate-{source}-{pairs if len(pairs) < 100 else f'{len(ends)}-pairs'}"
-    target = stem(run, out, name + suffix(labels, guidance))
+    target = stem(run, out, "interpolate")
     picture, numbers = Path(f"{target}.png"), Path(f"{target}.npz")
     drawn = strips(strip, picture, levels=data.transform.levels, background=background(data))
     write_arrays(

@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from commands.guided import UNGUIDED, GuidanceOptions, Guides
 from commands.inputs import read_items, spread_items
+from commands.names import stem
 from commands.run import Run
-from commands.trained import open_split, stem, write_arrays
+from commands.trained import open_split, write_arrays
 from samplers import LikelihoodReport, dequantised, likelihood_report, log_likelihood
 from sde import Denoiser
 from sde.condition import as_tree, kinds_of
@@ -104,7 +105,7 @@ def likelihood(
         result["auroc"] = _auroc(report.nats, values["others"])
         print(f"  AUROC of log p(x) against {against}: {result['auroc']:.4f} ({len(others)} items)")
     if out and run.world.first:
-        path = Path(f"{stem(run, out, '')}.npz")
+        path = Path(f"{stem(run, out, 'likelihood')}.npz")
         arrays = {
             "index": index,
             "nats": report.nats,

@@ -9,7 +9,7 @@ from commands.conditions import read_condition
 from commands.guided import GuidanceOptions, Guides
 from commands.run import Run, file_digest
 from samplers import Plan, pilot_count, plan
-from sde.files import write_whole
+from sde.files import write_json
 
 VERSION = 1
 """Of the planner: plans of an older one are made anew."""
@@ -29,7 +29,7 @@ def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: Gu
     cond = read_condition(run, guides, None, None, pilot_count(calls)) if conditional else None
     found = plan(guides(cond, options), guides.denoiser.event_shape, calls)
     path.parent.mkdir(exist_ok=True)
-    write_whole(path, (json.dumps(found.record(), indent=1) + "\n").encode())
+    write_json(path, found.record())
     print(
         f"planned {calls} network calls, before the closing denoising one, on {pilot_count(calls)} pilots at the cost "
         f"of {found.samples:.0f} samples: relative error {found.error:.2g}, kept in {path}"

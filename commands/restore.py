@@ -11,11 +11,12 @@ from torch import Tensor
 from commands.drawing.panels import panels
 from commands.guided import UNGUIDED, GuidanceOptions
 from commands.inputs import Inputs, only_one, open_inputs
+from commands.names import stem
 from commands.restoring.methods import STEPS, choose_method, posterior, with_sampler
-from commands.restoring.tasks import check_rows, make_operator, measure, measurement_name, read_measured, visible
+from commands.restoring.tasks import check_rows, make_operator, measure, read_measured, visible
 from commands.run import Run
 from commands.sample import Sampling, draw
-from commands.trained import bind, open_split, stem, suffix, write_arrays
+from commands.trained import bind, open_split, write_arrays
 from samplers import NOISES
 from samplers.repaint import RePaint
 from sde.data import Dataset
@@ -107,8 +108,7 @@ def restore(
     truth = inputs.x
     if truth is not None:
         result |= {"psnr": psnr(samples, truth[:, None], data), "psnr_mean": psnr(samples.mean(1), truth, data)}
-    what = f"{measurement_name(task, options)}{f'-s{sigma_y:g}' * (sigma_y > 0)}-{method}-{inputs.source}"
-    path = stem(run, out, f"restore-{what}{suffix(labels, guidance)}-seed{seed}")
+    path = stem(run, out, "restore", seed)
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     drawn = show(truth, visible(operator, y, len(shape)), samples, picture, levels)
     arrays = {"x": truth, "y": y, "samples": samples, "index": inputs.index, "labels": inputs.labels,
@@ -156,8 +156,9 @@ def describe(result: dict, masked: bool, source: str) -> None:
     print(
         f"mask observes {share}" if masked else f"{result['task']}: {share} as many values as an item has are measured"
     )
+    count = result["num_items"]
     print(
-        f"{result['num_items']} items ({source}), {result['draws']} sample{'s' * (result['draws'] > 1)} each by "
+        f"{count} item{'s' * (count > 1)} ({source}), {result['draws']} sample{'s' * (result['draws'] > 1)} each by "
         f"{result['method']} with {result['sampler']}, {result['nfe']:g} network calls each, {result['seconds']:.1f} s"
     )
     sigma_y, error = result["sigma_y"], result["measurement_error"]

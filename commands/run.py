@@ -1,7 +1,6 @@
 """A run folder: config.json, model.safetensors, classifier.safetensors, checkpoints/, metrics.jsonl, samples/."""
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,7 @@ from torch import nn
 from commands.config import program
 from sde.checkpoint import Checkpoints, load_model
 from sde.data import Split, load_dataset
-from sde.files import write_whole
+from sde.files import write_json
 from sde.parallel import World
 
 
@@ -27,6 +26,8 @@ class Run:
     device: torch.device
     world: World = field(default_factory=World)
     weights: str = "model.safetensors"
+    settings: dict[str, str] = field(default_factory=dict)
+    """What the command set, which the names of files tell."""
 
     @property
     def model_file(self) -> Path:
@@ -54,7 +55,7 @@ class Run:
 
     def write_config(self) -> None:
         """config.json, resolved."""
-        write_whole(self.folder / "config.json", (json.dumps(self.config.to_dict(), indent=2) + "\n").encode())
+        write_json(self.folder / "config.json", self.config.to_dict())
 
     @cached_property
     def _split(self) -> Split:
@@ -68,8 +69,9 @@ class Run:
         """The trained denoiser on the device, in full precision: adaptive solvers would control its rounding."""
         if self.model_file.exists() and not self.weights_file.exists():
             raise ValueError(
-                f"--weights={self.weights}: there is no such file in {self.folder}; it holds model.safetensors and "
-                f"{len([*self.folder.glob('ema/*.safetensors')])} averages in ema/"
+                f"--weights={self.weights}: there is no such file in {self.folder}; beside model.safetensors it holds "
+                f"{len([*self.folder.glob('ema/*.safetensors')])} in ema/ and "
+                f"{len([*self.folder.glob('checkpoints/denoiser-*.pt')])} in checkpoints/"
             )
         model = load_model(self.weights_file, "denoiser").to(self.device)
         arrange(model.network, self.config.training.layout)

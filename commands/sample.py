@@ -9,10 +9,11 @@ from commands.conditions import cascade_seed, open_cascade, read_condition, show
 from commands.config import pick, read_grid
 from commands.drawing.strip import strip
 from commands.guided import UNGUIDED, GuidanceOptions, Guides, read_labels
+from commands.names import stem
 from commands.plans import planned
 from commands.run import Run
-from commands.scales import suffix, varied
-from commands.trained import stem, write_arrays
+from commands.scales import varied
+from commands.trained import write_arrays
 from samplers import NOISES, SAMPLERS, Samples, generate
 from sde import ScoreModel
 from sde.condition import Condition, as_tree, known
@@ -51,27 +52,28 @@ def sample(
     drawn = [sampling(guides, options, cond, num_samples) for options in guidances]
     if not run.world.first:
         return {}
-    names = (labels and labels.replace(",", "-"), condition and Path(condition).stem, cascade and Path(cascade).name)
-    asked = "".join(f"-{name}" for name in names if name)
-    path = stem(run, out, f"{sampling.name}-{len(drawn[0].times) - 1}{asked}{suffix(guidances)}-seed{seed}")
+    path = stem(
+        run, out, f"{sampling.name}-{sampling.steps or len(drawn[0].times) - 1}", seed, told=("sampler", "steps")
+    )
     picture_path, numbers_path = Path(f"{path}.png"), Path(f"{path}.npz")
     x, calls = (torch.stack([getattr(samples, name) for samples in drawn]) for name in ("x", "calls"))
     levels = models[0].transform.levels
     arrays = {"x": x, "seeds": np.array(drawn[0].seeds), "calls": calls, **as_tree(cond)}
     nfe, seconds = [samples.nfe for samples in drawn], [round(samples.seconds, 2) for samples in drawn]
     result = {"mode": "sample", "sampler": sampling.name, "num_samples": num_samples, "nfe": nfe, "seconds": seconds}
+    counted = f"{num_samples} sample{'s' * (num_samples > 1)}"
     if len(guidances) == 1:
         arrays |= {"x": x[0], "calls": calls[0]}
         result |= {"nfe": nfe[0], "seconds": seconds[0]}
         shown = show(x[0], cond, picture_path, levels=levels)
-        what = f"{num_samples} samples"
+        what = counted
     else:
         flag, scales = varied(guidances)
         arrays |= {"scales": np.array(scales)}
         result |= {"flag": flag, "scales": scales}
         names = [f"{flag.replace('_', ' ')} {scale:g}" for scale in scales]
         shown = strip(x, names, picture_path, levels=levels, labels=as_tree(cond).get("labels"))
-        what = f"{num_samples} samples at each {flag.replace('_', ' ')} of {', '.join(f'{s:g}' for s in scales)}"
+        what = f"{counted} at each {flag.replace('_', ' ')} of {', '.join(f'{s:g}' for s in scales)}"
     write_arrays(numbers_path, arrays)
     least, most = calls.min().item(), calls.max().item()
     spread = f" ({least:g} to {most:g})" if len(drawn) == 1 and least < most else ""
@@ -93,14 +95,14 @@ class Sampling:
         if self.name == "auto" and grid:
             raise ValueError(f"--grid={grid}: --sampler auto finds its own grid; leave it out")
         self.sampler = None if self.name == "auto" else SAMPLERS[self.name](**options)
-        self.run, self.steps, self.grid = run, steps, grid
+        self.run, self.grid = run, grid
+        self.steps = AUTO_CALLS if self.sampler is None and steps is None else steps
         self.options = {"noise": noise, "seed": seed, "batch_size": batch_size}
 
     def __call__(self, guides: Guides, options: GuidanceOptions, cond: Condition | None, n: int) -> Samples | None:
         """n samples of the guided model, as of ``draw``."""
         sampler, times, steps = self.sampler, self.times, self.steps
         if sampler is None:
-            steps = AUTO_CALLS if steps is None else steps
             found = self.run.world.share(lambda: planned(self.run, guides, cond is not None, steps, options))
             sampler, times = found.sampler, found.times
         model, event_shape = guides(cond, options), guides.denoiser.event_shape
@@ -117,7 +119,7 @@ def low_resolution(sampling: Sampling, cascade: str, guides: Guides, labels: str
     draws = Sampling(first.run, sampling.steps, sampling.grid, **options)
     drawn = draws(first, UNGUIDED, known(asked, first.denoiser), n)
     if run.world.first:
-        print(f"{n} images of {cascade}, {drawn.nfe:g} network calls each, {drawn.seconds:.1f} s")
+        print(f"{n} image{'s' * (n > 1)} of {cascade}, {drawn.nfe:g} network calls each, {drawn.seconds:.1f} s")
     return upscaled(asked, run.world.share(lambda: drawn.x), guides)
 
 

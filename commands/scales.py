@@ -49,14 +49,5 @@ def varied(guidances: Sequence[GuidanceOptions]) -> tuple[str, list[float]]:
     return next((name, scales) for name, scales in values.items() if len({*scales}) > 1)
 
 
-def suffix(guidances: Sequence[GuidanceOptions]) -> str:
-    """What tells the files of one guidance, at one scale or several, from those of another."""
-    if len(guidances) == 1:
-        return guidances[0].suffix
-    name, scales = varied(guidances)
-    most = next(options for options in guidances if getattr(options, name) != NEUTRAL[name])
-    return most.suffix.replace(f"-{name[0]}{getattr(most, name):g}", f"-{name[0]}{_listed(scales, '-')}", 1)
-
-
-def _listed(scales: Sequence[float], separator: str = ",") -> str:
-    return separator.join(f"{scale:g}" for scale in scales)
+def _listed(scales: Sequence[float]) -> str:
+    return ",".join(f"{scale:g}" for scale in scales)

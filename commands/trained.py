@@ -1,6 +1,5 @@
 """What the modes that use a trained run share: items, the model bound to labels, batches, files."""
 
-import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +16,6 @@ from sde import Denoiser, ScoreModel
 from sde.condition import Condition, as_tree
 from sde.data import Dataset
 from sde.files import write_whole
-
-LONGEST = 200
-"""Bytes of a default file name; most file systems take 255, suffixes included."""
 
 
 def open_split(run: Run, split: str) -> tuple[Dataset, Dataset, Denoiser]:
@@ -90,22 +86,6 @@ def batched(function: Callable, model: ScoreModel, x: Tensor, run: Run, batch_si
 def joined(results: list, name: str) -> Tensor:
     """A field of all parts."""
     return torch.cat([getattr(result, name) for result in results])
-
-
-def stem(run: Run, out: str | None, default: str) -> Path:
-    """``--out`` less its suffix, or the default in the run's samples/, where one of more than LONGEST bytes ends in its
-    digest."""
-    name = default.encode()
-    if len(name) > LONGEST:
-        default = f"{name[: LONGEST - 9].decode(errors='ignore')}-{hashlib.sha256(name).hexdigest()[:8]}"
-    path = Path(out) if out else run.folder / "samples" / default
-    return path.with_suffix("") if path.suffix in (".png", ".npz") else path
-
-
-def suffix(labels: str | None, guidance: GuidanceOptions) -> str:
-    """What tells the files of one conditioning from those of another."""
-    names = f"-{labels.replace(',', '-')}" if labels else ""
-    return names + guidance.suffix
 
 
 def write_arrays(path: Path, arrays: dict[str, Tensor | np.ndarray | None]) -> None:

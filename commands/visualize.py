@@ -1,6 +1,6 @@
 """--mode visualize: pictures of a run's process, of its way between data and noise, and of its scores."""
 
-from dataclasses import fields as dataclass_fields
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -9,16 +9,15 @@ from torch import Tensor
 from commands.conditions import read_condition
 from commands.config import pick, read_grid
 from commands.drawing.field import axes_of, field_picture, fields, panel_times
-from commands.drawing.film import Reel, animation, as_spread, has_film, strip
-from commands.drawing.process_plot import process_arrays, process_picture
+from commands.drawing.film import Reel, animation, as_spread, forward, has_film, noise_of, strip
+from commands.drawing.process_plot import process_arrays, process_picture, title_of
 from commands.guided import UNGUIDED, GuidanceOptions, Guides
+from commands.names import stem, written
 from commands.run import Run
-from commands.trained import open_split, stem, write_arrays
-from samplers import SAMPLERS, Samples, SeededNoise, generate
-from samplers.noise import sample_seeds
-from sde import SDE, ScoreModel
+from commands.trained import open_split, write_arrays
+from samplers import SAMPLERS, Samples, generate
+from sde import ScoreModel
 from sde.condition import as_tree
-from sde.data import Dataset
 from sde.spec import build_sde
 from sde.statistics import spread
 
@@ -56,7 +55,7 @@ def visualize(
     for name in IGNORED.get(what, ()):
         if given.get(name):
             raise ValueError(f"{given[name]}: --what={what} would ignore it; leave it out, or take --what=trajectory")
-    path = stem(run, out, f"visualize{guidance.suffix}-seed{seed}")
+    path = stem(run, out, "visualize", seed)
     view = None
     if what != "process":
         view = View(run, steps, grid, num_samples, seed, labels, condition, guidance, batch_size)
@@ -64,7 +63,7 @@ def visualize(
     if "process" in chosen:
         sde = run.model().sde if run.model_file.exists() else build_sde(run.config.sde.to_dict())
         arrays = process_arrays(sde, steps or 10)
-        process_picture(sde, arrays, title_of(sde), Path(f"{path}-process.png"))
+        process_picture(sde, arrays, Path(f"{path}-process.png"))
         _keep(result, path, "process", arrays)
     for name in chosen:
         if name in ("trajectory", "denoised"):
@@ -156,8 +155,12 @@ class View:
         if not model.normalised:
             print("a guided model is no density: its score and flow are drawn over noisy data")
         labels = as_tree(cond).get("labels")
-        if required and "," in (self.asked[0] or ""):
-            raise ValueError(f"--labels={self.asked[0]}: --what=field draws one class, or all of them without labels")
+        if "," in (self.asked[0] or ""):
+            if required:
+                raise ValueError(
+                    f"--labels={self.asked[0]}: --what=field draws one class, or all of them without labels"
+                )
+            print(f"the field is that of class {labels.item()} alone, the first of --labels={self.asked[0]}")
         items, own = self.data.batch(spread(len(self.data), POINTS))
         classes = as_tree(own).get("labels")
         # Of a class that no item has, all are shown.
@@ -169,8 +172,10 @@ class View:
             points = forward(sde, self.data, shown, t[None], self.seed)[0]
             found = fields(model, axes, t, 4096, self.run.device)
             panels.append({"t": t, "sigma": noise_of(sde, t), "axes": axes, "points": points, **found})
-        what = "" if labels is None else f"class {labels.item()}, "
-        field_picture(panels, what + title_of(sde), Path(f"{path}-field.png"))
+        what = [] if labels is None else [f"class {labels.item()}"]
+        guidance, plain = asdict(self.guides.options), asdict(UNGUIDED)
+        what += [f"{name.replace('_', ' ')} {written(v)}" for name, v in guidance.items() if v != plain[name]]
+        field_picture(panels, ", ".join([*what, title_of(sde)]), Path(f"{path}-field.png"))
         _keep(result, path, "field", {name: torch.stack([p[name] for p in panels]) for name in panels[0]})
         if "mass" in panels[0]:
             result["mass"] = [round(p["mass"].item(), 4) for p in panels]
@@ -191,28 +196,6 @@ def drawn_path(model: ScoreModel, sampler, n: int, event_shape: tuple[int, ...],
             f"{name} solves each sample alone and has no common states to show: take a --sampler that makes the same "
             "steps for all, such as heun or ancestral"
         ) from None
-
-
-def forward(sde: SDE, data: Dataset, x: Tensor, times: Tensor, seed: int) -> Tensor:
-    """Items x (n, *event) in data units at ``times`` (k,): (k, n, *event), mapped to data units as data are. Each item
-    keeps its noise, so that x_t at every time is a draw of q(x_t | x_0)."""
-    transform = data.transform
-    x0 = transform.encode(transform.dequantise(x, 0.5))
-    z = SeededNoise(sample_seeds(seed, len(x)))(x0)
-    return torch.stack([transform.decode(sde.perturb(x0, t, z)) for t in times])
-
-
-def noise_of(sde: SDE, t: Tensor) -> Tensor:
-    """sigma / alpha."""
-    return (-0.5 * sde.log_snr(t)).exp()
-
-
-def title_of(sde: SDE) -> str:
-    """The process and its parameters."""
-    values = [(f.name, getattr(sde, f.name)) for f in dataclass_fields(sde)]
-    return (
-        f"{type(sde).__name__}({', '.join(f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v}' for k, v in values)})"
-    )
 
 
 def _keep(result: dict, path: Path, name: str, arrays: dict, pictures: tuple[str, ...] = ("png",)) -> None:

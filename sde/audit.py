@@ -8,6 +8,7 @@ from torch import Tensor
 from sde.condition import check_labels
 from sde.data.dataset import Dataset
 from sde.model import Denoiser, NoisyClassifier
+from sde.outliers import GAP, outliers
 from sde.probe import ignored_inputs
 from sde.process import SDE
 
@@ -68,6 +69,7 @@ def audit(data: Dataset, model: Denoiser | NoisyClassifier) -> list[str]:
     about = describe(data)
     lower, upper = prior_mismatch(model.sde, *data.moments)
     _warn_of_units(data, about)
+    _warn_of_outliers(data)
     _warn_of_noise(data, model, upper)
     _warn_of_conditions(data)
     ignored = ignored_inputs(model, data.event_shape)
@@ -116,7 +118,17 @@ def _warn_of_units(data: Dataset, about: dict) -> None:
             "are taken as continuous, in channel 0 by model = (data - "
             f"{transform.shift[0]:.4g}) / {transform.scale[0]:.4g}; for quantised data, set config.data.levels=256"
         )
-    if abs(about["mean"]) > 1 or not 0.1 <= about["std"] <= 3:
+    std, scale = statistics.channels()[1], torch.tensor(transform.scale, dtype=torch.float64)
+    by_channel = std.shape == scale.shape and not transform.levels
+    squeezed = ((std > 0) & (std < 0.1 * scale)).nonzero().flatten().tolist() if by_channel else []
+    if squeezed:
+        channel = squeezed[0]
+        _warn(
+            f"channel {channel} of the data is scaled by {scale[channel]:.4g}, but its standard deviation is "
+            f"{std[channel]:.4g} in the {statistics.count:,} items that were measured: a few values elsewhere are far "
+            "from all others; repair or remove such items"
+        )
+    elif abs(about["mean"]) > 1 or not 0.1 <= about["std"] <= 3:
         chosen = f"levels = {transform.levels}" if transform.levels else f"scale {transform.scale[0]:.3g}"
         _warn(
             f"in model units the data have mean {about['mean']:.3g} and standard deviation {about['std']:.3g}: a "
@@ -141,6 +153,20 @@ def _warn_of_units(data: Dataset, about: dict) -> None:
         _warn(
             f"{len(missing)} of {data.num_classes} classes have no training items (first: {missing[0]}): samples of "
             "them will be arbitrary; number the classes without gaps"
+        )
+
+
+def _warn_of_outliers(data: Dataset) -> None:
+    """Single values that squeeze the others of their channel together."""
+    found = outliers(data)
+    if found:
+        channel, number, value = found[0]
+        held = f"the value {value:.4g}" if number == 1 else f"{number} values such as {value:.4g}"
+        more = f" (the first of {len(found)} such channels)" if len(found) > 1 else ""
+        _warn(
+            f"channel {channel} of the data{more} has {held}, more than {GAP:g} times as far from its median as "
+            "all others, and most of its variance is from there: the model will hardly tell the others apart; repair "
+            "or remove such items"
         )
 
 

@@ -3,9 +3,11 @@
 import io
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,15 +37,10 @@ def save_model(path: Path, kind: str, spec: dict, state: dict[str, Tensor], worl
 
 
 def load_model(path: Path, kind: str = "denoiser") -> nn.Module:
-    """The model of a file, in eval mode on the CPU. Raises ValueError for a missing, damaged or other kind of file."""
-    if not path.exists():
-        raise ValueError(f"{path} does not exist: train first, or name another --workdir")
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {}).get("score_sde", "{}"))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is {_kind_of(path)} ({error}): name a model.safetensors") from None
+    """The model of a file of ``save_model``, or of a training state (``Checkpoints``), which has the averaged weights
+    that such a file of its step has; in eval mode on the CPU. Raises ValueError for a missing, damaged or other kind of
+    file, and for the folder of a sharded state."""
+    about, state = read_model(path)
     if (about.get("format"), about.get("kind")) != (FORMAT, kind):
         held = f"a {about['kind']} in format {about['format']}" if about else "no model of this project"
         raise ValueError(f"{path} holds {held}: needs a {kind} in format {FORMAT}")
@@ -58,16 +55,59 @@ def load_model(path: Path, kind: str = "denoiser") -> nn.Module:
     return model.eval()
 
 
-def _kind_of(path: Path) -> str:
-    """What a file that is no model holds, as far as it can be told without running code of its own."""
+def read_model(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    """What ``load_model`` makes a model of: its "format", "kind" and "spec", none for a safetensors file that is not of
+    this project, and its weights."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: train first, or name another --workdir")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, as the states of sharded modules are: name a model.safetensors")
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:
-        return "damaged or not a safetensors file"
+        return _stored(path)
+    except (SafetensorError, OSError) as error:
+        return _averaged(path, str(error))
+
+
+def _stored(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    """What describes the model of a safetensors file, empty for one that is not of this project, and its weights."""
+    with safe_open(path, "pt") as file:
+        about = json.loads((file.metadata() or {}).get("score_sde", "{}"))
+        return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def _averaged(path: Path, reason: str) -> tuple[dict, dict[str, Tensor]]:
+    """What describes the model of a training state, and its averaged weights with the module's buffers. Raises
+    ValueError for any other file; ``reason`` says why it is no safetensors file."""
+    try:
+        held = _read_state(path)
+    except Exception as error:
+        if zipfile.is_zipfile(path):
+            # What torch says of pickles that it refuses is a page, and tells how to run them.
+            reason = str(error) if isinstance(error, OSError) else f"{type(error).__name__} where torch reads it"
+        raise ValueError(f"{path} is damaged or not a safetensors file ({reason}): name a model.safetensors") from None
     if not isinstance(held, dict):
-        return f"a file of torch.save with a {type(held).__name__}"
-    name = "an optimizer's state" if {"state", "param_groups"} <= held.keys() else "a file of torch.save"
-    return f"{name} with {', '.join(map(str, held))[:80]}"
+        raise ValueError(f"{path} is a file of torch.save with a {type(held).__name__}: name a model.safetensors")
+    if not {"spec", "module", "ema"} <= held.keys():
+        name = "an optimizer's state" if {"state", "param_groups"} <= held.keys() else "a file of torch.save"
+        raise ValueError(f"{path} is {name} with {', '.join(map(str, held))[:80]}: name a model.safetensors")
+    spec, module = json.loads(held["spec"]), held["module"]
+    average = {name: value.to(module[name].dtype) for name, value in held["ema"]["average"].items()}
+    kind = "denoiser" if "parametrization" in spec else "classifier"
+    return {"format": held["format"], "kind": kind, "spec": spec}, module | average
+
+
+def _read_state(path: Path) -> Any:
+    """What a file of torch.save holds: tensors and plain values. Raises many kinds of exceptions for other files."""
+    # Opened here, as torch would go by the name's suffix.
+    with open(path, "rb") as file, warnings.catch_warnings():
+        # It takes tensors as they are, without a look at the checksums that it wrote.
+        with zipfile.ZipFile(file) as archive:
+            if archive.testzip() is not None:
+                raise OSError("its checksums are wrong")
+        file.seek(0)
+        # Of pickles that it is not sure to read, it asks for an issue.
+        warnings.simplefilter("ignore")
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _step(path: Path) -> int:
@@ -133,14 +173,9 @@ class Checkpoints:
             )
         return None, passed
 
-    @staticmethod
-    def _read(path: Path, like: Callable[[], dict]) -> dict:
+    def _read(self, path: Path, like: Callable[[], dict]) -> dict:
         if path.is_dir():
             from sde.states import read_shards
 
-            return read_shards(path, like())
-        # torch takes tensors as they are, without a look at the checksums that it wrote.
-        with zipfile.ZipFile(path) as archive:
-            if archive.testzip() is not None:
-                raise OSError("checksum")
-        return torch.load(path, map_location="cpu", weights_only=True)
+            return read_shards(path, like(), self.world)
+        return _read_state(path)

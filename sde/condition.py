@@ -102,9 +102,11 @@ def check_kinds(cond: Condition, num_classes: int | None, shapes: Shapes) -> dic
     if not wanted:
         raise ValueError(f"a condition ({', '.join(tree)}) was given, but the model is unconditional: leave it out")
     takes = f"the model is conditioned on {' and '.join(wanted)}"
-    for kind in tree:
+    for kind, c in tree.items():
         if kind not in wanted:
             raise ValueError(f"the condition has {kind!r}, but {takes}: leave it out")
+        if not isinstance(c, Tensor):
+            raise ValueError(f"the condition {kind!r} is no tensor but {type(c).__name__}: torch.tensor makes one")
     for kind in wanted:
         if kind not in tree:
             null = NULL_LABEL if kind == "labels" else "NaN"

@@ -53,13 +53,18 @@ class EMA(Average):
     average forgets the initial weights. Raises ValueError for a decay outside [0, 1)."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        if not (isinstance(decay, int | float) and 0 <= decay < 1):
-            raise ValueError(f"ema decay = {decay!r}: needs a number from 0 (no averaging) to below 1")
+        check_decay(decay)
         super().__init__(module)
         self.decay = decay
 
     def weight(self) -> float:
         return 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+
+
+def check_decay(decay: float) -> None:
+    """Raises ValueError for a decay outside [0, 1)."""
+    if not (isinstance(decay, int | float) and 0 <= decay < 1):
+        raise ValueError(f"decay = {decay!r}: needs a number from 0 (no averaging) to below 1")
 
 
 class PowerEMA(Average):

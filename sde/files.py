@@ -1,5 +1,7 @@
 """Files that are written whole or not at all."""
 
+import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -20,6 +22,21 @@ def write_whole(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: dict) -> None:
+    """Write a value as JSON, as by ``write_whole``. Infinity stays what it is, as configs have it: results that others
+    read are made ``finite`` first."""
+    write_whole(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def finite(value):
+    """A value for JSON alone, with None for numbers within it that are not finite, and lists for tuples."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def remove_partial(folder: Path) -> None:

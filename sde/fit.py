@@ -30,6 +30,8 @@ def fit(
     unseen: list[list[Step]] = [[] for _ in callbacks]
     bad: deque[int] = deque()
     last = trainer.options.steps
+    if trainer.step < last and trainer.world.any(stop(), trainer.device):
+        return False
     with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
         while trainer.step < last:
             pending.append(trainer.optimise())

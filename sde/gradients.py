@@ -86,10 +86,10 @@ class Classifier(GradientGuidance):
     ) -> None:
         super().__init__(model, scale, point)
         self.classifier = classifier
-        self.labels = bind_labels(labels, getattr(classifier, "num_classes", None) or int(labels.max()) + 1)
-        if int(labels.min()) < 0:
-            raise ValueError(f"label {int(labels.min())}: a classifier guides towards classes from 0")
-        self.highest = int(labels.max())
+        self.labels = bind_labels(labels, getattr(classifier, "num_classes", None))
+        if int(self.labels.min()) < 0:
+            raise ValueError(f"label {int(self.labels.min())}: a classifier guides towards classes from 0")
+        self.highest = int(self.labels.max())
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
         logits = self.classifier(x, t)

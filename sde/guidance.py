@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sde.binding import bind_condition, fit, rows_of
+from sde.binding import bind_condition, check_unbound, fit, rows_of
 from sde.condition import Condition, map_condition, null_like
 from sde.gradients import Classifier, LogProbability
 from sde.guided import Guidance, base_of, check_scale, pair_of
@@ -25,9 +25,14 @@ __all__ = [
 
 
 class Conditional(ScoreModel):
-    """A denoiser with its condition bound: D(x, t, cond)."""
+    """A denoiser with its condition bound: D(x, t, cond).
+
+    ``cond`` has a row a sample, or one that serves every sample: tensors, or lists and arrays of numbers. Raises
+    ValueError for a model that takes no condition, as one that is bound already, or another one.
+    """
 
     def __init__(self, model: Denoiser, cond: Condition) -> None:
+        check_unbound(model)
         super().__init__(model.sde, model.transform)
         self.model = model
         self.cond = bind_condition(cond, model)
@@ -46,8 +51,8 @@ class ClassifierFree(Guidance):
     w is scale - 1. A negative scale steers away from the condition. ``negative``, of the structure of ``cond``, takes
     the place of null: a condition to steer away from. Both parts run in one batch of twice the size, or with
     ``batched`` False in two of the size of x, which need half the memory. Raises ValueError for a scale that is not
-    finite, for one other than 1 without ``negative`` where the model never trained the null condition, and for labels
-    that it does not know.
+    finite, for one other than 1 without ``negative`` where the model never trained the null condition, for labels
+    that it does not know, and for a model that takes no condition, as one that is guided already.
     """
 
     base: Conditional
@@ -55,6 +60,7 @@ class ClassifierFree(Guidance):
     def __init__(
         self, model: Denoiser, cond: Condition, scale: float, negative: Condition | None = None, batched: bool = True
     ) -> None:
+        check_unbound(model)
         super().__init__(model.sde, model.transform)
         self.model = model
         if scale != 1 and negative is None and not model.null_trained:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sde.binding import fit, rows_of
+from sde.binding import bind, fit, rows_of
 from sde.guided import Guidance, base_of, pair_of
 from sde.model import ScoreModel
 from sde.operators import Linear
@@ -21,7 +21,8 @@ Product = Callable[[Tensor], Tensor]
 
 
 class Measured(ScoreModel, abc.ABC):
-    """A score model with a measurement y (n or 1, *measurement), in data units; a single row serves every sample.
+    """A score model with a measurement y (n or 1, *measurement), in data units; a single row serves every sample. It is
+    a tensor, or an array or lists of numbers.
 
     Raises ValueError for a y that is not finite.
     """
@@ -30,6 +31,7 @@ class Measured(ScoreModel, abc.ABC):
 
     def __init__(self, model: ScoreModel, operator: Operator, y: Tensor) -> None:
         super().__init__(model.sde, model.transform)
+        y = bind(y)
         missing = int((~torch.isfinite(y)).sum())
         if missing:
             raise ValueError(
@@ -48,9 +50,11 @@ class Measured(ScoreModel, abc.ABC):
         found = self.operator(self.transform.dequantise(self.transform.decode(x), -0.5))
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         if shape != (len(x), *self.y.shape[1:]):
+            # Only rows, as the samples may be a part of those that y was given for.
             raise ValueError(
-                f"the operator makes {shape} of x of shape {tuple(x.shape)}, y has shape {tuple(self.y.shape)}: y "
-                "needs a row for each sample, or one for all, each of the shape of the operator's output for one sample"
+                f"the operator makes {shape} of x of shape {tuple(x.shape)}, a row of y has shape "
+                f"{tuple(self.y.shape[1:])}: y needs a row for each sample, or one for all as y[None], each of the "
+                "shape of the operator's output for one sample"
             )
         return found
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from sde.ema import check_decay
 from sde.loss import TIMES
 from sde.parallel import PARALLEL
+from sde.profile import exponent
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 DECAYS: dict[str, Callable[[float], float]] = {
@@ -52,6 +54,14 @@ class TrainingOptions:
         for name in ("warmup", "weight_decay", "clip", "seed"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"config.training.{name} = {getattr(self, name)}: needs zero or more")
+        averages = (("ema", (self.ema,), check_decay), ("more_ema", self.more_ema, check_decay),
+                    ("power_ema", self.power_ema, exponent))  # fmt: skip
+        for name, lengths, check in averages:
+            for length in lengths:
+                try:
+                    check(length)
+                except ValueError as error:
+                    raise ValueError(f"config.training.{name}: {error}") from None
 
     def lr_at(self, seen: int, offset: int = 0) -> float:
         """Learning rate of the step that begins after ``seen`` items. ``offset`` items were seen beyond those of as

@@ -1,6 +1,5 @@
 """Averages as model files in a run folder, and averages of any length rebuilt from them."""
 
-import json
 import re
 import warnings
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from sde.checkpoint import load_model, save_model
+from sde.checkpoint import load_model, read_model, save_model
 from sde.ema import Averages
 from sde.parallel import World
 from sde.profile import Profile, combination, exponent
@@ -122,8 +121,7 @@ def reconstruct(
 
 def stored_spec(path: Path) -> dict:
     """What rebuilds the model of a file, as ``save_model`` took it."""
-    with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["score_sde"])["spec"]
+    return read_model(path)[0]["spec"]
 
 
 def _read(path: Path, like: dict[str, Tensor]) -> list[Tensor]:

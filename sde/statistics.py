@@ -11,20 +11,38 @@ VALUES_AT_ONCE = 2**22
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of ``count`` items: the smallest and largest value, whether all are ``whole`` numbers, and the mean and the
-    variance of each dimension, float64 (*event)."""
+    """Of ``count`` items: whether all values are ``whole`` numbers, and the ``smallest``, the ``largest``, the mean and
+    the variance of each dimension, float64 (*event)."""
 
     count: int
-    low: float
-    high: float
     whole: bool
+    smallest: Tensor
+    largest: Tensor
     mean: Tensor
     var: Tensor
 
+    @property
+    def low(self) -> float:
+        """The smallest value of all."""
+        return self.smallest.min().item()
+
+    @property
+    def high(self) -> float:
+        """The largest value of all."""
+        return self.largest.max().item()
+
     def channels(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel, the first event axis, over items and all other axes; (C,)."""
-        mean, var = (x.reshape(x.shape[0] if x.ndim else 1, -1) for x in (self.mean, self.var))
+        mean, var = _by_channel(self.mean), _by_channel(self.var)
         return mean.mean(1), (var.mean(1) + mean.var(1, correction=0)).sqrt()
+
+    def ranges(self) -> tuple[Tensor, Tensor]:
+        """The smallest and the largest value of each channel; (C,)."""
+        return _by_channel(self.smallest).amin(1), _by_channel(self.largest).amax(1)
+
+
+def _by_channel(x: Tensor) -> Tensor:
+    return x.reshape(x.shape[0] if x.ndim else 1, -1)
 
 
 def spread(count: int, most: int) -> Tensor:
@@ -40,12 +58,12 @@ def measure(items, index: Tensor | None = None) -> Statistics:
     """
     index = torch.arange(items.shape[0]) if index is None else index
     event, seen, bad, whole = tuple(items.shape[1:]), 0, [], True
-    low, high = torch.inf, -torch.inf
+    smallest, largest = (torch.full(event, end, dtype=torch.float64) for end in (torch.inf, -torch.inf))
     mean, squares = torch.zeros(event, dtype=torch.float64), torch.zeros(event, dtype=torch.float64)
     for rows in index.split(max(1, VALUES_AT_ONCE // max(1, mean.numel()))):
         x = items[rows].cpu().double()
         bad += rows[~x.isfinite().reshape(len(x), -1).all(1)].tolist()
-        low, high = min(low, x.min().item()), max(high, x.max().item())
+        smallest, largest = torch.minimum(smallest, x.amin(0)), torch.maximum(largest, x.amax(0))
         whole = whole and bool((x == x.round()).all())
         seen += len(x)
         change = x.mean(0) - mean
@@ -55,7 +73,7 @@ def measure(items, index: Tensor | None = None) -> Statistics:
         raise ValueError(
             f"{len(bad)} of {len(index)} items contain NaN or infinity (first: {bad[0]}): remove or repair them"
         )
-    return Statistics(len(index), low, high, whole, mean, squares / seen)
+    return Statistics(len(index), whole, smallest, largest, mean, squares / seen)
 
 
 def feature_moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

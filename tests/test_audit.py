@@ -15,6 +15,7 @@ from sde.data import load_dataset
 from sde.data.dataset import Dataset
 from sde.model import NoisyClassifier
 from sde.networks import CLASSIFIERS, MLP, NETWORKS
+from sde.outliers import outliers
 from sde.probe import ignored_inputs
 from sde.transform import Transform
 from tests.test_data import config
@@ -138,6 +139,61 @@ def test_row_3_constant_dimensions():
     )
     warned(sentence, dataset(x))
     quiet(dataset(x.abs().clamp(0, 16).floor(), transform=Transform.of_levels(8)), denoiser(dataset(x)))
+
+
+def test_outliers():
+    """One value of a huge size, and several; among items that are measured, and elsewhere."""
+    x = normal(500, (3, 4))
+    x[17, 1, 2] = 1e30
+    warned(
+        "channel 1 of the data has the value 1e+30, more than 30 times as far from its median as all others, and most "
+        "of its variance is from there: the model will hardly tell the others apart; repair or remove such items",
+        dataset(x),
+    )
+    x[[5, 18], 1, 0] = -9999.0
+    x[:4, 2, 0] = torch.tensor([999.0, 999.0, 998.0, 999.0])
+    assert [(found.channel, found.number, f"{found.value:g}") for found in outliers(dataset(x))] == [
+        (1, 1, "1e+30"),
+        (2, 4, "999"),
+    ]
+    x[17, 1, 2] = 0
+    with pytest.warns(
+        UserWarning, match=r"channel 1 of the data \(the first of 2 such channels\) has 2 values such as -9999, "
+    ):
+        audit(dataset(x), denoiser(dataset(x)))
+    for event in ((1,), (2,)):
+        x = normal(20_001, event)
+        x[1, 0] = 1e30
+        data = dataset(x)
+        assert not (data.measured == 1).any()
+        warned(
+            f"channel 0 of the data is scaled by {data.transform.scale[0]:.4g}, but its standard deviation is "
+            f"{x[data.measured, 0].std(correction=0):.4g} in the 10,000 items that were measured: a few values "
+            "elsewhere are far from all others; repair or remove such items",
+            data,
+        )
+
+
+def test_no_outliers():
+    """Few items, sparse ones with single ones and with small weights, heavy tails, counts, points and digits."""
+    generator = torch.Generator().manual_seed(0)
+    one_hot = torch.eye(300)
+    weighted = one_hot * torch.rand(300, 300, generator=generator) + (torch.rand(300, 300, generator=generator) < 0.005)
+    heavy = torch.distributions.StudentT(torch.tensor(3.0))
+    torch.manual_seed(0)
+    for x in (
+        *(normal(count, (4,), seed) for count in (2, 3, 5, 20) for seed in range(50)),
+        one_hot, weighted, normal(400).exp(), normal(2000, (3,)).mul(2).exp(), heavy.sample((5000, 2)),
+        torch.poisson(torch.full((1000, 4), 0.01), generator=generator),
+        torch.stack([torch.linspace(0, 1, 500), torch.arange(500.0) > 498], 1),
+    ):  # fmt: skip
+        assert outliers(Dataset(x, None, None, Transform())) == []
+    for name in ("moons", "spiral", "checkerboard", "ring"):
+        data, _ = load_dataset(config("points", name=name))
+        quiet(data, denoiser(data))
+    bright = torch.zeros(500, 1, 8, 8, dtype=torch.uint8)
+    bright[0, 0, 0, 0] = 255
+    assert outliers(dataset(bright, transform=Transform.of_levels(256))) == []
 
 
 def test_rows_8_and_9_channels_elsewhere():

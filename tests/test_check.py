@@ -270,6 +270,23 @@ def other_schedule(folder):
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def silence(folder):
+    def change(state):
+        for name in state:
+            if name.startswith("network.head."):
+                state[name] = torch.zeros_like(state[name])
+
+    rewrite(folder, change)
+
+
+def file_of_other_schedule(folder):
+    """Whose noise at t_max is not all, which is no fault of this run."""
+    path = folder / "model.safetensors"
+    spec, model = stored_spec(path), load_model(path)
+    spec["sde"]["beta_max"] = 4.0
+    save_model(path, "denoiser", spec, model.state_dict())
+
+
 FAULTS = {
     "data doubled": (double_the_data, "value range mismatch", "their scale is 2 times the model's"),
     "transform doubled": (double_the_transform, "value range mismatch", "their scale is 0.5 times the model's"),
@@ -282,6 +299,10 @@ FAULTS = {
     "schedule changed": (
         other_schedule, "wrong schedule in the config",
         "sde.beta_max is 10.0 there, 20.0 in it; the checkpoint agrees with the model file",
+    ),
+    "head zeroed everywhere": (silence, "undertrained", "its output is near 0"),
+    "model file of another schedule": (
+        file_of_other_schedule, "wrong schedule in the config", "so the model file is another run's"
     ),
     "classes permuted": (permute_classes, "labels shuffled", "and more than none"),
     "classes permuted in the model file": (lambda folder: permute_classes(folder, False), "labels shuffled", ""),

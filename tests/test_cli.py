@@ -284,6 +284,18 @@ MISTAKES = [
     (["--mode", "train", "NEW", "--config", "points", "--config.model.network.depth=3"], "depth"),
     (["--mode", "train", "NEW", "--config", "points", "--config.model.network.width=-1"], "config.model.network"),
     (["--mode", "train", "NEW", "--config", "points", "--config.training.sample_every=0"], "sample_every = 0"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.data.workers=-1"], "config.data.workers = -1: needs"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.training.ema=1.0"], "config.training.ema: decay = 1.0"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.training.more_ema=0.9,1.5"],
+     "config.training.more_ema: decay = 1.5: needs a number from 0"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.training.power_ema=0.5,"],
+     "config.training.power_ema: relative_std = 0.5: needs a number above 0"),
+    (["--mode", "train", "NEW", "--threads", "0"], "threads"),
+    (["--mode", "train", "NEW", "--threads", "-2"], "threads"),
+    (["--mode", "train", "NEW", "--config", "digits", "--config.data.root=mine"], "config.data.root = 'mine': "
+     "config.data.dataset = 'digits' has no use for it; leave it out, or take config.data.dataset=mnist or images or "
+     "points"),
+    (["--mode", "encode", "RUN", "--config.data.mode=L"], "or take config.data.dataset=images"),
     (["--mode", "train", "NEW", "--config", "mnist"], "config.data.root = data/mnist does not exist"),
     (["--mode", "train", "NEW", "--config", "digits", "--config.model.network.attention=(5,)"], "resolutions are 8, 4"),
 ]  # fmt: skip

@@ -90,6 +90,19 @@ def test_distances(axes):
         "held-out items, smallest": [0.3]}  # fmt: skip
 
 
+@pytest.mark.parametrize("key", BY_NAME)
+def test_a_single_value_is_seen(axes, key):
+    """As a point, where there are no two for a line; two lines at one step are told apart."""
+    distances = {"median": 0.5, "smallest": 0.2, "held_out_median": 0.6, "held_out_smallest": 0.3}
+    line = {"step": 50, "loss": 0.5, "lr": 0.001, "images_per_second": 700.0, "grad_norm": 1.0, "nearest": distances,
+            "by_noise": [{"sigma": 0.1, "ema": 0.5, "raw": 0.5}]}  # fmt: skip
+    BY_NAME[key].draw(axes, [line])
+    assert axes.lines
+    assert all(line.get_marker() != "None" for line in axes.lines if len(line.get_xdata()) == 1)
+    if key == "nearest":
+        assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 4
+
+
 def test_charts_without_numbers_are_left_out(tmp_path):
     assert [chart.key for chart in present(CHARTS, OLD)] == ["loss", "lr", "images_per_second"]
     assert present(CHARTS, [{"step": 1, "loss": None, "by_noise": [], "nearest": {}}]) == []

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from ml_collections import ConfigDict
+from PIL import Image
 
-from commands.config import DEFAULTS
+from commands.config import DEFAULTS, READ
 from sde.data import DATASETS, arrays, load_dataset
 from sde.data.arrays import ArrayFile, open_array, read_array
 from sde.data.dataset import Dataset
@@ -197,6 +198,14 @@ def test_row_3_not_finite(tmp_path, monkeypatch, bad, on_demand):
     refused(sentence % (4096, 0), load_dataset, config("points", root=path))
 
 
+def test_one_item(tmp_path):
+    path = tmp_path / "x.npy"
+    for event in ((4,), (3, 8, 8)):
+        np.save(path, numbers(1, *event))
+        refused(f"config.data.root = {path} holds one item: needs one to train and one to hold out at least",
+                load_dataset, config("points", root=path))  # fmt: skip
+
+
 def test_row_3_constant_channel(tmp_path):
     x, path = numbers(50, 3, 4), tmp_path / "x.npy"
     x[:, 1] = 0.1
@@ -317,6 +326,7 @@ def test_statistics_in_one_pass(monkeypatch, at_once):
     found = measure(x)
     assert (found.count, found.whole) == (101, False)
     assert (found.low, found.high) == (x.min(), x.max())
+    assert torch.equal(torch.stack(found.ranges()), torch.stack([x.amin((0, 2)), x.amax((0, 2))]))
     torch.testing.assert_close(found.mean, x.mean(0), rtol=1e-13, atol=0)
     torch.testing.assert_close(found.var, x.var(0, correction=0), rtol=1e-7, atol=0)
     mean, std = found.channels()
@@ -346,3 +356,34 @@ def test_moments_in_model_units(levels):
     torch.testing.assert_close(mean, z.mean(0), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(var, z.var(0, correction=0), rtol=1e-5, atol=0)
     assert data.sigma_data == pytest.approx(z.square().mean().sqrt().item(), rel=1e-5)
+
+
+class Asked:
+    """A config that notes which of its keys are read."""
+
+    def __init__(self, values):
+        self.values, self.keys = values, set()
+
+    def __getattr__(self, key):
+        self.keys.add(key)
+        return getattr(self.values, key)
+
+
+def test_what_a_set_reads(tmp_path):
+    """``READ`` has the keys that a loader asks for, and no other."""
+    for part in ("train", "t10k"):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte", np.zeros((5, 4, 3)))
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.arange(5))
+    for i in range(20):
+        Image.new("L", (8, 8), 9 * i).save(tmp_path / f"{i}.png")
+    np.save(tmp_path / "x.npy", numbers(20, 2))
+    roots = {"digits": [""], "mnist": [tmp_path], "images": [tmp_path], "points": ["", tmp_path / "x.npy"]}
+    assert READ.keys() == DATASETS.keys() == roots.keys()
+    several = {key for keys in READ.values() for key in keys}
+    for dataset, places in roots.items():
+        asked = [Asked(config(dataset, root=root)) for root in places]
+        for one in asked:
+            DATASETS[dataset](one)
+        keys = set.union(*(one.keys for one in asked))
+        assert keys & several == {*READ[dataset]}
+        assert keys <= several | {"conditions", "workers"}

@@ -80,6 +80,12 @@ def test_little_noise_changes_little(run, tmp_path, capsys):
     assert result["num_items"] == 8
 
 
+def test_a_time_that_is_given_twice_is_taken_once(run, tmp_path, capsys):
+    numbers, result = edit(capsys, run, tmp_path / "e", "--start_time", "0.5,0.2,0.50", "--items", 1)
+    assert result["start_times"] == [0.5, 0.2]
+    assert numbers["x"].shape[:2] == (1, 2)
+
+
 def test_files_of_ones_own(run, tmp_path, capsys):
     numbers, _ = edit(capsys, run, tmp_path / "e", "--items", "2", "--start_time", "0.5")
     np.savez(tmp_path / "own.npz", x=numbers["input"])

@@ -190,8 +190,8 @@ def test_an_average_added_later_goes_on_from_the_main_one():
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    ((1.0,), "ema decay = 1.0: needs"), ((0.9, (1.5,)), "ema decay = 1.5: needs"),
-    ((0.9, ("a",)), "ema decay = 'a': needs"), ((0.9, (), (0.5,)), "relative_std = 0.5: needs"),
+    ((1.0,), "^decay = 1.0: needs"), ((0.9, (1.5,)), "^decay = 1.5: needs"),
+    ((0.9, ("a",)), "^decay = 'a': needs"), ((0.9, (), (0.5,)), "relative_std = 0.5: needs"),
 ])  # fmt: skip
 def test_refused_averages(arguments, words):
     with pytest.raises(ValueError, match=words):

@@ -10,19 +10,19 @@ PACKAGES = ("sde", "samplers", "metrics", "commands")
 FLOORS = {
     "sde": ["transfer", "condition", "binding", "operators", "schedule", "process", "statistics", "transform",
             "data", "networks", "model",
-            "probe", "audit", "guided", "gradients", "limits", "guidance", "conjugate",
+            "probe", "outliers", "audit", "guided", "gradients", "limits", "guidance", "conjugate",
             "measurement", "posterior", "loss", "profile", "ema",
-            "sharding", "parallel", "options", "training", "fit", "states", "files", "spec", "checkpoint", "snapshots"],
+            "sharding", "parallel", "options", "training", "fit", "files", "states", "spec", "checkpoint", "snapshots"],
     "samplers": ["step", "noise", "brownian", "grid", "checks", "calls", "lookup", "trajectory", "runge_kutta",
                  "weights", "exponential", "ancestral", "repaint", "diffusion", "flow", "multistep", "dpm", "adaptive",
                  "encode", "reverse_sde", "langevin", "loop", "generate", "fitted", "pilots", "plan", "decoder",
                  "bounds", "divergence", "likelihood", "report"],
     "metrics": ["estimate", "proportion", "bootstrap", "distances", "frechet", "kernel", "neighbours", "sliced",
                 "two_sample", "metric"],
-    "commands": ["config", "run", "drawing", "pages", "inputs", "guided", "scales", "modes", "flags", "conditions",
-                 "plans", "training", "trained", "recognition", "evaluating", "comparing", "restoring", "checking",
-                 "tradeoff", "sample", "restore", "edit", "likelihood", "encode", "interpolate", "guidance_sweep",
-                 "train", "ema", "evaluate", "compare", "check", "visualize"],
+    "commands": ["config", "run", "names", "drawing", "pages", "inputs", "guided", "scales", "modes", "flags",
+                 "conditions", "plans", "training", "trained", "recognition", "evaluating", "comparing", "restoring",
+                 "checking", "tradeoff", "sample", "restore", "edit", "likelihood", "encode", "interpolate",
+                 "guidance_sweep", "train", "ema", "evaluate", "compare", "check", "visualize"],
 }  # fmt: skip
 """The modules of each package from the ground up: one imports only those before it."""
 

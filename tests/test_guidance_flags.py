@@ -13,9 +13,11 @@ from commands.guided import GuidanceOptions, guided
 from commands.modes import GUIDANCE
 from samplers import SAMPLERS, encode, generate, log_likelihood, pilot_count, plan
 from sde import VPSDE, Denoiser
-from sde.checkpoint import load_model
+from sde.checkpoint import load_model, save_model
 from sde.data import load_dataset
 from sde.guidance import Autoguidance, ClassifierFree, Conditional, DynamicThreshold, GuidanceInterval, Rescaled
+from sde.snapshots import stored_spec
+from sde.spec import build_denoiser
 from tests.test_cli import SMALL, call
 
 LIMITED = [
@@ -24,6 +26,9 @@ LIMITED = [
     ["--weak", "ema/0.5.safetensors", "--guidance_interval", "0.3,inf", "--guidance_rescale", 0.5,
      "--threshold", "0.9,-1,1", "--classifier_scale", 1],
 ]  # fmt: skip
+
+
+EARLIER, LAST = (f"checkpoints/denoiser-{step:08d}.pt" for step in (30, 60))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +49,7 @@ def samples(capsys, trained, out, *flags):
 
 def test_flags_are_the_library(trained, tmp_path, capsys):
     model, weak = (load_model(trained / name) for name in ("model.safetensors", "ema/0.5.safetensors"))
-    labels = torch.arange(6) % 2
+    earlier, labels = load_model(trained / EARLIER), torch.arange(6) % 2
     free = ClassifierFree(model, labels, 3.0)
     expected = {
         (): free,
@@ -53,6 +58,8 @@ def test_flags_are_the_library(trained, tmp_path, capsys):
         ("--threshold", "0.9,-1,1"): DynamicThreshold(free, 0.9, -1.0, 1.0),
         ("--negative_labels", "1"): ClassifierFree(model, labels, 3.0, torch.tensor(1)),
         ("--weak", "ema/0.5.safetensors"): Autoguidance(Conditional(model, labels), Conditional(weak, labels), 3.0),
+        ("--weak", EARLIER): Autoguidance(Conditional(model, labels), Conditional(earlier, labels), 3.0),
+        ("--weights", EARLIER): ClassifierFree(earlier, labels, 3.0),
         ("--threshold", "0.9,-1,1", "--guidance_interval", "0.3,3", "--guidance_rescale", "0.5"): DynamicThreshold(
             GuidanceInterval(Rescaled(free, 0.5), 0.3, 3.0), 0.9, -1.0, 1.0
         ),
@@ -64,6 +71,21 @@ def test_flags_are_the_library(trained, tmp_path, capsys):
         np.testing.assert_allclose(found[flags], x, rtol=1e-5, atol=1e-5, err_msg=str(flags))
     for flags in list(expected)[1:]:
         assert np.abs(found[flags] - found[()]).max() > 1e-3, flags
+
+
+def test_the_last_training_state_is_the_model(trained, tmp_path, capsys):
+    """What training wrote at the same step, to the last bit, by the library and by the flag of several modes."""
+    state, model = (load_model(trained / name).state_dict() for name in (LAST, "model.safetensors"))
+    assert state.keys() == model.keys()
+    assert all(torch.equal(state[name], model[name]) for name in model)
+    x, y = (samples(capsys, trained, tmp_path / "s", "--weights", name)[0] for name in (LAST, "model.safetensors"))
+    assert np.array_equal(x, y)
+    for mode in ("likelihood", "edit"):
+        results = (call(capsys, "--mode", mode, "--workdir", trained, "--num_samples", 4, "--weights", name)[1]
+                   for name in (LAST, "model.safetensors", EARLIER))  # fmt: skip
+        last, model, earlier = (result["nats" if mode == "likelihood" else "changes"] for result in results)
+        assert last == model != earlier
+    assert call(capsys, "--mode", "check", "--workdir", trained, "--weights", EARLIER)[0] == 0
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -80,7 +102,7 @@ def test_plans_belong_to_their_guidance(trained, tmp_path, capsys):
         assert len([*(trained / "plans").glob("3-*.json")]) == count, flags
     weights = trained / "ema" / "0.5.safetensors"
     before = weights.read_bytes()
-    weights.write_bytes((trained / "model.safetensors").read_bytes())
+    weights.write_bytes((trained / EARLIER).read_bytes())
     samples(capsys, trained, tmp_path / "s", "--sampler", "auto", "--steps", 3, "--weak", "ema/0.5.safetensors")
     weights.write_bytes(before)
     assert len([*(trained / "plans").glob("3-*.json")]) == count + 1
@@ -95,16 +117,9 @@ def test_a_plan_is_made_for_the_weaker_model_too(trained, tmp_path, capsys):
     assert json.loads(path.read_text())["error"] == pytest.approx(expected.error, rel=1e-3)
 
 
-def test_files_of_one_guidance_are_not_those_of_another():
+def test_every_flag_is_here():
     names = [flag.removeprefix("--") for flags in LIMITED for flag in flags[::2]]
     assert set(names) | {"guidance_scale"} == set(GUIDANCE)
-    options = [GuidanceOptions(), *(GuidanceOptions(guidance_scale=2.0, classifier_scale=c) for c in (0.0, 2.0))]
-    for flags in LIMITED:
-        named = zip((str(flag).removeprefix("--") for flag in flags[::2]), flags[1::2], strict=True)
-        options.append(GuidanceOptions(guidance_scale=2.0, **dict(named)))
-    assert len({one.suffix for one in options}) == len(options)
-    assert options[0].suffix == ""
-    assert options[-1].suffix == "-g2-c1-wema-0.5-i0.3-inf-r0.5-t0.9--1-1"
 
 
 MODES_OF_DATA = {
@@ -167,12 +182,13 @@ MISTAKES = [
     (["--weak", "ema/0.5.safetensors"], "with --guidance_scale=1 it does nothing"),
     ([*G, "--guidance_interval", "0.3"], "--guidance_interval=0.3: needs LOW,HIGH"),
     ([*G, "--guidance_interval", "low,high"], "--guidance_interval=low,high: needs LOW,HIGH"),
-    ([*G, "--guidance_interval", "3,1"], "guidance interval 3 to 1: needs noise levels"),
+    ([*G, "--guidance_interval", "3,1"], "--guidance_interval=3,1: guidance interval 3 to 1: needs noise"),
     ([*G, "--guidance_interval", "1e6,1e7"], "of which this process has"),
     ([*G, "--guidance_rescale", "2"], "guidance_rescale"),
+    ([*G, "--guidance_rescale", "nan"], "--guidance_rescale=nan: rescale strength nan"),
     (["--threshold", "0.9"], "only data with levels bring their own"),
     (["--threshold", "0.9,1"], "needs QUANTILE or QUANTILE,LOW,HIGH"),
-    (["--threshold", "90,-1,1"], "quantile 90: needs a number above 0 and at most 1"),
+    (["--threshold", "90,-1,1"], "--threshold=90,-1,1: threshold quantile 90: needs a number above 0 and at most 1"),
     ([*G, "--negative_labels", "7"], "--negative_labels=7: class 7 is out of range, allowed are 0 to 1"),
     ([*G, "--negative_labels", "cat"], "--negative_labels=cat: needs class numbers from 0 to 1, as in 0,1,2\n"),
     ([*G, "--negative_labels", "none"], "--negative_labels=none: without it, --guidance_scale steers away from the"),
@@ -181,6 +197,11 @@ MISTAKES = [
     ([*G, "--weak", "ema/0.7.safetensors"], "--weak=ema/0.7.safetensors: there is no such file"),
     ([*G, "--weak", "model.safetensors"], "these are the model's own weights"),
     ([*G, "--weak", "classifier.safetensors"], "holds a classifier"),
+    ([*G, "--weak", LAST], "these are the model's own weights"),
+    ([*G, "--weak", EARLIER, "--weights", EARLIER], "these are the model's own weights"),
+    ([*G, "--weak", "checkpoints/classifier-00000030.pt"], "holds a classifier"),
+    ([*G, "--weak", "checkpoints"], "is a folder, as the states of sharded modules are: name a model.safetensors"),
+    (["--weights", "late.safetensors"], "beside model.safetensors it holds 1 in ema/ and 2 in checkpoints/"),
     (["--mode", "ema", "--threshold", "0.9"], "--threshold is for --mode sample"),
     (["--mode", "likelihood", *G, "--labels", "data"], "leave out --guidance_scale, or add --unnormalised"),
     (["--mode", "likelihood", *G, "--unnormalised"], "guide towards labels: give --labels"),
@@ -202,12 +223,27 @@ def test_mistakes(trained, capsys, arguments, words):
     assert len(error.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(("change", "words"), [
+    ({"event_shape": [3]}, "its items have shape (3,), the model's (2,); name weights of a model of the same data"),
+    ({"sde": {"name": "ve"}}, "the weaker model has VESDE"),
+    ({"num_classes": None}, "the model is unconditional"),
+])  # fmt: skip
+def test_weaker_models_that_are_none(trained, capsys, change, words):
+    spec = stored_spec(trained / "model.safetensors") | change
+    save_model(trained / "other.safetensors", "denoiser", spec, build_denoiser(spec).state_dict())
+    flags = ["--num_samples", 2, "--guidance_scale", 2, "--weak", "other.safetensors"]
+    status, _, error = call(capsys, "--mode", "sample", "--workdir", trained, *flags)
+    assert status == 2
+    assert error.startswith("error: --weak=other.safetensors: ")
+    assert words in error
+
+
 def test_a_model_without_condition_dropout(trained):
     """It can be guided by a negative condition or a weaker model, and not by the branch it has not."""
     model, weak = (load_model(trained / name) for name in ("model.safetensors", "ema/0.5.safetensors"))
     model.null_trained = weak.null_trained = False
     labels, options = torch.tensor([0, 1]), GuidanceOptions(guidance_scale=2.0)
-    with pytest.raises(ValueError, match=r"guidance scale 2.0 needs .*cond_dropout above 0"):
+    with pytest.raises(ValueError, match=r"--guidance_scale=2: guidance scale 2.0 needs .*cond_dropout above 0"):
         guided(model, None, labels, options)
     assert isinstance(guided(model, None, labels, replace(options, negative_labels="1")), ClassifierFree)
     assert isinstance(guided(model, None, labels, replace(options, weak="w"), weak), Autoguidance)

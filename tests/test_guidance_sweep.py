@@ -122,7 +122,13 @@ def test_both_kinds_and_their_files(trained, tmp_path, capsys):
     other = sweep(capsys, trained, "--guidance_scale", "1,2", "--classifier_scale", "0,1,5", "--seed", 1,
                   "--labels", "1")[1]  # fmt: skip
     assert [row["scale"] for row in other["rows"]] == [1, 2, 0, 1, 5]
-    assert other["picture"] == str(trained / "samples" / "guidance-sweep-ddim-20-1-seed1.png")
+    assert other["picture"] == str(
+        trained
+        / "samples"
+        / (
+            "guidance-sweep-sampler=ddim-steps=3-num_samples=20-labels=1-guidance_scale=1,2-classifier_scale=0,1,5-seed1.png"
+        )
+    )
     assert other["classes"] == [1]
 
 
@@ -163,6 +169,13 @@ def test_mistakes(trained, capsys, options, words):
     assert words in error
     assert len(error.strip().splitlines()) == 1
     assert sorted(trained.rglob("*")) == before
+
+
+def test_items_that_are_all_equal():
+    data = Dataset(torch.ones(6, 2), torch.arange(6) % 2, 2, Transform())
+    judge = SimpleNamespace(classes=lambda x: torch.zeros(len(x), dtype=torch.long))
+    with pytest.raises(ValueError, match="the held-out items of each class that is asked for are all equal"):
+        module.judged_items(judge, data, torch.tensor([0, 0]))
 
 
 def test_runs_that_cannot_be_swept(tmp_path, capsys):

@@ -4,16 +4,18 @@ and beside each mode's own tests."""
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from samplers import SAMPLERS, SeededNoise, generate, likelihood_report
 from sde import VPSDE, Denoiser, NoisyClassifier
-from sde.guidance import Classifier, ClassifierFree, Conditional
+from sde.guidance import Classifier, ClassifierFree, Conditional, LogProbability, Rescaled
 from sde.networks.classifier import MLPClassifier
 from sde.networks.mlp import MLP
 from sde.operators import Mask
+from sde.posterior import PiGDM
 
 HEUN = SAMPLERS["heun"]()
 X, T = torch.zeros(4, 3), torch.tensor(0.5)
@@ -39,6 +41,7 @@ def drawn(**options):
 
 
 LABELS = torch.arange(4)
+MASK = Mask(torch.tensor([True, False, True]), (3,))
 MISTAKES = {
     "condition for an unconditional model": (lambda: denoiser()(X, T, LABELS), ValueError, "model is unconditional"),
     "bound to an unconditional model": (lambda: Conditional(denoiser(), LABELS), ValueError, "model is unconditional"),
@@ -133,6 +136,47 @@ MISTAKES = {
     "conditions of another number of rows": (lambda: Conditional(denoiser(4), LABELS)(X[:3], T), ValueError, "x has 3"),
     "one hot labels": (lambda: denoiser(4)(X, T, torch.eye(4)), ValueError, "labels"),
     "a mask of numbers": (lambda: Mask(torch.ones(3), (3,)), ValueError, "needs torch.bool"),
+    "guidance around guidance": (
+        lambda: ClassifierFree(ClassifierFree(denoiser(4), LABELS, 2.0), LABELS, 2.0),
+        ValueError,
+        "ClassifierFree takes no condition: bind the Denoiser itself, once",
+    ),
+    "guidance around what is bound": (
+        lambda: ClassifierFree(Conditional(denoiser(4), LABELS), LABELS, 2.0),
+        ValueError,
+        "Conditional takes no condition: bind the Denoiser itself",
+    ),
+    "a condition for what is guided": (
+        lambda: Conditional(Rescaled(ClassifierFree(denoiser(4), LABELS, 2.0)), LABELS),
+        ValueError,
+        "Rescaled takes no condition",
+    ),
+    "guidance around a network": (
+        lambda: ClassifierFree(denoiser(4).network, LABELS, 2.0),
+        ValueError,
+        "MLP takes no condition: bind the Denoiser itself",
+    ),
+    "words as labels": (lambda: Conditional(denoiser(4), ["cat"]), ValueError, "a list that is no tensor (too many"),
+    "lists of other lengths": (lambda: Conditional(denoiser(4), [[0], [1, 2]]), ValueError, "give numbers, a row a"),
+    "a list of real labels": (lambda: Conditional(denoiser(4), [0.0, 1.0]), ValueError, "labels, which are integers"),
+    "a list of labels out of range": (lambda: ClassifierFree(denoiser(4), [4], 2.0), ValueError, "label 4 is out of"),
+    "a list for the model itself": (
+        lambda: denoiser(4)(X, T, [0, 1, 2, 3]),
+        ValueError,
+        "the condition 'labels' is no tensor but list: torch.tensor makes one",
+    ),
+    "y without rows": (
+        lambda: generate(PiGDM(denoiser(), MASK, torch.zeros(2)), HEUN, 1, (3,), steps=1),
+        ValueError,
+        "the operator makes (1, 2) of x of shape (1, 3), a row of y has shape (): y needs a row for each sample, or "
+        "one for all as y[None]",
+    ),
+    "y of fewer rows": (
+        lambda: generate(PiGDM(denoiser(), MASK, torch.zeros(2, 2)), HEUN, 3, (3,), steps=1),
+        ValueError,
+        "a condition or y is bound to 2 samples, 3 are asked for",
+    ),
+    "words as y": (lambda: PiGDM(denoiser(), MASK, ["dark"]), ValueError, "a list that is no tensor"),
     "too few seeds": (
         lambda: drawn(seed=[1]),
         ValueError,
@@ -156,6 +200,30 @@ def test_mistakes(name):
     with pytest.raises(kind, match=re.escape(words)) as caught:
         action()
     assert len(str(caught.value)) < 400
+
+
+def squares(x, t, y):
+    return -(x - y).square().sum(1)
+
+
+@pytest.mark.parametrize("make", [
+    lambda of: ClassifierFree(denoiser(4), of([0, 1, 2, 3]), 2.0, negative=of([1])),
+    lambda of: ClassifierFree(denoiser(4), of(2), 2.0),
+    lambda of: Conditional(Denoiser(MLP((3,), 4, width=8, layers=1, conditions={"vector": (2,)}), VPSDE()),
+                           {"labels": of([1]), "vector": of([[1.0, 2.0]])}),
+    lambda of: Classifier(denoiser(), NoisyClassifier(MLPClassifier((3,), 4, 8, 1), VPSDE()), of([0, 1, 2, 3])),
+    lambda of: LogProbability(denoiser(), squares, of([[1.0, 2.0, 3.0]])),
+    lambda of: PiGDM(denoiser(), MASK, of([[1.0, 2.0]]), 0.1),
+])  # fmt: skip
+def test_numbers_are_taken_for_tensors(make):
+    """Lists and arrays, reals in double precision too, where a tensor is meant."""
+    found = []
+    for of in (torch.tensor, lambda values: values, np.array):
+        torch.manual_seed(0)
+        found.append(make(of)(X, T))
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert found[0].dtype == torch.float32
 
 
 def test_a_network_of_another_precision_is_brought_to_that_of_x():

@@ -138,7 +138,7 @@ def test_sharded_states(runs, found):
     assert states["kept"] == ["denoiser-00000008", "denoiser-00000006"]
     assert states["continued"]["step"] == 8
     assert equal(states["continued"]["weights"], states["straight"])
-    for name in ("cut", "lost"):
+    for name in ("flipped", "cut", "lost"):
         assert states[name]["step"] == 6
         assert "denoiser-00000008 is damaged" in states[name]["passed"][0]
         assert equal(states[name]["weights"], states["straight"])

@@ -271,7 +271,7 @@ def test_refusals():
     for kind in GUIDED.values():
         with pytest.raises(ValueError, match=r"sigma_y = -0.1.*data units"):
             kind(prior, task.operator, task.y, -0.1)
-        with pytest.raises(ValueError, match=r"operator makes \(4, 8\).*y has shape \(1, 7\)"):
+        with pytest.raises(ValueError, match=r"operator makes \(4, 8\).*a row of y has shape \(7,\)"):
             kind(prior, task.operator, task.y[:, :7])(x, t)
         with pytest.raises(ValueError, match="bound to 3 samples, x has 4"):
             kind(prior, task.operator, task.y.expand(3, 8))(x, t)
@@ -290,5 +290,5 @@ def test_refusals():
             kind(prior, task.operator, task.y, iterations=0)
     with pytest.raises(ValueError, match="replacement needs a Mask"):
         Replacement(prior, task.operator, task.y)
-    with pytest.raises(ValueError, match=r"operator makes \(4, 8\).*y has shape \(1, 7\)"):
+    with pytest.raises(ValueError, match=r"operator makes \(4, 8\).*a row of y has shape \(7,\)"):
         Replacement(prior, problem("mask").operator, task.y[:, :7])(x, t)

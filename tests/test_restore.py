@@ -3,7 +3,6 @@
 import math
 import warnings
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,20 +189,6 @@ def test_samples_that_miss_what_was_measured_are_told_of(photos, tmp_path, capsy
         restore(capsys, photos, tmp_path / "r", *flags, "--task", "sensing", "--measurements", 1, steps=1)
 
 
-def test_measurements_have_files_of_their_own(photos, tmp_path, capsys):
-    np.save(tmp_path / "mine.npy", UPPER.mask.numpy())
-    start = ["--mode", "restore", "--workdir", photos.folder, "--items", 0, "--draws", 1, "--steps", 1]
-    names = []
-    for flags in (["--mask", "random:0.5"], ["--mask", tmp_path / "mine.npy"], ["--sigma_y", 0.5],
-                  ["--task", "superres"], ["--task", "superres", "--factor", 4], ["--task", "colorize"]):  # fmt: skip
-        status, result, error = call(capsys, *start, *flags)
-        assert status == 0, error
-        names.append(Path(result["numbers"]).name)
-    assert names == [f"restore-{what}-test-seed0.npz" for what in (
-        "inpaint-random-0.5-dps", "inpaint-mine-dps", "inpaint-left-s0.5-dps", "superres-2-dps", "superres-4-dps",
-        "colorize-dps")]  # fmt: skip
-
-
 def test_files_of_ones_own(photos, levels, tmp_path, capsys):
     """The same items and measurements from files: the same samples."""
     flags = ["--mask", "upper", "--draws", 2]
@@ -213,10 +198,17 @@ def test_files_of_ones_own(photos, levels, tmp_path, capsys):
     assert np.array_equal(again["samples"], numbers["samples"])
     assert result["psnr"] == pytest.approx(10 * math.log10(10 ** (result["psnr"] / 10)))
     holes = numbers["x"].copy()
-    holes[:, :, 4:] = -99
-    np.savez(tmp_path / "holes.npz", x=holes)
-    again, result = restore(capsys, photos, tmp_path / "f", *flags, "--measured", tmp_path / "holes.npz")
-    assert np.array_equal(again["samples"], numbers["samples"]), "what is hidden does not matter"
+    for hidden in (-99, np.nan, np.inf):
+        holes[:, :, 4:] = hidden
+        np.savez(tmp_path / "holes.npz", x=holes)
+        again, result = restore(capsys, photos, tmp_path / "f", *flags, "--measured", tmp_path / "holes.npz")
+        assert np.array_equal(again["samples"], numbers["samples"]), "what is hidden does not matter"
+    holes[1, 2, 0, 0] = np.nan
+    np.save(tmp_path / "holes.npy", holes)
+    bad = ["--workdir", photos.folder, "--mask", "upper", "--measured", tmp_path / "holes.npy"]
+    status, _, error = call(capsys, "--mode", "restore", *bad)
+    assert status == 2
+    assert "1 of 2 items contain NaN or infinity (first: 1)" in error
     assert "psnr" not in result
     assert "x" not in again
     for task in ("superres", "colorize", "deblur", "sensing"):
@@ -282,6 +274,9 @@ def test_a_mask_an_item(photos, tmp_path, capsys):
     masks = np.random.default_rng(4).random((2, *SHAPE)) < np.array([0.3, 0.7]).reshape(2, 1, 1, 1)
     np.save(tmp_path / "m.npy", masks)
     numbers, result = restore(capsys, photos, tmp_path / "r", "--items", "3,5", "--mask", tmp_path / "m.npy")
+    np.save(tmp_path / "y.npy", np.where(masks, numbers["x"], np.nan))
+    flags = ["--mask", tmp_path / "m.npy", "--measured", tmp_path / "y.npy"]
+    assert np.array_equal(restore(capsys, photos, tmp_path / "h", *flags)[0]["samples"], numbers["samples"])
     assert result["observed"] == pytest.approx(masks.mean())
     x = truth(photos, [3, 5])
     for i in range(2):

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 import main
+from sde.audit import audit
 from sde.checkpoint import Checkpoints
 from sde.files import remove_partial
 
@@ -85,6 +86,25 @@ def test_signals_save_and_exit_well(tmp_path, straight):
         assert step <= last["steps"] < STEPS
         assert newest(tmp_path) == last["steps"]
     assert main.main([*SMALL, "--workdir", str(tmp_path)]) == 0
+    assert equal(tmp_path, straight)
+
+
+def test_a_signal_before_the_first_step(tmp_path, straight, capsys, monkeypatch):
+    """While the data are looked at: there is nothing to save, and the same command begins."""
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return audit(*arguments)
+
+    monkeypatch.setattr("commands.training.session.audit", interrupted)
+    status, out, _ = call(capsys, tmp_path)
+    assert status == 0
+    assert f"stopped by SIGINT at step 0 of {STEPS}: the same command goes on from here" in out
+    last = json.loads(out.splitlines()[-1])
+    assert (last["ended"], last["steps"], last["loss"]) == ("stopped by SIGINT", 0, None)
+    assert not (tmp_path / "checkpoints").exists()
+    monkeypatch.undo()
+    assert call(capsys, tmp_path)[0] == 0
     assert equal(tmp_path, straight)
 
 

@@ -71,7 +71,7 @@ def test_files_and_plans(trained, capsys):
     run = ["--mode", "sample", "--workdir", trained, "--sampler", "auto", "--steps", 3, "--num_samples", 4]
     status, result, _ = call(capsys, *run, "--guidance_scale", "1,2")
     assert status == 0
-    assert result["picture"] == str(trained / "samples" / "auto-3-g1-2-seed0.png")
+    assert result["picture"] == str(trained / "samples" / "auto-3-num_samples=4-guidance_scale=1,2-seed0.png")
     assert len([*(trained / "plans").glob("3-*.json")]) == 2, "one for each scale"
 
 
@@ -82,8 +82,8 @@ def test_samples_of_other_labels_have_other_files(trained, capsys):
     assert [status for status, *_ in results] == [0] * 5, "as long as labels are, file systems take the name"
     files = [result["numbers"] for _, result, _ in results]
     assert len({*files}) == 5
-    assert files[0] == str(trained / "samples" / "ddim-2-seed0.npz")
-    assert files[2] == str(trained / "samples" / "ddim-2-0-1-seed0.npz")
+    assert files[0] == str(trained / "samples" / "ddim-2-num_samples=2-seed0.npz")
+    assert files[2] == str(trained / "samples" / "ddim-2-num_samples=2-labels=0,1-seed0.npz")
 
 
 MISTAKES = [

@@ -1,7 +1,9 @@
 """Training: which items a step sees, what continuing means, averages, files, failures."""
 
 import copy
+import json
 import math
+import pickle
 from functools import partial
 
 import pytest
@@ -10,10 +12,11 @@ import torch
 from sde import VPSDE, Denoiser
 from sde.checkpoint import Checkpoints, load_model, save_model
 from sde.data import Dataset
+from sde.ema import Averages
 from sde.fit import fit
 from sde.loss import Draws, denoising_loss
 from sde.options import TrainingOptions
-from sde.spec import build_denoiser, build_sde, describe_sde
+from sde.spec import build, build_denoiser, build_sde, describe_sde
 from sde.training import Trainer
 from sde.transform import Transform
 from tests.processes import Straight
@@ -21,6 +24,9 @@ from tests.processes import Straight
 SPEC = {"network": {"name": "mlp", "width": 16, "layers": 1, "dropout": 0.2}, "event_shape": [3], "num_classes": 2,
         "sde": describe_sde(VPSDE()), "parametrization": "edm", "sigma_data": 1.0,
         "transform": {"shift": [0.0], "scale": [1.0], "levels": None}, "null_trained": True}  # fmt: skip
+
+
+CLASSIFIER_KEYS = ("network", "event_shape", "num_classes", "sde", "sigma_data")
 
 
 def dataset(count=23):
@@ -217,16 +223,49 @@ def test_names_of_wrapped_networks(tmp_path):
     assert same(load_model(tmp_path / "model.safetensors").state_dict(), model.state_dict())
 
 
-def test_other_files_than_models(tmp_path):
+@pytest.mark.parametrize("kind", ["denoiser", "classifier"])
+def test_a_training_state_is_a_model(tmp_path, kind):
+    """That of the model file of its step, to the last bit."""
+    spec = SPEC if kind == "denoiser" else {name: value for name, value in SPEC.items() if name in CLASSIFIER_KEYS}
+    module = build(kind, spec)
+    averages = Averages(module, 0.5)
+    for p in module.parameters():
+        torch.nn.init.normal_(p)
+    averages.update(module)
+    state = {"step": 1, "module": module.state_dict(), "ema": averages.state_dict(), "spec": json.dumps(spec)}
+    path = Checkpoints(tmp_path, kind).save(state)
+    save_model(tmp_path / "model.safetensors", kind, spec, averages.module_state(module))
+    found, expected = load_model(path, kind), load_model(tmp_path / "model.safetensors", kind)
+    assert same(found.state_dict(), expected.state_dict())
+    assert not same(found.state_dict(), module.state_dict())
+    assert not found.training
+    other = "classifier" if kind == "denoiser" else "denoiser"
+    with pytest.raises(ValueError, match=f"holds a {kind} in format 1: needs a {other}"):
+        load_model(path, other)
+    flipped = bytearray(path.read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    path.write_bytes(flipped)
+    with pytest.raises(ValueError, match="its checksums are wrong"):
+        load_model(path, kind)
+
+
+def test_other_files_than_models(tmp_path, recwarn):
     run = trainer()
     torch.save(run.optimizer.state_dict(), tmp_path / "opt.pt")
     torch.save(run.state_dict(), tmp_path / "state.pt")
-    torch.save(run.module, tmp_path / "pickled.pt")
+    torch.save([1], tmp_path / "list.pt")
+    torch.save(run.module, tmp_path / "pickled.pt", pickle_protocol=4)
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps({"a": 1}, protocol=4))
+    (tmp_path / "shards.pt").mkdir()
     for name, words in (("opt", "an optimizer's state with state, param_groups"),
                         ("state", "a file of torch.save with step, seen, skipped, module"),
-                        ("pickled", "damaged or not a safetensors file")):  # fmt: skip
-        with pytest.raises(ValueError, match=f"{name}.pt is {words}.*: name a model.safetensors"):
+                        ("list", "a file of torch.save with a list"), ("shards", "a folder, as the states of sharded"),
+                        ("pickled", "damaged or not a safetensors file"),
+                        ("plain", "damaged or not a safetensors file")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"{name}.pt is {words}.*: name a model.safetensors") as caught:
             load_model(tmp_path / f"{name}.pt")
+        assert len(str(caught.value).splitlines()) == 1
+    assert not recwarn.list
 
 
 def test_processes_are_stored_by_name():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import main
 from commands.config import config_path, read_config, resolve
 from commands.drawing.field import Begun, axes_of, fields, panel_times
 from commands.drawing.film import Reel, animation, as_spread, chosen, strip
@@ -249,6 +250,20 @@ def test_guided_fields_have_no_density(runs, tmp_path, capsys, coarse):
         guided = ClassifierFree(model, torch.tensor(3), 2.0).score(model.transform.encode(x), arrays["t"][1])
     expected = guided / torch.tensor(model.transform.scale)
     torch.testing.assert_close(arrays["score"][1].view(-1, 2), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_field_is_of_is_said(runs, tmp_path, capsys, coarse, monkeypatch):
+    titles = []
+    monkeypatch.setattr("commands.visualize.field_picture", lambda panels, title, path: titles.append(title))
+    start = ["--mode", "visualize", "--workdir", runs["points"].folder, "--out", tmp_path / "v", "--steps", 2,
+             "--num_samples", 2]  # fmt: skip
+    assert main.main([str(a) for a in [*start, "--labels", "3,1", "--guidance_scale", 2]]) == 0
+    assert "the field is that of class 3 alone, the first of --labels=3,1\n" in capsys.readouterr().out
+    assert main.main([str(a) for a in [*start, "--labels", "3"]]) == 0
+    assert "the field is that of class" not in capsys.readouterr().out
+    assert main.main([str(a) for a in start]) == 0
+    process = "VPSDE(beta_min=0.1, beta_max=20, t_min=0.001, t_max=1, schedule=linear)"
+    assert titles == [f"class 3, guidance scale 2, {process}", f"class 3, {process}", process]
 
 
 @pytest.mark.parametrize(("name", "flags", "words"), [

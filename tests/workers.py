@@ -149,6 +149,15 @@ def continued(world: World, folder: Path, alone: Path) -> dict:
 
     go_on("continued", states)
     newest = states.paths()[0]
+
+    def flip(file: Path) -> None:
+        """The last bit of a weight."""
+        content, weight = bytearray(file.read_bytes()), max(map(world.local, run.parameters.values()), key=torch.numel)
+        content[content.index(weight.detach().numpy().tobytes())] ^= 1
+        file.write_bytes(content)
+
+    world.share(partial(flip, newest / "__0_0.distcp"))
+    go_on("flipped", states)
     for name, spoil in (("cut", lambda file: os.truncate(file, 2000)), ("lost", os.remove)):
         world.share(partial(spoil, newest / "__1_0.distcp"))
         go_on(name, states)

@@ -14,6 +14,10 @@ FILTERED = 1.0
 """Held-out error over that of the linear filter above which a network is undertrained."""
 
 
+SILENT = 1e-3
+"""Size of the output, about 1 in every parametrisation, below which a network does nothing yet."""
+
+
 class Finding(NamedTuple):
     """A fault's name, what was measured, and what to do."""
 
@@ -22,11 +26,15 @@ class Finding(NamedTuple):
     remedy: str
 
 
+def disagreeing(m: dict, section: str = "") -> list[str]:
+    """The keys of a section in which the config and the model file differ."""
+    return [one["key"] for one in m["disagreements"] if one["key"].startswith(section)]
+
+
 def wrong_config(m: dict) -> Finding | None:
     if not m["disagreements"]:
         return None
-    keys = [one["key"] for one in m["disagreements"]]
-    sde = [key for key in keys if key.startswith("sde.")]
+    keys = disagreeing(m)
     said = "; ".join(
         f"{one['key']} is {one['config']!r} there, {one['model']!r} in it" for one in m["disagreements"][:4]
     )
@@ -41,7 +49,7 @@ def wrong_config(m: dict) -> Finding | None:
         witness = "; the checkpoint agrees with config.json, so the model file is another run's"
         remedy = "delete the model file and give the training command again, which writes it from the checkpoint"
     return Finding(
-        "wrong schedule in the config" if sde else "config of another model",
+        "wrong schedule in the config" if disagreeing(m, "sde.") else "config of another model",
         f"config.json describes another model than the model file: {said}{witness}. Sampling goes by the model file, "
         "training and the classifier go by config.json",
         remedy,
@@ -75,7 +83,7 @@ def wrong_range(m: dict) -> Finding | None:
 def ignored_time(m: dict) -> Finding | None:
     change, output, raw = (m["sensitivity"][key] for key in ("time", "output", "raw_output"))
     # Fresh weights depend on nothing either; their output is small beside that of trained ones.
-    if change >= INSENSITIVE or (raw and output < FRESH * raw):
+    if change >= INSENSITIVE or (raw and output < FRESH * raw) or output < SILENT:
         return None
     return Finding(
         "network ignores time",
@@ -115,8 +123,8 @@ def young_average(m: dict) -> Finding | None:
 
 
 def undertrained(m: dict) -> Finding | None:
-    error, linear = best(m), m["error"]["linear"]
-    if error <= FILTERED * linear:
+    error, linear, output = best(m), m["error"]["linear"], m["sensitivity"]["output"]
+    if error <= FILTERED * linear and output >= SILENT:
         return None
     history = [loss for loss in m["held_out_losses"] if loss is not None]
     remedy = "train for more steps, or with another config.training.lr"
@@ -129,7 +137,7 @@ def undertrained(m: dict) -> Finding | None:
     return Finding(
         "undertrained",
         f"its held-out error is {error:.3f}, that of the best linear filter {linear:.3f}, which knows no more of the "
-        "data than their mean and covariance",
+        "data than their mean and covariance" + f"; its output is near 0, {output:.1g}" * (output < SILENT),
         remedy,
     )
 

@@ -3,6 +3,7 @@
 from commands.checking.causes import (
     INSENSITIVE,
     Finding,
+    disagreeing,
     ignored_time,
     undertrained,
     wrong_config,
@@ -134,7 +135,8 @@ def off_samples(m: dict) -> Finding | None:
 
 def wide_prior(m: dict) -> Finding | None:
     lower, upper = m["prior"]
-    if lower <= MISMATCH:
+    # Of two schedules it is not known which one is meant.
+    if lower <= MISMATCH or disagreeing(m, "sde."):
         return None
     return Finding(
         "prior mismatch",

@@ -49,7 +49,7 @@ def draw_losses(axes: Axes, lines: Sequence[dict]) -> None:
     ):
         steps, values = series(lines, key)
         if len(steps):
-            axes.plot(*_thinned(steps, values), style, color=color, markersize=3, linewidth=1.2, label=label)
+            _curve(axes, steps, values, style, color=color, linewidth=1.2, label=label)
     _logarithmic(axes)
 
 
@@ -100,11 +100,11 @@ def _over_noise(axes: Axes) -> None:
 def draw_distances(axes: Axes, lines: Sequence[dict]) -> None:
     for key, color, style, label in (
         ("nearest/median", BLUE, "o-", "samples, median"),
-        ("nearest/smallest", BLUE, "o:", "samples, smallest"),
-        ("nearest/held_out_median", GREY, "-", "held-out items, median"),
-        ("nearest/held_out_smallest", GREY, ":", "held-out items, smallest"),
+        ("nearest/smallest", BLUE, "v:", "samples, smallest"),
+        ("nearest/held_out_median", GREY, "o-", "held-out items, median"),
+        ("nearest/held_out_smallest", GREY, "v:", "held-out items, smallest"),
     ):
-        axes.plot(*_thinned(*series(lines, key)), style, color=color, markersize=3, linewidth=1.2, label=label)
+        _curve(axes, *series(lines, key), style, color=color, linewidth=1.2, label=label)
     axes.set_ylim(bottom=0)
 
 
@@ -112,7 +112,7 @@ def draw_one(key: str) -> Callable[[Axes, Sequence[dict]], None]:
     """A chart of the values of one key, from zero."""
 
     def draw(axes: Axes, lines: Sequence[dict]) -> None:
-        axes.plot(*_thinned(*series(lines, key)), color=BLUE, linewidth=1.2)
+        _curve(axes, *series(lines, key), color=BLUE, linewidth=1.2)
         axes.set_ylim(bottom=0)
 
     return draw
@@ -202,8 +202,13 @@ def _figure(charts: Sequence[Chart], lines: Sequence[dict], size: tuple[float, f
 
 
 def _noisy(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, label: str) -> None:
-    axes.plot(*_thinned(steps, values), color=color, alpha=0.35, linewidth=0.8)
-    axes.plot(*_thinned(steps, smoothed(values)), color=color, linewidth=1.5, label=label)
+    _curve(axes, steps, values, color=color, alpha=0.35, linewidth=0.8)
+    _curve(axes, steps, smoothed(values), color=color, linewidth=1.5, label=label)
+
+
+def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, style: str = "", **options) -> None:
+    """A curve, or where there is a single value, a point."""
+    axes.plot(*_thinned(steps, values), style or ("o" if len(steps) == 1 else "-"), markersize=3, **options)
 
 
 def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

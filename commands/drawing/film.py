@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from commands.drawing.pictures import figure_bytes, kind_of, plt, shown
+from samplers import SeededNoise
+from samplers.noise import sample_seeds
+from sde.data import Dataset
 from sde.files import write_whole
 from sde.process import SDE
 from sde.transform import Transform
@@ -34,6 +37,20 @@ class Reel(NamedTuple):
     x: Tensor
     sigma: Tensor
     labels: Tensor | None = None
+
+
+def forward(sde: SDE, data: Dataset, x: Tensor, times: Tensor, seed: int) -> Tensor:
+    """Items x (n, *event) in data units at ``times`` (k,): (k, n, *event), mapped to data units as data are. Each item
+    keeps its noise, so that x_t at every time is a draw of q(x_t | x_0)."""
+    transform = data.transform
+    x0 = transform.encode(transform.dequantise(x, 0.5))
+    z = SeededNoise(sample_seeds(seed, len(x)))(x0)
+    return torch.stack([transform.decode(sde.perturb(x0, t, z)) for t in times])
+
+
+def noise_of(sde: SDE, t: Tensor) -> Tensor:
+    """sigma / alpha."""
+    return (-0.5 * sde.log_snr(t)).exp()
 
 
 def as_spread(x: Tensor, times: Tensor, sde: SDE, transform: Transform, sigma_data: float) -> Tensor:

@@ -1,5 +1,6 @@
 """What a process looks like: alpha, sigma, the log signal-to-noise ratio, and where the grids put their steps."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -21,7 +22,15 @@ def process_arrays(sde: SDE, steps: int) -> dict[str, Tensor]:
     return {"t": t, **curves, **{f"grid_{name}": make_grid(sde, name, steps) for name in GRIDS}}
 
 
-def process_picture(sde: SDE, arrays: dict[str, Tensor], name: str, path: Path) -> None:
+def title_of(sde: SDE) -> str:
+    """The process and its parameters."""
+    values = [(f.name, getattr(sde, f.name)) for f in fields(sde)]
+    return (
+        f"{type(sde).__name__}({', '.join(f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v}' for k, v in values)})"
+    )
+
+
+def process_picture(sde: SDE, arrays: dict[str, Tensor], path: Path) -> None:
     """The arrays of ``process_arrays`` as a picture."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 3.8), layout="constrained")
     t = arrays["t"].numpy()
@@ -45,5 +54,5 @@ def process_picture(sde: SDE, arrays: dict[str, Tensor], name: str, path: Path) 
     right.set_title(f"where {len(ratio) - 1} steps are, by grid", fontsize=10)
     for axes in (left, middle, right):
         axes.grid(alpha=0.3)
-    figure.suptitle(name)
+    figure.suptitle(title_of(sde))
     write_whole(path, figure_bytes(figure))

@@ -1,7 +1,5 @@
 """The measurements of --mode restore: operators by task, and what they make of items."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -59,15 +57,6 @@ def make_operator(task: str, shape: tuple[int, ...], options: dict[str, object],
     return operator, name
 
 
-def measurement_name(task: str, options: dict[str, object]) -> str:
-    """What tells the files of one measurement from those of another: the task, and the value of its flag."""
-    value = _value(task, options)
-    if value is None:
-        return task
-    text = Path(str(value)).stem if Path(str(value)).is_file() else str(value).replace(":", "-")
-    return f"{task}-{text}"
-
-
 def _value(task: str, options: dict[str, object]) -> object:
     flag, default = TASKS[task]
     return default if options.get(flag) is None else options[flag]
@@ -81,10 +70,11 @@ def measure(operator: Linear, x: Tensor, sigma_y: float, seed: int) -> Tensor:
 
 def read_measured(path: str, operator: Linear, name: str, shape: tuple[int, ...], levels: int | None) -> Tensor:
     """The measurements y (n, *measurement) of ``--measured``; of a mask, items whose hidden entries do not count."""
-    wanted = shape if isinstance(operator, Mask) else tuple(operator(torch.zeros(1, *shape)).shape[1:])
-    y, _ = read_items("--measured", path, wanted, levels, f"what {name} measures has", whole=False)
+    masked = isinstance(operator, Mask)
+    wanted, hidden = (shape, ~operator.mask) if masked else (tuple(operator(torch.zeros(1, *shape)).shape[1:]), None)
+    y, _ = read_items("--measured", path, wanted, levels, f"what {name} measures has", whole=False, hidden=hidden)
     check_rows(operator, len(y), name)
-    return operator(y) if isinstance(operator, Mask) else y
+    return operator(y) if masked else y
 
 
 def check_rows(operator: Linear, count: int, name: str) -> None:

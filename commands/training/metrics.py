@@ -1,11 +1,10 @@
 """The numbers of a training run: metrics.jsonl, and TensorBoard where it is asked for."""
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from sde.files import write_whole
+from sde.files import finite, write_whole
 
 
 class Metrics:
@@ -63,15 +62,6 @@ class Metrics:
                 continue
             if raw.endswith(b"\n") and isinstance(line, dict) and isinstance(line.get("step"), int):
                 yield raw, line
-
-
-def finite(value):
-    """A value for JSON, with None for numbers within it that are not finite, and lists for tuples."""
-    if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _scalars(value, name: str = "") -> Iterator[tuple[str, float]]:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -98,14 +98,31 @@ class Session:
             if run.world.share(lambda: not self.file.exists()):
                 self.save_model()
             return
+        with Interrupts() as interrupts:
+            self._look()
+            finished = self._optimise(callbacks, lambda: interrupts.name is not None)
+        if not finished:
+            # The signal may have reached one process alone.
+            self.ended = f"stopped by {next(filter(None, run.world.gather(interrupts.name)))}"
+            saved = "saved; " if trainer.step > self.first else ""
+            print(f"{self.ended} at step {trainer.step} of {options.steps}: {saved}the same command goes on from here")
+        self.report(self.ended)
+
+    def _look(self) -> None:
+        """Print what the data are, and what is done."""
+        trainer, options, world = self.trainer, self.trainer.options, self.run.world
         raw = self.raw()
-        for line in run.world.share(lambda: audit(trainer.data, raw)):
+        for line in world.share(lambda: audit(trainer.data, raw)):
             print(line)
         print(
             f"training {sum(p.numel() for p in trainer.parameters.values()):,} parameters on {trainer.device}"
-            f"{f' and {run.world.size - 1} more' if run.world.size > 1 else ''}: {options.steps} steps of "
+            f"{f' and {world.size - 1} more' if world.size > 1 else ''}: {options.steps} steps of "
             f"{options.batch_size} items"
         )
+
+    def _optimise(self, callbacks: list[tuple[int, Callback]], stop: Callable[[], bool]) -> bool:
+        """Train until ``stop()``, and save; whether it came to the end."""
+        trainer, options, run = self.trainer, self.trainer.options, self.run
         bar = tqdm(
             total=options.steps, initial=trainer.step, unit="step", desc=self.kind, mininterval=1.0,
             disable=not run.world.first,
@@ -121,7 +138,7 @@ class Session:
 
         every = run.config.training
         try:
-            with bar, Interrupts() as interrupts, out_of_memory(run.config, self.section):
+            with bar, out_of_memory(run.config, self.section):
                 bar.write(f"peak memory: {rehearse(trainer)}")
                 # Not before: what is refused up to here may be mended in the same folder.
                 with self.tolerated("config.json", last=True):
@@ -135,20 +152,16 @@ class Session:
                         (every.checkpoint_every, checkpoint),
                         *callbacks,
                     ],
-                    stop=lambda: interrupts.name is not None,
+                    stop=stop,
                 )
-                if not finished:
+                if not finished and trainer.step > self.first:
                     self.save(last=True)
         except Exception as error:
             self.report(f"stopped: {error}")
             raise
         finally:
             trainer.close()
-        if not finished:
-            # The signal may have reached one process alone.
-            self.ended = f"stopped by {next(filter(None, run.world.gather(interrupts.name)))}"
-            print(f"{self.ended} at step {trainer.step} of {options.steps}: saved; the same command goes on from here")
-        self.report(self.ended)
+        return finished
 
     @contextmanager
     def tolerated(self, what: str, last: bool = False) -> Iterator[None]:

@@ -64,12 +64,15 @@ class Arrays(NamedTuple):
     conditions: dict[str, Tensor]
 
 
-def open_array(path: Path, layout: str = "channels_first", kinds: Sequence[str] = ()) -> Arrays:
+def open_array(
+    path: Path, layout: str = "channels_first", kinds: Sequence[str] = (), hidden: np.ndarray | None = None
+) -> Arrays:
     """The arrays of a .npy, .npz or .csv file.
 
     Of a .npz, the array "x", or the only one, holds the items; "labels" there, or the column "labels" of a .csv, the
     classes; "vector", "image" and "sequence" beside "x" the conditions, of which those of ``kinds`` are taken.
-    ``layout`` is a key of LAYOUTS. A .npy above IN_MEMORY stays on disk. Raises ValueError for damaged files, items
+    ``layout`` is a key of LAYOUTS; entries of items that are ``hidden``, booleans (*event) or (n, *event), become 0,
+    whatever they hold. A .npy above IN_MEMORY stays on disk. Raises ValueError for damaged files, items
     that are not finite numbers, labels that are not one integer an item, and conditions of another shape.
     """
     if layout not in LAYOUTS:
@@ -80,6 +83,8 @@ def open_array(path: Path, layout: str = "channels_first", kinds: Sequence[str] 
             f"{path} has shape {x.shape} and type {x.dtype}: needs numbers of shape (n, ...), one row an item"
         )
     x = LAYOUTS[layout](x)
+    if hidden is not None and hidden.shape in (x.shape, x.shape[1:]):
+        x = np.where(hidden, x.dtype.type(0), x)
     items = ArrayFile(x) if x.nbytes > IN_MEMORY and isinstance(x, np.memmap) else as_tensor(x)
     try:
         classes = None if labels is None else class_labels(labels, len(x))
@@ -89,9 +94,9 @@ def open_array(path: Path, layout: str = "channels_first", kinds: Sequence[str] 
         raise ValueError(f"{path}: {error}") from None
 
 
-def read_array(path: Path) -> tuple[Tensor, Tensor | None]:
+def read_array(path: Path, hidden: np.ndarray | None = None) -> tuple[Tensor, Tensor | None]:
     """Items and labels of ``open_array``, in memory."""
-    found = open_array(path)
+    found = open_array(path, hidden=hidden)
     return found.items[torch.arange(found.items.shape[0])], found.labels
 
 

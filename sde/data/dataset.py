@@ -59,14 +59,14 @@ class Dataset:
         return tuple(self.items.shape[1:])
 
     @property
-    def _measured(self) -> Tensor:
+    def measured(self) -> Tensor:
         """Positions of up to 10,000 items spread over the set, 1000 where each has to be read or decoded."""
         return spread(len(self), 10_000 if isinstance(self.items, Tensor | ArrayFile) else 1_000)
 
     @cached_property
     def statistics(self) -> Statistics:
         """Of up to 10,000 items spread over the set, 1000 where each has to be decoded. Raises as ``measure`` does."""
-        return measure(self.items, self._measured)
+        return measure(self.items, self.measured)
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ class Dataset:
     def condition_moments(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean and standard deviation of each feature of the conditions, float64, over as many items as ``statistics``
         takes; null is left out."""
-        parts = self._measured.split(256)
+        parts = self.measured.split(256)
         return {
             kind: feature_moments(self._condition(kind, part).movedim(FEATURES[kind], -1) for part in parts)
             for kind in self.conditions

@@ -100,6 +100,10 @@ def points(config) -> Split:
         path = existing(config.root, "config.data.root")
         kinds = [kind for kind in FEATURES if kind in config.conditions]
         items, labels, statistics, conditions = open_array(path, config.layout, kinds)
+        if statistics.count < 2:
+            raise ValueError(
+                f"config.data.root = {path} holds one item: needs one to train and one to hold out at least"
+            )
     elif config.name in TOYS:
         items, labels = labelled_toys(config.name, 25_000)
         statistics, conditions = measure(items), None
@@ -170,6 +174,8 @@ def load_dataset(config) -> Split:
     and with the ``config.conditions``, of which superres has block means by ``config.factor``."""
     if config.dataset not in DATASETS:
         raise ValueError(f"config.data.dataset = {config.dataset!r}: needs one of {', '.join(DATASETS)}")
+    if config.workers < 0:
+        raise ValueError(f"config.data.workers = {config.workers}: needs zero, to read in the main thread, or more")
     parts = DATASETS[config.dataset](config)
     if config.downsample != 1:
         parts = downsampled(parts, config.downsample)
