@@ -10,21 +10,12 @@ from pathlib import Path
 
 from absl import flags
 
-from commands.config import (
-    CHOICES_OF_SAMPLER,
-    MEASURED,
-    MOVABLE,
-    config_path,
-    differences,
-    pick,
-    read_config,
-    read_run_config,
-    resolve,
-)
+from commands.config import config_path, differences, pick, read_config, read_run_config, resolve
 from commands.flags import check_flags, define_flags, usage
 from commands.modes import MODES
 from commands.names import settings_of
 from commands.run import Run, choose_device
+from commands.schema import CHOICES_OF_SAMPLER, MEASURED, MOVABLE
 from sde.files import finite
 from sde.parallel import World
 

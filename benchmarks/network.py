@@ -24,8 +24,8 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measure import random_model, seconds
-from commands.config import MEMORY_LAYOUTS, PRECISIONS
 from commands.run import Run, choose_device
+from commands.schema import MEMORY_LAYOUTS, PRECISIONS
 from commands.training.memory import peak_memory
 from commands.training.speed import apply, settle
 from sde.loss import denoising_loss

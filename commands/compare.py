@@ -15,12 +15,13 @@ from commands.comparing.race import ROUNDS, TIGHT, Drawn, race, solved
 from commands.comparing.standings import show, tabulate
 from commands.comparing.yardstick import Yardstick
 from commands.conditions import read_condition
-from commands.config import CHOICES_OF_SAMPLER, pick, program
+from commands.config import pick, program
 from commands.drawing.pictures import drawn
 from commands.evaluating.features import EXTRACTORS, extractor
 from commands.guided import UNGUIDED, GuidanceOptions, Guides
 from commands.pages.comparison import compare_page
 from commands.run import Run
+from commands.schema import CHOICES_OF_SAMPLER
 from commands.trained import open_split
 from metrics import METRICS
 from samplers import Samples

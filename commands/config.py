@@ -3,116 +3,20 @@
 import copy
 import difflib
 import importlib.util
-import inspect
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import reduce
 from itertools import pairwise
 from operator import getitem
 from pathlib import Path
 
-import torch
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from samplers import GRIDS, SAMPLERS
-from sde import PARAMETRIZATIONS, SDES
-from sde.data import DATASETS
-from sde.data.arrays import LAYOUTS
-from sde.data.toys import TOYS
-from sde.loss import TIMES, WEIGHTINGS
-from sde.networks import CLASSIFIERS, NETWORKS
-from sde.options import TrainingOptions
+from commands.schema import CHOICES, DEFAULTS, NAMED, READ, options_of
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-MEMORY_LAYOUTS = ("contiguous", "channels_last")
-MOVABLE = ("data.root", "data.test_root", "data.cache", "data.workers", "model.network.checkpointing")
-"""Keys that may change in a run that is continued: where data are, how they are read, and what
-is computed twice."""
-READ = {
-    "digits": (),
-    "mnist": ("root",),
-    "images": ("root", "test_root", "mode", "size", "cache", "test_fraction"),
-    "points": ("root", "name", "layout", "levels", "test_fraction"),
-}
-"""Keys of config.data that a data set reads, of those that not every one does."""
-MEASURED = ("precision", "layout")
-"""Keys of config.training whose "auto" a run settles by trying, once."""
-
-
-def options_of(component: Callable) -> dict:
-    """The keyword arguments of a component that a config can set, with their defaults."""
-    parameters = inspect.signature(component).parameters.values()
-    return {
-        p.name: p.default
-        for p in parameters
-        if p.default is not p.empty and isinstance(p.default, bool | int | float | str | tuple)
-    }
-
-
-DEFAULTS = {
-    "data": {
-        "dataset": "digits",
-        "event_shape": (),
-        "root": "",
-        "test_root": "",
-        "name": "moons",
-        "mode": "",
-        "size": 0,
-        "layout": "channels_first",
-        "levels": 0,
-        "conditions": (),
-        "factor": 2,
-        "downsample": 1,
-        "test_fraction": 0.1,
-        "cache": "",
-        "workers": 4,
-    },
-    "sde": {"name": "vp"},
-    "model": {"parametrization": "edm", "sigma_data": 0.0, "conditional": True, "network": {"name": "unet"}},
-    "classifier": {"network": {"name": "unet"}, **options_of(TrainingOptions)},
-    "training": {
-        **options_of(TrainingOptions),
-        "weighting": "edm",
-        "cond_dropout": 0.1,
-        "precision": "auto",
-        "layout": "auto",
-        "tensorboard": False,
-        "log_every": 50,
-        "sample_every": 1000,
-        "checkpoint_every": 1000,
-    },
-    "sampler": {"name": "heun"},
-}
-
-
-def auto() -> None:
-    """--sampler auto, which takes no options: ``samplers.plan`` finds what to do."""
-
-
-CHOICES_OF_SAMPLER: dict[str, Callable] = {**SAMPLERS, "auto": auto}
-
-NAMED: dict[str, dict[str, Callable]] = {
-    "sde": SDES,
-    "model.network": NETWORKS,
-    "classifier.network": CLASSIFIERS,
-    "sampler": CHOICES_OF_SAMPLER,
-}
-"""Sections whose ``name`` selects a component; their other keys are that component's keyword arguments."""
-
-CHOICES: dict[str, Iterable[str]] = {
-    "data.dataset": DATASETS,
-    "data.name": TOYS,
-    "data.layout": LAYOUTS,
-    "model.parametrization": PARAMETRIZATIONS,
-    "classifier.times": TIMES,
-    "training.weighting": WEIGHTINGS,
-    "training.times": TIMES,
-    "training.precision": ("auto", *PRECISIONS),
-    "training.layout": ("auto", *MEMORY_LAYOUTS),
-}
 
 
 def pick(key: str, value: str, allowed: Iterable[str]) -> str:
@@ -123,18 +27,6 @@ def pick(key: str, value: str, allowed: Iterable[str]) -> str:
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(f"{key} = {value!r}: needs one of {', '.join(allowed)}{hint}")
     return value
-
-
-def read_grid(grid: str | None) -> str | torch.Tensor | None:
-    """``--grid``: the name of a grid, with a number behind a colon or without, times, or None for the sampler's own."""
-    if not grid or "," not in grid:
-        if grid:
-            pick("--grid", grid.partition(":")[0], GRIDS)
-        return grid
-    try:
-        return torch.tensor([float(time) for time in grid.split(",")], dtype=torch.float64)
-    except ValueError:
-        raise ValueError(f"--grid={grid}: needs decreasing times, as in 1,0.5,0.1,0.001, or a grid's name") from None
 
 
 def config_path(name: str) -> Path:
@@ -200,7 +92,8 @@ def resolve(values: dict, overrides: list[str]) -> ConfigDict:
     for key, allowed in CHOICES.items():
         pick(f"config.{key}", reduce(getitem, key.split("."), config), allowed)
     dataset = config.data.dataset
-    for key in {*sum(READ.values(), ())}.difference(READ[dataset]):
+    several = {*sum(READ.values(), ())}
+    for key in several.difference(READ.get(dataset, several)):
         if _override(overrides, f"data.{key}"):
             others = " or ".join(other for other, keys in READ.items() if key in keys)
             raise ValueError(

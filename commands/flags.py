@@ -6,9 +6,10 @@ import textwrap
 
 from absl import flags
 
-from commands.config import CHOICES_OF_SAMPLER, pick, program
+from commands.config import pick, program
 from commands.modes import MODES
 from commands.names import written
+from commands.schema import CHOICES_OF_SAMPLER
 from samplers import GRIDS, NOISES
 
 TEXTS = {

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from commands.config import pick
+from samplers import GRIDS
 from sde.condition import Condition, as_tree
 from sde.data import Dataset, existing
 from sde.data.arrays import read_array
@@ -54,6 +56,18 @@ def spread_items(data: Dataset, split: str, num_samples: int) -> Tensor:
     if len(data) < num_samples:
         print(f"the {split} split has {len(data)} items, fewer than --num_samples={num_samples}: taking all of them")
     return spread(len(data), num_samples)
+
+
+def read_grid(grid: str | None) -> str | torch.Tensor | None:
+    """``--grid``: the name of a grid, with a number behind a colon or without, times, or None for the sampler's own."""
+    if not grid or "," not in grid:
+        if grid:
+            pick("--grid", grid.partition(":")[0], GRIDS)
+        return grid
+    try:
+        return torch.tensor([float(time) for time in grid.split(",")], dtype=torch.float64)
+    except ValueError:
+        raise ValueError(f"--grid={grid}: needs decreasing times, as in 1,0.5,0.1,0.001, or a grid's name") from None
 
 
 def only_one(flags: dict[str, object]) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from commands.conditions import cascade_seed, open_cascade, read_condition, show, upscaled
-from commands.config import pick, read_grid
+from commands.config import pick
 from commands.drawing.strip import strip
 from commands.guided import UNGUIDED, GuidanceOptions, Guides, read_labels
+from commands.inputs import read_grid
 from commands.names import stem
 from commands.plans import planned
 from commands.run import Run

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from commands.conditions import read_condition
-from commands.config import pick, read_grid
+from commands.config import pick
 from commands.drawing.field import axes_of, field_picture, fields, panel_times
 from commands.drawing.film import Reel, animation, as_spread, forward, has_film, noise_of, strip
 from commands.drawing.process_plot import process_arrays, process_picture, title_of
 from commands.guided import UNGUIDED, GuidanceOptions, Guides
+from commands.inputs import read_grid
 from commands.names import stem, written
 from commands.run import Run
 from commands.trained import open_split, write_arrays

@@ -19,7 +19,7 @@ FLOORS = {
                  "bounds", "divergence", "likelihood", "report"],
     "metrics": ["estimate", "proportion", "bootstrap", "distances", "frechet", "kernel", "neighbours", "sliced",
                 "two_sample", "metric"],
-    "commands": ["config", "run", "names", "drawing", "pages", "inputs", "guided", "scales", "modes", "flags",
+    "commands": ["schema", "config", "run", "names", "drawing", "pages", "inputs", "guided", "scales", "modes", "flags",
                  "conditions", "plans", "training", "trained", "recognition", "evaluating", "comparing", "restoring",
                  "checking", "tradeoff", "sample", "restore", "edit", "likelihood", "encode", "interpolate",
                  "guidance_sweep", "train", "ema", "evaluate", "compare", "check", "visualize"],

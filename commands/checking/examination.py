@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from commands.checking.linear import LinearDenoiser
-from commands.config import differences, options_of
+from commands.config import differences
 from commands.run import Run
+from commands.schema import options_of
 from commands.training.levels import Levels
 from commands.training.spec import denoiser_spec
 from commands.training.validation import Validation

@@ -7,8 +7,9 @@ from functools import partial
 from ml_collections import ConfigDict
 from torch import Tensor
 
-from commands.config import options_of, pick, read_run_config, resolve
+from commands.config import pick, read_run_config, resolve
 from commands.run import Run
+from commands.schema import options_of
 from samplers import SAMPLERS
 from sde import ScoreModel
 from sde.operators import Linear

@@ -7,8 +7,8 @@ import torch
 from ml_collections import ConfigDict
 from torch import nn
 
-from commands.config import MEMORY_LAYOUTS, PRECISIONS
 from commands.run import Run, arrange
+from commands.schema import MEMORY_LAYOUTS, PRECISIONS
 from sde.condition import map_condition
 from sde.data import Dataset
 from sde.loss import Draws
