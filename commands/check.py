@@ -48,9 +48,11 @@ def check(run: Run, *, num_samples: int = 256, batch_size: int = 256) -> dict:
         )
     bad = sum(int((~p.isfinite()).sum()) for p in model.parameters())
     if bad:
+        remedy = "name other --weights"
+        if run.weights_file == run.model_file:
+            remedy = "delete it and give the training command again, which writes it from the checkpoint"
         raise ValueError(
-            f"{run.weights_file}: {bad:,} of its weights are NaN or infinite, so that nothing can be measured: delete "
-            "it and give the training command again, which writes it from the checkpoint"
+            f"{run.weights_file}: {bad:,} of its weights are NaN or infinite, so that nothing can be measured: {remedy}"
         )
     measured = measure(run, model, training, held_out, num_samples, batch_size)
     findings = diagnose(measured)

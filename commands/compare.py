@@ -52,8 +52,8 @@ def compare(
 ) -> dict:
     """Compare samplers by network calls, time and metrics, from the same noise; write a page and a ``.json``."""
     begin = time.perf_counter()
-    names = [*dict.fromkeys(pick("--samplers", name, CHOICES_OF_SAMPLER) for name in samplers.split(","))]
-    measures = [*dict.fromkeys(pick("--metrics", name, METRICS) for name in metrics.split(","))]
+    names = [*dict.fromkeys(pick("--samplers", name.strip(), CHOICES_OF_SAMPLER) for name in samplers.split(","))]
+    measures = [*dict.fromkeys(pick("--metrics", name.strip(), METRICS) for name in metrics.split(","))]
     budgets = read_calls(calls)
     held_out, training, denoiser = open_split(run, "test")
     guides = Guides(run, denoiser, guidance)

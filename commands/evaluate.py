@@ -57,6 +57,7 @@ def evaluate(
     begin = time.perf_counter()
     data, training, _ = open_split(run, split)
     names = [pick("--metrics", name.strip(), METRICS) for name in metrics.split(",")] if metrics else None
+    base = out.removesuffix(".json") if out else None
     path = x = asked = None
     if samples is None:
         if num_samples < LEAST:
@@ -78,7 +79,8 @@ def evaluate(
     like = spread(len(other), count)
     refused = refusals(names, count, min(len(data), len(like)), dimension)
     if x is None:
-        path, x, asked = _draw(run, sampling, guidance, labels, num_samples)
+        path = Path(f"{base}.npz") if base else run.folder / "samples" / "evaluation.npz"
+        x, asked = _draw(run, sampling, guidance, labels, num_samples, path)
         check_samples(x, asked, data, path)
     _warn_of_classes(asked, data)
     known = of(training, torch.arange(len(training)))
@@ -104,7 +106,7 @@ def evaluate(
     if samples is None:
         settings |= {"steps": steps, "grid": grid, "noise": noise, "labels": labels, "guidance": asdict(guidance)}
         settings |= {"sampler": run.config.sampler.to_dict()}
-    target = Path(f"{out.removesuffix('.json')}.json") if out else run.folder / "evaluation.json"
+    target = Path(f"{base}.json") if base else run.folder / "evaluation.json"
     content = {
         "mode": "evaluate",
         "samples": {"file": str(path), "sha256": file_digest(path)},
@@ -125,19 +127,18 @@ def evaluate(
 
 
 def _draw(
-    run: Run, sampling: Sampling, guidance: GuidanceOptions, labels: str | None, n: int
-) -> tuple[Path, Tensor, Tensor | None]:
-    """The file that n samples are written to, they themselves in data units, and the classes asked for."""
+    run: Run, sampling: Sampling, guidance: GuidanceOptions, labels: str | None, n: int, path: Path
+) -> tuple[Tensor, Tensor | None]:
+    """n samples in data units, which are kept in a file, and the classes asked for."""
     guides = Guides(run, run.model(), guidance)
     cond = read_condition(run, guides, labels, None, n)
     drawn, asked = sampling(guides, guidance, cond, n), as_tree(cond).get("labels")
-    path = run.folder / "samples" / "evaluation.npz"
 
     def keep() -> Tensor:
         write_arrays(path, {"x": drawn.x, "seeds": np.array(drawn.seeds), "calls": drawn.calls, "labels": asked})
         return drawn.x
 
-    return path, run.world.share(keep), asked
+    return run.world.share(keep), asked
 
 
 def _nothing_ignored(run: Run, given: dict[str, object]) -> None:

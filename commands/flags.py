@@ -43,8 +43,8 @@ TEXTS = {
     "threshold": "dynamic thresholding: QUANTILE, as in 0.995, of each sample is brought within the data's bounds; "
     "continuous data need QUANTILE,LOW,HIGH in their units",
     "batch_size": "items at a time",
-    "out": "where to write, without suffix; default samples/ in the run folder, compare/ for compare, and nowhere for "
-    "likelihood",
+    "out": "where to write, without suffix; default a name that tells the flags, in samples/ of the run folder; "
+    "compare/ for compare, evaluation.json for evaluate, nowhere for likelihood",
     "split": "test or train: the items that are taken",
     "probes": "Rademacher probes for the trace, 0 for the exact trace; default exact up to 16 dimensions, else 2",
     "rtol": "relative tolerance of the ODE solver",
@@ -194,12 +194,13 @@ def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:
             takers = [other for other, its in MODES.items() if flag in its.flags]
             raise ValueError(f"--{flag} is for --mode {' and '.join(takers)}, --mode {name} would ignore it{hint}")
     for argument in overrides:
-        section = argument.lstrip("-").partition("=")[0].split(".")[1]
+        key = argument.lstrip("-").partition("=")[0]
+        section = key.split(".")[1]
         if not mode.training and section not in mode.sections:
             allowed = " and ".join(f"config.{section}" for section in mode.sections)
             what = f"only {allowed} can be changed" if allowed else "no config can be changed; leave it out"
             raise ValueError(f"{argument}: with --mode {name} {what}")
-        if not mode.training and argument.lstrip("-").partition("=")[0] == "config.data.test_fraction":
+        if not mode.training and key == "config.data.test_fraction":
             raise ValueError(
                 f"{argument}: items that the model was trained on would count as held-out ones; leave it out"
             )

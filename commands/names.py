@@ -35,7 +35,7 @@ def stem(run: Run, out: str | None, head: str, seed: int | None = None, told: Co
     has ``told``, and the seed, as in heun-25-labels=0,1-seed0. A name of more than LONGEST bytes ends in its digest."""
     if out:
         path = Path(out)
-        return path.with_suffix("") if path.suffix in (".png", ".npz") else path
+        return path.with_suffix("") if path.suffix in (".png", ".npz", ".json") else path
     parts = [f"{name}={_part(text)}" for name, text in run.settings.items() if name not in told]
     default = "-".join([head, *parts, *([] if seed is None else [f"seed{seed}"])])
     name = default.encode()

@@ -53,9 +53,10 @@ def sample(
     drawn = [sampling(guides, options, cond, num_samples) for options in guidances]
     if not run.world.first:
         return {}
-    path = stem(
-        run, out, f"{sampling.name}-{sampling.steps or len(drawn[0].times) - 1}", seed, told=("sampler", "steps")
-    )
+    # An adaptive solver makes steps of its own between the two ends.
+    count = sampling.steps or len(drawn[0].times) - 1
+    head = sampling.name if count == 1 and not sampling.steps else f"{sampling.name}-{count}"
+    path = stem(run, out, head, seed, told=("sampler", "steps"))
     picture_path, numbers_path = Path(f"{path}.png"), Path(f"{path}.npz")
     x, calls = (torch.stack([getattr(samples, name) for samples in drawn]) for name in ("x", "calls"))
     levels = models[0].transform.levels

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from ml_collections import ConfigDict
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -43,7 +44,7 @@ def train(run: Run) -> dict:
         return denoising_loss(module, x0, known(cond, model), draws, **options)
 
     settle(run, model, data, loss)
-    trainer = Trainer(model, data, loss, _options(settings), run.world, config.data.workers)
+    trainer = Trainer(model, data, loss, _options(config, "training"), run.world, config.data.workers)
     session = Session(run, trainer, "denoiser", run.model_file, spec)
     validation = Validation(
         held_out, data, sde=model.sde, times=settings.times, weighting=settings.weighting, device=run.device
@@ -83,7 +84,7 @@ def train_classifier(run: Run) -> dict:
     spec = classifier_spec(config, data)
     classifier = _seeded(settings.seed, build_classifier, spec).to(run.device)
     settle(run, classifier, data, classifier_loss, "classifier")
-    trainer = Trainer(classifier, data, classifier_loss, _options(settings), run.world, config.data.workers)
+    trainer = Trainer(classifier, data, classifier_loss, _options(config, "classifier"), run.world, config.data.workers)
     session = Session(run, trainer, "classifier", run.classifier_file, spec)
     noisy = NoisyAccuracy(held_out, classifier, run.device)
 
@@ -106,8 +107,12 @@ def train_classifier(run: Run) -> dict:
     return session.summary("train_classifier") | {"accuracy": accuracy, "chance": noisy.chance}
 
 
-def _options(settings) -> TrainingOptions:
-    return TrainingOptions(**{name: settings[name] for name in TrainingOptions.__dataclass_fields__})
+def _options(config: ConfigDict, section: str) -> TrainingOptions:
+    try:
+        return TrainingOptions(**{name: config[section][name] for name in TrainingOptions.__dataclass_fields__})
+    except ValueError as error:
+        # The library speaks of training alone.
+        raise ValueError(str(error).replace("config.training.", f"config.{section}.")) from None
 
 
 def _seeded(seed: int, build: Callable[[dict], nn.Module], spec: dict) -> nn.Module:

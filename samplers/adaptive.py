@@ -68,7 +68,8 @@ class ODE:
             if nfe > self.max_nfe:
                 raise SampleError([row], f"took {self.max_nfe} calls and is at t = {time:.6g}: "
                                   f"loosen rtol and atol, or raise max_nfe = {self.max_nfe}")  # fmt: skip
-            now = torch.tensor(time, dtype=torch.float64)
+            # Older scipy tries out its first step beyond the end.
+            now = torch.tensor(min(max(time, min(t, s)), max(t, s)), dtype=torch.float64)
             with part(model, torch.tensor([row]), len(x)) as one:
                 slope = one.velocity(torch.from_numpy(state).to(x).view(1, *x.shape[1:]), now)
             slope = slope.flatten().double().cpu().numpy()

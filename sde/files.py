@@ -31,7 +31,7 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def finite(value):
-    """A value for JSON alone, with None for numbers within it that are not finite, and lists for tuples."""
+    """A value as JSON has it: None for numbers within it that are not finite, lists for tuples."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

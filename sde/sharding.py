@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -21,11 +22,16 @@ def shard(network: nn.Module) -> None:
     """Split the parameters of a network over all processes, in place (FullyShardedDataParallel, fully_shard).
 
     A block's parameters are whole only while it runs, and those outside of blocks while the network does. What is not
-    contiguous becomes so, as sharding asks for it.
+    contiguous becomes so, as sharding asks for it. Raises ValueError on a CPU where torch is too old for that.
     """
     # Of what the network returns, nothing is changed in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     device = next(network.parameters()).device
+    if device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
+        raise ValueError(
+            f"config.training.parallel = 'fsdp': torch {torch.__version__} cannot split weights over CPUs; take ddp, "
+            "or a newer torch"
+        )
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()

@@ -364,6 +364,10 @@ def test_weights_that_are_not_finite(broken, capsys):
     status, _, error = call(capsys, "--mode", "check", "--workdir", broken)
     assert status == 2
     assert "3 of its weights are NaN or infinite, so that nothing can be measured: delete it" in error
+    (broken / "model.safetensors").rename(broken / "other.safetensors")
+    status, _, error = call(capsys, "--mode", "check", "--workdir", broken, "--weights", "other.safetensors")
+    assert status == 2
+    assert "so that nothing can be measured: name other --weights" in error
 
 
 def test_data_of_another_shape(broken, tmp_path, capsys):

@@ -243,6 +243,7 @@ MISTAKES = [
     (["--mode", "sample", "RUN", "--config.sde.beta_max=3"], "only config.sampler can be changed"),
     (["--mode", "likelihood", "RUN", "--config.data.test_fraction=0.5"], "trained on would count as held-out"),
     (["--mode", "train_classifier", "NEW"], "is no run folder"),
+    (["--mode", "train_classifier", "RUN", "--config.classifier.clip=-1"], "config.classifier.clip = -1.0: needs zero"),
     (["--mode", "sample", "RUN", "--grid", "karas"], "did you mean karras"),
     (["--mode", "sample", "RUN", "--steps", "0"], "steps"),
     (["--mode", "sample", "RUN", "--steps", "two"], "two"),

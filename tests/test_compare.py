@@ -14,6 +14,7 @@ from commands.compare import compare
 from commands.comparing.entrants import Entrant, enter, steps_within
 from commands.comparing.pareto import front, jackknife_error, left_out, recommend
 from commands.comparing.race import race
+from commands.comparing.standings import show
 from commands.comparing.yardstick import COMPONENTS, Yardstick
 from commands.config import config_path, read_config, resolve
 from commands.evaluating.features import extractor
@@ -108,6 +109,21 @@ def test_several_metrics_and_the_first_ranks(tmp_path, generator):
     assert record["training"].keys() == {"recall", "energy"}
     chosen = next(its for its in rows if its["recommended"])
     assert not dominated(chosen, rows, "calls")
+
+
+def test_columns_of_long_names(capsys):
+    names = ["two_sample_neighbours", "kernel"]
+    row = {"steps": 4, "calls": 5.0, "seconds": 0.002, "error": 0.14, "recommended": True, "command": "python main.py",
+           "metrics": {name: {"value": 0.5, "stderr": 0.1} for name in names}}  # fmt: skip
+    rows = [row | {"sampler": name} for name in ("ode", "reverse_diffusion")]
+    show({"metrics": names, "num_samples": 9, "held_out": 9, "training": {name: [0.5, 0.1] for name in names},
+          "rows": rows, "notes": []})  # fmt: skip
+    head, *lines = capsys.readouterr().out.splitlines()[1:4]
+    for line in lines:
+        assert line.index("5", line.index("4 ")) == head.index("calls") + 4
+        assert [line[head.index(name) :][:4] for name in names] == ["0.50", "0.50"]
+        assert line.endswith("0.14")
+        assert line.rindex("0.14") == head.index("error to")
 
 
 @pytest.mark.parametrize(("shape", "images"), [((1,), 0), ((5,), 4), ((2, 6), 4), ((1, 4, 4), 4)])
@@ -378,7 +394,7 @@ def test_from_the_command_line(trained, capsys):
     (["--calls", "0,5"], ["--calls=0,5", "at least 1", "as in 5,10,20"]),
     (["--calls", "ten"], ["--calls=ten", "as in 5,10,20"]),
     (["--num_samples", "3"], ["--num_samples=3", "2 features", "at least 4 samples"]),
-    (["--metrics", "frechet,recal"], ["--metrics = 'recal'", "did you mean recall?"]),
+    (["--metrics", "frechet, recal"], ["--metrics = 'recal'", "did you mean recall?"]),
     (["--metrics", "kernel", "--num_samples", "20"], ["--num_samples=20", "kernel distance (KID)", "at least 50"]),
     (["--features", "nothing.pt"], ["--features=nothing.pt", "a TorchScript file that exists"]),
     (["--labels", "7"], ["--labels=7", "out of range"]),

@@ -117,7 +117,7 @@ def test_charts_without_numbers_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-300, 1e30])
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
 def test_numbers_at_the_ends(value):
     by_noise = [{"sigma": 1.0, "ema": value, "raw": value}]
     line = {"step": 1, "skipped": 1, "by_noise": by_noise, "nearest": {"median": value}}

@@ -5,6 +5,7 @@ import json
 import sys
 import types
 import warnings
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_samples_of_a_run(plane, tmp_path, capsys):
     assert record["samples"] == {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     assert record["items"] == {"samples": 60, "real": 250, "reference": 60, "training": 24750}
     assert record["settings"]["steps"] == 2
-    assert record["versions"]["torch"] == torch.__version__
+    assert record["versions"]["torch"] == version("torch")
     assert record["extractor"]["features"] == 2
     assert record["values"]["frechet"]["value"] == result["frechet"]
     assert np.load(file)["x"].shape == (60, 2)
@@ -102,6 +103,9 @@ def test_samples_of_a_run(plane, tmp_path, capsys):
     again = call(capsys, plane, "--samples", file, *QUICK, "--out", tmp_path / "r")[2]
     assert {**again, "record": ""} == {**result, "record": ""}
     assert json.loads((tmp_path / "r.json").read_text())["weights"] is None, "which drew the file is not known"
+    call(capsys, plane, "--num_samples", 60, "--steps", 3, "--metrics", "energy", "--out", tmp_path / "s.json")
+    assert json.loads((tmp_path / "s.json").read_text())["samples"]["file"] == str(tmp_path / "s.npz")
+    assert record["samples"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest(), "the first are still there"
 
 
 def test_real_items_pass_for_samples(digits, capsys):

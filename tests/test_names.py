@@ -56,9 +56,8 @@ def test_long_names_end_in_a_digest():
 
 def test_out_has_no_settings():
     run = Run(Path("runs"), None, None, settings={"labels": "1"})
-    assert [stem(run, out, "head", 0) for out in ("a/b.png", "a/b.npz", "a/b.c")] == [
-        Path("a/b"), Path("a/b"), Path("a/b.c")
-    ]  # fmt: skip
+    assert [stem(run, f"a/b{suffix}", "head", 0) for suffix in (".png", ".npz", ".json")] == [Path("a/b")] * 3
+    assert stem(run, "a/b.c", "head", 0) == Path("a/b.c")
 
 
 @pytest.fixture(scope="module")

@@ -84,6 +84,9 @@ def test_samples_of_other_labels_have_other_files(trained, capsys):
     assert len({*files}) == 5
     assert files[0] == str(trained / "samples" / "ddim-2-num_samples=2-seed0.npz")
     assert files[2] == str(trained / "samples" / "ddim-2-num_samples=2-labels=0,1-seed0.npz")
+    for flags, name in (["ode"], "ode"), (["ode", "--steps", 1], "ode-1"), (["euler", "--steps", 1], "euler-1"):
+        _, result, _ = call(capsys, *run[:4], "--num_samples", 2, "--sampler", *flags)
+        assert result["numbers"] == str(trained / "samples" / f"{name}-num_samples=2-seed0.npz")
 
 
 MISTAKES = [

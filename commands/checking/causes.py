@@ -12,8 +12,6 @@ YOUNG = 1.05
 """Held-out error of the averaged weights over that of the raw ones above which the average lags behind."""
 FILTERED = 1.0
 """Held-out error over that of the linear filter above which a network is undertrained."""
-
-
 SILENT = 1e-3
 """Size of the output, about 1 in every parametrisation, below which a network does nothing yet."""
 

@@ -40,9 +40,9 @@ def jackknife_error(found: np.ndarray) -> float:
 
 
 RULE = (
-    "Of the points on the front of calls and this metric that are at most one standard error of the difference behind "
-    "the best, those that are on the front of seconds and the metric as well, where there are any; of these the one "
-    "with the fewest network calls, and of equal ones the best."
+    "Of the points on the front of calls and the first metric that are at most one standard error of the difference "
+    "behind the best, those that are on the front of seconds and this metric as well, where there are any; of these "
+    "the one with the fewest network calls, and of equal ones the best."
 )
 
 

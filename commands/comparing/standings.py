@@ -84,16 +84,17 @@ def show(record: dict) -> None:
         f"{record['num_samples']} samples each from the same noise against {record['held_out']} held-out items; "
         f"as many training items: {', '.join(_of_training(record, name) for name in (first, *others))}"
     )
-    heads = "  ".join(f"{name + ' +- stderr':<21}" for name in (first, *others))
-    print(f"  sampler      steps   calls  ms/sample  {heads}  error to the flow")
+    heads = [f"{name + ' +- stderr':<21}" for name in (first, *others)]
+    width = max(12, *(len(row["sampler"]) for row in record["rows"]))
+    print(f"  {'sampler':<{width}} steps   calls  ms/sample  {'  '.join(heads)}  error to the flow")
     for row in record["rows"]:
         mark = "*" if row["recommended"] else "|" if row["front_calls"] else " "
         steps = row["steps"] or f"{row['tolerance']:g}"
         texts = (with_error(own["value"], own["stderr"]).replace("±", "+-") for own in row["metrics"].values())
-        values = "  ".join(f"{text:<21}" for text in texts)
+        values = "  ".join(f"{text:<{len(head)}}" for text, head in zip(texts, heads, strict=True))
         error = "" if row["error"] is None else number(row["error"])
         cost = f"{row['calls']:>7.4g} {1000 * row['seconds']:>10.3g}"
-        print(f"{mark} {row['sampler']:<12} {steps:>5} {cost}  {values}  {error}".rstrip())
+        print(f"{mark} {row['sampler']:<{width}} {steps:>5} {cost}  {values}  {error}".rstrip())
     for note in record["notes"]:
         print(f"  {note}")
     chosen = next(row for row in record["rows"] if row["recommended"])

@@ -127,7 +127,7 @@ def _method(record: dict) -> Iterator[str]:
     )
     yield (
         f"<p>Time: the median of {record['rounds']} rounds, in which the samplers took turns; {record['device']}, "
-        f"{record['threads']} threads, torch {record['torch']}.</p>"
+        f"{record['threads']} thread{'s' * (record['threads'] > 1)}, torch {record['torch']}.</p>"
     )
     flow = record["flow"]
     if flow:

@@ -109,7 +109,7 @@ class Session:
         self.report(self.ended)
 
     def _look(self) -> None:
-        """Print what the data are, and what is done."""
+        """Print what the data are, and how long training will be."""
         trainer, options, world = self.trainer, self.trainer.options, self.run.world
         raw = self.raw()
         for line in world.share(lambda: audit(trainer.data, raw)):
@@ -132,7 +132,7 @@ class Session:
             bar.update(step - bar.n)
 
         def checkpoint(step: int, done: Step) -> None:
-            # After a skipped step the weights may have left for good: what was saved before is worth more.
+            # After a skipped step the weights may have diverged: what was saved before is worth more.
             if step == options.steps or not done.skipped[-1]:
                 self.save(step == options.steps)
 
