@@ -24,10 +24,10 @@ from sde.statistics import spread
 
 WHAT = ("process", "trajectory", "denoised", "field")
 IGNORED = {
-    "process": ("grid", "num_samples", "labels", "condition", "guidance"),
-    "field": ("steps", "grid", "num_samples"),
+    "process": ("sampler", "grid", "frames", "num_samples", "labels", "condition", *asdict(UNGUIDED)),
+    "field": ("sampler", "steps", "grid", "frames", "num_samples"),
 }
-"""Arguments that a picture alone has no use for."""
+"""Flags that a picture alone has no use for."""
 FRAMES = 40
 """States of a film at most; runs of fewer steps have fewer."""
 POINTS, ITEMS = 1000, 16
@@ -51,11 +51,10 @@ def visualize(
 ) -> dict:
     """Draw the process and its grids, films from data to noise and back, denoised predictions, density and score."""
     chosen = WHAT if pick("--what", what, ("all", *WHAT)) == "all" else (what,)
-    flags = {"steps": steps, "grid": grid, "num_samples": num_samples, "labels": labels, "condition": condition}
-    given = {name: f"--{name}={value}" for name, value in flags.items() if value} | {"guidance": guidance.given()}
     for name in IGNORED.get(what, ()):
-        if given.get(name):
-            raise ValueError(f"{given[name]}: --what={what} would ignore it; leave it out, or take --what=trajectory")
+        if name in run.settings:
+            flag = f"--{name}={run.settings[name]}"
+            raise ValueError(f"{flag}: --what={what} would ignore it; leave it out, or take --what=trajectory")
     path = stem(run, out, "visualize", seed)
     view = None
     if what != "process":

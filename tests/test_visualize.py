@@ -277,9 +277,11 @@ def test_what_a_field_is_of_is_said(runs, tmp_path, capsys, coarse, monkeypatch)
     ("points", ["--what", "trajectory", "--frames", 1], "frames"),
     ("points", ["--grid", "kaaras"], "--grid = 'kaaras': needs one of"),
     ("points", ["--what", "process", "--grid", "karras"], "--grid=karras: --what=process would ignore it"),
-    ("points", ["--what", "process", "--guidance_scale", 2], "--guidance_scale: --what=process would ignore it"),
+    ("points", ["--what", "process", "--guidance_scale", 2], "--guidance_scale=2: --what=process would ignore it"),
     ("points", ["--what", "field", "--labels", "0,1"], "--labels=0,1: --what=field draws one class"),
     ("points", ["--what", "field", "--steps", 9], "--steps=9: --what=field would ignore it"),
+    ("points", ["--what", "process", "--frames", 3], "--frames=3: --what=process would ignore it"),
+    ("points", ["--what", "field", "--sampler", "ddim"], "--sampler=ddim: --what=field would ignore it"),
 ])  # fmt: skip
 def test_mistakes(runs, tmp_path, capsys, name, flags, words):
     status, _, error = call(

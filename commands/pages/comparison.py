@@ -110,7 +110,8 @@ def _method(record: dict) -> Iterator[str]:
     if record["features"] < found:
         kind = f"{record['features']} principal components of {kind}"
     metrics = [METRICS[name] for name in record["metrics"]]
-    biased = "The distance, that of training items too, is too large by a share of about 1/n. " * metrics[0].biased
+    names = " and ".join(metric.title for metric in metrics if metric.biased)
+    biased = f"The {names}, of training items too, is too large by a share of about 1/n. " if names else ""
     yield "<h2>How it was measured</h2>"
     yield f"<p>Recommended: {record['rule']}</p>"
     yield (
