@@ -32,6 +32,9 @@ from sde.training import Trainer
 from tests.test_cli import call
 from tests.test_data import config, refused
 
+# One worker, so that what the tests share is trained once.
+pytestmark = pytest.mark.xdist_group("conditional_runs")
+
 CPU = torch.device("cpu")
 TINY = ["--config.training.batch_size=32", "--config.training.log_every=10", "--config.model.network.channels=8"]
 

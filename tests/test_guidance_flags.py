@@ -20,6 +20,9 @@ from sde.snapshots import stored_spec
 from sde.spec import build_denoiser
 from tests.test_cli import SMALL, call
 
+# One worker, so that what the tests share is trained once.
+pytestmark = pytest.mark.xdist_group("guidance_flags")
+
 LIMITED = [
     ["--guidance_interval", "0.3,3"], ["--guidance_rescale", 0.5], ["--threshold", "0.9,-1,1"],
     ["--negative_labels", "1,0"], ["--weak", "ema/0.5.safetensors"],

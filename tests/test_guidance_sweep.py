@@ -22,6 +22,9 @@ from sde.transform import Transform
 from tests.exact import Gaussian
 from tests.test_cli import SMALL, call
 
+# One worker, so that what the tests share is trained once.
+pytestmark = pytest.mark.xdist_group("guidance_sweep")
+
 CLASS, NULL = 0.5, 0.6
 """Standard deviations of a class and of the unconditional branch."""
 
@@ -202,7 +205,8 @@ def test_runs_that_cannot_be_swept(tmp_path, capsys):
         status, _, error = call(capsys, "--mode", "sample", "--workdir", tmp_path / name, *flags)
         assert status == 2
         assert words in error
-    assert call(capsys, "--mode", "train_classifier", "--workdir", tmp_path / "unconditional")[0] == 0
+    assert call(capsys, "--mode", "train_classifier", "--workdir", tmp_path / "unconditional",
+                "--config.classifier.steps=2")[0] == 0  # fmt: skip
     status, result, _ = sweep(capsys, tmp_path / "unconditional", "--guidance_scale", "0,2")
     assert status == 0
     assert [(row["guidance"], row["scale"]) for row in result["rows"]] == [("classifier", 0), ("classifier", 2)]

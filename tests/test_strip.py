@@ -10,6 +10,9 @@ from commands.drawing import strip as module
 from commands.drawing.strip import strip
 from tests.test_cli import SMALL, call
 
+# One worker, so that what the tests share is trained once.
+pytestmark = pytest.mark.xdist_group("strip")
+
 NAMES = ["guidance scale 1", "guidance scale 2.5", "guidance scale 4"]
 
 
