@@ -127,7 +127,8 @@ def test_numbers_at_the_ends(value):
 
 
 def test_svg():
+    before = plt.get_fignums()
     content = chart_svg(BY_NAME["loss"], OLD).decode()
     assert content.lstrip().startswith("<?xml")
     assert re.search("<text[^>]*>training</text>", content)
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == before
