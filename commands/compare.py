@@ -15,10 +15,11 @@ from commands.comparing.race import ROUNDS, TIGHT, Drawn, race, solved
 from commands.comparing.standings import show, tabulate
 from commands.comparing.yardstick import Yardstick
 from commands.conditions import read_condition
-from commands.config import pick, program
+from commands.config import program
 from commands.drawing.pictures import drawn
 from commands.evaluating.features import EXTRACTORS, extractor
 from commands.guided import UNGUIDED, GuidanceOptions, Guides
+from commands.inputs import read_names
 from commands.pages.comparison import compare_page
 from commands.run import Run
 from commands.schema import CHOICES_OF_SAMPLER
@@ -52,8 +53,8 @@ def compare(
 ) -> dict:
     """Compare samplers by network calls, time and metrics, from the same noise; write a page and a ``.json``."""
     begin = time.perf_counter()
-    names = [*dict.fromkeys(pick("--samplers", name.strip(), CHOICES_OF_SAMPLER) for name in samplers.split(","))]
-    measures = [*dict.fromkeys(pick("--metrics", name.strip(), METRICS) for name in metrics.split(","))]
+    names = read_names("--samplers", samplers, CHOICES_OF_SAMPLER)
+    measures = read_names("--metrics", metrics, METRICS)
     budgets = read_calls(calls)
     held_out, training, denoiser = open_split(run, "test")
     guides = Guides(run, denoiser, guidance)

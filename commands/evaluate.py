@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from commands.conditions import read_condition
-from commands.config import pick, read_run_config, resolve
+from commands.config import read_run_config, resolve
 from commands.evaluating.features import Extracted, extractor
 from commands.evaluating.given_samples import check_samples, read_samples
 from commands.evaluating.score_table import show
 from commands.evaluating.scores import Sets, reading, refusals, scores
 from commands.guided import UNGUIDED, GuidanceOptions, Guides
+from commands.inputs import read_names
 from commands.recognition import Recogniser, recogniser
 from commands.run import Run, file_digest
 from commands.sample import Sampling
@@ -56,7 +57,7 @@ def evaluate(
     """Measure samples against held-out items: distances, coverage, copies, classes, each with a 95 % interval."""
     begin = time.perf_counter()
     data, training, _ = open_split(run, split)
-    names = [pick("--metrics", name.strip(), METRICS) for name in metrics.split(",")] if metrics else None
+    names = read_names("--metrics", metrics, METRICS) if metrics else None
     base = out.removesuffix(".json") if out else None
     path = x = asked = None
     if samples is None:

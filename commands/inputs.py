@@ -1,5 +1,6 @@
 """The items that a mode starts from: those of a split, or a user's own in a file."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,10 +65,8 @@ def read_grid(grid: str | None) -> str | torch.Tensor | None:
         if grid:
             pick("--grid", grid.partition(":")[0], GRIDS)
         return grid
-    try:
-        return torch.tensor([float(time) for time in grid.split(",")], dtype=torch.float64)
-    except ValueError:
-        raise ValueError(f"--grid={grid}: needs decreasing times, as in 1,0.5,0.1,0.001, or a grid's name") from None
+    times = read_floats("--grid", grid, "decreasing times, as in 1,0.5,0.1,0.001, or a grid's name")
+    return torch.tensor(times, dtype=torch.float64)
 
 
 def only_one(flags: dict[str, object]) -> None:
@@ -75,6 +74,11 @@ def only_one(flags: dict[str, object]) -> None:
     given = [f"--{name}={value}" for name, value in flags.items() if value is not None]
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)}: each says which items to take; choose one")
+
+
+def read_names(flag: str, text: str, allowed: Iterable[str]) -> list[str]:
+    """Names with commas between them, each once. Raises ValueError for one that is not allowed."""
+    return [*dict.fromkeys(pick(flag, name.strip(), allowed) for name in text.split(","))]
 
 
 def read_floats(flag: str, text: str, form: str) -> list[float]:
