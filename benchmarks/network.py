@@ -41,7 +41,7 @@ def ours(run: Run, model, data, batch_size: int) -> tuple[str, dict[str, Passes]
     loss = partial(denoising_loss, weighting=run.config.training.weighting)
     settle(run, model, data, loss)
     chosen = f"{run.config.training.precision} {run.config.training.layout}"
-    trainer = Trainer(model, data, loss, TrainingOptions(batch_size=batch_size, lr=1e-6))
+    trainers: dict[tuple[str, str], Trainer] = {}
     x, labels = (part.to(run.device) for part in data.batch(torch.arange(batch_size)))
     t = torch.tensor(0.5, dtype=torch.float64)
 
@@ -52,7 +52,10 @@ def ours(run: Run, model, data, batch_size: int) -> tuple[str, dict[str, Passes]
 
     def train(choice: tuple[str, str]) -> None:
         apply(model, *choice)
-        trainer.optimise()
+        # One each: what an optimiser remembers is laid out in memory as the weights were at its first step.
+        if choice not in trainers:
+            trainers[choice] = Trainer(model, data, loss, TrainingOptions(batch_size=batch_size, lr=1e-6))
+        trainers[choice].optimise()
 
     return chosen, {
         " ".join(choice): (partial(forward, choice), partial(train, choice))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from samplers.checks import NonFiniteError, SampleError
+from samplers.precision import full_precision
 from samplers.step import check_integer
 
 State = tuple[Tensor, ...]
@@ -87,6 +88,7 @@ def _first_step(
     return sign * torch.minimum(100 * h0, h1).clamp(max=abs(span))
 
 
+@full_precision()
 def integrate(
     function: Derivative,
     state: State,

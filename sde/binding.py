@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sde.condition import C, Condition, as_condition, as_tree, check_condition, check_labels, map_condition
+from sde.transfer import send
 
 
 def as_numbers(values: Any) -> Tensor:
@@ -50,9 +51,14 @@ def check_unbound(model: nn.Module) -> None:
 
 
 def bind_condition(cond: Condition, model: nn.Module) -> Condition:
-    """``bind``; labels alone become a plain tensor. Raises ValueError unless the model is conditioned on just that."""
+    """``bind``, on the device of the model; labels alone become a plain tensor. Raises ValueError unless the model is
+    conditioned on just that."""
     cond = bind(cond)
     check_condition(cond, getattr(model, "num_classes", None), getattr(model, "conditions", None) or {})
+    weight = next(model.parameters(), None)
+    if weight is not None:
+        # Here once, since a copy from the host at every network call would make it wait for the device.
+        cond = map_condition(lambda c: c.to(weight.device), cond)
     return cast(Condition, as_condition(as_tree(cond)))
 
 
@@ -78,6 +84,6 @@ def fit(cond: C, x: Tensor) -> C:
     def expand_rows(c: Tensor) -> Tensor:
         if len(c) not in (1, len(x)):
             raise ValueError(f"a condition or y is bound to {len(c)} samples, x has {len(x)}: bind one row a sample")
-        return c.to(x.device).expand(len(x), *c.shape[1:])
+        return send(c, x.device).expand(len(x), *c.shape[1:])
 
     return map_condition(expand_rows, cond)

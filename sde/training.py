@@ -203,6 +203,11 @@ class Trainer:
         self.module.load_state_dict(state["module"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in self.optimizer.state.items():
+            # Fused steps on CUDA refuse moments that lie in memory otherwise than their parameter.
+            for name, value in moments.items():
+                if value.shape == parameter.shape and value.stride() != parameter.stride():
+                    moments[name] = torch.empty_like(parameter).copy_(value)
         for group in self.optimizer.param_groups:
             group["weight_decay"] = self.options.weight_decay
         self.step, self.seen, self.skipped = (state[name] for name in ("step", "seen", "skipped"))

@@ -110,3 +110,16 @@ def test_failures_name_the_sample_after_others_have_left():
     ):
         integrate(slope, (torch.ones(3, 1, dtype=torch.float64),), 0.0, 1.0, rtol=1e-8, atol=1e-8)
     assert left[-1] == 1
+
+
+def test_adaptive_steps_are_taken_in_full_precision():
+    cudnn = torch.backends.cudnn
+    seen, held = [], cudnn.allow_tf32
+
+    def slope(index, t, state):
+        seen.append(cudnn.conv.fp32_precision if hasattr(cudnn, "conv") else cudnn.allow_tf32)
+        return (-state[0],)
+
+    integrate(slope, (torch.ones(1, 1),), 0.0, 1.0)
+    assert set(seen) <= {"ieee", False}
+    assert cudnn.allow_tf32 == held

@@ -13,7 +13,7 @@ FLOORS = {
             "probe", "outliers", "audit", "guided", "gradients", "limits", "guidance", "conjugate",
             "measurement", "posterior", "loss", "profile", "ema",
             "sharding", "parallel", "options", "training", "fit", "files", "states", "spec", "checkpoint", "snapshots"],
-    "samplers": ["step", "noise", "brownian", "grid", "checks", "calls", "lookup", "trajectory", "runge_kutta",
+    "samplers": ["step", "precision", "noise", "brownian", "grid", "checks", "calls", "lookup", "trajectory", "runge_kutta",
                  "weights", "exponential", "ancestral", "repaint", "diffusion", "flow", "multistep", "dpm", "adaptive",
                  "encode", "reverse_sde", "langevin", "loop", "generate", "fitted", "pilots", "plan", "decoder",
                  "bounds", "divergence", "likelihood", "report"],

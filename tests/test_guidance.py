@@ -217,3 +217,11 @@ def test_refusals():
         Conditional(unconditional, LABELS)
     with pytest.raises(ValueError, match="6 samples, x has 4"):
         Conditional(ByClass(VPSDE()), LABELS)(torch.zeros(4, 2).double(), torch.tensor(0.5))
+
+
+def test_a_bound_condition_lies_on_the_device_of_the_model():
+    network = Network(VPSDE(), lambda x, t: x, 0.5)
+    network.register_parameter("weight", torch.nn.Parameter(torch.zeros((), device="meta")))
+    model = Denoiser(network, VPSDE())
+    guided = ClassifierFree(model, torch.tensor([0, 1]), 2.0, negative=torch.tensor([2]))
+    assert guided.base.cond.device == guided.negative.device == torch.device("meta")

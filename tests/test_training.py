@@ -290,3 +290,20 @@ def test_clipped_steps_are_those_of_clipped_gradients():
     moments = [clipped.optimizer.state[p]["exp_avg"] for p in clipped.parameters.values()]
     for moment, gradient in zip(moments, gradients, strict=True):
         torch.testing.assert_close(moment, 0.1 * gradient * 1e-3 / norm, rtol=1e-4, atol=1e-12)
+
+
+def test_moments_of_a_continued_run_lie_in_memory_as_the_weights():
+    from sde.networks import UNet
+
+    network = UNet((1, 4, 4), None, channels=8, multipliers=(1,), blocks=1, attention=())
+    data = Dataset(torch.randn(8, 1, 4, 4), None, None, Transform())
+    options = TrainingOptions(steps=2, batch_size=4)
+    trainer = Trainer(Denoiser(network, VPSDE()), data, denoising_loss, options)
+    trainer.optimise()
+    state = trainer.state_dict()
+    network.to(memory_format=torch.channels_last)
+    trainer = Trainer(Denoiser(network, VPSDE()), data, denoising_loss, options)
+    trainer.load_state_dict(state)
+    for parameter, moments in trainer.optimizer.state.items():
+        assert moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == parameter.stride()
+    assert any(p.ndim == 4 and not p.is_contiguous() for p in trainer.optimizer.state)
