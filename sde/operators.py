@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sde.binding import fit
+from sde.data.blocks import block_means
 
 CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 
@@ -183,15 +184,7 @@ class SuperResolution(Linear):
         self.axes = axes
 
     def forward(self, x: Tensor) -> Tensor:
-        sizes = tuple(x.shape[1:][-self.axes :])
-        if len(sizes) < self.axes or any(size % self.factor for size in sizes):
-            raise ValueError(
-                f"an event of shape {tuple(x.shape[1:])} has no blocks of factor {self.factor} along its last "
-                f"{self.axes} axes: needs as many axes, with sizes that are multiples of {self.factor}"
-            )
-        for axis in range(-self.axes, 0):
-            x = x.unflatten(axis, (-1, self.factor)).mean(axis)
-        return x
+        return block_means(x, self.factor, self.axes)
 
     def adjoint(self, y: Tensor) -> Tensor:
         for axis in range(-self.axes, 0):

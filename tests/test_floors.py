@@ -8,13 +8,13 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("sde", "samplers", "metrics", "commands")
 FLOORS = {
-    "sde": ["transfer", "condition", "binding", "operators", "schedule", "process", "statistics", "transform",
-            "data", "networks", "model",
+    "sde": ["transfer", "condition", "binding", "schedule", "process", "statistics", "transform",
+            "data", "operators", "networks", "model",
             "probe", "outliers", "audit", "guided", "gradients", "limits", "guidance", "conjugate",
             "measurement", "posterior", "loss", "profile", "ema",
             "sharding", "parallel", "options", "training", "fit", "files", "states", "spec", "checkpoint", "snapshots"],
-    "samplers": ["step", "precision", "noise", "brownian", "grid", "checks", "calls", "lookup", "trajectory", "runge_kutta",
-                 "weights", "exponential", "ancestral", "repaint", "diffusion", "flow", "multistep", "dpm", "adaptive",
+    "samplers": ["step", "precision", "noise", "brownian", "grid", "checks", "calls", "lookup", "trajectory",
+                 "runge_kutta", "weights", "exponential", "ancestral", "repaint", "diffusion", "flow", "multistep", "dpm", "adaptive",
                  "encode", "reverse_sde", "langevin", "loop", "generate", "fitted", "pilots", "plan", "decoder",
                  "bounds", "divergence", "likelihood", "report"],
     "metrics": ["estimate", "proportion", "bootstrap", "distances", "frechet", "kernel", "neighbours", "sliced",

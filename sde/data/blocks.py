@@ -3,7 +3,21 @@
 import torch
 from torch import Tensor
 
-from sde.operators import SuperResolution
+
+def block_means(x: Tensor, factor: int, axes: int) -> Tensor:
+    """Means over blocks of ``factor`` entries along each of the last ``axes`` axes of x (B, *event). Raises ValueError
+    for a factor below 1, too few axes, and sizes that are no multiples of the factor."""
+    if factor < 1 or axes < 1:
+        raise ValueError(f"factor = {factor} and axes = {axes}: both need integers of at least 1")
+    sizes = tuple(x.shape[1:][-axes:])
+    if len(sizes) < axes or any(size % factor for size in sizes):
+        raise ValueError(
+            f"an event of shape {tuple(x.shape[1:])} has no blocks of factor {factor} along its last {axes} axes: "
+            f"needs as many axes, with sizes that are multiples of {factor}"
+        )
+    for axis in range(-axes, 0):
+        x = x.unflatten(axis, (-1, factor)).mean(axis)
+    return x
 
 
 class BlockMeans:
@@ -18,11 +32,10 @@ class BlockMeans:
         if len(event) < 2:
             raise ValueError(f"{key} = {factor}: items of shape {event} have no axes of space to take means over")
         try:
-            self.operator = SuperResolution(factor, len(event) - 1)
-            shape = self.operator(torch.empty(1, *event)).shape[1:]
+            shape = block_means(torch.empty(1, *event), factor, len(event) - 1).shape[1:]
         except ValueError as error:
             raise ValueError(f"{key} = {factor}: {error}") from None
-        self.items = items
+        self.items, self.factor = items, factor
         self.shape = torch.Size((items.shape[0], *shape))
 
     def __getitem__(self, index: Tensor) -> Tensor:
@@ -30,7 +43,7 @@ class BlockMeans:
 
     def of(self, x: Tensor) -> Tensor:
         """The means of items x (B, channels, *space) at hand."""
-        return self.operator(x)
+        return block_means(x, self.factor, x.ndim - 2)
 
     def held(self) -> "Tensor | BlockMeans":
         """All of them in memory, where the items are."""
