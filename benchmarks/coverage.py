@@ -21,8 +21,12 @@ from torch import Generator, Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from metrics import METRICS, Estimate, gaussian_distance, share, subsampled
-from metrics.neighbours import share_close, share_nearer
+from score_sde.metrics.bootstrap import subsampled
+from score_sde.metrics.estimate import Estimate
+from score_sde.metrics.frechet import gaussian_distance
+from score_sde.metrics.metric import METRICS
+from score_sde.metrics.neighbours import share_close, share_nearer
+from score_sde.metrics.proportion import share
 
 DRAWS = 2000
 """Sets whose mean stands for a truth that has no closed form."""

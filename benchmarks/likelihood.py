@@ -26,10 +26,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measure import random_model
 from benchmarks.targets import TARGETS
-from commands.run import choose_device
 from samplers import log_likelihood
 from samplers.calls import CallCounter
-from samplers.divergence import draw_probes
+from samplers.likelihood.divergence import draw_probes
+from score_sde.run.folder import choose_device
 from sde import VPSDE, Denoiser, ScoreModel
 from tests.exact import GaussianMixture
 

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measure import random_model, seconds
-from commands.run import choose_device
 from samplers import SAMPLERS, SeededNoise, sample
 from samplers.grid import make_grid
+from score_sde.run.folder import choose_device
 from sde import SDES, Denoiser
 
 ADAPTIVE = ("ode", "sde")

@@ -5,12 +5,12 @@ from collections.abc import Callable
 
 import torch
 
-from commands.config import config_path, read_config, resolve
-from commands.training.spec import denoiser_spec
+from score_sde.config.config import config_path, read_config, resolve
+from score_sde.training.spec import denoiser_spec
 from sde import Denoiser
+from sde.checkpoint.spec import build_denoiser
 from sde.data import Dataset
-from sde.spec import build_denoiser
-from sde.transform import Transform
+from sde.data.transform import Transform
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:

@@ -24,13 +24,13 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measure import random_model, seconds
-from commands.run import Run, choose_device
-from commands.schema import MEMORY_LAYOUTS, PRECISIONS
-from commands.training.memory import peak_memory
-from commands.training.speed import apply, settle
-from sde.loss import denoising_loss
-from sde.options import TrainingOptions
-from sde.training import Trainer
+from score_sde.config.schema import MEMORY_LAYOUTS, PRECISIONS
+from score_sde.run.folder import Run, choose_device
+from score_sde.training.memory import peak_memory
+from score_sde.training.precision import apply, settle
+from sde.training.loss import denoising_loss
+from sde.training.options import TrainingOptions
+from sde.training.trainer import Trainer
 
 Passes = tuple[Callable[[], object], Callable[[], object]]
 """A forward pass and a training step."""

@@ -20,7 +20,7 @@ from samplers import SAMPLERS, Ancestral, Sampler, sample
 from samplers.grid import make_grid
 from samplers.repaint import RePaint
 from sde import VPSDE, ScoreModel
-from sde.posterior import DPS, MomentMatching, PiGDM, Replacement
+from sde.inverse.posterior import DPS, MomentMatching, PiGDM, Replacement
 from tests.linear_gaussian import DIM, Problem, problem
 
 

@@ -16,13 +16,13 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from commands.config import read_run_config, resolve
-from commands.drawing.pictures import picture
-from commands.recognition import recogniser
-from commands.run import Run, choose_device
 from samplers import SAMPLERS, generate
-from sde.condition import as_tree
-from sde.guidance import ClassifierFree
+from score_sde.config.config import read_run_config, resolve
+from score_sde.evaluation.judge import recogniser
+from score_sde.plots.pictures import picture
+from score_sde.run.folder import Run, choose_device
+from sde.condition.tree import as_tree
+from sde.guidance.classifier_free import ClassifierFree
 
 
 def main() -> None:

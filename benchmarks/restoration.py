@@ -20,15 +20,15 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from commands.config import read_run_config, resolve
-from commands.restore import psnr
-from commands.restoring.methods import METHODS, STEPS, posterior
-from commands.restoring.tasks import TASKS, make_operator, measure
-from commands.run import Run, choose_device
 from samplers import SAMPLERS, generate
 from samplers.repaint import RePaint
+from score_sde.config.config import read_run_config, resolve
+from score_sde.modes.restore import psnr
+from score_sde.restoration.methods import METHODS, STEPS, posterior
+from score_sde.restoration.tasks import TASKS, make_operator, measure
+from score_sde.run.folder import Run, choose_device
 from sde.data import Dataset
-from sde.statistics import spread
+from sde.data.statistics import spread
 
 MOST = 10_000
 """Training items of the classifier."""

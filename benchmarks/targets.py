@@ -23,12 +23,12 @@ from samplers import (
     sample,
 )
 from samplers.calls import CallCounter
-from samplers.exponential import PREDICTIONS
 from samplers.grid import make_grid
-from samplers.noise import sample_seeds
+from samplers.noise.seeded import sample_seeds
+from samplers.numerics.exponential import PREDICTIONS
 from sde import SDE, VESDE, VPSDE, ScoreModel, SubVPSDE
-from sde.checkpoint import load_model
-from sde.guidance import ClassifierFree
+from sde.checkpoint.models import load_model
+from sde.guidance.classifier_free import ClassifierFree
 from tests.exact import GaussianMixture
 
 VE = VESDE(sigma_min=0.02, sigma_max=80.0)

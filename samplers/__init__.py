@@ -2,25 +2,32 @@
 
 from collections.abc import Callable
 
-from samplers.adaptive import ODE
-from samplers.ancestral import DDIM, Ancestral
-from samplers.bounds import Bound, discrete_bound, variational_bound
-from samplers.brownian import NOISES, BrownianNoise, make_noise
-from samplers.diffusion import EulerMaruyama, ReverseDiffusion
-from samplers.dpm import DPMpp
+from samplers.ancestral import Ancestral
+from samplers.checks import choose
+from samplers.ddim import DDIM
+from samplers.deis import ExponentialAdams
+from samplers.dpmpp import DPMpp
 from samplers.encode import Decoded, Encoded, decode, encode, slerp
-from samplers.flow import Euler, Heun
-from samplers.generate import Samples, generate
+from samplers.euler import Euler
+from samplers.euler_maruyama import EulerMaruyama
 from samplers.grid import GRIDS
-from samplers.langevin import AnnealedLangevin, Langevin, PredictorCorrector
-from samplers.likelihood import LogLikelihood, log_likelihood
-from samplers.loop import sample
-from samplers.multistep import ExponentialAdams, StochasticAdams, UniPC
-from samplers.noise import SeededNoise
-from samplers.plan import Plan, pilot_count, plan
-from samplers.report import LikelihoodReport, dequantised, likelihood_report
+from samplers.heun import Heun
+from samplers.langevin import AnnealedLangevin, Langevin
+from samplers.likelihood.bounds import Bound, discrete_bound, variational_bound
+from samplers.likelihood.flow import LogLikelihood, log_likelihood
+from samplers.likelihood.report import LikelihoodReport, dequantised, likelihood_report
+from samplers.loop.generate import Samples, generate
+from samplers.loop.sample import sample
+from samplers.noise.brownian import NOISES, BrownianNoise, make_noise
+from samplers.noise.seeded import SeededNoise
+from samplers.ode import ODE
+from samplers.pc import PredictorCorrector
+from samplers.planning.plan import Plan, pilot_count, plan
+from samplers.reverse_diffusion import ReverseDiffusion
 from samplers.reverse_sde import ReverseSDE
-from samplers.step import Sampler, choose
+from samplers.sa_solver import StochasticAdams
+from samplers.step import Sampler
+from samplers.unipc import UniPC
 
 PREDICTORS = {
     "ancestral": Ancestral,

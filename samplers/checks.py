@@ -1,5 +1,6 @@
 """What is refused before work is wasted, and failures that name their samples."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -127,3 +128,25 @@ def check_finite(x: Tensor, sums: Sequence[Tensor], times: Tensor, steps: int, s
     t = times[step]
     rows = (~finite).nonzero().squeeze(1).tolist()
     raise NonFiniteError(rows, f"became non-finite in {where} (t = {t:.4g}, sigma = {sde.sigma(t):.4g})")
+
+
+def check_factor(name: str, value: float) -> None:
+    """Raises ValueError unless value, a factor on a standard deviation, is finite and not negative."""
+    if not (value >= 0 and math.isfinite(value)):
+        raise ValueError(f"{name} = {value}: needs a number of at least 0")
+
+
+def choose(name: str, value: str, allowed: Sequence[str]) -> str:
+    """value, or a ValueError that names what is allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} = {value!r}: needs one of {', '.join(allowed)}")
+    return value
+
+
+def check_integer(name: str, value: int, least: int = 1, most: int | None = None) -> int:
+    """value, or a ValueError that says which integers are allowed."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < least or (most is not None and value > most):
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name} = {value}: needs an integer {allowed}")
+    return int(value)

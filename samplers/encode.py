@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from samplers.adaptive import ODE
 from samplers.calls import CallCounter, evaluating
 from samplers.checks import check_model, check_state, tensor_like
+from samplers.ode import ODE
 
 
 @dataclass

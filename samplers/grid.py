@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from samplers.step import check_integer
+from samplers.checks import check_integer
 
 
 def _ends(sde, start: float | None) -> tuple[Tensor, Tensor]:

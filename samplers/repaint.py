@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from samplers.ancestral import Ancestral, forward_variance
-from samplers.step import Noise, Result, Sampler, check_integer
+from samplers.ancestral import Ancestral
+from samplers.checks import check_integer
+from samplers.numerics.transition import forward_variance
+from samplers.step import Noise, Result, Sampler
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class RePaint:
 
     The jump is the forward process, x_t = (alpha_t / alpha_s) x_s + N(0, variance of q(x_t | x_s)). Each further turn
     brings entries that guidance holds and those that it leaves free closer together: the paper's use is a model whose
-    observed entries are replaced (``Replacement`` in sde.posterior), but any model will do. What a sampler remembers of
+    observed entries are replaced (``Replacement`` in sde.inverse), but any model will do. What a sampler remembers of
     earlier steps is forgotten, as a jump invalidates it; with one resampling it is the sampler itself.
     """
 

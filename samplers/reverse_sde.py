@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samplers.brownian import import_torchsde
 from samplers.calls import part
 from samplers.checks import NonFiniteError, SampleError
-from samplers.runge_kutta import check_tolerances
+from samplers.noise.brownian import import_torchsde
+from samplers.numerics.runge_kutta import check_tolerances
 from samplers.step import Noise, Result
 
 FIRST_STEP, LEAST_STEP = 0.3, 1e-9

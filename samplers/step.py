@@ -1,7 +1,6 @@
 """What a sampler is: a frozen dataclass of hyper-parameters with ``step``; what it remembers travels in ``carry``."""
 
-from collections.abc import Callable, Sequence
-from numbers import Integral
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -9,6 +8,7 @@ from torch import Tensor
 Noise = Callable[[Tensor], Tensor]
 """Like ``torch.randn_like``. A noise may also have ``between(t, s)``, which returns the noise of one step: the loop
 asks it before every step, and gives the sampler what it returns."""
+
 
 Result = tuple[Tensor, Any]
 
@@ -29,19 +29,3 @@ class Sampler(Stepper, Protocol):
     def steps(self) -> int: ...
     @property
     def grid(self) -> str: ...
-
-
-def choose(name: str, value: str, allowed: Sequence[str]) -> str:
-    """value, or a ValueError that names what is allowed."""
-    if value not in allowed:
-        raise ValueError(f"{name} = {value!r}: needs one of {', '.join(allowed)}")
-    return value
-
-
-def check_integer(name: str, value: int, least: int = 1, most: int | None = None) -> int:
-    """value, or a ValueError that says which integers are allowed."""
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or value < least or (most is not None and value > most):
-        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name} = {value}: needs an integer {allowed}")
-    return int(value)

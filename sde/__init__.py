@@ -1,8 +1,13 @@
 """What is learned: diffusion processes, noise-conditional networks, score models, guidance, training."""
 
-from sde.model import PARAMETRIZATIONS, Denoiser, NoisyClassifier, ScoreModel
-from sde.process import SDE, SDES, VESDE, VPSDE, SubVPSDE
-from sde.transform import Transform
+from sde.data.transform import Transform
+from sde.model.classifier import NoisyClassifier
+from sde.model.denoiser import PARAMETRIZATIONS, Denoiser
+from sde.model.score import ScoreModel
+from sde.process import SDES
+from sde.process.base import SDE
+from sde.process.ve import VESDE
+from sde.process.vp import VPSDE, SubVPSDE
 
 __all__ = [
     "PARAMETRIZATIONS",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.processes import PROCESSES
+from tests.oracles.processes import PROCESSES
 
 # Tensors here are tiny, and the tests run in two processes.
 torch.set_num_threads(1)

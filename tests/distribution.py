@@ -5,11 +5,14 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 APART = (".ci/", ".gitignore")
 """What serves the repository alone."""
+PACKAGES = {"sde", "samplers", "score_sde"}
+"""What a wheel installs."""
 
 
 def files_of_sdist(path: Path) -> set[str]:
@@ -26,6 +29,18 @@ def check_sdist(path: Path) -> None:
     missing = {name for name in tracked if not name.startswith(APART)} - files_of_sdist(path)
     if missing:
         raise ValueError(f"{path.name} has no {', '.join(sorted(missing))}: see MANIFEST.in")
+
+
+def check_top_level(path: Path) -> None:
+    """Raise ValueError unless a wheel puts exactly our three packages, each typed, beside those of others."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
+    if tops != PACKAGES:
+        raise ValueError(f"{path.name} installs {', '.join(sorted(tops))}: needs exactly {', '.join(sorted(PACKAGES))}")
+    untyped = {name for name in PACKAGES if f"{name}/py.typed" not in names}
+    if untyped:
+        raise ValueError(f"{path.name} has no py.typed in {', '.join(sorted(untyped))}")
 
 
 def check_wheel(path: Path, folder: Path) -> None:
@@ -54,6 +69,7 @@ def main() -> None:
     """Check the one source distribution and the one wheel in dist/."""
     (sdist,), (wheel,) = (list((ROOT / "dist").glob(pattern)) for pattern in ("*.tar.gz", "*.whl"))
     check_sdist(sdist)
+    check_top_level(wheel)
     with tempfile.TemporaryDirectory() as folder:
         check_wheel(wheel, Path(folder))
     print(f"{sdist.name} and {wheel.name} are complete")

@@ -1,62 +1,93 @@
-"""Who may import whom."""
+"""Who may import whom: the floors of each package, from the ground up."""
 
 import ast
+import graphlib
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("sde", "samplers", "metrics", "commands")
 FLOORS = {
-    "sde": ["transfer", "condition", "binding", "schedule", "process", "statistics", "transform",
-            "data", "operators", "networks", "model",
-            "probe", "outliers", "audit", "guided", "gradients", "limits", "guidance", "conjugate",
-            "measurement", "posterior", "loss", "profile", "ema",
-            "sharding", "parallel", "options", "training", "fit", "files", "states", "spec", "checkpoint", "snapshots"],
-    "samplers": ["step", "precision", "noise", "brownian", "grid", "checks", "calls", "lookup", "trajectory",
-                 "runge_kutta", "weights", "exponential", "ancestral", "repaint", "diffusion", "flow", "multistep", "dpm", "adaptive",
-                 "encode", "reverse_sde", "langevin", "loop", "generate", "fitted", "pilots", "plan", "decoder",
-                 "bounds", "divergence", "likelihood", "report"],
-    "metrics": ["estimate", "proportion", "bootstrap", "distances", "frechet", "kernel", "neighbours", "sliced",
-                "two_sample", "metric"],
-    "commands": ["schema", "config", "run", "names", "drawing", "pages", "inputs", "guided", "scales", "modes", "flags",
-                 "conditions", "plans", "training", "trained", "recognition", "evaluating", "comparing", "restoring",
-                 "checking", "tradeoff", "sample", "restore", "edit", "likelihood", "encode", "interpolate",
-                 "guidance_sweep", "train", "ema", "evaluate", "compare", "check", "visualize"],
-}  # fmt: skip
-"""The modules of each package from the ground up: one imports only those before it."""
+    "sde": [
+        "device files distributed",
+        "condition process",
+        "data networks",
+        "model",
+        "guidance training",
+        "inverse",
+        "checkpoint",
+    ],
+    "samplers": [
+        "step checks",
+        "calls grid noise numerics",
+        "ancestral ddim deis dpmpp euler euler_maruyama heun langevin ode pc repaint reverse_diffusion reverse_sde "
+        "sa_solver unipc",
+        "encode loop",
+        "likelihood planning",
+    ],
+    "score_sde": [
+        "config metrics",
+        "plots",
+        "run",
+        "evaluation pages restoration",
+        "comparison diagnosis training",
+        "modes",
+        "cli",
+    ],
+}
+"""A module imports from its own floor and from those below. A module that a string names counts as imported."""
+MAY_IMPORT = {"sde": {"sde"}, "samplers": {"samplers"}, "score_sde": {"sde", "samplers", "score_sde"}}
+NAMED = re.compile(r"((?:sde|samplers|score_sde)(?:\.\w+)+)(?::\w+)?")
+"""What in a string is a module, or ``module:function``."""
 
 
-def imports(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text())
-    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    return names | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+def imports(path):
+    """The modules that a file imports anywhere in it, those that its strings name included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # ``from sde import guidance`` imports a module, ``from sde import VPSDE`` none: both are of the package.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and (found := NAMED.fullmatch(node.value)):
+            yield found[1]
 
 
-FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+def files(package):
+    """The files of a package, with the room that each lies in; its front door has none."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        first = path.relative_to(ROOT / package).parts[0].removesuffix(".py")
+        yield path.relative_to(ROOT), "" if first in ("__init__", "__main__") else first
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_packages_stand_apart(path):
-    package = path.relative_to(ROOT).parts[0]
-    apart = {"sde", "samplers", "metrics", "commands", "main"}
-    foreign = {name: apart - {name} for name in PACKAGES} | {"commands": {"main"}}
-    assert not [name for name in imports(path) if name.split(".")[0] in foreign[package]]
+@pytest.mark.parametrize("package", FLOORS)
+def test_packages_stand_apart(package):
+    ours = {*FLOORS, "main", "tests", "benchmarks", "configs"} - MAY_IMPORT[package]
+    found = [(str(path), name) for path, _ in files(package) for name in imports(ROOT / path)]
+    assert [(path, name) for path, name in found if name.partition(".")[0] in ours] == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_modules_import_downwards(path):
-    package, module, *_ = path.relative_to(ROOT).with_suffix("").parts
-    if module == "__init__":
-        return
-    floors = FLOORS[package]
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == package and len(parts) > 1 and parts[1] != module:
-            assert floors.index(parts[1]) < floors.index(module), f"{path.name} imports {name}"
+@pytest.mark.parametrize("package", FLOORS)
+def test_rooms_import_downwards(package):
+    floor = {room: number for number, rooms in enumerate(FLOORS[package]) for room in rooms.split()}
+    rooms = {room for _, room in files(package)} - {""}
+    assert rooms == {*floor}, "a new room needs its floor"
+    upwards = [
+        f"{path} imports {name}"
+        for path, room in files(package)
+        for name in imports(ROOT / path)
+        if room and name.startswith(f"{package}.") and (other := name.split(".")[1]) in floor
+        if floor[other] > floor[room]
+    ]
+    assert upwards == []
 
 
-def test_only_main_imports_commands():
-    for path in FILES:
-        if path.relative_to(ROOT).parts[0] != "commands":
-            assert not [name for name in imports(path) if name.startswith("commands")]
+@pytest.mark.parametrize("package", FLOORS)
+def test_rooms_form_no_circle(package):
+    """Neighbours on a floor may import each other, but one way."""
+    below = {room: set() for _, room in files(package)}
+    for path, room in files(package):
+        names = {name.split(".")[1] for name in imports(ROOT / path) if name.startswith(f"{package}.")}
+        below[room] |= names & below.keys() - {room}
+    graphlib.TopologicalSorter({room: others for room, others in below.items() if room}).prepare()

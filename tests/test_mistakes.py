@@ -11,11 +11,15 @@ from torch import nn
 
 from samplers import SAMPLERS, SeededNoise, generate, likelihood_report
 from sde import VPSDE, Denoiser, NoisyClassifier
-from sde.guidance import Classifier, ClassifierFree, Conditional, LogProbability, Rescaled
+from sde.guidance.classifier import Classifier
+from sde.guidance.classifier_free import ClassifierFree
+from sde.guidance.conditional import Conditional
+from sde.guidance.gradient import LogProbability
+from sde.guidance.rescale import Rescaled
+from sde.inverse.operators import Mask
+from sde.inverse.posterior import PiGDM
 from sde.networks.classifier import MLPClassifier
 from sde.networks.mlp import MLP
-from sde.operators import Mask
-from sde.posterior import PiGDM
 
 HEUN = SAMPLERS["heun"]()
 X, T = torch.zeros(4, 3), torch.tensor(0.5)

@@ -2,14 +2,13 @@
 
 import importlib
 import tomllib
-from fnmatch import fnmatch
 from pathlib import Path
 from pkgutil import resolve_name
 
 import pytest
 
-import main
 import sde
+from score_sde.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -29,7 +28,9 @@ def test_names_of_the_design(module):
         assert hasattr(loaded, name)
 
 
-@pytest.mark.parametrize("module", ["sde", "sde.data", "sde.guidance", "samplers", "metrics"])
+@pytest.mark.parametrize(
+    "module", ["sde", "sde.data", "sde.guidance", "sde.inverse", "sde.training", "samplers", "score_sde.metrics"]
+)
 def test_what_is_listed_exists(module):
     loaded = importlib.import_module(module)
     assert len(set(loaded.__all__)) == len(loaded.__all__)
@@ -53,19 +54,13 @@ def test_commands_to_copy_are_those_of_the_command(monkeypatch, capsys):
 
 
 def test_every_package_is_installed():
-    """Everything with code in it but what serves this repository alone."""
-    apart = {"tests", "benchmarks", "docs", "build", "runs"}
-    tops = [path for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "." and path.name not in apart]
-    code = {".".join(path.parent.relative_to(ROOT).parts) for top in tops for path in top.rglob("*.py")}
-    assert {"sde", "sde.data", "sde.networks", "samplers", "metrics", "commands", "configs"} <= code
-    find = PROJECT["tool"]["setuptools"]["packages"]["find"]
-    assert {name for name in code if any(fnmatch(name, pattern) for pattern in find["include"])} == code
-    assert not any(fnmatch(name, pattern) for name in apart for pattern in find["include"])
-    assert PROJECT["tool"]["setuptools"]["py-modules"] == ["main"]
-
-
-def test_typed_packages_say_so():
-    assert [name for name in ("sde", "samplers", "metrics") if not (ROOT / name / "py.typed").exists()] == []
+    """Everything with code in it but what serves this repository alone, under three names."""
+    tops = ("sde", "samplers", "score_sde")
+    code = {".".join(path.parent.relative_to(ROOT).parts) for top in tops for path in (ROOT / top).rglob("*.py")}
+    setuptools = PROJECT["tool"]["setuptools"]
+    assert {*setuptools["packages"]} == code | {"score_sde.configs"}
+    assert setuptools["package-dir"] == {"score_sde.configs": "configs"}
+    assert [name for name in tops if not (ROOT / name / "py.typed").exists()] == []
 
 
 def test_one_version():

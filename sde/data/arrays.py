@@ -9,8 +9,8 @@ import torch
 from numpy.typing import DTypeLike
 from torch import Tensor
 
+from sde.data.statistics import Statistics, measure
 from sde.data.tables import read_table
-from sde.statistics import Statistics, measure
 
 IN_MEMORY = 2**31
 """Bytes up to which a set is held in memory; of a larger one, items are read when they are asked for."""

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from sde.condition import KINDS
-from sde.data.blocks import BlockMeans
+from sde.condition.tree import KINDS
+from sde.data.block_means import BlockMeans
 from sde.data.dataset import Dataset
-from sde.transform import Transform
+from sde.data.transform import Transform
 
 SUPERRES = "superres"
 """The condition image that consists of the block means of the item itself."""

@@ -8,13 +8,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sde.condition import FEATURES, Condition, as_condition, check_labels
+from sde.condition.tree import FEATURES, Condition, as_condition, check_labels
 from sde.data.arrays import ArrayFile
-from sde.data.blocks import BlockMeans
+from sde.data.block_means import BlockMeans
 from sde.data.images import ImageFiles
-from sde.statistics import Statistics, feature_moments, measure, spread
-from sde.transfer import send
-from sde.transform import Transform
+from sde.data.statistics import Statistics, feature_moments, measure, spread
+from sde.data.transform import Transform
+from sde.device import send
 
 Items = Tensor | ArrayFile | ImageFiles | BlockMeans
 

@@ -7,15 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sde.condition import FEATURES
+from sde.condition.tree import FEATURES
 from sde.data.arrays import open_array
 from sde.data.conditioning import conditioned, downsampled
 from sde.data.dataset import Dataset, Items
 from sde.data.idx import read_idx
 from sde.data.images import read_images
+from sde.data.statistics import measure
 from sde.data.toys import TOYS, labelled_toys
-from sde.statistics import measure
-from sde.transform import Transform
+from sde.data.transform import Transform
 
 Split = tuple[Dataset, Dataset]
 """The training and the held-out part."""

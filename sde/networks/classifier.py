@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sde.networks.blocks import group_norm
-from sde.networks.encoder import UNetEncoder
+from sde.networks.layers import group_norm
 from sde.networks.mlp import MLPEncoder
+from sde.networks.unet import UNetEncoder
 
 
 class UNetClassifier(nn.Module):

@@ -6,14 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sde.condition import Condition, Shapes
-from sde.networks.conditions import Context, CrossAttention
+from sde.condition.tree import Condition, Shapes
+from sde.networks.attention import Context, CrossAttention, attend
 from sde.networks.dropout import Dropout
 from sde.networks.embedding import Embedding
 from sde.networks.layers import (
     CONVOLUTIONS,
     TRANSPOSED_CONVOLUTIONS,
-    attend,
     check_counts,
     check_input,
     crop,

@@ -1,14 +1,51 @@
-"""What networks of several kinds are built of."""
+"""Layers and helpers that networks of several kinds are built of."""
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+
+def groups_of(channels: int) -> int:
+    """Groups to normalise channels in: a power of two up to 32, of at least four channels each where their number is a
+    multiple of four; where this gives one, the largest divisor up to 32 that leaves a group two channels or more."""
+    groups = math.gcd(32, channels // 4 if channels % 4 == 0 else channels)
+    return groups if groups > 1 else largest_divisor(channels, min(32, channels // 2))
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """The largest divisor of a number that is at most ``limit``, and 1 where there is none."""
+    return next((divisor for divisor in range(limit, 1, -1) if number % divisor == 0), 1)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group norm with ``groups_of`` the channels."""
+    return nn.GroupNorm(groups_of(channels), channels)
+
+
+def residual_sum(x: Tensor, branch: Tensor, rescale: bool) -> Tensor:
+    """x + branch; with ``rescale`` over sqrt 2, which keeps unit variance (Karras et al. 2018; Song et al. 2021, H)."""
+    total = x + branch
+    return total * math.sqrt(0.5) if rescale else total
+
+
+@dataclass(frozen=True)
+class BlockOptions:
+    """What the blocks of a U-Net share: axes of space, width of the embedding, dropout, rescaled residual sums."""
+
+    dims: int
+    width: int
+    dropout: float
+    rescale: bool
+
+
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
 TRANSPOSED_CONVOLUTIONS = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 """By the number of axes of space."""
 
@@ -71,15 +108,3 @@ def run(module: nn.Module, *inputs: Tensor | tuple[Tensor, ...] | None, recomput
     if recompute and module.training:
         return checkpoint(module, *inputs, use_reentrant=False)
     return module(*inputs)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, fused: bool) -> Tensor:
-    """softmax(q k^T / sqrt(width)) v of (B, heads, N, width); ``mask`` is True where a key is there.
-
-    ``fused`` kernels save memory and time; without, there are the second and forward derivatives that likelihood and
-    guidance ask for, which fused kernels lack.
-    """
-    if fused:
-        return F.scaled_dot_product_attention(q, k, v, mask)
-    logits = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
-    return (logits if mask is None else logits.masked_fill(~mask, -math.inf)).softmax(dim=3) @ v

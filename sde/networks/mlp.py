@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from sde.condition import Condition, Shapes
+from sde.condition.tree import Condition, Shapes
 from sde.networks.dropout import Dropout
 from sde.networks.embedding import Embedding
 from sde.networks.layers import zero_init

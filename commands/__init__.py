@@ -1,1 +1,0 @@
-"""The modes of the command line, one file each; only main.py imports them. Here sde and samplers meet."""

@@ -1,1 +1,0 @@
-"""What --mode check is made of."""

@@ -1,1 +1,0 @@
-"""What --mode compare is made of."""

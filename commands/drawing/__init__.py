@@ -1,1 +1,0 @@
-"""Pictures, strips, films and curves."""

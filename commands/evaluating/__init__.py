@@ -1,1 +1,0 @@
-"""What --mode evaluate is made of."""

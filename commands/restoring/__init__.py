@@ -1,1 +1,0 @@
-"""What --mode restore is made of."""

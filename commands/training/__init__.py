@@ -1,1 +1,0 @@
-"""What --mode train and train_classifier are made of."""

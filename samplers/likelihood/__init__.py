@@ -1,0 +1,1 @@
+"""Likelihood: exact by the probability flow, bounds, and the report of both."""

@@ -1,0 +1,67 @@
+"""p(x | z_0), how a variational bound reads the data off the least noisy variable."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from samplers.checks import choose
+
+DECODERS = ("gaussian", "levels")
+"""p(x | z_0): a normal density around z_0 / alpha, or probabilities of the integers, normalised over the levels."""
+
+CELL_SHARE = 0.3
+"""sigma / alpha at which the integers are read off z_0, in cells: less spends nats on where in its cell a pixel lies,
+which the integer does not say; more leaves the integer to a decoder that sees one dimension at a time."""
+
+
+def choose_decoder(decoder: str | None, model) -> str:
+    """decoder, or the one that the model's data ask for. Raises ValueError for another, or levels without levels."""
+    levels = getattr(getattr(model, "transform", None), "levels", None)
+    if decoder is None:
+        return "levels" if levels else "gaussian"
+    if choose("decoder", decoder, DECODERS) == "levels" and not levels:
+        raise ValueError("decoder = 'levels': the model's transform declares continuous data; needs 'gaussian'")
+    return decoder
+
+
+def start_of(model, decoder: str) -> float:
+    """The time of z_0 unless told otherwise."""
+    if decoder == "gaussian":
+        return model.sde.t_min
+    ratio = CELL_SHARE / max(model.transform.scale)
+    return max(model.sde.t_min, model.sde.t_of_log_snr(torch.tensor(-2 * math.log(ratio), dtype=torch.float64)).item())
+
+
+def gaussian_log_prob(model, x: Tensor, t: Tensor) -> float:
+    """E log N(x; z_0 / alpha, (sigma / alpha)^2) in data units, -dim log(2 pi e sigma^2 / alpha^2) / 2 + log det."""
+    constant = -0.5 * x[0].numel() * (math.log(2 * math.pi * math.e) - model.sde.log_snr(t).item())
+    transform = getattr(model, "transform", None)
+    return constant + (0 if transform is None else transform.log_det(tuple(x.shape[1:])))
+
+
+def cell_scale(transform, event_shape: Sequence[int]) -> Tensor:
+    """Data units in a model unit: (1, *event), float64, on the CPU."""
+    one = torch.ones(1, *event_shape, dtype=torch.float64)
+    return transform.decode(one) - transform.decode(0 * one)
+
+
+def level_log_prob(z: Tensor, std: Tensor, level: Tensor, levels: int) -> Tensor:
+    """log p(level | z_0) where z_0 / alpha lies std z cells from the level's centre: z, level of one shape.
+
+    log softmax of -(j - std z)^2 / (2 std^2) over j, summed over the levels within 9 std of z_0, as others are lost.
+    """
+    # std stays on the CPU until its largest is known, so that no device is waited for.
+    reach = math.ceil(9 * std.max().item()) + 1
+    std = std.to(z)
+    away = std * z
+    nearest = (level + away).round().clamp(0, levels - 1) - level
+    total = torch.full_like(z, -torch.inf)
+    for offset in range(-min(reach, levels), min(reach, levels) + 1):
+        j = nearest + offset
+        inside = (level + j >= 0) & (level + j < levels)
+        # (j - away)^2 / std^2 - z^2, without the cancellation.
+        term = torch.where(inside, -0.5 * (j / std) * (j / std - 2 * z), -torch.inf)
+        total = torch.logaddexp(total, term)
+    return -total

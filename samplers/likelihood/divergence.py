@@ -1,0 +1,57 @@
+"""The divergence of a velocity, exact or probed, from one evaluation of it."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samplers.checks import choose
+from samplers.noise.seeded import PROBES, item_seeds
+
+PROBE_KINDS = ("rademacher", "gaussian")
+
+
+def draw_probes(shape: tuple[int, ...], probes: int, seed: int, first: int, kind: str = "rademacher") -> Tensor:
+    """Directions (k, B, *event) of unit covariance; those of row i depend on the seed and on first + i alone.
+
+    Rademacher probes have the smaller variance: that of the off-diagonal elements alone (Hutchinson 1990).
+    """
+    choose("probe_kind", kind, PROBE_KINDS)
+    rows = []
+    for key in item_seeds(seed, PROBES, shape[0], first):
+        generator, size = np.random.Generator(np.random.Philox(key)), (probes, *shape[1:])
+        rows.append(generator.integers(0, 2, size) * 2 - 1 if kind == "rademacher" else generator.standard_normal(size))
+    return torch.from_numpy(np.stack(rows, 1))
+
+
+def _products(velocity: Tensor, x: Tensor, directions: Tensor, keep: bool, graph: bool) -> Tensor:
+    """Vector-Jacobian products of directions (k, B, *event) in one batched backward pass, of the same shape."""
+    (products,) = torch.autograd.grad(
+        velocity, x, directions, retain_graph=keep or graph, create_graph=graph, is_grads_batched=True
+    )
+    return products
+
+
+def exact_divergence(velocity: Tensor, x: Tensor, at_once: int, graph: bool = False) -> Tensor:
+    """sum_j d velocity_j / d x_j, (B, *event) twice -> (B, 1): the Jacobian's rows, ``at_once`` basis vectors a pass.
+
+    With ``graph`` the result can be differentiated.
+    """
+    total, dim = x.new_zeros(len(x)), x[0].numel()
+    for start in range(0, dim, at_once):
+        count = min(at_once, dim - start)
+        basis = x.new_zeros((count, len(x), dim))
+        each = torch.arange(count)
+        basis[each, :, start + each] = 1
+        products = _products(velocity, x, basis.view(count, *x.shape), start + count < dim, graph)
+        total = total + products.flatten(2)[each, :, start + each].sum(0)
+    return total[:, None]
+
+
+def probed_divergence(velocity: Tensor, x: Tensor, probes: Tensor, at_once: int, graph: bool = False) -> Tensor:
+    """v . (d velocity / d x) v for every probe v (Hutchinson 1990): probes (k, B, *event) -> (B, k)."""
+    parts = []
+    for start in range(0, len(probes), at_once):
+        some = probes[start : start + at_once]
+        products = _products(velocity, x, some, start + at_once < len(probes), graph)
+        parts.append((products * some).flatten(2).sum(2))
+    return torch.cat(parts).T

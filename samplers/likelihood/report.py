@@ -1,0 +1,209 @@
+"""A likelihood with what is needed to trust it: where its standard error comes from, bounds, and checks."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samplers.checks import check_integer
+from samplers.likelihood.bounds import discrete_bound, variational_bound
+from samplers.likelihood.flow import LogLikelihood, log_likelihood
+from samplers.noise.seeded import DEQUANTISATION, SeededNoise, item_seeds, sample_seeds
+
+TRUNCATION = 3
+"""Sets apart the noise between 0 and t_min."""
+
+TIGHTER = 0.1
+"""By how much the tolerances of the check are smaller."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over items with its standard error, in the unit of its report."""
+
+    mean: float
+    stderr: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} +- {self.stderr:.4f}"
+
+
+@dataclass(frozen=True)
+class LikelihoodReport:
+    """``unit``: "bits/dim" of quantised data, less is better, or "nats" of continuous data, more is better.
+
+    ``flow`` is the value by the probability-flow ODE, of the density of x_t at t_min, and for quantised data the bound
+    by uniform dequantisation; ``parts`` its standard error's parts by data, dequantisation and probes, whose squares
+    add up to its square. ``importance``, with several draws and the exact trace, is the tighter importance-weighted
+    bound. ``at_zero`` bounds the likelihood at t = 0 by the density at t_min, on the subset, and ``at_t_min`` is
+    ``flow`` there. ``variational`` and ``discrete`` are the bounds of samplers.bounds. ``change`` is the largest change
+    of an item of the subset at a tenth of the tolerances. ``nats`` (n,) are the items' values, ``stderr`` (n,) what the
+    probes leave open of them; ``nfe`` and ``rejected`` (n,) count network calls and rejected steps of their first draw.
+    """
+
+    unit: str
+    flow: Estimate
+    parts: dict[str, float]
+    importance: Estimate | None
+    at_zero: Estimate
+    at_t_min: Estimate
+    variational: Estimate
+    discrete: Estimate
+    discrete_steps: int
+    subset: int
+    change: float
+    nats: Tensor
+    stderr: Tensor
+    nfe: Tensor
+    rejected: Tensor
+
+    def in_unit(self, nats: Tensor, event_shape: tuple[int, ...]) -> Tensor:
+        """log p in nats, in the unit of the report."""
+        return nats if self.unit == "nats" else -nats / (math.prod(event_shape) * math.log(2))
+
+    def summary(self) -> dict:
+        """The report as plain values, for JSON; the mean under the name of its unit."""
+        kinds = ("importance", "at_zero", "at_t_min", "variational", "discrete")
+        found = {kind: getattr(self, kind) for kind in kinds if getattr(self, kind) is not None}
+        return {
+            "nats" if self.unit == "nats" else "bits_per_dim": self.flow.mean,
+            "stderr": self.flow.stderr,
+            "stderr_parts": self.parts,
+            **{kind: [estimate.mean, estimate.stderr] for kind, estimate in found.items()},
+            "nfe": round(self.nfe.double().mean().item(), 1),
+            "nfe_max": int(self.nfe.max()),
+            "rejected": round(self.rejected.double().mean().item(), 2),
+            "tolerance_change": self.change,
+        }
+
+
+def dequantised(transform, x: Tensor, seed: int, draw: int = 0) -> Tensor:
+    """Quantised x plus uniform noise in [0, 1), that of an item by seed, draw and its number alone; or continuous x."""
+    if transform is None or not transform.levels:
+        return x
+    keys = item_seeds(seed, DEQUANTISATION, len(x), draw=draw)
+    rows = [np.random.Generator(np.random.Philox(key)).random(x.shape[1:]) for key in keys]
+    return transform.dequantise(x, torch.from_numpy(np.stack(rows)).to(x.dtype))
+
+
+def likelihood_report(
+    model,
+    x: Tensor,
+    *,
+    draws: int = 1,
+    probes: int | None = None,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    seed: int = 0,
+    batch_size: int = 256,
+    guided: bool = False,
+    subset: int = 32,
+    bound_draws: int = 32,
+    discrete_steps: int = 1000,
+    progress=None,
+    world=None,
+) -> LikelihoodReport:
+    """Evaluate log p(x) of x (n, *event) in data units, as its integers where quantised; see LikelihoodReport.
+
+    ``draws`` dequantisations of each item are averaged; with one, the first ``subset`` items get a second, so that its
+    part of the standard error is known. ``probes`` are those of log_likelihood. ``bound_draws`` are the network calls
+    an item of each bound, whose discrete chain has ``discrete_steps``. ``progress(items)`` hears of finished work.
+    ``world`` (sde.distributed.world.World) shares the items among processes, each of which gets the whole report.
+    Raises ValueError as log_likelihood does, and for one probe, one item, or several draws of continuous data.
+    """
+    check_integer("draws", draws)
+    check_integer("subset", subset, 2)
+    check_integer("batch_size", batch_size)
+    if probes is not None:
+        # One cannot tell what it leaves open; more share its network calls.
+        check_integer("probes", probes, 2)
+    if len(x) < 2:
+        raise ValueError(f"{len(x)} items: a standard error needs at least 2")
+    if draws > 1 and not getattr(getattr(model, "transform", None), "levels", None):
+        raise ValueError(f"draws = {draws}: draws are dequantisations, and these data are continuous; leave it at 1")
+    transform, sde = getattr(model, "transform", None), model.sde
+    device = next((p.device for p in model.parameters()), x.device)
+    count, few = len(x), min(subset, len(x))
+    dim = x[0].numel()
+
+    def batches(function, points: Tensor) -> list:
+        parts, mine = [], range(len(points)) if world is None else range(len(points))[world.rows(len(points))]
+        for first in mine[::batch_size]:
+            rows = torch.arange(first, min(first + batch_size, mine.stop))
+            parts.append(function(model.rows(rows), points[rows].to(device), first))
+            if progress is not None:
+                progress(len(rows))
+        return parts if world is None else world.join(parts)
+
+    def flow(points: Tensor, draw: int, scale: float = 1.0) -> LogLikelihood:
+        def evaluate(rows, part: Tensor, first: int) -> LogLikelihood:
+            options: dict[str, Any] = {"probes": probes, "seed": seed + (draw << 32), "first": first, "guided": guided}
+            found = log_likelihood(rows, part, rtol=scale * rtol, atol=scale * atol, **options)
+            return LogLikelihood(*(value.cpu() for value in vars(found).values()))
+
+        parts = batches(evaluate, points)
+        return LogLikelihood(*(torch.cat([getattr(p, name) for p in parts]) for name in vars(parts[0])))
+
+    unit = "nats" if transform is None or not transform.levels else "bits/dim"
+
+    def in_unit(nats: Tensor) -> Tensor:
+        return nats.double().cpu() if unit == "nats" else -nats.double().cpu() / (dim * math.log(2))
+
+    def estimate(nats: Tensor) -> Estimate:
+        values = in_unit(nats)
+        return Estimate(values.mean().item(), values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan)
+
+    points = dequantised(transform, x, seed)
+    first = flow(points, 0)
+    runs = [first] + [flow(dequantised(transform, x, seed, draw), draw) for draw in range(1, draws)]
+    nats = torch.stack([run.nats.double() for run in runs])
+    if draws > 1 or unit == "nats":
+        again = nats[:, :few]
+    else:
+        second = flow(dequantised(transform, x[:few], seed, 1), 1)
+        again = torch.stack([nats[0, :few], second.nats.double()])
+    probe_variance = torch.stack([run.stderr.double() ** 2 for run in runs]).mean(0)
+    mean = estimate(nats.mean(0))
+    parts = _split(mean.stderr, in_unit(again), probe_variance, in_unit, count, draws)
+    inner = points[:few]
+    tight = flow(inner, 0, TIGHTER)
+    alpha, sigma = (f(torch.tensor(sde.t_min, dtype=torch.float64)) for f in (sde.alpha, sde.sigma))
+    noise = SeededNoise([number + (TRUNCATION << 29) for number in sample_seeds(seed, few)])
+    encode, decode = (lambda z: z, lambda z: z) if transform is None else (transform.encode, transform.decode)
+    encoded = encode(inner)
+    noisy = flow(decode(alpha * encoded + sigma * noise(encoded)), 0)
+    options: dict[str, Any] = {"draws": bound_draws, "seed": seed}
+    bounds = {
+        "variational": batches(lambda m, part, k: variational_bound(m, part, first=k, **options), x),
+        "discrete": batches(lambda m, part, k: discrete_bound(m, part, discrete_steps, first=k, **options), x),
+    }
+    return LikelihoodReport(
+        unit=unit,
+        flow=mean,
+        parts=parts,
+        importance=None if draws == 1 or probes is not None else estimate(nats.logsumexp(0) - math.log(draws)),
+        at_zero=estimate(noisy.nats + dim * alpha.log()),
+        at_t_min=estimate(first.nats[:few]),
+        **{name: estimate(torch.cat([bound.nats.cpu() for bound in found])) for name, found in bounds.items()},
+        discrete_steps=discrete_steps,
+        subset=few,
+        change=(in_unit(tight.nats) - in_unit(first.nats[:few])).abs().max().item(),
+        nats=nats.mean(0),
+        stderr=(probe_variance / draws).sqrt(),
+        nfe=first.nfe,
+        rejected=first.rejected,
+    )
+
+
+def _split(total: float, again: Tensor, probe_variance: Tensor, in_unit, count: int, draws: int) -> dict[str, float]:
+    """The parts of a standard error, from repeated draws (k, few) and the probes' variance (n,) in nats."""
+    unit = in_unit(torch.ones(())).abs().item()
+    probes = unit * (probe_variance.mean().item() / (draws * count)) ** 0.5
+    within = again.var(0).mean().item() if len(again) > 1 else 0.0
+    own = unit**2 * probe_variance[: again.shape[1]].mean().item()
+    dequantisation = (max(within - own, 0.0) / (draws * count)) ** 0.5
+    data = max(total**2 - probes**2 - dequantisation**2, 0.0) ** 0.5
+    return {"data": data, "dequantisation": dequantisation, "probes": probes}

@@ -1,0 +1,1 @@
+"""The loop: sampling runs, and what users call."""

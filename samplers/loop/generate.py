@@ -1,0 +1,193 @@
+"""Drawing samples: what users call."""
+
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from samplers.calls import CallCounter, evaluating
+from samplers.checks import (
+    SampleError,
+    check_event_shape,
+    check_integer,
+    check_model,
+    check_sampler,
+    check_state,
+    choose,
+    tensor_like,
+)
+from samplers.grid import check_times, make_grid
+from samplers.loop.sample import Callback, sample
+from samplers.loop.trajectory import Recorder, Trajectory, check_path, join
+from samplers.noise.brownian import NOISES, make_noise
+from samplers.noise.seeded import sample_seeds
+from samplers.step import Sampler
+
+
+@dataclass
+class Samples:
+    """``x`` (n, *event) in data units, on the CPU; ``calls`` (n,), network calls counted for each sample, and ``nfe``,
+    their mean; ``times`` (steps + 1,), the grid; ``seconds``; ``seeds`` (n,); ``path``, where asked for."""
+
+    x: Tensor
+    calls: Tensor
+    times: Tensor
+    seconds: float
+    seeds: list[int]
+    path: Trajectory | None = None
+
+    @property
+    def nfe(self) -> float:
+        """Network calls a sample."""
+        return self.calls.mean().item()
+
+
+def generate(
+    model,
+    sampler: Sampler,
+    n: int,
+    event_shape: tuple[int, ...],
+    *,
+    steps: int | None = None,
+    grid: str | Tensor | None = None,
+    seed: int | Sequence[int] = 0,
+    first: int = 0,
+    noise: str = "independent",
+    start: Tensor | None = None,
+    start_time: float | None = None,
+    batch_size: int | None = None,
+    path: int | None = None,
+    progress: bool = False,
+    callback: Callback | None = None,
+) -> Samples:
+    """Draw n samples of shape ``event_shape`` in data units.
+
+    ``steps`` and ``grid`` default to the sampler's own; ``grid`` is a key of GRIDS or a tensor of times; ``noise`` is
+    one of NOISES. ``start`` (n, *event) in data units begins at data instead of pure noise: it is perturbed to the time
+    ``start_time``, from which the grid runs (image to image; Meng et al. 2022). ``path=k`` keeps k of the states and
+    denoised predictions on the way (see Trajectory), without further network calls.
+
+    Samples are drawn in chunks of at most ``batch_size``, all of one shape: a smaller last one is filled up with copies
+    of its last sample, so that a compiled network is compiled once. A chunk that does not fit the device's memory is
+    halved, with a warning. Sample i has its own noise, from ``seed`` and i or from ``seed[i]``, so that it comes out
+    the same whatever n and the chunks are (to the rounding of the network, which may depend on the batch). Conditions
+    bound to the model and ``start`` have a row for each of the n samples; ``first`` is the number of the first of them
+    where several processes draw a run's parts.
+    The callback sees one chunk after the other. The model is put into eval mode and back. Raises ValueError and
+    TypeError for bad arguments, FloatingPointError for samples that are not finite.
+    """
+    check_model(model)
+    check_sampler(sampler)
+    check_integer("n", n)
+    check_integer("first", first, 0)
+    check_integer("batch_size", 256 if batch_size is None else batch_size)
+    check_event_shape(model, event_shape)
+    choose("noise", noise, NOISES)
+    transform = getattr(model, "transform", None)
+    like = tensor_like(model)
+    times = _times(model.sde, sampler, steps, grid, start is not None, start_time)
+    if path is not None:
+        check_path(path, len(times) - 1)
+    if start is not None:
+        start = _encoded(start, (n, *event_shape), model, like)
+    seeds = sample_seeds(seed, n, first)
+    begin = time.perf_counter()
+    bar = tqdm(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
+
+    def draw(index: list[int], count: int) -> tuple[Tensor, Tensor, Trajectory | None]:
+        """The samples with these numbers, of which those beyond ``count`` are there for the shape."""
+        rows = model.rows(torch.tensor(index))
+        draws = make_noise(noise, [seeds[i] for i in index], model.sde)
+        x = draws(like.new_empty((len(index), *event_shape))) * model.sde.sigma(times[0])
+        if start is not None:
+            x = x + model.sde.alpha(times[0]) * start[index].to(x)
+        recorder = None if path is None else Recorder(rows, len(times) - 1, path, len(index))
+
+        def report(step: int, s: Tensor, x: Tensor) -> bool:
+            bar.update(count)
+            stop = callback is not None and bool(callback(step, s, x[:count]))
+            if recorder:
+                recorder.arrive(step + 1, stop)
+            return stop
+
+        try:
+            with CallCounter(rows, len(index)) as counter, recorder or nullcontext():
+                x = sample(rows, sampler, x, times, draws, callback=report)
+        except SampleError as error:
+            raise error.renumbered([first + i for i in index]) from None
+        return x[:count].cpu(), counter.calls[:count], None if recorder is None else recorder.trajectory(count)
+
+    # Chunks of even size leave little to fill up.
+    chunk = -(-n // -(-n // (batch_size or 256)))
+    done, parts = 0, []
+    with evaluating(model), bar:
+        while done < n:
+            index = [min(i, n - 1) for i in range(done, done + chunk)]
+            part = _unless_full(draw, index, min(chunk, n - done))
+            if part is None:
+                chunk = (chunk + 1) // 2
+            else:
+                parts.append(part)
+                done += len(part[0])
+            bar.update(done * (len(times) - 1) - bar.n)
+    states, calls, paths = zip(*parts, strict=True)
+    x, decode = torch.cat(states), transform.decode if transform is not None else lambda z: z
+    if transform is not None:
+        x = transform.quantise(decode(x))
+    seconds = time.perf_counter() - begin
+    return Samples(x, torch.cat(calls), times, seconds, seeds, None if path is None else join(paths, decode))
+
+
+def _unless_full(draw, index: list[int], count: int):
+    """draw(index, count), or None with a warning where the device's memory does not hold it; one sample must fit."""
+    try:
+        return draw(index, count)
+    except torch.OutOfMemoryError:
+        if len(index) == 1:
+            raise
+    # After the handler, as its traceback holds the tensors that were in the way.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    half = (len(index) + 1) // 2
+    message = f"out of memory with {len(index)} samples at once: going on with {half}, as batch_size={half} would"
+    warnings.warn(message, RuntimeWarning, stacklevel=3)
+    return None
+
+
+def _times(
+    sde, sampler: Sampler, steps: int | None, grid: str | Tensor | None, started: bool, start_time: float | None
+) -> Tensor:
+    """The times of a run, from start_time where it starts at data."""
+    if started != (start_time is not None):
+        given, missing = ("start", "start_time") if started else ("start_time", "start")
+        raise ValueError(f"{given} was given without {missing}: a run from data needs both, the data and their time")
+    if started and not sde.t_min < start_time <= sde.t_max:
+        raise ValueError(f"start_time = {start_time:g}: needs a time above t_min = {sde.t_min:g}, up to {sde.t_max:g}")
+    grid = sampler.grid if grid is None else grid
+    if not isinstance(grid, str):
+        times = check_times(grid, sde)
+        if steps is not None and steps != len(times) - 1:
+            raise ValueError(f"steps = {steps}: grid has {len(times) - 1} steps of its own; leave steps out")
+        if start_time is not None and not math.isclose(times[0], start_time, rel_tol=1e-6):
+            raise ValueError(f"start_time = {start_time:g}: grid starts at {times[0]:g}; they must be the same")
+        return times
+    return make_grid(sde, grid, sampler.steps if steps is None else steps, start_time)
+
+
+def _encoded(start: Tensor, shape: tuple[int, ...], model, like: Tensor) -> Tensor:
+    """start (n, *event) from data units to model units, checked."""
+    if start.shape != shape:
+        raise ValueError(f"start has shape {tuple(start.shape)}: needs {shape}, one row for each of the n samples")
+    start = start.to(like.dtype)
+    check_state(start, model, "start")
+    transform = getattr(model, "transform", None)
+    if transform is not None:
+        # Quantised data stand for the cells above them, [x, x + 1): here for their middle.
+        start = transform.encode(transform.dequantise(start, 0.5))
+    return start

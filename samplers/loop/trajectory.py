@@ -1,0 +1,83 @@
+"""What a run looked like on its way."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from samplers.checks import check_integer
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Network calls spread evenly over a run's steps: ``denoised[j]`` = D(``x[j]``, ``times[j]``).
+
+    ``times`` (k,) in float64; ``x`` and ``denoised`` (k, n, *event) on the CPU. The first is that of the start (of the
+    first arrival for annealed Langevin, which asks the network there); the last that of the closing denoising call,
+    whose prediction is the sample. From ``generate`` both are in data units: ``denoised`` continuous, before quantised
+    data are floored; ``x`` mapped as data are, whatever alpha, so that ``transform.encode`` gives back x_t.
+    """
+
+    times: Tensor
+    x: Tensor
+    denoised: Tensor
+
+
+def check_path(count: int, steps: int) -> None:
+    """Raise ValueError unless a run of ``steps`` steps has ``count`` states to show."""
+    check_integer("path", count, 2)
+    if count > steps + 1:
+        raise ValueError(f"path = {count}: a run of {steps} steps has {steps + 1} states")
+
+
+class Recorder:
+    """Keeps ``count`` of the calls of ``model`` that a run of ``steps`` steps makes anyway, each the first of its step.
+
+    It listens inside a ``with`` block; ``arrive`` tells it of every step made. Calls on a part of the batch of ``rows``
+    are left out. Nothing is read back from the device before ``trajectory``.
+    """
+
+    def __init__(self, model: nn.Module, steps: int, count: int, rows: int) -> None:
+        self.model, self.rows = model, rows
+        self.wanted = {j * steps // (count - 1) for j in range(count)}
+        self.armed, self.asked = True, 1
+        self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def arrive(self, step: int, last: bool) -> None:
+        """``step`` steps were made; ``last`` if the callback ends the run there."""
+        due = last or step in self.wanted
+        self.armed, self.asked = self.armed or due, self.asked + due
+
+    def _see(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
+        x, t = (*args, *kwargs.values())
+        if self.armed and len(x) == self.rows:
+            self.armed = False
+            # Copies: a sampler is free to write into its own tensors.
+            self.seen.append((t.reshape(-1)[:1], x.detach().clone(), output.detach().clone()))
+
+    def __enter__(self) -> "Recorder":
+        self.handle = self.model.register_forward_hook(self._see, with_kwargs=True)
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.handle.remove()
+
+    def trajectory(self, rows: int) -> Trajectory:
+        """What was seen of the first ``rows`` rows, on the CPU, in model units."""
+        if len(self.seen) != self.asked:
+            raise ValueError(
+                f"path: this sampler solves each sample alone or skips the network, so that only {len(self.seen)} of "
+                f"{self.asked} states have a prediction for all; leave path out, a callback sees every state"
+            )
+        times, x, denoised = zip(*self.seen, strict=True)
+        return Trajectory(torch.cat(times).cpu().double(), *(torch.stack(s)[:, :rows].cpu() for s in (x, denoised)))
+
+
+def join(parts: Sequence[Trajectory], decode: Callable[[Tensor], Tensor]) -> Trajectory:
+    """The trajectories of a run's chunks side by side, in data units."""
+    if not all(torch.equal(part.times, parts[0].times) for part in parts):
+        raise ValueError("path: the callback must end every chunk of samples at the same step")
+    x, denoised = (torch.cat([getattr(part, name) for part in parts], 1) for name in ("x", "denoised"))
+    # Rows are samples to a transform, so one state after the other.
+    return Trajectory(parts[0].times, *(torch.stack([decode(state) for state in states]) for states in (x, denoised)))

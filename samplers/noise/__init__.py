@@ -1,0 +1,1 @@
+"""Noise: random numbers of each sample, from seeds of its own."""

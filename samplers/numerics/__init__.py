@@ -1,0 +1,1 @@
+"""Numerics that samplers share: weights, exponential integrators, adaptive steps."""

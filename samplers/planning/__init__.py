@@ -1,0 +1,1 @@
+"""Planning: samplers and grids found for a model by trying."""

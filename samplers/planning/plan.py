@@ -1,0 +1,132 @@
+"""The choice of sampler and time grid for one model and a number of network calls, made on a few pilot samples."""
+
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+
+from samplers.calls import CallCounter, evaluating
+from samplers.checks import check_event_shape, check_integer, check_model, tensor_like
+from samplers.deis import ExponentialAdams
+from samplers.grid import make_grid, times_of_log_snr
+from samplers.loop.sample import sample
+from samplers.noise.seeded import SeededNoise, sample_seeds
+from samplers.numerics.exponential import PREDICTIONS
+from samplers.planning.fitted import Fitter, LinearMultistep
+from samplers.planning.pilots import Pilots, equidistributed
+
+BUDGET = 200
+"""What a plan may cost, in samples of the planned number of calls."""
+
+FIXED_GRIDS = ("log_snr", "karras")
+
+MARGIN = 1.25
+"""A fixed sampler is taken where a fitted one, which has seen these pilots, is not better by this factor."""
+
+FOUND = {"linear_multistep": LinearMultistep, "eab": ExponentialAdams}
+"""What a plan's sampler can be, by the name that its record gives it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``sampler`` and ``times`` (calls + 1,) for a run of ``calls`` network calls, a final denoising one not counted.
+
+    ``error`` is the median over the pilots of the distance to where the probability-flow ODE leads, relative to the
+    root mean square of those ends; ``errors`` has it for every candidate that ran. ``cost`` is what planning took, in
+    network calls on one sample, and ``samples`` the number of planned samples that take as many.
+    """
+
+    sampler: LinearMultistep | ExponentialAdams
+    times: Tensor
+    error: float
+    cost: int
+    samples: float
+    errors: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def calls(self) -> int:
+        """Network calls of a sample."""
+        return len(self.times) - 1
+
+    def record(self) -> dict:
+        """The plan as plain values, for JSON."""
+        name = next(name for name, kind in FOUND.items() if isinstance(self.sampler, kind))
+        plain = {"sampler": name, "options": asdict(self.sampler), "times": self.times.tolist()}
+        about = {"error": self.error, "cost": self.cost, "samples": self.samples, "errors": self.errors}
+        return plain | about
+
+    @classmethod
+    def of_record(cls, record: dict) -> "Plan":
+        """The plan of a record; KeyError, TypeError or ValueError where it is none."""
+        options = record["options"]
+        if "weights" in options:
+            options = {"times": tuple(options["times"]), "weights": tuple(map(tuple, options["weights"]))}
+        sampler = FOUND[record["sampler"]](**options)
+        times = torch.tensor(record["times"], dtype=torch.float64)
+        if not (times[1:] < times[:-1]).all() or tuple(times.tolist()) != options.get("times", tuple(times.tolist())):
+            raise ValueError("times must be decreasing, and those of the sampler")
+        return cls(sampler, times, *(record[name] for name in ("error", "cost", "samples", "errors")))
+
+
+def pilot_count(calls: int) -> int:
+    """How many pilot samples a plan of so many calls draws."""
+    return 24 if calls >= 8 else 16 if calls >= 5 else 8
+
+
+def plan(model, event_shape: tuple[int, ...], calls: int, *, seed: int = 0) -> Plan:
+    """Find the deterministic sampler and grid of ``calls`` network calls that best follow the probability-flow ODE.
+
+    Pilot samples are solved finely; on their trajectories a grid is found whose steps leave equal errors, and a run of
+    the pilots on it fits the weights of a LinearMultistep, step by step, to where the trajectories are; so does a run
+    on a grid halfway to the uniform one. The most promising of the fixed samplers (exponential Adams methods of order 1
+    to 4 on noise, denoised or v, on FIXED_GRIDS) runs as well, and the best on the pilots is the plan. There are no
+    gradients through the network, and at most ``BUDGET`` samples' worth of its calls. The pilots' noise is none of the
+    samples' of the same ``seed``. Conditions bound to the model need a row for each of ``pilot_count(calls)`` pilots.
+    Raises ValueError for arguments out of range, ArithmeticError where no candidate stays finite.
+    """
+    check_model(model)
+    check_integer("calls", calls)
+    check_event_shape(model, event_shape)
+    count = pilot_count(calls)
+    noise = SeededNoise([number + 2**31 for number in sample_seeds(seed, count)])
+    x = noise(tensor_like(model).new_empty((count, *event_shape)))
+    x = x * model.sde.sigma(torch.tensor(model.sde.t_max, dtype=torch.float64))
+    model = model.rows(torch.arange(count))
+    with evaluating(model), torch.no_grad(), CallCounter(model, count) as counter:
+        # Fine enough for errors a hundredth of the planned ones; with three candidates' runs within the budget.
+        fine = max(5 * calls, min(40, 150 * calls // count))
+        pilots = Pilots(model, x, fine, torch.Generator().manual_seed(seed))
+        run = counter.calls.mean().item() / (fine + 1) * calls
+        found: dict[str, tuple[float, LinearMultistep | ExponentialAdams, Tensor]] = {}
+        for name, candidate, times in _candidates(pilots, calls):
+            try:
+                end = sample(model, candidate, x, times, denoise=False)
+            except ArithmeticError:
+                continue
+            sampler = candidate.fitted(times) if isinstance(candidate, Fitter) else candidate
+            found[name] = (pilots.distances(end).median().item(), sampler, times)
+    if not found:
+        raise ArithmeticError(f"no sampler with {calls} calls stays finite on this model: check its output")
+    errors = {name: error for name, (error, _, _) in found.items()}
+    best = min(errors, key=lambda name: errors[name] * (MARGIN if name.startswith("fitted") else 1))
+    _, sampler, times = found[best]
+    cost = counter.calls.sum().item()
+    return Plan(sampler, times, errors[best], round(cost), cost / run, errors)
+
+
+def _candidates(pilots: Pilots, calls: int) -> list[tuple[str, Fitter | ExponentialAdams, Tensor]]:
+    """Names, samplers and grids, the most promising first."""
+    sde = pilots.sde
+    even, equal = make_grid(sde, "log_snr", calls), equidistributed(pilots, calls)
+    halfway = times_of_log_snr(sde, (sde.log_snr(even) + sde.log_snr(equal)) / 2)
+    fixed = [
+        (f"eab-{order}-{prediction}-{grid}", ExponentialAdams(order, prediction), make_grid(sde, grid, calls))
+        for order in range(1, min(calls, 4) + 1)
+        for prediction in PREDICTIONS
+        for grid in FIXED_GRIDS
+    ]
+    return [
+        ("fitted-equal", Fitter(pilots.state, pilots.keep), equal),
+        min(fixed, key=lambda candidate: pilots.imagined(*candidate[1:])),
+        ("fitted-halfway", Fitter(pilots.state, pilots.keep), halfway),
+    ]

@@ -1,0 +1,36 @@
+"""The reverse diffusion sampler."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from samplers.checks import check_factor
+from samplers.numerics.transition import forward_variance
+from samplers.step import Result
+
+
+@dataclass(frozen=True)
+class ReverseDiffusion:
+    """Reverse diffusion sampling (Song et al. 2021, eq. 46 of appendix E): the forward step's own discretisation.
+
+    Of x_t = x_s + f_s(x_s) + G_s z follows x_s = x_t - f_s(x_t) + G_s^2 score(x_t, t) + G_s z. Here the forward step is
+    the exact transition of any SDE, f_s(x) = (alpha_t / alpha_s - 1) x with G_s^2 the variance of q(x_t | x_s), which
+    for VE and VP are the paper's: sigma_t^2 - sigma_s^2, and (2 - sqrt(1 - beta)) x + beta score + sqrt(beta) z. The
+    paper's code takes Euler-Maruyama's f and G for sub-VP. ``temperature`` multiplies the noise alone. Order 1.
+    """
+
+    temperature: float = 1.0
+    order: ClassVar[float] = 1
+    steps: ClassVar[int] = 500
+    grid: ClassVar[str] = "uniform"
+
+    def __post_init__(self) -> None:
+        check_factor("temperature", self.temperature)
+
+    def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
+        """x (B, *event) at time t to time s; t, s 0-d; one network call."""
+        sde = model.sde
+        added = forward_variance(sde, t, s)
+        mean = (2 - (sde.log_alpha(t) - sde.log_alpha(s)).exp()) * x + added * model.score(x, t)
+        return (mean + self.temperature * added.sqrt() * noise(x) if self.temperature else mean), carry

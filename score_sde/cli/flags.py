@@ -1,0 +1,206 @@
+"""The flags of the command line, and what --help says of them."""
+
+import inspect
+import math
+import textwrap
+
+from absl import flags
+
+from samplers import GRIDS, NOISES
+from score_sde.cli.modes import MODES
+from score_sde.config.config import pick, program
+from score_sde.config.schema import CHOICES_OF_SAMPLER
+from score_sde.run.outputs import written
+
+TEXTS = {
+    "mode": f"what to do: {', '.join(MODES)}",
+    "workdir": "run folder; default runs/<name of the config>",
+    "device": "auto, cpu, cuda or cuda:N",
+    "threads": "CPU threads; default torch's choice",
+    "debug": "show the traceback of an error",
+    "config": "a config file, or the name of one in configs/; default digits",
+    "weights": "weights in the run folder: a file, or a training state as in checkpoints/denoiser-00001200.pt, whose "
+    "averaged ones count; default model.safetensors",
+    "sampler": f"{', '.join(CHOICES_OF_SAMPLER)}; options: --config.sampler.OPTION; auto is planned for the model",
+    "steps": "steps of the sampler; default its own, 10 for auto, 30 for restore",
+    "grid": f"{', '.join(GRIDS)}, karras:RHO, or times as in 1,0.5,0.001; default the sampler's own",
+    "noise": f"{', '.join(NOISES)}; brownian is a path that more steps refine",
+    "num_samples": "how many samples or items; default 8 for restore and edit",
+    "seed": "seed of the random numbers",
+    "labels": "classes, cycled, as in 0,1,2, or none; by default every class in turn, but none in likelihood, encode, "
+    "interpolate, restore and edit, where data is each item's own class",
+    "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "
+    "by default that of held-out items, for models that are conditioned on more than classes",
+    "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
+    "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; several make a "
+    "strip or a sweep, as in 1,2,4",
+    "classifier_scale": "classifier guidance: 0 is off; several make a strip or a sweep, as in 0,1,4",
+    "negative_labels": "classes that --guidance_scale steers away from, in place of the unconditional branch; cycled",
+    "weak": "autoguidance by weaker weights in the run folder, as in ema/0.99.safetensors or "
+    "checkpoints/denoiser-00001200.pt, in place of the unconditional branch; --guidance_scale is its scale",
+    "guidance_interval": "LOW,HIGH: guide at noise levels sigma / alpha above LOW and up to HIGH alone, as in 0.3,5",
+    "guidance_rescale": "how much of the contrast that guidance adds is taken back, sample by sample: 0 none, 1 all",
+    "threshold": "dynamic thresholding: QUANTILE, as in 0.995, of each sample is brought within the data's bounds; "
+    "continuous data need QUANTILE,LOW,HIGH in their units",
+    "batch_size": "items at a time",
+    "out": "where to write, without suffix; default a name that tells the flags, in samples/ of the run folder; "
+    "compare/ for compare, evaluation.json for evaluate, nowhere for likelihood",
+    "split": "test or train: the items that are taken",
+    "probes": "Rademacher probes for the trace, 0 for the exact trace; default exact up to 16 dimensions, else 2",
+    "rtol": "relative tolerance of the ODE solver",
+    "atol": "absolute tolerance of the ODE solver",
+    "unnormalised": "integrate a guided model, which is no density",
+    "draws": "dequantisations, or for restore samples, of each item",
+    "against": "an .npy or .npz of other items, for the AUROC of log p(x)",
+    "samples": "a file of samples to measure, as --mode sample writes; by default they are drawn",
+    "features": "data, classifier, inception, or a TorchScript file: what the items are compared in",
+    "download": "fetch the weights of --features inception where they are missing",
+    "metrics": "some of the metrics, as in frechet,kernel; the first ranks samplers; default of evaluate: all it can",
+    "resamples": "halves of the items that an interval is made of",
+    "relative_std": "lengths of the averages, as shares of the run",
+    "at_step": "step up to which it averages; default the last",
+    "items": "items of the split by number, as in 3,17,5,8; for interpolate pairs, by default the first six items",
+    "seeds": "pairs of seeds instead, as the .npz of --mode sample lists them",
+    "frames": "pictures a strip, the two ends among them",
+    "samplers": f"{', '.join(CHOICES_OF_SAMPLER)}: those that are compared, as in auto,heun",
+    "calls": "network calls a sample that they may take, as in 5,10,20; guidance takes two each time",
+    "what": "all, process, trajectory, denoised or field (points in the plane)",
+    "task": "what was measured: inpaint, superres, deblur, colorize or sensing",
+    "mask": "--task inpaint: what is observed: upper, lower, left, right half, box (all but the middle), random:0.5, a "
+    ".npy, .npz or black and white image file, True or white where observed; default left",
+    "factor": "--task superres: side of the blocks whose means are measured; default 2",
+    "blur_std": "--task deblur: width of the Gaussian in entries; default 1.5",
+    "measurements": "--task sensing: number of random projections; default 20",
+    "sigma_y": "standard deviation of the noise in what was measured, in data units",
+    "method": "auto, moments, pigdm, dps or replacement",
+    "resamplings": "times that each step is taken, with noise added in between, which mends what was wrong (RePaint)",
+    "input": "a .npy, .npz, .csv or image file of items, in place of those of the split",
+    "measured": "a file like that of --input with measurements, in place of items to be measured",
+    "start_time": "times to which items are noised; the later, the more changes",
+}
+"""What each flag means."""
+
+INTEGERS = {"threads": 1, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0, "draws": 1,
+            "resamples": 2, "at_step": 1, "frames": 2, "factor": 1, "measurements": 1, "resamplings": 1}  # fmt: skip
+"""Flags that are whole numbers, and their least."""
+
+NUMBERS = {"rtol": {}, "atol": {}, "blur_std": {}, "sigma_y": {},
+           "guidance_rescale": {"lower_bound": 0, "upper_bound": 1}}  # fmt: skip
+"""Flags that are numbers, and their limits."""
+
+LISTS = ("guidance_scale", "classifier_scale")
+"""Flags that are one number or several."""
+
+SWITCHES = ("debug", "unnormalised", "download")
+EVERYWHERE = ("mode", "workdir", "device", "threads", "debug")
+"""Flags that every mode takes."""
+
+EXAMPLES = {
+    "train": "--config digits --workdir runs/digits --config.training.steps=200",
+    "train_classifier": "--workdir runs/digits",
+    "sample": "--workdir runs/digits --sampler pc --steps 100 --labels 0,1,2 --guidance_scale 2",
+    "guidance_sweep": "--workdir runs/digits --num_samples 500",
+    "evaluate": "--workdir runs/digits --num_samples 1000",
+    "likelihood": "--workdir runs/digits --num_samples 256",
+    "encode": "--workdir runs/digits --num_samples 16 --split test",
+    "interpolate": "--workdir runs/digits --items 3,17 --frames 9",
+    "restore": "--workdir runs/digits --task inpaint --mask upper --items 0,1,2",
+    "edit": "--workdir runs/digits --items 0,1,2 --start_time 0.3,0.5,0.7 --labels 3 --guidance_scale 2",
+    "compare": "--workdir runs/digits --samplers auto,dpmpp,heun --calls 5,10,20",
+    "ema": "--workdir runs/digits --relative_std 0.05,0.1",
+    "check": "--workdir runs/digits",
+    "visualize": "--workdir runs/digits --what trajectory --labels 0,1,2",
+}
+"""A command of each mode."""
+
+
+class Numbers(flags.ArgumentParser):
+    """A number, or several with commas between them, as a tuple."""
+
+    syntactic_help = "numbers with commas between them"
+
+    def parse(self, argument: str) -> tuple[float, ...]:
+        """Raises ValueError for what is no number, not finite, or there twice."""
+        try:
+            values = tuple(float(part) for part in argument.split(","))
+        except ValueError:
+            values = ()
+        if not values or not all(map(math.isfinite, values)):
+            raise ValueError("needs a number, or several with commas between them, as in 1,2,4")
+        if len({*values}) < len(values):
+            raise ValueError("has a number twice")
+        return values
+
+
+def define_flags() -> flags.FlagValues:
+    """The flags of every mode. One that is not given has the default of the mode's function."""
+    values = flags.FlagValues()
+    for name, text in TEXTS.items():
+        if name in SWITCHES:
+            flags.DEFINE_boolean(name, None, text, flag_values=values)
+        elif name in INTEGERS:
+            flags.DEFINE_integer(name, None, text, lower_bound=INTEGERS[name], flag_values=values)
+        elif name in NUMBERS:
+            flags.DEFINE_float(name, None, text, flag_values=values, **NUMBERS[name])
+        elif name in LISTS:
+            flags.DEFINE(Numbers(), name, None, text, values)
+        else:
+            flags.DEFINE_string(name, None, text, flag_values=values)
+    return values
+
+
+def usage(mode: str | None = None) -> str:
+    """The modes, what they do and their flags; or those of one mode."""
+    chosen = {mode: MODES[mode]} if mode in MODES else MODES
+    lines = [f"usage: {program()} --mode MODE [--workdir DIR] [flags] [--config.KEY=VALUE ...]", ""]
+    for name, its in chosen.items():
+        lines.append(f"{name:<18}{inspect.getdoc(its.function).partition(chr(10))[0].replace('`', '')}")
+    lines += ["", "for example:", *(f"  {program()} --mode {name} {EXAMPLES[name]}" for name in chosen)]
+    lines += ["", "flags of every mode:", *(_describe(name, TEXTS[name], "") for name in EVERYWHERE)]
+    if mode in MODES:
+        lines += ["", f"flags of {mode}:"]
+        for name in (name for name in TEXTS if name in MODES[mode].flags):
+            own = _default(mode, name)
+            lines.append(_describe(name, TEXTS[name].partition("; default")[0] if own else TEXTS[name], own))
+        return "\n".join(lines) + "\n"
+    lines += ["", f"flags of some modes ({program()} --mode MODE --help has those of one, with their defaults):"]
+    for name, text in TEXTS.items():
+        takers = [other for other, its in MODES.items() if name in its.flags]
+        if takers:
+            lines.append(_describe(name, text, f" [{', '.join(takers)}]"))
+    return "\n".join(lines) + "\n"
+
+
+def _default(mode: str, flag: str) -> str:
+    own = MODES[mode].defaults.get(flag)
+    if own is None or own is False:
+        return ""
+    return f" [default {written(own)}]"
+
+
+def _describe(name: str, text: str, note: str) -> str:
+    head = f"  --{name:<20}"
+    return textwrap.fill(text + note, 118, initial_indent=head, subsequent_indent=" " * len(head))
+
+
+def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:
+    """Refuse what the mode would ignore."""
+    name = pick("--mode", options.mode or "", MODES)
+    mode = MODES[name]
+    for flag in options:
+        if options[flag].present and flag not in {*mode.flags, *EVERYWHERE}:
+            key = mode.training and flag in ("steps", "batch_size", "seed")
+            hint = f": the key is --config.training.{flag}" if key else ""
+            takers = [other for other, its in MODES.items() if flag in its.flags]
+            raise ValueError(f"--{flag} is for --mode {' and '.join(takers)}, --mode {name} would ignore it{hint}")
+    for argument in overrides:
+        key = argument.lstrip("-").partition("=")[0]
+        section = key.split(".")[1]
+        if not mode.training and section not in mode.sections:
+            allowed = " and ".join(f"config.{section}" for section in mode.sections)
+            what = f"only {allowed} can be changed" if allowed else "no config can be changed; leave it out"
+            raise ValueError(f"{argument}: with --mode {name} {what}")
+        if not mode.training and key == "config.data.test_fraction":
+            raise ValueError(
+                f"{argument}: items that the model was trained on would count as held-out ones; leave it out"
+            )

@@ -1,0 +1,135 @@
+"""Samplers as they are compared: each at budgets of counted network calls."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from samplers import DDIM, SAMPLERS, Sampler, SeededNoise, sample
+from samplers.calls import CallCounter, evaluating
+from samplers.checks import tensor_like
+from samplers.grid import make_grid
+from score_sde.run.folder import Run
+from score_sde.run.guides import Guides
+from score_sde.run.plans import planned
+from sde import ScoreModel
+from sde.condition.tree import Condition
+
+TOLERANCES = (1e-2, 1e-3)
+"""At which samplers that choose their own steps are compared, relative and absolute."""
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A sampler and its times. ``flags`` make --mode sample draw what it draws; ``budget`` is the most network calls
+    that a sample may take, None for a sampler that chooses its own steps, to ``tolerance``."""
+
+    name: str
+    sampler: Sampler
+    times: Tensor
+    flags: str
+    deterministic: bool
+    budget: int | None = None
+    tolerance: float | None = None
+
+    @property
+    def label(self) -> str:
+        """What it is called beside its samples."""
+        return f"{self.name}, {self.budget} calls" if self.budget else f"{self.name}, tolerance {self.tolerance:g}"
+
+
+class Silence:
+    """Noise that is zero, and knows whether it was asked for."""
+
+    asked = False
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self.asked = True
+        return torch.zeros_like(x)
+
+
+def try_out(model: ScoreModel, event_shape: Sequence[int], sampler: Sampler, times: Tensor) -> tuple[float, bool]:
+    """The counted network calls of one sample, and whether the sampler is deterministic."""
+    one, silence = model.rows(slice(0, 1)), Silence()
+    x = SeededNoise([0])(tensor_like(model).new_empty((1, *event_shape))) * model.sde.sigma(times[0])
+    with evaluating(one), CallCounter(one, 1) as counter:
+        sample(one, sampler, x, times, silence)
+    return counter.calls.item(), not silence.asked
+
+
+def steps_within(calls_of: Callable[[int], float], budget: int) -> int:
+    """The most steps that take at most ``budget`` calls, 0 where a single one takes more. ``calls_of(steps)`` counts,
+    and never falls."""
+    if calls_of(1) > budget:
+        return 0
+    each = max(1, calls_of(2) - calls_of(1))
+    # Guidance in an interval of noise levels makes some steps dearer than others.
+    steps = 1 + int((budget - calls_of(1)) // each)
+    while calls_of(steps) > budget:
+        steps -= 1
+    while steps < budget and calls_of(steps + 1) <= budget:
+        steps += 1
+    return steps
+
+
+def enter(
+    run: Run, guides: Guides, cond: Condition | None, names: Sequence[str], budgets: Sequence[int]
+) -> tuple[list[Entrant], list[str]]:
+    """The samplers of these names, keys of SAMPLERS or "auto", at each budget, and a sentence for each budget that one
+    step of a sampler exceeds. Raises ValueError for a sampler that no budget is enough for."""
+    model, event_shape = guides(cond), guides.denoiser.event_shape
+    found, notes = [], []
+    for name in names:
+        configured = dict(run.config.sampler)
+        options = configured if configured.pop("name") == name else {}
+        # auto is planned for steps of one model call each, as DDIM's are.
+        sampler = DDIM() if name == "auto" else SAMPLERS[name](**options)
+        if hasattr(sampler, "rtol"):
+            found += [_adaptive(model, event_shape, name, options, tolerance) for tolerance in TOLERANCES]
+            continue
+        calls_of = _counter(model, event_shape, sampler)
+        least = calls_of(1)
+        if least > max(budgets):
+            raise ValueError(
+                f"--calls={','.join(map(str, budgets))}: {name} takes {least:g} network calls for one step, a closing "
+                f"denoising one among them; allow at least {least:g}, or leave {name} out of --samplers"
+            )
+        for budget in budgets:
+            steps = steps_within(calls_of, budget)
+            if steps:
+                found.append(_fixed(run, guides, cond, name, sampler, steps, budget))
+            else:
+                notes.append(f"{name} is left out at {budget} calls, as one step takes {least:g}.")
+    return found, notes
+
+
+def _counter(model: ScoreModel, event_shape: Sequence[int], sampler: Sampler) -> Callable[[int], float]:
+    @cache
+    def calls_of(steps: int) -> float:
+        return try_out(model, event_shape, sampler, make_grid(model.sde, sampler.grid, steps))[0]
+
+    return calls_of
+
+
+def _fixed(
+    run: Run, guides: Guides, cond: Condition | None, name: str, sampler: Sampler, steps: int, budget: int
+) -> Entrant:
+    model = guides(cond)
+    if name == "auto":
+        plan = planned(run, guides, cond is not None, steps)
+        sampler, times = plan.sampler, plan.times
+    else:
+        times = make_grid(model.sde, sampler.grid, steps)
+    deterministic = try_out(model, guides.denoiser.event_shape, sampler, times)[1]
+    return Entrant(name, sampler, times, f"--sampler {name} --steps {steps}", deterministic, budget=budget)
+
+
+def _adaptive(model: ScoreModel, event_shape: Sequence[int], name: str, options: dict, tolerance: float) -> Entrant:
+    tolerances = {"rtol": tolerance, "atol": tolerance}
+    sampler = SAMPLERS[name](**options | tolerances)
+    times = make_grid(model.sde, sampler.grid, sampler.steps)
+    deterministic = try_out(model, event_shape, sampler, times)[1]
+    flags = " ".join([f"--sampler {name}", *(f"--config.sampler.{key}={value:g}" for key, value in tolerances.items())])
+    return Entrant(name, sampler, times, flags, deterministic, tolerance=tolerance)

@@ -1,0 +1,104 @@
+"""Samples of several samplers from the same noise, with what they cost."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from samplers import ODE, Samples, generate
+from score_sde.comparison.entrants import Entrant
+from sde import ScoreModel
+from sde.data import Dataset
+
+ROUNDS = 4
+"""Parts of the samples. In each, every sampler draws in turn, so that a machine that slows down slows all of them."""
+
+TIGHT = 1e-6
+"""Tolerances of the solution that deterministic samplers are held against."""
+
+
+@dataclass
+class Drawn:
+    """The samples of an entrant, a part of each round; or ``failure``, a sentence."""
+
+    parts: list[Samples] = field(default_factory=list)
+    failure: str = ""
+
+    @property
+    def x(self) -> Tensor:
+        """(n, *event) in data units, on the CPU."""
+        return torch.cat([part.x for part in self.parts])
+
+    @property
+    def values(self) -> Tensor:
+        """The same before quantised data are floored; of deterministic entrants alone."""
+        return torch.cat([part.path.denoised[-1] for part in self.parts])
+
+    @property
+    def calls(self) -> Tensor:
+        """Network calls counted for each sample (n,)."""
+        return torch.cat([part.calls for part in self.parts])
+
+    @property
+    def seconds(self) -> float:
+        """A sample's, the median of the rounds."""
+        return median(part.seconds / len(part.x) for part in self.parts)
+
+
+def race(
+    model: ScoreModel,
+    entrants: Sequence[Entrant],
+    n: int,
+    event_shape: Sequence[int],
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> list[Drawn]:
+    """n samples by each entrant, in rounds; sample i of all starts from the same noise, that of ``generate``.
+
+    Conditions bound to the model have n rows. A first run, which reserves memory, is not timed. An entrant that becomes
+    non-finite or needs too many calls fails alone.
+    """
+    drawn = [Drawn() for _ in entrants]
+    ends = [n * number // ROUNDS for number in range(ROUNDS + 1)]
+    rounds = [slice(start, stop) for start, stop in pairwise(ends) if stop > start]
+
+    def draw(entrant: Entrant, rows: slice) -> Samples:
+        return generate(
+            model.rows(rows), entrant.sampler, rows.stop - rows.start, tuple(event_shape), grid=entrant.times,
+            seed=seed, first=rows.start, batch_size=batch_size, path=2 if entrant.deterministic else None,
+        )  # fmt: skip
+
+    with suppress(ArithmeticError):
+        draw(entrants[0], rounds[-1])
+    with tqdm(total=len(rounds) * len(entrants), desc="comparing", unit="run", disable=not progress) as bar:
+        for rows in rounds:
+            for entrant, found in zip(entrants, drawn, strict=True):
+                if not found.failure:
+                    try:
+                        found.parts.append(draw(entrant, rows))
+                    except ArithmeticError as error:
+                        found.failure = f"{entrant.label}, is left out: {error}."
+                bar.update()
+    return drawn
+
+
+def solved(model: ScoreModel, n: int, event_shape: Sequence[int], *, seed: int, batch_size: int | None) -> Samples:
+    """Where the probability-flow ODE leads from the same noise, by ``ode`` at TIGHT, with a closing denoising call like
+    all samples; ``path.denoised[-1]`` (n, *event) in data units, before quantised data are floored."""
+    return generate(model, ODE(TIGHT, TIGHT), n, tuple(event_shape), seed=seed, batch_size=batch_size, path=2)
+
+
+def flow_error(values: Tensor, exact: Tensor, data: Dataset) -> float:
+    """Root mean square of values - exact (n, *event), in data units and not floored, in standard deviations of the
+    data."""
+    mean, var = data.moments
+    std = (var.mean() + mean.var(correction=0)).sqrt().item()
+    difference = data.transform.encode(values) - data.transform.encode(exact)
+    return difference.double().square().mean().sqrt().item() / std

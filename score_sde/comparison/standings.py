@@ -1,0 +1,106 @@
+"""What a comparison found: a row for each sampler and budget, with what chance alone explains."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from score_sde.comparison.entrants import Entrant
+from score_sde.comparison.pareto import front, jackknife_error, left_out, recommend
+from score_sde.comparison.race import Drawn, flow_error
+from score_sde.comparison.yardstick import Yardstick
+from score_sde.metrics.metric import METRICS
+from score_sde.pages.ranking import number, with_error
+from sde.data import Dataset
+
+FRONTS = {"calls": ("calls", "behind"), "seconds": ("seconds", "behind"), "error": ("calls", "error")}
+"""The Pareto fronts that rows are marked by, as front_NAME, and the cost and the loss of each."""
+
+
+def tabulate(
+    ran: Sequence[tuple[Entrant, Drawn]], yardstick: Yardstick, exact: Tensor | None, training: Dataset, common: str
+) -> list[dict]:
+    """A row for each entrant and what it drew, by calls and the first metric of the yardstick, which ranks them.
+
+    ``metrics`` has by name the ``value`` with the jackknife's ``stderr``; ``behind``, how much worse than the best it
+    is, with the error of that difference, ``behind_stderr``. Those of the first metric stand in the row itself as well.
+    ``error`` is that of a deterministic entrant's first samples against ``exact`` (m, *event), in standard deviations
+    of the data; then come the fronts; whether it is ``recommended``; ``command``, its flags behind ``common``.
+    """
+    features = [yardstick.features(found.x) for _, found in ran]
+    measured = {name: _measured(name, yardstick, features) for name in yardstick.metrics}
+    rows = []
+    for i, (entrant, found) in enumerate(ran):
+        solved = entrant.deterministic and exact is not None
+        own = {name: values[i] for name, values in measured.items()}
+        rows.append(
+            {
+                "sampler": entrant.name,
+                "steps": len(entrant.times) - 1 if entrant.budget else None,
+                "tolerance": entrant.tolerance,
+                "budget": entrant.budget,
+                "calls": found.calls.mean().item(),
+                "seconds": found.seconds,
+                **own[yardstick.metrics[0]],
+                "metrics": own,
+                "error": flow_error(found.values[: len(exact)], exact, training) if solved else None,
+                "command": f"{common} {entrant.flags}",
+            }
+        )
+    for name, (cost, loss) in FRONTS.items():
+        among = [row for row in rows if row[loss] is not None]
+        marks = iter(front([(row[cost], row[loss]) for row in among]))
+        for row in rows:
+            row[f"front_{name}"] = row[loss] is not None and next(marks)
+    chosen = recommend(rows)
+    for i, row in enumerate(rows):
+        row["recommended"] = i == chosen
+    return sorted(rows, key=lambda row: (row["calls"], row["behind"]))
+
+
+def _measured(name: str, yardstick: Yardstick, features: Sequence[Tensor]) -> list[dict[str, float]]:
+    """For each entrant's features."""
+
+    def measure(own: Tensor) -> float:
+        return yardstick.measure(name, own)
+
+    values, without = [measure(own) for own in features], [left_out(measure, own) for own in features]
+    sign = -1 if METRICS[name].larger else 1
+    best = min(range(len(values)), key=lambda i: sign * values[i])
+    return [
+        {
+            "value": value,
+            "stderr": jackknife_error(parts),
+            "behind": sign * (value - values[best]),
+            "behind_stderr": jackknife_error(parts - without[best]),
+        }
+        for value, parts in zip(values, without, strict=True)
+    ]
+
+
+def show(record: dict) -> None:
+    """Print a comparison: a line a row, and the command to take."""
+    first, *others = record["metrics"]
+    print(
+        f"{record['num_samples']} samples each from the same noise against {record['held_out']} held-out items; "
+        f"as many training items: {', '.join(_of_training(record, name) for name in (first, *others))}"
+    )
+    heads = [f"{name + ' +- stderr':<21}" for name in (first, *others)]
+    width = max(12, *(len(row["sampler"]) for row in record["rows"]))
+    print(f"  {'sampler':<{width}} steps   calls  ms/sample  {'  '.join(heads)}  error to the flow")
+    for row in record["rows"]:
+        mark = "*" if row["recommended"] else "|" if row["front_calls"] else " "
+        steps = row["steps"] or f"{row['tolerance']:g}"
+        texts = (with_error(own["value"], own["stderr"]).replace("±", "+-") for own in row["metrics"].values())
+        values = "  ".join(f"{text:<{len(head)}}" for text, head in zip(texts, heads, strict=True))
+        error = "" if row["error"] is None else number(row["error"])
+        cost = f"{row['calls']:>7.4g} {1000 * row['seconds']:>10.3g}"
+        print(f"{mark} {row['sampler']:<{width}} {steps:>5} {cost}  {values}  {error}".rstrip())
+    for note in record["notes"]:
+        print(f"  {note}")
+    chosen = next(row for row in record["rows"] if row["recommended"])
+    print(f"| on the front of calls and {first}, * recommended:\n  {chosen['command']}")
+
+
+def _of_training(record: dict, name: str) -> str:
+    mean, std = record["training"][name]
+    return f"{METRICS[name].title} {number(mean)} +- {number(std)}"

@@ -1,0 +1,97 @@
+"""How far samples are from held-out data, by one metric or several."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from score_sde.evaluation.features import Extractor
+from score_sde.metrics.metric import METRICS
+from sde.data import Dataset
+from sde.data.statistics import spread
+from sde.distributed.world import World
+
+COMPONENTS = 64
+"""Features of an item that are compared; of more, as many principal components."""
+
+ITEMS = 10_000
+"""Held-out and training items at most, spread over the sets."""
+
+DRAWS = 8
+"""Sets of training items that are held against the held-out ones."""
+
+
+class Yardstick:
+    """``metrics``, keys of METRICS, of samples against held-out items, in the features of an ``extractor``.
+
+    Where these are more than COMPONENTS or than a quarter of the held-out items, as many leading principal components
+    of the training items' features are compared. With ``labels`` only items of these classes count. Raises ValueError
+    where fewer than four are held out.
+    """
+
+    def __init__(
+        self,
+        training: Dataset,
+        held_out: Dataset,
+        extractor: Extractor,
+        metrics: Sequence[str] = ("frechet",),
+        labels: Tensor | None = None,
+    ) -> None:
+        self.extractor, self.metrics = extractor, tuple(metrics)
+        indices = [_of_classes(data, labels) for data in (training, held_out)]
+        if len(indices[1]) < 4:
+            raise ValueError(f"{len(indices[1])} held-out items of the classes asked for: to measure by them needs 4")
+        known, items = (
+            self._extracted(data.batch(index)[0]) for data, index in zip((training, held_out), indices, strict=True)
+        )
+        self.dim = items.shape[1]
+        self.width = min(self.dim, COMPONENTS, len(items) // 4)
+        self.projection = None
+        if self.width < self.dim:
+            self.projection = PCA(self.width, svd_solver="randomized", random_state=0).fit(known.numpy())
+        self.known, self.items = self._projected(known), self._projected(items)
+
+    def check(self, n: int) -> None:
+        """Raise ValueError where n samples are too few for one of the metrics."""
+        for name in self.metrics:
+            # Of two samples a feature a covariance has all its rank without a part of them, too.
+            least = 2 * self.width if name == "frechet" else METRICS[name].items(self.width)
+            title, held_out = METRICS[name].title, len(self.items)
+            if n < least:
+                raise ValueError(
+                    f"--num_samples={n}: the {title} of {self.width} features needs at least {least} samples"
+                )
+            if held_out < least and name != "frechet":
+                raise ValueError(f"--metrics={name}: the {title} needs {least} held-out items, of {held_out}")
+
+    def features(self, x: Tensor) -> Tensor:
+        """Of samples x (n, *event) in data units: (n, width), float64."""
+        return self._projected(self._extracted(x))
+
+    def measure(self, name: str, features: Tensor) -> float:
+        """The metric of samples with these features (n, width) and the held-out items."""
+        return METRICS[name](features, self.items)
+
+    def of_training(self, name: str, n: int) -> tuple[float, float]:
+        """Mean and standard deviation of the metric of n training items, of all where there are fewer."""
+        generator = np.random.default_rng(0)
+        drawn = (generator.permutation(len(self.known))[:n] for _ in range(DRAWS))
+        found = torch.tensor([self.measure(name, self.known[torch.from_numpy(index)]) for index in drawn])
+        return found.mean().item(), found.std(correction=1).item()
+
+    def _extracted(self, x: Tensor) -> Tensor:
+        # A comparison is the work of one process.
+        return self.extractor(World(), lambda rows: x[rows], len(x), 256).features
+
+    def _projected(self, features: Tensor) -> Tensor:
+        return features if self.projection is None else torch.from_numpy(self.projection.transform(features.numpy()))
+
+
+def _of_classes(data: Dataset, labels: Tensor | None) -> Tensor:
+    """Positions of the items of these classes, of all without labels; ITEMS at most."""
+    index = torch.arange(len(data))
+    if labels is not None and data.labels is not None:
+        index = index[torch.isin(data.labels, labels)]
+    return index[spread(len(index), ITEMS)]

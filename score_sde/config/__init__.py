@@ -1,0 +1,1 @@
+"""Configs: what they hold, and how they are read."""

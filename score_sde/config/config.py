@@ -1,0 +1,179 @@
+"""The resolved configuration of a command: a config file or a run folder's config.json, defaults, and overrides."""
+
+import copy
+import difflib
+import importlib.util
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from itertools import pairwise
+from operator import getitem
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from score_sde.config.schema import CHOICES, DEFAULTS, NAMED, READ, options_of
+
+PACKAGE = Path(__file__).resolve().parent.parent
+CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
+"""The project's own configs: a part of the installed package, and at the top of a checkout."""
+
+
+def pick(key: str, value: str, allowed: Iterable[str]) -> str:
+    """value, or a ValueError with what is allowed and the nearest of it."""
+    allowed = list(allowed)
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), allowed, 1, 0.5)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(f"{key} = {value!r}: needs one of {', '.join(allowed)}{hint}")
+    return value
+
+
+def config_path(name: str) -> Path:
+    """A config file by path, or by its name among the project's own."""
+    for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.py"):
+        if path.is_file():
+            return path
+    own = sorted(p.stem for p in CONFIGS.glob("*.py"))
+    raise ValueError(
+        f"--config={name} does not exist: needs a Python file with get_config(), or one of {', '.join(own)}"
+    )
+
+
+def read_config(path: Path) -> dict:
+    """The values that a config file's get_config() returns."""
+    try:
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.get_config().to_dict()
+    except Exception as error:
+        raise ValueError(
+            f"--config={path} failed ({type(error).__name__}: {error}): it must be a Python file with "
+            "get_config() that returns an ml_collections.ConfigDict"
+        ) from None
+
+
+def program() -> str:
+    """How the command line was called, for commands to copy: the installed command, or main.py."""
+    return "score-sde" if Path(sys.argv[0]).stem == "score-sde" else "python main.py"
+
+
+def read_run_config(workdir: Path) -> dict:
+    """The values in a run folder's config.json."""
+    path = workdir / "config.json"
+    if not path.exists():
+        raise ValueError(
+            f"--workdir={workdir} has no config.json, so it is not a run folder: train first with "
+            f"`{program()} --mode train --workdir {workdir}`"
+        )
+    try:
+        values = json.loads(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError("not an object")
+        return values
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): restore it, or train into a new --workdir") from None
+
+
+def resolve(values: dict, overrides: list[str]) -> ConfigDict:
+    """values over the defaults, then ``--config.key=value`` arguments, every key and name checked."""
+    values, defaults = copy.deepcopy(values), copy.deepcopy(DEFAULTS)
+    for key, table in NAMED.items():
+        own, default = _section(values, key), _section(defaults, key)
+        name = _override(overrides, f"{key}.name") or own.get("name", default["name"])
+        options = options_of(table[pick(f"config.{key}.name", name, table)])
+        if own.get("name", name) != name:
+            own.clear()
+        own["name"] = name
+        default.clear()
+        default.update(name=name, **options)
+    config = _parse(ConfigDict(_fill(defaults, values, "config")), overrides)
+    for key, allowed in CHOICES.items():
+        pick(f"config.{key}", reduce(getitem, key.split("."), config), allowed)
+    dataset = config.data.dataset
+    several = {*sum(READ.values(), ())}
+    for key in several.difference(READ.get(dataset, several)):
+        if _override(overrides, f"data.{key}"):
+            others = " or ".join(other for other, keys in READ.items() if key in keys)
+            raise ValueError(
+                f"config.data.{key} = {config.data[key]!r}: config.data.dataset = {dataset!r} has no use for it; leave "
+                f"it out, or take config.data.dataset={others}"
+            )
+    return config
+
+
+def differences(old: dict, new: dict, path: str) -> Iterator[tuple[str, object, object]]:
+    """The keys in which two sections differ, with both values; None where there is none."""
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from differences(before, after, f"{path}.{key}")
+        elif before != after:
+            yield f"{path}.{key}", before, after
+
+
+def _section(values: dict, key: str) -> dict:
+    for part in key.split("."):
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"config.{key} = {values!r}: needs a section of keys, with a name")
+    return values
+
+
+def _fill(defaults: dict, values: dict, path: str) -> dict:
+    """values over defaults, which say what keys there are and of what type."""
+    filled = dict(defaults)
+    for key, value in values.items():
+        if key not in defaults:
+            raise ValueError(_unknown(f"{path}.{key}", key, defaults))
+        default = defaults[key]
+        if isinstance(default, dict) and isinstance(value, dict):
+            filled[key] = _fill(default, value, f"{path}.{key}")
+            continue
+        # JSON has lists for tuples, and people write 1 for 1.0.
+        value = tuple(value) if isinstance(value, list) else value
+        value = float(value) if isinstance(default, float) and type(value) is int else value
+        if type(value) is not type(default):
+            raise ValueError(f"{path}.{key} = {value!r}: needs a {type(default).__name__}, like {default!r}")
+        filled[key] = value
+    return filled
+
+
+def _parse(config: ConfigDict, overrides: list[str]) -> ConfigDict:
+    for argument in overrides:
+        if argument.startswith("-"):
+            _check_key(argument.lstrip("-").partition("=")[0], config)
+    values = flags.FlagValues()
+    argv = ["main.py", *overrides]
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        values(argv)
+    except flags.Error as error:
+        raise ValueError(str(error)) from None
+    return values.config
+
+
+def _check_key(path: str, config: ConfigDict) -> None:
+    section = config
+    for key in path.split(".")[1:]:
+        if not isinstance(section, ConfigDict) or key not in section:
+            raise ValueError(_unknown(path, key, section if isinstance(section, ConfigDict) else ()))
+        section = section[key]
+
+
+def _override(overrides: list[str], key: str) -> str | None:
+    found = None
+    for argument, following in pairwise([*overrides, ""]):
+        name, equals, value = argument.lstrip("-").partition("=")
+        if name == f"config.{key}":
+            found = value if equals else following
+    return found
+
+
+def _unknown(path: str, key: str, allowed: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, list(allowed), 1, 0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(sorted(allowed))}"
+    return f"unknown key {path}: {hint}"

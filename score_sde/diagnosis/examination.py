@@ -1,0 +1,166 @@
+"""What --mode check measures of a run: weights, data, samples and descriptions, as plain numbers."""
+
+import copy
+import json
+import math
+
+import torch
+from torch import Tensor, nn
+
+from samplers import DPMpp, generate
+from score_sde.config.config import differences
+from score_sde.config.schema import options_of
+from score_sde.diagnosis.linear_denoiser import LinearDenoiser
+from score_sde.evaluation.levels import Levels
+from score_sde.evaluation.validation import Validation
+from score_sde.run.folder import Run
+from score_sde.training.spec import denoiser_spec
+from sde import Denoiser
+from sde.checkpoint.snapshots import stored_spec
+from sde.checkpoint.spec import describe_sde
+from sde.data import Dataset
+from sde.data.statistics import spread
+from sde.guidance.conditional import Conditional
+from sde.networks import NETWORKS
+from sde.training.ema import EMA
+
+SAMPLING_STEPS = 20
+FILTER_ITEMS, FILTER_NUMBERS = 2000, 2**24
+"""Training items, and numbers in them, that the linear filter is made of at most."""
+
+
+def newest_state(run: Run, model: Denoiser) -> tuple[dict | None, str]:
+    """The newest training state that reads, or None, and what there is to say of others, or why there is none."""
+    like = {"module": model.state_dict(), "ema": {"average": dict(model.named_parameters())}}
+    try:
+        state, passed = run.checkpoints("denoiser").load(lambda: like)
+    except ValueError as error:
+        return None, str(error)
+    return state, "; ".join(passed) if state else f"{run.folder / 'checkpoints'} holds no training state"
+
+
+def raw_model(model: Denoiser, state: dict) -> Denoiser | None:
+    """The model with the weights that the optimiser holds; None where they are another network's."""
+    raw = copy.deepcopy(model)
+    try:
+        raw.load_state_dict(state["module"])
+    except RuntimeError:
+        return None
+    return raw
+
+
+def describe(spec: dict) -> dict:
+    """What can be compared of two descriptions of a model: process, network, parametrisation and conditions."""
+    network = options_of(NETWORKS[spec["network"]["name"]]) | spec["network"]
+    network.pop("checkpointing", None)
+    keys = ("sde", "parametrization", "num_classes", "null_trained")
+    # Not their moments, which are those of the split.
+    shapes = {kind: about["shape"] for kind, about in spec.get("conditions", {}).items()}
+    parts = {"network": network, "conditions": shapes}
+    return json.loads(json.dumps(parts | {key: spec.get(key) for key in keys}))
+
+
+def disagreements(run: Run, model: Denoiser, data: Dataset, state: dict | None) -> list[dict]:
+    """The keys in which config.json, as it would build a model of these data, and the model file differ: ``"key"``,
+    ``"config"``, ``"model"``, and ``"checkpoint"``, what the newest training state says, or None."""
+    configured = describe(denoiser_spec(run.config, data))
+    stored = describe(stored_spec(run.weights_file) | {"sde": describe_sde(model.sde)})
+    held = describe(json.loads(state["spec"])) if state else {}
+    found = []
+    for key, config, file in differences(configured, stored, ""):
+        value = held
+        for part in key[1:].split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        found.append({"key": key[1:], "config": config, "model": file, "checkpoint": value})
+    return found
+
+
+def mean_age(updates: int, decay: float) -> float:
+    """Mean age in steps of what is in an EMA after ``updates``: sum of (updates - k) times the weight of the parameters
+    of update k, those before the first among them. In time it is half the length of a plain mean of the same age."""
+    ema, age = EMA(nn.Module(), decay), 0.0
+    for ema.updates in range(1, updates + 1):
+        age = (1 - ema.weight()) * (age + 1)
+    return age
+
+
+def distance(state: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """Root mean square difference of the parameters, relative to that of ``other``."""
+    squares = [
+        ((state[name].double() - p.double()).square().sum(), p.double().square().sum()) for name, p in other.items()
+    ]
+    apart, size = (sum(parts) for parts in zip(*squares, strict=True))
+    return (apart / size).sqrt().item()
+
+
+def averaging(model: Denoiser, raw: Denoiser, state: dict, decay: float) -> dict:
+    """How old the average is, and how far the file's weights are from it and from the raw ones."""
+    weights = {name: p.detach().cpu() for name, p in model.named_parameters()}
+    updates = state["ema"]["updates"]
+    return {
+        "updates": updates,
+        "mean_age": mean_age(updates, decay),
+        "from_raw": distance(weights, {name: p.detach().cpu() for name, p in raw.named_parameters()}),
+        "from_checkpoint": distance(weights, state["ema"]["average"]),
+    }
+
+
+def linear_filter(model: Denoiser, levels: Levels, training: Dataset) -> LinearDenoiser:
+    """The linear denoiser of training items spread over the set, dequantised."""
+    index = spread(len(training), min(FILTER_ITEMS, max(2, FILTER_NUMBERS // levels.x[0].numel())))
+    x, transform = training.batch(index)[0], levels.transform
+    u = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
+    items = transform.encode(transform.dequantise(x, u)).to(levels.device)
+    return LinearDenoiser(model.sde, items, model.sigma_data)
+
+
+def mean_and_error(values: Tensor) -> list[float]:
+    """Mean and standard error of values (n,); NaN where there are too few."""
+    return [values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else math.nan]
+
+
+def of_conditions(levels: Levels, own: Tensor, other: Tensor, none: Tensor) -> dict:
+    """What conditions do for errors (levels, n), those with the items' ``own``, an ``other`` item's and ``none``.
+    ``"gain"`` of own over other and ``"gain_of_none"`` of none over other are means over the levels, with standard
+    errors over the ``"items"`` whose two conditions differ; ``"wins"`` is for how many of them own is better."""
+    error, other, none = (found.mean(0)[levels.differs] for found in (own, other, none))
+    return {
+        "items": len(error),
+        "gain": mean_and_error(other - error),
+        "gain_of_none": mean_and_error(other - none),
+        "wins": (other > error).double().mean().item(),
+        "error": {"own": error.mean().item(), "other": other.mean().item(), "none": none.mean().item()},
+    }
+
+
+def channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean and standard deviation of each channel of items (n, channels, ...), and the standard errors of both, from
+    the spread over the items; (channels,)."""
+    x = x.double().reshape(len(x), x.shape[1] if x.ndim > 1 else 1, -1)
+    mean = x.mean((0, 2))
+    squares = (x - mean[:, None]).square().mean(2)
+    std, root = squares.mean(0).sqrt(), len(x) ** 0.5
+    return mean, std, x.mean(2).std(0) / root, squares.std(0) / root / (2 * std)
+
+
+def of_samples(model: Denoiser, levels: Levels, training: Dataset, nearest: Validation) -> dict:
+    """Samples by 20 steps of DPM-Solver++ under the items' own conditions beside training items, in data units: moments
+    and range, and distances to the nearest training items."""
+    count = len(levels.x)
+    bound = model if levels.cond is None else Conditional(model, levels.cond)
+    x = generate(bound, DPMpp(), count, training.event_shape, steps=SAMPLING_STEPS, batch_size=levels.batch_size).x
+    items, _ = training.batch(spread(len(training), 2000))
+    (mean, std, *errors), (data_mean, data_std, *data_errors) = channel_moments(x), channel_moments(items.cpu())
+    error = [(a.square() + b.square()).sqrt().tolist() for a, b in zip(errors, data_errors, strict=True)]
+    return {
+        "count": count,
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+        "data_mean": data_mean.tolist(),
+        "data_std": data_std.tolist(),
+        "mean_stderr": error[0],
+        "std_stderr": error[1],
+        "range": [x.min().item(), x.max().item()],
+        "data_range": [training.statistics.low, training.statistics.high],
+        "nearest": nearest.nearest(x)["ratio"],
+    }

@@ -1,0 +1,177 @@
+"""Features of items, in which --mode evaluate measures: the data themselves, a classifier's, or those of a named
+network."""
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from score_sde.evaluation.judge import recogniser
+from score_sde.run.folder import Run, file_digest
+from sde.data import Dataset
+from sde.data.transform import Transform
+from sde.distributed.world import World
+
+EXTRACTORS = ("data", "classifier", "inception")
+WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
+"""The file that torch-fidelity keeps in torch's cache of downloads."""
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Of some items: their ``features`` (n, d), float64 on the CPU, and the ``prints`` (n,) by which equal items are
+    known."""
+
+    features: Tensor
+    prints: list[bytes]
+
+    def __len__(self) -> int:
+        return len(self.prints)
+
+    def rows(self, index: Tensor) -> "Extracted":
+        """Those at some positions."""
+        return Extracted(self.features[index], [self.prints[i] for i in index.tolist()])
+
+    def found_in(self, others: "Extracted") -> int:
+        """How many of the items equal one of the others to the last bit."""
+        known = {*others.prints}
+        return sum(one in known for one in self.prints)
+
+    def repeated(self) -> int:
+        """How many of the items equal another of them to the last bit."""
+        return sum(count for count in Counter(self.prints).values() if count > 1)
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """``function`` takes items (B, *event) in data units on ``device`` to features (B, d); ``name`` says which, and
+    ``digest`` is a hash of all that makes them."""
+
+    name: str
+    digest: str
+    function: Callable[[Tensor], Tensor]
+    device: torch.device
+
+    def __call__(self, world: World, items: Callable[[slice], Tensor], count: int, batch_size: int) -> Extracted:
+        """Of the ``count`` items at slices, ``batch_size`` at a time; several processes share the work, and each gets
+        all of it. Raises ValueError for features that are not finite."""
+        parts = world.join([self._part(items(rows)) for rows in world.batches(count, batch_size)])
+        features = torch.cat([part.features for part in parts])
+        if not features.isfinite().all():
+            bad = int((~features.isfinite().all(1)).sum())
+            raise ValueError(f"--features={self.name}: {bad} of {count} items have features that are not finite")
+        return Extracted(features, [one for part in parts for one in part.prints])
+
+    @torch.no_grad()
+    def _part(self, x: Tensor) -> Extracted:
+        features = self.function(x.to(self.device))
+        if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(x):
+            given = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise ValueError(f"--features={self.name}: {len(x)} items gave {given}, it needs a tensor ({len(x)}, d)")
+        prints = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x.cpu().float().numpy()]
+        return Extracted(features.double().cpu(), prints)
+
+
+def extractor(run: Run, name: str, training: Dataset, download: bool = False) -> Extractor:
+    """The extractor of ``--features``: one of EXTRACTORS, or the path of a TorchScript file."""
+    # Not every accelerator has float64.
+    device = run.device if run.device.type == "cuda" else torch.device("cpu")
+    if download and name != "inception":
+        raise ValueError(f"--download is for --features inception; --features {name} would ignore it")
+    if name == "data":
+        transform = training.transform
+        digest = hashlib.sha256(repr(transform).encode()).hexdigest()
+        return Extractor("data", digest, lambda x: transform.encode(x.double()).flatten(1), device)
+    if name == "classifier":
+        network = recogniser(run, training).to(device)
+        return Extractor("classifier", network.digest, network.features, device)
+    network, digest = _inception(download) if name == "inception" else _scripted(name)
+    network = network.to(device).eval()
+    convert = byte_images(training.transform, training.event_shape, name)
+    return Extractor(name, digest, lambda x: network(convert(x)), device)
+
+
+def byte_images(transform: Transform, event_shape: tuple[int, ...], name: str) -> Callable[[Tensor], Tensor]:
+    """What takes images (B, channels, height, width) in data units to bytes (B, 3, height, width) from 0 to 255, as the
+    networks of the FID read them; gray ones three times, with a warning. Raises ValueError for data that are no such
+    images."""
+    if len(event_shape) != 3 or event_shape[0] not in (1, 3):
+        raise ValueError(
+            f"--features={name} reads images of 1 or 3 channels, and the data have shape {event_shape}: use "
+            "--features data or classifier"
+        )
+    if not transform.levels:
+        raise ValueError(
+            f"--features={name} reads bytes, and these data are continuous, without a white and a black: store them as "
+            "integers with config.data.levels, or use --features data or classifier"
+        )
+    if event_shape[0] == 1:
+        warnings.warn(f"--features={name} reads colours: gray images are repeated to 3 channels", stacklevel=3)
+    factor = 255 / (transform.levels - 1)
+    return lambda x: (x * factor).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+
+
+def _scripted(path: str) -> tuple[Callable[[Tensor], Tensor], str]:
+    """A TorchScript module of a file, (B, 3, height, width) bytes -> (B, d), and the file's hash."""
+    if not Path(path).is_file():
+        raise ValueError(f"--features={path}: needs {', '.join(EXTRACTORS)}, or a TorchScript file that exists")
+    try:
+        module = torch.jit.load(path, map_location="cpu")
+    except RuntimeError as error:
+        raise ValueError(
+            f"--features={path} is no TorchScript file ({str(error).strip().splitlines()[0][:80]}): save one with "
+            "torch.jit.script(module).save(path), as docs/evaluation.md shows"
+        ) from None
+    return _Scripted(module, path), file_digest(Path(path))
+
+
+class _Scripted(torch.nn.Module):
+    def __init__(self, module: torch.jit.ScriptModule, path: str) -> None:
+        super().__init__()
+        self.module, self.path = module, path
+        # The Inception file of Karras et al. returns its features only when it is told to.
+        named = any(argument.name == "return_features" for argument in module.forward.schema.arguments)
+        self.options = {"return_features": True} if named else {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            return self.module(x, **self.options)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1][:160]
+            raise ValueError(
+                f"--features={self.path} failed on bytes of shape {tuple(x.shape)} ({reason}): it must take uint8 "
+                "images (B, 3, height, width) from 0 to 255, resize and scale them by itself, and return (B, d)"
+            ) from None
+
+
+def _inception(download: bool) -> tuple[Callable[[Tensor], Tensor], str]:
+    """torch-fidelity's Inception, the one of the FID, and the hash of its weights."""
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError:
+        raise ValueError(
+            "--features=inception needs torch-fidelity, which is not installed: pip install 'score-sde[inception]', or "
+            "name a TorchScript file of it"
+        ) from None
+    path = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
+    if not (path.exists() or download):
+        raise ValueError(
+            f"--features=inception: its weights are not in {path}, and nothing is downloaded unasked: add --download "
+            "(95 MB from github.com), or put the file there"
+        )
+    network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(path) if path.exists() else None)
+    return _First(network), file_digest(path)
+
+
+class _First(torch.nn.Module):
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)[0]

@@ -1,0 +1,75 @@
+"""Samples in a file, and what is refused of them before they are measured."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from score_sde.metrics.metric import LEAST
+from sde.condition.tree import check_labels
+from sde.data import Dataset, existing
+from sde.data.arrays import as_tensor, read_array
+from sde.data.statistics import measure
+
+OTHER_UNITS = 10.0
+"""Times as far as the data, or as near, that samples spread where their units must be others."""
+
+
+def read_samples(name: str) -> tuple[Path, Tensor, Tensor | None]:
+    """The path, the samples (n, *event) and the classes that were asked for (n,), or None, of the .npz of --mode sample
+    or of another file of arrays."""
+    path = existing(name, "--samples")
+    if path.is_dir():
+        raise ValueError(f"--samples={path} is a folder: name a file in it, .npz, .npy or .csv")
+    if path.suffix != ".npz":
+        return path, read_array(path)[0], None
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+    # numpy and zipfile raise many unrelated exceptions for damaged files.
+    except Exception as error:
+        raise ValueError(f"--samples={path} is not a readable .npz file ({error})") from None
+    if "x" not in arrays or arrays["x"].dtype.kind not in "iuf" or arrays["x"].ndim < 2:
+        raise ValueError(f"--samples={path} holds {', '.join(arrays) or 'nothing'}: needs numbers x (n, ...)")
+    if "scales" in arrays:
+        raise ValueError(f"--samples={path} holds samples at several scales: draw them at one")
+    x, labels = arrays["x"], arrays.get("labels")
+    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != x.shape[:1]):
+        raise ValueError(
+            f"--samples={path} holds labels of type {labels.dtype} and shape {labels.shape}: needs {len(x)} integers, "
+            "the class that was asked for of each sample, or -1"
+        )
+    return path, as_tensor(x), None if labels is None else torch.from_numpy(labels.astype(np.int64))
+
+
+def check_samples(x: Tensor, labels: Tensor | None, data: Dataset, path: Path) -> None:
+    """Raise ValueError for samples x (n, *event) that cannot be held against data: too few, of another shape, not
+    finite, or out of the data's range."""
+    for what, items in ((str(path), x), ("the split of the data", data)):
+        if len(items) < LEAST:
+            raise ValueError(f"{what} has {len(items)} items: no interval can be trusted for fewer than {LEAST}")
+    shape, known = tuple(x.shape[1:]), tuple(data.event_shape)
+    if shape != known:
+        last = len(known) > 1 and shape == (*known[1:], known[0])
+        hint = ": its channels are last, they must come first, as --mode sample writes them" if last else ""
+        raise ValueError(f"{path} has samples of shape {shape}, the data have {known}{hint}")
+    if labels is not None and data.num_classes is not None:
+        check_labels(labels, data.num_classes)
+    try:
+        found = measure(x)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    levels = data.transform.levels
+    if levels and not (found.low >= 0 and found.high < levels and found.whole):
+        kind = "integers" if found.whole else "fractions"
+        raise ValueError(
+            f"{path} has {kind} from {found.low:g} to {found.high:g}, the data integers from 0 to {levels - 1}; "
+            "give samples in data units, as --mode sample writes them"
+        )
+    ratio = (found.var.mean() / data.statistics.var.mean()).sqrt().item()
+    if not 1 / OTHER_UNITS < ratio < OTHER_UNITS:
+        warnings.warn(
+            f"{path}: the samples spread {ratio:.2g} times as far as the data: are they in other units?", stacklevel=2
+        )

@@ -1,0 +1,109 @@
+"""A classifier of a run's real training items, to judge samples by and to compare sets in its features."""
+
+import hashlib
+import json
+import math
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from score_sde.run.folder import Run
+from sde.condition.tree import as_tree
+from sde.data import Dataset
+from sde.data.statistics import spread
+from sde.data.transform import Transform
+from sde.files import write_whole
+
+FEATURES = 64
+SETTINGS = {"features": FEATURES, "width": 32, "steps": 800, "batch_size": 128, "lr": 3e-3, "seed": 0}
+"""What the network is made and trained by; another value is another network, in another file."""
+MEASURED = 1000
+"""Training items that tell data apart, and the scale of features."""
+
+
+class Recogniser(nn.Module):
+    """Logits (B, classes) of items x (B, *event) in data units, by a small network that has seen no noise and no
+    sample: two convolutions for images, two layers for anything else. ``digest`` is a hash of its data and settings."""
+
+    def __init__(self, event_shape: tuple[int, ...], classes: int, transform: Transform, digest: str) -> None:
+        super().__init__()
+        self.transform, self.digest, width = transform, digest, SETTINGS["width"]
+        if len(event_shape) == 3:
+            layers = [
+                nn.Conv2d(event_shape[0], width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True),
+                nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(4), nn.Flatten(),
+                nn.Linear(32 * width, FEATURES), nn.ReLU(),
+            ]  # fmt: skip
+        else:
+            layers = [nn.Flatten(), nn.Linear(math.prod(event_shape), 4 * width), nn.ReLU(),
+                      nn.Linear(4 * width, FEATURES), nn.ReLU()]  # fmt: skip
+        self.body, self.last = nn.Sequential(*layers), nn.Linear(FEATURES, classes)
+        self.register_buffer("scale", torch.ones(()))
+
+    def features(self, x: Tensor) -> Tensor:
+        """The layer before the last (B, 64) of x (B, *event), with a mean variance of 1 over training items."""
+        return self._body(x) / self.scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self._body(x))
+
+    def _body(self, x: Tensor) -> Tensor:
+        return self.body(self.transform.encode(x.to(self.last.weight.dtype)))
+
+    def learn(self, data: Dataset) -> None:
+        """Cross-entropy on random batches, Adam, a learning rate that rises and falls."""
+        steps, generator = SETTINGS["steps"], torch.Generator().manual_seed(SETTINGS["seed"])
+        optimizer = torch.optim.Adam(self.parameters(), lr=SETTINGS["lr"])
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, SETTINGS["lr"], total_steps=steps)
+        for _ in range(steps):
+            x, cond = data.batch(torch.randint(len(data), (SETTINGS["batch_size"],), generator=generator))
+            labels = as_tree(cond)["labels"]
+            optimizer.zero_grad()
+            F.cross_entropy(self(x), labels).backward()
+            optimizer.step()
+            schedule.step()
+        with torch.no_grad():
+            self.scale = self._body(data.batch(spread(len(data), MEASURED))[0]).var(0).mean().sqrt()
+
+    @torch.no_grad()
+    def classes(self, x: Tensor, batch_size: int = 500) -> Tensor:
+        """The classes (n,), on the CPU, that it takes the items x (n, *event) for."""
+        device = self.last.weight.device
+        return torch.cat([self(part.to(device)).argmax(1).cpu() for part in x.split(batch_size)])
+
+
+def recogniser(run: Run, training: Dataset) -> Recogniser:
+    """The classifier of a run's training items, in float64 on the CPU: trained once, and kept in the run's features/
+    under its digest. Raises ValueError for data without classes, and for a damaged file."""
+    if training.labels is None:
+        raise ValueError("the data have no classes, so no classifier of them can be trained")
+    digest = _digest(training)
+    path = run.folder / "features" / f"classifier-{digest[:12]}.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SETTINGS["seed"])
+        network = Recogniser(training.event_shape, training.num_classes, training.transform, digest)
+
+    def make() -> None:
+        if not path.exists():
+            print("training a small classifier of the real training items, once ...")
+            network.learn(training)
+            write_whole(path, to_safetensors(network.state_dict()))
+
+    run.world.share(make)
+    try:
+        network.load_state_dict(from_safetensors(path.read_bytes()))
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"{path} is damaged ({str(error).splitlines()[0]}): delete it, it is made again") from None
+    return network.double().eval()
+
+
+def _digest(data: Dataset) -> str:
+    """Of items spread over the set, their number and classes, the transform and SETTINGS."""
+    x, cond = data.batch(spread(len(data), MEASURED))
+    labels = as_tree(cond)["labels"]
+    about = json.dumps([len(data), data.num_classes, data.event_shape, repr(data.transform), SETTINGS])
+    return hashlib.sha256(about.encode() + x.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()

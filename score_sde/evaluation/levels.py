@@ -1,0 +1,144 @@
+"""Items at fixed noise levels with fixed noise: what is measured of a denoiser there, item by item."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sde.condition.tree import Condition, kinds_of, known, map_condition
+from sde.data import Dataset
+from sde.data.statistics import spread
+from sde.guidance.conditional import Conditional
+from sde.model.denoiser import Denoiser, call_network, noise_input
+from sde.model.score import ScoreModel
+from sde.process.base import expand
+from sde.training.loss import TIMES, Draws, denoising_loss
+
+
+class At(NamedTuple):
+    """Some items at one level: ``x0`` (B, *event) in model units, their conditions ``cond``, ``other`` ones, those of
+    other items, random numbers with the level's time, and the time ``told`` () of another level."""
+
+    x0: Tensor
+    cond: Condition | None
+    other: Condition | None
+    draws: Draws
+    told: Tensor
+
+
+class Levels:
+    """At most ``items`` items of ``data``, spread over the set, at ``count`` noise levels of the process of ``model``:
+    the middles of equal parts of the distribution ``times`` of training. Noise and dequantisation of an item are the
+    same every time.
+
+    ``cond`` is what of the items' conditions the model knows, or None; ``differs`` (n,) says for which items the other
+    one's is another one.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        model: Denoiser,
+        times: str,
+        device: torch.device,
+        items: int = 256,
+        count: int = 8,
+        batch_size: int = 256,
+    ) -> None:
+        self.transform, self.sde, self.device, self.batch_size = data.transform, model.sde, device, batch_size
+        self.t = TIMES[times](self.sde, (torch.arange(count, dtype=torch.float64) + 0.5) / count)
+        self.x, cond = data.batch(spread(len(data), items))
+        self.cond = known(cond, model)
+        self.other = self.differs = None
+        if self.cond is not None:
+            order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(0))
+            self.other = map_condition(lambda c: c[order], self.cond)
+            self.differs = _differ(self.cond, self.other)
+
+    @property
+    def sigma(self) -> Tensor:
+        """sigma / alpha of the levels, (levels,)."""
+        return (-0.5 * self.sde.log_snr(self.t)).exp()
+
+    @torch.no_grad()
+    def each(self, function: Callable[[At], Tensor]) -> Tensor:
+        """function (B, ...) of the items at every level: (levels, n, ...) in float64 on the CPU."""
+        levels = tqdm(range(len(self.t)), desc="measuring", unit="level", leave=False)
+        return torch.stack([torch.cat([function(at).cpu().double() for at in self._parts(i)]) for i in levels])
+
+    def _parts(self, level: int) -> Iterator[At]:
+        told = self.t[(level + len(self.t) // 2) % len(self.t)]
+        for start in range(0, len(self.x), self.batch_size):
+            rows = slice(start, start + self.batch_size)
+            generator = torch.Generator().manual_seed(level)
+            draws = Draws.of(self.sde, self.x.shape, generator, rows=rows)
+            draws = draws._replace(t=self.t[level].expand(len(draws.t)))
+            x0 = self.transform.encode(draws.dequantise(self.x[rows], self.transform)).to(self.device)
+            own, other = (self._condition(cond, rows) for cond in (self.cond, self.other))
+            yield At(x0, own, other, draws, told)
+
+    def _condition(self, cond: Condition | None, rows: slice) -> Condition | None:
+        return map_condition(lambda c: c[rows].to(self.device), cond)
+
+    def errors(self, model: ScoreModel, which: str = "own") -> Tensor:
+        """(levels, n): (1 / sigma_data^2 + alpha^2 / sigma^2) |D(x_t, t, cond) - x_0|^2 per dimension, as in
+        ``score_sde.evaluation.validation``: 1 is c_skip x. The condition is the item's ``own``, that of an ``other``, or
+        ``none``."""
+
+        def error(at: At) -> Tensor:
+            cond = {"own": at.cond, "other": at.other, "none": None}[which] if kinds_of(model) else None
+            return denoising_loss(model, at.x0, cond, at.draws)
+
+        return self.each(error)
+
+    def scores(self, model: Denoiser) -> Tensor:
+        """(levels, n, 2): |sigma score + z|^2 and |z|^2 - |sigma score|^2 per dimension, with the items' own
+        conditions. The expectations are equal for a calibrated score, that of a posterior mean, for which E <sigma
+        score, z> is -E |sigma score|^2.
+        """
+
+        def squares(at: At) -> Tensor:
+            t, z = at.draws.t, at.draws.noise(at.x0)
+            bound = model if at.cond is None else Conditional(model, at.cond)
+            scaled = expand(self.sde.sigma(t), at.x0) * bound.score(self.sde.perturb(at.x0, t, z), t)
+            return torch.stack([_mean_square(scaled + z), _mean_square(z) - _mean_square(scaled)], 1)
+
+        return self.each(squares)
+
+    def sensitivity(self, model: Denoiser, *changes: str) -> dict[str, float]:
+        """``"output"``, the root mean square of the network's output F over items and levels; and for each of the
+        ``changes`` how much F changes, sqrt(sum |F' - F|^2 / sum |F|^2), where the network is told another level's
+        ``time``, the condition of an ``other`` item, or ``none``."""
+
+        def squares(at: At) -> Tensor:
+            t = at.draws.t
+            x = self.sde.perturb(at.x0, t, at.draws.noise(at.x0))
+            _, _, c_in, c_noise = model.coefficients(t)
+
+            def output(c_noise: Tensor, cond: Condition | None) -> Tensor:
+                return call_network(model.network, x, c_in, c_noise, model.standardisation(cond), autocast=None)
+
+            told = {
+                "time": (noise_input(self.sde, at.told).expand(len(x)), at.cond),
+                "other": (c_noise, at.other),
+                "none": (c_noise, None),
+            }
+            first = output(c_noise, at.cond)
+            changed = [output(*told[change]) - first for change in changes]
+            return torch.stack([_mean_square(values) for values in (first, *changed)], 1)
+
+        size, *changed = self.each(squares).mean((0, 1)).sqrt().tolist()
+        relative = {change: value / size if size else 0.0 for change, value in zip(changes, changed, strict=True)}
+        return {"output": size, **relative}
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    return x.double().square().flatten(1).mean(1)
+
+
+def _differ(cond: Condition, other: Condition) -> Tensor:
+    """Which rows are not the same, (n,)."""
+    apart = map_condition(lambda a, b: (a != b).reshape(len(a), -1).any(1), cond, other)
+    return torch.stack(list(apart.values())).any(0) if isinstance(apart, dict) else apart

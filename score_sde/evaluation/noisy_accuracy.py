@@ -1,0 +1,36 @@
+"""How well a noise-conditional classifier tells classes apart, by noise level."""
+
+import torch
+from torch import Tensor
+
+from score_sde.evaluation.levels import At, Levels
+from sde.data import Dataset
+from sde.model.classifier import NoisyClassifier
+
+LEVELS = 10
+"""Noise levels: the middles of equal parts of the process in log(sigma / alpha)."""
+ITEMS = 1000
+
+
+class NoisyAccuracy:
+    """The accuracy of a classifier on held-out items at noise levels spread over its process, with the same noise every
+    time. ``classifier`` says what process and classes there are."""
+
+    def __init__(self, held_out: Dataset, classifier: NoisyClassifier, device: torch.device) -> None:
+        self.levels = Levels(held_out, classifier, "log_snr", device, ITEMS, LEVELS)
+
+    @property
+    def chance(self) -> float:
+        """The share of the most frequent class: the accuracy of a classifier that looks at nothing."""
+        labels = self.levels.cond
+        return labels.bincount().max().item() / len(labels)
+
+    def by_noise(self, classifier: NoisyClassifier) -> list[dict]:
+        """``"sigma"``, which is sigma / alpha, and ``"accuracy"`` at every level, from the least noise to the most."""
+
+        def right(at: At) -> Tensor:
+            x = classifier.sde.perturb(at.x0, at.draws.t, at.draws.noise(at.x0))
+            return classifier(x, at.draws.t).argmax(1) == at.cond
+
+        accuracy = self.levels.each(right).mean(1).tolist()
+        return [{"sigma": s, "accuracy": a} for s, a in zip(self.levels.sigma.tolist(), accuracy, strict=True)]

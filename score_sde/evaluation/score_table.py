@@ -1,0 +1,61 @@
+"""What --mode evaluate prints."""
+
+from score_sde.evaluation.scores import Sets
+from score_sde.metrics.metric import METRICS
+from score_sde.metrics.neighbours import CLOSE
+
+Row = tuple[str, str, str, str, str]
+
+
+def show(values: dict[str, dict], sets: Sets, features: str, split: str) -> None:
+    """A line for each of the ``scores``: the value, its interval, that of real items, and what it means."""
+    rows: list[Row] = [("", "samples", "95 % interval", "real items", "")]
+    measured = [name for name in METRICS if "value" in values.get(name, {})]
+    for name in measured:
+        own, metric = values[name], METRICS[name]
+        rows.append(_row(metric.title + " *" * metric.biased, own, own["reference"]["value"], own["reading"]))
+    if "accuracy" in values:
+        own = values["accuracy"]
+        rows.append(_row("accuracy of the class", own, own["reference"]["value"], own["reading"]))
+    if "memorisation" in values:
+        rows += _too_many(values["memorisation"], {
+            "nearer": ("memorised: nearer", 0.5, "nearer to training items than held-out ones"),
+            "close": ("memorised: close", CLOSE, "as near as the nearest 5 % of held-out items"),
+            "copies": ("memorised: copies", 0.0, "equal to a training item"),
+        })  # fmt: skip
+    rows += _too_many(values["duplicates"], {
+        "exact": ("duplicates: exact", 0.0, "equal to another sample"),
+        "near": ("duplicates: near", CLOSE, "as near to another as the nearest 5 % of real items"),
+    })  # fmt: skip
+    count, dimension = sets.real.features.shape
+    print(f"{len(sets.samples):,} samples against {count:,} {split} items, {dimension} features ({features}):")
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for name, *cells, text in rows:
+        aligned = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        print("  ".join(["", name.ljust(widths[0]), *aligned, text]).rstrip())
+    print(f"  real items: {len(sets.reference):,} of the other split in the samples' place, for what is perfect")
+    if any(METRICS[name].biased for name in measured):
+        print("  * finite sets, of real items too, make it too large; the interval and the number before it do not")
+    for name in METRICS:
+        if "refused" in values.get(name, {}):
+            print(f"  left out: {values[name]['refused']}")
+
+
+def _too_many(found: dict[str, dict], texts: dict[str, tuple[str, float, str]]) -> list[Row]:
+    """Rows of shares that should not be above those of new items."""
+    rows = []
+    for name, (title, ideal, text) in texts.items():
+        verdict = "more" if found[name]["low"] > ideal else "no more"
+        rows.append(_row(title, found[name], ideal, f"{text}: {verdict} than new ones"))
+    return rows
+
+
+def _row(title: str, own: dict, real: float, text: str) -> Row:
+    interval = f"{_number(own['low'])} to {_number(own['high'])}"
+    if title.endswith("*"):
+        interval = f"{_number(own['corrected'])}, {interval}"
+    return title, _number(own["value"]), interval, _number(real), text
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) >= 0.0995 and abs(value) < 1000 else f"{value:.3g}"

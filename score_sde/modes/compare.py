@@ -1,0 +1,191 @@
+"""--mode compare: samplers at equal network calls from the same noise: which to use at what cost."""
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from samplers import Samples
+from score_sde.comparison.entrants import Entrant, enter
+from score_sde.comparison.pareto import GROUPS, RULE
+from score_sde.comparison.race import ROUNDS, TIGHT, Drawn, race, solved
+from score_sde.comparison.standings import show, tabulate
+from score_sde.comparison.yardstick import Yardstick
+from score_sde.config.config import program
+from score_sde.config.schema import CHOICES_OF_SAMPLER
+from score_sde.evaluation.features import EXTRACTORS, extractor
+from score_sde.metrics.metric import METRICS
+from score_sde.pages.comparison import compare_page
+from score_sde.plots.pictures import drawn
+from score_sde.run.conditions import read_condition
+from score_sde.run.folder import Run
+from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.inputs import read_names
+from score_sde.run.items import open_split
+from sde.condition.tree import Condition, as_tree
+from sde.data import Dataset
+from sde.data.statistics import spread
+from sde.files import finite, write_json, write_whole
+
+FLOW = 64
+"""Samples, at most, whose probability-flow ODE is solved."""
+
+
+def compare(
+    run: Run,
+    *,
+    samplers: str = "auto,dpmpp,unipc,heun,ddim,ancestral,pc,ode",
+    calls: str = "5,10,20",
+    metrics: str = "frechet",
+    features: str = EXTRACTORS[0],
+    download: bool = False,
+    num_samples: int = 256,
+    seed: int = 0,
+    labels: str | None = None,
+    condition: str | None = None,
+    guidance: GuidanceOptions = UNGUIDED,
+    batch_size: int = 256,
+    out: str | None = None,
+) -> dict:
+    """Compare samplers by network calls, time and metrics, from the same noise; write a page and a ``.json``."""
+    begin = time.perf_counter()
+    names = read_names("--samplers", samplers, CHOICES_OF_SAMPLER)
+    measures = read_names("--metrics", metrics, METRICS)
+    budgets = read_calls(calls)
+    held_out, training, denoiser = open_split(run, "test")
+    guides = Guides(run, denoiser, guidance)
+    cond = read_condition(run, guides, labels, condition, num_samples)
+    found = extractor(run, features, training, download)
+    given = {"seed": seed, "labels": labels, "condition": condition}
+    common = command(run, given | asdict(guidance), num_samples)
+
+    def alone() -> dict:
+        # Times are those of one process.
+        targets = as_tree(cond).get("labels")
+        # Below 0 are those of no class.
+        targets = targets if targets is not None and (targets >= 0).all() else None
+        yardstick = Yardstick(training, held_out, found, measures, targets)
+        yardstick.check(num_samples)
+        ran, exact, notes = _race(run, guides, cond, names, budgets, num_samples, seed, batch_size)
+        rows = tabulate(ran, yardstick, exact and exact.path.denoised[-1], training, common)
+        flow = exact and {"samples": len(exact.x), "tolerance": TIGHT, "calls": exact.nfe}
+        about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape), "flow": flow}
+        record = _record(run, yardstick, num_samples) | about | {"rows": rows, "notes": notes}
+        base = Path(out) if out else run.folder / "compare" / "compare"
+        base = base.with_suffix("") if base.suffix in (".html", ".json") else base
+        page, numbers = Path(f"{base}.html"), Path(f"{base}.json")
+        write_whole(page, compare_page(record, pictures(ran, exact.x if exact else None, held_out, targets)))
+        write_json(numbers, finite(record))
+        show(record)
+        chosen = next(row for row in rows if row["recommended"])
+        recommended = {key: chosen[key] for key in ("sampler", "steps", "calls", "value", "command")}
+        seconds = round(time.perf_counter() - begin, 1)
+        print(f"compared in {seconds:g} s: {page}, {numbers}")
+        return {
+            "mode": "compare",
+            "num_samples": num_samples,
+            "metric": measures[0],
+            "recommended": recommended,
+            "page": str(page),
+            "numbers": str(numbers),
+            "seconds": seconds,
+        }
+
+    return run.world.share(alone)
+
+
+def read_calls(text: str) -> list[int]:
+    """``--calls``, as in 5,10,20: numbers of network calls, rising."""
+    try:
+        numbers = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        numbers = [0]
+    if numbers[0] < 1:
+        raise ValueError(f"--calls={text}: needs numbers of network calls of at least 1, as in 5,10,20")
+    return numbers
+
+
+def _race(
+    run: Run,
+    guides: Guides,
+    cond: Condition | None,
+    names: Sequence[str],
+    budgets: Sequence[int],
+    count: int,
+    seed: int,
+    batch_size: int,
+) -> tuple[list[tuple[Entrant, Drawn]], Samples | None, list[str]]:
+    """What the entrants drew that came to their end, the exact flow of the first samples, and sentences to know."""
+    entrants, notes = enter(run, guides, cond, names, budgets)
+    model, shape = guides(cond), guides.denoiser.event_shape
+    raced = race(model, entrants, count, shape, seed=seed, batch_size=batch_size, progress=True)
+    notes += [found.failure for found in raced if found.failure]
+    ran = [(entrant, found) for entrant, found in zip(entrants, raced, strict=True) if not found.failure]
+    if not ran:
+        raise ArithmeticError(f"no sampler ran to its end: {' '.join(notes)}")
+    exact = None
+    if any(entrant.deterministic for entrant, _ in ran):
+        try:
+            exact = solved(model.rows(slice(0, FLOW)), min(count, FLOW), shape, seed=seed, batch_size=batch_size)
+        except ArithmeticError as error:
+            notes.append(f"There are no errors against the exact flow, which was not solved: {error}.")
+    return ran, exact, notes
+
+
+def _record(run: Run, yardstick: Yardstick, count: int) -> dict:
+    """What the JSON says of the circumstances."""
+    used = yardstick.extractor
+    return {
+        "mode": "compare",
+        "run": run.folder.name,
+        "weights": run.weights,
+        "num_samples": count,
+        "metrics": list(yardstick.metrics),
+        "extractor": {"name": used.name, "sha256": used.digest, "features": yardstick.dim},
+        "features": yardstick.width,
+        "held_out": len(yardstick.items),
+        "training": {name: yardstick.of_training(name, count) for name in yardstick.metrics},
+        "jackknife_groups": GROUPS,
+        "rounds": ROUNDS,
+        "device": run.device.type,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "rule": RULE,
+    }
+
+
+def command(run: Run, given: dict, count: int) -> str:
+    """The command that draws the samples with the values of flags that were ``given``, but for the sampler."""
+    values = {"workdir": run.folder, "weights": run.weights, **given}
+    usual = {"weights": Run.weights, "labels": None, "condition": None, "seed": 0, **asdict(UNGUIDED)}
+    unusual = {name: value for name, value in values.items() if name not in usual or value != usual[name]}
+    flags = [f"--{name} {shlex.quote(str(value))}" for name, value in unusual.items()]
+    return " ".join([f"{program()} --mode sample", *flags, f"--num_samples {count}"])
+
+
+def pictures(
+    ran: Sequence[tuple[Entrant, Drawn]], exact: Tensor | None, held_out: Dataset, labels: Tensor | None
+) -> dict[str, list[tuple[str, bytes]]]:
+    """Headings, and below each captions and PNGs: the first samples of the entrants by their budget, those of the exact
+    flow, and held-out items. Nothing for shapes that have no picture."""
+    shape, levels = held_out.event_shape, held_out.transform.levels
+    # A row of images, a few signals, all of the points.
+    count = {1: 1000, 2: 4}.get(len(shape), max(2, min(10, 640 // shape[-1])))
+    own = None if labels is None else labels[:count]
+    found: dict[str, list[tuple[str, bytes | None]]] = {}
+    for entrant, its in ran:
+        heading = f"{entrant.budget} network calls" if entrant.budget else "Steps of its own choice"
+        caption = entrant.name if entrant.budget else f"{entrant.name}, tolerance {entrant.tolerance:g}"
+        found.setdefault(heading, []).append((caption, drawn(its.x[:count], levels=levels, labels=own)))
+    last = found.setdefault("To compare with", [])
+    if exact is not None:
+        last.append(
+            ("the exact flow", drawn(exact[:count], levels=levels, labels=None if own is None else own[: len(exact)]))
+        )
+    items, own = held_out.batch(spread(len(held_out), count))
+    last.append(("held-out items", drawn(items, levels=levels, labels=as_tree(own).get("labels"))))
+    return {heading: parts for heading, parts in found.items() if all(content for _, content in parts)}

@@ -1,0 +1,139 @@
+"""--mode encode: items to their latents and back, with the error of the round trip and what the latents look like."""
+
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from samplers import decode, dequantised, encode
+from score_sde.plots.pictures import comparison
+from score_sde.run.folder import Run
+from score_sde.run.guides import UNGUIDED, GuidanceOptions
+from score_sde.run.inputs import spread_items
+from score_sde.run.items import batched, bind, joined, open_split, relative_error, write_arrays
+from score_sde.run.outputs import stem
+from sde.condition.tree import as_tree
+
+
+def encode_items(
+    run: Run,
+    *,
+    split: str = "test",
+    num_samples: int = 16,
+    seed: int = 0,
+    labels: str | None = None,
+    guidance: GuidanceOptions = UNGUIDED,
+    batch_size: int = 256,
+    rtol: float = 1e-4,
+    atol: float = 1e-4,
+    out: str | None = None,
+) -> dict:
+    """Encode items spread over the split and decode them again; write ``<out>.png`` and ``<out>.npz``."""
+    data, _, denoiser = open_split(run, split)
+    index = spread_items(data, split, num_samples)
+    count = len(index)
+    x, targets = data.batch(index)
+    conditions, bound = bind(run, denoiser, labels, targets, count, guidance)
+    model, transform = bound(1), data.transform
+
+    def there(model, x: Tensor, offset: float = 0.5):
+        return encode(model, x, rtol=rtol, atol=atol, offset=offset)
+
+    begin = time.perf_counter()
+    encoded = batched(there, model, x, run, batch_size, "encoding")
+    latent = joined(encoded, "latent")
+    decoded = batched(
+        lambda model, z: decode(model, z, rtol=rtol, atol=atol), model, latent, run, batch_size, "decoding"
+    )
+    seconds = time.perf_counter() - begin
+    calls = torch.stack([joined(encoded, "calls"), joined(decoded, "calls")], 1)
+    again, values = joined(decoded, "x"), joined(decoded, "values")
+    error = relative_error(values, transform.dequantise(x, 0.5), data)
+    result = {
+        "mode": "encode",
+        "split": split,
+        "num_samples": count,
+        "rtol": rtol,
+        "atol": atol,
+        "round_trip_error": error,
+        "nfe_encode": round(calls[:, 0].mean().item(), 1),
+        "nfe_decode": round(calls[:, 1].mean().item(), 1),
+        "seconds": round(seconds, 2),
+        "seed": seed,
+    }
+    sentence = f"{error:.2e} of the data's standard deviation (rms)"
+    if transform.levels:
+        result["exact"] = (again == x).double().mean().item()
+        sentence += f", {result['exact']:.3%} of the values come back exactly"
+    print(
+        f"{count} {split} items to their latents and back, {result['nfe_encode']:g} + {result['nfe_decode']:g} network "
+        f"calls each, {seconds:.1f} s\n  round trip: {sentence}"
+    )
+    # The middles of cells have less spread than the noise-filled cells that the model was trained on.
+    typical = latent
+    if transform.levels:
+        noisy = dequantised(transform, x, seed)
+        typical = joined(
+            batched(lambda *a: there(*a, offset=0.0), model, noisy, run, batch_size, "dequantised"), "latent"
+        )
+    if not run.world.first:
+        return {}
+    result |= latent_statistics(typical, denoiser.sde.prior_std())
+    show_statistics(result, "dequantised items" if transform.levels else "items")
+    path = stem(run, out, "encode", seed)
+    picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
+    drawn = comparison(x, again, picture, levels=transform.levels)
+    write_arrays(
+        numbers,
+        {
+            "x": x,
+            "latent": latent,
+            "latent_dequantised": typical if transform.levels else None,
+            "decoded": again,
+            "calls": calls,
+            "index": index,
+            "labels": as_tree(targets).get("labels"),
+            "conditions": conditions,
+        },
+    )
+    print(f"  {picture if drawn else 'no picture for this shape'}, {numbers}")
+    return result | {"picture": str(picture) if drawn else None, "numbers": str(numbers)}
+
+
+def latent_statistics(latent: Tensor, prior_std: float) -> dict:
+    """Mean, standard deviation and correlation of latents (n, *event) in units of the prior's, with what N(0, 1) gives.
+
+    ``latent_correlation`` is the root mean square, over all pairs of two entries of the event, of their correlation
+    coefficient over the items; for independent entries 1 / sqrt(n - 1). It comes from the items' Gram matrix, which has
+    the same squares: the matrix of all pairs of entries may not fit the memory.
+    """
+    z = latent.double().flatten(1) / prior_std
+    count, dim = z.shape
+    found = {
+        "latent_mean": z.mean().item(),
+        "latent_mean_stderr": (count * dim) ** -0.5,
+        "latent_std": z.std(correction=0).item(),
+        "latent_std_stderr": (2 * count * dim) ** -0.5,
+    }
+    std = z.std(0, correction=0)
+    if count < 3 or dim < 2 or not (std > 0).all():
+        return found
+    standardised = (z - z.mean(0)) / std
+    squares = (standardised @ standardised.T / count).square().sum().item() - dim
+    correlation = (max(squares, 0.0) / (dim * (dim - 1))) ** 0.5
+    return found | {"latent_correlation": correlation, "latent_correlation_expected": (count - 1) ** -0.5}
+
+
+def show_statistics(found: dict, what: str) -> None:
+    """The latents' statistics in a line."""
+    line = (
+        f"  latents of {what}, in units of the prior: mean {found['latent_mean']:.3f} (0 +- "
+        f"{found['latent_mean_stderr']:.3f} expected), standard deviation {found['latent_std']:.3f} (1 +- "
+        f"{found['latent_std_stderr']:.3f})"
+    )
+    if "latent_correlation" in found:
+        line += (
+            f", correlation of entries {found['latent_correlation']:.3f} ({found['latent_correlation_expected']:.3f})"
+        )
+    print(line)

@@ -1,0 +1,194 @@
+"""--mode guidance_sweep: how often samples are of the class that was asked for, against how diverse they are, over the
+scale of guidance."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from samplers import NOISES
+from score_sde.evaluation.judge import Recogniser, recogniser
+from score_sde.evaluation.tradeoff import Tradeoff, tradeoff
+from score_sde.plots.curves import BLUE, GREY, ORANGE
+from score_sde.plots.pictures import figure_bytes, plt
+from score_sde.run.conditions import read_condition
+from score_sde.run.folder import Run
+from score_sde.run.guides import GuidanceOptions, Guides
+from score_sde.run.items import open_split
+from score_sde.run.outputs import stem
+from score_sde.run.sampling import Sampling
+from sde import Denoiser
+from sde.condition.tree import as_tree
+from sde.data import Dataset
+from sde.data.statistics import spread
+from sde.files import finite, write_json, write_whole
+
+SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+HELD_OUT = 5000
+"""Held-out items at most that samples are compared with."""
+COLORS = {"classifier-free": BLUE, "classifier": ORANGE}
+"""Of each kind of guidance."""
+
+
+def guidance_sweep(
+    run: Run,
+    *,
+    guidance_scale: tuple[float, ...] = SCALES,
+    classifier_scale: tuple[float, ...] | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    noise: str = NOISES[0],
+    num_samples: int = 200,
+    seed: int = 0,
+    labels: str | None = None,
+    batch_size: int = 256,
+    out: str | None = None,
+) -> dict:
+    """Plot accuracy of the asked class against diversity over the scale; write ``<out>.png`` and ``<out>.json``.
+
+    Classifier guidance guides the unconditional branch, so that 0 is the unconditional and 1 the conditional model for
+    either kind; without ``classifier_scale`` it has the scales of classifier-free guidance where the run has a
+    classifier. Every scale has the same noise and classes. The judge is trained on the run's training items; accuracies
+    and distances are those of ``tradeoff``, distances in units of the held-out items'.
+    """
+    for flag, scales in (("guidance_scale", guidance_scale), ("classifier_scale", classifier_scale)):
+        if scales is not None and len(scales) < 2:
+            raise ValueError(f"--{flag}={scales[0]:g}: a sweep needs several scales, as in 0,1,2,4")
+    sampling = Sampling(run, steps, grid, noise, seed, batch_size)
+    held_out, training, denoiser = open_split(run, "test")
+    if training.labels is None:
+        raise ValueError(
+            f"config.data.dataset = {run.config.data.dataset!r} has no labels here: a sweep asks for classes, and a "
+            "classifier of the data judges the samples"
+        )
+    if classifier_scale is None and run.classifier_file.exists():
+        classifier_scale = guidance_scale
+    settings = settings_of(run, denoiser, guidance_scale, classifier_scale)
+    guides = Guides(run, denoiser, *(options for _, _, options in settings))
+    cond = read_condition(run, guides, labels, None, num_samples)
+    asked = as_tree(cond).get("labels")
+    check_counts(num_samples, asked)
+    for _, _, options in settings:
+        # Before anything is drawn, for what it refuses.
+        guides(cond, options)
+    judge = recogniser(run, training)
+    accuracy, real = judged_items(judge, held_out, asked)
+    print(
+        f"the judge, a classifier of the training items, is right about {accuracy:.2%} of the held-out items\n"
+        f"{num_samples} samples at each scale by {sampling.name}; diversity is the mean distance within a class over "
+        "that of held-out items\n"
+        f"{'guidance':<17}{'scale':>6}{'accuracy':>19}{'diversity':>19}{'calls':>8}"
+    )
+    rows = []
+    for kind, scale, options in settings:
+        samples = sampling(guides, options, cond, num_samples)
+        if samples is None:
+            continue
+        found = tradeoff(held_out.transform.encode(samples.x), asked, judge.classes(samples.x))
+        row = {"guidance": kind, "scale": scale, **relative(found, real), "nfe": samples.nfe}
+        rows.append(row | {"seconds": round(samples.seconds, 2)})
+        print(
+            f"{kind:<17}{scale:>6g}{row['accuracy']:>9.3f} +- {row['accuracy_stderr']:.3f} "
+            f"{row['diversity']:>9.3f} +- {row['diversity_stderr']:.3f}{samples.nfe:>8g}"
+        )
+    if not run.world.first:
+        return {}
+    path = stem(run, out, "guidance-sweep", seed)
+    picture, numbers = Path(f"{path}.png"), Path(f"{path}.json")
+    result = {"mode": "guidance_sweep", "sampler": sampling.name, "num_samples": num_samples, "seed": seed}
+    result |= {"classes": asked.unique().tolist(), "judge_accuracy": accuracy, "real": asdict(real), "rows": rows}
+    write_whole(picture, plot(rows, real, num_samples))
+    write_json(numbers, finite(result))
+    print(f"  {picture}, {numbers}")
+    return result | {"picture": str(picture), "numbers": str(numbers)}
+
+
+def settings_of(
+    run: Run, denoiser: Denoiser, guidance_scale: tuple[float, ...], classifier_scale: tuple[float, ...] | None
+) -> list[tuple[str, float, GuidanceOptions]]:
+    """Each kind of guidance that the run has, at each of its scales, with the options that it means."""
+    settings = []
+    if denoiser.num_classes:
+        settings += [("classifier-free", scale, GuidanceOptions(scale)) for scale in guidance_scale]
+    if classifier_scale is not None:
+        base = 0.0 if denoiser.num_classes else 1.0
+        settings += [("classifier", scale, GuidanceOptions(base, scale)) for scale in classifier_scale]
+    if not settings:
+        raise ValueError(
+            f"--workdir={run.folder}: the model is unconditional and there is no classifier to guide it; train one "
+            "with --mode train_classifier, or a model with config.model.conditional = True"
+        )
+    return settings
+
+
+def check_counts(num_samples: int, asked: Tensor | None) -> None:
+    """Refuse to measure diversity without classes, or in classes that have a single sample."""
+    if asked is None:
+        raise ValueError("--labels=none: a sweep asks for classes; give class numbers, as in 0,1,2, or leave it out")
+    counts = asked.bincount()[asked]
+    if counts.min() < 2:
+        raise ValueError(
+            f"--num_samples={num_samples}: diversity needs two samples of each class, {2 * len(asked.unique())} for "
+            f"those that are asked for, and here class {int(asked[counts.argmin()])} has one; take more"
+        )
+
+
+def judged_items(judge: Recogniser, held_out: Dataset, asked: Tensor) -> tuple[float, Tradeoff]:
+    """The judge's accuracy on the held-out items, and the accuracy and diversity of those in the classes asked for."""
+    x, cond = held_out.batch(spread(len(held_out), HELD_OUT))
+    labels = as_tree(cond)["labels"]
+    found, kept = judge.classes(x), torch.isin(labels, asked)
+    if not torch.isin(asked, labels).all():
+        raise ValueError("the held-out items have none of some class that is asked for: give --labels that they have")
+    real = tradeoff(held_out.transform.encode(x[kept]), labels[kept], found[kept])
+    if not real.distance:
+        raise ValueError(
+            "the held-out items of each class that is asked for are all equal, and diversity is measured in units of "
+            "theirs: give --labels of others"
+        )
+    return (found == labels).double().mean().item(), real
+
+
+def relative(found: Tradeoff, real: Tradeoff) -> dict:
+    """Accuracy, and diversity in units of the real items', with their standard errors. The error of the unit itself is
+    not in them: it is the same at every scale."""
+    return {
+        "accuracy": found.accuracy,
+        "accuracy_stderr": found.accuracy_stderr,
+        "diversity": found.distance / real.distance,
+        "diversity_stderr": found.distance_stderr / real.distance,
+    }
+
+
+def plot(rows: list[dict], real: Tradeoff, num_samples: int) -> bytes:
+    """Accuracy against diversity, and both over the scale."""
+    figure, axes = plt.subplot_mosaic([["tradeoff", "accuracy"], ["tradeoff", "diversity"]], figsize=(9.5, 4.6),
+                                      width_ratios=(1.35, 1), layout="constrained")  # fmt: skip
+    bars = {"fmt": "o-", "markersize": 3.5, "linewidth": 1.2, "elinewidth": 0.8, "capsize": 2}
+    for kind in dict.fromkeys(row["guidance"] for row in rows):
+        own = [row for row in rows if row["guidance"] == kind]
+        values = {key: [row[key] for row in own] for key in own[0]}
+        errors = {key: values[f"{key}_stderr"] for key in ("accuracy", "diversity")}
+        color = COLORS[kind]
+        axes["tradeoff"].errorbar(values["diversity"], values["accuracy"], errors["accuracy"], errors["diversity"],
+                                  color=color, label=kind, **bars)  # fmt: skip
+        for row in own:
+            axes["tradeoff"].annotate(f"{row['scale']:g}", (row["diversity"], row["accuracy"]), (4, 5),
+                                      textcoords="offset points", fontsize=7.5, color=color)  # fmt: skip
+        for key, error in errors.items():
+            axes[key].errorbar(values["scale"], values[key], error, color=color, **bars)
+    axes["tradeoff"].errorbar(1, real.accuracy, real.accuracy_stderr, real.distance_stderr / real.distance, fmt="*",
+                              color=GREY, markersize=9, label="held-out items")  # fmt: skip
+    axes["tradeoff"].set_xlabel("diversity, of that of held-out items")
+    axes["tradeoff"].set_ylabel("accuracy of the class asked for")
+    axes["tradeoff"].set_title(f"{num_samples} samples a scale, standard errors", fontsize=9)
+    axes["tradeoff"].legend(fontsize="small")
+    axes["accuracy"].axhline(real.accuracy, color=GREY, linestyle=":")
+    axes["diversity"].axhline(1, color=GREY, linestyle=":")
+    for key in ("accuracy", "diversity"):
+        axes[key].set_ylabel(key)
+    axes["diversity"].set_xlabel("scale of guidance")
+    for cell in axes.values():
+        cell.grid(alpha=0.3)
+    return figure_bytes(figure)

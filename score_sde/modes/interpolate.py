@@ -1,0 +1,127 @@
+"""--mode interpolate: on the arc between two latents, those of two items or of two seeds, decoded to a strip."""
+
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from samplers import SeededNoise, decode, encode, slerp
+from score_sde.plots.pictures import strips
+from score_sde.run.folder import Run
+from score_sde.run.guides import UNGUIDED, GuidanceOptions
+from score_sde.run.inputs import read_numbers
+from score_sde.run.items import batched, bind, joined, open_split, relative_error, write_arrays
+from score_sde.run.outputs import stem
+from sde.condition.tree import map_condition
+from sde.data import Dataset
+from sde.data.statistics import spread
+
+DEFAULT_ITEMS = 6
+"""The first items of the split are taken in pairs unless --items or --seeds says otherwise."""
+
+LARGEST_SEED = 2**63 - 1
+
+BACKGROUND = 2000
+"""Data points behind the strips of points in the plane."""
+
+
+def interpolate(
+    run: Run,
+    *,
+    split: str = "test",
+    items: str | None = None,
+    seeds: str | None = None,
+    frames: int = 9,
+    labels: str | None = None,
+    guidance: GuidanceOptions = UNGUIDED,
+    batch_size: int = 256,
+    rtol: float = 1e-4,
+    atol: float = 1e-4,
+    out: str | None = None,
+) -> dict:
+    """Interpolate between pairs of items or of seeds; write ``<out>.png``, a row a pair, and ``<out>.npz``."""
+    if frames < 2:
+        raise ValueError(f"--frames={frames}: a strip needs at least 2, its two ends")
+    if items and seeds:
+        raise ValueError("--items and --seeds were both given: interpolate between items or between seeds")
+    data, _, denoiser = open_split(run, split)
+    kind = "seeds" if seeds else "items"
+    text = seeds or items or ",".join(map(str, range(min(DEFAULT_ITEMS, len(data)) // 2 * 2)))
+    ends = read_pairs(kind, text, LARGEST_SEED + 1 if seeds else len(data))
+    x, targets = (None, None) if seeds else data.batch(ends.flatten())
+    # One condition a strip, that of its first item, so that both ends are on the flow that the strip is decoded by.
+    first = map_condition(lambda c: c[::2], targets)
+    conditions, bound = bind(run, denoiser, labels, first, len(ends), guidance)
+    tolerances = {"rtol": rtol, "atol": atol}
+    begin = time.perf_counter()
+    if seeds:
+        blank = torch.empty((ends.numel(), *denoiser.event_shape))
+        latent = SeededNoise(ends.flatten().tolist())(blank) * denoiser.sde.prior_std()
+    else:
+        there = batched(lambda model, x: encode(model, x, **tolerances), bound(2), x, run, batch_size, "encoding")
+        latent = joined(there, "latent")
+    weights = torch.linspace(0, 1, frames, dtype=torch.float64)
+    path = slerp(latent[::2], latent[1::2], weights)
+    # Seeds give the samples of --sampler ode, which end with a denoising call; items come back as they were.
+    decoded = batched(
+        lambda model, z: decode(model, z, denoise=bool(seeds), **tolerances),
+        bound(frames),
+        path.flatten(0, 1),
+        run,
+        batch_size,
+        "decoding",
+    )
+    if not run.world.first:
+        return {}
+    seconds = time.perf_counter() - begin
+    strip = joined(decoded, "x").view(path.shape)
+    calls = joined(decoded, "calls").view(path.shape[:2])
+    target = stem(run, out, "interpolate")
+    picture, numbers = Path(f"{target}.png"), Path(f"{target}.npz")
+    drawn = strips(strip, picture, levels=data.transform.levels, background=background(data))
+    write_arrays(
+        numbers,
+        {"x": strip, "latent": path, "weights": weights, "calls": calls, kind: ends, "conditions": conditions},
+    )
+    result = {
+        "mode": "interpolate",
+        kind: ends.tolist(),
+        "frames": frames,
+        "conditions": None if conditions is None else conditions.tolist(),
+        "nfe": round(calls.mean().item(), 1),
+        "seconds": round(seconds, 2),
+    }
+    ends_sentence = ""
+    if not seeds:
+        values = joined(decoded, "values").view(path.shape)[:, [0, -1]].flatten(0, 1)
+        result["end_error"] = relative_error(values, data.transform.dequantise(x, 0.5), data)
+        ends_sentence = f", ends within {result['end_error']:.1e} of the data's standard deviation (rms)"
+    print(
+        f"{len(ends)} strip{'s' * (len(ends) > 1)} of {frames} frames between {kind} {describe(ends)}, "
+        f"{result['nfe']:g} network calls a frame, {seconds:.1f} s{ends_sentence}: "
+        f"{picture if drawn else 'no picture for this shape'}, {numbers}"
+    )
+    return result | {"picture": str(picture) if drawn else None, "numbers": str(numbers)}
+
+
+def read_pairs(kind: str, text: str, limit: int) -> Tensor:
+    """``--items`` or ``--seeds``, as in 3,17 or 3,17,5,8: pairs (n, 2) of numbers below the limit."""
+    numbers = read_numbers(f"--{kind}", text, limit, "pairs of numbers, as in 3,17 or 3,17,5,8")
+    if len(numbers) % 2:
+        what = f"one of the {kind} only" if len(numbers) == 1 else f"an odd number of {kind}, {len(numbers)}"
+        raise ValueError(f"--{kind}={text}: {what}; needs pairs, as in 3,17 or 3,17,5,8 for two strips")
+    return torch.tensor(numbers).view(-1, 2)
+
+
+def describe(ends: Tensor) -> str:
+    """The pairs in words, the first few of many."""
+    pairs = [f"{a} and {b}" for a, b in ends[:4].tolist()]
+    return ", ".join(pairs) + ", ..." * (len(ends) > 4)
+
+
+def background(data: Dataset) -> Tensor | None:
+    """Points of the data, for shapes that are drawn as points."""
+    if data.event_shape != (2,):
+        return None
+    return data.batch(spread(len(data), BACKGROUND))[0]

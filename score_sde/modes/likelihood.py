@@ -1,0 +1,183 @@
+"""--mode likelihood: bits per dimension of quantised data, nats of continuous data, in a report."""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from tqdm import tqdm
+
+from samplers import LikelihoodReport, dequantised, likelihood_report, log_likelihood
+from score_sde.run.folder import Run
+from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.inputs import read_items, spread_items
+from score_sde.run.items import open_split, write_arrays
+from score_sde.run.outputs import stem
+from sde import Denoiser
+from sde.condition.tree import as_tree, kinds_of
+from sde.data import Dataset
+from sde.data.statistics import spread
+from sde.distributed.world import World
+
+EXACT_UP_TO = 16
+"""Dimensions up to which the trace is exact unless --probes says otherwise."""
+
+HINT = 64
+"""Training items whose likelihood is set beside that of the held-out ones."""
+
+
+def likelihood(
+    run: Run,
+    *,
+    split: str = "test",
+    num_samples: int = 256,
+    seed: int = 0,
+    labels: str | None = None,
+    guidance: GuidanceOptions = UNGUIDED,
+    unnormalised: bool = False,
+    batch_size: int = 256,
+    draws: int = 1,
+    probes: int | None = None,
+    rtol: float = 1e-4,
+    atol: float = 1e-4,
+    against: str | None = None,
+    out: str | None = None,
+) -> dict:
+    """Evaluate log p(x), or log p(x | y) with ``labels`` "data", on the held-out or the training items."""
+    if guidance != UNGUIDED and not unnormalised:
+        raise ValueError(
+            "a guided model is not a normalised density, so its likelihood is refused: leave out "
+            f"{guidance.given()}, or add --unnormalised to integrate it all the same"
+        )
+    data, training, denoiser = open_split(run, split)
+    bound = Guides(run, denoiser, guidance)
+    condition = _condition(labels, denoiser, bound.classes)
+    conditioned = condition == "p(x | y)"
+    if against and (condition != "p(x)" or unnormalised):
+        raise ValueError(
+            f"--against={against} compares log p(x), and here one set has {condition}: leave out --labels, and "
+            "take a model with an unconditional branch"
+        )
+    if unnormalised:
+        if guidance == UNGUIDED:
+            raise ValueError("--unnormalised: nothing is guided here; leave it out, or give --guidance_scale")
+        condition = "unnormalised"
+    others = None if against is None else _others(against, data, num_samples)
+    exact = (probes == 0) if probes is not None else math.prod(data.event_shape) <= EXACT_UP_TO
+    settings = {"probes": None if exact else probes or 2, "rtol": rtol, "atol": atol, "seed": seed}
+
+    def model_for(targets: Tensor | None):
+        return bound(targets if conditioned else None)
+
+    index = spread_items(data, split, num_samples)
+    x, targets = data.batch(index)
+    model = model_for(targets)
+    begin = time.perf_counter()
+    with tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.first) as bar:
+        report = likelihood_report(
+            model, x, draws=draws, batch_size=batch_size, guided=unnormalised, progress=bar.update,
+            world=run.world, **settings,
+        )  # fmt: skip
+    values = {}
+    if split == "test" and not unnormalised:
+        hint, hint_targets = training.batch(spread(len(training), HINT))
+        values["training"] = _nats(run.world, model_for(hint_targets), hint, batch_size, settings)
+    if others is not None:
+        values["others"] = _nats(run.world, denoiser, others, batch_size, settings)
+    in_unit = {name: report.in_unit(nats, data.event_shape) for name, nats in values.items()}
+    result = {
+        "mode": "likelihood",
+        "split": split,
+        "num_samples": len(x),
+        "density": condition,
+        "weights": run.weights,
+        "trace": "exact" if exact else f"{probes or 2} probes",
+        **report.summary(),
+        "seconds": round(time.perf_counter() - begin, 1),
+        **{"seed": seed, "rtol": rtol, "atol": atol, "draws": draws, "t_min": denoiser.sde.t_min},
+        **{name: [v.mean().item(), v.std().item() / len(v) ** 0.5] for name, v in in_unit.items()},
+    }
+    _show(condition, split, report, result)
+    if others is not None:
+        result["auroc"] = _auroc(report.nats, values["others"])
+        print(f"  AUROC of log p(x) against {against}: {result['auroc']:.4f} ({len(others)} items)")
+    if out and run.world.first:
+        path = Path(f"{stem(run, out, 'likelihood')}.npz")
+        arrays = {
+            "index": index,
+            "nats": report.nats,
+            "stderr": report.stderr,
+            "calls": report.nfe,
+            "rejected": report.rejected,
+            "labels": as_tree(targets).get("labels"),
+        }
+        arrays |= {"others": None if others is None else values["others"]}
+        write_arrays(path, arrays)
+        result["numbers"] = str(path)
+        print(f"  log p of each item: {path}")
+    return result
+
+
+def _show(condition: str, split: str, report: LikelihoodReport, result: dict) -> None:
+    unit, parts, subset = report.unit, report.parts, report.subset
+    split_up = ", ".join(f"{name} {value:.4f}" for name, value in parts.items())
+    warning = "" if condition.startswith("p(") else "NOT a density but a guided model's flow: "
+    what = f"{condition} of {result['num_samples']} {split} items, {result['weights']}"
+    print(f"{warning}{what}, {result['trace']}, in {unit}:")
+    if unit == "nats":
+        print("  (no bits/dim: the data are continuous; config.data.levels declares quantised ones)")
+    print(f"  probability flow at t_min   {report.flow}   (standard error by {split_up})")
+    if report.importance is not None:
+        print(f"  importance-weighted         {report.importance}")
+    elif result["draws"] > 1:
+        print("  importance-weighted         needs --probes 0: the error of probes would bias it upwards")
+    print(f"  bound at t = 0              {report.at_zero}   (the flow's on these {subset}: {report.at_t_min})")
+    print(f"  variational bound           {report.variational}")
+    print(f"  bound of {report.discrete_steps} discrete steps {report.discrete}")
+    if "training" in result:
+        mean, error = result["training"]
+        print(f"  training items              {mean:.4f} +- {error:.4f}   ({HINT} at most; much better is memorised)")
+    print(
+        f"  {result['nfe']:g} network calls each, {result['nfe_max']} at most, {result['rejected']:g} steps rejected; "
+        f"a tenth of the tolerances changes an item by {report.change:.1e} at most"
+    )
+
+
+def _nats(world: World, model, x: Tensor, batch_size: int, settings: dict) -> Tensor:
+    """log p of further items (n,), once each."""
+    device, parts = next(model.parameters()).device, []
+    x = dequantised(model.transform, x, settings["seed"])
+    for rows in world.batches(len(x), batch_size):
+        part = model.rows(rows), x[rows].to(device)
+        parts.append(log_likelihood(*part, first=rows.start, **settings).nats.double().cpu())
+    return torch.cat(world.join(parts))
+
+
+def _others(path: str, data: Dataset, most: int) -> Tensor:
+    """At most so many items of --against, in the units of the data."""
+    x, _ = read_items("--against", path, data.event_shape, data.transform.levels)
+    return x[spread(len(x), most)]
+
+
+def _auroc(own: Tensor, others: Tensor) -> float:
+    """The probability that an item of the data has the larger log p."""
+    truth = np.r_[np.ones(len(own)), np.zeros(len(others))]
+    return float(roc_auc_score(truth, torch.cat([own, others]).numpy()))
+
+
+def _condition(labels: str | None, model: Denoiser, classes: int | None) -> str:
+    if labels not in (None, "", "none", "data"):
+        raise ValueError(f"--labels={labels}: with --mode likelihood, needs data (each item's own class) or none")
+    if labels == "data" and classes is None and not kinds_of(model):
+        raise ValueError("--labels=data: the model is unconditional; leave it out")
+    if kinds_of(model) and not model.null_trained:
+        if labels == "none":
+            raise ValueError(
+                "--labels=none: this model never trained its unconditional branch "
+                "(config.training.cond_dropout was 0); use --labels=data"
+            )
+        return "p(x | y)"
+    return "p(x | y)" if labels == "data" else "p(x)"

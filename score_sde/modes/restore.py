@@ -1,0 +1,168 @@
+"""--mode restore: posterior samples of items of which a measurement is known."""
+
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samplers import NOISES
+from samplers.repaint import RePaint
+from score_sde.plots.panels import panels
+from score_sde.restoration.methods import STEPS, choose_method, posterior, with_sampler
+from score_sde.restoration.tasks import check_rows, make_operator, measure, read_measured, visible
+from score_sde.run.folder import Run
+from score_sde.run.guides import UNGUIDED, GuidanceOptions
+from score_sde.run.inputs import Inputs, only_one, open_inputs
+from score_sde.run.items import bind, open_split, write_arrays
+from score_sde.run.outputs import stem
+from score_sde.run.sampling import Sampling, draw
+from sde.data import Dataset
+from sde.inverse.operators import Linear, Mask
+
+
+def restore(
+    run: Run,
+    *,
+    task: str = "inpaint",
+    mask: str | None = None,
+    factor: int | None = None,
+    blur_std: float | None = None,
+    measurements: int | None = None,
+    sigma_y: float = 0.0,
+    method: str = "auto",
+    resamplings: int = 4,
+    draws: int = 4,
+    sampler: str = "ancestral",
+    split: str = "test",
+    items: str | None = None,
+    num_samples: int | None = None,
+    input: str | None = None,
+    measured: str | None = None,
+    steps: int | None = None,
+    grid: str | None = None,
+    noise: str = NOISES[0],
+    seed: int = 0,
+    labels: str | None = None,
+    guidance: GuidanceOptions = UNGUIDED,
+    batch_size: int = 256,
+    out: str | None = None,
+) -> dict:
+    """Draw what measured items may have been: posterior samples; write ``<out>.png`` and ``<out>.npz``."""
+    only_one({"items": items, "num_samples": num_samples, "input": input, "measured": measured})
+    method = choose_method(method, task, sigma_y)
+    sampling = Sampling(with_sampler(run, sampler), steps, grid, noise, seed, batch_size)
+    if sampling.sampler is None:
+        raise ValueError("--sampler=auto: a plan is made for a model, not for what is measured; name a sampler")
+    solver = RePaint(sampling.sampler, resamplings)
+    steps = STEPS if steps is None and not isinstance(sampling.times, Tensor) else steps
+    data, _, denoiser = open_split(run, split)
+    options = {"mask": mask, "factor": factor, "blur_std": blur_std, "measurements": measurements}
+    operator, name = make_operator(task, data.event_shape, options, seed)
+    if isinstance(operator, Mask) and operator.mask.all() and not sigma_y:
+        raise ValueError(f"{name} observes every entry, and without noise: there is nothing to restore")
+    if measured:
+        y = read_measured(measured, operator, name, data.event_shape, data.transform.levels)
+        inputs = Inputs(None, None, None, Path(measured).stem)
+    else:
+        inputs = open_inputs(data, split, items, num_samples, input)
+        check_rows(operator, len(inputs.x), name)
+        y = measure(operator, inputs.x, sigma_y, seed)
+    count, shape, levels = len(y), data.event_shape, data.transform.levels
+    conditions, bound = bind(run, denoiser, labels, inputs.cond, count, guidance)
+    rows = torch.arange(count).repeat_interleave(draws)
+    each = operator.rows(rows).to(run.device)
+    model = posterior(method, bound(draws), each, y[rows].to(run.device), sigma_y)
+    found = draw(run.world, model, solver, len(rows), shape, steps=steps, grid=sampling.times, **sampling.options)
+    if found is None:
+        return {}
+    each.cpu()
+    x = each.restore(found.x, y[rows]) if task == "inpaint" and sigma_y == 0 else found.x
+    samples, error = x.view(count, draws, *shape), rms(each(x) - y[rows])
+    # As they were drawn: what was put back says nothing of the rest.
+    missed = rms(each(found.x) - y[rows])
+    scale = max(y.std(correction=0).item(), data.statistics.var.mean().sqrt().item())
+    if missed > 3 * sigma_y + 0.25 * scale:
+        warnings.warn(
+            f"the samples miss what was measured by {missed:.3g} (rms, data units)"
+            f"{', before it was put back' * (x is not found.x)}: take more --steps or another method",
+            UserWarning,
+            stacklevel=2,
+        )
+    result = {
+        "mode": "restore",
+        "task": task,
+        "method": method,
+        "sampler": sampling.name,
+        "num_items": count,
+        "draws": draws,
+        "sigma_y": sigma_y,
+        "observed": observed(operator, y, shape),
+        "measurement_error": error,
+        "nfe": found.nfe,
+        "seconds": round(found.seconds, 2),
+        "seed": seed,
+    }
+    truth = inputs.x
+    if truth is not None:
+        result |= {"psnr": psnr(samples, truth[:, None], data), "psnr_mean": psnr(samples.mean(1), truth, data)}
+    path = stem(run, out, "restore", seed)
+    picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
+    drawn = show(truth, visible(operator, y, len(shape)), samples, picture, levels)
+    arrays = {"x": truth, "y": y, "samples": samples, "index": inputs.index, "labels": inputs.labels,
+              "conditions": conditions, "seeds": np.array(found.seeds).reshape(count, draws)}  # fmt: skip
+    write_arrays(numbers, arrays | operator.state_dict())
+    describe(result, task == "inpaint", inputs.source)
+    print(f"  {picture if drawn else 'no picture for this shape'}, {numbers}")
+    return result | {"picture": str(picture) if drawn else None, "numbers": str(numbers)}
+
+
+def rms(x: Tensor) -> float:
+    """The root mean square over all entries."""
+    return x.double().square().mean().sqrt().item()
+
+
+def observed(operator: Linear, y: Tensor, shape: tuple[int, ...]) -> float:
+    """Measured values for each entry of an item."""
+    if isinstance(operator, Mask):
+        return operator.mask.double().mean().item()
+    return y[0].numel() / math.prod(shape)
+
+
+def psnr(x: Tensor, truth: Tensor, data: Dataset) -> float:
+    """Peak signal-to-noise ratio in dB, 10 log10(range^2 / mean square of x - truth), over all items and entries.
+
+    The range is that of the levels, or from the lowest to the highest value of the data.
+    """
+    levels = data.transform.levels
+    peak = levels - 1 if levels else data.statistics.high - data.statistics.low
+    error = (x - truth).double().square().mean().item()
+    return 10 * math.log10(peak**2 / error) if error else math.inf
+
+
+def show(truth: Tensor | None, y: Tensor | None, samples: Tensor, path: Path, levels: int | None) -> bool:
+    """A row an item: what it is, what was measured, the samples, their mean and standard deviation, where there are."""
+    several = samples.shape[1] > 1
+    columns = {"input": truth, "measured": y, "samples": samples, "mean": samples.mean(1) if several else None}
+    columns = {caption: x if caption == "samples" else x[:, None] for caption, x in columns.items() if x is not None}
+    return panels(columns, path, levels=levels, spread=samples.std(1) if several else None)
+
+
+def describe(result: dict, masked: bool, source: str) -> None:
+    """The result in words."""
+    share = f"{100 * result['observed']:.1f} %"
+    print(
+        f"mask observes {share}" if masked else f"{result['task']}: {share} as many values as an item has are measured"
+    )
+    count = result["num_items"]
+    print(
+        f"{count} item{'s' * (count > 1)} ({source}), {result['draws']} sample{'s' * (result['draws'] > 1)} each by "
+        f"{result['method']} with {result['sampler']}, {result['nfe']:g} network calls each, {result['seconds']:.1f} s"
+    )
+    sigma_y, error = result["sigma_y"], result["measurement_error"]
+    ratio = f", {error / sigma_y:.3g} of sigma_y = {sigma_y:g}" if sigma_y else ""
+    print(f"  measurement error {error:.3g} in data units (rms){ratio}")
+    if "psnr" in result:
+        print(f"  PSNR {result['psnr']:.2f} dB, of the samples' mean {result['psnr_mean']:.2f} dB")

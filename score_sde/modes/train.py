@@ -1,0 +1,122 @@
+"""--mode train and --mode train_classifier: into a run folder, continued by the same command."""
+
+from collections.abc import Callable
+
+import torch
+from ml_collections import ConfigDict
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from samplers import DPMpp, generate
+from score_sde.evaluation.noisy_accuracy import NoisyAccuracy
+from score_sde.evaluation.validation import Validation
+from score_sde.run.conditions import held_out_condition, show
+from score_sde.run.folder import Run
+from score_sde.training.precision import settle
+from score_sde.training.session import Session
+from score_sde.training.spec import classifier_spec, denoiser_spec
+from sde import Denoiser
+from sde.checkpoint.spec import build_classifier, build_denoiser
+from sde.condition.tree import Condition, known
+from sde.guidance.conditional import Conditional
+from sde.training.loss import Draws, classifier_loss, denoising_loss
+from sde.training.options import TrainingOptions
+from sde.training.trainer import Step, Trainer
+
+PREVIEW = 60
+"""Samples in the pictures made during training."""
+
+
+def train(run: Run) -> dict:
+    """Train the denoiser by denoising score matching."""
+    config = run.config
+    data, held_out = run.data()
+    settings = config.training
+    if settings.sample_every < 1:
+        raise ValueError(f"config.training.sample_every = {settings.sample_every}: needs at least 1")
+    if not 0 <= settings.cond_dropout <= 1:
+        raise ValueError(f"config.training.cond_dropout = {settings.cond_dropout}: needs a probability from 0 to 1")
+    spec = denoiser_spec(config, data)
+    model = _seeded(settings.seed, build_denoiser, spec).to(run.device)
+
+    def loss(module: nn.Module, x0: Tensor, cond: Condition | None, draws: Draws) -> Tensor:
+        options = {"weighting": settings.weighting, "cond_dropout": settings.cond_dropout}
+        return denoising_loss(module, x0, known(cond, model), draws, **options)
+
+    settle(run, model, data, loss)
+    trainer = Trainer(model, data, loss, _options(config, "training"), run.world, config.data.workers)
+    session = Session(run, trainer, "denoiser", run.model_file, spec)
+    validation = Validation(
+        held_out, data, sde=model.sde, times=settings.times, weighting=settings.weighting, device=run.device
+    )
+
+    def sample(step: int, done: Step) -> None:
+        averaged, raw = session.averaged(), session.raw()
+        with session.tolerated("a preview"):
+            run.world.share(lambda: preview(step, averaged, raw))
+
+    def preview(step: int, averaged: Denoiser, raw: Denoiser) -> None:
+        session.record_held_out(step, validation.losses(averaged), validation.losses(raw))
+        cond = held_out_condition(held_out, averaged, PREVIEW)
+        shown = averaged if cond is None else Conditional(averaged, cond)
+        try:
+            samples = generate(shown, DPMpp(), PREVIEW, data.event_shape, steps=12)
+        except FloatingPointError as error:
+            tqdm.write(f"warning: no samples at step {step} ({error}): try a smaller config.training.lr")
+        else:
+            session.record({"step": step, "nearest": validation.nearest(samples.x)})
+            path = run.folder / "samples" / f"train-{step:07d}.png"
+            show(samples.x, cond, path, levels=data.transform.levels)
+        session.report()
+
+    session.fit([(settings.sample_every, sample)])
+    return session.summary("train")
+
+
+def train_classifier(run: Run) -> dict:
+    """Train the noise-conditional classifier for classifier guidance."""
+    config, settings = run.config, run.config.classifier
+    data, held_out = run.data()
+    if data.labels is None:
+        raise ValueError(
+            f"config.data.dataset = {config.data.dataset!r} has no labels here: a classifier needs classes"
+        )
+    spec = classifier_spec(config, data)
+    classifier = _seeded(settings.seed, build_classifier, spec).to(run.device)
+    settle(run, classifier, data, classifier_loss, "classifier")
+    trainer = Trainer(classifier, data, classifier_loss, _options(config, "classifier"), run.world, config.data.workers)
+    session = Session(run, trainer, "classifier", run.classifier_file, spec)
+    noisy = NoisyAccuracy(held_out, classifier, run.device)
+
+    def measured() -> list[dict]:
+        averaged = session.averaged()
+        return run.world.share(lambda: noisy.by_noise(averaged))
+
+    def record(step: int, done: Step) -> None:
+        session.record({"step": step, "accuracy_by_noise": measured(), "chance": noisy.chance})
+        session.report()
+
+    # Four times at least, for a curve.
+    session.fit([(min(config.training.sample_every, max(1, settings.steps // 4)), record)])
+    accuracy = {f"{level['sigma']:.3g}": level["accuracy"] for level in measured()}
+    print(
+        "held-out accuracy by noise level, sigma / alpha: "
+        + ", ".join(f"{sigma}: {value:.1%}" for sigma, value in accuracy.items())
+        + f" (chance {noisy.chance:.1%})"
+    )
+    return session.summary("train_classifier") | {"accuracy": accuracy, "chance": noisy.chance}
+
+
+def _options(config: ConfigDict, section: str) -> TrainingOptions:
+    try:
+        return TrainingOptions(**{name: config[section][name] for name in TrainingOptions.__dataclass_fields__})
+    except ValueError as error:
+        # The library speaks of training alone.
+        raise ValueError(str(error).replace("config.training.", f"config.{section}.")) from None
+
+
+def _seeded(seed: int, build: Callable[[dict], nn.Module], spec: dict) -> nn.Module:
+    """A module whose initial weights depend on the seed alone; the global random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(spec)

@@ -1,0 +1,140 @@
+"""The page of a comparison of samplers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+
+from score_sde.metrics.metric import METRICS
+from score_sde.pages.charts import beyond, capitalised, chart_svg, charts
+from score_sde.pages.frame import image, page
+from score_sde.pages.ranking import number, table, with_error
+
+STYLE = """
+svg { display: block; width: 100%; height: auto; }
+.advice { font-size: 1.1rem; color: var(--ink); } .copy code { user-select: all; }
+button { font: inherit; font-size: .82rem; color: inherit; background: var(--card); border: 1px solid var(--line);
+  border-radius: .4rem; padding: .3rem .8rem; cursor: pointer; }
+th button { border: 0; background: none; padding: 0; font-size: inherit; text-align: left;
+  text-decoration: underline dotted; }
+.wide { overflow-x: auto; overflow-wrap: normal; } .wide th { vertical-align: bottom; }
+.wide td { white-space: nowrap; }
+tr.chosen { background: var(--card); } tr.chosen td { font-weight: 700; }
+.strips, .tiles { display: grid; gap: .6rem 1.2rem; margin-bottom: 1rem; }
+.strips { grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
+.tiles { grid-template-columns: repeat(auto-fill, minmax(min(45%, 11rem), 1fr)); }
+.strips img, .tiles img { width: 100%; } h3 { font-size: .95rem; margin: 1rem 0 .3rem; }
+"""
+
+SCRIPT = """<script>
+function addButton(text, place, action) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.append(...text);
+  button.onclick = () => action(button);
+  place.append(button);
+}
+for (const box of document.querySelectorAll(".copy"))
+  addButton(["Copy the command"], box, button => {
+    getSelection().selectAllChildren(box.querySelector("code"));
+    button.textContent = document.execCommand("copy") ? "Copied" : "Selected: press Ctrl+C";
+  });
+for (const head of document.querySelectorAll("th[data-sort]"))
+  addButton([...head.childNodes], head, () => {
+    const body = head.closest("table").tBodies[0], up = head.getAttribute("aria-sort") !== "ascending";
+    for (const other of head.parentNode.cells) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const key = row => row.cells[head.cellIndex].dataset.value;
+    const order = (a, b) => (key(a) - key(b) || key(a).localeCompare(key(b))) * (up ? 1 : -1);
+    const rows = [...body.rows];
+    body.append(...rows.filter(key).sort(order), ...rows.filter(row => !key(row)));
+  });
+</script>"""
+"""The buttons are its own, so that there are none where it does not run."""
+
+Pictures = Mapping[str, Sequence[tuple[str, bytes]]]
+
+
+def compare_page(record: dict, pictures: Pictures) -> bytes:
+    """The page of a comparison. ``record`` is what its JSON holds; ``pictures`` has headings, and below each captions
+    and PNGs."""
+    sections = (*_advice(record), *_charts(record), *table(record), *_pictures(record, pictures), *_method(record))
+    return page(f"Samplers compared: {record['run']}", [*sections, SCRIPT], style=STYLE)
+
+
+def _advice(record: dict) -> Iterator[str]:
+    row, first = next(row for row in record["rows"] if row["recommended"]), record["metrics"][0]
+    best = "the largest" if METRICS[first].larger else "the smallest"
+    away = "below" if METRICS[first].larger else "above"
+    yield f"<h1>Samplers compared <small>{escape(record['run'])}</small></h1>"
+    yield (
+        f'<p class="advice">Recommended: <strong>{row["sampler"]}</strong>, {row["calls"]:.4g} network calls and '
+        f"{number(1000 * row['seconds'])} ms a sample.</p>"
+    )
+    yield f'<div class="copy"><pre><code>{escape(row["command"])}</code></pre></div>'
+    behind = f"{with_error(row['behind'], row['behind_stderr'])} {away} {best}" if row["behind"] else best
+    yield (
+        f"<p>{capitalised(METRICS[first].title)} to held-out data {with_error(row['value'], row['stderr'])}, {behind} "
+        f"here; as many training items have {number(record['training'][first][0])}.</p>"
+    )
+
+
+def _charts(record: dict) -> Iterator[str]:
+    yield '<h2>What a network call buys</h2>\n<div class="charts">'
+    first = record["metrics"][0]
+    for chart in charts(METRICS[first], record["training"][first][0]):
+        svg = chart_svg(chart, record["rows"])
+        if svg:
+            off = [
+                f"{row['sampler']} at {row['calls']:.4g} calls, {number(row['value'])}"
+                for row in beyond(chart, record["rows"])
+            ]
+            caption = f"<figcaption>Off the chart: {'; '.join(off)}.</figcaption>" if off else ""
+            yield f"<figure><h3>{chart.title}</h3>{svg}{caption}</figure>"
+    yield "</div>"
+
+
+def _pictures(record: dict, pictures: Pictures) -> Iterator[str]:
+    if not pictures:
+        return
+    yield "<h2>The same seeds</h2>\n<p>In all pictures sample i starts from the same noise.</p>"
+    for heading, found in pictures.items():
+        yield f'<h3>{heading}</h3>\n<div class="{"strips" if len(record["event_shape"]) > 2 else "tiles"}">'
+        for caption, content in found:
+            text = image("png", content, f"{caption}: samples, {heading}")
+            yield f"<figure><figcaption>{caption}</figcaption>{text}</figure>"
+        yield "</div>"
+
+
+def _method(record: dict) -> Iterator[str]:
+    name, found = record["extractor"]["name"], record["extractor"]["features"]
+    kind = "the items' entries in model units" if name == "data" else f"features of {escape(name)}"
+    if record["features"] < found:
+        kind = f"{record['features']} principal components of {kind}"
+    metrics = [METRICS[name] for name in record["metrics"]]
+    names = " and ".join(metric.title for metric in metrics if metric.biased)
+    biased = f"The {names}, of training items too, is too large by a share of about 1/n. " if names else ""
+    yield "<h2>How it was measured</h2>"
+    yield f"<p>Recommended: {record['rule']}</p>"
+    yield (
+        f"<p>{record['num_samples']} samples by each sampler, seed {record['seed']}; sample i of all starts from the "
+        "same noise. Network calls were counted, a closing denoising one among them, and both passes of guidance. "
+        "Steps are the most that stay within the calls asked for. auto was planned for them once, which took as many "
+        "calls as 200 samples at most.</p>"
+    )
+    yield (
+        f"<p>{capitalised(', '.join(metric.title for metric in metrics))}: of {kind}, against {record['held_out']} "
+        f"held-out items. {biased}± is a standard error, by leaving "
+        f"out each of {record['jackknife_groups']} parts of the samples in turn; that of a difference leaves the same "
+        "samples out of both, so that what the shared noise does to both does not count.</p>"
+    )
+    yield (
+        f"<p>Time: the median of {record['rounds']} rounds, in which the samplers took turns; {record['device']}, "
+        f"{record['threads']} thread{'s' * (record['threads'] > 1)}, torch {record['torch']}.</p>"
+    )
+    flow = record["flow"]
+    if flow:
+        yield (
+            f"<p>Error to the flow: root mean square difference between the first {flow['samples']} samples and where "
+            "the probability-flow ODE leads from the same noise, in standard deviations of the data, before values "
+            f"are rounded. The ODE was solved to a tolerance of {flow['tolerance']:g} with {flow['calls']:.4g} calls a "
+            "sample. Stochastic samplers have none, as they lead elsewhere.</p>"
+        )

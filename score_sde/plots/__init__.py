@@ -1,0 +1,1 @@
+"""Plots: pictures, strips, films and curves."""

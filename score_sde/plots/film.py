@@ -1,0 +1,173 @@
+"""Film strips and animations of samples on their way between data and noise."""
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samplers import SeededNoise
+from samplers.noise.seeded import sample_seeds
+from score_sde.plots.pictures import figure_bytes, kind_of, plt, shown
+from sde.data import Dataset
+from sde.data.transform import Transform
+from sde.files import write_whole
+from sde.process.base import SDE
+
+STRIP_ITEMS = 4
+"""Images or signals in a cell of a strip, one above the other."""
+GIF_IMAGES, GIF_SIGNALS = 16, 6
+"""Images, four a row, or signals in a panel of an animation."""
+LINE = 2
+"""Pixels between images, each of which has about 64."""
+FRAME_SECONDS, LAST_SECONDS = 0.15, 1.5
+MARGIN = 0.35
+"""Of the data's extent, around points and signals, for the noise."""
+
+
+class Reel(NamedTuple):
+    """A row of a film: its caption, frames x (k, n, *event) in data units, sigma / alpha of each (k,), and what colours
+    points, labels (n,) or None."""
+
+    caption: str
+    x: Tensor
+    sigma: Tensor
+    labels: Tensor | None = None
+
+
+def forward(sde: SDE, data: Dataset, x: Tensor, times: Tensor, seed: int) -> Tensor:
+    """Items x (n, *event) in data units at ``times`` (k,): (k, n, *event), mapped to data units as data are. Each item
+    keeps its noise, so that x_t at every time is a draw of q(x_t | x_0)."""
+    transform = data.transform
+    x0 = transform.encode(transform.dequantise(x, 0.5))
+    z = SeededNoise(sample_seeds(seed, len(x)))(x0)
+    return torch.stack([transform.decode(sde.perturb(x0, t, z)) for t in times])
+
+
+def noise_of(sde: SDE, t: Tensor) -> Tensor:
+    """sigma / alpha."""
+    return (-0.5 * sde.log_snr(t)).exp()
+
+
+def as_spread(x: Tensor, times: Tensor, sde: SDE, transform: Transform, sigma_data: float) -> Tensor:
+    """States x (k, n, *event) at ``times`` (k,), in data units, scaled to the spread of the data: x_t sigma_data /
+    sqrt(alpha^2 sigma_data^2 + sigma^2) in model units. At the noise end of any process pictures would show little."""
+    alpha, sigma = sde.alpha(times), sde.sigma(times)
+    scale = (sigma_data * (alpha**2 * sigma_data**2 + sigma**2).rsqrt()).tolist()
+    return torch.stack([transform.decode(c * transform.encode(state)) for c, state in zip(scale, x, strict=True)])
+
+
+def has_film(event_shape: Sequence[int]) -> bool:
+    """Whether items of a shape can be drawn."""
+    return _kind(torch.empty(1, 1, *event_shape)) is not None
+
+
+def strip(reels: Sequence[Reel], items: Tensor, path: Path, frames: int) -> None:
+    """A row a reel of ``frames`` of its frames, the first and last among them; ``items`` (n, *event) of the data say
+    which values are black and white, and where the axes end."""
+    cell = _Cell(reels, items, STRIP_ITEMS, columns=1, marker=40)
+    columns = min(frames, len(reels[0].x))
+    size = 1.2 * columns, (cell.height * 1.2 + 0.3) * len(reels) + 0.3
+    figure, grid = plt.subplots(len(reels), columns, figsize=size, squeeze=False, layout="constrained")
+    for row, reel in zip(grid, reels, strict=True):
+        for axes, j in zip(row, chosen(reel.sigma, min(frames, len(reel.x))), strict=True):
+            cell.draw(axes, reel.x[j], reel.labels)
+            axes.set_title(_number(reel.sigma[j]), fontsize=8, pad=3)
+        row[0].set_ylabel(reel.caption, fontsize=9)
+    figure.supxlabel("sigma / alpha above each frame; states are scaled to the spread of the data", fontsize=8)
+    write_whole(path, figure_bytes(figure))
+
+
+def chosen(sigma: Tensor, count: int) -> list[int]:
+    """Positions of ``count`` noise levels sigma (k,), evenly spread in the angle atan(sigma), in which pictures change
+    at an even pace; or in their numbers, where the levels are too few for that."""
+    angle = sigma.atan()
+    wanted = torch.linspace(0, 1, count, dtype=angle.dtype) * (angle[-1] - angle[0]) + angle[0]
+    found = (angle - wanted[:, None]).abs().argmin(1).unique()
+    if len(found) < count:
+        found = torch.linspace(0, len(sigma) - 1, count).round().long()
+    return found.tolist()
+
+
+def animation(reels: Sequence[Reel], items: Tensor, path: Path) -> int:
+    """A GIF in which the reels, of equally many frames, run side by side; the number of frames in the file."""
+    from PIL import Image
+
+    most = GIF_IMAGES if _kind(reels[0].x) == "images" else GIF_SIGNALS
+    cell = _Cell(reels, items, most, columns=4, marker=120)
+    size = 3 * len(reels), 3 * cell.height + 0.5
+    figure, grid = plt.subplots(1, len(reels), figsize=size, squeeze=False, layout="constrained", dpi=100)
+    pages = []
+    for j in range(len(reels[0].x)):
+        for axes, reel in zip(grid[0], reels, strict=True):
+            axes.clear()
+            cell.draw(axes, reel.x[j], reel.labels)
+            axes.set_title(f"{reel.caption}\nsigma / alpha = {_number(reel.sigma[j])}", fontsize=10)
+        figure.canvas.draw()
+        pages.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()))
+    plt.close(figure)
+    times = [round(1000 * FRAME_SECONDS)] * (len(pages) - 1) + [round(1000 * LAST_SECONDS)]
+    buffer = io.BytesIO()
+    pages[0].save(buffer, "GIF", save_all=True, append_images=pages[1:], duration=times, loop=0)
+    write_whole(path, buffer.getvalue())
+    # Pillow joins frames that are alike.
+    with Image.open(buffer) as image:
+        return image.n_frames
+
+
+class _Cell:
+    """How one frame of some items is drawn, the same way in all cells."""
+
+    def __init__(self, reels: Sequence[Reel], items: Tensor, most: int, columns: int, marker: float) -> None:
+        items = shown(items).double()
+        self.kind, self.marker = _kind(reels[0].x), marker
+        self.most = min(most, *(reel.x.shape[1] for reel in reels))
+        self.columns = min(columns, math.isqrt(self.most - 1) + 1)
+        over = (0,) if self.kind == "points" else tuple(range(items.ndim))
+        self.low, self.high = items.amin(over).numpy(), items.amax(over).numpy()
+        rows, size = -(-self.most // self.columns), items.shape[2:]
+        self.height = {"points": 1.0, "signals": 0.3 * self.most}.get(self.kind)
+        if self.kind == "images":
+            self.height = rows * size[0] / (self.columns * size[1])
+
+    def draw(self, axes, x: Tensor, labels: Tensor | None) -> None:
+        """A frame x (n, *event)."""
+        x = shown(x).double()
+        margin = MARGIN * (self.high - self.low)
+        if self.kind == "points":
+            color = {} if labels is None else {"c": labels.numpy() % 10, "cmap": "tab10", "vmin": 0, "vmax": 9}
+            axes.scatter(*x.numpy().T, s=self.marker / len(x) ** 0.5, linewidths=0, **color)
+            axes.set_xlim(self.low[0] - margin[0], self.high[0] + margin[0])
+            axes.set_ylim(self.low[1] - margin[1], self.high[1] + margin[1])
+        elif self.kind == "images":
+            axes.imshow(self._tiled(x[: self.most].numpy()), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        else:
+            step = self.high - self.low + margin
+            for i, signal in enumerate(x[: self.most].numpy()):
+                axes.set_prop_cycle(None)
+                axes.plot(signal.T - i * step, linewidth=0.7)
+            axes.set_ylim(self.low - (self.most - 1) * step - margin, self.high + margin)
+        axes.set_xticks([])
+        axes.set_yticks([])
+
+    def _tiled(self, x: np.ndarray) -> np.ndarray:
+        """Images (n, channels, height, width) as one (rows * height, columns * width, channels) from 0 to 1, with a
+        line between them."""
+        x = np.clip((x - self.low) / max(self.high - self.low, 1e-12), 0, 1)[:, : 3 if x.shape[1] > 1 else 1]
+        zoom = max(1, round(64 / x.shape[-1]))
+        x = x.repeat(zoom, 2).repeat(zoom, 3)
+        x = np.pad(x, ((0, -len(x) % self.columns), (0, 0), (0, LINE), (0, LINE)), constant_values=0.5)
+        rows = x.reshape(-1, self.columns, *x.shape[1:]).transpose(0, 3, 1, 4, 2)
+        return rows.reshape(rows.shape[0] * rows.shape[1], -1, x.shape[1])[:-LINE, :-LINE]
+
+
+def _kind(x: Tensor) -> str | None:
+    return kind_of(tuple(shown(x, 2).shape[2:]))
+
+
+def _number(sigma: Tensor) -> str:
+    return f"{sigma:.0f}" if sigma >= 100 else f"{sigma:.2g}"

@@ -1,0 +1,1 @@
+"""Restoration: tasks, masks and methods of inverse problems."""

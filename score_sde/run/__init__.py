@@ -1,0 +1,1 @@
+"""Runs: the folder of a run, and what every mode does with it."""

@@ -1,0 +1,160 @@
+"""What samples are conditioned on: labels, arrays in a file, held-out items, or the samples of another run."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from score_sde.config.config import read_run_config, resolve
+from score_sde.plots.pictures import comparison, picture
+from score_sde.run.folder import Run
+from score_sde.run.guides import UNGUIDED, Guides, read_labels
+from sde import Denoiser
+from sde.condition.tree import (
+    NULL_LABEL,
+    Condition,
+    as_condition,
+    as_tree,
+    check_condition,
+    kinds_of,
+    known,
+    map_condition,
+)
+from sde.data import Dataset, existing
+from sde.data.arrays import condition_array
+from sde.data.statistics import spread
+from sde.networks.embedding import repeat_to
+
+
+def cycled(cond: Condition, count: int) -> Condition:
+    """``count`` rows of a condition, the first ones again behind the last."""
+    return map_condition(lambda c: c[torch.arange(count) % len(c)], cond)
+
+
+def held_out_condition(data: Dataset, model: Denoiser, count: int) -> Condition | None:
+    """What a model is conditioned on, ``count`` rows: every class in turn, or where there is more, the conditions of
+    items spread over the data."""
+    if not model.conditions:
+        return read_labels(None, count, model.num_classes)
+    _, cond = data.batch(spread(len(data), count))
+    return known(cycled(cond, count), model)
+
+
+def read_condition(run: Run, guides: Guides, labels: str | None, file: str | None, count: int) -> Condition | None:
+    """``--labels`` and ``--condition``, a row for each of ``count`` samples: the arrays of the file, cycled, or by
+    default, for models that are conditioned on more than classes, held-out items. Raises ValueError for what the model
+    does not take."""
+    model = guides.denoiser
+    if not (file or model.conditions):
+        return read_labels(labels, count, guides.classes)
+    if labels and (file == "none" or not file):
+        beside = " and ".join(model.conditions)
+        raise ValueError(
+            f"--labels={labels}: the model is conditioned on {beside} as well, and held-out items have classes of "
+            "their own; add --condition=FILE.npz or --cascade, or leave the labels out"
+        )
+    if file == "none":
+        return None
+    if not file:
+        return held_out_condition(run.data()[1], model, count)
+    if not kinds_of(model):
+        raise ValueError(f"--condition={file}: the model is unconditional; leave it out")
+    tree = _read(file, model)
+    if labels and "labels" in tree:
+        raise ValueError(f"--labels={labels} and --condition={file} both give labels: choose one")
+    asked = {}
+    if guides.classes and "labels" not in tree:
+        asked["labels"] = _filled(read_labels(labels, count, guides.classes), count)
+    try:
+        check_condition(known(tree | cycled(asked, 1), model), model.num_classes, model.conditions)
+    except ValueError as error:
+        raise ValueError(f"--condition={file}: {error}") from None
+    return as_condition(cycled(tree, count) | asked)
+
+
+def _filled(labels: Tensor | None, count: int) -> Tensor:
+    return torch.full((count,), NULL_LABEL) if labels is None else labels
+
+
+def _read(file: str, model: Denoiser) -> dict[str, Tensor]:
+    """The arrays of an .npz by kind, as many rows each."""
+    takes, flag = kinds_of(model), f"--condition={file}"
+    try:
+        with np.load(existing(file, "--condition"), allow_pickle=False) as arrays:
+            arrays = dict(arrays)
+    # numpy and zipfile raise many unrelated exceptions for damaged files.
+    except (OSError, TypeError, AttributeError, EOFError, ValueError) as error:
+        raise ValueError(f"{flag} is not a readable .npz of arrays named {', '.join(takes)} ({error})") from None
+    for name in arrays:
+        if name not in takes:
+            raise ValueError(
+                f"{flag} holds {name!r}, but the model is conditioned on {' and '.join(takes)}: take it out"
+            )
+    rows = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(rows.values())) != 1 or not all(rows.values()):
+        counts = ", ".join(f"{name} {count}" for name, count in rows.items()) or "no arrays"
+        raise ValueError(f"{flag} has rows: {counts}; needs as many in each, and one at least")
+    tree = {}
+    for name, array in arrays.items():
+        if name == "labels" and array.dtype.kind not in "iu":
+            raise ValueError(f"{flag}: labels have type {array.dtype}, needs integers")
+        try:
+            tree[name] = torch.from_numpy(array.astype(np.int64)) if name == "labels" else condition_array(name, array)
+        except ValueError as error:
+            raise ValueError(f"{flag}: {error}") from None
+    return tree
+
+
+def open_cascade(run: Run, folder: str, model: Denoiser) -> Guides:
+    """The model of ``--cascade``, whose samples are the images that this run's model is conditioned on; it is sampled
+    as this run is. Raises ValueError where the two do not fit."""
+    flag, wanted = f"--cascade={folder}", model.conditions.get("image")
+    if wanted is None:
+        others = " and ".join(kinds_of(model)) or "nothing"
+        raise ValueError(f"{flag}: the model in {run.folder} is conditioned on {others}, not on an image; leave it out")
+    path = Path(folder)
+    if not (path / "config.json").exists():
+        raise ValueError(f"{flag} is not a run folder: name one that draws images of shape {tuple(wanted)}")
+    config = resolve(read_run_config(path), [])
+    config.sampler = run.config.sampler
+    low = Run(path, config, run.device, run.world)
+    drawn = low.model()
+    if tuple(drawn.event_shape) != tuple(wanted):
+        raise ValueError(
+            f"{flag} draws items of shape {tuple(drawn.event_shape)}, but {run.folder} is conditioned on images of "
+            f"shape {tuple(wanted)}: train one for the other, by config.data.downsample or config.data.factor"
+        )
+    if drawn.conditions:
+        raise ValueError(
+            f"{flag} is itself conditioned on {' and '.join(drawn.conditions)}: name the run of a first stage"
+        )
+    if drawn.num_classes and model.num_classes and drawn.num_classes != model.num_classes:
+        raise ValueError(
+            f"{flag} has {drawn.num_classes} classes, {run.folder} has {model.num_classes}: labels mean the same to "
+            "both only where they come from the same data"
+        )
+    return Guides(low, drawn, UNGUIDED)
+
+
+def cascade_seed(seed: int) -> int:
+    """The seed of the first stage, other than the second's, whose first noise would be the same numbers."""
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0] >> 1)
+
+
+def upscaled(labels: Tensor | None, image: Tensor, guides: Guides) -> Condition:
+    """The condition of a cascade's second stage, checked."""
+    tree = {"image": image.to(torch.float32)}
+    if guides.classes:
+        tree["labels"] = _filled(labels, len(image))
+    check_condition(known(tree, guides.denoiser), guides.denoiser.num_classes, guides.denoiser.conditions)
+    return tree
+
+
+def show(x: Tensor, cond: Condition | None, path: Path, *, levels: int | None) -> bool:
+    """Samples as by ``picture``; beside each the image that it is conditioned on, where that has its channels."""
+    tree = as_tree(cond)
+    image = tree.get("image")
+    if image is None or image.shape[1] != x.shape[1]:
+        return picture(x, path, levels=levels, labels=tree.get("labels"))
+    return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, levels=levels)

@@ -1,0 +1,118 @@
+"""A run folder: config.json, model.safetensors, classifier.safetensors, checkpoints/, metrics.jsonl, samples/."""
+
+import hashlib
+import os
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from ml_collections import ConfigDict
+from torch import nn
+
+from score_sde.config.config import program
+from sde.checkpoint.models import load_model
+from sde.checkpoint.states import Checkpoints
+from sde.data import Split, load_dataset
+from sde.distributed.world import World
+from sde.files import write_json
+
+
+@dataclass
+class Run:
+    """A run folder and its resolved config."""
+
+    folder: Path
+    config: ConfigDict
+    device: torch.device
+    world: World = field(default_factory=World)
+    weights: str = "model.safetensors"
+    settings: dict[str, str] = field(default_factory=dict)
+    """What the command set, which the names of files tell."""
+
+    @property
+    def model_file(self) -> Path:
+        """The denoiser, EMA weights."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def weights_file(self) -> Path:
+        """What the modes that use a trained model take: the model file, or another average."""
+        return self.folder / self.weights
+
+    @property
+    def classifier_file(self) -> Path:
+        """The noise-conditional classifier, EMA weights."""
+        return self.folder / "classifier.safetensors"
+
+    @property
+    def started(self) -> bool:
+        """Whether training has left something to go on from."""
+        return any((self.folder / "checkpoints").glob("*-*"))
+
+    def checkpoints(self, name: str) -> Checkpoints:
+        """The training states of a module."""
+        return Checkpoints(self.folder / "checkpoints", name, self.world)
+
+    def write_config(self) -> None:
+        """config.json, resolved."""
+        write_json(self.folder / "config.json", self.config.to_dict())
+
+    @cached_property
+    def _split(self) -> Split:
+        return load_dataset(self.config.data)
+
+    def data(self) -> Split:
+        """The training and held-out data, which are read once."""
+        return self._split
+
+    def model(self):
+        """The trained denoiser on the device, in full precision: adaptive solvers would control its rounding."""
+        if self.model_file.exists() and not self.weights_file.exists():
+            raise ValueError(
+                f"--weights={self.weights}: there is no such file in {self.folder}; beside model.safetensors it holds "
+                f"{len([*self.folder.glob('ema/*.safetensors')])} in ema/ and "
+                f"{len([*self.folder.glob('checkpoints/denoiser-*.pt')])} in checkpoints/"
+            )
+        model = load_model(self.weights_file, "denoiser").to(self.device)
+        arrange(model.network, self.config.training.layout)
+        return model
+
+    def classifier(self):
+        """The trained classifier on the device."""
+        if not self.classifier_file.exists():
+            raise ValueError(
+                f"{self.classifier_file} does not exist: train it with `{program()} --mode train_classifier "
+                f"--workdir {self.folder}`"
+            )
+        return load_model(self.classifier_file, "classifier").to(self.device)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def arrange(network: nn.Module, layout: str) -> None:
+    """Lay the weights of convolutions out as ``layout`` says, which activations follow; values stay as they are."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d} if layout == "channels_last" else {}
+    for parameter in network.parameters():
+        wanted = formats.get(parameter.ndim, torch.contiguous_format)
+        parameter.data = parameter.data.contiguous(memory_format=wanted)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is the accelerator where there is one, each process's own under torchrun."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"--device={name} cannot be used ({str(error).splitlines()[0]}): needs auto, cpu, cuda or cuda:N"
+        ) from None
+    return device

@@ -1,0 +1,218 @@
+"""Labels and guidance of a command, bound to the model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from score_sde.run.folder import Run
+from score_sde.run.inputs import read_floats
+from sde import Denoiser, NoisyClassifier, ScoreModel
+from sde.condition.tree import Condition, as_tree, kinds_of, known
+from sde.guidance.autoguidance import Autoguidance
+from sde.guidance.classifier import Classifier
+from sde.guidance.classifier_free import ClassifierFree
+from sde.guidance.conditional import Conditional
+from sde.guidance.interval import GuidanceInterval
+from sde.guidance.rescale import Rescaled
+from sde.guidance.threshold import DynamicThreshold
+
+
+@dataclass(frozen=True)
+class GuidanceOptions:
+    """What the flags of guidance say, each by its own name. Raises ValueError for what no model could be
+    guided by."""
+
+    guidance_scale: float = 1.0
+    classifier_scale: float = 0.0
+    negative_labels: str | None = None
+    weak: str | None = None
+    guidance_interval: str | None = None
+    guidance_rescale: float = 0.0
+    threshold: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.negative_labels and self.weak:
+            raise ValueError(
+                f"--negative_labels={self.negative_labels} and --weak={self.weak} are both given, and each takes the "
+                "place of the unconditional branch: choose one"
+            )
+        for name, value in (("negative_labels", self.negative_labels), ("weak", self.weak)):
+            if value and self.guidance_scale == 1:
+                raise ValueError(f"--{name}={value}: with --guidance_scale=1 it does nothing; try 2")
+        for name, value in (
+            ("guidance_interval", self.guidance_interval),
+            ("guidance_rescale", self.guidance_rescale),
+        ):
+            if value and self.guidance_scale == 1 and not self.classifier_scale:
+                raise ValueError(
+                    f"--{name}={value}: there is no guidance to limit; give --guidance_scale or --classifier_scale"
+                )
+
+    def given(self) -> str:
+        """The flags that are not at their defaults."""
+        return " and ".join(f"--{f.name}" for f in fields(self) if getattr(self, f.name) != f.default)
+
+
+UNGUIDED = GuidanceOptions()
+
+
+def weak_model(run: Run, denoiser: Denoiser, options: GuidanceOptions) -> Denoiser | None:
+    """The model of ``--weak``, a file of weights or a training state in the run folder; None without the flag. Raises
+    ValueError for the denoiser's own weights, and for those of other data."""
+    if not options.weak:
+        return None
+    if not (run.folder / options.weak).exists():
+        raise ValueError(
+            f"--weak={options.weak}: there is no such file in {run.folder}; it needs weights, as in "
+            "ema/0.99.safetensors, which --config.training.more_ema=0.99 keeps, or a training state of checkpoints/"
+        )
+    weak = replace(run, weights=options.weak).model()
+    if weak.event_shape != denoiser.event_shape:
+        raise ValueError(
+            f"--weak={options.weak}: its items have shape {weak.event_shape}, the model's {denoiser.event_shape}; name "
+            "weights of a model of the same data"
+        )
+    pairs = zip(denoiser.parameters(), weak.parameters(), strict=False)
+    if all(torch.equal(own, other) for own, other in pairs):
+        raise ValueError(f"--weak={options.weak}: these are the model's own weights; name weaker ones, or --weights")
+    return weak
+
+
+def read_labels(text: str | None, count: int, classes: int | None, flag: str = "--labels") -> Tensor | None:
+    """``--labels``: "0,1,2" cycled over the samples, "none", or by default every class in turn."""
+    if text == "none" or (not text and classes is None):
+        return None
+    if classes is None:
+        raise ValueError(
+            f"{flag}={text}: the model is unconditional and there is no classifier guidance; leave the "
+            "labels out, or add --classifier_scale"
+        )
+    try:
+        labels = torch.tensor([int(part) for part in text.split(",")] if text else range(classes))
+    except ValueError:
+        none = ", or none" * (flag == "--labels")
+        raise ValueError(f"{flag}={text}: needs class numbers from 0 to {classes - 1}, as in 0,1,2{none}") from None
+    for label in labels.tolist():
+        if not 0 <= label < classes:
+            raise ValueError(f"{flag}={text}: class {label} is out of range, allowed are 0 to {classes - 1}")
+    return labels[torch.arange(count) % len(labels)]
+
+
+class Guides:
+    """The models that guidance asks for, loaded once for all of several options; called with a condition of n rows, or
+    None, it is the model that is guided by the first of them, or by the options that are given."""
+
+    def __init__(self, run: Run, denoiser: Denoiser, *guidances: GuidanceOptions) -> None:
+        self.run, self.denoiser, self.options = run, denoiser, guidances[0]
+        self.classifier = run.classifier() if any(options.classifier_scale for options in guidances) else None
+        self.weak = next((weak_model(run, denoiser, options) for options in guidances if options.weak), None)
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes that labels are taken from, the classifier's where the model is unconditional."""
+        return self.denoiser.num_classes or (self.classifier.num_classes if self.classifier else None)
+
+    def files(self, options: GuidanceOptions) -> list[Path]:
+        """The weights of the models that take part."""
+        classifier = [self.run.classifier_file] * bool(options.classifier_scale)
+        return [self.run.weights_file, *classifier, *([self.run.folder / options.weak] if options.weak else [])]
+
+    def __call__(self, cond: Condition | None, options: GuidanceOptions | None = None) -> ScoreModel:
+        options = options or self.options
+        classifier = self.classifier if options.classifier_scale else None
+        return guided(self.denoiser, classifier, cond, options, self.weak if options.weak else None)
+
+
+def guided(
+    model: Denoiser,
+    classifier: NoisyClassifier | None,
+    cond: Condition | None,
+    options: GuidanceOptions,
+    weak: Denoiser | None = None,
+) -> ScoreModel:
+    """The model with a condition of n rows, or None, and guidance bound; ``classifier`` and ``weak`` where the options
+    ask for them. The limits of guidance go around all of it: rescale, then the interval, then the threshold."""
+    _check(model, cond, options, weak)
+    score_model: ScoreModel = model
+    own, labels = known(cond, model), as_tree(cond).get("labels")
+    if own is not None:
+        negative = None
+        if options.negative_labels:
+            count = len(next(iter(as_tree(own).values())))
+            negative = as_tree(own) | {"labels": _negative(options.negative_labels, count, model)}
+        with _of_flag("--guidance_scale", f"{options.guidance_scale:g}"):
+            score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
+    if weak:
+        with _of_flag("--weak", options.weak):
+            conditioned = weak if own is None else Conditional(weak, own)
+            score_model = Autoguidance(score_model, conditioned, options.guidance_scale)
+    if classifier:
+        score_model = Classifier(score_model, classifier, labels, options.classifier_scale)
+    if options.guidance_rescale:
+        with _of_flag("--guidance_rescale", f"{options.guidance_rescale:g}"):
+            score_model = Rescaled(score_model, options.guidance_rescale)
+    if options.guidance_interval:
+        interval = _numbers("--guidance_interval", options.guidance_interval, "LOW,HIGH")
+        with _of_flag("--guidance_interval", options.guidance_interval):
+            score_model = GuidanceInterval(score_model, *interval)
+    if options.threshold:
+        threshold = _numbers("--threshold", options.threshold, "QUANTILE or QUANTILE,LOW,HIGH")
+        with _of_flag("--threshold", options.threshold):
+            score_model = DynamicThreshold(score_model, *threshold)
+    return score_model
+
+
+@contextmanager
+def _of_flag(flag: str, value: str) -> Iterator[None]:
+    """Names the flag in what the library refuses."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{flag}={value}: {error}") from None
+
+
+def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, weak: Denoiser | None) -> None:
+    """Refuse guidance that the model, or the labels, have no room for."""
+    free = options.guidance_scale != 1 and weak is None
+    if free and not kinds_of(model):
+        raise ValueError(
+            f"--guidance_scale={options.guidance_scale:g}: the model is unconditional, so there is nothing to guide "
+            "without a classifier or --weak; leave it at 1"
+        )
+    if (free and cond is None) or (options.classifier_scale and "labels" not in as_tree(cond)):
+        raise ValueError(
+            f"--guidance_scale={options.guidance_scale:g} and --classifier_scale={options.classifier_scale:g} guide "
+            "towards labels: give --labels, or leave the scales at 1 and 0"
+        )
+    if known(cond, model) is None and not all(m.null_trained for m in (model, weak) if m is not None):
+        raise ValueError(
+            f"{'--labels=none: ' * (cond is None)}this model never trained its unconditional branch "
+            f"(config.training.cond_dropout was 0); give {' and '.join(kinds_of(model))}"
+        )
+
+
+def _negative(text: str, count: int, model: Denoiser) -> Tensor:
+    """The classes (count,) of ``--negative_labels``."""
+    if not model.num_classes:
+        raise ValueError(
+            f"--negative_labels={text}: the model is conditioned on {' and '.join(kinds_of(model))}, and has no "
+            "classes; leave it out"
+        )
+    if text == "none":
+        raise ValueError(
+            "--negative_labels=none: without it, --guidance_scale steers away from the unconditional branch already; "
+            "leave it out, or give class numbers"
+        )
+    return read_labels(text, count, model.num_classes, "--negative_labels")
+
+
+def _numbers(flag: str, text: str, form: str) -> list[float]:
+    """Numbers with commas between them, as many as one of the forms has."""
+    values = read_floats(flag, text, f"{form} as numbers")
+    if len(values) not in [len(names.split(",")) for names in form.split(" or ")]:
+        raise ValueError(f"{flag}={text}: needs {form} as numbers")
+    return values

@@ -1,0 +1,159 @@
+"""The items that a mode starts from: those of a split, or a user's own in a file."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samplers import GRIDS
+from score_sde.config.config import pick
+from sde.condition.tree import Condition, as_tree
+from sde.data import Dataset, existing
+from sde.data.arrays import read_array
+from sde.data.folders import SUFFIXES
+from sde.data.images import DEEP, MODES
+from sde.data.statistics import spread
+
+DEFAULT_ITEMS = 8
+"""Items spread over the split unless a flag says otherwise."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Items ``x`` (n, *event) in data units, what the data say of each, ``cond``, or None, their positions ``index``
+    (n,) in the split or None, and ``source``, the name of the split or of the file that they are from."""
+
+    x: Tensor
+    cond: Condition | None
+    index: Tensor | None
+    source: str
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Their classes (n,), where they have any."""
+        return as_tree(self.cond).get("labels")
+
+
+def open_inputs(data: Dataset, split: str, items: str | None, num_samples: int | None, file: str | None) -> Inputs:
+    """The items of ``--items``, those of ``--input``, or ``--num_samples`` of them spread over the split."""
+    only_one({"items": items, "num_samples": num_samples, "input": file})
+    if file:
+        x, labels = read_items("--input", file, data.event_shape, data.transform.levels)
+        return Inputs(x, labels, None, Path(file).stem)
+    if items:
+        index = torch.tensor(read_numbers("--items", items, len(data), "numbers of items, as in 0,1,2"))
+    else:
+        index = spread_items(data, split, num_samples or DEFAULT_ITEMS)
+    x, cond = data.batch(index)
+    return Inputs(x, cond, index, split)
+
+
+def spread_items(data: Dataset, split: str, num_samples: int) -> Tensor:
+    """The positions of ``--num_samples`` items spread over the split; of all items, and a line that says so, where it
+    has fewer."""
+    if len(data) < num_samples:
+        print(f"the {split} split has {len(data)} items, fewer than --num_samples={num_samples}: taking all of them")
+    return spread(len(data), num_samples)
+
+
+def read_grid(grid: str | None) -> str | torch.Tensor | None:
+    """``--grid``: the name of a grid, with a number behind a colon or without, times, or None for the sampler's own."""
+    if not grid or "," not in grid:
+        if grid:
+            pick("--grid", grid.partition(":")[0], GRIDS)
+        return grid
+    times = read_floats("--grid", grid, "decreasing times, as in 1,0.5,0.1,0.001, or a grid's name")
+    return torch.tensor(times, dtype=torch.float64)
+
+
+def only_one(flags: dict[str, object]) -> None:
+    """Raise ValueError where more than one of these flags, each of which says which items to take, was given."""
+    given = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)}: each says which items to take; choose one")
+
+
+def read_names(flag: str, text: str, allowed: Iterable[str]) -> list[str]:
+    """Names with commas between them, each once. Raises ValueError for one that is not allowed."""
+    return [*dict.fromkeys(pick(flag, name.strip(), allowed) for name in text.split(","))]
+
+
+def read_floats(flag: str, text: str, form: str) -> list[float]:
+    """Numbers with commas between them; ``form`` says what they are, with an example."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{flag}={text}: needs {form}") from None
+
+
+def read_numbers(flag: str, text: str, limit: int, form: str) -> list[int]:
+    """Numbers below the limit with commas between them; ``form`` says what they are, with an example."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{flag}={text}: needs {form}") from None
+    for number in numbers:
+        if not 0 <= number < limit:
+            raise ValueError(f"{flag}={text}: {number} is out of range, allowed are 0 to {limit - 1}")
+    return numbers
+
+
+def read_items(
+    flag: str,
+    path: str,
+    shape: tuple[int, ...],
+    levels: int | None,
+    owner: str = "the data's",
+    whole: bool = True,
+    hidden: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Items (n, *shape) in data units as float32, and their classes (n,) where the file holds them, of a .npy, .npz or
+    .csv file, or a single one of an image file.
+
+    With ``whole``, items of data with ``levels`` are integers; ``owner`` is whose shape it is. What is ``hidden``,
+    booleans (*shape) or (n, *shape), may hold anything, as NaN, and is read as 0 from arrays. Raises ValueError for
+    items of another shape, or with values that the data cannot have.
+    """
+    file = existing(path, flag)
+    if file.suffix.lower() in SUFFIXES:
+        x, labels = _read_picture(flag, file, shape, levels), None
+        x = x.round() if whole else x
+    else:
+        x, labels = read_array(file, None if hidden is None else hidden.numpy())
+    if tuple(x.shape[1:]) != shape:
+        raise ValueError(f"{flag}={path}: its items have shape {tuple(x.shape[1:])}, {owner} {shape}")
+    if levels and whole and (x.min() < 0 or x.max() >= levels or (x != x.round()).any()):
+        raise ValueError(f"{flag}={path}: needs integers from 0 to {levels - 1}, like the data")
+    return x.float(), labels
+
+
+def read_pixels(flag: str, file: Path, mode: str) -> np.ndarray:
+    """The pixels (height, width) or (height, width, channels), 0 to 255, of an image file, as Pillow's ``mode``."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as image:
+            deep = image.mode.startswith(DEEP)
+            pixels = np.asarray(ImageOps.exif_transpose(image).convert(mode))
+    # Pillow raises many unrelated exceptions for damaged files.
+    except Exception as error:
+        raise ValueError(f"{flag}={file} is not a readable image ({error})") from None
+    if deep:
+        raise ValueError(f"{flag}={file} has more than 256 levels: save it with 8 bits a channel, or give a .npy file")
+    return pixels
+
+
+def _read_picture(flag: str, file: Path, shape: tuple[int, ...], levels: int | None) -> Tensor:
+    """An image file as one item (1, channels, height, width): black is 0 and white the highest level."""
+    mode = next((mode for mode, channels in MODES.items() if len(shape) == 3 and channels == shape[0]), None)
+    if mode is None or not levels:
+        kind = "quantised" if levels else "continuous"
+        raise ValueError(
+            f"{flag}={file}: a picture stands for quantised images with 1, 3 or 4 channels, and here are {kind} items "
+            f"of shape {shape}: give a .npy or .npz file in their units"
+        )
+    pixels = torch.from_numpy(np.atleast_3d(read_pixels(flag, file, mode)).copy())
+    return pixels.permute(2, 0, 1)[None] * ((levels - 1) / 255)

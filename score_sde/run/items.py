@@ -1,0 +1,103 @@
+"""What the modes that use a trained run share: items, the model bound to labels, batches, files."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from samplers.checks import SampleError
+from score_sde.run.folder import Run
+from score_sde.run.guides import GuidanceOptions, Guides, read_labels
+from sde import Denoiser, ScoreModel
+from sde.condition.tree import Condition, as_tree
+from sde.data import Dataset
+from sde.data.statistics import spread
+from sde.files import write_whole
+
+
+def relative_error(values: Tensor, x: Tensor, data: Dataset) -> float:
+    """Root mean square of values - x (n, *event), relative to the data's standard deviation, both in model units."""
+    some, _ = data.batch(spread(len(data), 10_000))
+    encode = data.transform.encode
+    return ((encode(values) - encode(x)).double().square().mean().sqrt() / encode(some).double().std()).item()
+
+
+def open_split(run: Run, split: str) -> tuple[Dataset, Dataset, Denoiser]:
+    """The items of a split, those of training, and the model that was trained on such data."""
+    if split not in ("test", "train"):
+        raise ValueError(f"--split={split}: needs test or train")
+    (training, held_out), denoiser = run.data(), run.model()
+    data = held_out if split == "test" else training
+    if denoiser.transform != data.transform:
+        raise ValueError(
+            f"the model was trained with {denoiser.transform}, the data now come with {data.transform}: "
+            "use the data of the training run"
+        )
+    return data, training, denoiser
+
+
+def bind(
+    run: Run,
+    denoiser: Denoiser,
+    labels: str | None,
+    targets: Condition | None,
+    count: int,
+    guidance: GuidanceOptions,
+) -> tuple[Tensor | None, Callable[[int], ScoreModel]]:
+    """The labels (count,) that the flow is conditioned on, or None, and a function that binds so many rows to each.
+
+    ``labels`` is "data" for ``targets``, the items' own conditions, "none", or classes as in --mode sample. The default
+    is none, and where the model never trained without classes, the targets, or else every class in turn.
+    """
+    bound = Guides(run, denoiser, guidance)
+    if not labels:
+        labels = "none" if denoiser.null_trained else "data" if targets is not None else None
+    if labels == "data":
+        if not (bound.classes or denoiser.conditions):
+            raise ValueError("--labels=data: the model is unconditional; leave it out")
+        if targets is None:
+            raise ValueError("--labels=data: there are no classes here; give class numbers, as in 0,1,2, or none")
+        chosen = targets
+    elif denoiser.conditions and labels != "none" and (denoiser.num_classes or not bound.classes):
+        raise ValueError(
+            f"{f'--labels={labels}: ' if labels else ''}the model is conditioned on "
+            f"{' and '.join(denoiser.conditions)} as well, which classes alone do not give; take --labels=data, all "
+            "that the items come with, or none"
+        )
+    else:
+        chosen = read_labels(labels, count, bound.classes)
+    # Rows of the bound model, so that what cycles over the items does so before they are repeated.
+    whole = bound(chosen)
+    return as_tree(chosen).get("labels"), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))
+
+
+def batched(function: Callable, model: ScoreModel, x: Tensor, run: Run, batch_size: int, name: str) -> list:
+    """function(model, part) of the parts of x (n, *event), with the rows of the model that belong to them; a dataclass
+    of tensors, here on the CPU. Several processes share the work, and each gets all of it."""
+    results, world = [], run.world
+    mine = world.rows(len(x))
+    with tqdm(total=mine.stop - mine.start, desc=name, unit="item", disable=not world.first) as bar:
+        for rows in world.batches(len(x), batch_size):
+            try:
+                result = function(model.rows(rows), x[rows].to(run.device))
+            except SampleError as error:
+                raise error.renumbered(range(rows.start, rows.stop)) from None
+            results.append(type(result)(*(value.cpu() for value in vars(result).values())))
+            bar.update(rows.stop - rows.start)
+    return world.join(results)
+
+
+def joined(results: list, name: str) -> Tensor:
+    """A field of all parts."""
+    return torch.cat([getattr(result, name) for result in results])
+
+
+def write_arrays(path: Path, arrays: dict[str, Tensor | np.ndarray | None]) -> None:
+    """An .npz of the arrays that are there."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: np.asarray(x) for name, x in arrays.items() if x is not None})
+    write_whole(path, buffer.getvalue())

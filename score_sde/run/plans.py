@@ -1,0 +1,44 @@
+"""Plans of a run folder: found once for a model, its guidance and a number of network calls, and kept in plans/."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from samplers import Plan, pilot_count, plan
+from score_sde.run.conditions import read_condition
+from score_sde.run.folder import Run, file_digest
+from score_sde.run.guides import GuidanceOptions, Guides
+from sde.files import write_json
+
+VERSION = 1
+"""Of the planner: plans of an older one are made anew."""
+
+
+def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: GuidanceOptions | None = None) -> Plan:
+    """The plan for ``calls`` network calls a sample, from the run folder or made now, for all classes alike.
+
+    A plan belongs to its guidance and to the very weights it was made for: its file is named by a hash of them.
+    """
+    options = options or guides.options
+    hashes = [file_digest(file) for file in guides.files(options)]
+    key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, asdict(options)]).encode()).hexdigest()[:16]
+    path = run.folder / "plans" / f"{calls}-{key}.json"
+    if path.exists():
+        return _read(path)
+    cond = read_condition(run, guides, None, None, pilot_count(calls)) if conditional else None
+    found = plan(guides(cond, options), guides.denoiser.event_shape, calls)
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, found.record())
+    print(
+        f"planned {calls} network calls, before the closing denoising one, on {pilot_count(calls)} pilots at the cost "
+        f"of {found.samples:.0f} samples: relative error {found.error:.2g}, kept in {path}"
+    )
+    return found
+
+
+def _read(path: Path) -> Plan:
+    try:
+        return Plan.of_record(json.loads(path.read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete it, and it will be made anew") from None

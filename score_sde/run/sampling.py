@@ -1,0 +1,74 @@
+"""Sampling of a run: its sampler as the flags describe it, and what several processes draw."""
+
+import torch
+
+from samplers import NOISES, SAMPLERS, Samples, generate
+from score_sde.config.config import pick
+from score_sde.run.conditions import cascade_seed, open_cascade, upscaled
+from score_sde.run.folder import Run
+from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides, read_labels
+from score_sde.run.inputs import read_grid
+from score_sde.run.plans import planned
+from sde import ScoreModel
+from sde.condition.tree import Condition, known
+from sde.distributed.world import World
+
+AUTO_CALLS = 10
+"""Network calls of --sampler auto unless --steps says otherwise."""
+
+
+class Sampling:
+    """The sampler of a run, as the flags of sampling describe it."""
+
+    def __init__(self, run: Run, steps: int | None, grid: str | None, noise: str, seed: int, batch_size: int) -> None:
+        options = dict(run.config.sampler)
+        self.name = options.pop("name")
+        pick("--noise", noise, NOISES)
+        self.times = read_grid(grid)
+        if self.name == "auto" and grid:
+            raise ValueError(f"--grid={grid}: --sampler auto finds its own grid; leave it out")
+        self.sampler = None if self.name == "auto" else SAMPLERS[self.name](**options)
+        self.run, self.grid = run, grid
+        self.steps = AUTO_CALLS if self.sampler is None and steps is None else steps
+        self.options = {"noise": noise, "seed": seed, "batch_size": batch_size}
+
+    def __call__(self, guides: Guides, options: GuidanceOptions, cond: Condition | None, n: int) -> Samples | None:
+        """n samples of the guided model, as of ``draw``."""
+        sampler, times, steps = self.sampler, self.times, self.steps
+        if sampler is None:
+            found = self.run.world.share(lambda: planned(self.run, guides, cond is not None, steps, options))
+            sampler, times = found.sampler, found.times
+        model, event_shape = guides(cond, options), guides.denoiser.event_shape
+        return draw(self.run.world, model, sampler, n, event_shape, steps=steps, grid=times, **self.options)
+
+
+def low_resolution(sampling: Sampling, cascade: str, guides: Guides, labels: str | None, n: int) -> Condition:
+    """The condition of n samples whose images are samples of another run, drawn as they are but without guidance, with
+    the same labels where both have classes."""
+    run, options = sampling.run, sampling.options
+    first = open_cascade(run, cascade, guides.denoiser)
+    asked = read_labels(labels, n, guides.classes or first.classes)
+    options = options | {"seed": cascade_seed(options["seed"])}
+    draws = Sampling(first.run, sampling.steps, sampling.grid, **options)
+    drawn = draws(first, UNGUIDED, known(asked, first.denoiser), n)
+    if run.world.first:
+        print(f"{n} image{'s' * (n > 1)} of {cascade}, {drawn.nfe:g} network calls each, {drawn.seconds:.1f} s")
+    return upscaled(asked, run.world.share(lambda: drawn.x), guides)
+
+
+def draw(world: World, model: ScoreModel, sampler, n: int, event_shape: tuple[int, ...], **options) -> Samples | None:
+    """``generate``, of several processes each its part of the n samples: all of them in the first, None in the others.
+    The seconds are those of the slowest."""
+    mine = world.rows(n)
+    count, part = mine.stop - mine.start, None
+    if count:
+        options |= {"first": mine.start, "progress": world.first}
+        if "start" in options:
+            options["start"] = options["start"][mine]
+        part = generate(model.rows(mine), sampler, count, event_shape, **options)
+    parts = [part for part in world.deliver(part) if part is not None]
+    if not world.first:
+        return None
+    x, calls = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "calls"))
+    seeds = [seed for part in parts for seed in part.seeds]
+    return Samples(x, calls, parts[0].times, max(part.seconds for part in parts), seeds)

@@ -1,0 +1,1 @@
+"""Training runs: what is reported, saved and continued."""

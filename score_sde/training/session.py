@@ -1,0 +1,264 @@
+"""A training run in progress: progress bar, metrics, checkpoints, signals, and what is left at its end."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from score_sde.config.config import differences
+from score_sde.pages.report import write_report
+from score_sde.plots.curves import curves
+from score_sde.run.folder import Run
+from score_sde.training.interrupts import Interrupts
+from score_sde.training.log import Metrics
+from score_sde.training.memory import out_of_memory, rehearse
+from sde.checkpoint.models import save_model
+from sde.checkpoint.snapshots import save_averages
+from sde.checkpoint.spec import build
+from sde.files import remove_partial
+from sde.training.audit import audit
+from sde.training.fit import Callback, fit
+from sde.training.trainer import Step, Trainer
+
+
+class Session:
+    """The part of a training run that reports and saves. Of several processes every one calls the same methods, and
+    the first one alone writes."""
+
+    def __init__(self, run: Run, trainer: Trainer, name: str, file: Path, spec: dict) -> None:
+        settings = run.config.training
+        for key in ("log_every", "checkpoint_every"):
+            if settings[key] < 1:
+                raise ValueError(f"config.training.{key} = {settings[key]}: needs at least 1")
+        self.run, self.trainer, self.file, self.spec, self.kind = run, trainer, file, spec, name
+        self.section = "training" if name == "denoiser" else name
+        self.states = run.checkpoints(name)
+        self.loss = float("nan")
+        self.start, self.first, self.ended = 0.0, 0, "finished"
+        self._continue()
+        prefix = "" if name == "denoiser" else f"{name}_"
+        self.metrics = Metrics(run.folder / f"{prefix}metrics.jsonl", settings.tensorboard and run.world.first)
+        if run.world.first:
+            remove_partial(run.folder)
+            # Later lines come from steps that are done again.
+            with self.tolerated(self.metrics.path.name, last=True):
+                self.metrics.truncate(trainer.step)
+
+    def _continue(self) -> None:
+        state, passed = self.states.load(self.trainer.blank)
+        for sentence in passed:
+            print(f"warning: {sentence}")
+        if state is None:
+            return
+        try:
+            changed = [
+                f"{key}: {before!r}, now {after!r}"
+                for key, before, after in differences(
+                    json.loads(state["spec"]), json.loads(json.dumps(self.spec)), self.kind
+                )
+                if not key.endswith(".network.checkpointing")
+            ]
+            if changed:
+                raise ValueError(", ".join(changed))
+            self.trainer.load_state_dict(state)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"the checkpoint in {self.states.folder} belongs to another model ({error}): train into a new --workdir"
+            ) from None
+        print(f"continuing {self.run.folder} at step {self.trainer.step}")
+
+    def averaged(self) -> nn.Module | None:
+        """A module apart with the averaged weights, in eval mode; in the first process, None in the others."""
+        return self._apart(self.trainer.ema.module_state(self.trainer.module))
+
+    def raw(self) -> nn.Module | None:
+        """The module as it is; where it is sharded, a whole one apart in the first process, None in the others."""
+        module = self.trainer.module
+        return self._apart(module.state_dict()) if self.trainer.sharded else module
+
+    def _apart(self, state: dict[str, Tensor]) -> nn.Module | None:
+        state = self.run.world.collect(state)
+        if not self.run.world.first:
+            return None
+        module = build(self.kind, self.spec)
+        module.load_state_dict(state)
+        module.autocast = self.trainer.module.autocast
+        return module.to(self.trainer.device).eval()
+
+    def fit(self, callbacks: list[tuple[int, Callback]]) -> None:
+        """Train to the end, or do nothing where the run is already there. SIGINT and SIGTERM end it after a checkpoint.
+        Raises ValueError with remedies where memory runs out."""
+        trainer, options, run = self.trainer, self.trainer.options, self.run
+        if trainer.step >= options.steps:
+            print(f"{run.folder} is already at step {trainer.step} of {options.steps}; raise the steps to go on")
+            if run.world.share(lambda: not self.file.exists()):
+                self.save_model()
+            return
+        with Interrupts() as interrupts:
+            self._look()
+            finished = self._optimise(callbacks, lambda: interrupts.name is not None)
+        if not finished:
+            # The signal may have reached one process alone.
+            self.ended = f"stopped by {next(filter(None, run.world.gather(interrupts.name)))}"
+            saved = "saved; " if trainer.step > self.first else ""
+            print(f"{self.ended} at step {trainer.step} of {options.steps}: {saved}the same command goes on from here")
+        self.report(self.ended)
+
+    def _look(self) -> None:
+        """Print what the data are, and how long training will be."""
+        trainer, options, world = self.trainer, self.trainer.options, self.run.world
+        raw = self.raw()
+        for line in world.share(lambda: audit(trainer.data, raw)):
+            print(line)
+        print(
+            f"training {sum(p.numel() for p in trainer.parameters.values()):,} parameters on {trainer.device}"
+            f"{f' and {world.size - 1} more' if world.size > 1 else ''}: {options.steps} steps of "
+            f"{options.batch_size} items"
+        )
+
+    def _optimise(self, callbacks: list[tuple[int, Callback]], stop: Callable[[], bool]) -> bool:
+        """Train until ``stop()``, and save; whether it came to the end."""
+        trainer, options, run = self.trainer, self.trainer.options, self.run
+        bar = tqdm(
+            total=options.steps, initial=trainer.step, unit="step", desc=self.kind, mininterval=1.0,
+            disable=not run.world.first,
+        )  # fmt: skip
+
+        def advance(step: int, done: Step) -> None:
+            bar.update(step - bar.n)
+
+        def checkpoint(step: int, done: Step) -> None:
+            # After a skipped step the weights may have diverged: what was saved before is worth more.
+            if step == options.steps or not done.skipped[-1]:
+                self.save(step == options.steps)
+
+        every = run.config.training
+        try:
+            with bar, out_of_memory(run.config, self.section):
+                bar.write(f"peak memory: {rehearse(trainer)}")
+                # Not before: what is refused up to here may be mended in the same folder.
+                with self.tolerated("config.json", last=True):
+                    run.world.share(run.write_config)
+                self.start, self.first = time.perf_counter(), trainer.step
+                finished = fit(
+                    trainer,
+                    [
+                        (1 if trainer.device.type == "cpu" else 20, advance),
+                        (every.log_every, lambda step, done: self.log(step, done, bar)),
+                        (every.checkpoint_every, checkpoint),
+                        *callbacks,
+                    ],
+                    stop=stop,
+                )
+                if not finished and trainer.step > self.first:
+                    self.save(last=True)
+        except Exception as error:
+            self.report(f"stopped: {error}")
+            raise
+        finally:
+            trainer.close()
+        return finished
+
+    @contextmanager
+    def tolerated(self, what: str, last: bool = False) -> Iterator[None]:
+        """Says of a disk that takes no more, and goes on, or the ``last`` time raises OSError; what was written before
+        is untouched."""
+        try:
+            yield
+        except OSError as error:
+            sentence = f"{what} was not saved ({error}); what was saved before is untouched"
+            if last:
+                raise OSError(f"{sentence}: make room in {self.run.folder} and repeat the command") from None
+            tqdm.write(f"warning: {sentence}")
+
+    def log(self, step: int, done: Step, bar: tqdm) -> None:
+        """Record what the steps since the last time did."""
+        options, good = self.trainer.options, ~done.skipped
+        self.loss, norm = done.loss[good].mean().item(), done.norm[good].mean().item()
+        speed = self.images_per_second()
+        bar.set_postfix(loss=f"{self.loss:.4f}", images_per_s=f"{speed:.0f}", refresh=False)
+        self.record(
+            {
+                "step": step,
+                "seen": self.trainer.seen,
+                "loss": self.loss,
+                "lr": self.trainer.optimizer.param_groups[0]["lr"],
+                "grad_norm": norm,
+                "skipped": self.trainer.skipped,
+                "images_per_second": speed,
+                "seconds_left": (options.steps - step) * options.batch_size / speed,
+            }
+        )
+
+    def record(self, line: dict) -> None:
+        """Append a line to the metrics."""
+        if self.run.world.first:
+            with self.tolerated(f"a line of {self.metrics.path.name}"):
+                self.metrics.record(line)
+
+    def record_held_out(self, step: int, averaged: dict, raw: dict) -> None:
+        """Record held-out losses of the averaged and the raw weights, by noise level as well."""
+        by_noise = [
+            {"sigma": a["sigma"], "ema": a["loss"], "raw": b["loss"]}
+            for a, b in zip(averaged["by_noise"], raw["by_noise"], strict=True)
+        ]
+        self.record(
+            {"step": step, "held_out_loss": averaged["loss"], "held_out_loss_raw": raw["loss"], "by_noise": by_noise}
+        )
+
+    def save(self, last: bool) -> None:
+        """Write the averaged weights and the training state. Where the disk takes no more, the ``last`` time raises
+        OSError, and any other says so."""
+        state = {**self.trainer.state_dict(), "spec": json.dumps(self.spec)}
+        with self.tolerated(f"step {self.trainer.step}", last):
+            self.save_model()
+            self.states.save(state, self.trainer.sharded)
+
+    def save_model(self) -> None:
+        """Write the averaged weights, those of every average that is kept."""
+        weights = self.trainer.ema.module_state(self.trainer.module)
+        save_model(self.file, self.kind, self.spec, weights, self.run.world)
+        folder = self.run.folder / ("ema" if self.kind == "denoiser" else f"{self.kind}_ema")
+        save_averages(folder, self.kind, self.spec, self.trainer.ema, self.trainer.module, self.run.world)
+
+    def report(self, status: str = "running") -> None:
+        """Curves, and the page of the run."""
+        if not self.run.world.first:
+            return
+        path, trainer, config = self.metrics.path, self.trainer, self.run.config
+        state = {
+            "status": status,
+            "step": trainer.step,
+            "steps": trainer.options.steps,
+            "parameters": sum(p.numel() for p in trainer.parameters.values()),
+            "device": str(trainer.device),
+            "precision": config.training.precision,
+        }
+        with self.tolerated("a page or picture"):
+            lines = self.metrics.read()
+            curves(lines, path.with_name(path.name.replace("metrics.jsonl", "curves.png")))
+            if self.kind == "denoiser":
+                write_report(self.run.folder, config=config.to_dict(), metrics=lines, state=state)
+
+    def images_per_second(self) -> float:
+        """Mean speed since the start of this command, pictures and checkpoints included."""
+        return (self.trainer.step - self.first) * self.trainer.options.batch_size / (time.perf_counter() - self.start)
+
+    def summary(self, mode: str) -> dict:
+        """What the command prints last."""
+        trained = self.trainer.step > self.first and self.start > 0
+        return {
+            "mode": mode,
+            "workdir": str(self.run.folder),
+            "steps": self.trainer.step,
+            "ended": self.ended,
+            "skipped": self.trainer.skipped,
+            "loss": self.loss if trained else None,
+            "images_per_second": round(self.images_per_second(), 1) if trained else None,
+            "seconds": round(time.perf_counter() - self.start, 1) if trained else 0.0,
+            "file": str(self.file),
+        }

@@ -1,0 +1,51 @@
+"""From a config and data to the plain values that build a model, which its file also stores."""
+
+import json
+
+import torch
+from ml_collections import ConfigDict
+
+from sde.checkpoint.spec import build_sde, describe_sde
+from sde.data import Dataset
+
+
+def _shared(config: ConfigDict, data: Dataset) -> dict:
+    return {
+        "event_shape": list(data.event_shape),
+        "sde": describe_sde(build_sde(config.sde.to_dict())),
+        "sigma_data": config.model.sigma_data or data.sigma_data,
+    }
+
+
+def denoiser_spec(config: ConfigDict, data: Dataset) -> dict:
+    """What sde.checkpoint.spec.build_denoiser takes."""
+    classes = data.num_classes if config.model.conditional else None
+    conditions = _conditions(data) if config.model.conditional else {}
+    transform = data.transform
+    spec = _shared(config, data) | {
+        "network": _plain(config.model.network),
+        "num_classes": classes,
+        "parametrization": config.model.parametrization,
+        "transform": {"shift": transform.shift, "scale": transform.scale, "levels": transform.levels},
+        "null_trained": not (classes or conditions) or config.training.cond_dropout > 0,
+    }
+    # A model without them is described as it was before there were any, so that its checkpoints go on.
+    return spec | {"conditions": conditions} if conditions else spec
+
+
+def _conditions(data: Dataset) -> dict:
+    """Shape, shift and scale of each condition beside the labels; what is constant is shifted alone."""
+    described = {}
+    for kind, (mean, std) in data.condition_moments.items():
+        scale = torch.where(std > 0, std, 1.0)
+        described[kind] = {"shape": list(data.condition_shapes[kind]), "shift": mean.tolist(), "scale": scale.tolist()}
+    return described
+
+
+def classifier_spec(config: ConfigDict, data: Dataset) -> dict:
+    """What sde.checkpoint.spec.build_classifier takes."""
+    return _shared(config, data) | {"network": _plain(config.classifier.network), "num_classes": data.num_classes}
+
+
+def _plain(section: ConfigDict) -> dict:
+    return json.loads(json.dumps(section.to_dict()))

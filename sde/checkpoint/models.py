@@ -1,0 +1,89 @@
+"""Model files: weights, and in their metadata all that rebuilds the model."""
+
+import json
+import re
+import zipfile
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from sde.checkpoint.spec import build
+from sde.checkpoint.states import FORMAT, read_state
+from sde.distributed.world import World
+from sde.files import write_whole
+
+WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod)\.")
+"""Parts of names that DistributedDataParallel and torch.compile put in."""
+
+
+def save_model(path: Path, kind: str, spec: dict, state: dict[str, Tensor], world: World | None = None) -> None:
+    """Weights, with what rebuilds the model as JSON in their metadata; ``kind`` is a key of BUILDERS. Of several
+    processes every one must call this, and the first writes."""
+    world = world or World()
+    state = world.collect(state)
+    # One key, because the order of several would differ from write to write.
+    metadata = {"score_sde": json.dumps({"format": FORMAT, "kind": kind, "spec": spec})}
+    content = {name: value.contiguous() for name, value in state.items()}
+    world.share(lambda: write_whole(path, to_safetensors(content, metadata)))
+
+
+def load_model(path: Path, kind: str = "denoiser") -> nn.Module:
+    """The model of a file of ``save_model``, or of a training state (``Checkpoints``), which has the averaged weights
+    that such a file of its step has; in eval mode on the CPU. Raises ValueError for a missing, damaged or other kind of
+    file, and for the folder of a sharded state."""
+    about, state = read_model(path)
+    if (about.get("format"), about.get("kind")) != (FORMAT, kind):
+        held = f"a {about['kind']} in format {about['format']}" if about else "no model of this project"
+        raise ValueError(f"{path} holds {held}: needs a {kind} in format {FORMAT}")
+    model = build(kind, about["spec"])
+    known = model.state_dict().keys()
+    try:
+        model.load_state_dict(
+            {name if name in known else WRAPPERS.sub("", name): value for name, value in state.items()}
+        )
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit its own description ({str(error).splitlines()[-1].strip()})") from None
+    return model.eval()
+
+
+def read_model(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    """What ``load_model`` makes a model of: its "format", "kind" and "spec", none for a safetensors file that is not of
+    this project, and its weights."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: train first, or name another --workdir")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, as the states of sharded modules are: name a model.safetensors")
+    try:
+        return _stored(path)
+    except (SafetensorError, OSError) as error:
+        return _averaged(path, str(error))
+
+
+def _stored(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    """What describes the model of a safetensors file, empty for one that is not of this project, and its weights."""
+    with safe_open(path, "pt") as file:
+        about = json.loads((file.metadata() or {}).get("score_sde", "{}"))
+        return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def _averaged(path: Path, reason: str) -> tuple[dict, dict[str, Tensor]]:
+    """What describes the model of a training state, and its averaged weights with the module's buffers. Raises
+    ValueError for any other file; ``reason`` says why it is no safetensors file."""
+    try:
+        held = read_state(path)
+    except Exception as error:
+        if zipfile.is_zipfile(path):
+            # What torch says of pickles that it refuses is a page, and tells how to run them.
+            reason = str(error) if isinstance(error, OSError) else f"{type(error).__name__} where torch reads it"
+        raise ValueError(f"{path} is damaged or not a safetensors file ({reason}): name a model.safetensors") from None
+    if not isinstance(held, dict):
+        raise ValueError(f"{path} is a file of torch.save with a {type(held).__name__}: name a model.safetensors")
+    if not {"spec", "module", "ema"} <= held.keys():
+        name = "an optimizer's state" if {"state", "param_groups"} <= held.keys() else "a file of torch.save"
+        raise ValueError(f"{path} is {name} with {', '.join(map(str, held))[:80]}: name a model.safetensors")
+    spec, module = json.loads(held["spec"]), held["module"]
+    average = {name: value.to(module[name].dtype) for name, value in held["ema"]["average"].items()}
+    kind = "denoiser" if "parametrization" in spec else "classifier"
+    return {"format": held["format"], "kind": kind, "spec": spec}, module | average

@@ -1,0 +1,79 @@
+"""Models as plain values, their specs, and models with fresh weights from them."""
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from sde.condition.standardization import Standardisation
+from sde.data.transform import Transform
+from sde.model.classifier import NoisyClassifier
+from sde.model.denoiser import Denoiser
+from sde.networks import CLASSIFIERS, NETWORKS
+from sde.process import SDES
+from sde.process.base import SDE
+
+
+def describe_sde(sde: SDE) -> dict:
+    """An SDE as plain values: its name in SDES and its parameters."""
+    name = next((name for name, kind in SDES.items() if kind is type(sde)), None)
+    if name is None or not dataclasses.is_dataclass(sde):
+        raise ValueError(f"{type(sde).__name__} cannot be stored: make it a frozen dataclass and add it to SDES")
+    return {"name": name, **dataclasses.asdict(sde)}
+
+
+def build_sde(description: dict) -> SDE:
+    """The inverse of ``describe_sde``. Raises ValueError for unknown names and parameters."""
+    options = dict(description)
+    return construct(SDES, "config.sde.name", options.pop("name"), options)
+
+
+def construct(table: dict, key: str, name: str, options: dict, *arguments):
+    """table[name](*arguments, **options), or a ValueError that names the key and what is allowed."""
+    if name not in table:
+        raise ValueError(f"{key} = {name!r}: needs one of {', '.join(table)}")
+    try:
+        return table[name](*arguments, **options)
+    except (TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
+        raise ValueError(f"{key} = {name!r} does not take these options ({error})") from None
+
+
+def build_denoiser(spec: dict) -> Denoiser:
+    """A denoiser with fresh weights from plain values; ``spec`` has the keys network, event_shape, num_classes, sde,
+    parametrization, sigma_data, transform, null_trained and, where there are any beside classes, conditions: shape,
+    shift and scale of each, by kind."""
+    options, conditions = dict(spec["network"]), spec.get("conditions", {})
+    if conditions:
+        options["conditions"] = {kind: about["shape"] for kind, about in conditions.items()}
+    network = construct(
+        NETWORKS, "config.model.network", options.pop("name"), options, spec["event_shape"], spec["num_classes"]
+    )
+    return Denoiser(
+        network,
+        build_sde(spec["sde"]),
+        spec["parametrization"],
+        spec["sigma_data"],
+        Transform(**spec["transform"]),
+        spec["null_trained"],
+        spec["event_shape"],
+        Standardisation({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()}),
+    )
+
+
+def build_classifier(spec: dict) -> NoisyClassifier:
+    """A classifier with fresh weights; ``spec`` has the keys network, event_shape, num_classes, sde and sigma_data."""
+    options = dict(spec["network"])
+    network = construct(
+        CLASSIFIERS, "config.classifier.network", options.pop("name"), options, spec["event_shape"], spec["num_classes"]
+    )
+    return NoisyClassifier(network, build_sde(spec["sde"]), spec["sigma_data"])
+
+
+BUILDERS: dict[str, Callable[[dict], nn.Module]] = {"denoiser": build_denoiser, "classifier": build_classifier}
+
+
+def build(kind: str, spec: dict) -> nn.Module:
+    """A module of a kind, a key of BUILDERS, to load weights into; leaves the global random state alone."""
+    with torch.random.fork_rng(devices=[]):
+        return BUILDERS[kind](spec)

@@ -1,0 +1,1 @@
+"""Conditions: what a model is told of each sample beside its noise level."""

@@ -1,0 +1,89 @@
+"""Conditions bound to the rows of a batch, so that samplers need not know of them."""
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sde.condition.tree import C, Condition, as_condition, as_tree, check_condition, check_labels, map_condition
+from sde.device import send
+
+
+def as_numbers(values: Any) -> Tensor:
+    """A tensor as it is; a number, numbers in lists or an array as a tensor, reals in torch's default type. Raises
+    ValueError for what makes none."""
+    if isinstance(values, Tensor):
+        return values
+    try:
+        found = torch.tensor(values)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(
+            f"a {type(values).__name__} that is no tensor ({error}): give numbers, a row a sample"
+        ) from None
+    return found.to(torch.get_default_dtype()) if found.is_floating_point() else found
+
+
+def bind(cond: C) -> C:
+    """cond (tensors, or what ``as_numbers`` takes) with one row a sample, or a single row that serves every sample; a
+    single label may come without rows."""
+
+    def rows(c: Tensor) -> Tensor:
+        c = as_numbers(c)
+        return c[None] if c.ndim == 0 else c
+
+    return map_condition(rows, cond)
+
+
+def bind_labels(labels: Tensor, num_classes: int | None) -> Tensor:
+    """``bind``; ``num_classes`` None allows any class. Raises ValueError for labels that a model does not know."""
+    labels = bind(labels)
+    check_labels(labels, num_classes or int(labels.max()) + 1)
+    return labels
+
+
+def check_unbound(model: nn.Module) -> None:
+    """Raise ValueError for what takes no condition: a network alone, or a model that is bound or guided already."""
+    if not (hasattr(model, "sde") and hasattr(model, "num_classes")):
+        raise ValueError(
+            f"{type(model).__name__} takes no condition: bind the Denoiser itself, once, and put other guidance around "
+            "what is bound"
+        )
+
+
+def bind_condition(cond: Condition, model: nn.Module) -> Condition:
+    """``bind``, on the device of the model; labels alone become a plain tensor. Raises ValueError unless the model is
+    conditioned on just that."""
+    cond = bind(cond)
+    check_condition(cond, getattr(model, "num_classes", None), getattr(model, "conditions", None) or {})
+    weight = next(model.parameters(), None)
+    if weight is not None:
+        # Here once, since a copy from the host at every network call would make it wait for the device.
+        cond = map_condition(lambda c: c.to(weight.device), cond)
+    return cast(Condition, as_condition(as_tree(cond)))
+
+
+def rows_of(cond: C, index: Tensor | slice) -> C:
+    """Rows of a bound condition; a single row serves every sample."""
+
+    def take(c: Tensor) -> Tensor:
+        if len(c) == 1:
+            return c
+        if isinstance(index, Tensor) and len(index) and int(index.max()) >= len(c):
+            raise ValueError(
+                f"a condition or y is bound to {len(c)} samples, {int(index.max()) + 1} are asked for: bind one row a "
+                "sample, and for a plan one row a pilot"
+            )
+        return c[index]
+
+    return map_condition(take, cond)
+
+
+def fit(cond: C, x: Tensor) -> C:
+    """The bound condition on the device of x, with one row a sample."""
+
+    def expand_rows(c: Tensor) -> Tensor:
+        if len(c) not in (1, len(x)):
+            raise ValueError(f"a condition or y is bound to {len(c)} samples, x has {len(x)}: bind one row a sample")
+        return send(c, x.device).expand(len(x), *c.shape[1:])
+
+    return map_condition(expand_rows, cond)

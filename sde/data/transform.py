@@ -1,0 +1,85 @@
+"""The invertible map between data units, which users see, and model units, in which the process runs."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sde.data.statistics import Statistics, measure
+from sde.device import send
+
+
+@dataclass(frozen=True)
+class Transform:
+    """model = (data - shift) / scale, per channel (the first event axis) or with one number for all.
+
+    ``levels`` declares data quantised to the integers 0 .. levels - 1: uniform noise in [0, 1) is added before
+    encoding, so that the density is over [0, levels), and samples are floored back to integers. None means continuous
+    data.
+    """
+
+    shift: tuple[float, ...] = (0.0,)
+    scale: tuple[float, ...] = (1.0,)
+    levels: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shift", tuple(self.shift))
+        object.__setattr__(self, "scale", tuple(self.scale))
+        if len(self.shift) != len(self.scale) or not all(s > 0 for s in self.scale):
+            raise ValueError(f"shift {self.shift} and scale {self.scale}: need the same length and positive scales")
+        if self.levels is not None and self.levels < 2:
+            raise ValueError(f"levels = {self.levels}: needs at least 2, or None for continuous data")
+
+    @classmethod
+    def of_levels(cls, levels: int) -> "Transform":
+        """Maps [0, levels), the dequantised range of integer data, onto [-1, 1)."""
+        return cls((levels / 2,), (levels / 2,), levels)
+
+    @classmethod
+    def standardise(cls, x: Tensor | Statistics) -> "Transform":
+        """Zero mean and unit standard deviation per channel of x (n, *event), or of data with these statistics.
+
+        Raises ValueError for a channel that is constant to the precision of float32.
+        """
+        mean, std = (x if isinstance(x, Statistics) else measure(x)).channels()
+        constant = (std <= torch.finfo(torch.float32).eps * mean.abs()).nonzero().flatten().tolist()
+        if constant:
+            count = f" ({len(constant)} channels are)" if len(constant) > 1 else ""
+            raise ValueError(
+                f"channel {constant[0]} of the data is constant{count}, at {mean[constant[0]]:g}: leave it out, it has "
+                "no density"
+            )
+        return cls(tuple(mean.tolist()), tuple(std.tolist()))
+
+    def _channels(self, values: tuple[float, ...], x: Tensor) -> Tensor:
+        # A 0-d CPU tensor multiplies a tensor of any device as a scalar, without a transfer.
+        if len(values) == 1:
+            return torch.tensor(values[0], dtype=torch.float64)
+        return send(torch.tensor(values, dtype=x.dtype), x.device).view(-1, *[1] * (x.ndim - 2))
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Data units to model units; x (B, *event)."""
+        return (x - self._channels(self.shift, x)) / self._channels(self.scale, x)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Model units to data units, still continuous; x (B, *event)."""
+        return x * self._channels(self.scale, x) + self._channels(self.shift, x)
+
+    def dequantise(self, x: Tensor, u: Tensor | float) -> Tensor:
+        """Integer data x plus uniform noise u in [0, 1): the density of x + u bounds the probability of x."""
+        return x + u if self.levels else x
+
+    def moments(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance in model units of data that have these in data units, dequantised; both (*event)."""
+        mean, var = self.dequantise(mean[None], 0.5), var[None] + (1 / 12 if self.levels else 0)
+        return self.encode(mean)[0], (var / self._channels(self.scale, var) ** 2)[0]
+
+    def quantise(self, x: Tensor) -> Tensor:
+        """The inverse of ``dequantise``: floor to the integers 0 .. levels - 1; continuous data pass unchanged."""
+        return x.floor().clamp(0, self.levels - 1) if self.levels else x
+
+    def log_det(self, event_shape: tuple[int, ...]) -> float:
+        """log |d model / d data| for one item, to be added to a log-density in model units."""
+        repeats = math.prod(event_shape) / len(self.scale)
+        return -repeats * sum(math.log(s) for s in self.scale)

@@ -1,0 +1,1 @@
+"""Several processes: the world they form, and weights sharded over it."""

@@ -1,0 +1,23 @@
+"""Guidance: score models that wrap score models. Conditions are bound here, so samplers see (x, t) only."""
+
+from sde.guidance.autoguidance import Autoguidance
+from sde.guidance.base import Guidance
+from sde.guidance.classifier import Classifier
+from sde.guidance.classifier_free import ClassifierFree
+from sde.guidance.conditional import Conditional
+from sde.guidance.gradient import LogProbability
+from sde.guidance.interval import GuidanceInterval
+from sde.guidance.rescale import Rescaled
+from sde.guidance.threshold import DynamicThreshold
+
+__all__ = [
+    "Autoguidance",
+    "Classifier",
+    "ClassifierFree",
+    "Conditional",
+    "DynamicThreshold",
+    "Guidance",
+    "GuidanceInterval",
+    "LogProbability",
+    "Rescaled",
+]

@@ -1,0 +1,53 @@
+"""Autoguidance: by a weaker version of the model."""
+
+import torch
+from torch import Tensor
+
+from sde.guidance.base import Guidance, base_of, check_scale, pair_of
+from sde.model.score import ScoreModel
+from sde.process.base import SDE
+
+
+class Autoguidance(Guidance):
+    """Guidance by a weaker version of the model: D_weak + scale (D - D_weak) (Karras et al. 2024, arXiv:2406.02507, eq.
+    3 with its w as ``scale``).
+
+    ``weak`` has seen the same data and conditions, with fewer weights or less training, or is a shorter or earlier
+    average of them. Scale 1 is the model and 0 the weak one, each in a single call. Either may be guided itself. Raises
+    ValueError where the two have another SDE or transform.
+    """
+
+    def __init__(self, model: ScoreModel, weak: ScoreModel, scale: float) -> None:
+        super().__init__(model.sde, model.transform)
+        if not _same_process(model.sde, weak.sde) or model.transform != weak.transform:
+            raise ValueError(
+                f"the weaker model has {weak.sde} and {weak.transform}, the model {model.sde} and {model.transform}: "
+                "autoguidance needs the same of both"
+            )
+        self.model = model
+        self.weak = weak
+        self.base = base_of(model)
+        self.scale = check_scale(scale)
+        self.normalised = (scale == 1 and model.normalised) or (scale == 0 and weak.normalised)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.weak(x, t) if self.scale == 0 else super().forward(x, t)
+
+    def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        base, denoised = pair_of(self.model, x, t)
+        if self.scale == 1:
+            return base, denoised
+        weak = self.weak(x, t)
+        return base, weak + self.scale * (denoised - weak)
+
+    def rows(self, index: Tensor | slice) -> "Autoguidance":
+        return Autoguidance(self.model.rows(index), self.weak.rows(index), self.scale)
+
+
+def _same_process(first: SDE, second: SDE) -> bool:
+    """Whether alpha and sigma agree: an SDE need not define equality."""
+    ends = (first.t_min, first.t_max)
+    times = torch.linspace(*ends, 5, dtype=torch.float64)
+    return ends == (second.t_min, second.t_max) and all(
+        torch.equal(getattr(first, name)(times), getattr(second, name)(times)) for name in ("log_alpha", "sigma")
+    )

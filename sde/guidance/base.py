@@ -1,0 +1,56 @@
+"""What every guided model is: a score model beside the one that it is guided away from."""
+
+import abc
+import math
+
+from torch import Tensor
+
+from sde.model.score import ScoreModel
+
+
+class Guidance(ScoreModel, abc.ABC):
+    """A score model that is guided away from another one, its ``base``: the same conditions without guidance.
+
+    A subclass sets ``base`` and defines ``pair``.
+    """
+
+    base: ScoreModel
+    normalised = False
+
+    @abc.abstractmethod
+    def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The posterior means of the base and of the guided model, with no network call made twice."""
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.pair(x, t)[1]
+
+    def rows(self, index: Tensor | slice) -> "Guidance":
+        return self
+
+
+def check_scale(scale: float) -> float:
+    """A guidance scale. Raises ValueError unless it is a finite number."""
+    if isinstance(scale, str) or not math.isfinite(scale):
+        raise ValueError(f"guidance scale {scale!r}: needs a finite number, as 1 for the plain conditional model")
+    return scale
+
+
+def base_of(model: ScoreModel) -> ScoreModel:
+    """The model without its guidance; one that is not guided itself."""
+    return model.base if isinstance(model, Guidance) else model
+
+
+def pair_of(model: ScoreModel, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """The posterior means of ``base_of(model)`` and of the model."""
+    if isinstance(model, Guidance):
+        return model.pair(x, t)
+    denoised = model(x, t)
+    return denoised, denoised
+
+
+def check_guided(guided: ScoreModel, name: str) -> None:
+    if not isinstance(guided, Guidance):
+        raise ValueError(
+            f"{name} around {type(guided).__name__}, which is not guided: needs a Guidance, such as ClassifierFree, "
+            "Classifier or Autoguidance"
+        )

@@ -1,0 +1,38 @@
+"""Rescaled guidance."""
+
+from torch import Tensor
+
+from sde.guidance.base import Guidance, check_guided
+from sde.process.base import expand
+
+
+class Rescaled(Guidance):
+    """Guidance that keeps the contrast of its base: D (1 - strength + strength std(D_base) / std(D)) (Lin et al. 2023,
+    arXiv:2305.08891, eqs. 15 and 16, with their phi as ``strength``).
+
+    D is the posterior mean whatever the network's parametrisation, where the paper has the network's output. The
+    standard deviations are those over one sample's event, never over the batch, so that it is meant for events of many
+    values, as images are. Raises ValueError for a model that is not guided, a strength outside [0, 1], and events of
+    one value.
+    """
+
+    def __init__(self, guided: Guidance, strength: float = 0.7) -> None:
+        check_guided(guided, "Rescaled")
+        super().__init__(guided.sde, guided.transform)
+        if not 0 <= strength <= 1:
+            raise ValueError(f"rescale strength {strength:g}: needs a number from 0, no change, to 1")
+        self.guided = guided
+        self.base = guided.base
+        self.strength = strength
+
+    def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        if x[0].numel() < 2:
+            raise ValueError(
+                f"rescale for x of shape {tuple(x.shape)}: one value an event has no contrast to keep; leave it out"
+            )
+        base, guided = self.guided.pair(x, t)
+        stds = [denoised.flatten(1).std(1, correction=0) for denoised in (base, guided)]
+        return base, guided * expand(1 - self.strength + self.strength * stds[0] / stds[1], x)
+
+    def rows(self, index: Tensor | slice) -> "Rescaled":
+        return Rescaled(self.guided.rows(index), self.strength)

@@ -1,0 +1,48 @@
+"""Dynamic thresholding."""
+
+import math
+
+from torch import Tensor
+
+from sde.model.score import ScoreModel
+from sde.process.base import expand
+
+
+class DynamicThreshold(ScoreModel):
+    """A posterior mean held within the data's bounds: u = (D - centre) / half_width becomes clip(u, -s, s) / s, with s
+    = max(1, the ``quantile`` of |u| over the sample's event) (Saharia et al. 2022, section 2.3, whose bounds are -1
+    and 1).
+
+    ``low`` and ``high`` are in data units, by default 0 and the transform's levels. Of n values, the quantile is the
+    ceil(quantile n)-th smallest; 1 never clips, it only shrinks. The model need not be guided. Raises ValueError for a
+    quantile outside (0, 1], and for continuous data without bounds.
+    """
+
+    normalised = False
+
+    def __init__(
+        self, model: ScoreModel, quantile: float = 0.995, low: float | None = None, high: float | None = None
+    ) -> None:
+        super().__init__(model.sde, model.transform)
+        if not 0 < quantile <= 1:
+            raise ValueError(f"threshold quantile {quantile:g}: needs a number above 0 and at most 1")
+        if low is None and high is None and self.transform.levels:
+            low, high = 0.0, float(self.transform.levels)
+        if low is None or high is None or not -math.inf < low < high < math.inf:
+            raise ValueError(
+                f"threshold bounds {low} and {high}: needs two finite numbers, the lower first, in the units of the "
+                "data; only data with levels bring their own"
+            )
+        self.model = model
+        self.quantile = quantile
+        self.low, self.high = low, high
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        centre, half_width = (self.low + self.high) / 2, (self.high - self.low) / 2
+        u = (self.transform.decode(self.model(x, t)) - centre) / half_width
+        sizes = u.flatten(1).abs()
+        s = expand(sizes.kthvalue(math.ceil(self.quantile * sizes.shape[1]), 1).values.clamp(min=1), u)
+        return self.transform.encode(centre + half_width * u.clamp(-s, s) / s)
+
+    def rows(self, index: Tensor | slice) -> "DynamicThreshold":
+        return DynamicThreshold(self.model.rows(index), self.quantile, self.low, self.high)

@@ -1,0 +1,1 @@
+"""Score models: denoisers, and the noise-conditional classifier."""

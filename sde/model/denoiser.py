@@ -1,0 +1,133 @@
+"""Denoiser: a network seen as a score model, by preconditioning."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sde.condition.standardization import Standardisation
+from sde.condition.tree import Condition, Shapes
+from sde.data.transform import Transform
+from sde.device import send
+from sde.model.score import ScoreModel
+from sde.process.base import SDE, check_time, expand
+
+Coefficients = tuple[Tensor, Tensor, Tensor]
+
+
+PARAMETRIZATIONS: dict[str, Callable[[Tensor, Tensor, float], Coefficients]] = {
+    # (alpha a, sigma s, sigma_data d) -> (c_skip, c_out, c_in) of D = c_skip x + c_out F(c_in x)
+    "noise": lambda a, s, d: (1 / a, -s / a, (s**2 + (a * d) ** 2).rsqrt()),
+    "denoised": lambda a, s, d: (torch.zeros_like(s), torch.ones_like(s), (s**2 + (a * d) ** 2).rsqrt()),
+    "v": lambda a, s, d: (a / (a**2 + s**2), -s * (a**2 + s**2).rsqrt(), (s**2 + (a * d) ** 2).rsqrt()),
+    "score": lambda a, s, d: (1 / a, s**2 / a, (s**2 + (a * d) ** 2).rsqrt()),
+    "edm": lambda a, s, d: (
+        a * d**2 / (s**2 + (a * d) ** 2),
+        s * d * (s**2 + (a * d) ** 2).rsqrt(),
+        (s**2 + (a * d) ** 2).rsqrt(),
+    ),
+}
+"""What the network's output F means. noise: z; denoised: x_0; v: (alpha z - sigma x_0) / sqrt(alpha^2 + sigma^2)
+(Salimans and Ho 2022, for processes of any variance); score: grad log p_t; edm: Karras et al. 2022, eq. 7, written for
+any alpha. c_in gives the network inputs of unit variance."""
+
+
+def call_network(
+    network: nn.Module, x: Tensor, c_in: Tensor, c_noise: Tensor, *cond: Condition | None, autocast: torch.dtype | None
+) -> Tensor:
+    """F(c_in x, c_noise, cond), in the dtype of x; c_in and c_noise of shape () or (B,).
+
+    Only the network's body runs under autocast, and only it is worth compiling.
+    """
+    # new_full takes the 0-d CPU tensor's number without a transfer that would wait for the device.
+    c_noise = x.new_full((len(x),), c_noise.item()) if c_noise.ndim == 0 else send(c_noise.to(x.dtype), x.device)
+    with torch.autocast(x.device.type, autocast, enabled=autocast is not None):
+        try:
+            output = network(expand(c_in, x) * x, c_noise, *cond)
+        except RuntimeError as error:
+            own = next(network.parameters(), x)
+            if autocast is None and (own.dtype, own.device) != (x.dtype, x.device):
+                raise ValueError(
+                    f"x is {x.dtype} on {x.device}, the network {own.dtype} on {own.device}: "
+                    "bring one to the other with .to"
+                ) from error
+            raise
+    if not isinstance(output, Tensor):
+        inside = f" of {', '.join(type(o).__name__ for o in output)}" if isinstance(output, tuple | list) else ""
+        raise TypeError(
+            f"the network returned a {type(output).__name__}{inside} for x of shape {tuple(x.shape)}: it must return "
+            "one tensor; wrap a network that returns more"
+        )
+    return output.to(x.dtype)
+
+
+def noise_input(sde: SDE, t: Tensor) -> Tensor:
+    """c_noise = log(sigma / alpha) / 4, what networks are told of the time: the same for every SDE; () or (B,)."""
+    return -sde.log_snr(t) / 8
+
+
+class Denoiser(ScoreModel):
+    """A network seen as a score model: D(x, t) = c_skip x + c_out F(c_in x, c_noise, cond).
+
+    ``parametrization`` is a key of PARAMETRIZATIONS; ``sigma_data`` the standard deviation of the data in model units.
+    ``event_shape`` is that of the data, where known. ``autocast`` is the dtype of the network's body, None for full
+    precision. ``null_trained`` says whether the null condition was seen in training. ``standardisation`` takes
+    conditions that are numbers from data units, in which they are given, to those of the network. Raises ValueError for
+    an unknown parametrisation, or where the network's output has not the shape of x.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        sde: SDE,
+        parametrization: str = "edm",
+        sigma_data: float = 0.5,
+        transform: Transform | None = None,
+        null_trained: bool = True,
+        event_shape: Sequence[int] | None = None,
+        standardisation: Standardisation | None = None,
+    ) -> None:
+        super().__init__(sde, transform)
+        if parametrization not in PARAMETRIZATIONS:
+            raise ValueError(f"parametrization = {parametrization!r}: needs one of {', '.join(PARAMETRIZATIONS)}")
+        if not sigma_data > 0:
+            raise ValueError(f"sigma_data = {sigma_data}: needs a positive standard deviation of the data")
+        if not callable(network):
+            raise TypeError(
+                f"network = {network!r}: needs a torch module, network(x, c_noise, cond) -> a tensor like x"
+            )
+        self.network = network
+        self.parametrization = parametrization
+        self.sigma_data = sigma_data
+        self.null_trained = null_trained
+        self.event_shape = event_shape and tuple(event_shape)
+        self.standardisation = standardisation or Standardisation({})
+        self.autocast: torch.dtype | None = None
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes that the network knows; None for one that knows of none."""
+        return getattr(self.network, "num_classes", None)
+
+    @property
+    def conditions(self) -> Shapes:
+        """Shapes, without rows, of the vector, image and sequence that the network is conditioned on."""
+        return getattr(self.network, "conditions", {})
+
+    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """c_skip, c_out, c_in and c_noise, each of the shape of t; elementwise in t."""
+        formulas = PARAMETRIZATIONS[self.parametrization]
+        return *formulas(self.sde.alpha(t), self.sde.sigma(t), self.sigma_data), noise_input(self.sde, t)
+
+    def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        """E[x_0 | x_t = x, cond]; cond holds one row a sample, in data units; None is the learned null condition."""
+        check_time(self.sde, t)
+        c_skip, c_out, c_in, c_noise = self.coefficients(t)
+        cond = self.standardisation(cond)
+        output = call_network(self.network, x, c_in, c_noise, cond, autocast=self.autocast)
+        if output.shape != x.shape:
+            raise ValueError(
+                f"the network returned shape {tuple(output.shape)} for x of shape {tuple(x.shape)}: "
+                "it must return one tensor of the shape of x"
+            )
+        return expand(c_skip, x) * x + expand(c_out, x) * output

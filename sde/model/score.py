@@ -1,0 +1,48 @@
+"""The score model: what samplers, guidance and likelihood see of a network."""
+
+import abc
+
+from torch import Tensor, nn
+
+from sde.data.transform import Transform
+from sde.process.base import SDE, expand
+
+
+class ScoreModel(nn.Module, abc.ABC):
+    """The posterior mean D(x, t) = E[x_0 | x_t = x] under an SDE, and what follows from it.
+
+    A subclass sets ``sde`` (and ``transform``, when data and model units differ) and defines ``forward``.
+    x has shape (B, *event) for any event shape, t shape () or (B,); results have the shape of x.
+    """
+
+    sde: SDE
+    transform: Transform
+    normalised: bool = True
+    """Whether the scores are those of one normalised density at every time, as guided ones are not."""
+
+    def __init__(self, sde: SDE, transform: Transform | None = None) -> None:
+        super().__init__()
+        self.sde = sde
+        self.transform = transform or Transform()
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """E[x_0 | x_t = x]."""
+
+    def score(self, x: Tensor, t: Tensor) -> Tensor:
+        """grad log p_t(x) = (alpha D - x) / sigma^2 (Tweedie's formula; Efron 2011)."""
+        sigma = self.sde.sigma(t)
+        return expand(self.sde.alpha(t) / sigma**2, x) * self(x, t) - expand(sigma**-2, x) * x
+
+    def noise(self, x: Tensor, t: Tensor) -> Tensor:
+        """E[z | x_t = x] = (x - alpha D) / sigma = -sigma score."""
+        sigma = self.sde.sigma(t)
+        return expand(1 / sigma, x) * x - expand(self.sde.alpha(t) / sigma, x) * self(x, t)
+
+    def velocity(self, x: Tensor, t: Tensor) -> Tensor:
+        """Drift of the probability-flow ODE, f x - g^2 score / 2 (Song et al. 2021, eq. 13)."""
+        return expand(self.sde.f(t), x) * x - expand(0.5 * self.sde.g2(t), x) * self.score(x, t)
+
+    def rows(self, index: Tensor | slice) -> "ScoreModel":
+        """The same model for some rows of the batch it is bound to; models bound to nothing return themselves."""
+        return self

@@ -1,0 +1,79 @@
+"""Attention: self-attention of positions, and cross-attention to the tokens of a condition."""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sde.networks.layers import CONVOLUTIONS, BlockOptions, group_norm, largest_divisor, residual_sum, zero_init
+
+
+class Context(NamedTuple):
+    """What is attended to: ``tokens`` (B, N, width), and the boolean ``mask`` (B, 1, 1, N) of those that are there."""
+
+    tokens: Tensor
+    mask: Tensor
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of positions (B, N, width) to a context of ``context_width``, without the residual sum; its
+    output starts at zero. Tokens have no positions: their order does not matter."""
+
+    def __init__(self, width: int, context_width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.kv = nn.Linear(width, width), nn.Linear(context_width, 2 * width)
+        self.out = zero_init(nn.Linear(width, width))
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        q = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
+        k, v = self.kv(context.tokens).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        h = attend(q, k, v, context.mask, fused=self.training or not torch.is_grad_enabled())
+        return self.out(h.transpose(1, 2).flatten(2))
+
+
+class SelfAttention(nn.Module):
+    """Residual multi-head self-attention over all positions, in as many heads of at least ``head_channels`` channels
+    as divide them, or one."""
+
+    def __init__(self, options: BlockOptions, channels: int, head_channels: int = 64) -> None:
+        super().__init__()
+        conv = CONVOLUTIONS[options.dims]
+        self.heads = largest_divisor(channels, channels // head_channels)
+        self.norm, self.qkv = group_norm(channels), conv(channels, 3 * channels, 1)
+        self.out = zero_init(conv(channels, channels, 1))
+        self.rescale = options.rescale
+
+    def forward(self, x: Tensor) -> Tensor:
+        # (B, 3 C, *space) -> three tensors (B, heads, positions, C / heads)
+        qkv = self.qkv(self.norm(x)).view(len(x), 3, self.heads, -1, x[0, 0].numel()).transpose(-1, -2)
+        h = F.scaled_dot_product_attention(*qkv.unbind(1))
+        return residual_sum(x, self.out(h.transpose(-1, -2).reshape(x.shape)), self.rescale)
+
+
+class ContextAttention(nn.Module):
+    """Residual attention of all positions to the tokens of a context, in as many heads as ``SelfAttention`` has."""
+
+    def __init__(self, options: BlockOptions, channels: int, head_channels: int = 64) -> None:
+        super().__init__()
+        heads = largest_divisor(channels, channels // head_channels)
+        self.norm, self.attention = group_norm(channels), CrossAttention(channels, options.width, heads)
+        self.rescale = options.rescale
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        h = self.attention(self.norm(x).flatten(2).transpose(1, 2), context)
+        return residual_sum(x, h.transpose(1, 2).reshape(x.shape), self.rescale)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, fused: bool) -> Tensor:
+    """softmax(q k^T / sqrt(width)) v of (B, heads, N, width); ``mask`` is True where a key is there.
+
+    ``fused`` kernels save memory and time; without, there are the second and forward derivatives that likelihood and
+    guidance ask for, which fused kernels lack.
+    """
+    if fused:
+        return F.scaled_dot_product_attention(q, k, v, mask)
+    logits = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
+    return (logits if mask is None else logits.masked_fill(~mask, -math.inf)).softmax(dim=3) @ v

@@ -1,0 +1,132 @@
+"""The forward process: x_t = alpha(t) x_0 + sigma(t) z, as an SDE dx = f(t) x dt + sqrt(g2(t)) dw.
+
+Two formulas define a process, ``log_alpha`` and ``sigma``; drift, diffusion and signal-to-noise ratio follow from them.
+``log_alpha``, not alpha, is the primitive: in float32, 1 - alpha^2 loses its digits near the data end, expm1 does not.
+"""
+
+import abc
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sde.device import send
+
+ZERO_SIGNAL_CUT = -2 * math.log(1e3)
+"""The log-SNR where a process whose alpha reaches zero is cut: its score says nothing about data without signal."""
+
+
+def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
+    """The derivative of an elementwise function, by forward-mode differentiation; same shape as t."""
+    return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+
+
+class SDE(abc.ABC):
+    """A diffusion process with data at ``t_min`` and noise at ``t_max``. Every method is elementwise in t.
+
+    A process of your own is a subclass with two methods, ``log_alpha`` and ``sigma``; the log signal-to-noise ratio
+    must fall strictly from ``t_min`` to ``t_max``. Where alpha(t_max) = 0, ``t_max`` moves to alpha / sigma = 1e-3.
+    Make the subclass a frozen dataclass when it has parameters.
+    """
+
+    t_min: float = 1e-3
+    t_max: float = 1.0
+
+    def __init__(self) -> None:
+        self.__post_init__()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min < self.t_max:
+            raise ValueError(f"t_min = {self.t_min} and t_max = {self.t_max}: needs 0 <= t_min < t_max")
+        # Rounding can leave a vanishing alpha at 1e-17 instead of zero.
+        if self.log_snr(torch.tensor(self.t_max, dtype=torch.float64)) < 2.5 * ZERO_SIGNAL_CUT:
+            cut = self._bisect_log_snr(torch.tensor(ZERO_SIGNAL_CUT, dtype=torch.float64))
+            object.__setattr__(self, "t_max", cut.item())
+        ends = self.log_snr(torch.tensor([self.t_min, self.t_max], dtype=torch.float64)).tolist()
+        if not (math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] > ends[1]):
+            raise ValueError(
+                f"t_min = {self.t_min} and t_max = {self.t_max} give a log signal-to-noise ratio of {ends[0]:g} and "
+                f"{ends[1]:g}: it must be finite and fall; move t_min above 0, or t_max down"
+            )
+
+    @abc.abstractmethod
+    def log_alpha(self, t: Tensor) -> Tensor:
+        """log alpha(t), the logarithm of the factor of the data."""
+
+    @abc.abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """sigma(t), the standard deviation of the noise."""
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """alpha(t) = exp(log_alpha(t))."""
+        return self.log_alpha(t).exp()
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha^2 / sigma^2), strictly decreasing in t (Kingma et al. 2021, eq. 4)."""
+        return 2 * (self.log_alpha(t) - self.sigma(t).log())
+
+    def f(self, t: Tensor) -> Tensor:
+        """Drift factor f(t) = d log alpha / dt."""
+        return derivative(self.log_alpha, t)
+
+    def g2(self, t: Tensor) -> Tensor:
+        """Squared diffusion g^2(t) = d sigma^2 / dt - 2 f sigma^2 (Kingma et al. 2021, eq. 20)."""
+        return derivative(lambda u: self.sigma(u) ** 2, t) - 2 * self.f(t) * self.sigma(t) ** 2
+
+    def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The time of a log signal-to-noise ratio, in [t_min, t_max]; float64, by bisection unless overridden."""
+        return self._bisect_log_snr(log_snr)
+
+    def _bisect_log_snr(self, log_snr: Tensor) -> Tensor:
+        target = log_snr.double()
+        low, high = torch.full_like(target, self.t_min), torch.full_like(target, self.t_max)
+        for _ in range(60):
+            middle = (low + high) / 2
+            noisy = self.log_snr(middle) < target
+            low, high = torch.where(noisy, low, middle), torch.where(noisy, middle, high)
+        return (low + high) / 2
+
+    def perturb(self, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """A draw of q(x_t | x_0) = N(alpha x_0, sigma^2): alpha x_0 + sigma z; x0, z (B, *event), t () or (B,)."""
+        return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * z
+
+    def prior_std(self) -> float:
+        """Standard deviation of the prior N(0, prior_std^2), sigma(t_max)."""
+        return self.sigma(torch.tensor(self.t_max, dtype=torch.float64)).item()
+
+    def prior_log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of the prior in nats, summed over the event; x (B, *event) -> (B,)."""
+        std = self.prior_std()
+        dim = x[0].numel()
+        return -0.5 * (x.flatten(1) / std).square().sum(1) - dim * (math.log(std) + 0.5 * math.log(2 * math.pi))
+
+
+def expand(coefficient: Tensor, x: Tensor) -> Tensor:
+    """A coefficient of shape () or (B,) made ready to multiply x (B, *event).
+
+    A 0-d tensor passes as it is: on the CPU it multiplies a tensor of any device as a scalar, without a transfer.
+    Raises ValueError for any other shape, where broadcasting would silently mix samples and coordinates.
+    """
+    if coefficient.ndim == 0:
+        return coefficient
+    if coefficient.shape != x.shape[:1]:
+        raise ValueError(f"t has shape {tuple(coefficient.shape)}: needs () or ({len(x)},), one time a sample")
+    return send(coefficient.to(x.dtype), x.device).view(-1, *[1] * (x.ndim - 1))
+
+
+def check_time(sde: SDE, t: Tensor) -> None:
+    """Raise TypeError unless t is a tensor of floats, ValueError where it lies outside the process. Times on a device
+    other than the CPU, and those of a graph that is being traced, are not looked at: reading them would wait."""
+    if not isinstance(t, Tensor) or not t.is_floating_point():
+        kind = t.dtype if isinstance(t, Tensor) else type(t).__name__
+        raise TypeError(f"t is {kind}: needs a tensor of floats, times from {sde.t_min:g} to {sde.t_max:g}")
+    if t.device.type != "cpu" or not t.numel() or torch.compiler.is_compiling():
+        return
+    low, high = (t.item(),) * 2 if t.ndim == 0 else (x.item() for x in t.aminmax())
+    slack = 1e-6 * (sde.t_max - sde.t_min)
+    if not (low >= sde.t_min - slack and high <= sde.t_max + slack):
+        raise ValueError(
+            f"t = {high if high > sde.t_max + slack else low:g}: needs times from t_min = {sde.t_min:g} to t_max = "
+            f"{sde.t_max:g}; of a noise level r = sigma / alpha, the time is sde.t_of_log_snr(-2 log r)"
+        )

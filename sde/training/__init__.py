@@ -1,0 +1,8 @@
+"""Training: losses, the trainer, averages of the weights, and what is looked at before."""
+
+from sde.training.fit import fit
+from sde.training.loss import TIMES, WEIGHTINGS, classifier_loss, denoising_loss
+from sde.training.options import TrainingOptions
+from sde.training.trainer import Trainer
+
+__all__ = ["TIMES", "WEIGHTINGS", "Trainer", "TrainingOptions", "classifier_loss", "denoising_loss", "fit"]

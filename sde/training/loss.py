@@ -1,0 +1,154 @@
+"""Denoising score matching: where in time it is asked, and how much each time counts."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sde.condition.tree import Condition, as_tree, drop
+from sde.data.transform import Transform
+from sde.device import send
+from sde.model.classifier import NoisyClassifier
+from sde.model.denoiser import Denoiser
+from sde.process.base import SDE
+
+WEIGHTINGS: dict[str, Callable[[SDE, Tensor, float], Tensor]] = {
+    # weight of |D - x_0|^2; |score - grad log q(x_t | x_0)|^2 is alpha^2 / sigma^4 of it
+    "score": lambda sde, t, sigma_data: sde.log_snr(t).exp(),
+    "likelihood": lambda sde, t, sigma_data: sde.g2(t) * sde.log_snr(t).exp() / sde.sigma(t) ** 2,
+    "edm": lambda sde, t, sigma_data: sde.log_snr(t).exp() + sigma_data**-2,
+}
+"""score: lambda = sigma^2 on the score's error (Song et al. 2021, section 3.3), E |sigma score + z|^2. likelihood:
+lambda = g^2 (Song et al. 2021b, eq. 7), whose mean over uniform times, times (t_max - t_min) / 2, bounds the negative
+log-likelihood up to a constant. edm: 1 / c_out^2 of Karras et al. 2022, table 1, so that the network's target has unit
+variance at every noise level."""
+
+
+def uniform(sde: SDE, u: Tensor) -> Tensor:
+    """Uniform in t."""
+    return sde.t_min + (sde.t_max - sde.t_min) * u
+
+
+def _log_snr_ends(sde: SDE) -> tuple[float, float]:
+    ends = (sde.t_min, sde.t_max)
+    data_end, noise_end = (sde.log_snr(torch.tensor(t, dtype=torch.float64)).item() for t in ends)
+    return data_end, noise_end
+
+
+def log_snr(sde: SDE, u: Tensor) -> Tensor:
+    """Uniform in the log signal-to-noise ratio (Kingma et al. 2021)."""
+    data_end, noise_end = _log_snr_ends(sde)
+    return sde.t_of_log_snr(data_end + (noise_end - data_end) * u)
+
+
+def log_normal(sde: SDE, u: Tensor, mean: float = -1.2, std: float = 1.2) -> Tensor:
+    """ln(sigma / alpha) normal (Karras et al. 2022, table 1), cut to the range of the SDE."""
+    low, high = (
+        torch.special.ndtr(torch.tensor((-0.5 * end - mean) / std, dtype=torch.float64)) for end in _log_snr_ends(sde)
+    )
+    return sde.t_of_log_snr(-2 * (mean + std * torch.special.ndtri(low + (high - low) * u)))
+
+
+TIMES: dict[str, Callable[[SDE, Tensor], Tensor]] = {
+    "uniform": uniform,
+    "log_snr": log_snr,
+    "log_normal": log_normal,
+    # g^2 / sigma^2 is -d log snr / dt for every process, so its cumulative is inverted by t_of_log_snr.
+    "likelihood": log_snr,
+}
+"""Distributions of the training times, as functions of uniform numbers u in (0, 1). likelihood: the density
+proportional to g^2 / sigma^2 from t_min to t_max (Song, Durkan et al. 2021), which is uniform in the log-SNR."""
+
+
+def likelihood_factor(sde: SDE, t: Tensor) -> Tensor:
+    """1 / (p(t) (t_max - t_min)), p(t) = g^2 / sigma^2 / (log_snr(t_min) - log_snr(t_max)); elementwise in t."""
+    data_end, noise_end = _log_snr_ends(sde)
+    return (data_end - noise_end) / (sde.t_max - sde.t_min) * sde.sigma(t) ** 2 / sde.g2(t)
+
+
+IMPORTANCE: dict[str, Callable[[SDE, Tensor], Tensor]] = {"likelihood": likelihood_factor}
+"""Factors of the losses at times that are there to lower the variance alone: with them the expected loss, at any
+weighting, is that of uniform times. The other distributions of TIMES are part of what is asked, and have none. The
+weighting "likelihood" with the times "likelihood" leaves each loss the weight of "score", times a constant."""
+
+
+def stratified(count: int, generator: torch.Generator) -> Tensor:
+    """A uniform number in each of ``count`` equal parts of (0, 1), shuffled; float64 (Kingma et al. 2021, I.1)."""
+    u = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
+    return u[torch.randperm(count, generator=generator)].clamp(1e-12, 1 - 1e-12)
+
+
+def per_item(function: Callable[..., Tensor], seeds: Tensor, event_shape: Sequence[int]) -> Tensor:
+    """function(event_shape, generator=...) for each seed (B,), stacked: an item's numbers are its own, whatever part of
+    a batch is drawn where."""
+    return torch.stack([function(event_shape, generator=torch.Generator().manual_seed(s)) for s in seeds.tolist()])
+
+
+class Draws(NamedTuple):
+    """Random numbers of some items of a batch: times ``t`` (B,) and their losses' factors (B,), float64 on the CPU;
+    uniform ``u`` (B,), which decide on conditions; noise ``z`` (B, *event); and the items' ``seeds`` (B,)."""
+
+    t: Tensor
+    factor: Tensor
+    u: Tensor
+    z: Tensor
+    seeds: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        sde: SDE,
+        shape: Sequence[int],
+        generator: torch.Generator,
+        times: str = "log_normal",
+        rows: slice = slice(None),
+    ) -> "Draws":
+        """Those of ``rows`` of a batch of ``shape`` (B, *event), stratified over the whole batch; CPU generator."""
+        count, event_shape = shape[0], shape[1:]
+        t = TIMES[times](sde, stratified(count, generator))[rows]
+        u = torch.rand(count, generator=generator)[rows]
+        seeds = torch.randint(2**62, (count,), generator=generator)[rows]
+        factor = IMPORTANCE[times](sde, t) if times in IMPORTANCE else torch.ones_like(t)
+        return cls(t, factor, u, per_item(torch.randn, seeds, event_shape), seeds)
+
+    def noise(self, x0: Tensor) -> Tensor:
+        """``z`` in the dtype and on the device of the items x0 (B, *event)."""
+        return send(self.z.to(x0.dtype), x0.device)
+
+    def dequantise(self, x: Tensor, transform: Transform) -> Tensor:
+        """The items x (B, *event), in data units, with uniform noise of their own where they are quantised."""
+        if not transform.levels:
+            return x
+        return transform.dequantise(x, send(per_item(torch.rand, self.seeds + 1, x.shape[1:]), x.device))
+
+
+def denoising_loss(
+    model: Denoiser,
+    x0: Tensor,
+    cond: Condition | None,
+    draws: Draws,
+    *,
+    weighting: str = "edm",
+    cond_dropout: float = 0.0,
+) -> Tensor:
+    """Denoising score matching, w(t) |D(x_t, t, cond) - x_0|^2 per dimension (Vincent 2011; Song et al. 2021, eq. 7).
+
+    x0 (B, *event) in model units -> the losses (B,), in float32. The expectation is over the
+    times' own distribution, which the weight does not undo unless it is one of IMPORTANCE. Each condition is dropped
+    with probability ``cond_dropout``.
+    """
+    x = model.sde.perturb(x0, draws.t, draws.noise(x0))
+    if cond is not None and cond_dropout:
+        cond = drop(cond, send(draws.u < cond_dropout, x0.device))
+    errors = (model(x, draws.t, cond) - x0).float().square().flatten(1).mean(1)
+    weight = WEIGHTINGS[weighting](model.sde, draws.t, model.sigma_data) * draws.factor
+    return send(weight.to(errors.dtype), errors.device) * errors
+
+
+def classifier_loss(classifier: NoisyClassifier, x0: Tensor, cond: Condition, draws: Draws) -> Tensor:
+    """Cross-entropies (B,) in nats of the labels in cond at x_t; x0 (B, *event) in model units."""
+    x = classifier.sde.perturb(x0, draws.t, draws.noise(x0))
+    labels = as_tree(cond)["labels"]
+    losses = torch.nn.functional.cross_entropy(classifier(x, draws.t).float(), labels, reduction="none")
+    return send(draws.factor.to(losses.dtype), losses.device) * losses

@@ -1,0 +1,220 @@
+"""One optimiser step after the other. Knows no sampler."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sde.condition.tree import Condition, map_condition
+from sde.data import Dataset
+from sde.data.prefetch import Prefetch
+from sde.device import pinned, send
+from sde.distributed.world import World, unsynchronised
+from sde.model.classifier import NoisyClassifier
+from sde.model.denoiser import Denoiser
+from sde.training.ema import Averages
+from sde.training.loss import Draws
+from sde.training.options import OPTIMIZERS, TrainingOptions
+
+Loss = Callable[[nn.Module, Tensor, Condition | None, Draws], Tensor]
+"""(module, x0 in model units, conditions in data units, draws) -> losses (B,)"""
+
+
+class Step(NamedTuple):
+    """What a step did: this process's ``losses`` (B,) at ``times`` (B,); over all processes the mean ``loss`` () and
+    the ``norm`` () of the gradient; the number ``hit`` () of the first parameter whose gradient is not finite; whether
+    the step was ``skipped`` (). On the device, except for the times."""
+
+    losses: Tensor
+    times: Tensor
+    loss: Tensor
+    norm: Tensor
+    hit: Tensor
+    skipped: Tensor
+
+
+class Trainer:
+    """A module, its EMA and its optimiser. A step takes its items and random numbers from the seed and the number of
+    items seen alone, so that a continued run equals an uninterrupted one, and several processes one. ``workers``
+    threads read ahead what is not on the device already."""
+
+    def __init__(
+        self,
+        module: Denoiser | NoisyClassifier,
+        data: Dataset,
+        loss: Loss,
+        options: TrainingOptions,
+        world: World | None = None,
+        workers: int = 0,
+    ) -> None:
+        if options.batch_size > len(data):
+            raise ValueError(
+                f"config.training.batch_size = {options.batch_size} is larger than the {len(data)} training "
+                f"items: at most {len(data)}"
+            )
+        self.module, self.loss, self.options = module, loss, options
+        self.world = world or World()
+        self.part_size = options.part_size(self.world.size)
+        self.device = next(module.parameters()).device
+        self.data = data.to(self.device)
+        self.step = self.seen = self.skipped = 0
+        self.sharded = self.world.size > 1 and options.parallel == "fsdp"
+        # First, because sharding puts other parameters in the place of the module's.
+        self.replica = self.world.distribute(module, options.parallel)
+        self.parameters = dict(module.named_parameters())
+        self.optimizer = OPTIMIZERS[options.optimizer](
+            self.parameters.values(), lr=options.lr, fused=True, weight_decay=options.weight_decay
+        )
+        self.ema = Averages(module, options.ema, options.more_ema, options.power_ema)
+        self._epoch: tuple[int, Tensor] | None = None
+        self._offset = 0
+        # Tensors in this process's own memory need nobody ahead.
+        held = isinstance(self.data.items, Tensor) and self.device.type == "cpu"
+        self._parts = Prefetch(self._read, 0 if held else workers, end=options.steps * options.accumulate)
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next step."""
+        return self.options.lr_at(self.seen, self._offset)
+
+    def _order(self, epoch: int) -> Tensor:
+        held = self._epoch
+        if held is None or held[0] != epoch:
+            order = np.random.default_rng((self.options.seed, epoch)).permutation(len(self.data))
+            # At once, as several threads read.
+            self._epoch = held = (epoch, torch.from_numpy(order))
+        return held[1]
+
+    def indices(self, seen: int) -> Tensor:
+        """Positions of the batch after ``seen`` items: a new random order every epoch, no item left out."""
+        count, last = len(self.data), seen + self.options.batch_size
+        epochs = range(seen // count, (last - 1) // count + 1)
+        return torch.cat([self._order(e)[max(0, seen - e * count) : last - e * count] for e in epochs])
+
+    def _read(self, number: int) -> tuple[Tensor, Condition | None, Draws]:
+        """x0 in model units, conditions and random numbers of a part, counted from the first part of the run's first
+        step, for this process. Called from threads."""
+        size, options = self.part_size, self.options
+        step, part = divmod(number, options.accumulate)
+        seen = self._offset + step * options.batch_size
+        start = (part * self.world.size + self.world.rank) * size
+        rows = slice(start, start + size)
+        generator = torch.Generator().manual_seed(_seed(options.seed, seen))
+        x, cond = self.data.batch(self.indices(seen)[rows])
+        shape = (options.batch_size, *self.data.event_shape)
+        draws = Draws.of(self.module.sde, shape, generator, options.times, rows)
+        transform = self.data.transform
+        return pinned(transform.encode(draws.dequantise(x, transform)), self.device), cond, draws
+
+    def part(self, number: int) -> tuple[Tensor, Condition | None, Draws]:
+        """x0 in model units and conditions, on the device, and random numbers of a part of the next step."""
+        x0, cond, draws = self._parts.get(self.step * self.options.accumulate + number)
+        return send(x0, self.device), map_condition(lambda c: send(c, self.device), cond), draws
+
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        self._parts.close()
+
+    def optimise(self) -> Step:
+        """One step, skipped where the loss or a gradient is not finite; nothing is read back from the device."""
+        options, losses, times = self.options, [], []
+        self.module.train()
+        self.optimizer.zero_grad()
+        for number in range(options.accumulate):
+            x0, cond, draws = self.part(number)
+            # Dropout layers draw from the global state, which fit restores at its end.
+            torch.manual_seed(_seed(options.seed, self.seen, 1 + number, self.world.rank))
+            with unsynchronised(self.replica, number == options.accumulate - 1):
+                part = self.loss(self.replica, x0, cond, draws)
+                (part.mean() / options.accumulate).backward()
+            losses.append(part.detach())
+            times.append(draws.t)
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        norms = self.world.whole(torch.stack(torch._foreach_norm(gradients)))
+        loss, norm = self.world.mean(torch.cat(losses).mean()), norms.norm()
+        skipped = ~(loss.isfinite() & norm.isfinite())
+        if options.clip:
+            # The fused step divides by it on its way, which saves a pass over all gradients.
+            self.optimizer.grad_scale = ((norm + 1e-6) / options.clip).clamp(min=1)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        # Fused optimisers leave everything as it is where this says so, without telling the host.
+        self.optimizer.found_inf = skipped.float()
+        self.optimizer.step()
+        self.ema.update(self.module)
+        self.step += 1
+        self.seen += options.batch_size
+        return Step(torch.cat(losses), torch.cat(times), loss, norm, norms.isfinite().int().argmin(), skipped)
+
+    def rehearse(self) -> None:
+        """The passes of a first part of a step, for the memory they take; changes nothing."""
+        buffers = {name: value.clone() for name, value in self.module.named_buffers()}
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            self.module.train()
+            self.loss(self.replica, *self.part(0)).mean().backward()
+        self.optimizer.zero_grad()
+        for name, value in self.module.named_buffers():
+            value.copy_(buffers[name])
+
+    def state_dict(self) -> dict:
+        """Everything that a continued run needs. Raises FloatingPointError where a parameter is not finite."""
+        finite = {name: self.world.local(p).isfinite().all() for name, p in self.parameters.items()}
+        bad = self.world.join([name for name, good in finite.items() if not good])
+        if bad:
+            raise FloatingPointError(
+                f"{bad[0]} is not finite after step {self.step}, and was not saved: try a smaller config.training.lr"
+            )
+        return {
+            **{name: getattr(self, name) for name in ("step", "seen", "skipped")},
+            "module": self.module.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def blank(self) -> dict:
+        """``state_dict()`` with everything in it that the optimiser will remember, to be read into."""
+        if not self.optimizer.state:
+            # A skipped step makes it, and changes nothing.
+            for parameter in self.parameters.values():
+                parameter.grad = torch.zeros_like(parameter)
+            self.optimizer.found_inf = torch.ones((), device=self.device)
+            self.optimizer.grad_scale = None
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return self.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from ``state_dict()``. Raises ValueError that names what differs where it is another module's."""
+        held = {name: tuple(value.shape) for name, value in state["module"].items()}
+        here = {name: tuple(value.shape) for name, value in self.module.state_dict().items()}
+        other = [
+            f"{name} is {held.get(name, 'missing')} there and {here.get(name, 'missing')} here"
+            for name in sorted(here.keys() | held.keys())
+            if held.get(name) != here.get(name)
+        ]
+        if other:
+            more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+            raise ValueError(f"{', '.join(other[:3])}{more}")
+        if self.sharded:
+            from sde.distributed.sharding import shard_like
+
+            state = shard_like(state, self.blank())
+        self.module.load_state_dict(state["module"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in self.optimizer.state.items():
+            # Fused steps on CUDA refuse moments that lie in memory otherwise than their parameter.
+            for name, value in moments.items():
+                if value.shape == parameter.shape and value.stride() != parameter.stride():
+                    moments[name] = torch.empty_like(parameter).copy_(value)
+        for group in self.optimizer.param_groups:
+            group["weight_decay"] = self.options.weight_decay
+        self.step, self.seen, self.skipped = (state[name] for name in ("step", "seen", "skipped"))
+        # With another size of batches than before, steps and items are not in proportion.
+        self._offset = self.seen - self.step * self.options.batch_size
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1

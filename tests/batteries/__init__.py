@@ -1,0 +1,1 @@
+"""Batteries: tests that run over everything registered."""

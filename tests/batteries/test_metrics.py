@@ -1,0 +1,111 @@
+"""What every metric of METRICS must do; registering one is enough to have it tested."""
+
+import pytest
+import torch
+
+from score_sde.metrics import distances
+from score_sde.metrics.bootstrap import subsampled
+from score_sde.metrics.estimate import Estimate
+from score_sde.metrics.metric import METRICS
+from score_sde.metrics.proportion import share
+
+
+def points(n, seed, d=3, shift=0.0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + shift
+
+
+@pytest.fixture(params=METRICS)
+def metric(request):
+    return METRICS[request.param]
+
+
+def test_equal_laws_have_the_ideal_value(metric):
+    within = 0
+    for seed in range(8):
+        x, y = points(120, 2 * seed), points(100, 2 * seed + 1)
+        found = metric.estimate(x, y, resamples=20)
+        assert metric.limits[0] <= found.low < found.high <= metric.limits[1]
+        assert found.value == metric(x, y)
+        within += metric.ideal is None or found.low <= metric.ideal(120, 100) <= found.high
+    assert within >= 6
+
+
+def test_other_laws_are_told(metric):
+    real = metric.estimate(points(120, 1), points(100, 2), resamples=30)
+    found = metric.estimate(points(120, 1, shift=5.0), points(100, 2), resamples=30)
+    assert found.compared(real) == (-1 if metric.larger else 1)
+    assert real.compared(found) == -found.compared(real)
+    if found.p_value is not None:
+        assert found.p_value < 1e-6 < real.p_value
+
+
+def test_the_order_of_items_does_not_matter(metric):
+    x, y = points(90, 1), points(80, 2, shift=0.3)
+    value = metric(x, y)
+    assert metric(x.flip(0), y[torch.randperm(80, generator=torch.Generator().manual_seed(3))]) == pytest.approx(
+        value, rel=1e-9, abs=1e-12
+    )
+    if metric.symmetric:
+        assert metric(y, x) == pytest.approx(value, rel=1e-9, abs=1e-12)
+    else:
+        assert metric(y, x) != value
+
+
+def test_orthogonal_maps(metric):
+    x, y = points(90, 1), points(80, 2, shift=0.3) * torch.tensor([1.0, 2.0, 0.5])
+    turn = torch.linalg.qr(points(3, 5)).Q
+    change = abs(metric(x @ turn, y @ turn) - metric(x, y))
+    assert change < 1e-9 if metric.rotations else change > 1e-9
+
+
+def test_blocks_do_not_matter(metric, monkeypatch):
+    x, y = points(70, 1), points(80, 2, shift=0.3)
+    value = metric(x, y)
+    monkeypatch.setattr(distances, "NUMBERS_AT_ONCE", 7 * 80)
+    assert metric(x, y) == pytest.approx(value, rel=1e-12)
+
+
+def test_intervals_are_those_of_the_seed(metric):
+    x, y = points(60, 1), points(60, 2)
+    assert metric.estimate(x, y, 10, 3) == metric.estimate(x, y, 10, 3)
+
+
+def test_too_few_items_are_refused(metric):
+    with pytest.raises(ValueError, match="needs at least 50"):
+        metric.estimate(points(49, 1), points(100, 2))
+    wide = points(100, 1, d=100), points(100, 2, d=100)
+    if metric is METRICS["frechet"]:
+        with pytest.raises(ValueError, match=r"are too few for 100 features, .* 101"):
+            metric.estimate(*wide)
+
+
+def test_halves_of_a_mean_have_its_variance_and_bias():
+    x, y = points(101, 1, d=1), points(60, 2, d=1)
+    exact = (x.var() / 101 + y.var() / 60).sqrt().item()
+    found = subsampled(lambda a, b: (a.mean() - b.mean()).item(), x, y, resamples=2000)
+    assert (found.high - found.low) / (2 * 1.959964) == pytest.approx(exact, rel=0.05)
+    assert found.corrected == found.value == (x.mean() - y.mean()).item()
+    biased = subsampled(lambda a, b: a.var(correction=0).item(), x, y, resamples=4000, biased=True)
+    assert biased.corrected - biased.value == pytest.approx(x.var().item() / 101, rel=0.2)
+    part = subsampled(
+        lambda a, b: (a.mean() - b.mean()).item(), points(9000, 1, d=1), points(9000, 2, d=1), resamples=500
+    )
+    assert part.high - part.low == pytest.approx(2 * 1.96 * (2 / 9000) ** 0.5, rel=0.1)
+    certain = subsampled(lambda a, b: 1.0, x, y, limits=(0.0, 1.0))
+    assert (certain.low, certain.high) == (share(60, 60).low, 1.0)
+    # 0 of all items, and above it for one half in 16: the value itself is in its interval.
+    few = {3.0, 5.0, 8.0, 9.0}
+    rare = subsampled(lambda a, b: float(len(a) == 50 and few <= {*a[:, 0].tolist()}), torch.arange(100.0)[:, None], y,
+                      resamples=200, limits=(0.0, 1.0))  # fmt: skip
+    assert rare.low == rare.value == 0 < rare.high
+    with pytest.raises(ValueError, match="resamples = 1"):
+        subsampled(lambda a, b: 0.0, x, y, resamples=1)
+
+
+def test_comparing_estimates():
+    low, high = Estimate(1.0, 1.0, 0.5, 1.5), Estimate(2.0, 2.0, 1.8, 2.2)
+    assert (low.compared(high), high.compared(low), low.compared(low)) == (-1, 1, 0)
+    # An interval that reaches 0 is not above another that does, however far below 0 the other's corrected value is.
+    assert Estimate(1.3, 1.0, 0.0, 3.0).compared(Estimate(0.1, -0.3, 0.0, 0.2)) == 0
+    # The intervals overlap, and yet the difference has one above 0.
+    assert Estimate(1.0, 1.0, 0.5, 1.5).compared(Estimate(1.8, 1.8, 1.3, 2.3)) == -1

@@ -1,0 +1,1 @@
+"""Oracles: models whose scores, flows and densities have closed forms."""

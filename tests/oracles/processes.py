@@ -1,0 +1,36 @@
+"""The processes that batteries run over: everything registered, and one as a user would write it."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sde import SDE, SDES, VPSDE
+from sde.process.schedule import SCHEDULES
+
+
+@dataclass(frozen=True)
+class Straight(SDE):
+    """x_t = (1 - t) x_0 + t z, the path of flow matching, by the two formulas alone."""
+
+    t_min: float = 1e-3
+
+    def log_alpha(self, t: Tensor) -> Tensor:
+        return torch.log1p(-t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t
+
+
+PROCESSES: dict[str, SDE] = {
+    **{name: kind() for name, kind in SDES.items()},
+    **{f"vp-{schedule}": VPSDE(schedule=schedule) for schedule in SCHEDULES if schedule != "linear"},
+    "straight": Straight(),
+}
+
+
+def interior(sde: SDE, count: int = 50) -> Tensor:
+    """Times in float64, dense towards the data end, inside the range."""
+    low = max(sde.t_min, 1e-5)
+    return torch.logspace(math.log10(low), math.log10(sde.t_max), count, dtype=torch.float64).clamp(low, sde.t_max)

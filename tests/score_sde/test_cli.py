@@ -1,0 +1,417 @@
+"""The command line as a user meets it: every mode and sampler from one small run, and a sentence for every mistake."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from samplers import SAMPLERS
+from score_sde.cli import main
+from score_sde.cli.modes import MODES
+from sde.checkpoint.states import Checkpoints
+
+SMALL = ["--config.training.steps=60", "--config.training.batch_size=64", "--config.training.checkpoint_every=30",
+         "--config.training.sample_every=30", "--config.training.log_every=10", "--config.classifier.steps=30",
+         "--config.model.network.width=16", "--config.model.network.layers=1"]  # fmt: skip
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def call(capsys, *arguments):
+    """Exit status, the last line as JSON where it is, and the error output."""
+    status = main.main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    last = out.strip().splitlines()[-1] if out.strip() else ""
+    return status, json.loads(last) if last.startswith("{") else None, err
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "points"
+    assert main.main(["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL]) == 0
+    assert main.main(["--mode", "train_classifier", "--workdir", str(folder)]) == 0
+    return folder
+
+
+def test_run_folder(trained):
+    names = {p.name for p in trained.iterdir()}
+    assert {"config.json", "model.safetensors", "classifier.safetensors", "checkpoints", "metrics.jsonl", "curves.png",
+            "samples"} <= names  # fmt: skip
+    lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [10, 20, 30, 40, 50, 60]
+    assert [line["step"] for line in lines if "held_out_loss" in line] == [30, 60]
+    assert (trained / "samples" / "train-0000030.png").exists()
+    assert torch.load(Checkpoints(trained / "checkpoints", "denoiser").paths()[0], weights_only=True)["step"] == 60
+
+
+@pytest.mark.parametrize("guidance", [[], ["--guidance_scale", 2], ["--guidance_scale", 0, "--classifier_scale", 1.5]])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler(trained, tmp_path, capsys, name, guidance):
+    status, result, _ = call(capsys, "--mode", "sample", "--workdir", trained, "--sampler", name, "--num_samples", 6,
+                             "--labels", "0,1,1", "--out", tmp_path / "s", *guidance,
+                             *([] if name == "ode" else ["--steps", 4]))  # fmt: skip
+    assert status == 0
+    assert result["sampler"] == name
+    assert result["nfe"] >= 5
+    with Image.open(tmp_path / "s.png") as image:
+        image.load()
+    numbers = np.load(tmp_path / "s.npz")
+    assert numbers["x"].shape == (6, 2)
+    assert np.isfinite(numbers["x"]).all()
+    assert numbers["labels"].tolist() == [0, 1, 1, 0, 1, 1]
+    assert len(set(numbers["seeds"].tolist())) == 6
+
+
+def test_options_of_a_sampler(trained, tmp_path, capsys):
+    def draw(*options):
+        assert call(capsys, "--mode", "sample", "--workdir", trained, "--num_samples", 3, "--steps", 3, "--out",
+                    tmp_path / "s", "--sampler", "pc", *options)[0] == 0  # fmt: skip
+        return np.load(tmp_path / "s.npz")["x"]
+
+    plain = draw()
+    assert np.array_equal(plain, draw("--config.sampler.snr=0.16"))
+    assert not np.allclose(plain, draw("--config.sampler.snr=0.3"))
+    assert not np.allclose(plain, draw("--config.sampler.predictor=ddim"))
+    assert not np.allclose(plain, draw("--grid", "karras"))
+    assert not np.allclose(plain, draw("--seed", 1))
+
+
+def test_likelihood(trained, capsys):
+    base = ["--mode", "likelihood", "--workdir", trained, "--num_samples", 40]
+    status, result, _ = call(capsys, *base)
+    assert status == 0
+    assert (result["density"], result["trace"], result["num_samples"]) == ("p(x)", "exact", 40)
+    assert np.isfinite(result["nats"])
+    assert result["stderr"] > 0
+    assert "bits_per_dim" not in result, "continuous data have nats"
+    assert call(capsys, *base, "--labels", "data")[1]["density"] == "p(x | y)"
+    assert call(capsys, *base, "--probes", 3)[1]["trace"] == "3 probes"
+    status, _, err = call(capsys, *base, "--guidance_scale", 2)
+    assert status == 2
+    assert "--unnormalised" in err
+    guided = "--unnormalised", "--labels", "data"
+    assert call(capsys, *base, "--guidance_scale", 2, *guided)[1]["density"] == "unnormalised"
+    for options, words in ((guided, "nothing is guided"), (("--probes", 1), "probes = 1: needs"),
+                           (("--draws", 2), "draws are dequantisations"),
+                           (("--against", "x.npy", "--labels", "data"), "one set has p(x | y)")):  # fmt: skip
+        status, _, err = call(capsys, *base, *options)
+        assert status == 2
+        assert words in err
+
+
+def test_scores_and_another_dataset(trained, tmp_path, capsys):
+    base = ["--mode", "likelihood", "--workdir", trained, "--num_samples", 30]
+    far = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32) * 0.1 + 5
+    np.savez(tmp_path / "far.npz", x=far)
+    status, result, _ = call(capsys, *base, "--against", tmp_path / "far.npz", "--out", tmp_path / "scores.npz")
+    assert status == 0
+    assert result["auroc"] > 0.99
+    assert {"variational", "discrete", "at_zero", "training", "stderr_parts", "tolerance_change"} <= result.keys()
+    scores = np.load(tmp_path / "scores.npz")
+    assert scores["nats"].mean() == pytest.approx(result["nats"])
+    assert (scores["nats"].shape, scores["others"].shape) == ((30,), (20,))
+    assert len(set(scores["index"].tolist())) == 30
+    assert (scores["stderr"] == 0).all()
+    for wrong, words in ((tmp_path / "none.npz", "does not exist"), (tmp_path / "flat.npy", "have shape (3,)")):
+        np.save(tmp_path / "flat.npy", np.zeros((5, 3), np.float32))
+        status, _, err = call(capsys, *base, "--against", wrong)
+        assert status == 2
+        assert words in err
+
+
+def test_bits_per_dimension_of_quantised_data(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 4, (400, 3)))
+    run = ["--workdir", tmp_path / "run"]
+    data = [f"--config.data.root={tmp_path / 'x.npy'}", "--config.data.levels=4"]
+    assert call(capsys, "--mode", "train", "--config", "points", *run, *SMALL, *data)[0] == 0
+    result = call(capsys, "--mode", "likelihood", *run)[1]
+    assert result["num_samples"] == 40
+    assert 1.5 < result["bits_per_dim"] < 4
+    assert call(capsys, "--mode", "sample", *run, "--num_samples", 3)[1]["picture"].endswith(".png")
+    result = call(capsys, "--mode", "encode", *run)[1]
+    assert result["exact"] == 1
+    numbers = np.load(result["numbers"])
+    assert np.array_equal(numbers["x"], numbers["decoded"])
+    assert not np.allclose(numbers["latent"], numbers["latent_dequantised"], atol=0.01)
+    result = call(capsys, "--mode", "interpolate", *run, "--items", "0,1")[1]
+    assert np.array_equal(np.load(result["numbers"])["x"], np.round(np.load(result["numbers"])["x"]))
+    status, _, err = call(capsys, "--mode", "encode", *run, "--labels", "data")
+    assert status == 2
+    assert "unconditional" in err
+
+
+def test_encode(trained, tmp_path, capsys):
+    run = ["--mode", "encode", "--workdir", trained, "--out", tmp_path / "e.png"]
+    status, result, _ = call(capsys, *run)
+    assert status == 0
+    assert (result["mode"], result["split"], result["num_samples"]) == ("encode", "test", 16)
+    assert 0 < result["round_trip_error"] < 0.02
+    assert "exact" not in result, "continuous data come back to the tolerance"
+    assert abs(result["latent_mean"]) < 1
+    assert 0.5 < result["latent_std"] < 2
+    assert 0 <= result["latent_correlation"] <= 1
+    numbers = np.load(tmp_path / "e.npz")
+    assert numbers["x"].shape == numbers["latent"].shape == numbers["decoded"].shape == numbers["calls"].shape
+    assert np.abs(numbers["decoded"] - numbers["x"]).max() < 0.1
+    assert numbers["calls"].mean(0).tolist() == pytest.approx([result["nfe_encode"], result["nfe_decode"]], abs=0.06)
+    assert (numbers["labels"] < 2).all()
+    assert "conditions" not in numbers
+    with Image.open(tmp_path / "e.png") as image:
+        image.load()
+    loose, tight = (call(capsys, *run, "--rtol", tol, "--atol", tol)[1]["round_trip_error"] for tol in (1e-3, 1e-6))
+    assert tight < result["round_trip_error"] < loose
+    assert tight < loose / 10
+    parts = call(capsys, *run, "--batch_size", 5)[1]
+    assert parts["round_trip_error"] == pytest.approx(result["round_trip_error"], rel=0.2)
+    assert call(capsys, *run, "--labels", "data", "--guidance_scale", 2, "--split", "train")[0] == 0
+    numbers = np.load(tmp_path / "e.npz")
+    assert np.array_equal(numbers["conditions"], numbers["labels"])
+    assert call(capsys, *run, "--labels", "1", "--classifier_scale", 1)[0] == 0
+    assert (np.load(tmp_path / "e.npz")["conditions"] == 1).all()
+
+
+def test_interpolate(trained, tmp_path, capsys):
+    run = ["--mode", "interpolate", "--workdir", trained, "--out", tmp_path / "i", "--frames", 5]
+    status, result, _ = call(capsys, *run, "--items", "3,17,5,8")
+    assert status == 0
+    assert result["items"] == [[3, 17], [5, 8]]
+    assert result["end_error"] < 0.02
+    numbers = np.load(tmp_path / "i.npz")
+    assert numbers["x"].shape == numbers["latent"].shape == (2, 5, 2)
+    assert numbers["calls"].shape == (2, 5)
+    assert numbers["weights"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    call(capsys, "--mode", "encode", "--workdir", trained, "--num_samples", 10**6, "--out", tmp_path / "all")
+    items = np.load(tmp_path / "all.npz")["x"]
+    assert np.abs(numbers["x"][:, [0, -1]] - items[[[3, 17], [5, 8]]]).max() < 0.05
+    with Image.open(tmp_path / "i.png") as image:
+        image.load()
+    result = call(capsys, *run, "--items", "3,17", "--labels", "data")[1]
+    assert result["conditions"] == np.load(tmp_path / "all.npz")["labels"][[3]].tolist()
+    assert len(call(capsys, *run)[1]["items"]) == 3
+
+
+def test_a_strip_between_seeds_ends_at_their_samples(trained, tmp_path, capsys):
+    options = ["--workdir", trained, "--labels", "1", "--guidance_scale", "1.5"]
+    assert call(capsys, "--mode", "sample", *options, "--sampler", "ode", "--num_samples", 6, "--out", tmp_path / "s",
+                "--config.sampler.rtol=1e-4", "--config.sampler.atol=1e-4")[0] == 0  # fmt: skip
+    status, result, _ = call(capsys, "--mode", "interpolate", *options, "--seeds", "0,5", "--out", tmp_path / "i")
+    assert status == 0
+    assert (result["seeds"], result["frames"], result["conditions"]) == ([[0, 5]], 9, [1])
+    numbers, samples = np.load(tmp_path / "i.npz"), np.load(tmp_path / "s.npz")
+    np.testing.assert_allclose(numbers["x"][0, [0, -1]], samples["x"][[0, 5]], atol=1e-3)
+    assert numbers["seeds"].tolist() == [[0, 5]]
+
+
+def test_the_same_command_continues(trained, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    assert main.main(["--mode", "train", "--workdir", str(folder)]) == 0
+    assert "already at step 60" in capsys.readouterr().out
+    newest = Checkpoints(folder / "checkpoints", "denoiser").paths()[0]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    assert main.main(["--mode", "train", "--workdir", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "is damaged" in out
+    assert "at step 30" in out
+    first, second = ((p / "metrics.jsonl").read_text().splitlines() for p in (trained, folder))
+    (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in second) + '{"step": 6')
+    shutil.rmtree(folder / "checkpoints")
+    assert main.main(["--mode", "train", "--workdir", str(folder)]) == 0
+    second = (folder / "metrics.jsonl").read_text().splitlines()
+    losses = [[json.loads(x)["loss"] for x in lines if '"loss"' in x] for lines in (first, second)]
+    assert losses[0] == losses[1]
+    assert (trained / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+MISTAKES = [
+    (["--mode", "smaple"], "did you mean sample"),
+    (["--workdir", "x"], "--mode"),
+    (["--mode", "sample", "--workdir", "nowhere"], "nowhere has no config.json"),
+    (["--mode", "train", "--config", "digit"], "arrays, cifar10, cifar10_dit, cifar10_ncsnpp, digits, digits_small, "),
+    (["--mode", "train", "--wrkdir=x"], "wrkdir"),
+    (["--mode", "sample", "RUN", "--sampler", "heunn"], "did you mean heun"),
+    (["--mode", "sample", "RUN", "--sampler", "ddim", "--config.sampler.eta=2"], "eta = 2"),
+    (["--mode", "sample", "RUN", "--sampler", "ddim", "--config.sampler.etaa=1"], "did you mean eta"),
+    (["--mode", "sample", "RUN", "--sampler", "pc", "--config.sampler.predictor=dpmpp"], "euler_maruyama"),
+    (["--mode", "train", "RUN", "--steps", "5"], "--config.training.steps"),
+    (["--mode", "sample", "RUN", "--probes", "5"], "--probes is for --mode likelihood"),
+    (["--mode", "sample", "RUN", "--config.sde.beta_max=3"], "only config.sampler can be changed"),
+    (["--mode", "likelihood", "RUN", "--config.data.test_fraction=0.5"], "trained on would count as held-out"),
+    (["--mode", "train_classifier", "NEW"], "is no run folder"),
+    (["--mode", "train_classifier", "RUN", "--config.classifier.clip=-1"], "config.classifier.clip = -1.0: needs zero"),
+    (["--mode", "sample", "RUN", "--grid", "karas"], "did you mean karras"),
+    (["--mode", "sample", "RUN", "--steps", "0"], "steps"),
+    (["--mode", "sample", "RUN", "--steps", "two"], "two"),
+    (["--mode", "sample", "RUN", "--labels", "0,2"], "class 2 is out of range, allowed are 0 to 1"),
+    (["--mode", "sample", "RUN", "--labels", "cat"], "0,1,2"),
+    (["--mode", "sample", "RUN", "--labels", "none", "--guidance_scale", "2"], "give --labels"),
+    (["--mode", "sample", "RUN", "--seed", "-1"], "seed"),
+    (["--mode", "sample", "RUN", "--config", "points"], "--config is for --mode train"),
+    (["--mode", "sample", "RUN", "--device", "cuda:7"], "--device=cuda:7"),
+    (["--mode", "sample", "RUN", "extra"], "unknown argument extra"),
+    (["--mode", "likelihood", "RUN", "--split", "valid"], "test or train"),
+    (["--mode", "likelihood", "RUN", "--labels", "3"], "needs data"),
+    (["--mode", "likelihood", "RUN", "--rtol", "0"], "rtol"),
+    (["--mode", "encode", "RUN", "--split", "valid"], "test or train"),
+    (["--mode", "encode", "RUN", "--rtol", "0"], "rtol"),
+    (["--mode", "encode", "RUN", "--labels", "5"], "allowed are 0 to 1"),
+    (["--mode", "encode", "RUN", "--guidance_scale", "2"], "give --labels"),
+    (["--mode", "encode", "RUN", "--steps", "5"], "--steps is for --mode sample"),
+    (["--mode", "encode", "RUN", "--items", "1,2"], "--items is for --mode interpolate"),
+    (["--mode", "encode", "RUN", "--num_samples", "0"], "num_samples"),
+    (["--mode", "encode", "RUN", "--config.sampler.name=pc"], "only config.data can be changed"),
+    (["--mode", "interpolate", "RUN", "--items", "3"], "needs pairs"),
+    (["--mode", "interpolate", "RUN", "--items", "3,4,5"], "odd number"),
+    (["--mode", "interpolate", "RUN", "--items", "3,99999"], "99999 is out of range, allowed are 0 to 2499"),
+    (["--mode", "interpolate", "RUN", "--items=-1,2"], "-1 is out of range"),
+    (["--mode", "interpolate", "RUN", "--items", "a,b"], "needs pairs of numbers"),
+    (["--mode", "interpolate", "RUN", "--seeds", "1"], "needs pairs"),
+    (["--mode", "interpolate", "RUN", "--items", "1,2", "--seeds", "1,2"], "both given"),
+    (["--mode", "interpolate", "RUN", "--seeds", "1,2", "--labels", "data"], "no classes here"),
+    (["--mode", "interpolate", "RUN", "--frames", "1"], "frames"),
+    (["--mode", "interpolate", "RUN", "--seed", "1"], "--seed is for --mode"),
+    (["--mode", "train", "RUN", "--config.training.stepz=3"], "did you mean steps"),
+    (["--mode", "train", "RUN", "--config.training.steps=many"], "many"),
+    (["--mode", "train", "RUN", "--config.sde.name=vpp"], "did you mean vp"),
+    (["--mode", "train", "RUN", "--config.sde.beta_max=10"], "another config.sde"),
+    (["--mode", "train", "RUN", "--config", "points", "--config.model.network.width=32"], "another config"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.training.weighting=edmm"], "did you mean edm"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.training.batch_size=1000000"], "at most 22500"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.model.network.depth=3"], "depth"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.model.network.width=-1"], "config.model.network"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.training.sample_every=0"], "sample_every = 0"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.data.workers=-1"], "config.data.workers = -1: needs"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.training.ema=1.0"], "config.training.ema: decay = 1.0"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.training.more_ema=0.9,1.5"],
+     "config.training.more_ema: decay = 1.5: needs a number from 0"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.training.power_ema=0.5,"],
+     "config.training.power_ema: relative_std = 0.5: needs a number above 0"),
+    (["--mode", "train", "NEW", "--threads", "0"], "threads"),
+    (["--mode", "train", "NEW", "--threads", "-2"], "threads"),
+    (["--mode", "train", "NEW", "--config", "digits", "--config.data.root=mine"], "config.data.root = 'mine': "
+     "config.data.dataset = 'digits' has no use for it; leave it out, or take config.data.dataset=mnist or images or "
+     "points"),
+    (["--mode", "encode", "RUN", "--config.data.mode=L"], "or take config.data.dataset=images"),
+    (["--mode", "train", "NEW", "--config", "mnist"], "config.data.root = data/mnist does not exist"),
+    (["--mode", "train", "NEW", "--config", "digits", "--config.model.network.attention=(5,)"], "resolutions are 8, 4"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=[" ".join(a) for a, _ in MISTAKES])
+def test_mistakes(trained, tmp_path, capsys, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    places = {"RUN": ["--workdir", str(trained)], "NEW": ["--workdir", str(tmp_path / "new")]}
+    before = sorted(p.name for p in trained.rglob("*"))
+    status, _, err = call(capsys, *[part for a in arguments for part in places.get(a, [a])])
+    assert status == 2
+    sentence = err.strip().splitlines()[-1]
+    assert sentence.startswith("error: ")
+    assert words in sentence
+    assert "Traceback" not in err
+    assert before == sorted(p.name for p in trained.rglob("*")), "nothing was written"
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ('{"training": {"lr_rate": 1e-3}}', "unknown key config.training.lr_rate: did you mean lr"),
+    ('{"model": {"network": {"name": "mlp", "num_layers": 3}}}', "did you mean layers"),
+    ('{"training": {"lr": "1e-4"}}', "config.training.lr = '1e-4': needs a float, like 0.001"),
+    ('{"training": {"steps": 10.5}}', "config.training.steps = 10.5: needs a int"),
+    ('{"data": {"event_shape": 28}}', "config.data.event_shape = 28: needs a tuple"),
+])  # fmt: skip
+def test_row_36_mistakes_in_a_config_file(tmp_path, capsys, text, words):
+    file = tmp_path / "own.py"
+    file.write_text(f"from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({text})\n")
+    status, _, err = call(capsys, "--mode", "train", "--config", file, "--workdir", tmp_path / "run")
+    assert status == 2
+    assert words in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("shape", "options"), [
+    ((5,), ["--config", "points", "--config.model.network.width=16"]),
+    ((3, 17), ["--config", "arrays"]), ((1, 28, 28), ["--config", "arrays"]), ((3, 37, 50), ["--config", "arrays"]),
+    ((2, 9, 10, 11), ["--config", "arrays"]),
+])  # fmt: skip
+def test_every_shape_trains_samples_and_has_a_likelihood(tmp_path, capsys, shape, options):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(12, *shape)).astype(np.float32))
+    small = ["--config.data.test_fraction=0.2", "--config.training.steps=2", "--config.training.batch_size=4"]
+    if shape != (5,):
+        small += ["--config.model.network.channels=8", "--config.model.network.multipliers=(1,2)"]
+    run = "--workdir", tmp_path / "run"
+    assert call(capsys, "--mode", "train", *options, *run, f"--config.data.root={tmp_path}/x.npy", *small)[0] == 0
+    status, result, _ = call(capsys, "--mode", "sample", *run, "--num_samples", 2, "--steps", 2)
+    assert status == 0
+    assert np.load(result["numbers"])["x"].shape == (2, *shape)
+    status, result, _ = call(capsys, "--mode", "likelihood", *run, "--num_samples", 2, "--probes", 2, "--rtol", 0.1,
+                             "--atol", 0.1)  # fmt: skip
+    assert status == 0
+    assert np.isfinite(result["nats"])
+
+
+def test_not_finite_is_never_a_picture(trained, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    status, _, err = call(capsys, "--mode", "train", "--config", "points", "--workdir", tmp_path / "nan", *SMALL,
+                          "--config.training.lr=1e30", "--config.training.clip=0")  # fmt: skip
+    assert status == 2
+    assert "10 of the last 100 steps were skipped" in err
+    assert not (tmp_path / "nan" / "model.safetensors").exists()
+    from safetensors.torch import load_file
+
+    from sde.checkpoint.models import load_model, save_model
+    from tests.sde.test_training import SPEC
+
+    state = load_file(folder / "model.safetensors")
+    spec = json.loads(open_metadata(folder / "model.safetensors")["score_sde"])["spec"]
+    assert SPEC.keys() == spec.keys()
+    state["network.head.bias"][:] = float("nan")
+    save_model(folder / "model.safetensors", "denoiser", spec, state)
+    assert load_model(folder / "model.safetensors")
+    status, _, err = call(capsys, "--mode", "sample", "--workdir", folder, "--out", tmp_path / "bad")
+    assert status == 2
+    assert "became non-finite in step 1 of" in err
+    assert not list(tmp_path.glob("bad*"))
+
+
+def open_metadata(path):
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return file.metadata()
+
+
+def test_help(capsys):
+    assert main.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(mode in out for mode in MODES)
+    assert "--guidance_scale" in out
+    assert main.main(["--mode", "evaluate", "--help"]) == 0
+    out = capsys.readouterr().out
+    assert "how many samples or items [default 1000]" in out
+    assert "--frames" not in out
+    assert main.main(["--help", "--mode", "evalute"]) == 2
+    assert "did you mean evaluate?" in capsys.readouterr().err
+
+
+def test_a_reader_who_stops_early():
+    """As in ``--help | head``."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, str(ROOT / "main.py"), "--help"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_warning_is_a_sentence():
+    """Without the line of code that it came from."""
+    code = "from score_sde.cli.main import main; import warnings; main(['--help']); warnings.warn('this is unlikely to be meant', UserWarning)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stderr.strip().splitlines()[-1] == "warning: this is unlikely to be meant"

@@ -1,0 +1,412 @@
+"""Samplers compared: equal noise, counted calls, errors against closed forms, and what is recommended."""
+
+import json
+import math
+import shlex
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from ml_collections import ConfigDict
+
+from samplers import DDIM, SAMPLERS, Ancestral, generate, sample
+from samplers.grid import make_grid
+from samplers.noise.seeded import SeededNoise, sample_seeds
+from score_sde.comparison.entrants import Entrant, enter, steps_within
+from score_sde.comparison.pareto import front, jackknife_error, left_out, recommend
+from score_sde.comparison.race import race
+from score_sde.comparison.standings import show
+from score_sde.comparison.yardstick import COMPONENTS, Yardstick
+from score_sde.config.config import config_path, read_config, resolve
+from score_sde.evaluation.features import extractor
+from score_sde.metrics.frechet import frechet_distance
+from score_sde.metrics.metric import METRICS
+from score_sde.modes.compare import compare
+from score_sde.run.folder import Run
+from score_sde.training.spec import denoiser_spec
+from sde import VPSDE
+from sde.checkpoint.models import save_model
+from sde.checkpoint.spec import build_denoiser
+from sde.data import Dataset
+from sde.data.transform import Transform
+from sde.guidance.classifier_free import ClassifierFree
+from sde.guidance.interval import GuidanceInterval
+from tests.oracles.exact import Gaussian, GaussianMixture
+from tests.score_sde.test_cli import call
+
+FIXED = [name for name in SAMPLERS if name not in ("ode", "sde")]
+
+
+def gaussian_run(folder, generator, shape=(3,), count=600):
+    """A run folder whose model is the exact one of its data, which are Gaussian."""
+    mean = 0.3 * torch.randn(shape, dtype=torch.float64, generator=generator)
+    model = Gaussian(VPSDE(), mean, 0.5)
+    model.event_shape, model.num_classes, model.null_trained, model.conditions = shape, None, True, {}
+    parts = [Dataset(model.draw(count, generator).float(), None, None, Transform()) for _ in range(2)]
+    run = Run(folder, ConfigDict({"sampler": {"name": "heun"}}), torch.device("cpu"))
+    run.model_file.write_bytes(b"for plans, which are kept by a hash of it")
+    run.model, run.data = lambda: model, lambda: tuple(parts)
+    return run, model
+
+
+def test_errors_are_those_against_the_exact_flow(tmp_path, generator, capsys):
+    run, model = gaussian_run(tmp_path, generator)
+    result = compare(run, samplers="ddim,heun,dpmpp,ancestral,auto,ode", calls="4,9", num_samples=32)
+    rows = json.loads((tmp_path / "compare" / "compare.json").read_text())["rows"]
+    times = torch.tensor([model.sde.t_max, model.sde.t_min], dtype=torch.float64)
+    noise = SeededNoise(sample_seeds(0, 32))(torch.empty(32, 3, dtype=torch.float64)) * model.sde.sigma(times[0])
+    exact = model(model.flow(noise, *times), times[1])
+    mean, var = run.data()[0].moments
+    std = (var.mean() + (mean - mean.mean()).square().mean()).sqrt()
+    assert len(rows) == 12
+    for row in rows:
+        if row["sampler"] == "ancestral":
+            assert row["error"] is None
+        elif row["sampler"] not in ("auto", "ode"):
+            drawn = generate(model, SAMPLERS[row["sampler"]](), 32, (3,), steps=row["steps"])
+            expected = ((drawn.x - exact).square().mean().sqrt() / std).item()
+            assert row["error"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    errors = {(row["sampler"], row["budget"], row["tolerance"]): row["error"] for row in rows}
+    assert errors["auto", 9, None] < 1e-3 < errors["ddim", 9, None]
+    assert errors["ode", None, 1e-3] < 0.3 * errors["ode", None, 1e-2] < 0.05
+    assert result["recommended"]["sampler"] in capsys.readouterr().out
+
+
+def test_distances_are_those_of_the_samples(tmp_path, generator):
+    run, model = gaussian_run(tmp_path, generator)
+    compare(run, samplers="ancestral,ddim", calls="6", num_samples=40, seed=3, out=str(tmp_path / "x.html"))
+    record = json.loads((tmp_path / "x.json").read_text())
+    held_out, parts = run.data()[1].items.double(), []
+    kept = [np.setdiff1d(np.arange(40), part) for part in np.array_split(np.arange(40), 16)]
+    for row in record["rows"]:
+        x = generate(model, SAMPLERS[row["sampler"]](), 40, (3,), steps=row["steps"], seed=3).x
+        assert row["value"] == pytest.approx(frechet_distance(x, held_out), rel=1e-9)
+        assert row["calls"] == 6
+        parts.append(np.array([frechet_distance(x[rows], held_out) for rows in kept]))
+    best, other = record["rows"]
+    assert (best["behind"], best["behind_stderr"]) == (0, 0)
+    assert other["behind"] == other["value"] - best["value"]
+    change = parts[1] - parts[0]
+    assert other["behind_stderr"] == pytest.approx((15 / 16 * ((change - change.mean()) ** 2).sum()) ** 0.5, rel=1e-9)
+    assert other["stderr"] == pytest.approx((15 / 16 * ((parts[1] - parts[1].mean()) ** 2).sum()) ** 0.5, rel=1e-9)
+    assert (tmp_path / "x.html").exists()
+
+
+def test_several_metrics_and_the_first_ranks(tmp_path, generator):
+    run, model = gaussian_run(tmp_path, generator)
+    compare(run, samplers="ancestral,ddim", calls="6,3", metrics="recall,energy", num_samples=64)
+    record = json.loads((tmp_path / "compare" / "compare.json").read_text())
+    held_out, rows = run.data()[1].items.double(), record["rows"]
+    for its in rows:
+        x = generate(model, SAMPLERS[its["sampler"]](), 64, (3,), steps=its["steps"]).x
+        for name in ("recall", "energy"):
+            assert its["metrics"][name]["value"] == pytest.approx(METRICS[name](x, held_out), rel=1e-9)
+        assert its["value"] == its["metrics"]["recall"]["value"]
+        assert its["behind"] == max(other["value"] for other in rows) - its["value"]
+        assert its["metrics"]["energy"]["behind"] == pytest.approx(
+            its["metrics"]["energy"]["value"] - min(other["metrics"]["energy"]["value"] for other in rows), abs=1e-15
+        )
+    assert record["metrics"] == ["recall", "energy"]
+    assert record["training"].keys() == {"recall", "energy"}
+    chosen = next(its for its in rows if its["recommended"])
+    assert not dominated(chosen, rows, "calls")
+
+
+def test_columns_of_long_names(capsys):
+    names = ["two_sample_neighbours", "kernel"]
+    row = {"steps": 4, "calls": 5.0, "seconds": 0.002, "error": 0.14, "recommended": True, "command": "python main.py",
+           "metrics": {name: {"value": 0.5, "stderr": 0.1} for name in names}}  # fmt: skip
+    rows = [row | {"sampler": name} for name in ("ode", "reverse_diffusion")]
+    show({"metrics": names, "num_samples": 9, "held_out": 9, "training": {name: [0.5, 0.1] for name in names},
+          "rows": rows, "notes": []})  # fmt: skip
+    head, *lines = capsys.readouterr().out.splitlines()[1:4]
+    for line in lines:
+        assert line.index("5", line.index("4 ")) == head.index("calls") + 4
+        assert [line[head.index(name) :][:4] for name in names] == ["0.50", "0.50"]
+        assert line.endswith("0.14")
+        assert line.rindex("0.14") == head.index("error to")
+
+
+@pytest.mark.parametrize(("shape", "images"), [((1,), 0), ((5,), 4), ((2, 6), 4), ((1, 4, 4), 4)])
+def test_events_of_any_shape(tmp_path, generator, shape, images):
+    """Two samplers, the exact flow and held-out items, wherever there is something to draw."""
+    run, _ = gaussian_run(tmp_path, generator, shape)
+    count = 2 * min(64, math.prod(shape))
+    compare(run, samplers="ddim,ancestral", calls="3", num_samples=max(8, count), batch_size=5)
+    page, record = (tmp_path / "compare" / f"compare.{kind}" for kind in ("html", "json"))
+    assert page.read_text().count('src="data:image/png;base64,') == images
+    assert json.loads(record.read_text())["features"] == min(64, math.prod(shape))
+
+
+def entrant(name, steps=5, **options):
+    return Entrant(name, SAMPLERS[name](**options), make_grid(VPSDE(), "log_snr", steps), "", True, budget=2 * steps)
+
+
+def test_all_start_from_the_same_noise_and_draw_what_generate_draws(generator):
+    model = GaussianMixture(VPSDE(), torch.randn(4, 2, dtype=torch.float64, generator=generator), 0.2)
+    entrants = [entrant("ddim"), entrant("heun", 7), entrant("ancestral"), entrant("pc", 3)]
+    found = race(model, entrants, 10, (2,), seed=5)
+    starts = [torch.cat([part.path.x[0] for part in drawn.parts]) for drawn in found]
+    assert all(torch.equal(start, starts[0]) for start in starts)
+    assert len({row.numpy().tobytes() for row in starts[0]}) == 10
+    for its, drawn in zip(entrants, found, strict=True):
+        assert [len(part.x) for part in drawn.parts] == [2, 3, 2, 3]
+        once = generate(model, its.sampler, 10, (2,), grid=its.times, seed=5)
+        assert torch.equal(drawn.calls, once.calls)
+        torch.testing.assert_close(drawn.x, once.x, rtol=1e-12, atol=1e-12)
+
+
+class Labelled(GaussianMixture):
+    """Conditional and unconditional in one; the conditions make no difference."""
+
+    null_trained, num_classes, event_shape = True, 4, (2,)
+
+    def forward(self, x, t, cond=None):
+        return super().forward(x, t)
+
+
+@pytest.mark.parametrize("kind", ["plain", "guided", "interval"])
+def test_counted_calls_use_the_budget_and_never_exceed_it(generator, kind):
+    base = Labelled(VPSDE(), torch.randn(4, 2, dtype=torch.float64, generator=generator), 0.2)
+
+    def guides(labels):
+        model = base if kind == "plain" else ClassifierFree(base, labels, 2.0)
+        return GuidanceInterval(model, 0.3, 3.0) if kind == "interval" else model
+
+    guides.denoiser = base
+    run = SimpleNamespace(config=SimpleNamespace(sampler={"name": "heun"}))
+    labels = torch.arange(3)
+    entrants, notes = enter(run, guides, labels, FIXED, [5, 12])
+    assert len(entrants) + len(notes) == 2 * len(FIXED)
+    assert bool(notes) == (kind == "guided")
+    for its in entrants:
+        steps = len(its.times) - 1
+        calls = [
+            generate(guides(labels), its.sampler, 3, (2,), steps=count).calls.max().item()
+            for count in (steps, steps + 1)
+        ]
+        assert calls[0] <= its.budget < calls[1], its.label
+        ends = [
+            sample(guides(labels), its.sampler, torch.ones(3, 2).double(), its.times, SeededNoise(seeds))
+            for seeds in ([0, 1, 2], [3, 4, 5])
+        ]
+        assert its.deterministic == torch.equal(*ends), its.label
+        assert its.flags == f"--sampler {its.name} --steps {steps}"
+
+
+@pytest.mark.parametrize(
+    "calls_of", [lambda n: n + 1, lambda n: 2 * n, lambda n: 3 * n + 2, lambda n: n + max(0, n - 4)]
+)
+def test_steps_within(calls_of):
+    for budget in range(1, 40):
+        wanted = max((n for n in range(1, 60) if calls_of(n) <= budget), default=0)
+        assert steps_within(calls_of, budget) == wanted
+
+
+def test_steps_that_cost_nothing_end():
+    assert steps_within(lambda steps: 3, 10) == 10
+
+
+def test_options_of_the_run_are_those_of_its_sampler(generator):
+    model = GaussianMixture(VPSDE(), torch.randn(4, 2, dtype=torch.float64, generator=generator), 0.2)
+    model.event_shape = (2,)
+    run = SimpleNamespace(config=SimpleNamespace(sampler={"name": "dpmpp", "order": 3}))
+
+    def guides(labels):
+        return model
+
+    guides.denoiser = model
+    found, _ = enter(run, guides, None, ["dpmpp", "ddim", "ode"], [6])
+    assert [its.sampler for its in found][:2] == [SAMPLERS["dpmpp"](3), DDIM()]
+    assert {its.flags for its in found[2:]} == {
+        f"--sampler ode --config.sampler.rtol={value} --config.sampler.atol={value}" for value in (0.01, 0.001)
+    }
+    with pytest.raises(ValueError, match=r"--calls=1,2: heun takes 3 network calls for one step"):
+        enter(run, guides, None, ["ddim", "heun"], [1, 2])
+
+
+class Torn(Ancestral):
+    """Becomes NaN."""
+
+    def step(self, model, x, t, s, noise, carry=None):
+        return x * torch.nan, carry
+
+
+def test_a_sampler_that_fails_fails_alone(tmp_path, generator, monkeypatch):
+    run, _ = gaussian_run(tmp_path, generator)
+    monkeypatch.setitem(SAMPLERS, "torn", Torn)
+    model = run.model()
+    torn = Entrant("torn", Torn(), make_grid(model.sde, "log_snr", 3), "", False, budget=4)
+    failed, fine = race(model, [torn, entrant("ddim")], 8, (3,))
+    assert failed.failure.startswith("torn, 4 calls, is left out: sample")
+    assert "became non-finite in step 1 of 3" in failed.failure
+    assert len(fine.x) == 8
+
+
+def dominated(row, rows, cost):
+    return any(
+        other[cost] <= row[cost]
+        and other["behind"] <= row["behind"]
+        and (other[cost], other["behind"]) != (row[cost], row["behind"])
+        for other in rows
+    )
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_dominated_ones_are_never_recommended(seed):
+    """Few values, so that there are many ties."""
+    draw = np.random.default_rng(seed)
+    rows = [
+        {"calls": int(draw.integers(1, 6)), "seconds": int(draw.integers(1, 6)), "behind": int(draw.integers(0, 5)),
+         "behind_stderr": float(draw.uniform(0, 3))} for _ in range(12)
+    ]  # fmt: skip
+    for name in ("calls", "seconds"):
+        marks = front([(row[name], row["behind"]) for row in rows])
+        assert marks == [not dominated(row, rows, name) for row in rows]
+        for row, mark in zip(rows, marks, strict=True):
+            row[f"front_{name}"] = mark
+    chosen = rows[recommend(rows)]
+    assert not dominated(chosen, rows, "calls")
+    assert chosen["behind"] <= chosen["behind_stderr"]
+    on_both = [row for row in rows if row["front_calls"] and row["front_seconds"]]
+    near = [row for row in on_both if row["behind"] <= row["behind_stderr"]]
+    assert not near or chosen["calls"] == min(row["calls"] for row in near)
+
+
+def row(calls, seconds, behind, stderr):
+    return {"calls": calls, "seconds": seconds, "behind": behind, "behind_stderr": stderr}
+
+
+@pytest.mark.parametrize(("rows", "chosen"), [
+    # The cheapest of those that chance alone may separate from the best.
+    ([row(5, 5, 0.5, 0.4), row(10, 10, 0.2, 0.3), row(20, 20, 0.1, 0.3), row(50, 50, 0.0, 0.0)], 1),
+    ([row(5, 5, 0.5, 0.6), row(10, 10, 0.2, 0.3), row(20, 20, 0.1, 0.3), row(50, 50, 0.0, 0.0)], 0),
+    ([row(5, 5, 0.5, 0.4), row(10, 10, 0.2, 0.1), row(20, 20, 0.1, 0.05), row(50, 50, 0.0, 0.0)], 3),
+    # Within its error, but beaten by the second at the same calls.
+    ([row(10, 10, 0.3, 9.0), row(10, 9, 0.2, 0.3), row(20, 20, 0.0, 0.0)], 1),
+    # Cheap in calls alone.
+    ([row(10, 30, 0.2, 0.3), row(12, 12, 0.1, 0.3), row(20, 20, 0.0, 0.0)], 1),
+])  # fmt: skip
+def test_what_is_recommended(rows, chosen):
+    for name in ("calls", "seconds"):
+        for its, mark in zip(rows, front([(its[name], its["behind"]) for its in rows]), strict=True):
+            its[f"front_{name}"] = mark
+    assert recommend(rows) == chosen
+
+
+def test_the_jackknife_of_a_mean_is_the_usual_error(generator):
+    x = torch.randn(16, 3, dtype=torch.float64, generator=generator)
+    found = left_out(lambda part: part[:, 0].mean().item(), x)
+    assert jackknife_error(found) == pytest.approx(x[:, 0].std().item() / 4, rel=1e-12)
+    x = torch.randn(160, 1, dtype=torch.float64, generator=generator)
+    groups = x.view(16, 10).mean(1)
+    assert jackknife_error(left_out(lambda part: part.mean().item(), x)) == pytest.approx(groups.std().item() / 4)
+
+
+def test_the_jackknife_of_distances(generator):
+    """Its error is how much the distance differs from one set of samples to the next; of two that move alike, the
+    difference has none."""
+    data = torch.randn(400, 2, dtype=torch.float64, generator=generator) * 1.3
+    values, errors = [], []
+    for _ in range(60):
+        x = torch.randn(96, 2, dtype=torch.float64, generator=generator)
+        values.append(frechet_distance(x, data))
+        errors.append(jackknife_error(left_out(lambda part: frechet_distance(part, data), x)))
+    assert 0.75 < np.mean(errors) / np.std(values) < 1.35
+    one, other = (left_out(lambda part: part.square().mean().item(), z) for z in (x, x + 0.0))
+    assert jackknife_error(one - other) == 0
+
+
+def dataset(x, labels=None, classes=None):
+    return Dataset(x.float(), labels, classes, Transform((0.5,), (2.0,)))
+
+
+def measured(training, held_out, metrics=("frechet",), **options):
+    run = SimpleNamespace(device=torch.device("cpu"))
+    return Yardstick(training, held_out, extractor(run, "data", training), metrics, **options)
+
+
+def test_distances_on_principal_components(generator):
+    """Of data in a subspace all is kept, and a Frechet distance does not ask how they are turned."""
+    basis = torch.linalg.qr(torch.randn(90, 8, generator=generator)).Q.T
+    training, held_out, x = (torch.randn(300, 8, generator=generator) * (1 + i) @ basis for i in range(3))
+    found = measured(dataset(training), dataset(held_out))
+    assert (found.dim, found.width) == (90, COMPONENTS)
+    encoded = [((z - 0.5) / 2).double() for z in (x, held_out)]
+    assert found.measure("frechet", found.features(x)) == pytest.approx(frechet_distance(*encoded), rel=1e-4)
+    assert found.measure("frechet", found.items) == pytest.approx(0, abs=1e-9)
+    assert measured(dataset(training), dataset(held_out[:100])).width == 25
+    with pytest.raises(ValueError, match=r"--num_samples=127: the Frechet distance of 64 features needs at least 128"):
+        found.check(127)
+    found.check(128)
+    few = measured(dataset(training), dataset(held_out[:40]), ("frechet", "coverage"))
+    with pytest.raises(ValueError, match="--num_samples=49: the coverage of 10 features needs at least 50 samples"):
+        few.check(49)
+    with pytest.raises(ValueError, match="--metrics=coverage: the coverage needs 50 held-out items, of 40"):
+        few.check(60)
+
+
+def test_items_of_the_classes_asked_for(generator):
+    labels = torch.arange(120) % 3
+    x = torch.randn(120, 2, generator=generator) + labels[:, None]
+    data = dataset(x, labels, 3)
+    found = measured(data, data, labels=torch.tensor([2, 0, 2]))
+    assert len(found.items) == len(found.known) == 80
+    mean, std = found.of_training("frechet", 30)
+    assert mean > 0 < std
+    assert found.of_training("frechet", 80)[0] == pytest.approx(0, abs=1e-9)
+    with pytest.raises(ValueError, match="3 held-out items"):
+        measured(data, dataset(x[:10], labels[:10], 3), labels=torch.tensor([2]))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run folder as if it were: of random weights."""
+    folder = tmp_path_factory.mktemp("runs") / "a run"
+    config = resolve(read_config(config_path("points")), ["--config.model.network.width=16"])
+    run = Run(folder, config, torch.device("cpu"))
+    run.write_config()
+    spec = denoiser_spec(config, run.data()[0])
+    save_model(run.model_file, "denoiser", spec, build_denoiser(spec).state_dict())
+    return folder
+
+
+def test_from_the_command_line(trained, capsys):
+    status, result, _ = call(capsys, "--mode", "compare", "--workdir", trained, "--samplers", "ddim,auto,pc", "--calls",
+                             "9,5", "--num_samples", 60, "--guidance_scale", 2, "--labels", "1,0")  # fmt: skip
+    assert status == 0
+    record = json.loads((trained / "compare" / "compare.json").read_text())
+    assert record["notes"] == ["pc is left out at 5 calls, as one step takes 6."]
+    assert [its["calls"] for its in record["rows"]] == [4, 4, 6, 8, 8]
+    assert all(its["calls"] <= its["budget"] for its in record["rows"])
+    assert all(its["value"] > 0 < its["stderr"] for its in record["rows"])
+    assert [its["recommended"] for its in record["rows"]].count(True) == 1
+    words = shlex.split(result["recommended"]["command"])
+    assert words[:6] == ["python", "main.py", "--mode", "sample", "--workdir", str(trained)]
+    status, again, _ = call(capsys, *words[2:])
+    assert status == 0
+    assert again["nfe"] == result["recommended"]["calls"]
+    assert again["num_samples"] == 60
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["--samplers", "auto,heum"], ["--samplers = 'heum'", "did you mean heun?"]),
+    (["--calls", "2", "--samplers", "heun,ddim"], ["--calls=2: heun takes 3 network calls", "allow at least 3"]),
+    (["--calls", "0,5"], ["--calls=0,5", "at least 1", "as in 5,10,20"]),
+    (["--calls", "ten"], ["--calls=ten", "as in 5,10,20"]),
+    (["--num_samples", "3"], ["--num_samples=3", "2 features", "at least 4 samples"]),
+    (["--metrics", "frechet, recal"], ["--metrics = 'recal'", "did you mean recall?"]),
+    (["--metrics", "kernel", "--num_samples", "20"], ["--num_samples=20", "kernel distance (KID)", "at least 50"]),
+    (["--features", "nothing.pt"], ["--features=nothing.pt", "a TorchScript file that exists"]),
+    (["--labels", "7"], ["--labels=7", "out of range"]),
+    (["--steps", "5"], ["--steps", "--mode compare would ignore it"]),
+    (["--config.sampler.order=2"], ["--config.sampler.order=2: with --mode compare no config can be changed"]),
+])  # fmt: skip
+def test_mistakes(trained, capsys, arguments, words):
+    status, _, error = call(capsys, "--mode", "compare", "--workdir", trained, *arguments)
+    assert status == 2
+    assert error.startswith("error: ")
+    assert len(error.strip().splitlines()) == 1
+    for word in words:
+        assert word in error

@@ -1,0 +1,114 @@
+"""Precision, memory layout and memory of training: what is tried, what is kept, what is said."""
+
+import pytest
+import torch
+
+from score_sde.config.config import read_config, resolve
+from score_sde.run.folder import Run, arrange
+from score_sde.training import precision as speed
+from score_sde.training.memory import out_of_memory, rehearse
+from sde.checkpoint.spec import build_denoiser
+from sde.training.loss import denoising_loss
+from tests.sde.test_training import same, trainer
+
+UNET = {"network": {"name": "unet", "channels": 8}, "event_shape": [1, 8, 8], "num_classes": None,
+        "sde": {"name": "vp"}, "parametrization": "edm", "sigma_data": 1.0,
+        "transform": {"shift": [0.0], "scale": [1.0], "levels": None}, "null_trained": True}  # fmt: skip
+
+
+def run(tmp_path, *overrides):
+    from score_sde.config.config import config_path
+
+    return Run(tmp_path, resolve(read_config(config_path("points")), list(overrides)), torch.device("cpu"))
+
+
+def settled(tmp_path, monkeypatch, capsys, seconds, *overrides, small=0):
+    """What is chosen where passes take these seconds, and what was printed."""
+    monkeypatch.setattr(speed, "SMALL", small)
+    monkeypatch.setattr(speed, "_measure", lambda *arguments: {c: seconds[c] for c in arguments[-1]})
+    where, training = run(tmp_path, *overrides), trainer()
+    speed.settle(where, training.module, training.data, denoising_loss)
+    settings = where.config.training
+    return (settings.precision, settings.layout), training.module, capsys.readouterr().out
+
+
+SECONDS = {("float32", "contiguous"): 1.0, ("float32", "channels_last"): 0.9, ("bfloat16", "contiguous"): 0.7,
+           ("bfloat16", "channels_last"): 0.5}  # fmt: skip
+
+
+def test_the_fastest_is_chosen_and_kept(tmp_path, monkeypatch, capsys):
+    chosen, module, out = settled(tmp_path, monkeypatch, capsys, SECONDS)
+    assert chosen == ("bfloat16", "channels_last")
+    assert module.autocast == torch.bfloat16
+    assert "float32 contiguous 1000 ms" in out
+    assert "training in bfloat16 channels_last" in out
+
+
+def test_a_small_gain_is_none(tmp_path, monkeypatch, capsys):
+    seconds = {choice: max(value, 0.9) for choice, value in SECONDS.items()}
+    assert settled(tmp_path, monkeypatch, capsys, seconds)[0] == ("float32", "contiguous")
+
+
+def test_small_networks_try_nothing(tmp_path, monkeypatch, capsys):
+    chosen, module, out = settled(tmp_path, monkeypatch, capsys, SECONDS, small=10**9)
+    assert (chosen, module.autocast, out) == (("float32", "contiguous"), None, "")
+
+
+def test_what_is_asked_for_is_done(tmp_path, monkeypatch, capsys):
+    chosen = settled(tmp_path, monkeypatch, capsys, SECONDS, "--config.training.precision=float32",
+                     "--config.training.layout=contiguous")  # fmt: skip
+    assert chosen[0] == ("float32", "contiguous")
+
+
+def test_measuring_leaves_the_model_as_it_was(tmp_path):
+    where, training = run(tmp_path, "--config.training.batch_size=8"), trainer()
+    before = {name: value.clone() for name, value in training.module.state_dict().items()}
+    random = torch.get_rng_state()
+    choices = [*SECONDS]
+    found = speed._measure(where, training.module, training.data, denoising_loss, where.config.training, choices)
+    assert list(found) == choices
+    assert all(0 < value < 60 for value in found.values())
+    assert same(before, training.module.state_dict())
+    assert torch.equal(random, torch.get_rng_state())
+    assert all(p.grad is None for p in training.module.parameters())
+
+
+def test_layouts_change_no_value():
+    model = build_denoiser(UNET).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor(0.4)
+    before = model(x, t)
+    arrange(model.network, "channels_last")
+    weight = model.network.encoder.levels[0][0].block.conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(x, t), before)
+    arrange(model.network, "contiguous")
+    assert weight.is_contiguous()
+
+
+def test_rehearsal_of_memory_changes_nothing():
+    rehearsed, straight = trainer(3), trainer(3)
+    assert "GiB" in rehearse(rehearsed)
+    for run in (rehearsed, straight):
+        with torch.random.fork_rng():
+            for _ in range(3):
+                run.optimise()
+    assert same(rehearsed.state_dict(), straight.state_dict())
+
+
+@pytest.mark.parametrize(("error", "section", "words"), [
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "training",
+     r"out of memory \(CUDA .*--config.training.accumulate=2 \(now 1\), or "
+     r"--config.training.precision=bfloat16 \(now float32\), or --config.training.batch_size=256 \(now 512\)"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "classifier", "config.classifier.batch_size="),
+])  # fmt: skip
+def test_out_of_memory_names_remedies(tmp_path, error, section, words):
+    config = run(tmp_path, "--config.training.precision=float32", "--config.training.batch_size=512").config
+    with pytest.raises(ValueError, match=words), out_of_memory(config, section):
+        raise error
+
+
+def test_other_errors_pass(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes"), out_of_memory(run(tmp_path).config):
+        raise RuntimeError("shapes do not fit")

@@ -1,0 +1,229 @@
+"""Guidance against exact Bayes: a mixture whose classes are its components."""
+
+import pytest
+import torch
+
+from samplers import SAMPLERS, generate, log_likelihood
+from sde import PARAMETRIZATIONS, VPSDE, Denoiser, NoisyClassifier, ScoreModel, Transform
+from sde.guidance.classifier import Classifier
+from sde.guidance.classifier_free import ClassifierFree
+from sde.guidance.conditional import Conditional
+from sde.process.base import expand
+from tests.oracles.exact import Gaussian, GaussianMixture
+
+MEANS = torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.0, -1.2]], dtype=torch.float64)
+STD = 0.4
+
+
+class ByClass(ScoreModel):
+    """The exact denoiser of the mixture, given the component or (null, None) not."""
+
+    num_classes, null_trained = 3, True
+
+    def __init__(self, sde):
+        super().__init__(sde)
+        self.register_buffer("means", MEANS)
+        # In a plain list: to those who count calls, this is one network.
+        self.components = [Gaussian(sde, mean, STD) for mean in MEANS]
+        self.whole = [GaussianMixture(sde, MEANS, STD)]
+
+    @property
+    def mixture(self):
+        return self.whole[0]
+
+    def score_of(self, labels, x, t):
+        """The exact score of each row's own class."""
+        return torch.stack([self.components[y].score(x[[i]], t[[i]])[0] for i, y in enumerate(labels.tolist())])
+
+    def forward(self, x, t, cond=None):
+        everything = self.mixture.forward(x, t)
+        if cond is None:
+            return everything
+        single = torch.stack([component.forward(x, t) for component in self.components])
+        rows = torch.arange(len(x))
+        return torch.where((cond >= 0)[:, None], single[cond.clamp(min=0), rows], everything)
+
+
+class Bayes:
+    """Exact logits of p(y | x_t)."""
+
+    num_classes = 3
+
+    def __init__(self, sde):
+        self.mixture = GaussianMixture(sde, MEANS, STD)
+
+    def __call__(self, x, t):
+        return self.mixture.component_logits(x, t)
+
+
+class Network(torch.nn.Module):
+    """A network told c_in x and c_noise alone, whose output is ``function`` of the x and t that these stand for."""
+
+    num_classes = 3
+
+    def __init__(self, sde, function, sigma_data):
+        super().__init__()
+        self.sde, self.function, self.sigma_data = [sde], function, sigma_data
+
+    def forward(self, inputs, c_noise, *cond):
+        (sde,) = self.sde
+        t = sde.t_of_log_snr(-8 * c_noise)
+        c_in = (sde.sigma(t) ** 2 + (sde.alpha(t) * self.sigma_data) ** 2).rsqrt()
+        return self.function(inputs / expand(c_in, inputs), t, *cond)
+
+
+def seen_as(parametrization, exact, sigma_data=0.7):
+    """The denoiser of a network that is exact in a parametrisation."""
+    sde, formulas = exact.sde, PARAMETRIZATIONS[parametrization]
+
+    def output(x, t, cond):
+        c_skip, c_out, _ = formulas(sde.alpha(t), sde.sigma(t), sigma_data)
+        return (exact(x, t, cond) - expand(c_skip, x) * x) / expand(c_out, x)
+
+    return Denoiser(Network(sde, output, sigma_data), sde, parametrization, sigma_data)
+
+
+@pytest.fixture
+def batch(process, generator):
+    t = torch.rand(6, generator=generator, dtype=torch.float64) * (process.t_max - process.t_min) + process.t_min
+    x0 = GaussianMixture(process, MEANS, STD).draw(6, generator)
+    return process.perturb(x0, t, torch.randn(x0.shape, generator=generator, dtype=torch.float64)), t
+
+
+LABELS = torch.tensor([0, 1, 2, 2, 1, 0])
+
+
+def test_classifier_guidance_turns_the_prior_into_the_class(process, batch):
+    x, t = batch
+    model = ByClass(process)
+    guided = Classifier(model.mixture, Bayes(process), LABELS, 1.0)
+    torch.testing.assert_close(guided(x, t), model(x, t, LABELS), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 2.5, -1.0])
+def test_classifier_free_guidance(process, batch, scale):
+    x, t = batch
+    model = ByClass(process)
+    guided = ClassifierFree(model, LABELS, scale)
+    expected = (1 - scale) * model.mixture.score(x, t) + scale * Conditional(model, LABELS).score(x, t)
+    torch.testing.assert_close(guided.score(x, t), expected, rtol=1e-6, atol=1e-6)
+    classifier = Classifier(model.mixture, Bayes(process), LABELS, scale)
+    torch.testing.assert_close(guided(x, t), classifier(x, t), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+def test_every_parametrization(process, batch, parametrization):
+    x, t = batch
+    exact = ByClass(process)
+    model = seen_as(parametrization, exact)
+    prior, own = exact.mixture.score(x, t), exact.score_of(LABELS, x, t)
+    bayes = NoisyClassifier(Network(process, Bayes(process), 0.7), process, 0.7)
+    torch.testing.assert_close(Classifier(model, bayes, LABELS, 1.0).score(x, t), own, rtol=1e-5, atol=1e-5)
+    for scale in (0.0, 1.0, 2.5, -1.0):
+        guided = ClassifierFree(model, LABELS, scale)
+        torch.testing.assert_close(guided.score(x, t), prior + scale * (own - prior), rtol=1e-5, atol=1e-5)
+
+
+def test_a_negative_condition_takes_the_place_of_null(process, batch):
+    x, t = batch
+    model = ByClass(process)
+    model.null_trained = False
+    own, other = model.score_of(LABELS, x, t), model.score_of((LABELS + 1) % 3, x, t)
+    for scale in (0.0, 1.0, 3.0):
+        guided = ClassifierFree(model, LABELS, scale, (LABELS + 1) % 3)
+        torch.testing.assert_close(guided.score(x, t), other + scale * (own - other), rtol=1e-6, atol=1e-6)
+        part = guided.rows(torch.tensor([4, 1]))
+        torch.testing.assert_close(part(x[[4, 1]], t[[4, 1]]), guided(x, t)[[4, 1]])
+    one, many = (ClassifierFree(model, LABELS, 3.0, negative) for negative in (torch.tensor(2), torch.full((6,), 2)))
+    torch.testing.assert_close(one(x, t), many(x, t))
+
+
+def test_two_calls_are_the_same_in_half_the_memory(process, batch):
+    x, t = batch
+    model, sizes = ByClass(process), []
+    model.register_forward_hook(lambda _module, args, _output: sizes.append(len(args[0])))
+    one, two = (ClassifierFree(model, LABELS, 2.5, batched=batched).rows(slice(0, 4)) for batched in (True, False))
+    torch.testing.assert_close(one(x[:4], t[:4]), two(x[:4], t[:4]))
+    assert sizes == [8, 4, 4]
+
+
+@pytest.mark.parametrize(("scale", "calls"), [(0.0, 1), (1.0, 1), (3.0, 2)])
+def test_calls_of_classifier_free_guidance(scale, calls):
+    model = ByClass(VPSDE())
+    assert generate(ClassifierFree(model, LABELS, scale), SAMPLERS["ddim"](), 6, (2,), steps=4).nfe == calls * 5
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_takes_guided_models(name, process):
+    model = ByClass(process)
+    # The adaptive SDE is solved one sample at a time.
+    count = 9 if name == "sde" else 24
+    labels = torch.arange(count) % 3
+    for guided in (ClassifierFree(model, labels, 1.0), Classifier(model.mixture, Bayes(process), labels, 1.0)):
+        # None for adaptive samplers, which one step of the loop serves.
+        steps = {"langevin": 200, "ode": None, "sde": None}.get(name, 60)
+        sampler = SAMPLERS[name](0.1, 0.1) if name == "sde" else SAMPLERS[name]()
+        # Equal steps of a time that is the noise level, as EDM's is, would be too large near the data.
+        grid = "log_snr" if steps and sampler.grid == "uniform" else None
+        x = generate(guided, sampler, count, (2,), steps=steps, grid=grid, batch_size=10).x
+        nearest = torch.cdist(x.double(), MEANS).argmin(1)
+        assert (nearest == labels).float().mean() > 0.7
+
+
+def test_one_label_serves_every_sample(batch, process):
+    x, t = batch
+    model = ByClass(process)
+    one, many = Conditional(model, torch.tensor(2)), Conditional(model, torch.full((6,), 2))
+    torch.testing.assert_close(one(x, t), many(x, t))
+
+
+def test_guided_likelihood_of_scale_one_is_the_class_density(generator):
+    model = ByClass(VPSDE())
+    x = model.components[1].draw(4, generator)
+    found = log_likelihood(
+        Classifier(model.mixture, Bayes(VPSDE()), torch.tensor(1), 1.0), x, rtol=1e-7, atol=1e-7, guided=True
+    )
+    t_min, t_max = torch.tensor([[VPSDE().t_min], [VPSDE().t_max]], dtype=torch.float64).expand(2, 4)
+    component = model.components[1]
+    mismatch = VPSDE().prior_log_prob(found.latent) - component.log_prob(found.latent, t_max)
+    torch.testing.assert_close(found.nats - mismatch, component.log_prob(x, t_min), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("labels", "words"), [
+    (torch.tensor([3]), "1-based"), (torch.tensor([-2]), "out of range"), (torch.tensor([[1]]), "shape"),
+])  # fmt: skip
+def test_bad_labels(labels, words):
+    with pytest.raises(ValueError, match=words):
+        Conditional(ByClass(VPSDE()), labels)
+
+
+def test_likelihood_of_guided_models_is_refused(generator):
+    model = ByClass(VPSDE())
+    x = model.components[0].draw(6, generator)
+    for guided in (ClassifierFree(model, LABELS, 2.0), Classifier(model.mixture, Bayes(VPSDE()), LABELS, 1.0)):
+        with pytest.raises(ValueError, match="not a normalised density"):
+            log_likelihood(guided, x)
+    twice = log_likelihood(ClassifierFree(model, LABELS, 2.0), x, guided=True)
+    assert (twice.nfe % 2 == 0).all(), "two passes an evaluation"
+    assert log_likelihood(ClassifierFree(model, LABELS, 1.0), x).nats.isfinite().all()
+
+
+def test_refusals():
+    model = ByClass(VPSDE())
+    model.null_trained = False
+    assert ClassifierFree(model, LABELS, 1.0).scale == 1
+    with pytest.raises(ValueError, match="cond_dropout"):
+        ClassifierFree(model, LABELS, 2.0)
+    unconditional = Denoiser(torch.nn.Linear(2, 2), VPSDE(), transform=Transform())
+    with pytest.raises(ValueError, match="unconditional"):
+        Conditional(unconditional, LABELS)
+    with pytest.raises(ValueError, match="6 samples, x has 4"):
+        Conditional(ByClass(VPSDE()), LABELS)(torch.zeros(4, 2).double(), torch.tensor(0.5))
+
+
+def test_a_bound_condition_lies_on_the_device_of_the_model():
+    network = Network(VPSDE(), lambda x, t: x, 0.5)
+    network.register_parameter("weight", torch.nn.Parameter(torch.zeros((), device="meta")))
+    model = Denoiser(network, VPSDE())
+    guided = ClassifierFree(model, torch.tensor([0, 1]), 2.0, negative=torch.tensor([2]))
+    assert guided.base.cond.device == guided.negative.device == torch.device("meta")

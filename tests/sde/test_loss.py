@@ -1,0 +1,194 @@
+"""Denoising score matching against the minimum that a Gaussian allows, and the distributions of training times."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.integrate
+import scipy.stats
+import torch
+
+from sde.condition.tree import drop, null_like
+from sde.training import loss
+from sde.training.loss import (
+    IMPORTANCE,
+    TIMES,
+    WEIGHTINGS,
+    Draws,
+    classifier_loss,
+    denoising_loss,
+    per_item,
+    stratified,
+)
+from tests.oracles.exact import Gaussian
+from tests.oracles.processes import PROCESSES
+
+STD = 0.5
+
+# Weights of |D - x_0|^2, written out from their definitions as weights lambda of |score - grad log q|^2.
+WRITTEN_OUT = {
+    "score": lambda a, s, g2: s**2 * (a / s**2) ** 2,
+    "likelihood": lambda a, s, g2: g2 * (a / s**2) ** 2,
+    "edm": lambda a, s, g2: ((s / a) ** 2 + STD**2) / ((s / a) * STD) ** 2,
+}
+
+
+class Oracle(Gaussian):
+    sigma_data = STD
+
+    def forward(self, x, t, cond=None):
+        return super().forward(x, t)
+
+
+def density_of_times(sde, name, t, snr):
+    """Probability density in log-SNR of a distribution of times, at times t with their log-SNR; for importance-sampled
+    times, whose factor undoes it, that of uniform ones."""
+    low, high = snr.min(), snr.max()
+    if name == "log_snr":
+        return torch.ones_like(snr) / (high - low)
+    if name == "log_normal":
+        normal = scipy.stats.norm(-1.2, 1.2)
+        mass = normal.cdf(-low / 2) - normal.cdf(-high / 2)
+        return torch.from_numpy(normal.pdf(-snr / 2)) / 2 / mass
+    h = 1e-4 * t
+    slope = (sde.log_snr(t + h) - sde.log_snr(t - h)) / (2 * h)
+    return 1 / slope.abs() / (sde.t_max - sde.t_min)
+
+
+@pytest.mark.parametrize("times", TIMES)
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_loss_of_the_exact_model_is_the_posterior_variance(weighting, times, process, generator):
+    """The integral over log-SNR of weight x Var[x_0 | x_t], by quadrature."""
+    model = Oracle(process, torch.full((4,), 0.3, dtype=torch.float64), STD)
+    ends = process.log_snr(torch.tensor([process.t_max, process.t_min], dtype=torch.float64))
+    snr = torch.linspace(*ends.tolist(), 801, dtype=torch.float64)
+    t = process.t_of_log_snr(snr)
+    a, s, g2 = process.alpha(t), process.sigma(t), process.g2(t)
+    posterior = STD**2 * s**2 / (a**2 * STD**2 + s**2)
+    integrand = WRITTEN_OUT[weighting](a, s, g2) * posterior * density_of_times(process, times, t, snr)
+    # Without the very ends, where the difference quotient would leave the range of the process.
+    exact = scipy.integrate.simpson(integrand[1:-1], x=snr[1:-1])
+    means = []
+    for _ in range(12):
+        x0 = model.draw(2048, generator)
+        draws = Draws.of(process, x0.shape, generator, times)
+        means.append(denoising_loss(model, x0, None, draws, weighting=weighting).mean().item())
+    error = torch.tensor(means).std().item() / len(means) ** 0.5
+    assert torch.tensor(means).mean().item() == pytest.approx(exact, rel=0.02, abs=5 * error)
+
+
+@pytest.mark.parametrize("times", TIMES)
+def test_times_stay_in_range(times, process):
+    u = torch.tensor([1e-12, 0.25, 0.5, 1 - 1e-12], dtype=torch.float64)
+    t = TIMES[times](process, u)
+    assert process.t_min <= t.min() <= t.max() <= process.t_max
+    assert t.dtype == torch.float64
+
+
+def test_stratified_numbers_fill_every_part(generator):
+    u = stratified(100, generator)
+    assert torch.equal((u * 100).floor().sort().values, torch.arange(100.0, dtype=torch.float64))
+    assert (u.diff() < 0).any()
+
+
+def test_dropped_conditions():
+    labels = torch.tensor([3, 1, 4])
+    vector = torch.ones(3, 2)
+    dropped = torch.tensor([True, False, True])
+    both = drop({"label": labels, "vector": vector}, dropped)
+    assert both["label"].tolist() == [-1, 1, -1]
+    assert both["vector"].isnan().all(1).tolist() == [True, False, True]
+    assert null_like(labels).tolist() == [-1, -1, -1]
+
+
+def test_condition_dropout_drops_the_asked_share(generator):
+    seen = []
+
+    class Spy(Oracle):
+        def forward(self, x, t, cond=None):
+            seen.append(cond)
+            return super().forward(x, t)
+
+    model = Spy(PROCESSES["vp"], torch.zeros(2), STD)
+    draws = Draws.of(model.sde, (4000, 2), generator)
+    denoising_loss(model, torch.zeros(4000, 2), torch.zeros(4000, dtype=torch.long), draws, cond_dropout=0.2)
+    assert (seen[0] == -1).float().mean().item() == pytest.approx(0.2, abs=0.03)
+
+
+def test_classifier_loss_is_the_cross_entropy(process, generator):
+    class Constant(torch.nn.Module):
+        sde = process
+
+        def forward(self, x, t):
+            return torch.tensor([0.0, math.log(3.0)]).expand(len(x), 2)
+
+    labels = torch.tensor([0, 1, 1])
+    found = classifier_loss(Constant(), torch.zeros(3, 2), labels, Draws.of(process, (3, 2), generator))
+    torch.testing.assert_close(found, -torch.tensor([0.25, 0.75, 0.75]).log())
+
+
+@pytest.fixture
+def density(process):
+    """g^2 / sigma^2 at times (n,), normalised by quadrature over a fine grid, and its cumulative."""
+    t = torch.linspace(0, 1, 200_001, dtype=torch.float64).pow(3) * (process.t_max - process.t_min) + process.t_min
+    rate = process.g2(t) / process.sigma(t) ** 2
+    cumulative = scipy.integrate.cumulative_simpson(rate.numpy(), x=t.numpy(), initial=0)
+    return t, rate / cumulative[-1], cumulative / cumulative[-1]
+
+
+def test_importance_sampled_times_have_their_density(process, density, generator):
+    """The factor is 1 / (p (t_max - t_min)) for the density p that the times have, and that integrates to 1."""
+    t, rate, cumulative = density
+    p = 1 / (IMPORTANCE["likelihood"](process, t) * (process.t_max - process.t_min))
+    assert scipy.integrate.simpson(p.numpy(), x=t.numpy()) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(p, rate, rtol=1e-5, atol=0)
+    u = torch.rand(20_000, generator=generator, dtype=torch.float64)
+    drawn = TIMES["likelihood"](process, u).numpy()
+    assert scipy.stats.kstest(drawn, lambda v: np.interp(v, t.numpy(), cumulative)).pvalue > 0.01
+
+
+def test_importance_sampling_keeps_the_mean_and_lowers_the_variance(process, density, generator, monkeypatch):
+    monkeypatch.setattr(loss, "stratified", lambda n, g: torch.rand(n, generator=g, dtype=torch.float64))
+    model = Oracle(process, torch.full((4,), 0.3, dtype=torch.float64), STD)
+    x0 = model.draw(100_000, generator)
+    uniform, sampled = (
+        denoising_loss(model, x0, None, Draws.of(process, x0.shape, generator, times), weighting="likelihood").double()
+        for times in ("uniform", "likelihood")
+    )
+    error = ((uniform.var() + sampled.var()) / len(x0)).sqrt()
+    assert abs(uniform.mean() - sampled.mean()) < 4 * error
+    ratio, (t, rate, _) = (uniform.var() / sampled.var()).item(), density
+    # Where the log-SNR is linear in t, as in VE, uniform times have the density already.
+    uneven = torch.trapezoid(rate**2, t).item() * (process.t_max - process.t_min)
+    assert ratio == pytest.approx(1, abs=0.1) if uneven < 1.01 else ratio > min(5, uneven)
+
+
+def test_classifier_loss_undoes_importance_sampled_times(generator):
+    class Clock(torch.nn.Module):
+        sde = PROCESSES["vp"]
+
+        def forward(self, x, t):
+            return torch.stack([torch.zeros_like(t), t], 1).float()
+
+    labels = torch.zeros(4000, dtype=torch.long)
+    found = [
+        classifier_loss(Clock(), torch.zeros(4000, 2), labels, Draws.of(Clock.sde, (4000, 2), generator, times))
+        for times in ("uniform", "likelihood")
+    ]
+    assert found[0].mean().item() == pytest.approx(found[1].mean().item(), rel=0.01)
+
+
+def test_draws_of_a_part_are_those_of_the_whole(process):
+    whole, *parts = (
+        Draws.of(process, (8, 2, 3), torch.Generator().manual_seed(5), "uniform", rows)
+        for rows in (slice(None), slice(0, 3), slice(3, 8))
+    )
+    for name in Draws._fields:
+        assert torch.equal(getattr(whole, name), torch.cat([getattr(part, name) for part in parts]))
+
+
+def test_noise_of_an_item_is_standard_normal():
+    seeds = torch.randint(2**62, (3000,), generator=torch.Generator().manual_seed(0))
+    z = per_item(torch.randn, seeds, (7,))
+    assert scipy.stats.kstest(z.flatten().numpy(), "norm").pvalue > 0.01
+    assert abs(np.corrcoef(z[:-1, 0], z[1:, 0])[0, 1]) < 0.06

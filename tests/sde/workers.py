@@ -1,0 +1,255 @@
+"""What each process does in test_parallel: python -m tests.workers FOLDER FOLDER_OF_ONE_PROCESS."""
+
+import io
+import json
+import os
+import signal
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from score_sde.cli import main
+from sde import VPSDE
+from sde.checkpoint.spec import build_denoiser, describe_sde
+from sde.checkpoint.states import Checkpoints
+from sde.data import Dataset
+from sde.data.transform import Transform
+from sde.distributed.world import World
+from sde.training.fit import fit
+from sde.training.loss import denoising_loss
+from sde.training.options import TrainingOptions
+from sde.training.trainer import Trainer
+
+# Two processes cannot share odd widths evenly. (Without attention: the bias of its keys has a gradient of rounding
+# errors alone, of which Adam makes steps.)
+NETWORK = {"name": "mlp", "width": 7, "layers": 2, "dropout": 0.0}
+SPEC = {
+    "event_shape": [1, 3, 3],
+    "num_classes": 2,
+    "sde": describe_sde(VPSDE()),
+    "parametrization": "edm",
+    "sigma_data": 1.0,
+    "transform": {"shift": [0.0], "scale": [1.0], "levels": None},
+    "null_trained": True,
+}
+OPTIONS = {"steps": 20, "batch_size": 12, "warmup": 5, "lr": 1e-2, "optimizer": "adamw", "weight_decay": 0.1}
+CASES = {"plain": {}, "accumulated": {"accumulate": 3}, "clipped": {"clip": 0.05}, "skipping": {"spoilt": True}}
+
+POINTS = ["--mode", "train", "--config", "points", "--config.training.batch_size=64",
+          "--config.training.accumulate=2", "--config.training.log_every=1", "--config.training.checkpoint_every=8",
+          "--config.training.power_ema=0.1,", "--config.model.network.width=16",
+          "--config.model.network.layers=2"]  # fmt: skip
+STEPS = ["--config.training.steps=12", "--config.training.sample_every=12"]
+USES = {
+    "sample": ["--num_samples", "7", "--steps", "4", "--sampler", "pc", "--batch_size", "3"],
+    "single": ["--mode", "sample", "--num_samples", "1", "--sampler", "ode"],
+    "planned": ["--mode", "sample", "--num_samples", "5", "--sampler", "auto", "--steps", "4"],
+    "likelihood": ["--num_samples", "9", "--batch_size", "2", "--probes", "2"],
+    "encode": ["--num_samples", "5"],
+    "interpolate": ["--frames", "3"],
+    "evaluate": [
+        "--num_samples",
+        "60",
+        "--steps",
+        "2",
+        "--batch_size",
+        "7",
+        "--resamples",
+        "2",
+        "--features",
+        "classifier",
+        "--metrics",
+        "energy,sliced_wasserstein,density",
+    ],
+}
+
+
+def trainer(world: World, parallel: str, spoilt: bool = False, width: int = 7, **options) -> Trainer:
+    """A small one. ``spoilt``: in step 2 some losses of the second half of the batch are not finite, and in step 4 the
+    gradients of some in the first half, at finite losses."""
+    torch.manual_seed(0)
+    model = build_denoiser({**SPEC, "network": {**NETWORK, "width": width}})
+    x = torch.randn(40, 1, 3, 3, generator=torch.Generator().manual_seed(1))
+    data = Dataset(x, torch.arange(40) % 2, 2, Transform())
+
+    def loss(module, x0, labels, draws):
+        losses = denoising_loss(module, x0, labels, draws, cond_dropout=0.3)
+        bad = (draws.seeds % 7 == 0,)
+        if spoilt and run.step == 1:
+            losses = losses.index_put(bad, torch.tensor(torch.nan))
+        if spoilt and run.step == 3:
+            losses = losses.index_put(bad, losses[bad] + (losses[bad].detach() - losses[bad]).sqrt())
+        return losses
+
+    run = Trainer(model, data, loss, TrainingOptions(**OPTIONS | options, parallel=parallel), world)
+    return run
+
+
+def weights(run: Trainer) -> dict:
+    """The weights and their average, in the first process."""
+    average = run.world.collect(run.ema.module_state(run.module))
+    return run.world.collect(run.module.state_dict()) | {f"average {name}": v for name, v in average.items()}
+
+
+def advance(run: Trainer, step: int) -> Trainer:
+    """Train up to a step."""
+    fit(run, [], read_every=1, stop=lambda: run.step >= step)
+    return run
+
+
+def curve(run: Trainer) -> dict:
+    """Loss, norm of the gradient and skipped steps of a run, and the weights at its end."""
+    found = {"loss": [], "norm": [], "skipped": []}
+
+    def note(step: int, done) -> None:
+        for name, values in found.items():
+            values.append(getattr(done, name))
+
+    fit(run, [(4, note)])
+    return {name: torch.cat(values) for name, values in found.items()} | {"weights": weights(run)}
+
+
+def command(*arguments: str) -> tuple[int, str, str]:
+    """Exit status, output and errors of a command, in this process."""
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        status = main.main(list(map(str, arguments)))
+    return status, out.getvalue(), err.getvalue()
+
+
+def use(folder: Path, run: Path) -> None:
+    """Every use of a trained run, into a folder."""
+    for name, options in USES.items():
+        mode = [] if "--mode" in options else ["--mode", name]
+        status, _, err = command(*mode, *options, "--workdir", run, "--out", folder / name)
+        assert status == 0, err
+
+
+def continued(world: World, folder: Path, alone: Path) -> dict:
+    """What sharded training states are worth."""
+    straight = weights(trainer_at_end(world))
+    run, states = trainer(world, "fsdp"), Checkpoints(folder / "states", "denoiser", world)
+    for step in (4, 6, 8):
+        states.save(advance(run, step).state_dict(), sharded=True)
+    memory = [value for state in run.optimizer.state.values() for name, value in state.items() if name != "step"]
+    tensors = [*run.parameters.values(), *run.ema.main.average.values(), *memory]
+    found = {
+        "kept": [path.name for path in states.paths()],
+        "straight": straight,
+        "held": world.gather(sum(world.local(tensor).numel() for tensor in tensors)),
+    }
+
+    def go_on(name: str, states: Checkpoints) -> None:
+        run = trainer(world, "fsdp")
+        state, passed = states.load(run.blank)
+        run.load_state_dict(state)
+        found[name] = {"step": run.step, "passed": passed, "weights": weights(advance(run, 20))}
+
+    go_on("continued", states)
+    newest = states.paths()[0]
+
+    def flip(file: Path) -> None:
+        """The last bit of a weight."""
+        content, weight = bytearray(file.read_bytes()), max(map(world.local, run.parameters.values()), key=torch.numel)
+        content[content.index(weight.detach().numpy().tobytes())] ^= 1
+        file.write_bytes(content)
+
+    world.share(partial(flip, newest / "__0_0.distcp"))
+    go_on("flipped", states)
+    for name, spoil in (("cut", lambda file: os.truncate(file, 2000)), ("lost", os.remove)):
+        world.share(partial(spoil, newest / "__1_0.distcp"))
+        go_on(name, states)
+    go_on("from a file", Checkpoints(alone / "states", "denoiser", world))
+    other = trainer(world, "fsdp", width=8)
+    try:
+        other.load_state_dict(states.load(other.blank)[0])
+    except ValueError as error:
+        found["other network"] = str(error)
+    found["full disk"] = full_disk(states, run)
+    own = Checkpoints(folder / f"own-{world.rank}", "denoiser", world)
+    own.folder.mkdir()
+    (own.folder / f"denoiser-0000000{world.rank}.pt").touch()
+    try:
+        own.load()
+    except ValueError as error:
+        found["own folders"] = world.gather(str(error))
+    return found
+
+
+def trainer_at_end(world: World) -> Trainer:
+    """A sharded run that nothing happened to."""
+    return advance(trainer(world, "fsdp"), 20)
+
+
+def full_disk(states: Checkpoints, run: Trainer) -> dict:
+    """What happens where the last process, and it alone, cannot write."""
+    real, world = os.fsync, states.world
+
+    def fsync(descriptor: int) -> None:
+        if world.rank == world.size - 1:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    os.fsync = fsync
+    try:
+        states.save(run.state_dict(), sharded=True)
+        text = "saved"
+    except OSError as error:
+        text = str(error)
+    os.fsync = real
+    return {"errors": world.gather(text), "left": sorted(path.name for path in states.folder.iterdir())}
+
+
+def stopped(world: World, folder: Path) -> list:
+    """A run that the last process alone is asked to end in its step 5, then continued."""
+    whole = Trainer.optimise
+
+    def optimise(self):
+        if self.step == 4 and world.rank == world.size - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole(self)
+
+    Trainer.optimise = optimise
+    first = command(*POINTS, *STEPS, "--config.training.parallel=fsdp", "--workdir", folder)
+    Trainer.optimise = whole
+    second = command(*POINTS, *STEPS, "--config.training.parallel=fsdp", "--workdir", folder)
+    return world.gather([first, second])
+
+
+def work(folder: Path, alone: Path, world: World) -> None:
+    """Everything, into files in a folder; ``alone`` is the folder of a single process."""
+    found = {
+        (parallel, name): curve(trainer(world, parallel, **options))
+        for parallel in ("ddp", "fsdp")
+        for name, options in CASES.items()
+    }
+    found["trained"] = world.gather(command(*POINTS, *STEPS, "--workdir", folder / "ddp"))
+    use(folder, alone / "ddp")
+    if world.size == 1:
+        states = Checkpoints(folder / "states", "denoiser")
+        states.save(advance(trainer(world, "ddp"), 6).state_dict())
+    else:
+        found["states"] = continued(world, folder, alone)
+        found["stopped"] = stopped(world, folder / "fsdp")
+        found["refused"] = world.gather(command(*POINTS, "--config.training.batch_size=66", "--workdir", folder / "no"))
+    if world.first:
+        torch.save(found, folder / "found.pt")
+
+
+def endless(folder: Path, world: World) -> None:
+    """A run that is ended from outside."""
+    options = ["--config.training.steps=100000", "--config.training.sample_every=100000"]
+    outcome = command(*POINTS, *options, "--config.training.parallel=fsdp", "--workdir", folder / "endless")
+    (folder / f"ended-{world.rank}.json").write_text(json.dumps(outcome))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    world, stop = World.start(torch.device("cpu")), World.stop
+    # The process group serves all the commands.
+    World.stop = staticmethod(lambda: None)
+    work(Path(sys.argv[1]), Path(sys.argv[2]), world)
+    endless(Path(sys.argv[1]), world)
+    stop()
