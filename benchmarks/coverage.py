@@ -3,7 +3,7 @@
     python benchmarks/coverage.py [--cases 200] [--resamples 100] [--only frechet,energy]
 
 Each case draws new sets from known laws. The truth is a closed form; for metrics without one (precision, recall,
-density, coverage and the test by neighbours, which depend on the number of items) it is the mean over 2,000 other
+density, coverage and the test by neighbors, which depend on the number of items) it is the mean over 2,000 other
 draws. The last line is JSON: for each case the share of intervals that hold the truth, those below and above it, and
 the truth itself.
 """
@@ -25,7 +25,7 @@ from score_sde.metrics.bootstrap import subsampled
 from score_sde.metrics.estimate import Estimate
 from score_sde.metrics.frechet import gaussian_distance
 from score_sde.metrics.metric import METRICS
-from score_sde.metrics.neighbours import share_close, share_nearer
+from score_sde.metrics.neighbors import share_close, share_nearer
 from score_sde.metrics.proportion import share
 
 DRAWS = 2000
@@ -126,7 +126,7 @@ def recognised(x: Tensor, y: Tensor, resamples: int, seed: int) -> Estimate:
 
 
 def distances(function: Callable[[Tensor, Tensor], float]) -> Callable[[Tensor, Tensor, int, int], Estimate]:
-    """A function of distances (n, 1) to training items, as memorisation takes it."""
+    """A function of distances (n, 1) to training items, as memorization takes it."""
     return lambda x, y, resamples, seed: subsampled(function, x, y, resamples=resamples, seed=seed, limits=(0.0, 1.0))
 
 
@@ -153,10 +153,10 @@ def cases(n: int = 400, m: int = 300) -> dict[str, Case]:
         **{name: Case(three, near, n, m, of(name)) for name in ("precision", "recall", "density", "coverage")},
         "two_sample_linear": Case(left, right, n, m, of("two_sample_linear"), phi(0.6)),
         "two_sample_linear, equal laws": Case(left, left, n, m, of("two_sample_linear"), 0.5),
-        "two_sample_neighbours": Case(left, right, n, m, of("two_sample_neighbours")),
+        "two_sample_neighbors": Case(left, right, n, m, of("two_sample_neighbors")),
         "accuracy": Case(line(1.5, 1.0), one, n // 2, 2, recognised, phi(1.5)),
-        "memorised: nearer": Case(one, line(0.5, 1.0), n, m, distances(share_nearer), phi(0.5 / 2**0.5)),
-        "memorised: close": Case(line(-0.5, 1.0), one, n, m, distances(share_close), phi(-1.6448536269514722 + 0.5)),
+        "memorized: nearer": Case(one, line(0.5, 1.0), n, m, distances(share_nearer), phi(0.5 / 2**0.5)),
+        "memorized: close": Case(line(-0.5, 1.0), one, n, m, distances(share_close), phi(-1.6448536269514722 + 0.5)),
     }
 
 

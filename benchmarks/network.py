@@ -52,10 +52,10 @@ def ours(run: Run, model, data, batch_size: int) -> tuple[str, dict[str, Passes]
 
     def train(choice: tuple[str, str]) -> None:
         apply(model, *choice)
-        # One each: what an optimiser remembers is laid out in memory as the weights were at its first step.
+        # One each: what an optimizer remembers is laid out in memory as the weights were at its first step.
         if choice not in trainers:
             trainers[choice] = Trainer(model, data, loss, TrainingOptions(batch_size=batch_size, lr=1e-6))
-        trainers[choice].optimise()
+        trainers[choice].training_step()
 
     return chosen, {
         " ".join(choice): (partial(forward, choice), partial(train, choice))

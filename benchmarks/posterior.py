@@ -14,14 +14,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from tests.linear_gaussian import DIM, Problem, problem
 from torch import Tensor
 
 from samplers import SAMPLERS, Ancestral, Sampler, sample
 from samplers.grid import make_grid
 from samplers.repaint import RePaint
 from sde import VPSDE, ScoreModel
-from sde.inverse.posterior import DPS, MomentMatching, PiGDM, Replacement
-from tests.linear_gaussian import DIM, Problem, problem
+from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
 
 
 def methods(task: Problem) -> dict[str, ScoreModel]:
@@ -32,7 +32,7 @@ def methods(task: Problem) -> dict[str, ScoreModel]:
     return {
         "no guidance": prior,
         "exact posterior": posterior,
-        **{f"MomentMatching, iterations {count}": MomentMatching(*bound, count) for count in (8, 5, 3, 1)},
+        **{f"MMPS, iterations {count}": MMPS(*bound, count) for count in (8, 5, 3, 1)},
         "PiGDM": PiGDM(*bound, std),
         **{f"DPS, gamma {gamma}": DPS(*bound, gamma, std) for gamma in (1.0, 0.5, 0.3)},
     }

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from samplers import SAMPLERS, generate
 from score_sde.config.config import read_run_config, resolve
-from score_sde.evaluation.judge import recogniser
+from score_sde.evaluation.judge import evaluation_classifier
 from score_sde.plots.pictures import picture
 from score_sde.run.folder import Run, choose_device
 from sde.condition.tree import as_tree
@@ -37,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     run = Run(Path(options.workdir), resolve(read_run_config(Path(options.workdir)), []), choose_device(options.device))
     (training, held_out), model = run.data(), run.model()
-    judge = recogniser(run, training)
+    judge = evaluation_classifier(run, training)
     x, cond = held_out.batch(torch.arange(len(held_out)))
     real = (judge.classes(x) == as_tree(cond)["labels"]).double().mean().item()
     print(f"the classifier is right about {real:.2%} of {len(held_out):,} held-out items")

@@ -35,7 +35,7 @@ MOST = 10_000
 
 
 class Judge:
-    """The classifier, on the entries of items in data units, standardised by one number for all."""
+    """The classifier, on the entries of items in data units, standardized by one number for all."""
 
     def __init__(self, data: Dataset) -> None:
         index = spread(len(data), MOST)

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from tests.exact import GaussianMixture
 from torch import Tensor
 
 from samplers import (
     DDIM,
     ODE,
-    DPMpp,
+    DPMSolverPP,
     Euler,
     ExponentialAdams,
     Heun,
@@ -29,7 +30,6 @@ from samplers.numerics.exponential import PREDICTIONS
 from sde import SDE, VESDE, VPSDE, ScoreModel, SubVPSDE
 from sde.checkpoint.models import load_model
 from sde.guidance.classifier_free import ClassifierFree
-from tests.exact import GaussianMixture
 
 VE = VESDE(sigma_min=0.02, sigma_max=80.0)
 
@@ -102,9 +102,9 @@ FIXED = {
     "euler": Fixed(Euler()),
     "ddim": Fixed(DDIM()),
     "heun": Fixed(Heun(), 2),
-    "dpmpp-2": Fixed(DPMpp(2)),
-    "dpmpp-2-singlestep": Fixed(DPMpp(2, singlestep=True), 2),
-    "dpmpp-3-singlestep": Fixed(DPMpp(3, singlestep=True), 3),
+    "dpmpp-2": Fixed(DPMSolverPP(2)),
+    "dpmpp-2-singlestep": Fixed(DPMSolverPP(2, singlestep=True), 2),
+    "dpmpp-3-singlestep": Fixed(DPMSolverPP(3, singlestep=True), 3),
     "eab-1-v": Fixed(ExponentialAdams(1, "v")),
     **{
         f"eab-{order}-{prediction}": Fixed(ExponentialAdams(order, prediction))

@@ -6,7 +6,7 @@ from samplers.ancestral import Ancestral
 from samplers.checks import choose
 from samplers.ddim import DDIM
 from samplers.deis import ExponentialAdams
-from samplers.dpmpp import DPMpp
+from samplers.dpmpp import DPMSolverPP
 from samplers.encode import Decoded, Encoded, decode, encode, slerp
 from samplers.euler import Euler
 from samplers.euler_maruyama import EulerMaruyama
@@ -15,7 +15,7 @@ from samplers.heun import Heun
 from samplers.langevin import AnnealedLangevin, Langevin
 from samplers.likelihood.bounds import Bound, discrete_bound, variational_bound
 from samplers.likelihood.flow import LogLikelihood, log_likelihood
-from samplers.likelihood.report import LikelihoodReport, dequantised, likelihood_report
+from samplers.likelihood.report import LikelihoodReport, dequantized, likelihood_report
 from samplers.loop.generate import Samples, generate
 from samplers.loop.sample import sample
 from samplers.noise.brownian import NOISES, BrownianNoise, make_noise
@@ -25,7 +25,7 @@ from samplers.pc import PredictorCorrector
 from samplers.planning.plan import Plan, pilot_count, plan
 from samplers.reverse_diffusion import ReverseDiffusion
 from samplers.reverse_sde import ReverseSDE
-from samplers.sa_solver import StochasticAdams
+from samplers.sa_solver import SASolver
 from samplers.step import Sampler
 from samplers.unipc import UniPC
 
@@ -47,9 +47,9 @@ def predictor_corrector(predictor: str = "ancestral", snr: float = 0.16, correct
     )
 
 
-def seeds(points: int = 1, eta: float = 1.0) -> StochasticAdams:
+def seeds(points: int = 1, eta: float = 1.0) -> SASolver:
     """The exponential integrator of the reverse SDE on the noise prediction: the options of ``--sampler seeds``."""
-    return StochasticAdams(points, "noise", eta)
+    return SASolver(points, "noise", eta)
 
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
@@ -63,8 +63,8 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "euler_maruyama": EulerMaruyama,
     "euler": Euler,
     "heun": Heun,
-    "dpmpp": DPMpp,
-    "dpmpp_sde": StochasticAdams,
+    "dpmpp": DPMSolverPP,
+    "dpmpp_sde": SASolver,
     "seeds": seeds,
     "eab": ExponentialAdams,
     "unipc": UniPC,
@@ -82,7 +82,7 @@ __all__ = [
     "AnnealedLangevin",
     "Bound",
     "BrownianNoise",
-    "DPMpp",
+    "DPMSolverPP",
     "Decoded",
     "Encoded",
     "Euler",
@@ -98,13 +98,13 @@ __all__ = [
     "Sampler",
     "Samples",
     "SeededNoise",
-    "StochasticAdams",
+    "SASolver",
     "UniPC",
     "Plan",
     "decode",
     "discrete_bound",
     "encode",
-    "dequantised",
+    "dequantized",
     "generate",
     "likelihood_report",
     "log_likelihood",

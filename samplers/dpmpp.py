@@ -16,7 +16,7 @@ DENOISED = PREDICTIONS["denoised"]
 
 
 @dataclass(frozen=True)
-class DPMpp:
+class DPMSolverPP:
     """DPM-Solver++ of order 1 to 3, multistep or ``singlestep`` (Lu et al. 2022b, algorithms 1 and 2, appendix B).
 
     With lambda = log(alpha / sigma) and h its step, multistep (2M, 3M) takes one network call: 2M is x_s = (sigma_s /

@@ -22,8 +22,8 @@ class Encoded:
 
 @dataclass
 class Decoded:
-    """``x`` (B, *event) in data units, quantised where the data are; ``values`` (B, *event), the same before that: for
-    quantised data in [0, levels), integers being cells [x, x + 1); ``calls`` (B,), network calls of each item."""
+    """``x`` (B, *event) in data units, quantized where the data are; ``values`` (B, *event), the same before that: for
+    quantized data in [0, levels), integers being cells [x, x + 1); ``calls`` (B,), network calls of each item."""
 
     x: Tensor
     values: Tensor
@@ -37,7 +37,7 @@ def encode(
     """x (B, *event) in data units to its latent, by dx / dt = f x - g^2 score / 2 from t_min to t_max (Song et al.
     2021, section 4.3 and appendix D.3).
 
-    x is taken as the state at t_min, so that ``decode`` is the inverse, to the tolerances. A quantised x stands for the
+    x is taken as the state at t_min, so that ``decode`` is the inverse, to the tolerances. A quantized x stands for the
     cell [x, x + 1), and ``offset`` says which point of it is encoded: 0.5 the middle, from which ``decode`` finds the
     integer again; 0 takes values that are continuous already as they are. Continuous data have no offset. Each item
     has steps of its own: its latent does not depend on its batch-mates. Raises ValueError and TypeError for bad
@@ -49,7 +49,7 @@ def encode(
         x = x.to(like.device, x.dtype if x.is_floating_point() else like.dtype)
     check_state(x, model)
     transform = getattr(model, "transform", None)
-    z = x if transform is None else transform.encode(transform.dequantise(x, offset))
+    z = x if transform is None else transform.encode(transform.dequantize(x, offset))
     latent, calls = _flow(model, z, model.sde.t_min, model.sde.t_max, rtol, atol, max_nfe)
     return Encoded(latent, calls)
 
@@ -70,7 +70,7 @@ def decode(
     z, calls = _flow(model, latent, model.sde.t_max, model.sde.t_min, rtol, atol, max_nfe, denoise=denoise)
     transform = getattr(model, "transform", None)
     values = z if transform is None else transform.decode(z)
-    return Decoded(values if transform is None else transform.quantise(values), values, calls)
+    return Decoded(values if transform is None else transform.quantize(values), values, calls)
 
 
 def _flow(

@@ -53,7 +53,7 @@ class AnnealedLangevin:
     Between levels x / alpha is kept, which for VE leaves x alone, as in the paper, and makes the method valid for any
     SDE. The step size is the paper's, alpha_i / 2, but relative to the level's own sigma^2 alone: it depends neither on
     the last level nor on the number of levels nor on batch-mates. What is left at many levels is the error of the
-    discretised dynamics, which no number of levels removes.
+    discretized dynamics, which no number of levels removes.
     """
 
     step_size: float = 0.3

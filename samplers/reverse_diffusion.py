@@ -12,7 +12,7 @@ from samplers.step import Result
 
 @dataclass(frozen=True)
 class ReverseDiffusion:
-    """Reverse diffusion sampling (Song et al. 2021, eq. 46 of appendix E): the forward step's own discretisation.
+    """Reverse diffusion sampling (Song et al. 2021, eq. 46 of appendix E): the forward step's own discretization.
 
     Of x_t = x_s + f_s(x_s) + G_s z follows x_s = x_t - f_s(x_t) + G_s^2 score(x_t, t) + G_s z. Here the forward step is
     the exact transition of any SDE, f_s(x) = (alpha_t / alpha_s - 1) x with G_s^2 the variance of q(x_t | x_s), which

@@ -12,7 +12,7 @@ from samplers.step import Result
 
 
 @dataclass(frozen=True)
-class StochasticAdams:
+class SASolver:
     """Exponential Adams method on the reverse SDE with diffusion eta g (Xue et al. 2023, SA-Solver, section 4).
 
     ``prediction`` "denoised" with eta 1 is DPM-Solver++ SDE: x_s = (sigma_s / sigma_t) exp(-eta^2 h) x + (1 + eta^2)

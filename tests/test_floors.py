@@ -85,7 +85,7 @@ def test_rooms_import_downwards(package):
 
 @pytest.mark.parametrize("package", FLOORS)
 def test_rooms_form_no_circle(package):
-    """Neighbours on a floor may import each other, but one way."""
+    """Neighbors on a floor may import each other, but one way."""
     below = {room: set() for _, room in files(package)}
     for path, room in files(package):
         names = {name.split(".")[1] for name in imports(ROOT / path) if name.startswith(f"{package}.")}

@@ -14,8 +14,8 @@ from sde import VPSDE, Denoiser, NoisyClassifier
 from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
-from sde.guidance.gradient import LogProbability
-from sde.guidance.rescale import Rescaled
+from sde.guidance.gradient import LikelihoodGuidance
+from sde.guidance.rescale import GuidanceRescale
 from sde.inverse.operators import Mask
 from sde.inverse.posterior import PiGDM
 from sde.networks.classifier import MLPClassifier
@@ -151,9 +151,9 @@ MISTAKES = {
         "Conditional takes no condition: bind the Denoiser itself",
     ),
     "a condition for what is guided": (
-        lambda: Conditional(Rescaled(ClassifierFree(denoiser(4), LABELS, 2.0)), LABELS),
+        lambda: Conditional(GuidanceRescale(ClassifierFree(denoiser(4), LABELS, 2.0)), LABELS),
         ValueError,
-        "Rescaled takes no condition",
+        "GuidanceRescale takes no condition",
     ),
     "guidance around a network": (
         lambda: ClassifierFree(denoiser(4).network, LABELS, 2.0),
@@ -216,7 +216,7 @@ def squares(x, t, y):
     lambda of: Conditional(Denoiser(MLP((3,), 4, width=8, layers=1, conditions={"vector": (2,)}), VPSDE()),
                            {"labels": of([1]), "vector": of([[1.0, 2.0]])}),
     lambda of: Classifier(denoiser(), NoisyClassifier(MLPClassifier((3,), 4, 8, 1), VPSDE()), of([0, 1, 2, 3])),
-    lambda of: LogProbability(denoiser(), squares, of([[1.0, 2.0, 3.0]])),
+    lambda of: LikelihoodGuidance(denoiser(), squares, of([[1.0, 2.0, 3.0]])),
     lambda of: PiGDM(denoiser(), MASK, of([[1.0, 2.0]]), 0.1),
 ])  # fmt: skip
 def test_numbers_are_taken_for_tensors(make):

@@ -138,9 +138,9 @@ def _bound(
         if outside.any():
             raise ValueError(
                 f"row {int(outside.nonzero()[0])} of x leaves [0, {transform.levels}): the levels decoder needs the "
-                f"integers 0 to {transform.levels - 1}, dequantised or not"
+                f"integers 0 to {transform.levels - 1}, dequantized or not"
             )
-        x = transform.quantise(x)
+        x = transform.quantize(x)
         cells = sde.sigma(data_end) / sde.alpha(data_end) * cell_scale(transform, x.shape[1:])
     target = x if transform is None else transform.encode(x + 0.5 if decoder == "levels" else x)
     square = target.double().square().flatten(1).mean(1).cpu()
@@ -180,7 +180,7 @@ def _bound(
 
 
 def _stratified_error(values: Tensor) -> Tensor:
-    """Standard error of the mean of values (draws, B), one a stratum, from the differences of neighbours.
+    """Standard error of the mean of values (draws, B), one a stratum, from the differences of neighbors.
 
     Var = sum of Var(y_i) / n^2; half the mean square of y_i - y_(i+1) is in expectation the variance in a stratum plus
     what is left of the strata's drift, so that the error is not understated (collapsed strata; Cochran 1977, section

@@ -9,7 +9,7 @@ from torch import Tensor
 from samplers.checks import choose
 
 DECODERS = ("gaussian", "levels")
-"""p(x | z_0): a normal density around z_0 / alpha, or probabilities of the integers, normalised over the levels."""
+"""p(x | z_0): a normal density around z_0 / alpha, or probabilities of the integers, normalized over the levels."""
 
 CELL_SHARE = 0.3
 """sigma / alpha at which the integers are read off z_0, in cells: less spends nats on where in its cell a pixel lies,

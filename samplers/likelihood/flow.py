@@ -50,10 +50,10 @@ def log_likelihood(
     batch-mates; ``first`` is the number of the first item where a set is evaluated in parts. The density is that of x_t
     at t_min. With ``differentiable`` gradients reach x and the model's parameters through the solver's accepted steps,
     at the memory of all of them, and the model stays in the mode it is in. Raises ValueError for guided models, which
-    are no normalised densities, unless ``guided``.
+    are no normalized densities, unless ``guided``.
     """
-    if not (guided or getattr(model, "normalised", True)):
-        raise ValueError("a guided model is not a normalised density: pass guided=True to integrate it all the same")
+    if not (guided or getattr(model, "normalized", True)):
+        raise ValueError("a guided model is not a normalized density: pass guided=True to integrate it all the same")
     check_model(model)
     check_state(x, model)
     if probes is not None:

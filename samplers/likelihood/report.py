@@ -33,10 +33,10 @@ class Estimate:
 
 @dataclass(frozen=True)
 class LikelihoodReport:
-    """``unit``: "bits/dim" of quantised data, less is better, or "nats" of continuous data, more is better.
+    """``unit``: "bits/dim" of quantized data, less is better, or "nats" of continuous data, more is better.
 
-    ``flow`` is the value by the probability-flow ODE, of the density of x_t at t_min, and for quantised data the bound
-    by uniform dequantisation; ``parts`` its standard error's parts by data, dequantisation and probes, whose squares
+    ``flow`` is the value by the probability-flow ODE, of the density of x_t at t_min, and for quantized data the bound
+    by uniform dequantization; ``parts`` its standard error's parts by data, dequantization and probes, whose squares
     add up to its square. ``importance``, with several draws and the exact trace, is the tighter importance-weighted
     bound. ``at_zero`` bounds the likelihood at t = 0 by the density at t_min, on the subset, and ``at_t_min`` is
     ``flow`` there. ``variational`` and ``discrete`` are the bounds of samplers.bounds. ``change`` is the largest change
@@ -80,13 +80,13 @@ class LikelihoodReport:
         }
 
 
-def dequantised(transform, x: Tensor, seed: int, draw: int = 0) -> Tensor:
-    """Quantised x plus uniform noise in [0, 1), that of an item by seed, draw and its number alone; or continuous x."""
+def dequantized(transform, x: Tensor, seed: int, draw: int = 0) -> Tensor:
+    """Quantized x plus uniform noise in [0, 1), that of an item by seed, draw and its number alone; or continuous x."""
     if transform is None or not transform.levels:
         return x
     keys = item_seeds(seed, DEQUANTISATION, len(x), draw=draw)
     rows = [np.random.Generator(np.random.Philox(key)).random(x.shape[1:]) for key in keys]
-    return transform.dequantise(x, torch.from_numpy(np.stack(rows)).to(x.dtype))
+    return transform.dequantize(x, torch.from_numpy(np.stack(rows)).to(x.dtype))
 
 
 def likelihood_report(
@@ -106,9 +106,9 @@ def likelihood_report(
     progress=None,
     world=None,
 ) -> LikelihoodReport:
-    """Evaluate log p(x) of x (n, *event) in data units, as its integers where quantised; see LikelihoodReport.
+    """Evaluate log p(x) of x (n, *event) in data units, as its integers where quantized; see LikelihoodReport.
 
-    ``draws`` dequantisations of each item are averaged; with one, the first ``subset`` items get a second, so that its
+    ``draws`` dequantizations of each item are averaged; with one, the first ``subset`` items get a second, so that its
     part of the standard error is known. ``probes`` are those of log_likelihood. ``bound_draws`` are the network calls
     an item of each bound, whose discrete chain has ``discrete_steps``. ``progress(items)`` hears of finished work.
     ``world`` (sde.distributed.world.World) shares the items among processes, each of which gets the whole report.
@@ -123,7 +123,7 @@ def likelihood_report(
     if len(x) < 2:
         raise ValueError(f"{len(x)} items: a standard error needs at least 2")
     if draws > 1 and not getattr(getattr(model, "transform", None), "levels", None):
-        raise ValueError(f"draws = {draws}: draws are dequantisations, and these data are continuous; leave it at 1")
+        raise ValueError(f"draws = {draws}: draws are dequantizations, and these data are continuous; leave it at 1")
     transform, sde = getattr(model, "transform", None), model.sde
     device = next((p.device for p in model.parameters()), x.device)
     count, few = len(x), min(subset, len(x))
@@ -136,7 +136,7 @@ def likelihood_report(
             parts.append(function(model.rows(rows), points[rows].to(device), first))
             if progress is not None:
                 progress(len(rows))
-        return parts if world is None else world.join(parts)
+        return parts if world is None else world.all_gather_flat(parts)
 
     def flow(points: Tensor, draw: int, scale: float = 1.0) -> LogLikelihood:
         def evaluate(rows, part: Tensor, first: int) -> LogLikelihood:
@@ -156,14 +156,14 @@ def likelihood_report(
         values = in_unit(nats)
         return Estimate(values.mean().item(), values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan)
 
-    points = dequantised(transform, x, seed)
+    points = dequantized(transform, x, seed)
     first = flow(points, 0)
-    runs = [first] + [flow(dequantised(transform, x, seed, draw), draw) for draw in range(1, draws)]
+    runs = [first] + [flow(dequantized(transform, x, seed, draw), draw) for draw in range(1, draws)]
     nats = torch.stack([run.nats.double() for run in runs])
     if draws > 1 or unit == "nats":
         again = nats[:, :few]
     else:
-        second = flow(dequantised(transform, x[:few], seed, 1), 1)
+        second = flow(dequantized(transform, x[:few], seed, 1), 1)
         again = torch.stack([nats[0, :few], second.nats.double()])
     probe_variance = torch.stack([run.stderr.double() ** 2 for run in runs]).mean(0)
     mean = estimate(nats.mean(0))
@@ -204,6 +204,6 @@ def _split(total: float, again: Tensor, probe_variance: Tensor, in_unit, count: 
     probes = unit * (probe_variance.mean().item() / (draws * count)) ** 0.5
     within = again.var(0).mean().item() if len(again) > 1 else 0.0
     own = unit**2 * probe_variance[: again.shape[1]].mean().item()
-    dequantisation = (max(within - own, 0.0) / (draws * count)) ** 0.5
-    data = max(total**2 - probes**2 - dequantisation**2, 0.0) ** 0.5
-    return {"data": data, "dequantisation": dequantisation, "probes": probes}
+    dequantization = (max(within - own, 0.0) / (draws * count)) ** 0.5
+    data = max(total**2 - probes**2 - dequantization**2, 0.0) ** 0.5
+    return {"data": data, "dequantization": dequantization, "probes": probes}

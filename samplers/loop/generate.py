@@ -139,7 +139,7 @@ def generate(
     states, calls, paths = zip(*parts, strict=True)
     x, decode = torch.cat(states), transform.decode if transform is not None else lambda z: z
     if transform is not None:
-        x = transform.quantise(decode(x))
+        x = transform.quantize(decode(x))
     seconds = time.perf_counter() - begin
     return Samples(x, torch.cat(calls), times, seconds, seeds, None if path is None else join(paths, decode))
 
@@ -188,6 +188,6 @@ def _encoded(start: Tensor, shape: tuple[int, ...], model, like: Tensor) -> Tens
     check_state(start, model, "start")
     transform = getattr(model, "transform", None)
     if transform is not None:
-        # Quantised data stand for the cells above them, [x, x + 1): here for their middle.
-        start = transform.encode(transform.dequantise(start, 0.5))
+        # Quantized data stand for the cells above them, [x, x + 1): here for their middle.
+        start = transform.encode(transform.dequantize(start, 0.5))
     return start

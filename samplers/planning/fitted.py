@@ -57,7 +57,7 @@ class LinearMultistep:
         return torch.tensor(self.times, dtype=torch.float64)
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
-        """x (B, *event) at time t to time s; t, s 0-d and neighbours in ``times``; one network call."""
+        """x (B, *event) at time t to time s; t, s 0-d and neighbors in ``times``; one network call."""
         i, outputs = carry or (0, [])
         if i >= self.steps or (t.item(), s.item()) != self.times[i : i + 2]:
             raise ValueError(
@@ -82,7 +82,7 @@ def fit_step(nodes: tuple[float, ...], end: float, outputs: Tensor, change: Tens
     ``nodes`` are the log(alpha / sigma) of the outputs (k, P, C), newest first, ``end`` that of the step's end; change
     (P, C) is of x / alpha. A ridge regression towards the exponential method of order 2, in the basis of divided
     differences scaled to unit mean square: they are far less alike than the outputs, so that a small ridge does not
-    keep the weights from what high orders need. It minimises the mean logarithm of the distances, by reweighting: the
+    keep the weights from what high orders need. It minimizes the mean logarithm of the distances, by reweighting: the
     few pilots near a watershed between modes would own a mean square.
     """
     short = nodes[:2]

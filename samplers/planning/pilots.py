@@ -87,7 +87,7 @@ def equidistributed(pilots: Pilots, steps: int, rounds: int = 8) -> Tensor:
     """The best of ``rounds`` grids, each of which moves the one before towards equal errors of its steps.
 
     The density of steps in log(alpha / sigma) follows the eighth root of the error that a fitted step leaves, smoothed
-    over neighbours: a step of a fitted method of reach eight has about that order. No network calls.
+    over neighbors: a step of a fitted method of reach eight has about that order. No network calls.
     """
     sde = pilots.sde
     ends = pilots.log_ratio[[0, -1]]

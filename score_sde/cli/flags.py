@@ -49,8 +49,8 @@ TEXTS = {
     "probes": "Rademacher probes for the trace, 0 for the exact trace; default exact up to 16 dimensions, else 2",
     "rtol": "relative tolerance of the ODE solver",
     "atol": "absolute tolerance of the ODE solver",
-    "unnormalised": "integrate a guided model, which is no density",
-    "draws": "dequantisations, or for restore samples, of each item",
+    "unnormalized": "integrate a guided model, which is no density",
+    "draws": "dequantizations, or for restore samples, of each item",
     "against": "an .npy or .npz of other items, for the AUROC of log p(x)",
     "samples": "a file of samples to measure, as --mode sample writes; by default they are drawn",
     "features": "data, classifier, inception, or a TorchScript file: what the items are compared in",
@@ -91,7 +91,7 @@ NUMBERS = {"rtol": {}, "atol": {}, "blur_std": {}, "sigma_y": {},
 LISTS = ("guidance_scale", "classifier_scale")
 """Flags that are one number or several."""
 
-SWITCHES = ("debug", "unnormalised", "download")
+SWITCHES = ("debug", "unnormalized", "download")
 EVERYWHERE = ("mode", "workdir", "device", "threads", "debug")
 """Flags that every mode takes."""
 

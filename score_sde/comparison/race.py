@@ -36,7 +36,7 @@ class Drawn:
 
     @property
     def values(self) -> Tensor:
-        """The same before quantised data are floored; of deterministic entrants alone."""
+        """The same before quantized data are floored; of deterministic entrants alone."""
         return torch.cat([part.path.denoised[-1] for part in self.parts])
 
     @property
@@ -91,7 +91,7 @@ def race(
 
 def solved(model: ScoreModel, n: int, event_shape: Sequence[int], *, seed: int, batch_size: int | None) -> Samples:
     """Where the probability-flow ODE leads from the same noise, by ``ode`` at TIGHT, with a closing denoising call like
-    all samples; ``path.denoised[-1]`` (n, *event) in data units, before quantised data are floored."""
+    all samples; ``path.denoised[-1]`` (n, *event) in data units, before quantized data are floored."""
     return generate(model, ODE(TIGHT, TIGHT), n, tuple(event_shape), seed=seed, batch_size=batch_size, path=2)
 
 

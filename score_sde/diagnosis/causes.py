@@ -13,7 +13,7 @@ YOUNG = 1.05
 FILTERED = 1.0
 """Held-out error over that of the linear filter above which a network is undertrained."""
 SILENT = 1e-3
-"""Size of the output, about 1 in every parametrisation, below which a network does nothing yet."""
+"""Size of the output, about 1 in every parametrization, below which a network does nothing yet."""
 
 
 class Finding(NamedTuple):

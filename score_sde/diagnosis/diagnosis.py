@@ -18,7 +18,7 @@ FEW = 40
 """Items with another condition below which nothing is said of conditions."""
 MEMORISED, COPIED = 0.75, 0.5
 """Training error over held-out error, and samples' distance to the training items over that of held-out items, below
-which the model has memorised."""
+which the model has memorized."""
 SHIFTED, WIDER, CERTAIN = 0.25, 1.25, 4.0
 """Of samples: shift of a mean in standard deviations of the data, factor between standard deviations, and how many
 standard errors either must be."""
@@ -27,7 +27,7 @@ ASTRAY = 1.3
 
 
 def diagnose(m: dict) -> list[Finding]:
-    """The faults in measurements ``m``, as ``score_sde.modes.check.measure`` returns them, the ones that explain others first.
+    """The faults in measurements ``m``, as ``modes.check.measure`` returns them, the ones that explain others first.
 
     Of faults that spoil every further measurement, only the first is named: mended, it shows the next.
     """
@@ -37,7 +37,7 @@ def diagnose(m: dict) -> list[Finding]:
         found += [spoiling, no_dropout(m)]
     else:
         labels = ignored_condition(m) or shuffled_labels(m)
-        found += [labels, no_dropout(m) or untrained_null(m), memorised(m), None if labels else off_samples(m)]
+        found += [labels, no_dropout(m) or untrained_null(m), memorized(m), None if labels else off_samples(m)]
     return [finding for finding in [*found, wide_prior(m)] if finding]
 
 
@@ -95,7 +95,7 @@ def untrained_null(m: dict) -> Finding | None:
     )
 
 
-def memorised(m: dict) -> Finding | None:
+def memorized(m: dict) -> Finding | None:
     training, held_out = (m["error"][name] for name in ("training", "averaged"))
     noise = sum(m["error_stderr"][name] ** 2 for name in ("training", "averaged")) ** 0.5
     share, near, said = training / held_out, m["samples"]["nearest"], []
@@ -106,7 +106,7 @@ def memorised(m: dict) -> Finding | None:
     if not said:
         return None
     return Finding(
-        "memorised", " and ".join(said), "train for fewer steps, with more data, dropout or a smaller network"
+        "memorized", " and ".join(said), "train for fewer steps, with more data, dropout or a smaller network"
     )
 
 

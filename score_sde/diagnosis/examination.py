@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from samplers import DPMpp, generate
+from samplers import DPMSolverPP, generate
 from score_sde.config.config import differences
 from score_sde.config.schema import options_of
 from score_sde.diagnosis.linear_denoiser import LinearDenoiser
@@ -40,7 +40,7 @@ def newest_state(run: Run, model: Denoiser) -> tuple[dict | None, str]:
 
 
 def raw_model(model: Denoiser, state: dict) -> Denoiser | None:
-    """The model with the weights that the optimiser holds; None where they are another network's."""
+    """The model with the weights that the optimizer holds; None where they are another network's."""
     raw = copy.deepcopy(model)
     try:
         raw.load_state_dict(state["module"])
@@ -50,7 +50,7 @@ def raw_model(model: Denoiser, state: dict) -> Denoiser | None:
 
 
 def describe(spec: dict) -> dict:
-    """What can be compared of two descriptions of a model: process, network, parametrisation and conditions."""
+    """What can be compared of two descriptions of a model: process, network, parametrization and conditions."""
     network = options_of(NETWORKS[spec["network"]["name"]]) | spec["network"]
     network.pop("checkpointing", None)
     keys = ("sde", "parametrization", "num_classes", "null_trained")
@@ -106,11 +106,11 @@ def averaging(model: Denoiser, raw: Denoiser, state: dict, decay: float) -> dict
 
 
 def linear_filter(model: Denoiser, levels: Levels, training: Dataset) -> LinearDenoiser:
-    """The linear denoiser of training items spread over the set, dequantised."""
+    """The linear denoiser of training items spread over the set, dequantized."""
     index = spread(len(training), min(FILTER_ITEMS, max(2, FILTER_NUMBERS // levels.x[0].numel())))
     x, transform = training.batch(index)[0], levels.transform
     u = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
-    items = transform.encode(transform.dequantise(x, u)).to(levels.device)
+    items = transform.encode(transform.dequantize(x, u)).to(levels.device)
     return LinearDenoiser(model.sde, items, model.sigma_data)
 
 
@@ -148,7 +148,9 @@ def of_samples(model: Denoiser, levels: Levels, training: Dataset, nearest: Vali
     and range, and distances to the nearest training items."""
     count = len(levels.x)
     bound = model if levels.cond is None else Conditional(model, levels.cond)
-    x = generate(bound, DPMpp(), count, training.event_shape, steps=SAMPLING_STEPS, batch_size=levels.batch_size).x
+    x = generate(
+        bound, DPMSolverPP(), count, training.event_shape, steps=SAMPLING_STEPS, batch_size=levels.batch_size
+    ).x
     items, _ = training.batch(spread(len(training), 2000))
     (mean, std, *errors), (data_mean, data_std, *data_errors) = channel_moments(x), channel_moments(items.cpu())
     error = [(a.square() + b.square()).sqrt().tolist() for a, b in zip(errors, data_errors, strict=True)]

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from score_sde.evaluation.judge import recogniser
+from score_sde.evaluation.judge import evaluation_classifier
 from score_sde.run.folder import Run, file_digest
 from sde.data import Dataset
 from sde.data.transform import Transform
@@ -60,7 +60,7 @@ class Extractor:
     def __call__(self, world: World, items: Callable[[slice], Tensor], count: int, batch_size: int) -> Extracted:
         """Of the ``count`` items at slices, ``batch_size`` at a time; several processes share the work, and each gets
         all of it. Raises ValueError for features that are not finite."""
-        parts = world.join([self._part(items(rows)) for rows in world.batches(count, batch_size)])
+        parts = world.all_gather_flat([self._part(items(rows)) for rows in world.batches(count, batch_size)])
         features = torch.cat([part.features for part in parts])
         if not features.isfinite().all():
             bad = int((~features.isfinite().all(1)).sum())
@@ -88,7 +88,7 @@ def extractor(run: Run, name: str, training: Dataset, download: bool = False) ->
         digest = hashlib.sha256(repr(transform).encode()).hexdigest()
         return Extractor("data", digest, lambda x: transform.encode(x.double()).flatten(1), device)
     if name == "classifier":
-        network = recogniser(run, training).to(device)
+        network = evaluation_classifier(run, training).to(device)
         return Extractor("classifier", network.digest, network.features, device)
     network, digest = _inception(download) if name == "inception" else _scripted(name)
     network = network.to(device).eval()

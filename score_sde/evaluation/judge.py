@@ -25,7 +25,7 @@ MEASURED = 1000
 """Training items that tell data apart, and the scale of features."""
 
 
-class Recogniser(nn.Module):
+class EvaluationClassifier(nn.Module):
     """Logits (B, classes) of items x (B, *event) in data units, by a small network that has seen no noise and no
     sample: two convolutions for images, two layers for anything else. ``digest`` is a hash of its data and settings."""
 
@@ -76,7 +76,7 @@ class Recogniser(nn.Module):
         return torch.cat([self(part.to(device)).argmax(1).cpu() for part in x.split(batch_size)])
 
 
-def recogniser(run: Run, training: Dataset) -> Recogniser:
+def evaluation_classifier(run: Run, training: Dataset) -> EvaluationClassifier:
     """The classifier of a run's training items, in float64 on the CPU: trained once, and kept in the run's features/
     under its digest. Raises ValueError for data without classes, and for a damaged file."""
     if training.labels is None:
@@ -85,7 +85,7 @@ def recogniser(run: Run, training: Dataset) -> Recogniser:
     path = run.folder / "features" / f"classifier-{digest[:12]}.safetensors"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SETTINGS["seed"])
-        network = Recogniser(training.event_shape, training.num_classes, training.transform, digest)
+        network = EvaluationClassifier(training.event_shape, training.num_classes, training.transform, digest)
 
     def make() -> None:
         if not path.exists():
@@ -93,7 +93,7 @@ def recogniser(run: Run, training: Dataset) -> Recogniser:
             network.learn(training)
             write_whole(path, to_safetensors(network.state_dict()))
 
-    run.world.share(make)
+    run.world.broadcast_from_main(make)
     try:
         network.load_state_dict(from_safetensors(path.read_bytes()))
     except (SafetensorError, RuntimeError) as error:

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sde.condition.tree import Condition, kinds_of, known, map_condition
+from sde.condition.tree import Condition, condition_kinds, known, map_condition
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.guidance.conditional import Conditional
 from sde.model.denoiser import Denoiser, call_network, noise_input
 from sde.model.score import ScoreModel
 from sde.process.base import expand
-from sde.training.loss import TIMES, Draws, denoising_loss
+from sde.training.loss import TIMES, BatchNoise, denoising_loss
 
 
 class At(NamedTuple):
@@ -24,13 +24,13 @@ class At(NamedTuple):
     x0: Tensor
     cond: Condition | None
     other: Condition | None
-    draws: Draws
+    draws: BatchNoise
     told: Tensor
 
 
 class Levels:
     """At most ``items`` items of ``data``, spread over the set, at ``count`` noise levels of the process of ``model``:
-    the middles of equal parts of the distribution ``times`` of training. Noise and dequantisation of an item are the
+    the middles of equal parts of the distribution ``times`` of training. Noise and dequantization of an item are the
     same every time.
 
     ``cond`` is what of the items' conditions the model knows, or None; ``differs`` (n,) says for which items the other
@@ -73,9 +73,9 @@ class Levels:
         for start in range(0, len(self.x), self.batch_size):
             rows = slice(start, start + self.batch_size)
             generator = torch.Generator().manual_seed(level)
-            draws = Draws.of(self.sde, self.x.shape, generator, rows=rows)
+            draws = BatchNoise.of(self.sde, self.x.shape, generator, rows=rows)
             draws = draws._replace(t=self.t[level].expand(len(draws.t)))
-            x0 = self.transform.encode(draws.dequantise(self.x[rows], self.transform)).to(self.device)
+            x0 = self.transform.encode(draws.dequantize(self.x[rows], self.transform)).to(self.device)
             own, other = (self._condition(cond, rows) for cond in (self.cond, self.other))
             yield At(x0, own, other, draws, told)
 
@@ -84,11 +84,11 @@ class Levels:
 
     def errors(self, model: ScoreModel, which: str = "own") -> Tensor:
         """(levels, n): (1 / sigma_data^2 + alpha^2 / sigma^2) |D(x_t, t, cond) - x_0|^2 per dimension, as in
-        ``score_sde.evaluation.validation``: 1 is c_skip x. The condition is the item's ``own``, that of an ``other``, or
+        ``evaluation.validation``: 1 is c_skip x. The condition is the item's ``own``, that of an ``other``, or
         ``none``."""
 
         def error(at: At) -> Tensor:
-            cond = {"own": at.cond, "other": at.other, "none": None}[which] if kinds_of(model) else None
+            cond = {"own": at.cond, "other": at.other, "none": None}[which] if condition_kinds(model) else None
             return denoising_loss(model, at.x0, cond, at.draws)
 
         return self.each(error)
@@ -118,7 +118,7 @@ class Levels:
             _, _, c_in, c_noise = model.coefficients(t)
 
             def output(c_noise: Tensor, cond: Condition | None) -> Tensor:
-                return call_network(model.network, x, c_in, c_noise, model.standardisation(cond), autocast=None)
+                return call_network(model.network, x, c_in, c_noise, model.standardization(cond), autocast=None)
 
             told = {
                 "time": (noise_input(self.sde, at.told).expand(len(x)), at.cond),

@@ -2,7 +2,7 @@
 
 from score_sde.evaluation.scores import Sets
 from score_sde.metrics.metric import METRICS
-from score_sde.metrics.neighbours import CLOSE
+from score_sde.metrics.neighbors import CLOSE
 
 Row = tuple[str, str, str, str, str]
 
@@ -17,11 +17,11 @@ def show(values: dict[str, dict], sets: Sets, features: str, split: str) -> None
     if "accuracy" in values:
         own = values["accuracy"]
         rows.append(_row("accuracy of the class", own, own["reference"]["value"], own["reading"]))
-    if "memorisation" in values:
-        rows += _too_many(values["memorisation"], {
-            "nearer": ("memorised: nearer", 0.5, "nearer to training items than held-out ones"),
-            "close": ("memorised: close", CLOSE, "as near as the nearest 5 % of held-out items"),
-            "copies": ("memorised: copies", 0.0, "equal to a training item"),
+    if "memorization" in values:
+        rows += _too_many(values["memorization"], {
+            "nearer": ("memorized: nearer", 0.5, "nearer to training items than held-out ones"),
+            "close": ("memorized: close", CLOSE, "as near as the nearest 5 % of held-out items"),
+            "copies": ("memorized: copies", 0.0, "equal to a training item"),
         })  # fmt: skip
     rows += _too_many(values["duplicates"], {
         "exact": ("duplicates: exact", 0.0, "equal to another sample"),

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from score_sde.evaluation.features import Extracted
 from score_sde.metrics.estimate import Estimate
 from score_sde.metrics.metric import METRICS
-from score_sde.metrics.neighbours import Memorisation, near_duplicates
+from score_sde.metrics.neighbors import Memorization, near_duplicates
 from score_sde.metrics.proportion import share
 
 SAME = 1e-3
@@ -44,8 +44,8 @@ def refusals(names: Sequence[str] | None, samples: int, real: int, dimension: in
 def scores(
     sets: Sets, names: Sequence[str] | None, refused: dict[str, str], resamples: int, seed: int, unseen: bool
 ) -> dict[str, dict]:
-    """Estimates by name, keys of METRICS, ``memorisation`` and ``duplicates``, as plain values; {"refused": why} for
-    those of ``refusals``. Memorisation compares with real items that are ``unseen`` in training; without them there is
+    """Estimates by name, keys of METRICS, ``memorization`` and ``duplicates``, as plain values; {"refused": why} for
+    those of ``refusals``. Memorization compares with real items that are ``unseen`` in training; without them there is
     none."""
     values = {}
     for name in tqdm(names or METRICS, desc="metrics", leave=False):
@@ -62,7 +62,7 @@ def scores(
     samples, real, known = (part.features for part in (sets.samples, sets.real, sets.training))
     if unseen:
         copied = share(sets.samples.found_in(sets.training), len(samples))
-        values["memorisation"] = asdict(Memorisation.of(samples, real, known, resamples, seed)) | {
+        values["memorization"] = asdict(Memorization.of(samples, real, known, resamples, seed)) | {
             "copies": asdict(copied)
         }
     near, exact = near_duplicates(samples, known, resamples, seed), share(sets.samples.repeated(), len(samples))

@@ -8,11 +8,11 @@ from sde.data.dataset import Dataset
 from sde.data.statistics import spread
 from sde.model.denoiser import Denoiser
 from sde.process.base import SDE
-from sde.training.loss import WEIGHTINGS, Draws, denoising_loss
+from sde.training.loss import WEIGHTINGS, BatchNoise, denoising_loss
 
 SEED = 0
-"""Of times, noise and dequantisation: the same in every run, so that runs can be compared."""
-NEIGHBOURS = 20_000
+"""Of times, noise and dequantization: the same in every run, so that runs can be compared."""
+NEIGHBORS = 20_000
 """Training items at most among which the nearest is sought."""
 CHUNK = 2**24
 """Numbers of the training items that are compared at a time."""
@@ -21,7 +21,7 @@ CHUNK = 2**24
 class Validation:
     """Measurements on at most ``limit`` held-out items, spread over the set, ``batch_size`` at a time.
 
-    Times, noise and dequantisation of an item are the same every time. They and the items are made again for each
+    Times, noise and dequantization of an item are the same every time. They and the items are made again for each
     measurement, so that large events take no memory in between. ``times`` and ``weighting`` are those of training.
     """
 
@@ -67,10 +67,10 @@ class Validation:
         x, cond = self.held_out.batch(self.index[rows])
         shape = (len(self.index), *self.held_out.event_shape)
         generator = torch.Generator().manual_seed(SEED)
-        draws = Draws.of(self.sde, shape, generator, self.times, rows)
+        draws = BatchNoise.of(self.sde, shape, generator, self.times, rows)
         transform = self.held_out.transform
         cond = map_condition(lambda c: c.to(self.device), known(cond, module))
-        x0 = transform.encode(draws.dequantise(x, transform)).to(self.device)
+        x0 = transform.encode(draws.dequantize(x, transform)).to(self.device)
         loss = denoising_loss(module, x0, cond, draws, weighting=self.weighting).cpu().double()
         weight, wanted = (WEIGHTINGS[name](self.sde, draws.t, module.sigma_data) for name in (self.weighting, "edm"))
         return loss, loss * wanted / (weight * draws.factor), -0.5 * self.sde.log_snr(draws.t)
@@ -100,7 +100,7 @@ class Validation:
     def _distances(self, x: Tensor) -> Tensor:
         x = self._vectors(x)
         nearest = x.new_full((len(x),), torch.inf)
-        for index in spread(len(self.training), NEIGHBOURS).split(max(1, CHUNK // x.shape[1])):
+        for index in spread(len(self.training), NEIGHBORS).split(max(1, CHUNK // x.shape[1])):
             items = self._vectors(self.training.batch(index)[0])
             # Distances by matrix products have no digits left where they are small.
             distances = torch.cdist(x, items, compute_mode="donot_use_mm_for_euclid_dist")

@@ -5,7 +5,7 @@ from score_sde.metrics.estimate import Estimate
 from score_sde.metrics.frechet import Moments, frechet_distance, gaussian_distance
 from score_sde.metrics.kernel import KERNELS, kernel_distance
 from score_sde.metrics.metric import LEAST, METRICS, Metric
-from score_sde.metrics.neighbours import Memorisation, coverage, density, near_duplicates, precision, recall
+from score_sde.metrics.neighbors import Memorization, coverage, density, near_duplicates, precision, recall
 from score_sde.metrics.proportion import share
 from score_sde.metrics.sliced import sliced_wasserstein, wasserstein_1d
 from score_sde.metrics.two_sample import CLASSIFIERS, two_sample_test
@@ -16,7 +16,7 @@ __all__ = [
     "KERNELS",
     "LEAST",
     "METRICS",
-    "Memorisation",
+    "Memorization",
     "Metric",
     "Moments",
     "coverage",

@@ -33,7 +33,7 @@ def subsampled(
     ``resamples`` times a half of either set is drawn without replacement, and the function taken of the halves. About
     the value of all items, those of halves have the variance that it has about the truth, and the same bias of order
     1/n again (Politis, Romano and Wolf 1999, ch. 2). No item is drawn twice, as twins at distance 0 would spoil
-    neighbours and U-statistics. A share q other than 1/2 has (1 - q) / q times the variance and bias; unbiased
+    neighbors and U-statistics. A share q other than 1/2 has (1 - q) / q times the variance and bias; unbiased
     functions take at most 2,000 items. The interval is Student's, moved by (q^2 + 1) / 6 standard deviations for each
     unit of skewness of the halves' values, q its quantile, since distances vary the more the larger they are: for the
     square of a normal mean this is exact. Shares of 0 or 1 in all halves have Wilson's interval.

@@ -29,6 +29,6 @@ def nearest(x: Tensor, y: Tensor) -> Tensor:
 def radii(x: Tensor, k: int) -> Tensor:
     """The distance (n,) of each x (n, d) to the k-th nearest other one. Raises ValueError unless there are so many."""
     if not 1 <= k < len(x):
-        raise ValueError(f"k = {k} of {len(x)} items: needs from 1 to {len(x) - 1} neighbours")
+        raise ValueError(f"k = {k} of {len(x)} items: needs from 1 to {len(x) - 1} neighbors")
     # The item itself is among the k + 1 nearest.
     return torch.cat([distances(x[rows], x).topk(k + 1, 1, largest=False).values[:, -1] for rows in blocks(x, x)])

@@ -10,7 +10,7 @@ ITEMS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Moments:
-    """Of ``count`` items: their ``mean`` (d,) and ``covariance`` (d, d), normalised by count - 1; float64."""
+    """Of ``count`` items: their ``mean`` (d,) and ``covariance`` (d, d), normalized by count - 1; float64."""
 
     count: int
     mean: Tensor

@@ -12,7 +12,7 @@ from score_sde.metrics.bootstrap import subsampled
 from score_sde.metrics.estimate import Estimate
 from score_sde.metrics.frechet import frechet_distance
 from score_sde.metrics.kernel import kernel_distance
-from score_sde.metrics.neighbours import coverage, density, ideal_coverage, precision, recall
+from score_sde.metrics.neighbors import coverage, density, ideal_coverage, precision, recall
 from score_sde.metrics.sliced import sliced_wasserstein
 from score_sde.metrics.two_sample import two_sample_test
 
@@ -88,8 +88,8 @@ METRICS: dict[str, Metric] = {
     "density": Metric("density", density, _equal(1), larger=True, symmetric=False),
     "coverage": Metric("coverage", coverage, ideal_coverage, larger=True, limits=(0.0, 1.0), symmetric=False),
     "two_sample_linear": Metric("two-sample test, linear", two_sample_test, _equal(0.5), limits=(0.0, 1.0)),
-    "two_sample_neighbours": Metric(
-        "two-sample test, neighbours", partial(two_sample_test, classifier="neighbours"), _equal(0.5), limits=(0.0, 1.0)
+    "two_sample_neighbors": Metric(
+        "two-sample test, neighbors", partial(two_sample_test, classifier="neighbors"), _equal(0.5), limits=(0.0, 1.0)
     ),
 }
 """The metrics of two sets of features."""

@@ -22,14 +22,14 @@ def logistic():
     return LogisticRegression(max_iter=1000)
 
 
-def neighbours():
-    """The 5 nearest neighbours: sees any difference, in few dimensions."""
+def neighbors():
+    """The 5 nearest neighbors: sees any difference, in few dimensions."""
     from sklearn.neighbors import KNeighborsClassifier
 
     return KNeighborsClassifier(5)
 
 
-CLASSIFIERS: dict[str, Callable] = {"logistic": logistic, "neighbours": neighbours}
+CLASSIFIERS: dict[str, Callable] = {"logistic": logistic, "neighbors": neighbors}
 
 
 def two_sample_test(x: Tensor, y: Tensor, classifier: str = "logistic", seed: int = 0) -> Estimate:
@@ -39,7 +39,7 @@ def two_sample_test(x: Tensor, y: Tensor, classifier: str = "logistic", seed: in
 
     To a classifier, items that it was not fitted to are independent, which makes interval and p-value, Fisher's
     one-sided one for the table of kind and verdict, exact. The verdicts of a cross-validation are not: with the 5
-    nearest neighbours of 40 and 120 items of one law 23 of 100 of its p-values were below 0.1.
+    nearest neighbors of 40 and 120 items of one law 23 of 100 of its p-values were below 0.1.
     """
     from scipy.stats import fisher_exact
 

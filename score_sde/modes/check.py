@@ -21,7 +21,7 @@ from score_sde.evaluation.validation import Validation
 from score_sde.run.folder import Run
 from score_sde.training.log import Metrics
 from sde import Denoiser
-from sde.condition.tree import kinds_of
+from sde.condition.tree import condition_kinds
 from sde.data import Dataset
 from sde.training.audit import prior_mismatch
 
@@ -110,7 +110,7 @@ def measure(run: Run, model: Denoiser, training: Dataset, held_out: Dataset, ite
         # Of another file of weights the run's decay says nothing.
         "averaging": averaging(model, raw, state, settings.ema) if raw and run.weights_file == run.model_file else None,
         "sensitivity": sensitivity | {"raw_output": at.sensitivity(raw)["output"] if raw else None},
-        "conditional": bool(kinds_of(model)),
+        "conditional": bool(condition_kinds(model)),
         "conditions": of_conditions(at, errors["averaged"], **told) if conditional else None,
         "null_trained": model.null_trained,
         "samples": of_samples(model, at, training, nearest),

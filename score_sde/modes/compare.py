@@ -95,7 +95,7 @@ def compare(
             "seconds": seconds,
         }
 
-    return run.world.share(alone)
+    return run.world.broadcast_from_main(alone)
 
 
 def read_calls(text: str) -> list[int]:

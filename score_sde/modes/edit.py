@@ -52,7 +52,7 @@ def edit(
         )
         for time in times
     ]  # fmt: skip
-    if not run.world.first:
+    if not run.world.is_main:
         return {}
     x, calls = (torch.stack([getattr(samples, name) for samples in drawn], 1) for name in ("x", "calls"))
     changes = [(inputs.x - samples.x).double().square().mean().sqrt().item() for samples in drawn]

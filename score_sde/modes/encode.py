@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from samplers import decode, dequantised, encode
+from samplers import decode, dequantized, encode
 from score_sde.plots.pictures import comparison
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions
@@ -49,7 +49,7 @@ def encode_items(
     seconds = time.perf_counter() - begin
     calls = torch.stack([joined(encoded, "calls"), joined(decoded, "calls")], 1)
     again, values = joined(decoded, "x"), joined(decoded, "values")
-    error = relative_error(values, transform.dequantise(x, 0.5), data)
+    error = relative_error(values, transform.dequantize(x, 0.5), data)
     result = {
         "mode": "encode",
         "split": split,
@@ -73,14 +73,14 @@ def encode_items(
     # The middles of cells have less spread than the noise-filled cells that the model was trained on.
     typical = latent
     if transform.levels:
-        noisy = dequantised(transform, x, seed)
+        noisy = dequantized(transform, x, seed)
         typical = joined(
-            batched(lambda *a: there(*a, offset=0.0), model, noisy, run, batch_size, "dequantised"), "latent"
+            batched(lambda *a: there(*a, offset=0.0), model, noisy, run, batch_size, "dequantized"), "latent"
         )
-    if not run.world.first:
+    if not run.world.is_main:
         return {}
     result |= latent_statistics(typical, denoiser.sde.prior_std())
-    show_statistics(result, "dequantised items" if transform.levels else "items")
+    show_statistics(result, "dequantized items" if transform.levels else "items")
     path = stem(run, out, "encode", seed)
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     drawn = comparison(x, again, picture, levels=transform.levels)
@@ -89,7 +89,7 @@ def encode_items(
         {
             "x": x,
             "latent": latent,
-            "latent_dequantised": typical if transform.levels else None,
+            "latent_dequantized": typical if transform.levels else None,
             "decoded": again,
             "calls": calls,
             "index": index,
@@ -119,8 +119,8 @@ def latent_statistics(latent: Tensor, prior_std: float) -> dict:
     std = z.std(0, correction=0)
     if count < 3 or dim < 2 or not (std > 0).all():
         return found
-    standardised = (z - z.mean(0)) / std
-    squares = (standardised @ standardised.T / count).square().sum().item() - dim
+    standardized = (z - z.mean(0)) / std
+    squares = (standardized @ standardized.T / count).square().sum().item() - dim
     correlation = (max(squares, 0.0) / (dim * (dim - 1))) ** 0.5
     return found | {"latent_correlation": correlation, "latent_correlation_expected": (count - 1) ** -0.5}
 

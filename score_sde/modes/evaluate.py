@@ -15,7 +15,7 @@ from samplers import NOISES
 from score_sde.config.config import read_run_config, resolve
 from score_sde.evaluation.features import Extracted, extractor
 from score_sde.evaluation.given_samples import check_samples, read_samples
-from score_sde.evaluation.judge import Recogniser, recogniser
+from score_sde.evaluation.judge import EvaluationClassifier, evaluation_classifier
 from score_sde.evaluation.score_table import show
 from score_sde.evaluation.scores import Sets, reading, refusals, scores
 from score_sde.metrics.metric import LEAST, METRICS
@@ -94,7 +94,7 @@ def evaluate(
     )
     # Samples without a class were asked for none.
     classed = asked is not None and data.labels is not None and bool((asked >= 0).any())
-    judge = recogniser(run, training) if classed else None
+    judge = evaluation_classifier(run, training) if classed else None
 
     def measure() -> dict:
         values = scores(sets, names, refused, resamples, seed, unseen=split == "test")
@@ -102,7 +102,7 @@ def evaluate(
             values["accuracy"] = _accuracy(judge, x[asked >= 0], asked[asked >= 0], data)
         return values
 
-    values = run.world.share(measure)
+    values = run.world.broadcast_from_main(measure)
     show(values, sets, found.name, split)
     settings = {"features": features, "split": split, "seed": seed, "resamples": resamples}
     if samples is None:
@@ -122,7 +122,7 @@ def evaluate(
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
         "seconds": round(time.perf_counter() - begin, 1),
     }
-    run.world.share(lambda: write_json(target, finite(content)))
+    run.world.broadcast_from_main(lambda: write_json(target, finite(content)))
     print(f"  with hashes, settings and versions: {target}")
     flat = {name: found["value"] for name, found in values.items() if "value" in found}
     return {"mode": "evaluate", "num_samples": len(x), "features": found.name, **flat, "record": str(target)}
@@ -140,7 +140,7 @@ def _draw(
         write_arrays(path, {"x": drawn.x, "seeds": np.array(drawn.seeds), "calls": drawn.calls, "labels": asked})
         return drawn.x
 
-    return run.world.share(keep), asked
+    return run.world.broadcast_from_main(keep), asked
 
 
 def _nothing_ignored(run: Run, given: dict[str, object]) -> None:
@@ -168,7 +168,7 @@ def _warn_of_classes(asked: Tensor | None, data: Dataset) -> None:
         )
 
 
-def _accuracy(judge: Recogniser, x: Tensor, asked: Tensor, data: Dataset) -> dict:
+def _accuracy(judge: EvaluationClassifier, x: Tensor, asked: Tensor, data: Dataset) -> dict:
     """The share of samples that an independent classifier takes for the class that was asked for, and of real items
     that it takes for their own."""
     items, cond = data.batch(torch.arange(len(data)))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from samplers import NOISES
-from score_sde.evaluation.judge import Recogniser, recogniser
+from score_sde.evaluation.judge import EvaluationClassifier, evaluation_classifier
 from score_sde.evaluation.tradeoff import Tradeoff, tradeoff
 from score_sde.plots.curves import BLUE, GREY, ORANGE
 from score_sde.plots.pictures import figure_bytes, plt
@@ -72,7 +72,7 @@ def guidance_sweep(
     for _, _, options in settings:
         # Before anything is drawn, for what it refuses.
         guides(cond, options)
-    judge = recogniser(run, training)
+    judge = evaluation_classifier(run, training)
     accuracy, real = judged_items(judge, held_out, asked)
     print(
         f"the judge, a classifier of the training items, is right about {accuracy:.2%} of the held-out items\n"
@@ -92,7 +92,7 @@ def guidance_sweep(
             f"{kind:<17}{scale:>6g}{row['accuracy']:>9.3f} +- {row['accuracy_stderr']:.3f} "
             f"{row['diversity']:>9.3f} +- {row['diversity_stderr']:.3f}{samples.nfe:>8g}"
         )
-    if not run.world.first:
+    if not run.world.is_main:
         return {}
     path = stem(run, out, "guidance-sweep", seed)
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.json")
@@ -134,7 +134,7 @@ def check_counts(num_samples: int, asked: Tensor | None) -> None:
         )
 
 
-def judged_items(judge: Recogniser, held_out: Dataset, asked: Tensor) -> tuple[float, Tradeoff]:
+def judged_items(judge: EvaluationClassifier, held_out: Dataset, asked: Tensor) -> tuple[float, Tradeoff]:
     """The judge's accuracy on the held-out items, and the accuracy and diversity of those in the classes asked for."""
     x, cond = held_out.batch(spread(len(held_out), HELD_OUT))
     labels = as_tree(cond)["labels"]

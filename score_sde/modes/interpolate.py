@@ -72,7 +72,7 @@ def interpolate(
         batch_size,
         "decoding",
     )
-    if not run.world.first:
+    if not run.world.is_main:
         return {}
     seconds = time.perf_counter() - begin
     strip = joined(decoded, "x").view(path.shape)
@@ -95,7 +95,7 @@ def interpolate(
     ends_sentence = ""
     if not seeds:
         values = joined(decoded, "values").view(path.shape)[:, [0, -1]].flatten(0, 1)
-        result["end_error"] = relative_error(values, data.transform.dequantise(x, 0.5), data)
+        result["end_error"] = relative_error(values, data.transform.dequantize(x, 0.5), data)
         ends_sentence = f", ends within {result['end_error']:.1e} of the data's standard deviation (rms)"
     print(
         f"{len(ends)} strip{'s' * (len(ends) > 1)} of {frames} frames between {kind} {describe(ends)}, "

@@ -1,4 +1,4 @@
-"""--mode likelihood: bits per dimension of quantised data, nats of continuous data, in a report."""
+"""--mode likelihood: bits per dimension of quantized data, nats of continuous data, in a report."""
 
 import math
 import time
@@ -10,14 +10,14 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from tqdm import tqdm
 
-from samplers import LikelihoodReport, dequantised, likelihood_report, log_likelihood
+from samplers import LikelihoodReport, dequantized, likelihood_report, log_likelihood
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_items, spread_items
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.outputs import stem
 from sde import Denoiser
-from sde.condition.tree import as_tree, kinds_of
+from sde.condition.tree import as_tree, condition_kinds
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.distributed.world import World
@@ -37,7 +37,7 @@ def likelihood(
     seed: int = 0,
     labels: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
-    unnormalised: bool = False,
+    unnormalized: bool = False,
     batch_size: int = 256,
     draws: int = 1,
     probes: int | None = None,
@@ -47,24 +47,24 @@ def likelihood(
     out: str | None = None,
 ) -> dict:
     """Evaluate log p(x), or log p(x | y) with ``labels`` "data", on the held-out or the training items."""
-    if guidance != UNGUIDED and not unnormalised:
+    if guidance != UNGUIDED and not unnormalized:
         raise ValueError(
-            "a guided model is not a normalised density, so its likelihood is refused: leave out "
-            f"{guidance.given()}, or add --unnormalised to integrate it all the same"
+            "a guided model is not a normalized density, so its likelihood is refused: leave out "
+            f"{guidance.given()}, or add --unnormalized to integrate it all the same"
         )
     data, training, denoiser = open_split(run, split)
     bound = Guides(run, denoiser, guidance)
     condition = _condition(labels, denoiser, bound.classes)
     conditioned = condition == "p(x | y)"
-    if against and (condition != "p(x)" or unnormalised):
+    if against and (condition != "p(x)" or unnormalized):
         raise ValueError(
             f"--against={against} compares log p(x), and here one set has {condition}: leave out --labels, and "
             "take a model with an unconditional branch"
         )
-    if unnormalised:
+    if unnormalized:
         if guidance == UNGUIDED:
-            raise ValueError("--unnormalised: nothing is guided here; leave it out, or give --guidance_scale")
-        condition = "unnormalised"
+            raise ValueError("--unnormalized: nothing is guided here; leave it out, or give --guidance_scale")
+        condition = "unnormalized"
     others = None if against is None else _others(against, data, num_samples)
     exact = (probes == 0) if probes is not None else math.prod(data.event_shape) <= EXACT_UP_TO
     settings = {"probes": None if exact else probes or 2, "rtol": rtol, "atol": atol, "seed": seed}
@@ -76,13 +76,13 @@ def likelihood(
     x, targets = data.batch(index)
     model = model_for(targets)
     begin = time.perf_counter()
-    with tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.first) as bar:
+    with tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.is_main) as bar:
         report = likelihood_report(
-            model, x, draws=draws, batch_size=batch_size, guided=unnormalised, progress=bar.update,
+            model, x, draws=draws, batch_size=batch_size, guided=unnormalized, progress=bar.update,
             world=run.world, **settings,
         )  # fmt: skip
     values = {}
-    if split == "test" and not unnormalised:
+    if split == "test" and not unnormalized:
         hint, hint_targets = training.batch(spread(len(training), HINT))
         values["training"] = _nats(run.world, model_for(hint_targets), hint, batch_size, settings)
     if others is not None:
@@ -104,7 +104,7 @@ def likelihood(
     if others is not None:
         result["auroc"] = _auroc(report.nats, values["others"])
         print(f"  AUROC of log p(x) against {against}: {result['auroc']:.4f} ({len(others)} items)")
-    if out and run.world.first:
+    if out and run.world.is_main:
         path = Path(f"{stem(run, out, 'likelihood')}.npz")
         arrays = {
             "index": index,
@@ -128,7 +128,7 @@ def _show(condition: str, split: str, report: LikelihoodReport, result: dict) ->
     what = f"{condition} of {result['num_samples']} {split} items, {result['weights']}"
     print(f"{warning}{what}, {result['trace']}, in {unit}:")
     if unit == "nats":
-        print("  (no bits/dim: the data are continuous; config.data.levels declares quantised ones)")
+        print("  (no bits/dim: the data are continuous; config.data.levels declares quantized ones)")
     print(f"  probability flow at t_min   {report.flow}   (standard error by {split_up})")
     if report.importance is not None:
         print(f"  importance-weighted         {report.importance}")
@@ -139,7 +139,7 @@ def _show(condition: str, split: str, report: LikelihoodReport, result: dict) ->
     print(f"  bound of {report.discrete_steps} discrete steps {report.discrete}")
     if "training" in result:
         mean, error = result["training"]
-        print(f"  training items              {mean:.4f} +- {error:.4f}   ({HINT} at most; much better is memorised)")
+        print(f"  training items              {mean:.4f} +- {error:.4f}   ({HINT} at most; much better is memorized)")
     print(
         f"  {result['nfe']:g} network calls each, {result['nfe_max']} at most, {result['rejected']:g} steps rejected; "
         f"a tenth of the tolerances changes an item by {report.change:.1e} at most"
@@ -149,11 +149,11 @@ def _show(condition: str, split: str, report: LikelihoodReport, result: dict) ->
 def _nats(world: World, model, x: Tensor, batch_size: int, settings: dict) -> Tensor:
     """log p of further items (n,), once each."""
     device, parts = next(model.parameters()).device, []
-    x = dequantised(model.transform, x, settings["seed"])
+    x = dequantized(model.transform, x, settings["seed"])
     for rows in world.batches(len(x), batch_size):
         part = model.rows(rows), x[rows].to(device)
         parts.append(log_likelihood(*part, first=rows.start, **settings).nats.double().cpu())
-    return torch.cat(world.join(parts))
+    return torch.cat(world.all_gather_flat(parts))
 
 
 def _others(path: str, data: Dataset, most: int) -> Tensor:
@@ -171,9 +171,9 @@ def _auroc(own: Tensor, others: Tensor) -> float:
 def _condition(labels: str | None, model: Denoiser, classes: int | None) -> str:
     if labels not in (None, "", "none", "data"):
         raise ValueError(f"--labels={labels}: with --mode likelihood, needs data (each item's own class) or none")
-    if labels == "data" and classes is None and not kinds_of(model):
+    if labels == "data" and classes is None and not condition_kinds(model):
         raise ValueError("--labels=data: the model is unconditional; leave it out")
-    if kinds_of(model) and not model.null_trained:
+    if condition_kinds(model) and not model.null_trained:
         if labels == "none":
             raise ValueError(
                 "--labels=none: this model never trained its unconditional branch "

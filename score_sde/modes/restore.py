@@ -125,7 +125,7 @@ def rms(x: Tensor) -> float:
 
 
 def observed(operator: Linear, y: Tensor, shape: tuple[int, ...]) -> float:
-    """Measured values for each entry of an item."""
+    """Posterior values for each entry of an item."""
     if isinstance(operator, Mask):
         return operator.mask.double().mean().item()
     return y[0].numel() / math.prod(shape)

@@ -44,7 +44,7 @@ def sample(
     # All of them before the first is drawn, for what they refuse.
     models = [guides(cond, options) for options in guidances]
     drawn = [sampling(guides, options, cond, num_samples) for options in guidances]
-    if not run.world.first:
+    if not run.world.is_main:
         return {}
     # An adaptive solver makes steps of its own between the two ends.
     count = sampling.steps or len(drawn[0].times) - 1

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from samplers import DPMpp, generate
+from samplers import DPMSolverPP, generate
 from score_sde.evaluation.noisy_accuracy import NoisyAccuracy
 from score_sde.evaluation.validation import Validation
 from score_sde.run.conditions import held_out_condition, show
@@ -19,7 +19,7 @@ from sde import Denoiser
 from sde.checkpoint.spec import build_classifier, build_denoiser
 from sde.condition.tree import Condition, known
 from sde.guidance.conditional import Conditional
-from sde.training.loss import Draws, classifier_loss, denoising_loss
+from sde.training.loss import BatchNoise, classifier_loss, denoising_loss
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Step, Trainer
 
@@ -39,7 +39,7 @@ def train(run: Run) -> dict:
     spec = denoiser_spec(config, data)
     model = _seeded(settings.seed, build_denoiser, spec).to(run.device)
 
-    def loss(module: nn.Module, x0: Tensor, cond: Condition | None, draws: Draws) -> Tensor:
+    def loss(module: nn.Module, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
         options = {"weighting": settings.weighting, "cond_dropout": settings.cond_dropout}
         return denoising_loss(module, x0, known(cond, model), draws, **options)
 
@@ -53,14 +53,14 @@ def train(run: Run) -> dict:
     def sample(step: int, done: Step) -> None:
         averaged, raw = session.averaged(), session.raw()
         with session.tolerated("a preview"):
-            run.world.share(lambda: preview(step, averaged, raw))
+            run.world.broadcast_from_main(lambda: preview(step, averaged, raw))
 
     def preview(step: int, averaged: Denoiser, raw: Denoiser) -> None:
         session.record_held_out(step, validation.losses(averaged), validation.losses(raw))
         cond = held_out_condition(held_out, averaged, PREVIEW)
         shown = averaged if cond is None else Conditional(averaged, cond)
         try:
-            samples = generate(shown, DPMpp(), PREVIEW, data.event_shape, steps=12)
+            samples = generate(shown, DPMSolverPP(), PREVIEW, data.event_shape, steps=12)
         except FloatingPointError as error:
             tqdm.write(f"warning: no samples at step {step} ({error}): try a smaller config.training.lr")
         else:
@@ -90,7 +90,7 @@ def train_classifier(run: Run) -> dict:
 
     def measured() -> list[dict]:
         averaged = session.averaged()
-        return run.world.share(lambda: noisy.by_noise(averaged))
+        return run.world.broadcast_from_main(lambda: noisy.by_noise(averaged))
 
     def record(step: int, done: Step) -> None:
         session.record({"step": step, "accuracy_by_noise": measured(), "chance": noisy.chance})

@@ -152,7 +152,7 @@ class View:
         whole = not any(self.asked) and self.denoiser.null_trained
         cond = None if whole else read_condition(self.run, self.guides, *self.asked, 1)
         model, sde = self.guides(cond), self.denoiser.sde
-        if not model.normalised:
+        if not model.normalized:
             print("a guided model is no density: its score and flow are drawn over noisy data")
         labels = as_tree(cond).get("labels")
         if "," in (self.asked[0] or ""):

@@ -48,7 +48,7 @@ class Chart:
 
 def charts(metric: Metric, training: float) -> tuple[Chart, ...]:
     """Those of a comparison by a metric, that of training items beside it."""
-    name, up = capitalised(metric.title), f"{metric.title} to held-out data"
+    name, up = capitalized(metric.title), f"{metric.title} to held-out data"
     more = {"training": training, "distance": metric.limits[1] == math.inf and not metric.larger}
     return (
         Chart(f"{name} by network calls", "calls", "value", "front_calls", "network calls a sample", up, **more),
@@ -58,7 +58,7 @@ def charts(metric: Metric, training: float) -> tuple[Chart, ...]:
     )  # fmt: skip
 
 
-def capitalised(text: str) -> str:
+def capitalized(text: str) -> str:
     """With a capital first letter, the others as they are."""
     return text[:1].upper() + text[1:]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
 from score_sde.metrics.metric import METRICS
-from score_sde.pages.charts import beyond, capitalised, chart_svg, charts
+from score_sde.pages.charts import beyond, capitalized, chart_svg, charts
 from score_sde.pages.frame import image, page
 from score_sde.pages.ranking import number, table, with_error
 
@@ -72,7 +72,7 @@ def _advice(record: dict) -> Iterator[str]:
     yield f'<div class="copy"><pre><code>{escape(row["command"])}</code></pre></div>'
     behind = f"{with_error(row['behind'], row['behind_stderr'])} {away} {best}" if row["behind"] else best
     yield (
-        f"<p>{capitalised(METRICS[first].title)} to held-out data {with_error(row['value'], row['stderr'])}, {behind} "
+        f"<p>{capitalized(METRICS[first].title)} to held-out data {with_error(row['value'], row['stderr'])}, {behind} "
         f"here; as many training items have {number(record['training'][first][0])}.</p>"
     )
 
@@ -121,7 +121,7 @@ def _method(record: dict) -> Iterator[str]:
         "calls as 200 samples at most.</p>"
     )
     yield (
-        f"<p>{capitalised(', '.join(metric.title for metric in metrics))}: of {kind}, against {record['held_out']} "
+        f"<p>{capitalized(', '.join(metric.title for metric in metrics))}: of {kind}, against {record['held_out']} "
         f"held-out items. {biased}± is a standard error, by leaving "
         f"out each of {record['jackknife_groups']} parts of the samples in turn; that of a difference leaves the same "
         "samples out of both, so that what the shared noise does to both does not count.</p>"

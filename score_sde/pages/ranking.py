@@ -6,7 +6,7 @@ from html import escape
 from typing import NamedTuple
 
 from score_sde.metrics.metric import METRICS
-from score_sde.pages.charts import capitalised
+from score_sde.pages.charts import capitalized
 
 
 def number(value: float) -> str:
@@ -39,7 +39,7 @@ def columns(names: Sequence[str]) -> tuple[Column, ...]:
         Column("Steps", "steps", lambda row: str(row["steps"] or f"to {row['tolerance']:g}")),
         Column("Calls", "calls", lambda row: f"{row['calls']:.4g}"),
         Column("ms a sample", "seconds", lambda row: number(1000 * row["seconds"])),
-        Column(capitalised(METRICS[first].title), "value", lambda row: with_error(row["value"], row["stderr"])),
+        Column(capitalized(METRICS[first].title), "value", lambda row: with_error(row["value"], row["stderr"])),
         Column(behind, "behind", lambda row: with_error(row["behind"], row["behind_stderr"])),
         *(_further(name) for name in others),
         Column("Error to the flow", "error", lambda row: "" if row["error"] is None else number(row["error"])),
@@ -51,7 +51,7 @@ def _further(name: str) -> Column:
     def text(row: dict) -> str:
         return with_error(row["metrics"][name]["value"], row["metrics"][name]["stderr"])
 
-    return Column(capitalised(METRICS[name].title), name, text)
+    return Column(capitalized(METRICS[name].title), name, text)
 
 
 def fronts(row: dict) -> list[str]:

@@ -123,7 +123,7 @@ LOSS = Chart(
     "Loss",
     draw_losses,
     "Held-out losses are taken at the same items, times and noise every time. One that rises while the training loss "
-    "falls says that the model has begun to memorise.",
+    "falls says that the model has begun to memorize.",
 )
 GRADIENT_NORM = Chart(
     "grad_norm",
@@ -189,7 +189,7 @@ def curves(lines: Sequence[dict], path: Path) -> None:
 def _figure(charts: Sequence[Chart], lines: Sequence[dict], size: tuple[float, float]):
     figure, grid = plt.subplots(len(charts), 1, figsize=size, squeeze=False, layout="constrained")
     for axes, chart in zip(grid[:, 0], charts, strict=True):
-        axes.set_xlabel("optimiser step")
+        axes.set_xlabel("optimizer step")
         axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
         axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
         chart.draw(axes, lines)

@@ -29,7 +29,7 @@ class Begun(ScoreModel):
 
     def __init__(self, model: ScoreModel, t: float) -> None:
         super().__init__(replace(model.sde, t_min=t), model.transform)
-        self.model, self.normalised = model, model.normalised
+        self.model, self.normalized = model, model.normalized
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return self.model(x, t)
@@ -65,7 +65,7 @@ def fields(model: ScoreModel, axes: Tensor, t: Tensor, batch_size: int, device: 
         # By the chain rule through z = (x - shift) / scale, to data units.
         score = transform.encode(model.score(z, t) + zero.expand_as(z))
         parts.append([score, transform.decode(model.velocity(z, t)) - zero])
-        if model.normalised:
+        if model.normalized:
             begun = Begun(model, t.item())
             parts[-1].append(log_likelihood(begun, rows, rtol=TOLERANCE, atol=TOLERANCE).nats)
     score, velocity, *nats = (torch.cat(values).cpu() for values in zip(*parts, strict=True))

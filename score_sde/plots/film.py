@@ -43,7 +43,7 @@ def forward(sde: SDE, data: Dataset, x: Tensor, times: Tensor, seed: int) -> Ten
     """Items x (n, *event) in data units at ``times`` (k,): (k, n, *event), mapped to data units as data are. Each item
     keeps its noise, so that x_t at every time is a draw of q(x_t | x_0)."""
     transform = data.transform
-    x0 = transform.encode(transform.dequantise(x, 0.5))
+    x0 = transform.encode(transform.dequantize(x, 0.5))
     z = SeededNoise(sample_seeds(seed, len(x)))(x0)
     return torch.stack([transform.decode(sde.perturb(x0, t, z)) for t in times])
 

@@ -13,9 +13,9 @@ from score_sde.config.schema import options_of
 from score_sde.run.folder import Run
 from sde import ScoreModel
 from sde.inverse.operators import Linear
-from sde.inverse.posterior import DPS, MomentMatching, PiGDM, Replacement
+from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
 
-METHODS = {"moments": MomentMatching, "pigdm": PiGDM, "dps": partial(DPS, gamma=0.3), "replacement": Replacement}
+METHODS = {"moments": MMPS, "pigdm": PiGDM, "dps": partial(DPS, gamma=0.3), "replacement": Replacement}
 
 AUTO = "dps"
 """The method of --method auto."""

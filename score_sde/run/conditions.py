@@ -17,7 +17,7 @@ from sde.condition.tree import (
     as_condition,
     as_tree,
     check_condition,
-    kinds_of,
+    condition_kinds,
     known,
     map_condition,
 )
@@ -58,7 +58,7 @@ def read_condition(run: Run, guides: Guides, labels: str | None, file: str | Non
         return None
     if not file:
         return held_out_condition(run.data()[1], model, count)
-    if not kinds_of(model):
+    if not condition_kinds(model):
         raise ValueError(f"--condition={file}: the model is unconditional; leave it out")
     tree = _read(file, model)
     if labels and "labels" in tree:
@@ -79,7 +79,7 @@ def _filled(labels: Tensor | None, count: int) -> Tensor:
 
 def _read(file: str, model: Denoiser) -> dict[str, Tensor]:
     """The arrays of an .npz by kind, as many rows each."""
-    takes, flag = kinds_of(model), f"--condition={file}"
+    takes, flag = condition_kinds(model), f"--condition={file}"
     try:
         with np.load(existing(file, "--condition"), allow_pickle=False) as arrays:
             arrays = dict(arrays)
@@ -111,7 +111,7 @@ def open_cascade(run: Run, folder: str, model: Denoiser) -> Guides:
     as this run is. Raises ValueError where the two do not fit."""
     flag, wanted = f"--cascade={folder}", model.conditions.get("image")
     if wanted is None:
-        others = " and ".join(kinds_of(model)) or "nothing"
+        others = " and ".join(condition_kinds(model)) or "nothing"
         raise ValueError(f"{flag}: the model in {run.folder} is conditioned on {others}, not on an image; leave it out")
     path = Path(folder)
     if not (path / "config.json").exists():

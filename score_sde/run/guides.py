@@ -11,13 +11,13 @@ from torch import Tensor
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
 from sde import Denoiser, NoisyClassifier, ScoreModel
-from sde.condition.tree import Condition, as_tree, kinds_of, known
+from sde.condition.tree import Condition, as_tree, condition_kinds, known
 from sde.guidance.autoguidance import Autoguidance
 from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
 from sde.guidance.interval import GuidanceInterval
-from sde.guidance.rescale import Rescaled
+from sde.guidance.rescale import GuidanceRescale
 from sde.guidance.threshold import DynamicThreshold
 
 
@@ -154,7 +154,7 @@ def guided(
         score_model = Classifier(score_model, classifier, labels, options.classifier_scale)
     if options.guidance_rescale:
         with _of_flag("--guidance_rescale", f"{options.guidance_rescale:g}"):
-            score_model = Rescaled(score_model, options.guidance_rescale)
+            score_model = GuidanceRescale(score_model, options.guidance_rescale)
     if options.guidance_interval:
         interval = _numbers("--guidance_interval", options.guidance_interval, "LOW,HIGH")
         with _of_flag("--guidance_interval", options.guidance_interval):
@@ -178,7 +178,7 @@ def _of_flag(flag: str, value: str) -> Iterator[None]:
 def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, weak: Denoiser | None) -> None:
     """Refuse guidance that the model, or the labels, have no room for."""
     free = options.guidance_scale != 1 and weak is None
-    if free and not kinds_of(model):
+    if free and not condition_kinds(model):
         raise ValueError(
             f"--guidance_scale={options.guidance_scale:g}: the model is unconditional, so there is nothing to guide "
             "without a classifier or --weak; leave it at 1"
@@ -191,7 +191,7 @@ def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, we
     if known(cond, model) is None and not all(m.null_trained for m in (model, weak) if m is not None):
         raise ValueError(
             f"{'--labels=none: ' * (cond is None)}this model never trained its unconditional branch "
-            f"(config.training.cond_dropout was 0); give {' and '.join(kinds_of(model))}"
+            f"(config.training.cond_dropout was 0); give {' and '.join(condition_kinds(model))}"
         )
 
 
@@ -199,7 +199,7 @@ def _negative(text: str, count: int, model: Denoiser) -> Tensor:
     """The classes (count,) of ``--negative_labels``."""
     if not model.num_classes:
         raise ValueError(
-            f"--negative_labels={text}: the model is conditioned on {' and '.join(kinds_of(model))}, and has no "
+            f"--negative_labels={text}: the model is conditioned on {' and '.join(condition_kinds(model))}, and has no "
             "classes; leave it out"
         )
     if text == "none":

@@ -150,9 +150,9 @@ def _read_picture(flag: str, file: Path, shape: tuple[int, ...], levels: int | N
     """An image file as one item (1, channels, height, width): black is 0 and white the highest level."""
     mode = next((mode for mode, channels in MODES.items() if len(shape) == 3 and channels == shape[0]), None)
     if mode is None or not levels:
-        kind = "quantised" if levels else "continuous"
+        kind = "quantized" if levels else "continuous"
         raise ValueError(
-            f"{flag}={file}: a picture stands for quantised images with 1, 3 or 4 channels, and here are {kind} items "
+            f"{flag}={file}: a picture stands for quantized images with 1, 3 or 4 channels, and here are {kind} items "
             f"of shape {shape}: give a .npy or .npz file in their units"
         )
     pixels = torch.from_numpy(np.atleast_3d(read_pixels(flag, file, mode)).copy())

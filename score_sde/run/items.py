@@ -80,7 +80,7 @@ def batched(function: Callable, model: ScoreModel, x: Tensor, run: Run, batch_si
     of tensors, here on the CPU. Several processes share the work, and each gets all of it."""
     results, world = [], run.world
     mine = world.rows(len(x))
-    with tqdm(total=mine.stop - mine.start, desc=name, unit="item", disable=not world.first) as bar:
+    with tqdm(total=mine.stop - mine.start, desc=name, unit="item", disable=not world.is_main) as bar:
         for rows in world.batches(len(x), batch_size):
             try:
                 result = function(model.rows(rows), x[rows].to(run.device))
@@ -88,7 +88,7 @@ def batched(function: Callable, model: ScoreModel, x: Tensor, run: Run, batch_si
                 raise error.renumbered(range(rows.start, rows.stop)) from None
             results.append(type(result)(*(value.cpu() for value in vars(result).values())))
             bar.update(rows.stop - rows.start)
-    return world.join(results)
+    return world.all_gather_flat(results)
 
 
 def joined(results: list, name: str) -> Tensor:

@@ -36,7 +36,9 @@ class Sampling:
         """n samples of the guided model, as of ``draw``."""
         sampler, times, steps = self.sampler, self.times, self.steps
         if sampler is None:
-            found = self.run.world.share(lambda: planned(self.run, guides, cond is not None, steps, options))
+            found = self.run.world.broadcast_from_main(
+                lambda: planned(self.run, guides, cond is not None, steps, options)
+            )
             sampler, times = found.sampler, found.times
         model, event_shape = guides(cond, options), guides.denoiser.event_shape
         return draw(self.run.world, model, sampler, n, event_shape, steps=steps, grid=times, **self.options)
@@ -51,9 +53,9 @@ def low_resolution(sampling: Sampling, cascade: str, guides: Guides, labels: str
     options = options | {"seed": cascade_seed(options["seed"])}
     draws = Sampling(first.run, sampling.steps, sampling.grid, **options)
     drawn = draws(first, UNGUIDED, known(asked, first.denoiser), n)
-    if run.world.first:
+    if run.world.is_main:
         print(f"{n} image{'s' * (n > 1)} of {cascade}, {drawn.nfe:g} network calls each, {drawn.seconds:.1f} s")
-    return upscaled(asked, run.world.share(lambda: drawn.x), guides)
+    return upscaled(asked, run.world.broadcast_from_main(lambda: drawn.x), guides)
 
 
 def draw(world: World, model: ScoreModel, sampler, n: int, event_shape: tuple[int, ...], **options) -> Samples | None:
@@ -62,12 +64,12 @@ def draw(world: World, model: ScoreModel, sampler, n: int, event_shape: tuple[in
     mine = world.rows(n)
     count, part = mine.stop - mine.start, None
     if count:
-        options |= {"first": mine.start, "progress": world.first}
+        options |= {"first": mine.start, "progress": world.is_main}
         if "start" in options:
             options["start"] = options["start"][mine]
         part = generate(model.rows(mine), sampler, count, event_shape, **options)
-    parts = [part for part in world.deliver(part) if part is not None]
-    if not world.first:
+    parts = [part for part in world.gather(part) if part is not None]
+    if not world.is_main:
         return None
     x, calls = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "calls"))
     seeds = [seed for part in parts for seed in part.seeds]

@@ -19,7 +19,7 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def rehearse(trainer: Trainer) -> str:
+def dry_run(trainer: Trainer) -> str:
     """Peak memory of one training step and of one network call as samplers make it, in words; changes nothing."""
     device = trainer.device
 
@@ -27,10 +27,10 @@ def rehearse(trainer: Trainer) -> str:
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
 
-    # With what the optimiser will remember.
-    trainer.blank()
+    # With what the optimizer will remember.
+    trainer.state_template()
     reset()
-    trainer.rehearse()
+    trainer.dry_run()
     training = peak_memory(device)
     reset()
     x0, _, draws = trainer.part(0)

@@ -11,7 +11,7 @@ from score_sde.config.schema import MEMORY_LAYOUTS, PRECISIONS
 from score_sde.run.folder import Run, arrange
 from sde.condition.tree import map_condition
 from sde.data import Dataset
-from sde.training.loss import Draws
+from sde.training.loss import BatchNoise
 from sde.training.trainer import Loss
 
 SMALL = 1_000_000
@@ -41,7 +41,7 @@ def settle(run: Run, model: nn.Module, data: Dataset, loss: Loss, section: str =
     choices = [*product(precisions, layouts)]
     chosen = choices[0]
     if len(choices) > 1:
-        seconds = run.world.gather(_measure(run, model, data, loss, run.config[section], choices))[0]
+        seconds = run.world.all_gather(_measure(run, model, data, loss, run.config[section], choices))[0]
         fastest = min(choices, key=seconds.get)
         chosen = fastest if seconds[fastest] * GAIN < seconds[chosen] else chosen
         tried = ", ".join(f"{' '.join(choice)} {1000 * value:.0f} ms" for choice, value in seconds.items())
@@ -65,7 +65,7 @@ def _measure(
     x, cond = data.batch(torch.arange(count))
     x0 = data.transform.encode(x).to(run.device)
     cond = map_condition(lambda c: c.to(run.device), cond)
-    draws = Draws.of(model.sde, x0.shape, torch.Generator().manual_seed(0))
+    draws = BatchNoise.of(model.sde, x0.shape, torch.Generator().manual_seed(0))
     seconds = dict.fromkeys(choices, float("inf"))
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         for repeat in range(repeats + 1):

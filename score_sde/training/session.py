@@ -15,7 +15,7 @@ from score_sde.plots.curves import curves
 from score_sde.run.folder import Run
 from score_sde.training.interrupts import Interrupts
 from score_sde.training.log import Metrics
-from score_sde.training.memory import out_of_memory, rehearse
+from score_sde.training.memory import dry_run, out_of_memory
 from sde.checkpoint.models import save_model
 from sde.checkpoint.snapshots import save_averages
 from sde.checkpoint.spec import build
@@ -41,15 +41,15 @@ class Session:
         self.start, self.first, self.ended = 0.0, 0, "finished"
         self._continue()
         prefix = "" if name == "denoiser" else f"{name}_"
-        self.metrics = Metrics(run.folder / f"{prefix}metrics.jsonl", settings.tensorboard and run.world.first)
-        if run.world.first:
+        self.metrics = Metrics(run.folder / f"{prefix}metrics.jsonl", settings.tensorboard and run.world.is_main)
+        if run.world.is_main:
             remove_partial(run.folder)
             # Later lines come from steps that are done again.
             with self.tolerated(self.metrics.path.name, last=True):
                 self.metrics.truncate(trainer.step)
 
     def _continue(self) -> None:
-        state, passed = self.states.load(self.trainer.blank)
+        state, passed = self.states.load(self.trainer.state_template)
         for sentence in passed:
             print(f"warning: {sentence}")
         if state is None:
@@ -82,7 +82,7 @@ class Session:
 
     def _apart(self, state: dict[str, Tensor]) -> nn.Module | None:
         state = self.run.world.collect(state)
-        if not self.run.world.first:
+        if not self.run.world.is_main:
             return None
         module = build(self.kind, self.spec)
         module.load_state_dict(state)
@@ -95,15 +95,15 @@ class Session:
         trainer, options, run = self.trainer, self.trainer.options, self.run
         if trainer.step >= options.steps:
             print(f"{run.folder} is already at step {trainer.step} of {options.steps}; raise the steps to go on")
-            if run.world.share(lambda: not self.file.exists()):
+            if run.world.broadcast_from_main(lambda: not self.file.exists()):
                 self.save_model()
             return
         with Interrupts() as interrupts:
             self._look()
-            finished = self._optimise(callbacks, lambda: interrupts.name is not None)
+            finished = self._train(callbacks, lambda: interrupts.name is not None)
         if not finished:
             # The signal may have reached one process alone.
-            self.ended = f"stopped by {next(filter(None, run.world.gather(interrupts.name)))}"
+            self.ended = f"stopped by {next(filter(None, run.world.all_gather(interrupts.name)))}"
             saved = "saved; " if trainer.step > self.first else ""
             print(f"{self.ended} at step {trainer.step} of {options.steps}: {saved}the same command goes on from here")
         self.report(self.ended)
@@ -112,7 +112,7 @@ class Session:
         """Print what the data are, and how long training will be."""
         trainer, options, world = self.trainer, self.trainer.options, self.run.world
         raw = self.raw()
-        for line in world.share(lambda: audit(trainer.data, raw)):
+        for line in world.broadcast_from_main(lambda: audit(trainer.data, raw)):
             print(line)
         print(
             f"training {sum(p.numel() for p in trainer.parameters.values()):,} parameters on {trainer.device}"
@@ -120,12 +120,12 @@ class Session:
             f"{options.batch_size} items"
         )
 
-    def _optimise(self, callbacks: list[tuple[int, Callback]], stop: Callable[[], bool]) -> bool:
+    def _train(self, callbacks: list[tuple[int, Callback]], stop: Callable[[], bool]) -> bool:
         """Train until ``stop()``, and save; whether it came to the end."""
         trainer, options, run = self.trainer, self.trainer.options, self.run
         bar = tqdm(
             total=options.steps, initial=trainer.step, unit="step", desc=self.kind, mininterval=1.0,
-            disable=not run.world.first,
+            disable=not run.world.is_main,
         )  # fmt: skip
 
         def advance(step: int, done: Step) -> None:
@@ -139,10 +139,10 @@ class Session:
         every = run.config.training
         try:
             with bar, out_of_memory(run.config, self.section):
-                bar.write(f"peak memory: {rehearse(trainer)}")
+                bar.write(f"peak memory: {dry_run(trainer)}")
                 # Not before: what is refused up to here may be mended in the same folder.
                 with self.tolerated("config.json", last=True):
-                    run.world.share(run.write_config)
+                    run.world.broadcast_from_main(run.write_config)
                 self.start, self.first = time.perf_counter(), trainer.step
                 finished = fit(
                     trainer,
@@ -196,7 +196,7 @@ class Session:
 
     def record(self, line: dict) -> None:
         """Append a line to the metrics."""
-        if self.run.world.first:
+        if self.run.world.is_main:
             with self.tolerated(f"a line of {self.metrics.path.name}"):
                 self.metrics.record(line)
 
@@ -227,7 +227,7 @@ class Session:
 
     def report(self, status: str = "running") -> None:
         """Curves, and the page of the run."""
-        if not self.run.world.first:
+        if not self.run.world.is_main:
             return
         path, trainer, config = self.metrics.path, self.trainer, self.run.config
         state = {

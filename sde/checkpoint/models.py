@@ -26,7 +26,7 @@ def save_model(path: Path, kind: str, spec: dict, state: dict[str, Tensor], worl
     # One key, because the order of several would differ from write to write.
     metadata = {"score_sde": json.dumps({"format": FORMAT, "kind": kind, "spec": spec})}
     content = {name: value.contiguous() for name, value in state.items()}
-    world.share(lambda: write_whole(path, to_safetensors(content, metadata)))
+    world.broadcast_from_main(lambda: write_whole(path, to_safetensors(content, metadata)))
 
 
 def load_model(path: Path, kind: str = "denoiser") -> nn.Module:

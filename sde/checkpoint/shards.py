@@ -38,14 +38,14 @@ def write_shards(path: Path, state: dict, world: World) -> None:
         shutil.rmtree(path, ignore_errors=True)
         temporary.replace(path)
 
-    world.share(clear)
+    world.broadcast_from_main(clear)
     planner = dcp.DefaultSavePlanner(flatten_state_dict=False)
     try:
         dcp.save(dict(_flat(state)), storage_writer=dcp.FileSystemWriter(temporary), planner=planner)
-        digests = _digests(temporary, world.share(lambda: sorted(os.listdir(temporary))), world)
-        world.share(finish)
+        digests = _digests(temporary, world.broadcast_from_main(lambda: sorted(os.listdir(temporary))), world)
+        world.broadcast_from_main(finish)
     except (CheckpointException, OSError) as error:
-        world.share(clear)
+        world.broadcast_from_main(clear)
         raise OSError(_first_failure(error)) from None
 
 
@@ -90,10 +90,10 @@ def _digests(folder: Path, names: list[str], world: World) -> dict[str, str]:
                 mine.append((name, hashlib.file_digest(file, "sha256").hexdigest()))
     except OSError as error:
         failure = str(error)
-    failures = [other for other in world.gather(failure) if other]
+    failures = [other for other in world.all_gather(failure) if other]
     if failures:
         raise OSError(failures[0])
-    return dict(world.join(mine))
+    return dict(world.all_gather_flat(mine))
 
 
 def _verify(folder: Path, world: World) -> None:
@@ -103,7 +103,7 @@ def _verify(folder: Path, world: World) -> None:
         except ValueError as error:
             raise OSError(f"{DIGESTS}: {error}") from None
 
-    written = world.share(listed)
+    written = world.broadcast_from_main(listed)
     found = _digests(folder, sorted(written), world)
     changed = [name for name in written if written[name] != found[name]]
     if changed:
@@ -126,7 +126,7 @@ def _flat(state: dict, path: tuple = ()) -> Iterator[tuple[str, object]]:
 
 
 def _nested(flat: dict[str, object]) -> dict:
-    """The inverse of ``_flat``: keys of digits alone are the numbers that optimisers give to parameters."""
+    """The inverse of ``_flat``: keys of digits alone are the numbers that optimizers give to parameters."""
     state: dict = {}
     for path, value in flat.items():
         *above, last = (int(key) if key.isdigit() else key for key in path.split("/"))

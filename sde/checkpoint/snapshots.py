@@ -46,7 +46,7 @@ def save_averages(
     """Write the further averages of ``module`` as models of ``kind`` and ``spec`` (``sde.checkpoint.save_model``): a
     decay's to <decay>.safetensors, a power function's to power-<relative_std>-<step>.safetensors.
 
-    Of each length at most KEPT snapshots stay: of more, the one whose neighbours are nearest to each other goes, so
+    Of each length at most KEPT snapshots stay: of more, the one whose neighbors are nearest to each other goes, so
     that the steps stay about evenly spread. Those of later steps belong to what is done again, and go too. Of several
     processes every one must call this, and the first writes.
     """
@@ -54,7 +54,7 @@ def save_averages(
     for name, average in averages.further.items():
         file = f"{name}-{average.updates:08d}" if name in averages.powers else name
         save_model(folder / f"{file}.safetensors", kind, spec, average.module_state(module), world)
-    world.share(lambda: _thin(folder, averages.main.updates))
+    world.broadcast_from_main(lambda: _thin(folder, averages.main.updates))
 
 
 def _thin(folder: Path, now: int) -> None:
@@ -71,7 +71,7 @@ def _thin(folder: Path, now: int) -> None:
 
 def solve(held: Sequence[Snapshot], relative_std: float, step: int) -> tuple[np.ndarray, float]:
     """Weights (n,) of the snapshots for the average of length ``relative_std`` after ``step`` updates, and the relative
-    error of its profile (``sde.training.ema_profile.combination``). Raises ValueError where that is above REFUSED, or the step is
+    error of its profile, of ``ema_profile.combination``. Raises ValueError where that is above REFUSED, or the step is
     none of the run's."""
     if not held:
         raise ValueError("there are no snapshots to rebuild an average from: train with config.training.power_ema")

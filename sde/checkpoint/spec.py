@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from sde.condition.standardization import Standardisation
+from sde.condition.standardization import Standardization
 from sde.data.transform import Transform
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
@@ -57,7 +57,7 @@ def build_denoiser(spec: dict) -> Denoiser:
         Transform(**spec["transform"]),
         spec["null_trained"],
         spec["event_shape"],
-        Standardisation({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()}),
+        Standardization({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()}),
     )
 
 

@@ -37,7 +37,7 @@ def _step(path: Path) -> int:
 
 class Checkpoints:
     """Training states in a folder, the last two kept: files ``<name>-<step>.pt``, which load with
-    ``weights_only=True``, or of sharded modules folders ``<name>-<step>`` (sde.checkpoint.shards). Of several processes every
+    ``weights_only=True``, or of sharded modules folders ``<name>-<step>`` (shards.py). Of several processes every
     one must save and load."""
 
     def __init__(self, folder: Path, name: str, world: World | None = None) -> None:
@@ -67,7 +67,7 @@ class Checkpoints:
             for old in [*later, *self.paths()[len(later) + KEPT :]]:
                 remove(old)
 
-        self.world.share(finish)
+        self.world.broadcast_from_main(finish)
         return path
 
     def load(self, like: Callable[[], dict] = dict) -> tuple[dict | None, list[str]]:
@@ -76,7 +76,7 @@ class Checkpoints:
         them reads, and where processes see other ones."""
         paths = self.paths()
         passed: list[str] = []
-        if any(seen != paths for seen in self.world.gather(paths)):
+        if any(seen != paths for seen in self.world.all_gather(paths)):
             raise ValueError(f"not all processes see the checkpoints in {self.folder}: use a --workdir that they share")
         for path in paths:
             state, failure = None, None
@@ -84,7 +84,7 @@ class Checkpoints:
                 state = self._read(path, like)
             except Exception as error:
                 failure = type(error).__name__
-            failures = [other for other in self.world.gather(failure) if other]
+            failures = [other for other in self.world.all_gather(failure) if other]
             if not failures:
                 return state, passed
             passed.append(f"{path} is damaged or cannot be read ({failures[0]}) and was passed over")

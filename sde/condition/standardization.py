@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sde.condition.tree import FEATURES, Condition, as_tree
 
 
-class Standardisation(nn.Module):
+class Standardization(nn.Module):
     """Numbers among the conditions from data units to model units: (c - shift) / scale for each feature; null stays.
 
     ``moments`` are the lists of the features' shifts and scales, by kind.

@@ -53,7 +53,7 @@ def as_condition(tree: dict[str, Tensor]) -> Condition | None:
     return tree["labels"] if tree.keys() == {"labels"} else tree or None
 
 
-def kinds_of(model: nn.Module) -> tuple[str, ...]:
+def condition_kinds(model: nn.Module) -> tuple[str, ...]:
     """The KINDS that a model is conditioned on, by its ``num_classes`` and, where it has any, ``conditions``."""
     return ("labels",) * bool(model.num_classes) + tuple(getattr(model, "conditions", None) or ())
 
@@ -61,7 +61,7 @@ def kinds_of(model: nn.Module) -> tuple[str, ...]:
 def known(cond: Condition | None, model: nn.Module) -> Condition | None:
     """What of a condition a model is conditioned on; None where that is nothing."""
     tree = as_tree(cond)
-    return as_condition({kind: tree[kind] for kind in kinds_of(model) if kind in tree})
+    return as_condition({kind: tree[kind] for kind in condition_kinds(model) if kind in tree})
 
 
 def null_like(cond: C) -> C:

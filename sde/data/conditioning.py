@@ -12,12 +12,12 @@ SUPERRES = "superres"
 
 
 def downsampled(parts: tuple[Dataset, Dataset], factor: int) -> tuple[Dataset, Dataset]:
-    """Both parts with block means in the place of the items: continuous data, standardised by those of the first."""
+    """Both parts with block means in the place of the items: continuous data, standardized by those of the first."""
     key = "config.data.downsample"
     train, test = (
         replace(part, items=BlockMeans(part.items, factor, key).held(), transform=Transform()) for part in parts
     )
-    transform = Transform.standardise(train.statistics)
+    transform = Transform.standardize(train.statistics)
     return replace(train, transform=transform), replace(test, transform=transform)
 
 

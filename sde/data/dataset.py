@@ -21,7 +21,7 @@ Items = Tensor | ArrayFile | ImageFiles | BlockMeans
 
 @dataclass
 class Dataset:
-    """``items`` (n, *event), integers (quantised) or floats; ``labels`` (n,) in [0, num_classes), or None.
+    """``items`` (n, *event), integers (quantized) or floats; ``labels`` (n,) in [0, num_classes), or None.
 
     ``items`` is a tensor, or anything with ``shape``, ``dtype`` and indexing by a tensor of positions that returns one,
     such as files read on demand. ``conditions`` has, by kind, the vectors, images or sequences of the items, a float32
@@ -39,7 +39,7 @@ class Dataset:
         if not (self.items.dtype.is_floating_point or self.transform.levels):
             raise ValueError(
                 f"config.data.levels = 0, but the items are integers ({self.items.dtype}) from "
-                f"{self.statistics.low:g} to {self.statistics.high:g}: set it to the number of levels of quantised "
+                f"{self.statistics.low:g} to {self.statistics.high:g}: set it to the number of levels of quantized "
                 "data, or store them as floats"
             )
         if self.labels is not None:

@@ -24,7 +24,7 @@ class Outliers(NamedTuple):
 
 
 def outliers(data: Dataset) -> list[Outliers]:
-    """The outliers of the channels that have some, among the items that ``data.statistics`` measured. Quantised data
+    """The outliers of the channels that have some, among the items that ``data.statistics`` measured. Quantized data
     have none, and neither has a channel of which all but MOST values are the same, such as a sparse one."""
     statistics = data.statistics
     (mean, std), (low, high) = statistics.channels(), statistics.ranges()

@@ -94,7 +94,7 @@ def points(config) -> Split:
     (``config.root``), whose channels are where ``config.layout`` says, and those of the ``config.conditions`` that an
     .npz has.
 
-    Integers need ``config.levels``; floats are continuous and standardised per channel.
+    Integers need ``config.levels``; floats are continuous and standardized per channel.
     """
     if config.root:
         path = existing(config.root, "config.data.root")
@@ -117,7 +117,7 @@ def points(config) -> Split:
             f"config.data.levels = {levels}: the data must be integers from 0 to {levels - 1}, "
             f"and {'run' if statistics.whole else 'are fractions'} from {statistics.low:g} to {statistics.high:g}"
         )
-    transform = Transform.of_levels(levels) if levels else Transform.standardise(statistics)
+    transform = Transform.of_levels(levels) if levels else Transform.standardize(statistics)
     return split(items, labels, transform, config.test_fraction, conditions)
 
 

@@ -14,7 +14,7 @@ from sde.device import send
 class Transform:
     """model = (data - shift) / scale, per channel (the first event axis) or with one number for all.
 
-    ``levels`` declares data quantised to the integers 0 .. levels - 1: uniform noise in [0, 1) is added before
+    ``levels`` declares data quantized to the integers 0 .. levels - 1: uniform noise in [0, 1) is added before
     encoding, so that the density is over [0, levels), and samples are floored back to integers. None means continuous
     data.
     """
@@ -33,11 +33,11 @@ class Transform:
 
     @classmethod
     def of_levels(cls, levels: int) -> "Transform":
-        """Maps [0, levels), the dequantised range of integer data, onto [-1, 1)."""
+        """Maps [0, levels), the dequantized range of integer data, onto [-1, 1)."""
         return cls((levels / 2,), (levels / 2,), levels)
 
     @classmethod
-    def standardise(cls, x: Tensor | Statistics) -> "Transform":
+    def standardize(cls, x: Tensor | Statistics) -> "Transform":
         """Zero mean and unit standard deviation per channel of x (n, *event), or of data with these statistics.
 
         Raises ValueError for a channel that is constant to the precision of float32.
@@ -66,17 +66,17 @@ class Transform:
         """Model units to data units, still continuous; x (B, *event)."""
         return x * self._channels(self.scale, x) + self._channels(self.shift, x)
 
-    def dequantise(self, x: Tensor, u: Tensor | float) -> Tensor:
+    def dequantize(self, x: Tensor, u: Tensor | float) -> Tensor:
         """Integer data x plus uniform noise u in [0, 1): the density of x + u bounds the probability of x."""
         return x + u if self.levels else x
 
     def moments(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance in model units of data that have these in data units, dequantised; both (*event)."""
-        mean, var = self.dequantise(mean[None], 0.5), var[None] + (1 / 12 if self.levels else 0)
+        """Mean and variance in model units of data that have these in data units, dequantized; both (*event)."""
+        mean, var = self.dequantize(mean[None], 0.5), var[None] + (1 / 12 if self.levels else 0)
         return self.encode(mean)[0], (var / self._channels(self.scale, var) ** 2)[0]
 
-    def quantise(self, x: Tensor) -> Tensor:
-        """The inverse of ``dequantise``: floor to the integers 0 .. levels - 1; continuous data pass unchanged."""
+    def quantize(self, x: Tensor) -> Tensor:
+        """The inverse of ``dequantize``: floor to the integers 0 .. levels - 1; continuous data pass unchanged."""
         return x.floor().clamp(0, self.levels - 1) if self.levels else x
 
     def log_det(self, event_shape: tuple[int, ...]) -> float:

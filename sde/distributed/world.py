@@ -46,7 +46,7 @@ class World:
             time.sleep(0.2)
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that prints and writes."""
         return self.rank == 0
 
@@ -74,7 +74,7 @@ class World:
         dist.all_reduce(counted)
         return counted.item() > 0
 
-    def gather(self, value) -> list:
+    def all_gather(self, value) -> list:
         """The picklable values of all processes, in order, in every one of them."""
         if self.size == 1:
             return [value]
@@ -82,25 +82,25 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def deliver(self, value) -> list:
+    def gather(self, value) -> list:
         """The picklable values of all processes, in order, in the first one; nothing in the others."""
         if self.size == 1:
             return [value]
-        values = [None] * self.size if self.first else None
+        values = [None] * self.size if self.is_main else None
         dist.gather_object(value, values)
         return values or []
 
-    def join(self, parts: list) -> list:
+    def all_gather_flat(self, parts: list) -> list:
         """The lists of all processes, one behind the other, in every one of them."""
-        return [part for parts in self.gather(parts) for part in parts]
+        return [part for parts in self.all_gather(parts) for part in parts]
 
-    def share(self, function: Callable):
+    def broadcast_from_main(self, function: Callable):
         """function(), called in the first process alone: its picklable value, or its error, in every one of them."""
         if self.size == 1:
             return function()
         value = failure = None
         try:
-            value = function() if self.first else None
+            value = function() if self.is_main else None
         except (OSError, ValueError, ArithmeticError) as error:
             failure = error
         # Not all errors can be pickled.
@@ -124,7 +124,7 @@ class World:
 
         return local(x)
 
-    def whole(self, x: Tensor) -> Tensor:
+    def full_tensor(self, x: Tensor) -> Tensor:
         """All of a tensor, in every process; of a sharded one, every one must ask."""
         if self.size == 1:
             return x
@@ -135,8 +135,8 @@ class World:
     def collect(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """All of each tensor on the CPU of the first process, nothing in the others; every one must ask."""
         # One after the other, as there may be no room for all of them on a device.
-        tensors = ((name, self.whole(value)) for name, value in state.items())
-        return {name: value.cpu() for name, value in tensors if self.first}
+        tensors = ((name, self.full_tensor(value)) for name, value in state.items())
+        return {name: value.cpu() for name, value in tensors if self.is_main}
 
 
 def replicate(module: nn.Module) -> nn.Module:
@@ -157,10 +157,10 @@ def shard(module: nn.Module) -> nn.Module:
 
 PARALLEL: dict[str, Callable[[nn.Module], nn.Module]] = {"ddp": replicate, "fsdp": shard}
 """How several processes train a module. ddp: each has all of it, and gradients are averaged; fsdp: parameters,
-gradients, averages and the optimiser's memory are split, for networks that would not fit otherwise."""
+gradients, averages and the optimizer's memory are split, for networks that would not fit otherwise."""
 
 
-def unsynchronised(module: nn.Module, last: bool):
+def unsynchronized(module: nn.Module, last: bool):
     """A context in which backward passes keep gradients to themselves, for all but the last of several."""
     return (
         module.network.no_sync() if not last and isinstance(module.network, DistributedDataParallel) else nullcontext()

@@ -5,9 +5,9 @@ from sde.guidance.base import Guidance
 from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
-from sde.guidance.gradient import LogProbability
+from sde.guidance.gradient import LikelihoodGuidance
 from sde.guidance.interval import GuidanceInterval
-from sde.guidance.rescale import Rescaled
+from sde.guidance.rescale import GuidanceRescale
 from sde.guidance.threshold import DynamicThreshold
 
 __all__ = [
@@ -18,6 +18,6 @@ __all__ = [
     "DynamicThreshold",
     "Guidance",
     "GuidanceInterval",
-    "LogProbability",
-    "Rescaled",
+    "LikelihoodGuidance",
+    "GuidanceRescale",
 ]

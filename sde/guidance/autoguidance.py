@@ -28,7 +28,7 @@ class Autoguidance(Guidance):
         self.weak = weak
         self.base = base_of(model)
         self.scale = check_scale(scale)
-        self.normalised = (scale == 1 and model.normalised) or (scale == 0 and weak.normalised)
+        self.normalized = (scale == 1 and model.normalized) or (scale == 0 and weak.normalized)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return self.weak(x, t) if self.scale == 0 else super().forward(x, t)

@@ -15,7 +15,7 @@ class Guidance(ScoreModel, abc.ABC):
     """
 
     base: ScoreModel
-    normalised = False
+    normalized = False
 
     @abc.abstractmethod
     def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

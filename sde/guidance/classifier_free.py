@@ -9,9 +9,9 @@ from sde.guidance.autoguidance import Autoguidance
 from sde.guidance.base import Guidance, check_scale
 from sde.guidance.classifier import Classifier
 from sde.guidance.conditional import Conditional
-from sde.guidance.gradient import LogProbability
+from sde.guidance.gradient import LikelihoodGuidance
 from sde.guidance.interval import GuidanceInterval
-from sde.guidance.rescale import Rescaled
+from sde.guidance.rescale import GuidanceRescale
 from sde.guidance.threshold import DynamicThreshold
 from sde.model.denoiser import Denoiser
 
@@ -23,8 +23,8 @@ __all__ = [
     "DynamicThreshold",
     "Guidance",
     "GuidanceInterval",
-    "LogProbability",
-    "Rescaled",
+    "LikelihoodGuidance",
+    "GuidanceRescale",
 ]
 
 
@@ -56,7 +56,7 @@ class ClassifierFree(Guidance):
         self.negative = None if negative is None else bind_condition(negative, model)
         self.scale = check_scale(scale)
         self.batched = batched
-        self.normalised = scale in (0, 1)
+        self.normalized = scale in (0, 1)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         if self.scale == 0:

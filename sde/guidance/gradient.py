@@ -33,7 +33,7 @@ class GradientGuidance(Guidance, abc.ABC):
         self.base = base_of(model)
         self.scale = check_scale(scale)
         self.point = point
-        self.normalised = scale == 0 and model.normalised
+        self.normalized = scale == 0 and model.normalized
 
     @abc.abstractmethod
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ class GradientGuidance(Guidance, abc.ABC):
         return base, denoised + expand(factor, x) * gradient
 
 
-class LogProbability(GradientGuidance):
+class LikelihoodGuidance(GradientGuidance):
     """Guidance by any differentiable log p(y | x): ``function(x, t, y)`` -> (B,), up to a constant, in nats.
 
     x is x_t or with ``point`` "denoised" the posterior mean, in model units; y, a tensor or a dict of tensors, has one
@@ -91,5 +91,5 @@ class LogProbability(GradientGuidance):
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
         return self.function(x, t, fit(self.y, x))
 
-    def rows(self, index: Tensor | slice) -> "LogProbability":
-        return LogProbability(self.model.rows(index), self.function, rows_of(self.y, index), self.scale, self.point)
+    def rows(self, index: Tensor | slice) -> "LikelihoodGuidance":
+        return LikelihoodGuidance(self.model.rows(index), self.function, rows_of(self.y, index), self.scale, self.point)

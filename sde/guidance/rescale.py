@@ -1,4 +1,4 @@
-"""Rescaled guidance."""
+"""GuidanceRescale guidance."""
 
 from torch import Tensor
 
@@ -6,18 +6,18 @@ from sde.guidance.base import Guidance, check_guided
 from sde.process.base import expand
 
 
-class Rescaled(Guidance):
+class GuidanceRescale(Guidance):
     """Guidance that keeps the contrast of its base: D (1 - strength + strength std(D_base) / std(D)) (Lin et al. 2023,
     arXiv:2305.08891, eqs. 15 and 16, with their phi as ``strength``).
 
-    D is the posterior mean whatever the network's parametrisation, where the paper has the network's output. The
+    D is the posterior mean whatever the network's parametrization, where the paper has the network's output. The
     standard deviations are those over one sample's event, never over the batch, so that it is meant for events of many
     values, as images are. Raises ValueError for a model that is not guided, a strength outside [0, 1], and events of
     one value.
     """
 
     def __init__(self, guided: Guidance, strength: float = 0.7) -> None:
-        check_guided(guided, "Rescaled")
+        check_guided(guided, "GuidanceRescale")
         super().__init__(guided.sde, guided.transform)
         if not 0 <= strength <= 1:
             raise ValueError(f"rescale strength {strength:g}: needs a number from 0, no change, to 1")
@@ -34,5 +34,5 @@ class Rescaled(Guidance):
         stds = [denoised.flatten(1).std(1, correction=0) for denoised in (base, guided)]
         return base, guided * expand(1 - self.strength + self.strength * stds[0] / stds[1], x)
 
-    def rows(self, index: Tensor | slice) -> "Rescaled":
-        return Rescaled(self.guided.rows(index), self.strength)
+    def rows(self, index: Tensor | slice) -> "GuidanceRescale":
+        return GuidanceRescale(self.guided.rows(index), self.strength)

@@ -18,7 +18,7 @@ class DynamicThreshold(ScoreModel):
     quantile outside (0, 1], and for continuous data without bounds.
     """
 
-    normalised = False
+    normalized = False
 
     def __init__(
         self, model: ScoreModel, quantile: float = 0.995, low: float | None = None, high: float | None = None

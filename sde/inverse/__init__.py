@@ -1,7 +1,7 @@
 """Inverse problems: measurement operators, and posterior samplers given a measurement."""
 
 from sde.inverse.operators import Blur, CompressedSensing, Grayscale, Mask, SuperResolution
-from sde.inverse.posterior import DPS, MomentMatching, PiGDM, Replacement
+from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
 
 __all__ = [
     "DPS",
@@ -9,7 +9,7 @@ __all__ = [
     "CompressedSensing",
     "Grayscale",
     "Mask",
-    "MomentMatching",
+    "MMPS",
     "PiGDM",
     "Replacement",
     "SuperResolution",

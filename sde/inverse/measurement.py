@@ -20,14 +20,14 @@ Product = Callable[[Tensor], Tensor]
 """A matrix times a vector, for every sample of a batch."""
 
 
-class Measured(ScoreModel, abc.ABC):
+class Posterior(ScoreModel, abc.ABC):
     """A score model with a measurement y (n or 1, *measurement), in data units; a single row serves every sample. It is
     a tensor, or an array or lists of numbers.
 
     Raises ValueError for a y that is not finite.
     """
 
-    normalised = False
+    normalized = False
 
     def __init__(self, model: ScoreModel, operator: Operator, y: Tensor) -> None:
         super().__init__(model.sde, model.transform)
@@ -45,9 +45,9 @@ class Measured(ScoreModel, abc.ABC):
     def measure(self, x: Tensor) -> Tensor:
         """A(x) of x in model units, where it has the shape of y; ValueError where not.
 
-        Quantised data stand for the cells above them, [x, x + 1): A is of their lower end.
+        Quantized data stand for the cells above them, [x, x + 1): A is of their lower end.
         """
-        found = self.operator(self.transform.dequantise(self.transform.decode(x), -0.5))
+        found = self.operator(self.transform.dequantize(self.transform.decode(x), -0.5))
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         if shape != (len(x), *self.y.shape[1:]):
             # Only rows, as the samples may be a part of those that y was given for.
@@ -68,7 +68,7 @@ class Measured(ScoreModel, abc.ABC):
         return self.model.rows(index), operator, rows_of(self.y, index)
 
 
-class MeasurementGuidance(Measured, Guidance):
+class PosteriorGuidance(Posterior, Guidance):
     """Guidance by the gradient of a Gaussian likelihood of y: D_y = D + (sigma^2 / alpha) J^T H^T V^-1 r.
 
     H = dA/dx_0 at D in model units, J = dD/dx_t, r = y - A(D), and V, held constant, approximates the covariance of y

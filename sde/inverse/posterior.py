@@ -1,7 +1,7 @@
 """Inverse problems: score models of p(x_0 | y) for a measurement y = A(x_0) + N(0, sigma_y^2 I) in data units.
 
 Each wraps a score model and states its posterior mean, so that it works with every sampler. The guided ones differ in
-the covariance V of their Gaussian likelihood (see MeasurementGuidance, for H, J and r as well).
+the covariance V of their Gaussian likelihood (see PosteriorGuidance, for H, J and r as well).
 """
 
 from typing import Any
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from sde.inverse.conjugate_gradients import check_iterations, conjugate_gradients, inner
-from sde.inverse.measurement import Measured, MeasurementGuidance, Operator
+from sde.inverse.measurement import Operator, Posterior, PosteriorGuidance
 from sde.inverse.operators import Mask
 from sde.model.score import ScoreModel
 from sde.process.base import SDE, expand
 
 
-class Replacement(Measured):
+class Replacement(Posterior):
     """The observed entries of D replaced by y, where a mask observes without noise (Song et al. 2021, appendix I.2).
 
     Where y is known exactly, E[x_0 | x_t, y] is y itself in the observed entries, and every sampler then carries them
@@ -35,7 +35,7 @@ class Replacement(Measured):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         denoised, y = self.model(x, t), self.observation(x)
         self.measure(x)
-        known = self.transform.encode(self.transform.dequantise(self.operator.adjoint(y), 0.5))
+        known = self.transform.encode(self.transform.dequantize(self.operator.adjoint(y), 0.5))
         return torch.where(self.operator.mask.to(x.device), known, denoised)
 
     def rows(self, index: Tensor | slice) -> "Replacement":
@@ -58,7 +58,7 @@ def isotropic_variance(sde: SDE, t: Tensor, std: float) -> Tensor:
     return variance * std**2 / (variance + data)
 
 
-class DPS(MeasurementGuidance):
+class DPS(PosteriorGuidance):
     """Diffusion posterior sampling: in the likelihood, x_0 is D (Chung et al. 2023, theorem 1).
 
     V = (sigma_y^2 + gamma r_t^2 q) I, with r_t^2 as in PiGDM and q = |H^T r|^2 / |r|^2 of each sample, the size of
@@ -98,7 +98,7 @@ class DPS(MeasurementGuidance):
         return DPS(*self._rows(index), self.sigma_y, self.gamma, self.sigma_data)
 
 
-class PiGDM(MeasurementGuidance):
+class PiGDM(PosteriorGuidance):
     """Pseudoinverse guidance (Song et al. 2023): Cov(x_0 | x_t) = r_t^2 I, V = sigma_y^2 I + r_t^2 H H^T.
 
     r_t^2 = sigma^2 d^2 / (sigma^2 + alpha^2 d^2) is exact for data N(m, d^2 I), and the paper's where d = 1, alpha = 1.
@@ -133,7 +133,7 @@ class PiGDM(MeasurementGuidance):
         return PiGDM(*self._rows(index), self.sigma_y, self.sigma_data, self.iterations)
 
 
-class MomentMatching(MeasurementGuidance):
+class MMPS(PosteriorGuidance):
     """Moment matching: Cov(x_0 | x_t) = (sigma^2 / alpha) J, V = sigma_y^2 I + (sigma^2 / alpha) H J^T H^T.
 
     Rozet et al. 2024, section 4 (arXiv:2405.13712), and Boys et al. 2023; the covariance is Tweedie's formula of second
@@ -158,5 +158,5 @@ class MomentMatching(MeasurementGuidance):
 
         return conjugate_gradients(product, residual, self.iterations)
 
-    def rows(self, index: Tensor | slice) -> "MomentMatching":
-        return MomentMatching(*self._rows(index), self.sigma_y, self.iterations)
+    def rows(self, index: Tensor | slice) -> "MMPS":
+        return MMPS(*self._rows(index), self.sigma_y, self.iterations)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from sde.condition.standardization import Standardisation
+from sde.condition.standardization import Standardization
 from sde.condition.tree import Condition, Shapes
 from sde.data.transform import Transform
 from sde.device import send
@@ -71,9 +71,9 @@ class Denoiser(ScoreModel):
 
     ``parametrization`` is a key of PARAMETRIZATIONS; ``sigma_data`` the standard deviation of the data in model units.
     ``event_shape`` is that of the data, where known. ``autocast`` is the dtype of the network's body, None for full
-    precision. ``null_trained`` says whether the null condition was seen in training. ``standardisation`` takes
+    precision. ``null_trained`` says whether the null condition was seen in training. ``standardization`` takes
     conditions that are numbers from data units, in which they are given, to those of the network. Raises ValueError for
-    an unknown parametrisation, or where the network's output has not the shape of x.
+    an unknown parametrization, or where the network's output has not the shape of x.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Denoiser(ScoreModel):
         transform: Transform | None = None,
         null_trained: bool = True,
         event_shape: Sequence[int] | None = None,
-        standardisation: Standardisation | None = None,
+        standardization: Standardization | None = None,
     ) -> None:
         super().__init__(sde, transform)
         if parametrization not in PARAMETRIZATIONS:
@@ -101,7 +101,7 @@ class Denoiser(ScoreModel):
         self.sigma_data = sigma_data
         self.null_trained = null_trained
         self.event_shape = event_shape and tuple(event_shape)
-        self.standardisation = standardisation or Standardisation({})
+        self.standardization = standardization or Standardization({})
         self.autocast: torch.dtype | None = None
 
     @property
@@ -123,7 +123,7 @@ class Denoiser(ScoreModel):
         """E[x_0 | x_t = x, cond]; cond holds one row a sample, in data units; None is the learned null condition."""
         check_time(self.sde, t)
         c_skip, c_out, c_in, c_noise = self.coefficients(t)
-        cond = self.standardisation(cond)
+        cond = self.standardization(cond)
         output = call_network(self.network, x, c_in, c_noise, cond, autocast=self.autocast)
         if output.shape != x.shape:
             raise ValueError(

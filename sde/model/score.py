@@ -17,8 +17,8 @@ class ScoreModel(nn.Module, abc.ABC):
 
     sde: SDE
     transform: Transform
-    normalised: bool = True
-    """Whether the scores are those of one normalised density at every time, as guided ones are not."""
+    normalized: bool = True
+    """Whether the scores are those of one normalized density at every time, as guided ones are not."""
 
     def __init__(self, sde: SDE, transform: Transform | None = None) -> None:
         super().__init__()

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def groups_of(channels: int) -> int:
-    """Groups to normalise channels in: a power of two up to 32, of at least four channels each where their number is a
+    """Groups to normalize channels in: a power of two up to 32, of at least four channels each where their number is a
     multiple of four; where this gives one, the largest divisor up to 32 that leaves a group two channels or more."""
     groups = math.gcd(32, channels // 4 if channels % 4 == 0 else channels)
     return groups if groups > 1 else largest_divisor(channels, min(32, channels // 2))

@@ -68,7 +68,7 @@ class UNetEncoder(nn.Module):
         check_counts(channels=channels, blocks=blocks, multipliers=multipliers)
         if groups_of(channels) == 1:
             warnings.warn(
-                f"channels = {channels} can be normalised in one group only: a multiple of 8 suits group norm better",
+                f"channels = {channels} can be normalized in one group only: a multiple of 8 suits group norm better",
                 UserWarning,
                 stacklevel=2,
             )

@@ -117,7 +117,7 @@ def _warn_of_units(data: Dataset, about: dict) -> None:
         _warn(
             f"the items are floats, but all of them whole numbers from {statistics.low:g} to {statistics.high:g}: they "
             "are taken as continuous, in channel 0 by model = (data - "
-            f"{transform.shift[0]:.4g}) / {transform.scale[0]:.4g}; for quantised data, set config.data.levels=256"
+            f"{transform.shift[0]:.4g}) / {transform.scale[0]:.4g}; for quantized data, set config.data.levels=256"
         )
     std, scale = statistics.channels()[1], torch.tensor(transform.scale, dtype=torch.float64)
     by_channel = std.shape == scale.shape and not transform.levels

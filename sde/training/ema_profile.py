@@ -50,7 +50,7 @@ def inner_products(rows: Sequence[Profile], columns: Sequence[Profile]) -> np.nd
 def combination(held: Sequence[Profile], wanted: Profile) -> tuple[np.ndarray, float]:
     """The weights (n,) of the ``held`` profiles whose sum comes nearest to the ``wanted`` one, and its relative error.
 
-    They minimise the integral of (sum_i x_i p_i - p)^2 (algorithm 3), here among the weights that add up to 1: the
+    They minimize the integral of (sum_i x_i p_i - p)^2 (algorithm 3), here among the weights that add up to 1: the
     paper leaves the sum free, and parameters that never changed would be scaled by it. The error is the root of that
     integral over the norm of p, down to about 1e-8: for white noise in the parameters, the deviation from the wanted
     average relative to what noise that one still has.

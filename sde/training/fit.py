@@ -34,7 +34,7 @@ def fit(
         return False
     with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
         while trainer.step < last:
-            pending.append(trainer.optimise())
+            pending.append(trainer.training_step())
             due = [i for i, (every, _) in enumerate(callbacks) if trainer.step % every == 0 or trainer.step == last]
             reading = bool(due) or len(pending) >= read_every
             stopped = trainer.world.any(stop(), trainer.device) if reading else trainer.world.size == 1 and stop()
@@ -72,7 +72,7 @@ def _diagnosis(trainer: Trainer, steps: Step, row: int, step: int) -> str:
     # The largest of the losses, where all are finite: not finite counts as largest.
     losses = steps.losses[row].nan_to_num(nan=torch.inf)
     item = int(losses.argmax())
-    worst = trainer.world.gather((losses[item].item(), steps.times[row][item].item()))
+    worst = trainer.world.all_gather((losses[item].item(), steps.times[row][item].item()))
     t = torch.tensor(max(worst)[1], dtype=torch.float64)
     where = "the loss alone"
     if not steps.norm[row].isfinite():

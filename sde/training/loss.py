@@ -85,7 +85,7 @@ def per_item(function: Callable[..., Tensor], seeds: Tensor, event_shape: Sequen
     return torch.stack([function(event_shape, generator=torch.Generator().manual_seed(s)) for s in seeds.tolist()])
 
 
-class Draws(NamedTuple):
+class BatchNoise(NamedTuple):
     """Random numbers of some items of a batch: times ``t`` (B,) and their losses' factors (B,), float64 on the CPU;
     uniform ``u`` (B,), which decide on conditions; noise ``z`` (B, *event); and the items' ``seeds`` (B,)."""
 
@@ -103,7 +103,7 @@ class Draws(NamedTuple):
         generator: torch.Generator,
         times: str = "log_normal",
         rows: slice = slice(None),
-    ) -> "Draws":
+    ) -> "BatchNoise":
         """Those of ``rows`` of a batch of ``shape`` (B, *event), stratified over the whole batch; CPU generator."""
         count, event_shape = shape[0], shape[1:]
         t = TIMES[times](sde, stratified(count, generator))[rows]
@@ -116,18 +116,18 @@ class Draws(NamedTuple):
         """``z`` in the dtype and on the device of the items x0 (B, *event)."""
         return send(self.z.to(x0.dtype), x0.device)
 
-    def dequantise(self, x: Tensor, transform: Transform) -> Tensor:
-        """The items x (B, *event), in data units, with uniform noise of their own where they are quantised."""
+    def dequantize(self, x: Tensor, transform: Transform) -> Tensor:
+        """The items x (B, *event), in data units, with uniform noise of their own where they are quantized."""
         if not transform.levels:
             return x
-        return transform.dequantise(x, send(per_item(torch.rand, self.seeds + 1, x.shape[1:]), x.device))
+        return transform.dequantize(x, send(per_item(torch.rand, self.seeds + 1, x.shape[1:]), x.device))
 
 
 def denoising_loss(
     model: Denoiser,
     x0: Tensor,
     cond: Condition | None,
-    draws: Draws,
+    draws: BatchNoise,
     *,
     weighting: str = "edm",
     cond_dropout: float = 0.0,
@@ -146,7 +146,7 @@ def denoising_loss(
     return send(weight.to(errors.dtype), errors.device) * errors
 
 
-def classifier_loss(classifier: NoisyClassifier, x0: Tensor, cond: Condition, draws: Draws) -> Tensor:
+def classifier_loss(classifier: NoisyClassifier, x0: Tensor, cond: Condition, draws: BatchNoise) -> Tensor:
     """Cross-entropies (B,) in nats of the labels in cond at x_t; x0 (B, *event) in model units."""
     x = classifier.sde.perturb(x0, draws.t, draws.noise(x0))
     labels = as_tree(cond)["labels"]

@@ -1,4 +1,4 @@
-"""What an optimisation is asked to do, and its learning rate along the way."""
+"""What an optimization is asked to do, and its learning rate along the way."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ DECAYS: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """``steps`` optimiser steps on ``batch_size`` items, of all processes together, ``accumulate`` parts one after the
+    """``steps`` optimizer steps on ``batch_size`` items, of all processes together, ``accumulate`` parts one after the
     other; ``times`` a key of TIMES; learning rate ``lr`` after ``warmup`` steps, with a decay to the end of the run;
     gradients clipped to the norm ``clip`` (0: not); ``ema`` decay of the average of the weights, ``more_ema`` further
     decays, ``power_ema`` relative standard deviations of power-function averages; ``parallel`` a key of

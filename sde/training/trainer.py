@@ -1,4 +1,4 @@
-"""One optimiser step after the other. Knows no sampler."""
+"""One optimizer step after the other. Knows no sampler."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,14 +11,14 @@ from sde.condition.tree import Condition, map_condition
 from sde.data import Dataset
 from sde.data.prefetch import Prefetch
 from sde.device import pinned, send
-from sde.distributed.world import World, unsynchronised
+from sde.distributed.world import World, unsynchronized
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.training.ema import Averages
-from sde.training.loss import Draws
+from sde.training.loss import BatchNoise
 from sde.training.options import OPTIMIZERS, TrainingOptions
 
-Loss = Callable[[nn.Module, Tensor, Condition | None, Draws], Tensor]
+Loss = Callable[[nn.Module, Tensor, Condition | None, BatchNoise], Tensor]
 """(module, x0 in model units, conditions in data units, draws) -> losses (B,)"""
 
 
@@ -36,7 +36,7 @@ class Step(NamedTuple):
 
 
 class Trainer:
-    """A module, its EMA and its optimiser. A step takes its items and random numbers from the seed and the number of
+    """A module, its EMA and its optimizer. A step takes its items and random numbers from the seed and the number of
     items seen alone, so that a continued run equals an uninterrupted one, and several processes one. ``workers``
     threads read ahead what is not on the device already."""
 
@@ -93,7 +93,7 @@ class Trainer:
         epochs = range(seen // count, (last - 1) // count + 1)
         return torch.cat([self._order(e)[max(0, seen - e * count) : last - e * count] for e in epochs])
 
-    def _read(self, number: int) -> tuple[Tensor, Condition | None, Draws]:
+    def _read(self, number: int) -> tuple[Tensor, Condition | None, BatchNoise]:
         """x0 in model units, conditions and random numbers of a part, counted from the first part of the run's first
         step, for this process. Called from threads."""
         size, options = self.part_size, self.options
@@ -104,11 +104,11 @@ class Trainer:
         generator = torch.Generator().manual_seed(_seed(options.seed, seen))
         x, cond = self.data.batch(self.indices(seen)[rows])
         shape = (options.batch_size, *self.data.event_shape)
-        draws = Draws.of(self.module.sde, shape, generator, options.times, rows)
+        draws = BatchNoise.of(self.module.sde, shape, generator, options.times, rows)
         transform = self.data.transform
-        return pinned(transform.encode(draws.dequantise(x, transform)), self.device), cond, draws
+        return pinned(transform.encode(draws.dequantize(x, transform)), self.device), cond, draws
 
-    def part(self, number: int) -> tuple[Tensor, Condition | None, Draws]:
+    def part(self, number: int) -> tuple[Tensor, Condition | None, BatchNoise]:
         """x0 in model units and conditions, on the device, and random numbers of a part of the next step."""
         x0, cond, draws = self._parts.get(self.step * self.options.accumulate + number)
         return send(x0, self.device), map_condition(lambda c: send(c, self.device), cond), draws
@@ -117,7 +117,7 @@ class Trainer:
         """End the threads that read ahead."""
         self._parts.close()
 
-    def optimise(self) -> Step:
+    def training_step(self) -> Step:
         """One step, skipped where the loss or a gradient is not finite; nothing is read back from the device."""
         options, losses, times = self.options, [], []
         self.module.train()
@@ -126,13 +126,13 @@ class Trainer:
             x0, cond, draws = self.part(number)
             # Dropout layers draw from the global state, which fit restores at its end.
             torch.manual_seed(_seed(options.seed, self.seen, 1 + number, self.world.rank))
-            with unsynchronised(self.replica, number == options.accumulate - 1):
+            with unsynchronized(self.replica, number == options.accumulate - 1):
                 part = self.loss(self.replica, x0, cond, draws)
                 (part.mean() / options.accumulate).backward()
             losses.append(part.detach())
             times.append(draws.t)
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
-        norms = self.world.whole(torch.stack(torch._foreach_norm(gradients)))
+        norms = self.world.full_tensor(torch.stack(torch._foreach_norm(gradients)))
         loss, norm = self.world.mean(torch.cat(losses).mean()), norms.norm()
         skipped = ~(loss.isfinite() & norm.isfinite())
         if options.clip:
@@ -140,7 +140,7 @@ class Trainer:
             self.optimizer.grad_scale = ((norm + 1e-6) / options.clip).clamp(min=1)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
-        # Fused optimisers leave everything as it is where this says so, without telling the host.
+        # Fused optimizers leave everything as it is where this says so, without telling the host.
         self.optimizer.found_inf = skipped.float()
         self.optimizer.step()
         self.ema.update(self.module)
@@ -148,7 +148,7 @@ class Trainer:
         self.seen += options.batch_size
         return Step(torch.cat(losses), torch.cat(times), loss, norm, norms.isfinite().int().argmin(), skipped)
 
-    def rehearse(self) -> None:
+    def dry_run(self) -> None:
         """The passes of a first part of a step, for the memory they take; changes nothing."""
         buffers = {name: value.clone() for name, value in self.module.named_buffers()}
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
@@ -161,7 +161,7 @@ class Trainer:
     def state_dict(self) -> dict:
         """Everything that a continued run needs. Raises FloatingPointError where a parameter is not finite."""
         finite = {name: self.world.local(p).isfinite().all() for name, p in self.parameters.items()}
-        bad = self.world.join([name for name, good in finite.items() if not good])
+        bad = self.world.all_gather_flat([name for name, good in finite.items() if not good])
         if bad:
             raise FloatingPointError(
                 f"{bad[0]} is not finite after step {self.step}, and was not saved: try a smaller config.training.lr"
@@ -173,8 +173,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
         }
 
-    def blank(self) -> dict:
-        """``state_dict()`` with everything in it that the optimiser will remember, to be read into."""
+    def state_template(self) -> dict:
+        """``state_dict()`` with everything in it that the optimizer will remember, to be read into."""
         if not self.optimizer.state:
             # A skipped step makes it, and changes nothing.
             for parameter in self.parameters.values():
@@ -200,7 +200,7 @@ class Trainer:
         if self.sharded:
             from sde.distributed.sharding import shard_like
 
-            state = shard_like(state, self.blank())
+            state = shard_like(state, self.state_template())
         self.module.load_state_dict(state["module"])
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -16,11 +16,11 @@ from samplers import (
     SAMPLERS,
     Ancestral,
     AnnealedLangevin,
-    DPMpp,
+    DPMSolverPP,
     ExponentialAdams,
     PredictorCorrector,
     ReverseSDE,
-    StochasticAdams,
+    SASolver,
     UniPC,
     sample,
 )
@@ -38,9 +38,9 @@ VARIANTS = {name: factory() for name, factory in SAMPLERS.items()} | {
     "ancestral-beta": Ancestral("beta"), "ddim-eta": DDIM(0.5), "ddim-1": DDIM(1.0),
     **{f"eab-{k}-{kind}": ExponentialAdams(k, kind) for k in (1, 2, 3, 4) for kind in PREDICTIONS},
     **{f"unipc-{k}-{kind}": UniPC(k, kind) for k in (1, 2, 3) for kind in PREDICTIONS},
-    **{f"dpmpp-{k}{'s' * single}": DPMpp(k, single) for k in (1, 2, 3) for single in (False, True)},
-    **{f"dpmpp_sde-{k}m": StochasticAdams(k) for k in (1, 3)}, "dpmpp_sde-eta": StochasticAdams(2, eta=0.4),
-    "seeds-3": StochasticAdams(3, "noise"),
+    **{f"dpmpp-{k}{'s' * single}": DPMSolverPP(k, single) for k in (1, 2, 3) for single in (False, True)},
+    **{f"dpmpp_sde-{k}m": SASolver(k) for k in (1, 3)}, "dpmpp_sde-eta": SASolver(2, eta=0.4),
+    "seeds-3": SASolver(3, "noise"),
     # With a corrector that hardly moves, the order of the pair is that of its predictor.
     **{f"pc-{name}": PredictorCorrector(kind(), AnnealedLangevin(1e-12)) for name, kind in PREDICTORS.items()},
 }  # fmt: skip

@@ -27,7 +27,7 @@ class GaussianMixture(ScoreModel):
         return alpha, (alpha * self.std) ** 2 + expand(self.sde.sigma(t), flat) ** 2
 
     def component_logits(self, x: Tensor, t: Tensor) -> Tensor:
-        """log w_k N(x; alpha means_k, var) up to the normaliser of the Gaussians: (B, K)."""
+        """log w_k N(x; alpha means_k, var) up to the normalizer of the Gaussians: (B, K)."""
         alpha, var = self.moments(t, x)
         flat, means = x.flatten(1), self.means.flatten(1)
         squares = flat.square().sum(1, keepdim=True) - 2 * alpha * flat @ means.T + alpha**2 * means.square().sum(1)
@@ -42,8 +42,8 @@ class GaussianMixture(ScoreModel):
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
         """Exact log p_t(x) in model units."""
         _, var = self.moments(t, x)
-        normaliser = 0.5 * x[0].numel() * torch.log(2 * math.pi * var.squeeze(-1))
-        return self.component_logits(x, t).logsumexp(1) - normaliser
+        normalizer = 0.5 * x[0].numel() * torch.log(2 * math.pi * var.squeeze(-1))
+        return self.component_logits(x, t).logsumexp(1) - normalizer
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         """n exact samples of the data, in model units."""
@@ -58,7 +58,7 @@ class Gaussian(GaussianMixture):
         super().__init__(sde, torch.as_tensor(mean)[None], std, transform=transform)
 
     def flow(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """The exact solution of the probability-flow ODE from t to s: standardised coordinates stay."""
+        """The exact solution of the probability-flow ODE from t to s: standardized coordinates stay."""
         mean = self.means[0]
         (a, v), (b, w) = (
             (self.sde.alpha(u), (self.sde.alpha(u) * self.std) ** 2 + self.sde.sigma(u) ** 2) for u in (t, s)

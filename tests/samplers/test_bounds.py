@@ -136,14 +136,14 @@ def test_steps_tend_to_the_integral(process, generator):
 
 
 def test_steps_by_their_number(generator):
-    """As many equal steps in log snr; for quantised data they end where the integers are read off."""
+    """As many equal steps in log snr; for quantized data they end where the integers are read off."""
     model = GaussianMixture(VPSDE(), MEANS, 0.3)
     x = model.draw(3, generator)
     found = discrete_bound(model, x, 10, draws=4).nats
     torch.testing.assert_close(found, discrete_bound(model, x, make_grid(model.sde, "log_snr", 10), draws=4).nats)
-    quantised = GaussianMixture(VPSDE(), MEANS, 0.3, transform=Transform.of_levels(4))
+    quantized = GaussianMixture(VPSDE(), MEANS, 0.3, transform=Transform.of_levels(4))
     k = torch.tensor([[0.0, 3.0], [1.0, 2.0]], dtype=torch.float64)
-    fine, integral = discrete_bound(quantised, k, 2000, draws=16), variational_bound(quantised, k, draws=16)
+    fine, integral = discrete_bound(quantized, k, 2000, draws=16), variational_bound(quantized, k, draws=16)
     torch.testing.assert_close(fine.reconstruction, integral.reconstruction)
     torch.testing.assert_close(fine.nats, integral.nats, rtol=0.02, atol=0.02)
 
@@ -185,9 +185,9 @@ def test_refusals(generator):
         variational_bound(model, x, start=1e-5)
     with pytest.raises(ValueError, match="strictly decreasing"):
         discrete_bound(model, x, torch.tensor([0.1, 1.0]))
-    quantised = GaussianMixture(VPSDE(), MEANS, 0.3, transform=Transform.of_levels(4))
+    quantized = GaussianMixture(VPSDE(), MEANS, 0.3, transform=Transform.of_levels(4))
     with pytest.raises(ValueError, match=r"row 1 of x leaves \[0, 4\)"):
-        variational_bound(quantised, torch.tensor([[0.0, 3.0], [1.0, 4.0]]))
+        variational_bound(quantized, torch.tensor([[0.0, 3.0], [1.0, 4.0]]))
     assert variational_bound(model, x, draws=1).stderr.isinf().all()
 
     class Broken(GaussianMixture):

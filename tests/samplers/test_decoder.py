@@ -1,4 +1,4 @@
-"""Bounds of probabilities of quantised data: the decoder over the levels, and a model that is exact on them."""
+"""Bounds of probabilities of quantized data: the decoder over the levels, and a model that is exact on them."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from tests.oracles.exact import Gaussian
 from tests.oracles.processes import PROCESSES
 
 
-class Dequantised(ScoreModel):
+class Dequantized(ScoreModel):
     """The exact posterior mean of a number distributed over the cells of ``levels`` with the given probabilities."""
 
     def __init__(self, sde, probabilities):
@@ -41,7 +41,7 @@ class Dequantised(ScoreModel):
 def test_probabilities_of_levels(name):
     """Bounds of all the integers' probabilities lie below them, and sum to less than 1, though to little less."""
     probabilities = torch.tensor([0.1, 0.4, 0.05, 0.25, 0.2], dtype=torch.float64)
-    model = Dequantised(PROCESSES[name], probabilities)
+    model = Dequantized(PROCESSES[name], probabilities)
     x = torch.arange(5, dtype=torch.float64)[:, None]
     found = variational_bound(model, x, draws=1500)
     slack = model.level_log_probs(start_of(model, "levels")) - found.nats
@@ -74,7 +74,7 @@ def test_decoder_is_normalised(levels, std):
 def test_decoders_agree_on_fine_levels(generator):
     """Where cells are small beside sigma, probability and density over cells of width 1 are the same."""
     model = Gaussian(VPSDE(), torch.full((8,), 0.3, dtype=torch.float64), 0.5, transform=Transform.of_levels(4096))
-    x = model.transform.quantise(model.transform.decode(0.3 * model.draw(4, generator))) + 0.5
+    x = model.transform.quantize(model.transform.decode(0.3 * model.draw(4, generator))) + 0.5
     found = [variational_bound(model, x, draws=64, decoder=name) for name in ("gaussian", "levels")]
     exact = gaussian_log_prob(model, x, torch.tensor(model.sde.t_min, dtype=torch.float64))
     torch.testing.assert_close(found[0].reconstruction, torch.full((4,), exact, dtype=torch.float64))

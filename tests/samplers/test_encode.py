@@ -36,7 +36,7 @@ def test_round_trip(process, generator):
         settings = {"rtol": tolerance, "atol": tolerance}
         encoded = encode(model, x, **settings)
         decoded = decode(model, encoded.latent, **settings)
-        assert torch.equal(decoded.x, decoded.values), "continuous data are not quantised"
+        assert torch.equal(decoded.x, decoded.values), "continuous data are not quantized"
         errors.append(model.transform.encode(decoded.x).sub(model.transform.encode(x)).square().mean().sqrt().item())
     assert errors[0] < 0.02
     assert errors[1] < errors[0] / 10
@@ -69,7 +69,7 @@ def test_batch_mates_change_nothing(process, generator):
 def test_quantised_data_come_back(generator):
     levels = Transform.of_levels(17)
     model = GaussianMixture(VPSDE(), torch.randn(4, 1, 3, 3, generator=generator) * 0.4, 0.2, transform=levels)
-    x = levels.quantise(levels.decode(model.draw(20, generator))).long()
+    x = levels.quantize(levels.decode(model.draw(20, generator))).long()
     encoded = encode(model, x)
     decoded = decode(model, encoded.latent)
     assert torch.equal(decoded.x, x.float())

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from samplers import dequantised, likelihood_report, log_likelihood
+from samplers import dequantized, likelihood_report, log_likelihood
 from sde import VPSDE, Transform
 from tests.oracles.exact import GaussianMixture, Uniform
 
@@ -41,48 +41,48 @@ def test_bounds_lie_below_the_exact_density(process, generator):
     assert report.at_zero.mean < report.at_t_min.mean + 0.05
     assert abs(report.at_zero.mean - report.at_t_min.mean) < 0.1
     assert report.change < 1e-3
-    assert report.parts == {"data": pytest.approx(report.flow.stderr), "dequantisation": 0, "probes": 0}
+    assert report.parts == {"data": pytest.approx(report.flow.stderr), "dequantization": 0, "probes": 0}
 
 
 def test_parts_of_the_error_add_up_and_are_those_of_repetitions(generator):
-    """The parts by probes and dequantisation against the spread of the mean over seeds."""
+    """The parts by probes and dequantization against the spread of the mean over seeds."""
     transform = Transform.of_levels(5)
     model = GaussianMixture(
         VPSDE(), torch.randn(4, 8, generator=generator, dtype=torch.float64) / 2, 0.3, transform=transform
     )
-    x = transform.quantise(transform.decode(model.draw(64, generator)))
+    x = transform.quantize(transform.decode(model.draw(64, generator)))
     reports = [likelihood_report(model, x, probes=2, rtol=1e-3, atol=1e-3, seed=seed, subset=64, bound_draws=1,
                                  discrete_steps=2) for seed in range(12)]  # fmt: skip
     one = reports[0]
     assert sum(part**2 for part in one.parts.values()) == pytest.approx(one.flow.stderr**2)
-    own = math.hypot(*(sum(r.parts[name] for r in reports) / 12 for name in ("dequantisation", "probes")))
+    own = math.hypot(*(sum(r.parts[name] for r in reports) / 12 for name in ("dequantization", "probes")))
     spread = torch.tensor([r.flow.mean for r in reports]).std().item()
     assert 0.5 < spread / own < 1.6
     exact = likelihood_report(model, x, rtol=1e-3, atol=1e-3, subset=64, bound_draws=1, discrete_steps=2)
     assert exact.parts["probes"] == 0
-    assert exact.parts["dequantisation"] == pytest.approx(one.parts["dequantisation"], rel=0.3)
+    assert exact.parts["dequantization"] == pytest.approx(one.parts["dequantization"], rel=0.3)
 
 
 def test_several_draws_tighten_the_bound(generator):
     transform = Transform.of_levels(4)
     model = GaussianMixture(VPSDE(), MEANS, 0.2, transform=transform)
-    x = transform.quantise(transform.decode(model.draw(100, generator)))
+    x = transform.quantize(transform.decode(model.draw(100, generator)))
     report = likelihood_report(model, x, draws=4)
     assert report.importance.mean < report.flow.mean
     single = likelihood_report(model, x)
-    assert report.flow.mean == pytest.approx(single.flow.mean, abs=3 * single.parts["dequantisation"])
+    assert report.flow.mean == pytest.approx(single.flow.mean, abs=3 * single.parts["dequantization"])
     assert json.loads(json.dumps(report.summary()))["bits_per_dim"] == report.flow.mean
 
 
 def test_batches_change_nothing(generator):
     transform = Transform.of_levels(4)
     model = GaussianMixture(VPSDE(), MEANS, 0.2, transform=transform)
-    x = transform.quantise(transform.decode(model.draw(9, generator)))
+    x = transform.quantize(transform.decode(model.draw(9, generator)))
     whole, parts = (likelihood_report(model, x, probes=2, subset=4, batch_size=size) for size in (9, 4))
     torch.testing.assert_close(whole.nats, parts.nats, rtol=0, atol=1e-9)
     assert whole.variational.mean == pytest.approx(parts.variational.mean, abs=1e-9)
-    assert torch.equal(dequantised(transform, x, 0)[:4], dequantised(transform, x[:4], 0))
-    assert not torch.equal(dequantised(transform, x, 0), dequantised(transform, x, 0, 1))
+    assert torch.equal(dequantized(transform, x, 0)[:4], dequantized(transform, x[:4], 0))
+    assert not torch.equal(dequantized(transform, x, 0), dequantized(transform, x, 0, 1))
 
 
 @pytest.mark.parametrize(("change", "words"), [({"draws": 0}, "draws = 0"), ({"subset": 1}, "subset = 1"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from samplers import DDIM, Ancestral, DPMpp, ExponentialAdams, StochasticAdams, UniPC, sample
+from samplers import DDIM, Ancestral, DPMSolverPP, ExponentialAdams, SASolver, UniPC, sample
 from samplers.grid import make_grid
 from samplers.numerics.exponential import PREDICTIONS, level
 from samplers.numerics.weights import divided_differences, exponential_weights
@@ -73,7 +73,7 @@ def test_dpmpp_2m_in_its_own_notation(problem):
     r = (lambda1 - lambda0) / (lambda2 - lambda1)
     direction = (1 + 1 / (2 * r)) * model(x1, times[1]) - 1 / (2 * r) * first
     expected = sigma2 / sigma1 * x1 - alpha2 * (torch.exp(-(lambda2 - lambda1)) - 1) * direction
-    torch.testing.assert_close(sample(model, DPMpp(2), x, times[:3], denoise=False), expected)
+    torch.testing.assert_close(sample(model, DPMSolverPP(2), x, times[:3], denoise=False), expected)
 
 
 def test_dpmpp_singlestep_in_its_own_notation(problem):
@@ -91,7 +91,7 @@ def test_dpmpp_singlestep_in_its_own_notation(problem):
     u, alpha_u, sigma_u = at(0.5)
     middle = sigma_u / sigma_t * x - alpha_u * torch.expm1(-h / 2) * d0
     expected = sigma_s / sigma_t * x - alpha_s * torch.expm1(-h) * model(middle, u)
-    torch.testing.assert_close(DPMpp(2, True).step(model, x, t, s, nothing)[0], expected)
+    torch.testing.assert_close(DPMSolverPP(2, True).step(model, x, t, s, nothing)[0], expected)
 
     (u1, alpha1, sigma1), (u2, alpha2, sigma2) = at(1 / 3), at(2 / 3)
     d1 = model(sigma1 / sigma_t * x - alpha1 * torch.expm1(-h / 3) * d0, u1) - d0
@@ -99,7 +99,7 @@ def test_dpmpp_singlestep_in_its_own_notation(problem):
     x2 = sigma2 / sigma_t * x - alpha2 * torch.expm1(-2 / 3 * h) * d0 + alpha2 * 2 * phi * d1
     d2 = model(x2, u2) - d0
     expected = sigma_s / sigma_t * x - alpha_s * torch.expm1(-h) * d0 + alpha_s * 1.5 * (torch.expm1(-h) / h + 1) * d2
-    torch.testing.assert_close(DPMpp(3, True).step(model, x, t, s, nothing)[0], expected)
+    torch.testing.assert_close(DPMSolverPP(3, True).step(model, x, t, s, nothing)[0], expected)
 
 
 @pytest.mark.parametrize("prediction", ["noise", "denoised"])
@@ -114,7 +114,7 @@ def test_stochastic_with_one_point_is_ancestral(problem):
     model, x, (t, s, *_) = problem
     for noise in (nothing, unit):
         expected = Ancestral().step(model, x, t, s, noise)[0]
-        torch.testing.assert_close(StochasticAdams(1).step(model, x, t, s, noise)[0], expected)
+        torch.testing.assert_close(SASolver(1).step(model, x, t, s, noise)[0], expected)
 
 
 @pytest.mark.parametrize("eta", [0.5, 1.0])
@@ -125,7 +125,7 @@ def test_seeds_in_its_own_notation(problem, eta):
     h = lambda_s - lambda_t
     mean = alpha_s / alpha_t * x - (1 + eta**2) * sigma_s * torch.expm1(h) * model.noise(x, t)
     expected = mean + eta * sigma_s * torch.expm1(2 * h).sqrt()
-    torch.testing.assert_close(StochasticAdams(1, "noise", eta).step(model, x, t, s, unit)[0], expected)
+    torch.testing.assert_close(SASolver(1, "noise", eta).step(model, x, t, s, unit)[0], expected)
 
 
 @pytest.mark.parametrize("prediction", ["noise", "denoised"])
@@ -133,7 +133,7 @@ def test_seeds_in_its_own_notation(problem, eta):
 def test_stochastic_without_noise_is_the_flow(problem, points, prediction):
     model, x, times = problem
     expected = sample(model, ExponentialAdams(points, prediction), x, times, denoise=False)
-    found = sample(model, StochasticAdams(points, prediction, 0.0), x, times, noise=None, denoise=False)
+    found = sample(model, SASolver(points, prediction, 0.0), x, times, noise=None, denoise=False)
     torch.testing.assert_close(found, expected)
 
 
@@ -176,8 +176,8 @@ def test_linear_multistep_holds_the_exponential_methods(problem):
 @pytest.mark.parametrize(("make", "words"), [
     (lambda: ExponentialAdams(5), "order = 5: needs an integer from 1 to 4"),
     (lambda: ExponentialAdams(2, "edm"), "prediction = 'edm'"), (lambda: UniPC(0), "points = 0"),
-    (lambda: DPMpp(4), "order = 4"), (lambda: StochasticAdams(2, "v"), "denoised, noise"),
-    (lambda: StochasticAdams(eta=-1), "eta = -1"),
+    (lambda: DPMSolverPP(4), "order = 4"), (lambda: SASolver(2, "v"), "denoised, noise"),
+    (lambda: SASolver(eta=-1), "eta = -1"),
 ])  # fmt: skip
 def test_bad_options(make, words):
     with pytest.raises(ValueError, match=words):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from samplers import DPMpp, generate
+from samplers import DPMSolverPP, generate
 from score_sde.cli import main
 from score_sde.config.config import read_run_config, resolve
 from score_sde.diagnosis.causes import best
@@ -210,7 +210,7 @@ def test_healthy_run(healthy, capsys):
         result["samples"],
     )
     labels = held_out.batch(spread(len(held_out), 256))[1]
-    x = generate(Conditional(model, labels), DPMpp(), 256, (2,), steps=20).x.double()
+    x = generate(Conditional(model, labels), DPMSolverPP(), 256, (2,), steps=20).x.double()
     assert samples["range"] == [x.min().item(), x.max().item()]
     for name, of in (("mean", lambda y: y.mean(0)), ("std", lambda y: y.std(0, correction=0))):
         assert samples[name] == pytest.approx(of(x).tolist(), rel=1e-6)
@@ -414,9 +414,9 @@ def changed(m, **changes):
     ({"sensitivity__other": 1e-6}, "network ignores its condition", "1.0e-06"),
     ({"sensitivity__other": 0.0, "conditions__gain": [0.0, 0.0], "conditions__gain_of_none": [0.0, 0.0]},
      "network ignores its condition", "0.0e+00"),
-    ({"error__training": 0.05}, "memorised", "the error of training items is"),
-    ({"error__training": 0.12, "error_stderr__training": 0.001, "error_stderr__averaged": 0.001}, "memorised", "times"),
-    ({"samples__nearest": 0.2}, "memorised", "samples are 0.20 times as far"),
+    ({"error__training": 0.05}, "memorized", "the error of training items is"),
+    ({"error__training": 0.12, "error_stderr__training": 0.001, "error_stderr__averaged": 0.001}, "memorized", "times"),
+    ({"samples__nearest": 0.2}, "memorized", "samples are 0.20 times as far"),
     ({"prior": [0.01, 0.02]}, "prior mismatch", "between 1.0e-02 and 2.0e-02 nats"),
     ({"samples__std": [0.5, 0.5]}, "samples off", "channel 0 has standard deviation 0.5"),
     ({"samples__mean": [1.0, 0.0]}, "samples off", "channel 0 has mean 1,"),

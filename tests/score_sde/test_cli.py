@@ -95,11 +95,11 @@ def test_likelihood(trained, capsys):
     assert call(capsys, *base, "--probes", 3)[1]["trace"] == "3 probes"
     status, _, err = call(capsys, *base, "--guidance_scale", 2)
     assert status == 2
-    assert "--unnormalised" in err
-    guided = "--unnormalised", "--labels", "data"
-    assert call(capsys, *base, "--guidance_scale", 2, *guided)[1]["density"] == "unnormalised"
+    assert "--unnormalized" in err
+    guided = "--unnormalized", "--labels", "data"
+    assert call(capsys, *base, "--guidance_scale", 2, *guided)[1]["density"] == "unnormalized"
     for options, words in ((guided, "nothing is guided"), (("--probes", 1), "probes = 1: needs"),
-                           (("--draws", 2), "draws are dequantisations"),
+                           (("--draws", 2), "draws are dequantizations"),
                            (("--against", "x.npy", "--labels", "data"), "one set has p(x | y)")):  # fmt: skip
         status, _, err = call(capsys, *base, *options)
         assert status == 2
@@ -139,7 +139,7 @@ def test_bits_per_dimension_of_quantised_data(tmp_path, capsys):
     assert result["exact"] == 1
     numbers = np.load(result["numbers"])
     assert np.array_equal(numbers["x"], numbers["decoded"])
-    assert not np.allclose(numbers["latent"], numbers["latent_dequantised"], atol=0.01)
+    assert not np.allclose(numbers["latent"], numbers["latent_dequantized"], atol=0.01)
     result = call(capsys, "--mode", "interpolate", *run, "--items", "0,1")[1]
     assert np.array_equal(np.load(result["numbers"])["x"], np.round(np.load(result["numbers"])["x"]))
     status, _, err = call(capsys, "--mode", "encode", *run, "--labels", "data")
@@ -412,6 +412,6 @@ def test_a_reader_who_stops_early():
 
 def test_a_warning_is_a_sentence():
     """Without the line of code that it came from."""
-    code = "from score_sde.cli.main import main; import warnings; main(['--help']); warnings.warn('this is unlikely to be meant', UserWarning)"
+    code = "import warnings; from score_sde.cli.main import main; main(['--help']); warnings.warn('it is late')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stderr.strip().splitlines()[-1] == "warning: this is unlikely to be meant"
+    assert done.stderr.strip().splitlines()[-1] == "warning: it is late"

@@ -114,7 +114,7 @@ def test_several_metrics_and_the_first_ranks(tmp_path, generator):
 
 
 def test_columns_of_long_names(capsys):
-    names = ["two_sample_neighbours", "kernel"]
+    names = ["two_sample_neighbors", "kernel"]
     row = {"steps": 4, "calls": 5.0, "seconds": 0.002, "error": 0.14, "recommended": True, "command": "python main.py",
            "metrics": {name: {"value": 0.5, "stderr": 0.1} for name in names}}  # fmt: skip
     rows = [row | {"sampler": name} for name in ("ode", "reverse_diffusion")]

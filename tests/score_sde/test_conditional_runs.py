@@ -423,9 +423,9 @@ def test_files_of_conditional_models(runs):
     assert model.conditions == {"image": (1, 4, 4)}
     data, _ = load_dataset(config("digits", conditions=("labels", "superres")))
     mean, std = data.condition_moments["image"]
-    assert model.standardisation.image_shift.item() == pytest.approx(mean.item())
-    assert model.standardisation.image_scale.item() == pytest.approx(std.item())
+    assert model.standardization.image_shift.item() == pytest.approx(mean.item())
+    assert model.standardization.image_scale.item() == pytest.approx(std.item())
     image = data.batch(torch.arange(500))[1]["image"]
-    encoded = model.standardisation({"image": image})["image"]
+    encoded = model.standardization({"image": image})["image"]
     assert abs(encoded.mean().item()) < 0.05
     assert abs(encoded.std().item() - 1) < 0.05

@@ -1,4 +1,4 @@
-"""Kernel, sliced and neighbour metrics, tests and shares against formulas written out, and known answers."""
+"""Kernel, sliced and neighbor metrics, tests and shares against formulas written out, and known answers."""
 
 import math
 
@@ -9,8 +9,8 @@ from scipy.stats import binomtest
 
 from benchmarks.coverage import energy_1d, gaussian, line, polynomial_mmd
 from score_sde.metrics.kernel import kernel_distance
-from score_sde.metrics.neighbours import (
-    Memorisation,
+from score_sde.metrics.neighbors import (
+    Memorization,
     coverage,
     density,
     ideal_coverage,
@@ -119,7 +119,7 @@ def test_two_sample_test_by_a_line():
     ring = points(150, 3)
     ring, disc = 3 * ring / ring.norm(dim=1, keepdim=True), points(150, 4)
     assert two_sample_test(ring, disc).p_value > 0.01
-    assert two_sample_test(ring, disc, "neighbours").value > 0.9
+    assert two_sample_test(ring, disc, "neighbors").value > 0.9
     with pytest.raises(ValueError, match="9 items"):
         two_sample_test(points(9, 1), points(50, 2))
 
@@ -127,7 +127,7 @@ def test_two_sample_test_by_a_line():
 @pytest.mark.parametrize("sizes", [(80, 80), (40, 120)])
 def test_the_p_value_keeps_its_level(sizes):
     values = [
-        two_sample_test(points(sizes[0], 2 * s), points(sizes[1], 2 * s + 1), "neighbours").p_value for s in range(100)
+        two_sample_test(points(sizes[0], 2 * s), points(sizes[1], 2 * s + 1), "neighbors").p_value for s in range(100)
     ]
     assert sum(p < 0.1 for p in values) <= 17
 
@@ -144,11 +144,11 @@ def test_shares():
 
 def test_memorisation():
     training, held_out, new = points(300, 1, 6), points(200, 2, 6), points(200, 3, 6)
-    found = Memorisation.of(new, held_out, training, 30, 0)
+    found = Memorization.of(new, held_out, training, 30, 0)
     assert found.nearer.low < 0.5 < found.nearer.high
     assert found.close.low < 0.05 < found.close.high
     half = torch.cat([training[:50], training[50:100] + 1e-3, new[:100]])
-    found = Memorisation.of(half, held_out, training, 30, 0)
+    found = Memorization.of(half, held_out, training, 30, 0)
     assert found.nearer.value == pytest.approx(0.75, abs=0.05)
     assert found.close.value == pytest.approx(0.5 + 0.025, abs=0.03)
     assert share_nearer(torch.tensor([[1.0], [2.0]]), torch.tensor([[2.0], [3.0]])) == (1 + 1 + 0.5 + 1) / 4
@@ -163,7 +163,7 @@ def test_near_duplicates():
     assert near_duplicates(samples, real, 30).value == pytest.approx((11 + 20) / 200 + 0.04, abs=0.04)
 
 
-@pytest.mark.parametrize("name", ["logistic", "neighbours"])
+@pytest.mark.parametrize("name", ["logistic", "neighbors"])
 def test_a_larger_set_is_no_evidence(name):
     found = [two_sample_test(points(60, s), points(600, 100 + s, shift=1.0), name) for s in range(5)]
     assert np.mean([estimate.value for estimate in found]) > 0.7

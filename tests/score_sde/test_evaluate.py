@@ -114,7 +114,7 @@ def test_real_items_pass_for_samples(digits, capsys):
     record = json.loads((digits / "evaluation.json").read_text())["values"]
     assert record["accuracy"]["value"] > 0.95
     assert record["accuracy"]["reference"]["value"] > 0.95
-    assert record["memorisation"]["copies"]["value"] == 1
+    assert record["memorization"]["copies"]["value"] == 1
     assert "equal to a training item: more than new ones" in out
     assert record["frechet"]["value"] < 1.5 * record["frechet"]["reference"]["value"]
     assert call(capsys, digits, "--samples", digits / "wrong.npz", *QUICK)[2]["accuracy"] < 0.1
@@ -124,7 +124,7 @@ def test_noise_does_not(digits, capsys):
     with pytest.warns(UserWarning, match="the samples are of 1 of the 10 classes"):
         _, out, result, _ = call(capsys, digits, "--samples", digits / "noise.npz", *QUICK)
     assert result["precision"] == result["coverage"] == 0
-    assert result["two_sample_neighbours"] > 0.9
+    assert result["two_sample_neighbors"] > 0.9
     assert out.count("worse than real items") >= 8
 
 

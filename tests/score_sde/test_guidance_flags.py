@@ -21,7 +21,7 @@ from sde.guidance.autoguidance import Autoguidance
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
 from sde.guidance.interval import GuidanceInterval
-from sde.guidance.rescale import Rescaled
+from sde.guidance.rescale import GuidanceRescale
 from sde.guidance.threshold import DynamicThreshold
 from tests.score_sde.test_cli import SMALL, call
 
@@ -62,14 +62,14 @@ def test_flags_are_the_library(trained, tmp_path, capsys):
     expected = {
         (): free,
         ("--guidance_interval", "0.3,3"): GuidanceInterval(free, 0.3, 3.0),
-        ("--guidance_rescale", "0.5"): Rescaled(free, 0.5),
+        ("--guidance_rescale", "0.5"): GuidanceRescale(free, 0.5),
         ("--threshold", "0.9,-1,1"): DynamicThreshold(free, 0.9, -1.0, 1.0),
         ("--negative_labels", "1"): ClassifierFree(model, labels, 3.0, torch.tensor(1)),
         ("--weak", "ema/0.5.safetensors"): Autoguidance(Conditional(model, labels), Conditional(weak, labels), 3.0),
         ("--weak", EARLIER): Autoguidance(Conditional(model, labels), Conditional(earlier, labels), 3.0),
         ("--weights", EARLIER): ClassifierFree(earlier, labels, 3.0),
         ("--threshold", "0.9,-1,1", "--guidance_interval", "0.3,3", "--guidance_rescale", "0.5"): DynamicThreshold(
-            GuidanceInterval(Rescaled(free, 0.5), 0.3, 3.0), 0.9, -1.0, 1.0
+            GuidanceInterval(GuidanceRescale(free, 0.5), 0.3, 3.0), 0.9, -1.0, 1.0
         ),
     }
     found = {}
@@ -133,7 +133,7 @@ def test_every_flag_is_here():
 MODES_OF_DATA = {
     "encode": ["--num_samples", 4, "--labels", "data"],
     "interpolate": ["--items", "0,1,2,3", "--frames", 2, "--labels", "data"],
-    "likelihood": ["--num_samples", 4, "--labels", "data", "--unnormalised"],
+    "likelihood": ["--num_samples", 4, "--labels", "data", "--unnormalized"],
 }
 
 
@@ -156,7 +156,7 @@ def test_the_other_modes_are_guided_by_the_same_flags(trained, capsys, mode):
     for flags, wrapped in (
         ((), lambda free, labels: free),
         (("--guidance_interval", "0.3,3", "--guidance_rescale", "0.5", "--threshold", "0.9,-1,1"), lambda free, labels:
-            DynamicThreshold(GuidanceInterval(Rescaled(free, 0.5), 0.3, 3.0), 0.9, -1.0, 1.0)),
+            DynamicThreshold(GuidanceInterval(GuidanceRescale(free, 0.5), 0.3, 3.0), 0.9, -1.0, 1.0)),
         (("--negative_labels", "1,0"), lambda free, labels: ClassifierFree(
             model, labels, 3.0, (torch.arange(len(labels)) + 1) % 2)),
         (("--weak", "ema/0.5.safetensors"), lambda free, labels: Autoguidance(
@@ -211,9 +211,9 @@ MISTAKES = [
     ([*G, "--weak", "checkpoints"], "is a folder, as the states of sharded modules are: name a model.safetensors"),
     (["--weights", "late.safetensors"], "beside model.safetensors it holds 1 in ema/ and 2 in checkpoints/"),
     (["--mode", "ema", "--threshold", "0.9"], "--threshold is for --mode sample"),
-    (["--mode", "likelihood", *G, "--labels", "data"], "leave out --guidance_scale, or add --unnormalised"),
-    (["--mode", "likelihood", *G, "--unnormalised"], "guide towards labels: give --labels"),
-    (["--mode", "likelihood", "--threshold", "0.9,-1,1"], "leave out --threshold, or add --unnormalised"),
+    (["--mode", "likelihood", *G, "--labels", "data"], "leave out --guidance_scale, or add --unnormalized"),
+    (["--mode", "likelihood", *G, "--unnormalized"], "guide towards labels: give --labels"),
+    (["--mode", "likelihood", "--threshold", "0.9,-1,1"], "leave out --threshold, or add --unnormalized"),
     (
         ["--mode", "encode", *G, "--labels", "1", "--guidance_interval", "3,1"],
         "guidance interval 3 to 1: needs noise levels",

@@ -67,7 +67,7 @@ class PairRun(Run):
 @pytest.fixture
 def exact(tmp_path, monkeypatch):
     judge = SimpleNamespace(classes=lambda x: (x[:, 0] > 0).long())
-    monkeypatch.setattr(module, "recogniser", lambda run, data: judge)
+    monkeypatch.setattr(module, "evaluation_classifier", lambda run, data: judge)
     return PairRun(tmp_path, resolve(read_config(config_path("points")), []), torch.device("cpu"))
 
 
@@ -139,7 +139,7 @@ def test_scales_are_those_of_mode_sample(trained, tmp_path, capsys, monkeypatch)
     """The sweep draws what --mode sample draws at the same scales."""
     seen = []
     judge = SimpleNamespace(classes=lambda x: seen.append(x) or torch.zeros(len(x), dtype=torch.long))
-    monkeypatch.setattr(module, "recogniser", lambda run, data: judge)
+    monkeypatch.setattr(module, "evaluation_classifier", lambda run, data: judge)
     assert sweep(capsys, trained, "--guidance_scale", "0.5,2", "--classifier_scale", "0,3")[0] == 0
     flags = [["--guidance_scale", "0.5"], ["--guidance_scale", "2"], ["--guidance_scale", "0"],
              ["--guidance_scale", "0", "--classifier_scale", "3"]]  # fmt: skip

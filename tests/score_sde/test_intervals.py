@@ -12,7 +12,7 @@ CASES = {
     "energy": SMALL["energy"],
     "sliced_wasserstein": Case(line(0, 1), line(0.8, 1.5), 60, 50, of("sliced_wasserstein"), 0.8**2 + 0.5**2),
     "accuracy": SMALL["accuracy"],
-    "nearer": SMALL["memorised: nearer"],
+    "nearer": SMALL["memorized: nearer"],
 }
 
 

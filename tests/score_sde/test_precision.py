@@ -6,7 +6,7 @@ import torch
 from score_sde.config.config import read_config, resolve
 from score_sde.run.folder import Run, arrange
 from score_sde.training import precision as speed
-from score_sde.training.memory import out_of_memory, rehearse
+from score_sde.training.memory import dry_run, out_of_memory
 from sde.checkpoint.spec import build_denoiser
 from sde.training.loss import denoising_loss
 from tests.sde.test_training import same, trainer
@@ -89,11 +89,11 @@ def test_layouts_change_no_value():
 
 def test_rehearsal_of_memory_changes_nothing():
     rehearsed, straight = trainer(3), trainer(3)
-    assert "GiB" in rehearse(rehearsed)
+    assert "GiB" in dry_run(rehearsed)
     for run in (rehearsed, straight):
         with torch.random.fork_rng():
             for _ in range(3):
-                run.optimise()
+                run.training_step()
     assert same(rehearsed.state_dict(), straight.state_dict())
 
 

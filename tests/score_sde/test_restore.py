@@ -17,7 +17,7 @@ from score_sde.restoration.tasks import visible
 from sde.checkpoint.models import load_model
 from sde.guidance.classifier_free import ClassifierFree
 from sde.inverse.operators import Blur, CompressedSensing, Grayscale, Mask, SuperResolution
-from sde.inverse.posterior import DPS, MomentMatching, PiGDM, Replacement
+from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
 from tests.score_sde.runs import untrained
 from tests.score_sde.test_cli import call
 
@@ -30,7 +30,7 @@ OPERATORS = {
     "colorize": (Grayscale(), []),
     "sensing": (CompressedSensing(SHAPE, 20), []),
 }
-METHODS = {"moments": MomentMatching, "pigdm": PiGDM, "dps": partial(DPS, gamma=0.3), "replacement": Replacement}
+METHODS = {"moments": MMPS, "pigdm": PiGDM, "dps": partial(DPS, gamma=0.3), "replacement": Replacement}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_restore_is_the_library(photos, tmp_path, capsys, task):
     np.testing.assert_array_equal(numbers["x"], x)
     np.testing.assert_allclose(numbers["y"], operator(x), rtol=1e-6, atol=1e-6)
     each = numbers["y"].repeat(3, 0)
-    model = MomentMatching(load_model(photos.model_file), operator, torch.from_numpy(each))
+    model = MMPS(load_model(photos.model_file), operator, torch.from_numpy(each))
     expected = generate(model, SAMPLERS["ddim"](), 6, SHAPE, steps=3, seed=5).x
     if task == "inpaint":
         expected = operator.restore(expected, torch.from_numpy(each))
@@ -147,7 +147,7 @@ def test_labels_and_guidance(photos, tmp_path, capsys):
     flags = ["--items", "0,1", "--draws", 1, "--mask", "upper"]
     numbers, _ = restore(capsys, photos, tmp_path / "r", *flags, "--labels", "1", "--guidance_scale", 2)
     y, labels = UPPER(truth(photos, [0, 1])), torch.tensor([1, 1])
-    model = MomentMatching(ClassifierFree(load_model(photos.model_file), labels, 2.0), UPPER, y)
+    model = MMPS(ClassifierFree(load_model(photos.model_file), labels, 2.0), UPPER, y)
     expected = UPPER.restore(generate(model, SAMPLERS["ddim"](), 2, SHAPE, steps=3).x, y)
     np.testing.assert_allclose(numbers["samples"][:, 0], expected, rtol=1e-4, atol=1e-4)
     assert numbers["conditions"].tolist() == [1, 1]
@@ -217,14 +217,14 @@ def test_files_of_ones_own(photos, levels, tmp_path, capsys):
         flags = ["--task", task, "--draws", 1, "--measured", tmp_path / "y.npy"]
         again, _ = restore(capsys, photos, tmp_path / "f", *flags)
         assert np.array_equal(again["samples"], numbers["samples"]), task
-    # Pictures, of quantised data: white is the highest level.
+    # Pictures, of quantized data: white is the highest level.
     x = truth(levels, [3])
     Image.fromarray((x[0, 0] * 17).byte().numpy()).save(tmp_path / "item.png")
     numbers, _ = restore(capsys, levels, tmp_path / "r", "--items", "3", "--draws", 1)
     again, _ = restore(capsys, levels, tmp_path / "f", "--draws", 1, "--input", tmp_path / "item.png")
     np.testing.assert_array_equal(again["x"], numbers["x"])
     np.testing.assert_array_equal(again["samples"], numbers["samples"])
-    assert np.array_equal(again["samples"], again["samples"].round()), "quantised"
+    assert np.array_equal(again["samples"], again["samples"].round()), "quantized"
     small = SuperResolution(2)(x * 17)[0, 0].round().byte()
     Image.fromarray(small.numpy()).save(tmp_path / "small.png")
     flags = ["--task", "superres", "--draws", 1, "--measured", tmp_path / "small.png"]
@@ -282,7 +282,7 @@ def test_a_mask_an_item(photos, tmp_path, capsys):
     for i in range(2):
         assert (numbers["samples"][i, :, masks[i]] == x[i].numpy()[masks[i]][:, None]).all()
     alone = Mask(torch.from_numpy(masks[1]), SHAPE)
-    model = MomentMatching(load_model(photos.model_file), alone, alone(x[1:]))
+    model = MMPS(load_model(photos.model_file), alone, alone(x[1:]))
     expected = generate(model, SAMPLERS["ddim"](), 4, SHAPE, steps=3, first=4).x
     expected = alone.restore(expected, alone(x[1:]))
     np.testing.assert_allclose(numbers["samples"][1], expected, rtol=1e-4, atol=1e-4)

@@ -1,10 +1,10 @@
-"""Held-out losses against the posterior variance of a Gaussian; nearest neighbours against brute force."""
+"""Held-out losses against the posterior variance of a Gaussian; nearest neighbors against brute force."""
 
 import pytest
 import torch
 
 from score_sde.evaluation import validation
-from score_sde.evaluation.validation import NEIGHBOURS, Validation
+from score_sde.evaluation.validation import NEIGHBORS, Validation
 from sde import VPSDE
 from sde.checkpoint.spec import build_denoiser, describe_sde
 from sde.data.dataset import Dataset
@@ -179,6 +179,6 @@ def test_small_distances_keep_their_digits(generator):
 
 
 def test_training_items_are_spread_over_the_set(generator):
-    training = torch.arange(2 * NEIGHBOURS + 500.0)[:, None]
+    training = torch.arange(2 * NEIGHBORS + 500.0)[:, None]
     far = validate(dataset(torch.zeros(1, 1)), dataset(training)).nearest(training[-10:])
     assert far["smallest"] <= 2

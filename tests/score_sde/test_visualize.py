@@ -122,7 +122,7 @@ def test_films(runs, tmp_path, capsys, coarse, name):
     _, held_out = run.data()
     items, _ = held_out.batch(spread(len(held_out), 5))
     assert torch.equal(arrays["items"], items)
-    x0 = transform.encode(transform.dequantise(items, 0.5))
+    x0 = transform.encode(transform.dequantize(items, 0.5))
     z = SeededNoise(sample_seeds(3, 5))(x0)
     assert torch.equal(arrays["forward_times"], drawn.times.flip(0))
     for t, state in zip(arrays["forward_times"], arrays["forward"], strict=True):
@@ -132,7 +132,7 @@ def test_films(runs, tmp_path, capsys, coarse, name):
     )
     denoised = arrays_of(result, "denoised")
     assert torch.equal(denoised["reverse"], arrays["reverse"])
-    assert torch.equal(transform.quantise(denoised["denoised"][-1]), drawn.x)
+    assert torch.equal(transform.quantize(denoised["denoised"][-1]), drawn.x)
     with torch.no_grad():
         for t, x, expected in zip(denoised["times"], denoised["reverse"], denoised["denoised"], strict=True):
             torch.testing.assert_close(transform.decode(bound(transform.encode(x), t)), expected, rtol=1e-3, atol=1e-3)

@@ -28,7 +28,7 @@ def normal(count=400, event=(3,), seed=0):
 def dataset(x=None, classes=2, transform=None):
     x = normal() if x is None else x
     labels = torch.arange(len(x)) % classes if classes else None
-    return Dataset(x, labels, classes, transform or Transform.standardise(x))
+    return Dataset(x, labels, classes, transform or Transform.standardize(x))
 
 
 def denoiser(data, sde=None, sigma_data=None, network=None, null_trained=True):
@@ -77,7 +77,7 @@ def test_lines_without_labels_and_with_many():
     assert len(lines) == 3
     assert lines[0].startswith("data: 400 items of shape 3, float32, continuous, from -")
     x = normal(12_000, (1,))
-    data = Dataset(x, torch.arange(12_000) % 100 * (torch.arange(12_000) > 99), 100, Transform.standardise(x))
+    data = Dataset(x, torch.arange(12_000) % 100 * (torch.arange(12_000) > 99), 100, Transform.standardize(x))
     lines = quiet(data, denoiser(data))
     assert lines[0].endswith(" (of 10,000 measured)")
     assert lines[3] == "100 classes of 119 (class 1) to 219 (class 0) items, 120.0 on average"
@@ -99,7 +99,7 @@ def test_row_1_floats_that_are_all_integers():
     data = dataset(x)
     warned(
         "the items are floats, but all of them whole numbers from 0 to 255: they are taken as continuous, in channel "
-        f"0 by model = (data - {x.mean():.4g}) / {x.std(correction=0):.4g}; for quantised data, set "
+        f"0 by model = (data - {x.mean():.4g}) / {x.std(correction=0):.4g}; for quantized data, set "
         "config.data.levels=256",
         data,
     )  # fmt: skip
@@ -229,7 +229,7 @@ def test_row_11_classes_without_items():
     warned(
         "2 of 5 classes have no training items (first: 1): samples of them will be arbitrary; number the classes "
         "without gaps",
-        Dataset(x, torch.arange(len(x)) % 2 * 2 + 2 * (torch.arange(len(x)) == 5), 5, Transform.standardise(x)),
+        Dataset(x, torch.arange(len(x)) % 2 * 2 + 2 * (torch.arange(len(x)) == 5), 5, Transform.standardize(x)),
     )  # fmt: skip
 
 

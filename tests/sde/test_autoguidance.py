@@ -55,7 +55,7 @@ def test_calls_and_density(generator):
     for scale, alone in ((1.0, model), (0.0, weak)):
         same = log_likelihood(Autoguidance(model, weak, scale), x).nats
         torch.testing.assert_close(same, log_likelihood(alone, x).nats)
-    with pytest.raises(ValueError, match="not a normalised density"):
+    with pytest.raises(ValueError, match="not a normalized density"):
         log_likelihood(Autoguidance(model, weak, 2.0), x)
 
 

@@ -9,7 +9,7 @@ import torch
 from samplers import SAMPLERS, generate
 from sde import VPSDE, Denoiser
 from sde.condition.binding import bind_condition, fit, rows_of
-from sde.condition.standardization import Standardisation
+from sde.condition.standardization import Standardization
 from sde.condition.tree import NULL_LABEL, as_tree, drop, known, null_like
 from sde.data.dataset import Dataset
 from sde.data.transform import Transform
@@ -181,7 +181,7 @@ def test_standardisation_is_in_the_model():
     moments = {kind: ([3.0] * n, [5.0] * n) for kind, n in (("vector", 3), ("image", 2), ("sequence", 2))}
     moments["vector"] = [1.0, 2.0, 3.0], [1.0, 0.5, 4.0]
     plain = Denoiser(net, VPSDE(), "edm", 1.0)
-    scaled = Denoiser(net, VPSDE(), "edm", 1.0, standardisation=Standardisation(moments))
+    scaled = Denoiser(net, VPSDE(), "edm", 1.0, standardization=Standardization(moments))
     outside = {"labels": cond["labels"]} | {k: 5 * cond[k] + 3 for k in ("image", "sequence")}
     outside["vector"] = cond["vector"] * torch.tensor([1, 0.5, 4]) + torch.tensor([1.0, 2, 3])
     x, t = inputs(EVENT, 2, torch.float64)[0], torch.tensor(0.4, dtype=torch.float64)

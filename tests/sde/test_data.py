@@ -173,7 +173,7 @@ def test_row_1_integers_without_levels(tmp_path):
     np.save(path, np.arange(256, dtype=np.uint8).reshape(64, 4))
     refused(
         "config.data.levels = 0, but the items are integers (torch.uint8) from 0 to 255: set it to the number of "
-        "levels of quantised data, or store them as floats",
+        "levels of quantized data, or store them as floats",
         load_dataset, config("points", root=path, test_fraction=0.5),
     )  # fmt: skip
     refused("config.data.levels = 4: the data must be integers from 0 to 3, and run from 0 to 255",
@@ -346,7 +346,7 @@ def test_positions_spread_over_a_set():
 
 @pytest.mark.parametrize("levels", [None, 17])
 def test_moments_in_model_units(levels):
-    """Against dequantised items, encoded, at the midpoints of many equal parts of [0, 1)."""
+    """Against dequantized items, encoded, at the midpoints of many equal parts of [0, 1)."""
     x = torch.randint(0, 17, (200, 2, 3), generator=torch.Generator().manual_seed(0)).double()
     transform = Transform.of_levels(17) if levels else Transform((3.0, 5.0), (2.0, 0.5))
     data = Dataset(x, None, None, transform)

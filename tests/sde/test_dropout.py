@@ -19,7 +19,7 @@ def test_entries_are_zero_with_probability_p_and_else_scaled(p, layout):
     assert out[kept].unique() == pytest.approx(1 / (1 - p), rel=2**-13)
     n = x.numel()
     assert abs(kept.sum().item() - n * (1 - p)) < 4 * (n * p * (1 - p)) ** 0.5
-    # Neighbours share a random word: they are independent all the same.
+    # Neighbors share a random word: they are independent all the same.
     lanes = kept.permute(0, 2, 3, 1).flatten() if layout == "channels_last" else kept.flatten()
     for lag in (1, 2, 3):
         both = (lanes[lag:] & lanes[:-lag]).float().mean().item()

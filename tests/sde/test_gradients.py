@@ -6,7 +6,7 @@ import torch
 from samplers import SAMPLERS, generate
 from sde import VPSDE
 from sde.guidance.classifier import Classifier
-from sde.guidance.gradient import POINTS, LogProbability
+from sde.guidance.gradient import POINTS, LikelihoodGuidance
 from tests.oracles.exact import Gaussian
 from tests.sde.test_guidance import LABELS, MEANS, STD, ByClass, batch  # noqa: F401 (a fixture)
 
@@ -35,7 +35,7 @@ def test_a_measurement_gives_the_exact_posterior_mean(process, batch, generator,
     precision = precision + torch.outer(DIRECTION, DIRECTION) / NOISE**2
     weighted = MEAN / STD**2 + alpha / sigma**2 * x + y[:, None] * DIRECTION / NOISE**2
     exact = torch.linalg.solve(precision, weighted)
-    once, twice = (LogProbability(prior, measured(prior, point), y, scale, point) for scale in (1.0, 2.0))
+    once, twice = (LikelihoodGuidance(prior, measured(prior, point), y, scale, point) for scale in (1.0, 2.0))
     torch.testing.assert_close(once(x, t), exact, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(twice(x, t), 2 * exact - prior(x, t), rtol=1e-6, atol=1e-6)
     part = once.rows(torch.tensor([4, 1]))
@@ -45,7 +45,7 @@ def test_a_measurement_gives_the_exact_posterior_mean(process, batch, generator,
 @pytest.mark.parametrize("name", ["ddim", "ode", "ancestral"])
 def test_samples_follow_the_posterior(name):
     prior = Gaussian(VPSDE(), MEAN, STD)
-    guided = LogProbability(prior, measured(prior, "denoised"), torch.tensor(0.5).double(), 1.0, "denoised")
+    guided = LikelihoodGuidance(prior, measured(prior, "denoised"), torch.tensor(0.5).double(), 1.0, "denoised")
     x = generate(guided, SAMPLERS[name](), 500, (2,), steps=None if name == "ode" else 60).x.double()
     covariance = torch.linalg.inv(torch.eye(2) / STD**2 + torch.outer(DIRECTION, DIRECTION) / NOISE**2)
     mean = covariance @ (MEAN / STD**2 + 0.5 * DIRECTION / NOISE**2)
@@ -57,7 +57,7 @@ def test_one_network_call_serves_both_parts(batch):  # noqa: F811
     """D(x_t) for log p is D(x_t) for the result, and its gradient passes through the model."""
     x, t = batch
     prior = Gaussian(VPSDE(), MEAN, STD)
-    guided = LogProbability(prior, measured(prior, "denoised"), torch.zeros(1).double(), 1.0, "denoised")
+    guided = LikelihoodGuidance(prior, measured(prior, "denoised"), torch.zeros(1).double(), 1.0, "denoised")
     calls = []
     prior.register_forward_hook(lambda *_: calls.append(1))
     assert not guided(x, t.clamp(min=1e-3)).requires_grad
@@ -85,10 +85,10 @@ def test_refusals():
         (lambda x, t, y: (x.sum(1) - y).detach(), "no gradient"),
     ):
         with pytest.raises(ValueError, match=words):
-            LogProbability(model, function, y)(x, t)
+            LikelihoodGuidance(model, function, y)(x, t)
     with pytest.raises(ValueError, match=r"classifier returned shape \(2, 2\), and class 2 is asked for"):
         Classifier(model, lambda x, t: x, torch.tensor([0, 2]))(x, t)
     with pytest.raises(ValueError, match="point = 'clean': needs one of noisy, denoised"):
-        LogProbability(model, measured(model, "noisy"), y, point="clean")
+        LikelihoodGuidance(model, measured(model, "noisy"), y, point="clean")
     with pytest.raises(ValueError, match="bound to 2 samples, x has 4"):
-        LogProbability(model, measured(model, "noisy"), y)(torch.zeros(4, 2).double(), t)
+        LikelihoodGuidance(model, measured(model, "noisy"), y)(torch.zeros(4, 2).double(), t)

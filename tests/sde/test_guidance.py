@@ -73,7 +73,7 @@ class Network(torch.nn.Module):
 
 
 def seen_as(parametrization, exact, sigma_data=0.7):
-    """The denoiser of a network that is exact in a parametrisation."""
+    """The denoiser of a network that is exact in a parametrization."""
     sde, formulas = exact.sde, PARAMETRIZATIONS[parametrization]
 
     def output(x, t, cond):
@@ -201,7 +201,7 @@ def test_likelihood_of_guided_models_is_refused(generator):
     model = ByClass(VPSDE())
     x = model.components[0].draw(6, generator)
     for guided in (ClassifierFree(model, LABELS, 2.0), Classifier(model.mixture, Bayes(VPSDE()), LABELS, 1.0)):
-        with pytest.raises(ValueError, match="not a normalised density"):
+        with pytest.raises(ValueError, match="not a normalized density"):
             log_likelihood(guided, x)
     twice = log_likelihood(ClassifierFree(model, LABELS, 2.0), x, guided=True)
     assert (twice.nfe % 2 == 0).all(), "two passes an evaluation"

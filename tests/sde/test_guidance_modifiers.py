@@ -12,7 +12,7 @@ from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
 from sde.guidance.interval import GuidanceInterval
-from sde.guidance.rescale import Rescaled
+from sde.guidance.rescale import GuidanceRescale
 from sde.guidance.threshold import DynamicThreshold
 from tests.oracles.exact import GaussianMixture
 from tests.sde.test_guidance import LABELS, MEANS, STD, Bayes, ByClass, batch  # noqa: F401 (a fixture)
@@ -69,7 +69,7 @@ def test_every_sampler_takes_limits(name):
     model = ByClass(VPSDE())
     labels = torch.arange(9) % 3
     guided = Classifier(ClassifierFree(model, labels, 1.5), Bayes(VPSDE()), labels, 0.5)
-    limited = DynamicThreshold(GuidanceInterval(Rescaled(guided, 0.1), 0.2, 3.0), 1.0, -2.5, 2.5)
+    limited = DynamicThreshold(GuidanceInterval(GuidanceRescale(guided, 0.1), 0.2, 3.0), 1.0, -2.5, 2.5)
     # None for adaptive samplers, which one step of the loop serves.
     steps = {"langevin": 200, "ode": None, "sde": None}.get(name, 60)
     sampler = SAMPLERS[name](0.1, 0.1) if name == "sde" else SAMPLERS[name]()
@@ -81,7 +81,7 @@ def test_calls_inside_and_outside_an_interval():
     model = ByClass(VPSDE())
     levels = [20.0, 4.0, 1.5, 0.7, 0.05]
     times = torch.stack([at_level(VPSDE(), level) for level in levels])
-    for wrap in (lambda guided: guided, lambda guided: Rescaled(guided, 0.5)):
+    for wrap in (lambda guided: guided, lambda guided: GuidanceRescale(guided, 0.5)):
         guided = GuidanceInterval(wrap(ClassifierFree(model, LABELS, 3.0)), 0.5, 2.0)
         # A call at every time, the last one denoises; two inside.
         assert generate(guided, SAMPLERS["ddim"](), 6, (2,), grid=times).nfe == 5 + 2
@@ -96,7 +96,7 @@ def test_an_interval_in_the_flow_of_the_likelihood(generator):
     model = ByClass(VPSDE())
     guided = GuidanceInterval(ClassifierFree(model, LABELS, 2.0), 0.3, 2.0)
     x = model.mixture.draw(6, generator)[:2]
-    with pytest.raises(ValueError, match="not a normalised density"):
+    with pytest.raises(ValueError, match="not a normalized density"):
         log_likelihood(guided.rows(slice(0, 2)), x)
 
     def nats(model, rows):
@@ -116,12 +116,12 @@ def test_rescale_keeps_the_contrast_of_each_sample(generator, shape):
     own = own * torch.tensor([0.1, 1.0, 3.0, 10.0]).view(-1, *[1] * len(shape))
     x, t = torch.zeros(4, *shape, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
     guided = ClassifierFree(Fixed(free, own), torch.zeros(4).long(), 4.0)
-    plain, full, part = guided(x, t), Rescaled(guided, 1.0)(x, t), Rescaled(guided, 0.7)(x, t)
+    plain, full, part = guided(x, t), GuidanceRescale(guided, 1.0)(x, t), GuidanceRescale(guided, 0.7)(x, t)
     for i in range(4):
         assert full[i].std().item() == pytest.approx(own[i].std().item())
         assert torch.nn.functional.cosine_similarity(full[i].flatten(), plain[i].flatten(), 0) == pytest.approx(1)
     torch.testing.assert_close(part, 0.7 * full + 0.3 * plain)
-    torch.testing.assert_close(Rescaled(guided, 0.0)(x, t), plain)
+    torch.testing.assert_close(GuidanceRescale(guided, 0.0)(x, t), plain)
 
 
 def test_rescale_of_every_guidance(process, batch):  # noqa: F811
@@ -132,9 +132,9 @@ def test_rescale_of_every_guidance(process, batch):  # noqa: F811
     free = ClassifierFree(model, LABELS, 3.0)
     for guided in (free, Autoguidance(free, weak, 2.0), Classifier(free, Bayes(process), LABELS, 2.0),
                    Classifier(Autoguidance(free, weak, 2.0), Bayes(process), LABELS, 2.0),
-                   GuidanceInterval(free, 1e-3, 1e3), Rescaled(free, 0.5)):  # fmt: skip
+                   GuidanceInterval(free, 1e-3, 1e3), GuidanceRescale(free, 0.5)):  # fmt: skip
         torch.testing.assert_close(guided.base(x, t), own)
-        rescaled = Rescaled(guided, 1.0)
+        rescaled = GuidanceRescale(guided, 1.0)
         torch.testing.assert_close(rescaled(x, t).std(1), own.std(1))
         part = torch.tensor([4, 1])
         torch.testing.assert_close(rescaled.rows(part)(x[part], t[part]), rescaled(x, t)[part], rtol=1e-6, atol=1e-6)
@@ -191,10 +191,10 @@ def test_refusals():
         (lambda: GuidanceInterval(guided, 0.0, 0.001), "guidance interval 0 to 0.001"),
         (lambda: GuidanceInterval(guided, math.nan, 1.0), "0 <= low < high"),
         (lambda: GuidanceInterval(Conditional(model, LABELS)), "GuidanceInterval around Conditional, which is not gui"),
-        (lambda: Rescaled(model.mixture), "Rescaled around GaussianMixture"),
-        (lambda: Rescaled(guided, 1.5), "rescale strength 1.5: needs a number from 0"),
+        (lambda: GuidanceRescale(model.mixture), "GuidanceRescale around GaussianMixture"),
+        (lambda: GuidanceRescale(guided, 1.5), "rescale strength 1.5: needs a number from 0"),
         (
-            lambda: Rescaled(guided)(torch.zeros(6, 1).double(), torch.tensor(0.5)),
+            lambda: GuidanceRescale(guided)(torch.zeros(6, 1).double(), torch.tensor(0.5)),
             r"shape \(6, 1\): one value an event",
         ),
         (lambda: DynamicThreshold(guided, 0.0, -1, 1), "quantile 0: needs a number above 0"),

@@ -1,4 +1,4 @@
-"""Score models: Tweedie, denoising score matching, parametrisations, the transform."""
+"""Score models: Tweedie, denoising score matching, parametrizations, the transform."""
 
 import math
 
@@ -51,7 +51,7 @@ def test_noise_and_velocity_follow(oracle, batch, process):
 
 
 class Perfect(nn.Module):
-    """A network that answers what its parametrisation asks for, from an exact model; written from the papers."""
+    """A network that answers what its parametrization asks for, from an exact model; written from the papers."""
 
     def __init__(self, oracle, parametrization):
         super().__init__()
@@ -131,19 +131,19 @@ def test_transform_of_levels(generator):
     transform = Transform.of_levels(17)
     x = torch.arange(17.0)[:, None]
     for u in (torch.zeros(17, 1), torch.rand(17, 1, generator=generator), torch.full((17, 1), 0.999)):
-        z = transform.encode(transform.dequantise(x, u))
+        z = transform.encode(transform.dequantize(x, u))
         assert -1 <= z.min() <= z.max() < 1
-        assert torch.equal(transform.quantise(transform.decode(z)), x)
-    assert transform.quantise(torch.tensor([[-3.0], [40.0]])).flatten().tolist() == [0, 16]
+        assert torch.equal(transform.quantize(transform.decode(z)), x)
+    assert transform.quantize(torch.tensor([[-3.0], [40.0]])).flatten().tolist() == [0, 16]
 
 
 def test_transform_standardises(generator):
     x = torch.randn(500, 2, 4, generator=generator) * torch.tensor([3.0, 0.1])[:, None] + 5
-    z = Transform.standardise(x).encode(x)
+    z = Transform.standardize(x).encode(x)
     assert z.mean((0, 2)).abs().max() < 1e-5
     torch.testing.assert_close(z.std((0, 2), correction=0), torch.ones(2))
     with pytest.raises(ValueError, match="channel 1 of the data is constant"):
-        Transform.standardise(torch.stack([torch.arange(5.0), torch.ones(5)], 1))
+        Transform.standardize(torch.stack([torch.arange(5.0), torch.ones(5)], 1))
 
 
 @pytest.mark.parametrize("bad", [{"shift": (0.0, 1.0)}, {"scale": (0.0,)}, {"levels": 1}, {"scale": (math.nan,)}])

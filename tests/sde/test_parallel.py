@@ -127,7 +127,7 @@ def test_blocks_are_sharded_one_by_one():
 
 
 def test_each_process_holds_its_part(found):
-    """Of the weights, their average and the optimiser's two moments."""
+    """Of the weights, their average and the optimizer's two moments."""
     held, total = found[1]["states"]["held"], 4 * sum(p.numel() for p in trainer(World(), "ddp").module.parameters())
     assert sum(held) == total
     assert max(held) < 0.65 * total
@@ -150,7 +150,7 @@ def test_sharded_states(runs, found):
 
 def test_sharded_states_are_read_by_one_process(runs, found):
     run = trainer(World(), "fsdp")
-    state, passed = Checkpoints(runs[1] / "states", "denoiser").load(run.blank)
+    state, passed = Checkpoints(runs[1] / "states", "denoiser").load(run.state_template)
     run.load_state_dict(state)
     assert (run.step, len(passed)) == (6, 1)
     assert near(weights(advance(run, 20)), found[1]["states"]["straight"])
@@ -158,7 +158,7 @@ def test_sharded_states_are_read_by_one_process(runs, found):
 
 def test_a_blank_state_changes_nothing():
     plain, asked = trainer(World(), "ddp"), trainer(World(), "ddp")
-    memory = asked.blank()["optimizer"]["state"][0]
+    memory = asked.state_template()["optimizer"]["state"][0]
     assert all(not value.any() for value in memory.values())
     assert equal(weights(advance(asked, 3)), weights(advance(plain, 3)))
 

@@ -11,12 +11,12 @@ from sde import SDES, VPSDE, Denoiser, Transform
 from sde.guidance.interval import GuidanceInterval
 from sde.inverse.conjugate_gradients import conjugate_gradients
 from sde.inverse.operators import Blur, Mask, SuperResolution
-from sde.inverse.posterior import DPS, MomentMatching, PiGDM, Replacement
+from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
 from tests.oracles.exact import GaussianMixture
 from tests.oracles.linear_gaussian import DIM, problem, unit_points
 
 UNITS = Transform(tuple(torch.linspace(-1, 2, DIM).tolist()), tuple(torch.linspace(0.5, 3, DIM).tolist()))
-GUIDED = {"dps": DPS, "pigdm": PiGDM, "moments": MomentMatching}
+GUIDED = {"dps": DPS, "pigdm": PiGDM, "moments": MMPS}
 
 
 def states(task, process, generator, count=12):
@@ -31,7 +31,7 @@ def states(task, process, generator, count=12):
 def test_moment_matching_is_the_posterior_score(process, generator, kind, sigma_y):
     task = problem(kind, sigma_y, transform=UNITS)
     x, t = states(task, process, generator)
-    guided = MomentMatching(task.prior(process), task.operator, task.y, sigma_y, iterations=12)
+    guided = MMPS(task.prior(process), task.operator, task.y, sigma_y, iterations=12)
     exact = task.posterior(process)
     found, expected, score = guided(x, t), exact(x, t), exact.score(x, t)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
@@ -62,7 +62,7 @@ def sampled(model, task, sampler="unipc", steps=40):
 @pytest.mark.parametrize("name", ["vp", "subvp", "ve"])
 def test_sampled_moments_are_those_of_the_posterior(name):
     sde, task = SDES[name](), problem(transform=UNITS)
-    assert max(sampled(MomentMatching(task.prior(sde), task.operator, task.y, task.sigma_y), task)) < 0.02
+    assert max(sampled(MMPS(task.prior(sde), task.operator, task.y, task.sigma_y), task)) < 0.02
     task = problem(std=0.7)
     assert max(sampled(PiGDM(task.prior(sde), task.operator, task.y, task.sigma_y, 0.7), task)) < 0.02
 
@@ -72,7 +72,7 @@ def test_order_of_the_biases():
     sde, task = VPSDE(), problem()
     bound = task.prior(sde), task.operator, task.y, task.sigma_y
     data_std = task.covariance.diagonal().mean().sqrt().item()
-    models = [MomentMatching(*bound), PiGDM(*bound, data_std), DPS(*bound, sigma_data=data_std), task.prior(sde)]
+    models = [MMPS(*bound), PiGDM(*bound, data_std), DPS(*bound, sigma_data=data_std), task.prior(sde)]
     means, spreads = zip(*(sampled(model, task) for model in models), strict=True)
     assert means[0] < 0.1 < means[1] < means[3] / 2
     assert means[0] < 0.1 < means[2] < means[3] / 2
@@ -188,7 +188,7 @@ def test_rows_keep_every_option(generator):
     for model in (
         DPS(prior, task.operator, y, 0.3, gamma=0.7, sigma_data=0.6),
         PiGDM(prior, task.operator, y, 0.3, sigma_data=0.6, iterations=3),
-        MomentMatching(prior, task.operator, y, 0.3, iterations=2),
+        MMPS(prior, task.operator, y, 0.3, iterations=2),
     ):
         second = model.rows(torch.tensor([1]))(x[1:], torch.tensor(0.2))
         torch.testing.assert_close(second, model(x, torch.tensor(0.2))[1:], rtol=1e-9, atol=1e-9)
@@ -199,13 +199,13 @@ def test_measurements_guide_within_an_interval(generator):
     task, sde = problem(), VPSDE()
     prior, x = task.prior(sde), torch.randn((2, DIM), generator=generator, dtype=torch.float64)
     t = sde.t_of_log_snr(torch.tensor([2.0, -2.0], dtype=torch.float64))
-    inner = MomentMatching(prior, task.operator, task.y, task.sigma_y, 8)
+    inner = MMPS(prior, task.operator, task.y, task.sigma_y, 8)
     limited = GuidanceInterval(inner, high=1.0)
     torch.testing.assert_close(limited(x, t), torch.stack([inner(x, t)[0], prior(x, t)[1]]), rtol=1e-6, atol=1e-6)
     # Two halves of a measurement, one after the other, are the whole.
     halves = [lambda x, part=part: task.operator(x)[:, part] for part in (slice(0, 4), slice(4, 8))]
-    first = MomentMatching(prior, halves[0], task.y[:, :4], task.sigma_y, 5)
-    both = MomentMatching(first, halves[1], task.y[:, 4:], task.sigma_y, 5)
+    first = MMPS(prior, halves[0], task.y[:, :4], task.sigma_y, 5)
+    both = MMPS(first, halves[1], task.y[:, 4:], task.sigma_y, 5)
     torch.testing.assert_close(both(x, t), task.posterior(sde)(x, t), rtol=1e-5, atol=1e-5)
 
 
@@ -216,7 +216,7 @@ def test_observed_entries_come_back_exactly(kind, levels, generator):
     means = torch.randn((4, 3, 4, 4), generator=generator)
     model = GaussianMixture(VPSDE(), means, 0.2, transform=transform)
     mask = Mask(torch.arange(16).view(4, 4) < 9, (3, 4, 4))
-    y = mask(transform.quantise(transform.decode(model.draw(6, generator).float())))
+    y = mask(transform.quantize(transform.decode(model.draw(6, generator).float())))
     posterior = kind(model, mask, y)
     if kind is Replacement:
         replaced = transform.decode(posterior(torch.zeros(6, 3, 4, 4), torch.tensor(0.5)))
@@ -240,7 +240,7 @@ def test_likelihood_of_the_posterior(generator):
         + torch.randn((2, DIM), generator=generator, dtype=torch.float64)
         @ torch.linalg.cholesky(task.posterior_covariance).T
     )
-    guided = MomentMatching(task.prior(sde), task.operator, task.y, task.sigma_y, iterations=9)
+    guided = MMPS(task.prior(sde), task.operator, task.y, task.sigma_y, iterations=9)
     found = log_likelihood(guided, x, rtol=1e-4, atol=1e-4, guided=True)
     torch.testing.assert_close(found.nats, normal.log_prob(x), rtol=0, atol=0.1)
 
@@ -285,7 +285,7 @@ def test_refusals():
         DPS(prior, task.operator, task.y, gamma=0)
     with pytest.raises(ValueError, match="sigma_data = 0"):
         PiGDM(prior, task.operator, task.y, sigma_data=0)
-    for kind in (PiGDM, MomentMatching):
+    for kind in (PiGDM, MMPS):
         with pytest.raises(ValueError, match="iterations = 0"):
             kind(prior, task.operator, task.y, iterations=0)
     with pytest.raises(ValueError, match="replacement needs a Mask"):

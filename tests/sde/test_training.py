@@ -17,7 +17,7 @@ from sde.data import Dataset
 from sde.data.transform import Transform
 from sde.training.ema import Averages
 from sde.training.fit import fit
-from sde.training.loss import Draws, denoising_loss
+from sde.training.loss import BatchNoise, denoising_loss
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
 from tests.oracles.processes import Straight
@@ -57,7 +57,7 @@ def test_continuing_equals_never_stopping(tmp_path, options):
     first = trainer(**options)
     with torch.random.fork_rng():
         for _ in range(10):
-            first.optimise()
+            first.training_step()
     states = Checkpoints(tmp_path, "denoiser")
     states.save(first.state_dict())
     second = trainer(**options)
@@ -70,7 +70,7 @@ def test_continuing_equals_never_stopping(tmp_path, options):
 def test_parts_of_a_batch_add_up_to_it():
     """Accumulated gradients are those of the whole batch, whose items keep their random numbers (without dropout)."""
     whole, parts = trainer(1, dropout=0.0), trainer(1, dropout=0.0, accumulate=4)
-    steps = [run.optimise() for run in (whole, parts)]
+    steps = [run.training_step() for run in (whole, parts)]
     assert torch.equal(steps[0].times, steps[1].times)
     torch.testing.assert_close(steps[0].losses, steps[1].losses)
     for one, other in zip(whole.parameters.values(), parts.parameters.values(), strict=True):
@@ -79,7 +79,7 @@ def test_parts_of_a_batch_add_up_to_it():
 
 def test_rehearsal_changes_nothing():
     straight, rehearsed = trainer(3), trainer(3)
-    rehearsed.rehearse()
+    rehearsed.dry_run()
     fit(straight, [])
     fit(rehearsed, [])
     assert same(straight.state_dict(), rehearsed.state_dict())
@@ -87,9 +87,9 @@ def test_rehearsal_changes_nothing():
 
 @pytest.mark.parametrize("spoil", ["loss", "gradient"])
 def test_not_finite_steps_are_skipped(spoil):
-    """As if the optimiser had not been called: weights, moments and its counter stay."""
+    """As if the optimizer had not been called: weights, moments and its counter stay."""
     run = trainer(20)
-    run.optimise()
+    run.training_step()
     before = copy.deepcopy(run.state_dict())
 
     def broken(model, x0, labels, draws):
@@ -98,7 +98,7 @@ def test_not_finite_steps_are_skipped(spoil):
         return losses + (losses.detach() - losses).sqrt() if spoil == "gradient" else losses * math.nan
 
     whole, run.loss = run.loss, broken
-    step = run.optimise()
+    step = run.training_step()
     assert step.skipped
     assert step.loss.isfinite() == (spoil == "gradient")
     assert not step.norm.isfinite()
@@ -106,7 +106,7 @@ def test_not_finite_steps_are_skipped(spoil):
     assert same(before["module"], after["module"])
     assert same(before["optimizer"]["state"], after["optimizer"]["state"])
     run.loss = whole
-    assert not run.optimise().skipped
+    assert not run.training_step().skipped
     assert not same(before["module"], run.state_dict()["module"])
 
 
@@ -151,7 +151,7 @@ def test_training_learns():
     """Of data at a single point, nothing stays unknown: the loss falls far below that of the untrained network."""
     run = trainer(200, lr=1e-2)
     run.data.items.fill_(2.0)
-    draws = Draws.of(run.module.sde, run.data.items.shape, torch.Generator().manual_seed(0))
+    draws = BatchNoise.of(run.module.sde, run.data.items.shape, torch.Generator().manual_seed(0))
     start = denoising_loss(run.module, run.data.items, None, draws).mean()
     fit(run, [])
     after = denoising_loss(run.module.eval(), run.data.items, None, draws).mean()
@@ -284,10 +284,10 @@ def test_processes_are_stored_by_name():
 def test_clipped_steps_are_those_of_clipped_gradients():
     """The first step of Adam is one of plain Adam on gradients scaled to the norm."""
     clipped, plain = trainer(1, dropout=0.0, clip=1e-3), trainer(1, dropout=0.0, clip=0.0)
-    norm = plain.optimise().norm
+    norm = plain.training_step().norm
     gradients = [p.grad.clone() for p in plain.parameters.values()]
     assert norm > 1
-    assert clipped.optimise().norm == norm
+    assert clipped.training_step().norm == norm
     moments = [clipped.optimizer.state[p]["exp_avg"] for p in clipped.parameters.values()]
     for moment, gradient in zip(moments, gradients, strict=True):
         torch.testing.assert_close(moment, 0.1 * gradient * 1e-3 / norm, rtol=1e-4, atol=1e-12)
@@ -300,7 +300,7 @@ def test_moments_of_a_continued_run_lie_in_memory_as_the_weights():
     data = Dataset(torch.randn(8, 1, 4, 4), None, None, Transform())
     options = TrainingOptions(steps=2, batch_size=4)
     trainer = Trainer(Denoiser(network, VPSDE()), data, denoising_loss, options)
-    trainer.optimise()
+    trainer.training_step()
     state = trainer.state_dict()
     network.to(memory_format=torch.channels_last)
     trainer = Trainer(Denoiser(network, VPSDE()), data, denoising_loss, options)

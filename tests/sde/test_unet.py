@@ -162,7 +162,7 @@ def test_numbers_that_do_not_fit():
         UNet((1, 8), multipliers=(1, 0))
     with pytest.raises(ValueError, match=r"multipliers = \(\): needs"):
         UNet((1, 8), multipliers=())
-    with pytest.warns(UserWarning, match="channels = 7 can be normalised in one group only: a multiple of 8"):
+    with pytest.warns(UserWarning, match="channels = 7 can be normalized in one group only: a multiple of 8"):
         UNet((1, 8), channels=7)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

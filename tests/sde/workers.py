@@ -138,12 +138,12 @@ def continued(world: World, folder: Path, alone: Path) -> dict:
     found = {
         "kept": [path.name for path in states.paths()],
         "straight": straight,
-        "held": world.gather(sum(world.local(tensor).numel() for tensor in tensors)),
+        "held": world.all_gather(sum(world.local(tensor).numel() for tensor in tensors)),
     }
 
     def go_on(name: str, states: Checkpoints) -> None:
         run = trainer(world, "fsdp")
-        state, passed = states.load(run.blank)
+        state, passed = states.load(run.state_template)
         run.load_state_dict(state)
         found[name] = {"step": run.step, "passed": passed, "weights": weights(advance(run, 20))}
 
@@ -156,15 +156,15 @@ def continued(world: World, folder: Path, alone: Path) -> dict:
         content[content.index(weight.detach().numpy().tobytes())] ^= 1
         file.write_bytes(content)
 
-    world.share(partial(flip, newest / "__0_0.distcp"))
+    world.broadcast_from_main(partial(flip, newest / "__0_0.distcp"))
     go_on("flipped", states)
     for name, spoil in (("cut", lambda file: os.truncate(file, 2000)), ("lost", os.remove)):
-        world.share(partial(spoil, newest / "__1_0.distcp"))
+        world.broadcast_from_main(partial(spoil, newest / "__1_0.distcp"))
         go_on(name, states)
     go_on("from a file", Checkpoints(alone / "states", "denoiser", world))
     other = trainer(world, "fsdp", width=8)
     try:
-        other.load_state_dict(states.load(other.blank)[0])
+        other.load_state_dict(states.load(other.state_template)[0])
     except ValueError as error:
         found["other network"] = str(error)
     found["full disk"] = full_disk(states, run)
@@ -174,7 +174,7 @@ def continued(world: World, folder: Path, alone: Path) -> dict:
     try:
         own.load()
     except ValueError as error:
-        found["own folders"] = world.gather(str(error))
+        found["own folders"] = world.all_gather(str(error))
     return found
 
 
@@ -199,23 +199,23 @@ def full_disk(states: Checkpoints, run: Trainer) -> dict:
     except OSError as error:
         text = str(error)
     os.fsync = real
-    return {"errors": world.gather(text), "left": sorted(path.name for path in states.folder.iterdir())}
+    return {"errors": world.all_gather(text), "left": sorted(path.name for path in states.folder.iterdir())}
 
 
 def stopped(world: World, folder: Path) -> list:
     """A run that the last process alone is asked to end in its step 5, then continued."""
-    whole = Trainer.optimise
+    whole = Trainer.training_step
 
-    def optimise(self):
+    def training_step(self):
         if self.step == 4 and world.rank == world.size - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return whole(self)
 
-    Trainer.optimise = optimise
+    Trainer.training_step = training_step
     first = command(*POINTS, *STEPS, "--config.training.parallel=fsdp", "--workdir", folder)
-    Trainer.optimise = whole
+    Trainer.training_step = whole
     second = command(*POINTS, *STEPS, "--config.training.parallel=fsdp", "--workdir", folder)
-    return world.gather([first, second])
+    return world.all_gather([first, second])
 
 
 def work(folder: Path, alone: Path, world: World) -> None:
@@ -225,7 +225,7 @@ def work(folder: Path, alone: Path, world: World) -> None:
         for parallel in ("ddp", "fsdp")
         for name, options in CASES.items()
     }
-    found["trained"] = world.gather(command(*POINTS, *STEPS, "--workdir", folder / "ddp"))
+    found["trained"] = world.all_gather(command(*POINTS, *STEPS, "--workdir", folder / "ddp"))
     use(folder, alone / "ddp")
     if world.size == 1:
         states = Checkpoints(folder / "states", "denoiser")
@@ -233,8 +233,10 @@ def work(folder: Path, alone: Path, world: World) -> None:
     else:
         found["states"] = continued(world, folder, alone)
         found["stopped"] = stopped(world, folder / "fsdp")
-        found["refused"] = world.gather(command(*POINTS, "--config.training.batch_size=66", "--workdir", folder / "no"))
-    if world.first:
+        found["refused"] = world.all_gather(
+            command(*POINTS, "--config.training.batch_size=66", "--workdir", folder / "no")
+        )
+    if world.is_main:
         torch.save(found, folder / "found.pt")
 
 

@@ -1,4 +1,4 @@
-"""What nearest neighbours say: are samples like data, is all of the data there, are items copied or repeated."""
+"""What nearest neighbors say: are samples like data, is all of the data there, are items copied or repeated."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +57,7 @@ def _balls(x: Tensor, y: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Memorisation:
+class Memorization:
     """``nearer``: the probability that a sample is nearer to its nearest training item than a held-out item is to its
     own, 1/2 where samples are new (the statistic of Meehan, Chaudhuri and Dasgupta 2020, over all of the space);
     ``close``: the share of samples nearer than the nearest 5 % of held-out items, 0.05 where they are new."""
@@ -68,7 +68,7 @@ class Memorisation:
     @classmethod
     def of(
         cls, samples: Tensor, held_out: Tensor, training: Tensor, resamples: int = 100, seed: int = 0
-    ) -> "Memorisation":
+    ) -> "Memorization":
         """Of features (n, d), (m, d) and (k, d)."""
         own, other = (nearest(x.double(), training.double())[:, None] for x in (samples, held_out))
         options: dict[str, Any] = {"resamples": resamples, "seed": seed, "limits": (0.0, 1.0)}
