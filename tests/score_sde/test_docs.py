@@ -1,6 +1,7 @@
 """The documents: their Python runs, their commands are ones that the program takes, their facts are the code's."""
 
 import importlib.util
+import pkgutil
 import re
 import shlex
 import shutil
@@ -26,6 +27,7 @@ TEXTS = {
     str(path.relative_to(ROOT)): path.read_text()
     for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 }
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAM = re.compile(r"^(?:\S*python main\.py|torchrun .*main\.py|score-sde)(?= --)")
 SMALL = ["--config.training.steps=20", "--config.training.batch_size=32", "--config.training.warmup_steps=1",
@@ -175,3 +177,70 @@ def test_every_page_is_in_the_contents():
     listed = set(re.findall(r"^([\w/]+)$", contents, re.MULTILINE))
     pages = {path.stem for path in DOCS.glob("*.md") if path.stem != "index"}
     assert listed == pages | {"samplers/index"}
+
+
+def cells(text, title):
+    """The rows below the head of the first table under a title: lists of cells."""
+    part = text.partition(f"### {title}\n")[2].partition("\n#")[0]
+    rows = [line.strip("|").split(" | ") for line in part.splitlines() if line[:1] == "|"]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def full_names(cell):
+    """The Python names in a cell, written out: `a.b`, `.c` are a.b and a.c; arguments are left away."""
+    found = []
+    for name in re.findall(r"`([\w.]+)", cell):
+        if name.startswith(".") and found:
+            name = found[-1].rpartition(".")[0] + name
+        found.append(name)
+    return [name for name in found if re.fullmatch(r"(?:sde|samplers|score_sde)(?:\.\w+)*\.\w+", name)]
+
+
+def test_changelog_names_flags_that_there_are():
+    options = define_flags()
+    for old, modes, new in cells(CHANGELOG, "Flags and their values"):
+        for flag in re.findall(r"--(\w+)", new):
+            assert flag in options, new
+        renamed = re.fullmatch(r"`--(\w+)`", old)
+        if renamed and modes in MODES:
+            assert renamed[1] not in MODES[modes].flags, old
+
+
+def test_changelog_names_config_keys_that_there_are():
+    config = resolve(read_config(config_path("cifar10")), []).to_dict()
+    patch_size = resolve(read_config(config_path("cifar10_dit")), []).to_dict()["model"]["network"]["patch_size"]
+    assert patch_size == 2
+    for old, new in cells(CHANGELOG, "Config keys"):
+        for row, there in ((old, False), (new, True)):
+            *sections, key = re.match(r"`config\.([\w.]+)", row)[1].split(".")
+            section = config
+            for name in sections:
+                section = section[name]
+            assert key == "patch_size" or (key in section) == there, row
+
+
+@pytest.mark.parametrize("title", ["Python: names", "Python: modules"])
+def test_changelog_names_python_that_there_is(title):
+    names = [name.removesuffix(".MODE") for _, new in cells(CHANGELOG, title) for name in full_names(new)]
+    missing = []
+    for name in names:
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            missing.append(name)
+    assert len(names) > 20
+    assert missing == []
+
+
+def test_readme_tells_every_mode_in_one_line():
+    rows = re.findall(r"^\| (\w+) \| .* \|$", TEXTS["README.md"], re.MULTILINE)
+    assert [name for name in rows if name != "mode"] != []
+    assert {*rows} - {"mode"} == MODES.keys()
+    lines = TEXTS["README.md"].splitlines()
+    assert [line for line in lines if line[:2] == "| " and len(line) > 90] == []
+
+
+def test_the_index_repeats_nothing_of_the_readme():
+    first = [line for line in TEXTS["README.md"].splitlines()[:20] if len(line) > 20]
+    assert len(first) > 5
+    assert [line for line in first if line in TEXTS["docs/index.md"]] == []
