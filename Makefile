@@ -1,4 +1,5 @@
-# Everything runs in .venv, which the first command makes.
+# Everything runs in .venv, which the first command makes: with the package alone for make demo, and with what the other
+# commands need on top.
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/demo
@@ -11,6 +12,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 	@echo "installing into .venv (a minute or two)"
 	@# Without an NVIDIA GPU, the CPU build of torch, a twentieth of the size; where it cannot be had, the next line's.
 	@command -v nvidia-smi >/dev/null || $(PIP) --retries 0 torch --extra-index-url https://download.pytorch.org/whl/cpu 2>/dev/null || true
+	$(PIP) --editable .
+	@touch $@
+
+.venv/test: .venv/ready
 	$(PIP) --editable '.[test]'
 	@touch $@
 
@@ -28,22 +33,23 @@ demo: .venv/ready
 	@echo
 	@echo "The run is in $(RUN): open report.html, compare/compare.html, and the digits in samples/."
 
-test: .venv/ready
+test: .venv/test
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
-oldest: .venv/ready
+oldest: .venv/test
 	$(PYTHON) -m venv .venv-oldest
 	$(BIN)/python -m tests.lower_bounds > .venv-oldest/constraints.txt
 	@echo "installing the oldest versions allowed into .venv-oldest (torch brings CUDA: several GB)"
 	.venv-oldest/bin/python -m pip install --quiet -c .venv-oldest/constraints.txt --editable '.[test]'
-	@# Sharding over CPUs, part of the one launch that test_parallel.py makes, needs a newer torch.
-	.venv-oldest/bin/python -m pytest -q -n 2 --dist loadgroup --ignore tests/test_parallel.py
+	@# Sharding over CPUs, part of the one launch that tests/sde/test_parallel.py makes, needs a newer torch.
+	.venv-oldest/bin/python -m pytest -q -n 2 --dist loadgroup --ignore tests/sde/test_parallel.py
 
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# python docs/sampler_pages.py makes the samplers' pages again where a class has changed; a test says when.
 docs: .venv/dev
 	$(BIN)/sphinx-build -q -W --keep-going docs site
 	@echo "The documentation is in site/index.html."

@@ -1,37 +1,50 @@
 """The documents: their Python runs, their commands are ones that the program takes, their facts are the code's."""
 
-import inspect
+import importlib.util
+import pkgutil
 import re
 import shlex
 import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 import samplers
 import sde
 import sde.guidance
-from samplers import GRIDS, SAMPLERS, SeededNoise, sample
-from samplers.calls import CallCounter
+from samplers import SAMPLERS
 from score_sde import metrics
 from score_sde.cli import main
 from score_sde.cli.flags import check_flags, define_flags
 from score_sde.cli.modes import MODES
 from score_sde.config.config import config_path, read_config, resolve
-from sde import VPSDE
-from tests.oracles.exact import Gaussian
 
 pytestmark = pytest.mark.xdist_group("docs")
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]}
+TEXTS = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+}
+CHANGELOG = (ROOT / "CHANGELOG.md").read_text()
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAM = re.compile(r"^(?:\S*python main\.py|torchrun .*main\.py|score-sde)(?= --)")
-SMALL = ["--config.training.steps=20", "--config.training.batch_size=32", "--config.training.warmup=1",
-         "--config.model.network.channels=8", "--config.model.network.attention=()", "--config.classifier.steps=10",
-         "--config.classifier.network.channels=8", "--config.training.ema=0.9"]  # fmt: skip
+SMALL = ["--config.training.steps=20", "--config.training.batch_size=32", "--config.training.warmup_steps=1",
+         "--config.model.network.channels=8", "--config.model.network.attention_resolutions=()",
+         "--config.classifier.steps=10", "--config.classifier.network.channels=8",
+         "--config.training.ema_decay=0.9"]  # fmt: skip
+
+
+def load_generator():
+    """The script that makes the samplers' pages, which lies beside them."""
+    spec = importlib.util.spec_from_file_location("sampler_pages", DOCS / "sampler_pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+sampler_pages = load_generator()
 
 
 def blocks(page, python):
@@ -108,39 +121,32 @@ def test_command_is_one_that_the_program_takes(where):
 
 def test_every_sampler_has_a_page():
     assert sorted(SAMPLERS) == PAGES
-    listed = re.search(r"```{toctree}\n:hidden:\n\n(.*?)```", TEXTS["docs/samplers/index.md"], re.DOTALL)[1].split()
-    assert sorted(listed) == PAGES
+    assert "```{toctree}\n:hidden:\n:glob:\n\n*\n```" in TEXTS["docs/samplers/index.md"]
 
 
-def facts(name):
-    """The table of a sampler's page."""
-    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", TEXTS[f"docs/samplers/{name}.md"], re.MULTILINE)
-    return dict(rows)
-
-
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_page_of_a_sampler(name):
-    """Class, order, counted calls, defaults and options are those of the code."""
-    told, sampler = facts(name), SAMPLERS[name]()
-    module, _, attribute = told["in Python"].split("`")[1].partition(".")
-    assert module == "samplers"
-    if attribute != type(sampler).__name__:
-        assert told["in Python"] == f"`samplers.{attribute}`, a `{type(sampler).__name__}`"
-        assert getattr(samplers, attribute) is SAMPLERS[name]
-    assert told["order"] == (f"{sampler.order:g}" if sampler.order else "none")
-    assert told["default"] == f"{sampler.steps} step{'s' * (sampler.steps > 1)}, grid `{sampler.grid}`"
-    options = {option.name: option.default for option in inspect.signature(SAMPLERS[name]).parameters.values()}
-    written = [
-        f"`{key}={value}`" if not isinstance(value, str) else f'`{key}="{value}"`' for key, value in options.items()
-    ]
-    assert told["options"] == (", ".join(written) or "none")
-    if told["calls a step"] != "as needed":
-        sde = VPSDE()
-        model, x = Gaussian(sde, torch.zeros(2), 0.5), torch.ones(3, 2)
-        with CallCounter(model, 3) as counter:
-            sample(model, sampler, x, GRIDS["log_snr"](sde, 5), SeededNoise(range(3)), denoise=False)
-        assert counter.calls.tolist() == [5 * int(told["calls a step"])] * 3
-    assert f"--sampler {name} " in TEXTS[f"docs/samplers/{name}.md"]
+    """Table and formula are those of the class, and there is a command to try."""
+    written = TEXTS[f"docs/samplers/{name}.md"]
+    assert sampler_pages.page(name, written) == written, "run: python docs/sampler_pages.py"
+    assert f"--sampler {name} " in written
+    assert "## When to use it" in written
+
+
+def test_a_new_page_has_what_a_page_needs():
+    written = sampler_pages.page("ddim")
+    assert sampler_pages.page("ddim", written) == written
+    assert "--sampler ddim " in written
+    assert "| order | 1 |" in written
+    assert "| network calls per step | 1 |" in written
+    assert "| options | `eta=0.0` |" in written
+
+
+def test_a_docstring_becomes_markdown():
+    """Literals, signs that Markdown would take, and formulas on lines of their own."""
+    docstring = "Takes ``a_b`` times x * y <= z, <b> at $1.\n\n    x_s = a * x\n    y_s = <b>"
+    expected = "Takes `a_b` times x \\* y <= z, \\<b> at \\$1.\n\n```text\nx_s = a * x\ny_s = <b>\n```"
+    assert sampler_pages.markdown(docstring) == expected
 
 
 def test_figures_of_the_samplers_are_those_measured():
@@ -171,3 +177,70 @@ def test_every_page_is_in_the_contents():
     listed = set(re.findall(r"^([\w/]+)$", contents, re.MULTILINE))
     pages = {path.stem for path in DOCS.glob("*.md") if path.stem != "index"}
     assert listed == pages | {"samplers/index"}
+
+
+def cells(text, title):
+    """The rows below the head of the first table under a title: lists of cells."""
+    part = text.partition(f"### {title}\n")[2].partition("\n#")[0]
+    rows = [line.strip("|").split(" | ") for line in part.splitlines() if line[:1] == "|"]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def full_names(cell):
+    """The Python names in a cell, written out: `a.b`, `.c` are a.b and a.c; arguments are left away."""
+    found = []
+    for name in re.findall(r"`([\w.]+)", cell):
+        if name.startswith(".") and found:
+            name = found[-1].rpartition(".")[0] + name
+        found.append(name)
+    return [name for name in found if re.fullmatch(r"(?:sde|samplers|score_sde)(?:\.\w+)*\.\w+", name)]
+
+
+def test_changelog_names_flags_that_there_are():
+    options = define_flags()
+    for old, modes, new in cells(CHANGELOG, "Flags and their values"):
+        for flag in re.findall(r"--(\w+)", new):
+            assert flag in options, new
+        renamed = re.fullmatch(r"`--(\w+)`", old)
+        if renamed and modes in MODES:
+            assert renamed[1] not in MODES[modes].flags, old
+
+
+def test_changelog_names_config_keys_that_there_are():
+    config = resolve(read_config(config_path("cifar10")), []).to_dict()
+    patch_size = resolve(read_config(config_path("cifar10_dit")), []).to_dict()["model"]["network"]["patch_size"]
+    assert patch_size == 2
+    for old, new in cells(CHANGELOG, "Config keys"):
+        for row, there in ((old, False), (new, True)):
+            *sections, key = re.match(r"`config\.([\w.]+)", row)[1].split(".")
+            section = config
+            for name in sections:
+                section = section[name]
+            assert key == "patch_size" or (key in section) == there, row
+
+
+@pytest.mark.parametrize("title", ["Python: names", "Python: modules"])
+def test_changelog_names_python_that_there_is(title):
+    names = [name.removesuffix(".MODE") for _, new in cells(CHANGELOG, title) for name in full_names(new)]
+    missing = []
+    for name in names:
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            missing.append(name)
+    assert len(names) > 20
+    assert missing == []
+
+
+def test_readme_tells_every_mode_in_one_line():
+    rows = re.findall(r"^\| (\w+) \| .* \|$", TEXTS["README.md"], re.MULTILINE)
+    assert [name for name in rows if name != "mode"] != []
+    assert {*rows} - {"mode"} == MODES.keys()
+    lines = TEXTS["README.md"].splitlines()
+    assert [line for line in lines if line[:2] == "| " and len(line) > 90] == []
+
+
+def test_the_index_repeats_nothing_of_the_readme():
+    first = [line for line in TEXTS["README.md"].splitlines()[:20] if len(line) > 20]
+    assert len(first) > 5
+    assert [line for line in first if line in TEXTS["docs/index.md"]] == []
