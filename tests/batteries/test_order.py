@@ -25,10 +25,11 @@ from samplers import (
     sample,
 )
 from samplers.numerics.exponential import PREDICTIONS
+from tests.batteries.tiers import two_tiers
 from tests.oracles.exact import Gaussian
 
 MEAN, STD = 0.7, 0.5
-STEPS = (64, 128, 256)
+STEPS = (128, 256)
 MEASURED = {1: 0.9, 2: 1.8, 3: 2.7, 4: 3.5}
 """What a claimed order must measure at least."""
 
@@ -101,7 +102,7 @@ def grid(process, steps):
     return process.t_of_log_snr(torch.cat([log_snr[:1], first, log_snr[1:]]))
 
 
-@pytest.mark.parametrize("name", ORDERED)
+@pytest.mark.parametrize(("name", "process"), two_tiers(ORDERED), indirect=["process"])
 def test_order(name, process):
     sampler, model = ORDERED[name], gaussian(process)
     grids = [grid(process, n) for n in STEPS]

@@ -11,6 +11,7 @@ from samplers.numerics.runge_kutta import integrate
 from samplers.ode import SOLVERS
 from sde import VPSDE
 from sde.guidance.classifier_free import ClassifierFree
+from tests.batteries.tiers import TWO
 from tests.oracles.exact import Gaussian, GaussianMixture
 from tests.samplers.test_loop import MIXTURE, Watched
 from tests.sde.test_guidance import ByClass
@@ -25,6 +26,7 @@ def test_the_solver_follows_the_flow(process, steps):
     torch.testing.assert_close(out, model.flow(x, times[0], times[-1]), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("process", TWO, indirect=True)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_solvers_agree(solver, process):
     """Each with the exact flow of a Gaussian, and on a mixture with a tight solution by the own solver."""
@@ -40,6 +42,7 @@ def test_solvers_agree(solver, process):
     torch.testing.assert_close(sample(mixture, sampler, x, times, denoise=False), tight, rtol=0, atol=1e3 * tolerance)
 
 
+@pytest.mark.parametrize("process", ["vp"], indirect=True)
 @pytest.mark.parametrize("solver", ["dopri5", "RK45", "LSODA"])
 def test_batch_mates_change_nothing(solver, process):
     """Neither values nor calls, beside samples so far away that they need many more steps."""

@@ -8,6 +8,7 @@ import torch
 from samplers import ODE, SeededNoise, decode, encode, generate, slerp
 from sde import VPSDE, Transform
 from sde.guidance.classifier_free import ClassifierFree
+from tests.batteries.tiers import TWO
 from tests.oracles.exact import Gaussian, GaussianMixture
 from tests.sde.test_guidance import LABELS, ByClass
 
@@ -28,6 +29,7 @@ def test_latent_is_the_exact_flow(process, generator):
     torch.testing.assert_close(back, x, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("process", TWO, indirect=True)
 def test_round_trip(process, generator):
     model = GaussianMixture(process, MEANS, 0.3, transform=Transform((3.0, -1.0), (10.0, 0.5)))
     x = model.transform.decode(model.draw(32, generator))
@@ -54,6 +56,7 @@ def test_latents_are_normal(process, generator):
     assert abs(z.T.corrcoef()[0, 1]) < 0.06
 
 
+@pytest.mark.parametrize("process", TWO, indirect=True)
 def test_batch_mates_change_nothing(process, generator):
     model = GaussianMixture(process, MEANS, 0.3)
     x = model.draw(6, generator)
@@ -78,6 +81,7 @@ def test_quantised_data_come_back(generator):
     torch.testing.assert_close(continuous.latent, encoded.latent)
 
 
+@pytest.mark.parametrize("process", TWO, indirect=True)
 def test_guided_models_and_rows(process, generator):
     model = ByClass(process)
     x = model.mixture.draw(6, generator)

@@ -14,6 +14,7 @@ from samplers.planning.fitted import fit_step
 from samplers.planning.plan import BUDGET
 from sde import VPSDE, ScoreModel
 from sde.guidance.classifier_free import ClassifierFree
+from tests.batteries.tiers import TWO
 from tests.oracles.exact import GaussianMixture
 from tests.oracles.processes import PROCESSES
 
@@ -44,6 +45,8 @@ def median_error(model, sampler, times, x, exact):
     return (end - exact).norm(dim=1).median().item()
 
 
+# Sixty fixed choices and a long run for the truth: two processes.
+@pytest.mark.parametrize("model", TWO, indirect=True)
 @pytest.mark.parametrize("calls", [5, 10, 20])
 def test_better_than_every_fixed_choice(model, calls):
     x = SeededNoise(range(100))(torch.empty(100, 3, dtype=torch.float64)) * model.sde.prior_std()
@@ -71,6 +74,7 @@ def test_calls_and_budget(calls):
     assert generate(model, found.sampler, 3, (3,)).nfe == calls + 1
 
 
+@pytest.mark.parametrize("model", TWO, indirect=True)
 def test_a_plan_is_kept_as_plain_values(model):
     found = plan(model, (3,), 6, seed=1)
     again = plan(model, (3,), 6, seed=1)
@@ -98,6 +102,7 @@ class Labelled(GaussianMixture):
         return torch.where((cond < 0)[:, None], super().forward(x, t), own)
 
 
+@pytest.mark.parametrize("model", TWO, indirect=True)
 def test_guided_models_are_planned_for(model):
     base = Labelled(model.sde, MODES, 0.15)
     pilots = ClassifierFree(base, torch.arange(pilot_count(8)) % 4, 2.0)

@@ -1,15 +1,61 @@
-"""Run folders without training: models on random weights, of data of any shape."""
+"""Run folders that tests share: models on random weights, of data of any shape, and one small run that is trained."""
 
+import fcntl
+import io
+import json
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
+from score_sde.cli import main
 from score_sde.config.config import config_path, read_config, resolve
 from score_sde.run.folder import Run
 from score_sde.training.spec import denoiser_spec
 from sde.checkpoint.models import save_model
 from sde.checkpoint.spec import build_denoiser
+
+SMALL = ["--config.training.steps=60", "--config.training.batch_size=64", "--config.training.checkpoint_every=30",
+         "--config.training.sample_every=30", "--config.training.log_every=10", "--config.classifier.steps=30",
+         "--config.model.network.width=16", "--config.model.network.layers=1"]  # fmt: skip
+
+
+def call(capsys, *arguments):
+    """Exit status, the last line as JSON where it is, and the error output."""
+    status = main.main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    last = out.strip().splitlines()[-1] if out.strip() else ""
+    return status, json.loads(last) if last.startswith("{") else None, err
+
+
+def trained_once(tmp_path_factory) -> Path:
+    """The folder of a run of points and its classifier, with two states and a shorter average: trained by the first
+    who asks, in whichever process, and not to be written into."""
+    base = tmp_path_factory.getbasetemp()
+    # The workers of pytest-xdist have folders of their own in one of the session.
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = base / "trained-once" / "points", base / "trained-once" / "done"
+    folder.parent.mkdir(exist_ok=True)
+    with (base / "trained-once" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            train = ["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL]
+            assert main.main([*train, "--config.training.more_ema=0.5", "--config.training.lr=0.02"]) == 0
+            assert main.main(["--mode", "train_classifier", "--workdir", str(folder)]) == 0
+            done.touch()
+    return folder
+
+
+def blank_picture(figure, file, format="png", **_) -> None:
+    """What ``Figure.savefig`` writes in tests that do not look at pictures: an empty one of the same kind."""
+    if format == "svg":
+        file.write(b'<svg xmlns="http://www.w3.org/2000/svg" width="9pt" height="9pt" viewBox="0 0 9 9"></svg>')
+        return
+    blank = io.BytesIO()
+    Image.new("RGB", (9, 9)).save(blank, format)
+    file.write(blank.getvalue())
 
 
 def untrained(folder: Path, x: np.ndarray, labels: np.ndarray | None = None, *overrides: str) -> Run:

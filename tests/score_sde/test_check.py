@@ -33,7 +33,7 @@ from sde.training.ema import EMA
 from sde.training.loss import TIMES
 from tests.oracles.exact import Gaussian
 from tests.oracles.processes import PROCESSES
-from tests.score_sde.test_cli import call
+from tests.score_sde.runs import call
 from tests.score_sde.test_visualize import run_of
 
 CPU = torch.device("cpu")

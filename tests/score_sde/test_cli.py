@@ -16,28 +16,9 @@ from samplers import SAMPLERS
 from score_sde.cli import main
 from score_sde.cli.modes import MODES
 from sde.checkpoint.states import Checkpoints
-
-SMALL = ["--config.training.steps=60", "--config.training.batch_size=64", "--config.training.checkpoint_every=30",
-         "--config.training.sample_every=30", "--config.training.log_every=10", "--config.classifier.steps=30",
-         "--config.model.network.width=16", "--config.model.network.layers=1"]  # fmt: skip
+from tests.score_sde.runs import SMALL, call
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def call(capsys, *arguments):
-    """Exit status, the last line as JSON where it is, and the error output."""
-    status = main.main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    last = out.strip().splitlines()[-1] if out.strip() else ""
-    return status, json.loads(last) if last.startswith("{") else None, err
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "points"
-    assert main.main(["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL]) == 0
-    assert main.main(["--mode", "train_classifier", "--workdir", str(folder)]) == 0
-    return folder
 
 
 def test_run_folder(trained):
@@ -51,8 +32,11 @@ def test_run_folder(trained):
     assert torch.load(Checkpoints(trained / "checkpoints", "denoiser").paths()[0], weights_only=True)["step"] == 60
 
 
-@pytest.mark.parametrize("guidance", [[], ["--guidance_scale", 2], ["--guidance_scale", 0, "--classifier_scale", 1.5]])
-@pytest.mark.parametrize("name", SAMPLERS)
+# The kind of guidance is no matter of the sampler.
+@pytest.mark.parametrize(("name", "guidance"), [
+    *((name, []) for name in SAMPLERS), ("heun", ["--guidance_scale", 2]), ("pc", ["--guidance_scale", 2]),
+    ("ancestral", ["--guidance_scale", 0, "--classifier_scale", 1.5]),
+])  # fmt: skip
 def test_every_sampler(trained, tmp_path, capsys, name, guidance):
     status, result, _ = call(capsys, "--mode", "sample", "--workdir", trained, "--sampler", name, "--num_samples", 6,
                              "--labels", "0,1,1", "--out", tmp_path / "s", *guidance,
@@ -69,6 +53,7 @@ def test_every_sampler(trained, tmp_path, capsys, name, guidance):
     assert len(set(numbers["seeds"].tolist())) == 6
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_options_of_a_sampler(trained, tmp_path, capsys):
     def draw(*options):
         assert call(capsys, "--mode", "sample", "--workdir", trained, "--num_samples", 3, "--steps", 3, "--out",
@@ -126,6 +111,7 @@ def test_scores_and_another_dataset(trained, tmp_path, capsys):
         assert words in err
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_bits_per_dimension_of_quantised_data(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 4, (400, 3)))
     run = ["--workdir", tmp_path / "run"]
@@ -209,6 +195,7 @@ def test_a_strip_between_seeds_ends_at_their_samples(trained, tmp_path, capsys):
     assert numbers["seeds"].tolist() == [[0, 5]]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_same_command_continues(trained, tmp_path, capsys):
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
@@ -334,6 +321,7 @@ def test_row_36_mistakes_in_a_config_file(tmp_path, capsys, text, words):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(("shape", "options"), [
     ((5,), ["--config", "points", "--config.model.network.width=16"]),
     ((3, 17), ["--config", "arrays"]), ((1, 28, 28), ["--config", "arrays"]), ((3, 37, 50), ["--config", "arrays"]),
@@ -355,6 +343,7 @@ def test_every_shape_trains_samples_and_has_a_likelihood(tmp_path, capsys, shape
     assert np.isfinite(result["nats"])
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_not_finite_is_never_a_picture(trained, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)

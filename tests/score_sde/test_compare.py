@@ -33,7 +33,7 @@ from sde.data.transform import Transform
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.interval import GuidanceInterval
 from tests.oracles.exact import Gaussian, GaussianMixture
-from tests.score_sde.test_cli import call
+from tests.score_sde.runs import call
 
 FIXED = [name for name in SAMPLERS if name not in ("ode", "sde")]
 

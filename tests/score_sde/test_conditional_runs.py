@@ -29,7 +29,7 @@ from sde.training.ignored_inputs import ignored_inputs
 from sde.training.loss import denoising_loss
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
-from tests.score_sde.test_cli import call
+from tests.score_sde.runs import call
 from tests.sde.test_data import config, refused
 
 # One worker, so that what the tests share is trained once.

@@ -11,8 +11,7 @@ from sde import Transform
 from sde.checkpoint.models import load_model
 from sde.guidance.classifier_free import ClassifierFree
 from tests.oracles.exact import Gaussian
-from tests.score_sde.runs import untrained
-from tests.score_sde.test_cli import call
+from tests.score_sde.runs import call, untrained
 
 SHAPE = (1, 8, 8)
 

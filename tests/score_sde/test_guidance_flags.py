@@ -23,10 +23,9 @@ from sde.guidance.conditional import Conditional
 from sde.guidance.interval import GuidanceInterval
 from sde.guidance.rescale import GuidanceRescale
 from sde.guidance.threshold import DynamicThreshold
-from tests.score_sde.test_cli import SMALL, call
+from tests.score_sde.runs import call
 
-# One worker, so that what the tests share is trained once.
-pytestmark = pytest.mark.xdist_group("guidance_flags")
+pytestmark = pytest.mark.usefixtures("unrendered")
 
 LIMITED = [
     ["--guidance_interval", "0.3,3"], ["--guidance_rescale", 0.5], ["--threshold", "0.9,-1,1"],
@@ -37,15 +36,6 @@ LIMITED = [
 
 
 EARLIER, LAST = (f"checkpoints/denoiser-{step:08d}.pt" for step in (30, 60))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "points"
-    train = ["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL]
-    assert main.main([*train, "--config.training.more_ema=0.5", "--config.training.lr=0.02"]) == 0
-    assert main.main(["--mode", "train_classifier", "--workdir", str(folder)]) == 0
-    return folder
 
 
 def samples(capsys, trained, out, *flags):

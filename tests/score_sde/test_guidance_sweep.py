@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from score_sde.cli import main
 from score_sde.config.config import config_path, read_config, resolve
 from score_sde.modes import guidance_sweep as module
 from score_sde.modes.guidance_sweep import guidance_sweep
@@ -20,10 +19,7 @@ from sde import VPSDE, ScoreModel
 from sde.data import Dataset
 from sde.data.transform import Transform
 from tests.oracles.exact import Gaussian
-from tests.score_sde.test_cli import SMALL, call
-
-# One worker, so that what the tests share is trained once.
-pytestmark = pytest.mark.xdist_group("guidance_sweep")
+from tests.score_sde.runs import call, untrained
 
 CLASS, NULL = 0.5, 0.6
 """Standard deviations of a class and of the unconditional branch."""
@@ -71,6 +67,7 @@ def exact(tmp_path, monkeypatch):
     return PairRun(tmp_path, resolve(read_config(config_path("points")), []), torch.device("cpu"))
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_closed_forms(exact):
     """The flow guided at scale w brings distances to (v_a / v_b)^((w - 1) / 2) of the class's, with v_a and v_b the
     variances of class and null, and the ratio that of t_min over that of the start; the best judge is right about
@@ -93,14 +90,6 @@ def test_closed_forms(exact):
         assert row["accuracy"] == pytest.approx(expected, abs=4 * row["accuracy_stderr"])
         assert row["accuracy_stderr"] == pytest.approx(math.sqrt(expected * (1 - expected) / 600), rel=0.15)
     assert rows[3]["accuracy"] > rows[2]["accuracy"] > rows[1]["accuracy"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "points"
-    assert main.main(["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL]) == 0
-    assert main.main(["--mode", "train_classifier", "--workdir", str(folder)]) == 0
-    return folder
 
 
 def sweep(capsys, folder, *options):
@@ -135,6 +124,7 @@ def test_both_kinds_and_their_files(trained, tmp_path, capsys):
     assert other["classes"] == [1]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_scales_are_those_of_mode_sample(trained, tmp_path, capsys, monkeypatch):
     """The sweep draws what --mode sample draws at the same scales."""
     seen = []
@@ -181,18 +171,18 @@ def test_items_that_are_all_equal():
         module.judged_items(judge, data, torch.tensor([0, 0]))
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_runs_that_cannot_be_swept(tmp_path, capsys):
     """Without labels, without a model or classifier of classes, without a trained unconditional branch."""
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32))
-    train = ["--mode", "train", "--config", "points", *SMALL, "--config.training.steps=2"]
+    x, labels = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32), np.arange(200) % 2
     runs = {
-        "unlabelled": ([f"--config.data.root={tmp_path}/x.npy"], "has no labels here: a sweep asks for classes"),
-        "unconditional": (["--config.model.conditional=False"], "the model is unconditional and there is no"),
-        "full": (["--config.training.cond_dropout=0.0"], "guidance scale 0.0 needs the unconditional branch, "
+        "unlabelled": (None, [], "has no labels here: a sweep asks for classes"),
+        "unconditional": (labels, ["--config.model.conditional=False"], "the model is unconditional and there is no"),
+        "full": (labels, ["--config.training.cond_dropout=0.0"], "guidance scale 0.0 needs the unconditional branch, "
                  "which this model never trained"),
     }  # fmt: skip
-    for name, (options, words) in runs.items():
-        assert call(capsys, *train, *options, "--workdir", tmp_path / name)[0] == 0
+    for name, (classes, options, words) in runs.items():
+        untrained(tmp_path / name, x, classes, *options)
         status, _, error = sweep(capsys, tmp_path / name)
         assert status == 2
         assert words in error
@@ -212,6 +202,7 @@ def test_runs_that_cannot_be_swept(tmp_path, capsys):
     assert [(row["guidance"], row["scale"]) for row in result["rows"]] == [("classifier", 0), ("classifier", 2)]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_classifier_that_is_not_there(trained, tmp_path, capsys):
     shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "run" / "classifier.safetensors").unlink()

@@ -4,7 +4,6 @@ import json
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
@@ -14,7 +13,7 @@ from score_sde.plots.curves import ACCURACY, present
 from sde.data import Dataset
 from sde.data.transform import Transform
 from tests.oracles.exact import GaussianMixture
-from tests.score_sde.test_cli import SMALL, call
+from tests.score_sde.runs import call
 
 MEANS, STD = torch.tensor([[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]), 0.5
 
@@ -55,14 +54,9 @@ def test_chance_is_the_largest_class(process):
     assert NoisyAccuracy(data, Bayes(process), torch.device("cpu")).chance == 0.6
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "points"
-    assert main.main(["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL]) == 0
-    return folder
-
-
 def test_it_is_recorded_printed_and_drawn(trained, capsys):
+    for path in (*trained.glob("classifier*.*"), *trained.glob("checkpoints/classifier*")):
+        path.unlink()
     status = main.main(["--mode", "train_classifier", "--workdir", str(trained), "--config.classifier.steps=40"])
     out, _ = capsys.readouterr()
     assert status == 0

@@ -10,8 +10,7 @@ from samplers import NOISES
 from score_sde.cli.modes import MODES
 from score_sde.run.folder import Run
 from score_sde.run.outputs import LONGEST, settings_of, stem
-from tests.score_sde.runs import untrained
-from tests.score_sde.test_cli import call
+from tests.score_sde.runs import call, untrained
 
 OWN = {"sampler": "heun", "weights": "model.safetensors"}
 

@@ -18,8 +18,7 @@ from sde.checkpoint.models import load_model
 from sde.guidance.classifier_free import ClassifierFree
 from sde.inverse.operators import Blur, CompressedSensing, Grayscale, Mask, SuperResolution
 from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
-from tests.score_sde.runs import untrained
-from tests.score_sde.test_cli import call
+from tests.score_sde.runs import call, untrained
 
 SHAPE = (3, 8, 8)
 UPPER = Mask(torch.arange(8)[:, None].expand(8, 8) < 4, SHAPE)

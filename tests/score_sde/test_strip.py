@@ -5,24 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from score_sde.cli import main
 from score_sde.plots import strip as module
 from score_sde.plots.strip import strip
-from tests.score_sde.test_cli import SMALL, call
-
-# One worker, so that what the tests share is trained once.
-pytestmark = pytest.mark.xdist_group("strip")
+from tests.score_sde.runs import call
 
 NAMES = ["guidance scale 1", "guidance scale 2.5", "guidance scale 4"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "points"
-    train = ["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL]
-    assert main.main([*train, "--config.training.more_ema=0.5"]) == 0
-    assert main.main(["--mode", "train_classifier", "--workdir", str(folder)]) == 0
-    return folder
 
 
 def draw(capsys, trained, out, *options):
@@ -70,6 +57,7 @@ def test_each_scale_is_the_sample_of_that_scale(trained, tmp_path, capsys, flag,
         image.load()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_files_and_plans(trained, capsys):
     run = ["--mode", "sample", "--workdir", trained, "--sampler", "auto", "--steps", 3, "--num_samples", 4]
     status, result, _ = call(capsys, *run, "--guidance_scale", "1,2")
@@ -78,6 +66,7 @@ def test_files_and_plans(trained, capsys):
     assert len([*(trained / "plans").glob("3-*.json")]) == 2, "one for each scale"
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_samples_of_other_labels_have_other_files(trained, capsys):
     run = ["--mode", "sample", "--workdir", trained, "--sampler", "ddim", "--steps", 2, "--num_samples", 2]
     asked = ([], ["--labels", "1"], ["--labels", "0,1"], *(["--labels", ",".join("01" * n)] for n in (150, 151)))

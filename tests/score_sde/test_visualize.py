@@ -27,7 +27,7 @@ from sde.data.statistics import spread
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
 from tests.oracles.exact import GaussianMixture
-from tests.score_sde.test_cli import call
+from tests.score_sde.runs import call
 
 CPU = torch.device("cpu")
 MEANS = torch.tensor([[-1.5, 0.0], [1.0, 1.0], [0.5, -1.0]])

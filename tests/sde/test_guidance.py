@@ -153,6 +153,8 @@ def test_calls_of_classifier_free_guidance(scale, calls):
     assert generate(ClassifierFree(model, LABELS, scale), SAMPLERS["ddim"](), 6, (2,), steps=4).nfe == calls * 5
 
 
+# Samplers see x and t alone; guidance on each process is above, in closed form.
+@pytest.mark.parametrize("process", ["vp"], indirect=True)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_takes_guided_models(name, process):
     model = ByClass(process)
