@@ -18,9 +18,11 @@ class SASolver:
     ``prediction`` "denoised" with eta 1 is DPM-Solver++ SDE: x_s = (sigma_s / sigma_t) exp(-eta^2 h) x + (1 + eta^2)
     alpha_s integral of exp((1 + eta^2)(u - lambda_s)) P(u) du + sigma_s sqrt(1 - exp(-2 eta^2 h)) z, where h is the
     step in lambda and P the polynomial through the last ``solver_order`` denoised values: 2 for 2M, 3 for 3M (whose
-    quadratic term is integrated exactly here). "noise" is the exponential integrator, with ``solver_order`` 1 that of
-    SEEDS-1 (Gonzalez et al. 2023): x_s = (alpha_s / alpha_t) x - (1 + eta^2) sigma_s integral of exp(lambda_s - u) P(u) du + eta sigma_s sqrt(exp(2h) - 1) z.
-    eta 0 is the probability flow. However many points, noise enters at order 1. One network call.
+    quadratic term is integrated exactly here).
+
+    "noise" is the exponential integrator of SEEDS (Gonzalez et al. 2023): x_s = (alpha_s / alpha_t) x - (1 + eta^2)
+    sigma_s integral of exp(lambda_s - u) P(u) du + eta sigma_s sqrt(exp(2h) - 1) z; theirs has ``solver_order`` 1.
+    eta 0 is the probability flow. Noise enters at order 1, whatever ``solver_order``. One network call.
     """
 
     solver_order: int = 2
