@@ -185,7 +185,7 @@ def test_start_of_quantised_data():
 
 
 @pytest.mark.parametrize("process", ["straight"], indirect=True)
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "sde"])
+@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "reverse_sde"])
 def test_trajectories_are_calls_that_were_made(name, process):
     """D(x, t) of the model itself at the states shown; the last is the sample; the run is not another for it."""
     model = Watched(process, transform=TRANSFORM)
@@ -201,7 +201,7 @@ def test_trajectories_are_calls_that_were_made(name, process):
         torch.testing.assert_close(
             TRANSFORM.decode(model.inner[0](TRANSFORM.encode(x), t)), denoised, atol=1e-9, rtol=0
         )
-    if name != "sde":
+    if name != "reverse_sde":
         assert path.x.shape == path.denoised.shape == (4, 5, 2)
         assert (path.times.diff() < 0).all()
     if name in ("ancestral", "ddim", "heun", "euler", "ode"):
@@ -320,7 +320,7 @@ def test_the_loop_is_its_steps(sde, parametrization):
     times = make_grid(model.sde, "karras", 5)
     x = torch.randn(3, 2, dtype=torch.float64) * model.sde.prior_std()
     for name, sampler in VARIANTS.items():
-        if name in ("ode", "sde"):
+        if name in ("ode", "reverse_sde"):
             continue
         noise, carry, state = SeededNoise([1, 2, 3]), None, x
         with torch.no_grad():

@@ -7,7 +7,19 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from samplers import DDIM, Ancestral, DPMSolverPP, ExponentialAdams, SASolver, UniPC, sample
+import samplers
+from samplers import (
+    DDIM,
+    RENAMED_OPTIONS,
+    RENAMED_SAMPLERS,
+    SAMPLERS,
+    Ancestral,
+    DPMSolverPP,
+    ExponentialAdams,
+    SASolver,
+    UniPC,
+    sample,
+)
 from samplers.grid import make_grid
 from samplers.numerics.exponential import PREDICTIONS, level
 from samplers.numerics.weights import divided_differences, exponential_weights
@@ -174,11 +186,33 @@ def test_linear_multistep_holds_the_exponential_methods(problem):
 
 
 @pytest.mark.parametrize(("make", "words"), [
-    (lambda: ExponentialAdams(5), "order = 5: needs an integer from 1 to 4"),
-    (lambda: ExponentialAdams(2, "edm"), "prediction = 'edm'"), (lambda: UniPC(0), "points = 0"),
-    (lambda: DPMSolverPP(4), "order = 4"), (lambda: SASolver(2, "v"), "denoised, noise"),
+    (lambda: ExponentialAdams(5), "solver_order = 5: needs an integer from 1 to 4"),
+    (lambda: ExponentialAdams(2, "edm"), "prediction = 'edm'"), (lambda: UniPC(0), "solver_order = 0"),
+    (lambda: DPMSolverPP(4), "solver_order = 4"), (lambda: SASolver(2, "v"), "denoised, noise"),
     (lambda: SASolver(eta=-1), "eta = -1"),
 ])  # fmt: skip
 def test_bad_options(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_renamed_samplers():
+    """Every old name leads to a sampler of today, whose options it takes."""
+    for name, (renamed, options) in RENAMED_SAMPLERS.items():
+        assert name not in SAMPLERS
+        assert SAMPLERS[renamed](**options).step
+    for (name, option), renamed in RENAMED_OPTIONS.items():
+        assert getattr(SAMPLERS[name](**{renamed: 2}), renamed, 2) == 2
+        with pytest.raises(TypeError, match=option):
+            SAMPLERS[name](**{option: 2})
+    with pytest.raises(AttributeError, match=r"samplers.DPMpp has a new name: take samplers.DPMSolverPP"):
+        _ = samplers.DPMpp
+    with pytest.raises(AttributeError, match="no attribute 'Ddim'"):
+        _ = samplers.Ddim
+
+
+@pytest.mark.parametrize(("sampler", "order"), [
+    (ExponentialAdams(2), 2), (DPMSolverPP(3), 3), (UniPC(2), 3), (SASolver(3), 1), (DDIM(), 1),
+])  # fmt: skip
+def test_the_order_is_what_the_method_claims(sampler, order):
+    assert sampler.order == order
