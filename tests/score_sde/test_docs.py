@@ -139,7 +139,7 @@ def test_page_of_a_sampler(name):
         model, x = Gaussian(sde, torch.zeros(2), 0.5), torch.ones(3, 2)
         with CallCounter(model, 3) as counter:
             sample(model, sampler, x, GRIDS["log_snr"](sde, 5), SeededNoise(range(3)), denoise=False)
-        assert counter.calls.tolist() == [5 * int(told["calls a step"])] * 3
+        assert counter.nfe.tolist() == [5 * int(told["calls a step"])] * 3
     assert f"--sampler {name} " in TEXTS[f"docs/samplers/{name}.md"]
 
 
