@@ -105,7 +105,7 @@ def measure(model, x: Tensor, exact: Tensor, repeats: int, ways: list[str]) -> d
             gap = nats.double().cpu() - exact.double().cpu()
             found[way] |= {
                 "rms": gap.square().mean().sqrt().item() / x[0].numel(),
-                "calls": counter.calls.mean().item(),
+                "calls": counter.nfe.mean().item(),
             }
     return {way: row | {"seconds": statistics.median(row["seconds"])} for way, row in found.items()}
 

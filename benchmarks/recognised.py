@@ -48,9 +48,9 @@ def main() -> None:
     )  # fmt: skip
     recognised = (judge.classes(samples.x) == labels).double().mean().item()
     path = run.folder / "samples" / "recognised.png"
-    picture(samples.x[:100], path, levels=training.transform.levels)
+    picture(samples.x[:100], path, levels=training.transform.num_levels)
     print(f"and takes {recognised:.2%} of {options.num_samples} samples for the class that was asked for; see {path}")
-    print(json.dumps({"real": real, "recognised": recognised, "nfe": samples.nfe, "seconds": samples.seconds}))
+    print(json.dumps({"real": real, "recognised": recognised, "nfe": samples.mean_nfe, "seconds": samples.seconds}))
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def main() -> None:
             "measurement_error": (operator(samples.x) - each.cpu()).double().square().mean().sqrt().item(),
             "spread": grouped.std(1).square().mean().sqrt().item(),
             "different": torch.stack(pairs).all(0).double().mean().item(),
-            "nfe": samples.nfe,
+            "nfe": samples.mean_nfe,
             "seconds": samples.seconds,
         }
         row = found[method]

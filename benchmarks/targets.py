@@ -134,11 +134,11 @@ class Case:
             try:
                 x = sample(self.model, sampler, self.start, times, denoise=False)
             except FloatingPointError:
-                return float("inf"), counter.calls.mean().item()
+                return float("inf"), counter.nfe.mean().item()
         gap, end = (part.double().flatten(1) for part in (x - self.end, self.end))
         distance = gap.norm(dim=1).quantile(self.quantile, interpolation="lower")
         error = distance / end.square().sum(1).mean().sqrt()
-        return error.item(), counter.calls.mean().item()
+        return error.item(), counter.nfe.mean().item()
 
 
 def mixture(name: str, count: int, quantile: float) -> Case:

@@ -30,7 +30,7 @@ class CallCounter:
     """Counts the rows that pass through the innermost score models of ``model`` inside a ``with`` block.
 
     A score model is a module with an ``sde``; the innermost are those that wrap no other, so that guidance which runs
-    two passes in one batch counts two. A guiding classifier's calls are not among them. ``calls`` says how many each of
+    two passes in one batch counts two. A guiding classifier's calls are not among them. ``nfe`` says how many each of
     the ``count`` samples of the batch took.
     """
 
@@ -56,7 +56,7 @@ class CallCounter:
             handle.remove()
 
     @property
-    def calls(self) -> Tensor:
+    def nfe(self) -> Tensor:
         """(count,) in float64; a call on rows that are not known apart is shared among all in the batch."""
         return self._own + self._shared / self.count
 

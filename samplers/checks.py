@@ -10,6 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from samplers.protocol import GaussianProcess, GaussianScoreModel, Process, ScoreModel, missing, needs_of, transform_of
+
 
 class SampleError(ArithmeticError):
     """A failure of some samples. ``rows`` are their numbers, in the batch, or in the whole run where that is known."""
@@ -29,8 +31,8 @@ class NonFiniteError(SampleError, FloatingPointError):
 
 
 def score_models(model: nn.Module) -> list[nn.Module]:
-    """The score models inside a score model, itself among them: modules with an ``sde`` and a ``score``."""
-    return [m for m in model.modules() if hasattr(m, "sde") and hasattr(m, "score")]
+    """The score models inside a score model, itself among them: modules with an ``sde`` and ``rows``."""
+    return [m for m in model.modules() if hasattr(m, "sde") and hasattr(m, "rows")]
 
 
 def tensor_like(model: nn.Module) -> Tensor:
@@ -39,12 +41,32 @@ def tensor_like(model: nn.Module) -> Tensor:
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
 
-def check_model(model) -> None:
-    """Raise TypeError unless model is a score model, ValueError where it needs a condition and none is bound to it."""
+def check_process(process, needs: type, who: str) -> None:
+    """Raise TypeError unless a process has what ``needs``, a protocol, asks; ``who`` asks for it."""
+    lacking = missing(process, needs)
+    if lacking:
+        raise TypeError(
+            f"{who}: works on a {needs.__name__}, and {type(process).__name__} has no {', '.join(lacking)}; take "
+            "another that asks less (see samplers.protocol)"
+        )
+
+
+def check_model(model, needs: type = Process, who: str = "a score model") -> None:
+    """Raise TypeError unless model is a score model whose process has what ``needs`` asks, ValueError where it needs a
+    condition and none is bound to it. ``who`` asks, for the message."""
     if not isinstance(model, nn.Module) or not hasattr(model, "sde"):
         raise TypeError(
             f"expected a score model, a torch module with an `sde` that maps (x, t) to a tensor of the "
             f"shape of x; got {type(model).__name__}"
+        )
+    check_process(model.sde, needs, who)
+    gaussian = not missing(model.sde, GaussianProcess)
+    views = ["score", "noise", "velocity"] if gaussian else []
+    lacking = [name for name in ["rows", *views] if not hasattr(model, name)]
+    if lacking:
+        raise TypeError(
+            f"{type(model).__name__} has an `sde` but no {', '.join(lacking)}: a score model needs the members of "
+            f"samplers.protocol.{(GaussianScoreModel if gaussian else ScoreModel).__name__}"
         )
     if not getattr(model, "null_trained", True):
         raise ValueError(
@@ -52,40 +74,92 @@ def check_model(model) -> None:
         )
 
 
-def check_sampler(sampler) -> None:
-    """Raise TypeError unless sampler is an instance with ``step``."""
+def check_sampler(sampler, process) -> None:
+    """Raise TypeError unless sampler is an instance with ``step`` that suits the process."""
     if isinstance(sampler, type):
         raise TypeError(f"sampler = {sampler.__name__}: needs an instance, {sampler.__name__}()")
     if not callable(getattr(sampler, "step", None)):
         raise TypeError(f"sampler = {sampler!r}: needs an object with step(model, x, t, s, noise, carry)")
+    check_process(process, needs_of(sampler), f"sampler = {type(sampler).__name__}")
 
 
 def check_event_shape(model: nn.Module, shape: Sequence[int], name: str = "event_shape") -> None:
     """Raise ValueError unless shape is the one that the model knows of its data, where it knows one."""
+    _check_sizes(shape, name)
+    known = _known_shape(model)
+    if known is not None and tuple(shape) != known:
+        raise ValueError(f"{name} = {tuple(shape)}: the model's data have the event shape {known}")
+
+
+def _check_sizes(shape: Sequence[int], name: str) -> None:
     if not isinstance(shape, Sequence) or not shape or not all(isinstance(n, Integral) and n > 0 for n in shape):
         raise ValueError(f"{name} = {shape!r}: needs the sizes of one event, as in (3, 32, 32) or (2,)")
-    known: Any = next((m.event_shape for m in score_models(model) if getattr(m, "event_shape", None)), None)
-    if known is not None and tuple(shape) != tuple(known):
-        raise ValueError(f"{name} = {tuple(shape)}: the model's data have the event shape {tuple(known)}")
+
+
+def _known_shape(model: nn.Module) -> tuple[int, ...] | None:
+    shapes: list[Any] = [getattr(m, "event_shape", None) for m in score_models(model)]
+    return next((tuple(shape) for shape in shapes if shape), None)
+
+
+def check_data(x: Tensor, model: nn.Module, name: str = "x") -> None:
+    """Raise TypeError or ValueError unless x is a finite batch (B, *event) in data units, of the dtype of states."""
+    _check_batch(x, model, name)
+    check_event_shape(model, x.shape[1:], f"{name}.shape[1:]")
+    _check_dtype(x, model, name)
+    _check_rows(x, x.isfinite().flatten(1).all(1), model, name)
 
 
 def check_state(x: Tensor, model: nn.Module, name: str = "x") -> None:
-    """Raise TypeError or ValueError unless x is a finite floating-point batch (B, *event) for the model."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
+    """Raise TypeError or ValueError unless x (B, *inner) is a batch of states of the model's process, in model
+    units."""
+    _check_batch(x, model, name)
+    _check_sizes(x.shape[1:], f"{name}.shape[1:]")
+    known, inside = _known_shape(model), tuple(x.shape[1:])
+    inner = None if known is None else transform_of(model).inner_shape(known)
+    if inner is not None and inside != inner:
+        within = "" if inner == known else f", which is {inner} in model units"
+        raise ValueError(f"{name}.shape[1:] = {inside}: the model's data have the event shape {known}{within}")
+    _check_dtype(x, model, name)
+    sde: Any = model.sde
+    _check_rows(x, sde.valid(x), model, name)
+
+
+def _check_batch(x: Tensor, model: nn.Module, name: str) -> None:
+    floating = _state_dtype(model).is_floating_point
+    if not isinstance(x, Tensor) or x.is_floating_point() != floating:
         given = f"dtype {x.dtype}" if isinstance(x, Tensor) else f"type {type(x).__name__}"
-        raise TypeError(f"{name} has {given}: needs a floating-point tensor of shape (batch, *event)")
+        kind = "floating-point tensor" if floating else f"tensor of {_state_dtype(model)}"
+        raise TypeError(f"{name} has {given}: needs a {kind} of shape (batch, *event)")
     if x.ndim < 2 or not len(x):
         raise ValueError(
             f"{name} has shape {tuple(x.shape)}: needs (batch, *event) with at least one row and one event dimension; "
             f"{name}[None] makes one event a batch, {name}[:, None] gives numbers an event dimension"
         )
-    check_event_shape(model, x.shape[1:], f"{name}.shape[1:]")
+
+
+def _state_dtype(model: nn.Module) -> torch.dtype:
+    sde: Any = model.sde
+    return sde.state_dtype(tensor_like(model).dtype)
+
+
+def _check_dtype(x: Tensor, model: nn.Module, name: str) -> None:
     like = next((p for p in model.parameters()), x)
-    if like.dtype != x.dtype and like.is_floating_point():
-        raise ValueError(f"{name} has dtype {x.dtype}, the model computes in {like.dtype}: convert one of them")
-    if not x.isfinite().all():
-        rows = (~x.isfinite().flatten(1).all(1)).nonzero().squeeze(1).tolist()
-        raise ValueError(f"{name} is not finite in {len(rows)} of {len(x)} rows, the first is row {rows[0]}")
+    if not like.is_floating_point():
+        return
+    sde: Any = model.sde
+    needed = sde.state_dtype(like.dtype)
+    if x.is_floating_point() and needed != x.dtype:
+        raise ValueError(f"{name} has dtype {x.dtype}, the model computes in {needed}: convert one of them")
+    if x.dtype != needed:
+        raise TypeError(f"{name} has dtype {x.dtype}: states of {type(sde).__name__} are {needed}")
+
+
+def _check_rows(x: Tensor, good: Tensor, model: nn.Module, name: str) -> None:
+    if good.all():
+        return
+    rows = (~good).nonzero().squeeze(1).tolist()
+    what = "finite" if not x.isfinite().all() else f"a state of {type(model.sde).__name__}"
+    raise ValueError(f"{name} is not {what} in {len(rows)} of {len(x)} rows, the first is row {rows[0]}")
 
 
 def _check_output(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
@@ -96,10 +170,11 @@ def _check_output(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
             f"{type(module).__name__} returned a {type(output).__name__}{inside} for x of shape {tuple(x.shape)}: "
             "a score model must return one tensor of the shape of x"
         )
-    if output.shape != x.shape:
+    gaussian = not missing(module.sde, GaussianProcess)
+    if (output.shape if gaussian else output.shape[:1]) != (x.shape if gaussian else x.shape[:1]):
         raise ValueError(
             f"{type(module).__name__} returned shape {tuple(output.shape)} for x of shape {tuple(x.shape)}: "
-            "a score model must return one tensor of the shape of x"
+            f"a score model must return one tensor {'of the shape of x' if gaussian else 'with the rows of x'}"
         )
 
 
@@ -114,20 +189,23 @@ def checking_outputs(model: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def check_finite(x: Tensor, sums: Sequence[Tensor], times: Tensor, steps: int, sde) -> None:
-    """Raise NonFiniteError where rows of x are not finite, after a run through ``times`` that was to make ``steps``.
+def check_end(x: Tensor, sums: Sequence[Tensor], times: Tensor, steps: int, process: Process) -> None:
+    """Raise SampleError where rows of x are no states, after a run through ``times`` that was to make ``steps``:
+    NonFiniteError where they are not finite.
 
-    ``sums``, of x after every step and after the denoising call, tell since when; a step is named with the noise level
-    that it started from.
+    ``sums``, of x after every step and after the last call, tell since when; a step is named with the time that it
+    started from.
     """
-    finite = x.isfinite().flatten(1).all(1)
-    if finite.all():
+    good = process.valid(x)
+    if good.all():
         return
-    step = int((~torch.stack(list(sums)).isfinite()).nonzero()[0])
+    finite = [bool(total.isfinite()) for total in sums]
+    step = finite.index(False) if False in finite else len(sums) - 1
     where = f"step {step + 1} of {steps}" if step < len(times) - 1 else "the last denoising call"
-    t = times[step]
-    rows = (~finite).nonzero().squeeze(1).tolist()
-    raise NonFiniteError(rows, f"became non-finite in {where} (t = {t:.4g}, sigma = {sde.sigma(t):.4g})")
+    rows, when = (~good).nonzero().squeeze(1).tolist(), f"({process.describe(times[step])})"
+    if x.isfinite().all():
+        raise SampleError(rows, f"left the states of {type(process).__name__} by the end of {where} {when}")
+    raise NonFiniteError(rows, f"became non-finite in {where} {when}")
 
 
 def check_factor(name: str, value: float) -> None:

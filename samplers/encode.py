@@ -7,27 +7,28 @@ import torch
 from torch import Tensor
 
 from samplers.calls import CallCounter, evaluating
-from samplers.checks import check_model, check_state, tensor_like
+from samplers.checks import check_data, check_model, check_state, tensor_like
 from samplers.ode import ODE
+from samplers.protocol import GaussianProcess, transform_of
 
 
 @dataclass
 class Encoded:
-    """``latent`` (B, *event), x at the noise end, in model units: near N(0, prior_std^2) for data the model knows;
-    ``calls`` (B,), network calls counted for each item."""
+    """``latent`` (B, *inner), x at the noise end, in model units: near N(0, prior_std^2) for data the model knows;
+    ``nfe`` (B,), network calls counted for each item."""
 
     latent: Tensor
-    calls: Tensor
+    nfe: Tensor
 
 
 @dataclass
 class Decoded:
     """``x`` (B, *event) in data units, quantized where the data are; ``values`` (B, *event), the same before that: for
-    quantized data in [0, levels), integers being cells [x, x + 1); ``calls`` (B,), network calls of each item."""
+    quantized data in [0, num_levels), integers being cells [x, x + 1); ``nfe`` (B,), network calls of each item."""
 
     x: Tensor
     values: Tensor
-    calls: Tensor
+    nfe: Tensor
 
 
 @torch.no_grad()
@@ -43,46 +44,46 @@ def encode(
     has steps of its own: its latent does not depend on its batch-mates. Raises ValueError and TypeError for bad
     input, FloatingPointError where an item becomes non-finite, ArithmeticError beyond ``max_nfe`` calls.
     """
-    check_model(model)
+    check_model(model, GaussianProcess, "encode")
     like = tensor_like(model)
     if isinstance(x, Tensor):
         x = x.to(like.device, x.dtype if x.is_floating_point() else like.dtype)
-    check_state(x, model)
-    transform = getattr(model, "transform", None)
-    z = x if transform is None else transform.encode(transform.dequantize(x, offset))
-    latent, calls = _flow(model, z, model.sde.t_min, model.sde.t_max, rtol, atol, max_nfe)
-    return Encoded(latent, calls)
+    check_data(x, model)
+    transform = transform_of(model)
+    z = transform.encode(transform.dequantize(x, offset))
+    latent, nfe = _flow(model, z, model.sde.t_min, model.sde.t_max, rtol, atol, max_nfe)
+    return Encoded(latent, nfe)
 
 
 @torch.no_grad()
 def decode(
     model, latent: Tensor, *, rtol: float = 1e-5, atol: float = 1e-5, max_nfe: int = 10_000, denoise: bool = False
 ) -> Decoded:
-    """Latents (B, *event) in model units back to data units, by the same ODE from t_max to t_min.
+    """Latents (B, *inner) in model units back to data units, by the same ODE from t_max to t_min.
 
     ``denoise`` returns the posterior mean at t_min, as samplers do, by one more call: latents drawn from the prior
     become the samples of the ``ode`` sampler. It is no inverse of ``encode``, which knows nothing of that last step.
     Raises as ``encode`` does.
     """
-    check_model(model)
+    check_model(model, GaussianProcess, "decode")
     check_state(latent, model, "latent")
     latent = latent.to(tensor_like(model).device)
-    z, calls = _flow(model, latent, model.sde.t_max, model.sde.t_min, rtol, atol, max_nfe, denoise=denoise)
-    transform = getattr(model, "transform", None)
-    values = z if transform is None else transform.decode(z)
-    return Decoded(values if transform is None else transform.quantize(values), values, calls)
+    z, nfe = _flow(model, latent, model.sde.t_max, model.sde.t_min, rtol, atol, max_nfe, denoise=denoise)
+    transform = transform_of(model)
+    values = transform.decode(z)
+    return Decoded(transform.quantize(values), values, nfe)
 
 
 def _flow(
     model, z: Tensor, start: float, end: float, rtol: float, atol: float, max_nfe: int, denoise: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The probability flow of z (B, *event) from time start to time end, and the calls (B,) it took."""
+    """The probability flow of z (B, *inner) from time start to time end, and the network calls (B,) it took."""
     t, s = (torch.tensor(time, dtype=torch.float64) for time in (start, end))
     with evaluating(model), CallCounter(model, len(z)) as counter:
         z, _ = ODE(rtol, atol, max_nfe).step(model, z, t, s, None)
         if denoise:
             z = model(z, s)
-    return z, counter.calls
+    return z, counter.nfe
 
 
 def slerp(a: Tensor, b: Tensor, weights: Tensor | Sequence[float]) -> Tensor:

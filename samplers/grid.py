@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from samplers.checks import check_integer
+from samplers.checks import check_integer, check_process
+from samplers.protocol import GaussianProcess
 
 
 def _ends(sde, start: float | None) -> tuple[Tensor, Tensor]:
@@ -66,12 +67,18 @@ GRIDS = {"uniform": uniform, "polynomial": polynomial, "log_snr": log_snr, "cosi
 """Grids by name; ``plan`` finds one for a model, and ``generate`` takes any tensor of times."""
 
 
+OF_TIME = ("uniform", "polynomial")
+"""Those that ask for t_min and t_max alone, and so suit every process."""
+
+
 def make_grid(sde, grid: str, steps: int, start: float | None = None) -> Tensor:
     """The named grid; "karras:5" is karras with rho = 5, "polynomial:3" polynomial with power 3. Raises ValueError for
     an unknown name, a number out of place, or steps that are no positive integer."""
     name, colon, number = grid.partition(":")
     if name not in GRIDS:
         raise ValueError(f"grid = {grid!r}: needs one of {', '.join(GRIDS)}")
+    if name not in OF_TIME:
+        check_process(sde, GaussianProcess, f"grid = {grid!r}")
     options: dict[str, float] = {}
     if colon:
         option = {"karras": "rho", "polynomial": "power"}.get(name, "")

@@ -1,14 +1,10 @@
 """What a sampler is: a frozen dataclass of hyper-parameters with ``step``; what it remembers travels in ``carry``."""
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
 
-Noise = Callable[[Tensor], Tensor]
-"""Like ``torch.randn_like``. A noise may also have ``between(t, s)``, which returns the noise of one step: the loop
-asks it before every step, and gives the sampler what it returns."""
-
+from samplers.protocol import Noise
 
 Result = tuple[Tensor, Any]
 
@@ -21,7 +17,10 @@ class Stepper(Protocol):
 
 class Sampler(Stepper, Protocol):
     """A step with what ``generate`` takes unless told otherwise, its ``steps`` and ``grid``, and the ``order`` of
-    convergence that the tests hold it to."""
+    convergence that the tests hold it to.
+
+    A sampler may also have ``needs``, the protocol that it asks a process for: GaussianProcess unless told otherwise.
+    """
 
     @property
     def order(self) -> float: ...

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from samplers.calls import CallCounter, evaluating
-from samplers.checks import NonFiniteError, check_integer, check_model, check_state
+from samplers.checks import NonFiniteError, check_data, check_integer, check_model
 from samplers.grid import check_times, times_of_log_snr
-from samplers.likelihood.decoder import cell_scale, choose_decoder, gaussian_log_prob, level_log_prob, start_of
+from samplers.likelihood.decoder import checked_log_det, choose_decoder, gaussian_log_prob, level_log_prob, start_of
 from samplers.noise.seeded import BOUNDS, item_seeds
+from samplers.protocol import GaussianProcess, transform_of
 
 
 @dataclass(frozen=True)
@@ -58,18 +58,17 @@ def variational_bound(
     snr (for such data the estimator's variance is then that of |z|^2, 2 / (dim draws) of the square) and falling with
     snr where uniform l would waste its draws. A poor v costs variance, never bias.
 
-    ``decoder`` is "levels" where the transform has levels, else "gaussian". gaussian: N(x; z_0 / alpha, (sigma /
-    alpha)^2), whose mean is a constant; the bound is of the density at x. levels: p(k | z_0) proportional to
+    ``decoder`` is "discretized" where the transform has levels, else "gaussian". gaussian: N(x; z_0 / alpha, (sigma /
+    alpha)^2), whose mean is a constant; the bound is of the density at x. discretized: p(k | z_0) proportional to
     N(z_0; alpha x_k, sigma^2) over the levels k of each dimension (Kingma et al. 2021, eqs. 8 and 9; the exact
     posterior under a flat prior, unlike differences of the normal cdf), x_k the centre of the cell [k, k + 1); the
-    bound is of the probability of the integers floor(x). ``start`` is the time of z_0: t_min, or for levels, if later,
-    the time when sigma / alpha is CELL_SHARE cells. ``first`` is the number of the first item where a set is evaluated
-    in parts.
-    Raises ValueError for arguments out of place, NonFiniteError where the model's output is not finite.
+    bound is of the probability of the integers floor(x). ``start`` is the time of z_0: t_min, or for
+    discretized, if later, the time when sigma / alpha is CELL_SHARE cells. ``first`` is the number of the first item
+    where a set is evaluated in parts. Raises ValueError for arguments out of place and for transforms without a
+    ``log_det``, NonFiniteError where the model's output is not finite.
     """
-    check_model(model)
-    decoder = choose_decoder(decoder, model)
-    sde, start = model.sde, start_of(model, decoder) if start is None else start
+    decoder = _checked(model, x, decoder, "variational_bound")
+    sde, start = model.sde, start_of(model, decoder, x.shape[1:]) if start is None else start
     low, high = (sde.log_snr(t) for t in check_times((sde.t_max, start), sde))
 
     def proposal(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,13 +102,14 @@ def discrete_bound(
     bound of an exact model, and ``variational_bound`` at the end. Other arguments as there; the decoder differs from Ho
     et al. in its mean, z_0 / alpha, as the continuous bound has it.
     """
-    check_model(model)
-    sde, decoder = model.sde, choose_decoder(decoder, model)
+    decoder = _checked(model, x, decoder, "discrete_bound")
+    sde = model.sde
     if isinstance(times, int):
-        least, most = (sde.log_snr(torch.tensor(t, dtype=torch.float64)) for t in (sde.t_max, start_of(model, decoder)))
+        start = start_of(model, decoder, x.shape[1:])
+        least, most = (sde.log_snr(torch.tensor(t, dtype=torch.float64)) for t in (sde.t_max, start))
         log_snr = torch.linspace(least, most, check_integer("times", times) + 1, dtype=torch.float64)
         times = times_of_log_snr(sde, log_snr)
-        times[-1] = start_of(model, decoder)
+        times[-1] = start
     times = check_times(times, sde)
     snr = sde.log_snr(times).exp()
     gain = snr.diff()
@@ -124,25 +124,33 @@ def discrete_bound(
     return _bound(model, x, proposal, ends, decoder, draws, seed, first)
 
 
+def _checked(model, x: Tensor, decoder: str | None, who: str) -> str:
+    """The decoder of a bound ``who`` on x (B, *event), after the checks of all three."""
+    check_model(model, GaussianProcess, who)
+    check_data(x, model)
+    checked_log_det(model, x.shape[1:])
+    return choose_decoder(decoder, model)
+
+
 def _bound(
     model, x: Tensor, proposal: Proposal, ends: tuple[float, float], decoder: str, draws: int, seed: int, first: int
 ) -> Bound:
-    check_state(x, model)
     for name, value, least in (("draws", draws, 1), ("seed", seed, 0), ("first", first, 0)):
         check_integer(name, value, least)
     sde, count = model.sde, len(x)
-    transform: Any = getattr(model, "transform", None)
+    transform = transform_of(model)
     noise_end, data_end = (torch.tensor(t, dtype=torch.float64) for t in ends)
-    if decoder == "levels":
-        outside = ((x < 0) | (x >= transform.levels)).flatten(1).any(1)
+    num_levels = transform.num_levels if decoder == "discretized" else None
+    if num_levels:
+        outside = ((x < 0) | (x >= num_levels)).flatten(1).any(1)
         if outside.any():
             raise ValueError(
-                f"row {int(outside.nonzero()[0])} of x leaves [0, {transform.levels}): the levels decoder needs the "
-                f"integers 0 to {transform.levels - 1}, dequantized or not"
+                f"row {int(outside.nonzero()[0])} of x leaves [0, {num_levels}): the discretized decoder needs the "
+                f"integers 0 to {num_levels - 1}, dequantized or not"
             )
         x = transform.quantize(x)
-        cells = sde.sigma(data_end) / sde.alpha(data_end) * cell_scale(transform, x.shape[1:])
-    target = x if transform is None else transform.encode(x + 0.5 if decoder == "levels" else x)
+        cells = sde.sigma(data_end) / sde.alpha(data_end) * transform.cells_per_unit(x.shape[1:])
+    target = transform.encode(x + 0.5 if num_levels else x)
     square = target.double().square().flatten(1).mean(1).cpu()
     generators = [np.random.Generator(np.random.Philox(key)) for key in item_seeds(seed, BOUNDS, count, first)]
 
@@ -156,17 +164,17 @@ def _bound(
             t, factor = proposal(u, square + 0.1)
             error = target - model(sde.perturb(target, t, normal()), t)
             losses.append(factor.to(error) * error.flatten(1).square().sum(1))
-            if decoder == "levels":
-                logs.append(level_log_prob(normal(), cells, x, transform.levels).flatten(1).sum(1))
+            if num_levels:
+                logs.append(level_log_prob(normal(), cells, x, num_levels).flatten(1).sum(1))
     diffusion = -torch.stack(losses).double().cpu()
     bad = (~diffusion.isfinite().all(0)).nonzero().flatten().tolist()
     if bad:
         raise NonFiniteError([first + row for row in bad], "got a posterior mean that is not finite")
-    if decoder == "levels":
+    mean, dim = diffusion.mean(0), target[0].numel()
+    if num_levels:
         reconstruction = torch.stack(logs).double().cpu()
     else:
-        reconstruction = torch.zeros_like(diffusion) + gaussian_log_prob(model, target, data_end)
-    mean, dim = diffusion.mean(0), target[0].numel()
+        reconstruction = torch.zeros_like(diffusion) + gaussian_log_prob(model, x, data_end)
     ratio = (sde.sigma(noise_end) / sde.prior_std()) ** 2
     prior = -0.5 * dim * ((sde.alpha(noise_end) / sde.prior_std()) ** 2 * square + ratio - 1 - ratio.log())
     return Bound(
@@ -175,7 +183,7 @@ def _bound(
         prior,
         mean,
         reconstruction.mean(0),
-        counter.calls,
+        counter.nfe,
     )
 
 

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from samplers.checks import choose
+from samplers.protocol import transform_of
 
-DECODERS = ("gaussian", "levels")
+DECODERS = ("gaussian", "discretized")
 """p(x | z_0): a normal density around z_0 / alpha, or probabilities of the integers, normalized over the levels."""
 
 CELL_SHARE = 0.3
@@ -17,34 +18,40 @@ which the integer does not say; more leaves the integer to a decoder that sees o
 
 
 def choose_decoder(decoder: str | None, model) -> str:
-    """decoder, or the one that the model's data ask for. Raises ValueError for another, or levels without levels."""
-    levels = getattr(getattr(model, "transform", None), "levels", None)
+    """decoder, or the one that the model's data ask for. Raises ValueError for another, or discretized without
+    levels."""
+    num_levels = transform_of(model).num_levels
     if decoder is None:
-        return "levels" if levels else "gaussian"
-    if choose("decoder", decoder, DECODERS) == "levels" and not levels:
-        raise ValueError("decoder = 'levels': the model's transform declares continuous data; needs 'gaussian'")
+        return "discretized" if num_levels else "gaussian"
+    if choose("decoder", decoder, DECODERS) == "discretized" and not num_levels:
+        raise ValueError("decoder = 'discretized': the model's transform declares continuous data; needs 'gaussian'")
     return decoder
 
 
-def start_of(model, decoder: str) -> float:
+def start_of(model, decoder: str, event_shape: Sequence[int]) -> float:
     """The time of z_0 unless told otherwise."""
     if decoder == "gaussian":
         return model.sde.t_min
-    ratio = CELL_SHARE / max(model.transform.scale)
+    ratio = CELL_SHARE / transform_of(model).cells_per_unit(event_shape).max().item()
     return max(model.sde.t_min, model.sde.t_of_log_snr(torch.tensor(-2 * math.log(ratio), dtype=torch.float64)).item())
 
 
 def gaussian_log_prob(model, x: Tensor, t: Tensor) -> float:
-    """E log N(x; z_0 / alpha, (sigma / alpha)^2) in data units, -dim log(2 pi e sigma^2 / alpha^2) / 2 + log det."""
+    """E log N(x; z_0 / alpha, (sigma / alpha)^2) in data units, -dim log(2 pi e sigma^2 / alpha^2) / 2 + log det; x
+    (B, *event) in data units."""
     constant = -0.5 * x[0].numel() * (math.log(2 * math.pi * math.e) - model.sde.log_snr(t).item())
-    transform = getattr(model, "transform", None)
-    return constant + (0 if transform is None else transform.log_det(tuple(x.shape[1:])))
+    return constant + checked_log_det(model, x.shape[1:])
 
 
-def cell_scale(transform, event_shape: Sequence[int]) -> Tensor:
-    """Data units in a model unit: (1, *event), float64, on the CPU."""
-    one = torch.ones(1, *event_shape, dtype=torch.float64)
-    return transform.decode(one) - transform.decode(0 * one)
+def checked_log_det(model, event_shape: Sequence[int]) -> float:
+    """The log-determinant of the model's transform. Raises ValueError where it has none."""
+    found = transform_of(model).log_det(tuple(event_shape))
+    if found is None:
+        raise ValueError(
+            "the model's transform has no log_det, as one with another shape inside: its data have no density that the "
+            "flow could tell; ask for the likelihood of what encode makes of them, of the model without the transform"
+        )
+    return found
 
 
 def level_log_prob(z: Tensor, std: Tensor, level: Tensor, levels: int) -> Tensor:

@@ -7,15 +7,17 @@ import torch
 from torch import Tensor
 
 from samplers.calls import CallCounter, evaluating, part
-from samplers.checks import SampleError, check_integer, check_model, check_state
+from samplers.checks import SampleError, check_data, check_integer, check_model
+from samplers.likelihood.decoder import checked_log_det
 from samplers.likelihood.divergence import draw_probes, exact_divergence, probed_divergence
 from samplers.numerics.runge_kutta import integrate
+from samplers.protocol import GaussianProcess, transform_of
 
 
 @dataclass
 class LogLikelihood:
     """``nats`` (B,), log-density in data units; ``stderr`` (B,), what the probes leave open (0 for the exact trace);
-    ``nfe`` (B,), counted network calls; ``rejected`` (B,), steps of the solver that were; ``latent`` (B, *event), x at
+    ``nfe`` (B,), counted network calls; ``rejected`` (B,), steps of the solver that were; ``latent`` (B, *inner), x at
     the noise end, in model units."""
 
     nats: Tensor
@@ -50,16 +52,16 @@ def log_likelihood(
     batch-mates; ``first`` is the number of the first item where a set is evaluated in parts. The density is that of x_t
     at t_min. With ``differentiable`` gradients reach x and the model's parameters through the solver's accepted steps,
     at the memory of all of them, and the model stays in the mode it is in. Raises ValueError for guided models, which
-    are no normalized densities, unless ``guided``.
+    are no normalized densities, unless ``guided``, and for transforms without a ``log_det``.
     """
     if not (guided or getattr(model, "normalized", True)):
         raise ValueError("a guided model is not a normalized density: pass guided=True to integrate it all the same")
-    check_model(model)
-    check_state(x, model)
+    check_model(model, GaussianProcess, "log_likelihood")
+    check_data(x, model)
+    log_det = checked_log_det(model, x.shape[1:])
     if probes is not None:
         check_integer("probes", probes)
-    transform = getattr(model, "transform", None)
-    z = x if transform is None else transform.encode(x)
+    z = transform_of(model).encode(x)
     directions = None if probes is None else draw_probes(tuple(z.shape), probes, seed, first, probe_kind).to(z)
     count, dim = len(z), z[0].numel()
     check_integer("at_once", at_once)
@@ -86,11 +88,9 @@ def log_likelihood(
     except SampleError as error:
         raise error.renumbered(range(first, first + count)) from None
     latent, traces = solution.state[0], dim * solution.state[1]
-    nats = model.sde.prior_log_prob(latent) + traces.mean(1)
-    if transform is not None:
-        nats = nats + transform.log_det(tuple(x.shape[1:]))
+    nats = model.sde.prior_log_prob(latent) + traces.mean(1) + log_det
     if probes is None:
         stderr = torch.zeros_like(nats)
     else:
         stderr = traces.std(1) / probes**0.5 if probes > 1 else torch.full_like(nats, torch.inf)
-    return LogLikelihood(nats, stderr.detach(), counter.calls, solution.rejected, latent)
+    return LogLikelihood(nats, stderr.detach(), counter.nfe, solution.rejected, latent)

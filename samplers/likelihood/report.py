@@ -11,7 +11,9 @@ from torch import Tensor
 from samplers.checks import check_integer
 from samplers.likelihood.bounds import discrete_bound, variational_bound
 from samplers.likelihood.flow import LogLikelihood, log_likelihood
+from samplers.noise.door import as_noise
 from samplers.noise.seeded import DEQUANTISATION, SeededNoise, item_seeds, sample_seeds
+from samplers.protocol import Transform, transform_of
 
 TRUNCATION = 3
 """Sets apart the noise between 0 and t_min."""
@@ -21,7 +23,7 @@ TIGHTER = 0.1
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MeanAndError:
     """A mean over items with its standard error, in the unit of its report."""
 
     mean: float
@@ -35,26 +37,27 @@ class Estimate:
 class LikelihoodReport:
     """``unit``: "bits/dim" of quantized data, less is better, or "nats" of continuous data, more is better.
 
-    ``flow`` is the value by the probability-flow ODE, of the density of x_t at t_min, and for quantized data the bound
-    by uniform dequantization; ``parts`` its standard error's parts by data, dequantization and probes, whose squares
-    add up to its square. ``importance``, with several draws and the exact trace, is the tighter importance-weighted
-    bound. ``at_zero`` bounds the likelihood at t = 0 by the density at t_min, on the subset, and ``at_t_min`` is
-    ``flow`` there. ``variational`` and ``discrete`` are the bounds of samplers.bounds. ``change`` is the largest change
-    of an item of the subset at a tenth of the tolerances. ``nats`` (n,) are the items' values, ``stderr`` (n,) what the
-    probes leave open of them; ``nfe`` and ``rejected`` (n,) count network calls and rejected steps of their first draw.
+    ``ode`` is the value by the probability-flow ODE, of the density of x_t at t_min, and for quantized data the bound
+    by uniform dequantization; ``stderr_parts`` its standard error's parts by data, dequantization and probes, whose
+    squares add up to its square. ``importance``, with several draws and the exact trace, is the tighter
+    importance-weighted bound. ``bound_at_zero`` bounds the likelihood at t = 0 by the density at t_min, on the subset,
+    and ``at_t_min`` is ``ode`` there. ``variational`` and ``discrete`` are the bounds of samplers.likelihood.bounds.
+    ``tolerance_change`` is the largest change of an item of the subset at a tenth of the tolerances. ``nats`` (n,) are
+    the items' values, ``stderr`` (n,) what the probes leave open of them; ``nfe`` and ``rejected`` (n,) count network
+    calls and rejected steps of their first draw.
     """
 
     unit: str
-    flow: Estimate
-    parts: dict[str, float]
-    importance: Estimate | None
-    at_zero: Estimate
-    at_t_min: Estimate
-    variational: Estimate
-    discrete: Estimate
+    ode: MeanAndError
+    stderr_parts: dict[str, float]
+    importance: MeanAndError | None
+    bound_at_zero: MeanAndError
+    at_t_min: MeanAndError
+    variational: MeanAndError
+    discrete: MeanAndError
     discrete_steps: int
     subset: int
-    change: float
+    tolerance_change: float
     nats: Tensor
     stderr: Tensor
     nfe: Tensor
@@ -66,23 +69,23 @@ class LikelihoodReport:
 
     def summary(self) -> dict:
         """The report as plain values, for JSON; the mean under the name of its unit."""
-        kinds = ("importance", "at_zero", "at_t_min", "variational", "discrete")
+        kinds = ("importance", "bound_at_zero", "at_t_min", "variational", "discrete")
         found = {kind: getattr(self, kind) for kind in kinds if getattr(self, kind) is not None}
         return {
-            "nats" if self.unit == "nats" else "bits_per_dim": self.flow.mean,
-            "stderr": self.flow.stderr,
-            "stderr_parts": self.parts,
+            "nats" if self.unit == "nats" else "bits_per_dim": self.ode.mean,
+            "stderr": self.ode.stderr,
+            "stderr_parts": self.stderr_parts,
             **{kind: [estimate.mean, estimate.stderr] for kind, estimate in found.items()},
             "nfe": round(self.nfe.double().mean().item(), 1),
             "nfe_max": int(self.nfe.max()),
             "rejected": round(self.rejected.double().mean().item(), 2),
-            "tolerance_change": self.change,
+            "tolerance_change": self.tolerance_change,
         }
 
 
-def dequantized(transform, x: Tensor, seed: int, draw: int = 0) -> Tensor:
+def dequantized(transform: Transform, x: Tensor, seed: int, draw: int = 0) -> Tensor:
     """Quantized x plus uniform noise in [0, 1), that of an item by seed, draw and its number alone; or continuous x."""
-    if transform is None or not transform.levels:
+    if not transform.num_levels:
         return x
     keys = item_seeds(seed, DEQUANTISATION, len(x), draw=draw)
     rows = [np.random.Generator(np.random.Philox(key)).random(x.shape[1:]) for key in keys]
@@ -122,9 +125,9 @@ def likelihood_report(
         check_integer("probes", probes, 2)
     if len(x) < 2:
         raise ValueError(f"{len(x)} items: a standard error needs at least 2")
-    if draws > 1 and not getattr(getattr(model, "transform", None), "levels", None):
+    transform, sde = transform_of(model), model.sde
+    if draws > 1 and not transform.num_levels:
         raise ValueError(f"draws = {draws}: draws are dequantizations, and these data are continuous; leave it at 1")
-    transform, sde = getattr(model, "transform", None), model.sde
     device = next((p.device for p in model.parameters()), x.device)
     count, few = len(x), min(subset, len(x))
     dim = x[0].numel()
@@ -138,7 +141,7 @@ def likelihood_report(
                 progress(len(rows))
         return parts if world is None else world.all_gather_flat(parts)
 
-    def flow(points: Tensor, draw: int, scale: float = 1.0) -> LogLikelihood:
+    def ode(points: Tensor, draw: int, scale: float = 1.0) -> LogLikelihood:
         def evaluate(rows, part: Tensor, first: int) -> LogLikelihood:
             options: dict[str, Any] = {"probes": probes, "seed": seed + (draw << 32), "first": first, "guided": guided}
             found = log_likelihood(rows, part, rtol=scale * rtol, atol=scale * atol, **options)
@@ -147,34 +150,34 @@ def likelihood_report(
         parts = batches(evaluate, points)
         return LogLikelihood(*(torch.cat([getattr(p, name) for p in parts]) for name in vars(parts[0])))
 
-    unit = "nats" if transform is None or not transform.levels else "bits/dim"
+    unit = "bits/dim" if transform.num_levels else "nats"
 
     def in_unit(nats: Tensor) -> Tensor:
         return nats.double().cpu() if unit == "nats" else -nats.double().cpu() / (dim * math.log(2))
 
-    def estimate(nats: Tensor) -> Estimate:
+    def estimate(nats: Tensor) -> MeanAndError:
         values = in_unit(nats)
-        return Estimate(values.mean().item(), values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan)
+        stderr = values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan
+        return MeanAndError(values.mean().item(), stderr)
 
     points = dequantized(transform, x, seed)
-    first = flow(points, 0)
-    runs = [first] + [flow(dequantized(transform, x, seed, draw), draw) for draw in range(1, draws)]
+    first = ode(points, 0)
+    runs = [first] + [ode(dequantized(transform, x, seed, draw), draw) for draw in range(1, draws)]
     nats = torch.stack([run.nats.double() for run in runs])
     if draws > 1 or unit == "nats":
         again = nats[:, :few]
     else:
-        second = flow(dequantized(transform, x[:few], seed, 1), 1)
+        second = ode(dequantized(transform, x[:few], seed, 1), 1)
         again = torch.stack([nats[0, :few], second.nats.double()])
     probe_variance = torch.stack([run.stderr.double() ** 2 for run in runs]).mean(0)
     mean = estimate(nats.mean(0))
     parts = _split(mean.stderr, in_unit(again), probe_variance, in_unit, count, draws)
     inner = points[:few]
-    tight = flow(inner, 0, TIGHTER)
+    tight = ode(inner, 0, TIGHTER)
     alpha, sigma = (f(torch.tensor(sde.t_min, dtype=torch.float64)) for f in (sde.alpha, sde.sigma))
-    noise = SeededNoise([number + (TRUNCATION << 29) for number in sample_seeds(seed, few)])
-    encode, decode = (lambda z: z, lambda z: z) if transform is None else (transform.encode, transform.decode)
-    encoded = encode(inner)
-    noisy = flow(decode(alpha * encoded + sigma * noise(encoded)), 0)
+    noise = as_noise(SeededNoise([number + (TRUNCATION << 29) for number in sample_seeds(seed, few)]), sde)
+    encoded = transform.encode(inner)
+    noisy = ode(transform.decode(alpha * encoded + sigma * noise(encoded)), 0)
     options: dict[str, Any] = {"draws": bound_draws, "seed": seed}
     bounds = {
         "variational": batches(lambda m, part, k: variational_bound(m, part, first=k, **options), x),
@@ -182,15 +185,15 @@ def likelihood_report(
     }
     return LikelihoodReport(
         unit=unit,
-        flow=mean,
-        parts=parts,
+        ode=mean,
+        stderr_parts=parts,
         importance=None if draws == 1 or probes is not None else estimate(nats.logsumexp(0) - math.log(draws)),
-        at_zero=estimate(noisy.nats + dim * alpha.log()),
+        bound_at_zero=estimate(noisy.nats + dim * alpha.log()),
         at_t_min=estimate(first.nats[:few]),
         **{name: estimate(torch.cat([bound.nats.cpu() for bound in found])) for name, found in bounds.items()},
         discrete_steps=discrete_steps,
         subset=few,
-        change=(in_unit(tight.nats) - in_unit(first.nats[:few])).abs().max().item(),
+        tolerance_change=(in_unit(tight.nats) - in_unit(first.nats[:few])).abs().max().item(),
         nats=nats.mean(0),
         stderr=(probe_variance / draws).sqrt(),
         nfe=first.nfe,

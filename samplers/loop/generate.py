@@ -14,11 +14,11 @@ from tqdm import tqdm
 from samplers.calls import CallCounter, evaluating
 from samplers.checks import (
     SampleError,
+    check_data,
     check_event_shape,
     check_integer,
     check_model,
     check_sampler,
-    check_state,
     choose,
     tensor_like,
 )
@@ -27,25 +27,28 @@ from samplers.loop.sample import Callback, sample
 from samplers.loop.trajectory import Recorder, Trajectory, check_path, join
 from samplers.noise.brownian import NOISES, make_noise
 from samplers.noise.seeded import sample_seeds
+from samplers.protocol import Process, transform_of
 from samplers.step import Sampler
 
 
 @dataclass
 class Samples:
-    """``x`` (n, *event) in data units, on the CPU; ``calls`` (n,), network calls counted for each sample, and ``nfe``,
-    their mean; ``times`` (steps + 1,), the grid; ``seconds``; ``seeds`` (n,); ``path``, where asked for."""
+    """``x`` (n, *event) in data units, on the CPU; ``nfe`` (n,), network calls counted for each sample; ``times``
+    (steps + 1,), the grid; ``seconds``; ``seeds`` (n,); ``path``, where asked for; ``sizes`` (n,), how many entries of
+    the first event axis are real, or None: all."""
 
     x: Tensor
-    calls: Tensor
+    nfe: Tensor
     times: Tensor
     seconds: float
     seeds: list[int]
     path: Trajectory | None = None
+    sizes: Tensor | None = None
 
     @property
-    def nfe(self) -> float:
-        """Network calls a sample."""
-        return self.calls.mean().item()
+    def mean_nfe(self) -> float:
+        """Network calls per sample."""
+        return self.nfe.mean().item()
 
 
 def generate(
@@ -63,6 +66,7 @@ def generate(
     start_time: float | None = None,
     batch_size: int | None = None,
     path: int | None = None,
+    sizes: Sequence[int] | None = None,
     progress: bool = False,
     callback: Callback | None = None,
 ) -> Samples:
@@ -71,7 +75,9 @@ def generate(
     ``steps`` and ``grid`` default to the sampler's own; ``grid`` is a key of GRIDS or a tensor of times; ``noise`` is
     one of NOISES. ``start`` (n, *event) in data units begins at data instead of pure noise: it is perturbed to the time
     ``start_time``, from which the grid runs (image to image; Meng et al. 2022). ``path=k`` keeps k of the states and
-    denoised predictions on the way (see Trajectory), without further network calls.
+    denoised predictions on the way (see Trajectory), without further network calls. ``sizes``, one per sample, says
+    how many entries of the first event axis are real: the noise of the rest is zero, and a sample's own does not depend
+    on how far it is padded.
 
     Samples are drawn in chunks of at most ``batch_size``, all of one shape: a smaller last one is filled up with copies
     of its last sample, so that a compiled network is compiled once. A chunk that does not fit the device's memory is
@@ -83,30 +89,34 @@ def generate(
     TypeError for bad arguments, FloatingPointError for samples that are not finite.
     """
     check_model(model)
-    check_sampler(sampler)
+    check_sampler(sampler, model.sde)
     check_integer("n", n)
     check_integer("first", first, 0)
     check_integer("batch_size", 256 if batch_size is None else batch_size)
     check_event_shape(model, event_shape)
     choose("noise", noise, NOISES)
-    transform = getattr(model, "transform", None)
-    like = tensor_like(model)
+    process, transform, like = model.sde, transform_of(model), tensor_like(model)
+    inner_shape = transform.inner_shape(event_shape)
     times = _times(model.sde, sampler, steps, grid, start is not None, start_time)
     if path is not None:
         check_path(path, len(times) - 1)
     if start is not None:
         start = _encoded(start, (n, *event_shape), model, like)
+    if sizes is not None:
+        _check_sizes(sizes, n, inner_shape[0])
     seeds = sample_seeds(seed, n, first)
     begin = time.perf_counter()
     bar = tqdm(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
 
     def draw(index: list[int], count: int) -> tuple[Tensor, Tensor, Trajectory | None]:
-        """The samples with these numbers, of which those beyond ``count`` are there for the shape."""
+        """The samples with these numbers, of which those beyond ``count`` are there for the shape, in data units."""
         rows = model.rows(torch.tensor(index))
-        draws = make_noise(noise, [seeds[i] for i in index], model.sde)
-        x = draws(like.new_empty((len(index), *event_shape))) * model.sde.sigma(times[0])
-        if start is not None:
-            x = x + model.sde.alpha(times[0]) * start[index].to(x)
+        real = None if sizes is None else [sizes[i] for i in index]
+        draws = make_noise(noise, [seeds[i] for i in index], process, real)
+        if start is None:
+            x = process.sample_prior(like.new_empty((len(index), *inner_shape)), draws, times[0])
+        else:
+            x = process.noised(start[index].to(like.device), times[0], draws)
         recorder = None if path is None else Recorder(rows, len(times) - 1, path, len(index))
 
         def report(step: int, s: Tensor, x: Tensor) -> bool:
@@ -121,7 +131,9 @@ def generate(
                 x = sample(rows, sampler, x, times, draws, callback=report)
         except SampleError as error:
             raise error.renumbered([first + i for i in index]) from None
-        return x[:count].cpu(), counter.calls[:count], None if recorder is None else recorder.trajectory(count)
+        x = transform.quantize(transform.decode(x[:count])).cpu()
+        seen = None if recorder is None else recorder.trajectory(count, transform.decode)
+        return x, counter.nfe[:count], seen
 
     # Chunks of even size leave little to fill up.
     chunk = -(-n // -(-n // (batch_size or 256)))
@@ -136,12 +148,10 @@ def generate(
                 parts.append(part)
                 done += len(part[0])
             bar.update(done * (len(times) - 1) - bar.n)
-    states, calls, paths = zip(*parts, strict=True)
-    x, decode = torch.cat(states), transform.decode if transform is not None else lambda z: z
-    if transform is not None:
-        x = transform.quantize(decode(x))
+    items, nfe, paths = zip(*parts, strict=True)
+    x, seen = torch.cat(items), None if path is None else join(paths)
     seconds = time.perf_counter() - begin
-    return Samples(x, torch.cat(calls), times, seconds, seeds, None if path is None else join(paths, decode))
+    return Samples(x, torch.cat(nfe), times, seconds, seeds, seen, None if sizes is None else torch.tensor(sizes))
 
 
 def _unless_full(draw, index: list[int], count: int):
@@ -184,10 +194,16 @@ def _encoded(start: Tensor, shape: tuple[int, ...], model, like: Tensor) -> Tens
     """start (n, *event) from data units to model units, checked."""
     if start.shape != shape:
         raise ValueError(f"start has shape {tuple(start.shape)}: needs {shape}, one row for each of the n samples")
-    start = start.to(like.dtype)
-    check_state(start, model, "start")
-    transform = getattr(model, "transform", None)
-    if transform is not None:
-        # Quantized data stand for the cells above them, [x, x + 1): here for their middle.
-        start = transform.encode(transform.dequantize(start, 0.5))
-    return start
+    process: Process = model.sde
+    start = start.to(process.state_dtype(like.dtype))
+    check_data(start, model, "start")
+    transform = transform_of(model)
+    # Quantized data stand for the cells above them, [x, x + 1): here for their middle.
+    return transform.encode(transform.dequantize(start, 0.5))
+
+
+def _check_sizes(sizes: Sequence[int], n: int, most: int) -> None:
+    if len(sizes) != n:
+        raise ValueError(f"sizes has {len(sizes)} numbers, {n} samples are asked for: give one per sample")
+    for size in sizes:
+        check_integer("sizes", size, 1, most)

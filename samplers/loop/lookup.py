@@ -51,7 +51,7 @@ class Lookup:
 def tabulated(sde, times: list[Tensor]):
     """A copy of an SDE, of its own class, that looks its methods' values at ``times`` (0-d tensors) up in a table."""
     table = copy.copy(sde)
-    for name in METHODS:
+    for name in METHODS if hasattr(sde, "log_alpha") else ():
         # An attribute of the instance hides the method of the class; object's setter also serves frozen dataclasses.
         object.__setattr__(table, name, Lookup(getattr(sde, name), times))
     return table

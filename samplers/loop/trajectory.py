@@ -63,21 +63,24 @@ class Recorder:
     def __exit__(self, *exception) -> None:
         self.handle.remove()
 
-    def trajectory(self, rows: int) -> Trajectory:
-        """What was seen of the first ``rows`` rows, on the CPU, in model units."""
+    def trajectory(self, rows: int, decode: Callable[[Tensor], Tensor]) -> Trajectory:
+        """What was seen of the first ``rows`` rows, decoded where it is, then on the CPU. Outputs of another shape than
+        the state's, which no transform knows, stay as they are."""
         if len(self.seen) != self.asked:
             raise ValueError(
                 f"path: this sampler solves each sample alone or skips the network, so that only {len(self.seen)} of "
                 f"{self.asked} states have a prediction for all; leave path out, a callback sees every state"
             )
-        times, x, denoised = zip(*self.seen, strict=True)
-        return Trajectory(torch.cat(times).cpu().double(), *(torch.stack(s)[:, :rows].cpu() for s in (x, denoised)))
+        times, states, outputs = [], [], []
+        for t, x, output in self.seen:
+            times.append(t)
+            states.append(decode(x[:rows]))
+            outputs.append(decode(output[:rows]) if output.shape == x.shape else output[:rows])
+        return Trajectory(torch.cat(times).cpu().double(), *(torch.stack(kept).cpu() for kept in (states, outputs)))
 
 
-def join(parts: Sequence[Trajectory], decode: Callable[[Tensor], Tensor]) -> Trajectory:
-    """The trajectories of a run's chunks side by side, in data units."""
+def join(parts: Sequence[Trajectory]) -> Trajectory:
+    """The trajectories of a run's chunks side by side."""
     if not all(torch.equal(part.times, parts[0].times) for part in parts):
         raise ValueError("path: the callback must end every chunk of samples at the same step")
-    x, denoised = (torch.cat([getattr(part, name) for part in parts], 1) for name in ("x", "denoised"))
-    # Rows are samples to a transform, so one state after the other.
-    return Trajectory(parts[0].times, *(torch.stack([decode(state) for state in states]) for states in (x, denoised)))
+    return Trajectory(parts[0].times, *(torch.cat([getattr(p, name) for p in parts], 1) for name in ("x", "denoised")))

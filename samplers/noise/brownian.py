@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from samplers.checks import choose
+from samplers.checks import check_process, choose
+from samplers.noise.door import as_noise
 from samplers.noise.seeded import SeededNoise
-from samplers.step import Noise
+from samplers.protocol import GaussianProcess, Noise
 
 DEPTH = 20
 """Halvings of an octave of the clock: the path is resolved to 2^-20 of the clock's own value."""
@@ -76,49 +77,73 @@ class BrownianNoise:
     The path runs in the clock tau(t) = exp(-log_snr(t)) = sigma^2 / alpha^2: since d tau = g^2 / alpha^2 dt, the noise
     of the reverse SDE for x / alpha, (g / alpha) dw, is exactly dW(tau), for every SDE. The loop asks ``between(t, s)``
     for the noise of a step. Called itself, as for the starting point, it is SeededNoise(seeds). Row i depends on
-    ``seeds[i]`` alone. Needs the extra ``torchsde``; a step costs about 0.5 ms a sample, and 2 ms for 3 x 32 x 32.
+    ``seeds[i]`` alone, and with ``sizes`` not on its padding, as in SeededNoise. Needs the extra ``torchsde``; a step
+    costs about 0.5 ms a sample, and 2 ms for 3 x 32 x 32.
     """
 
-    def __init__(self, seeds: Sequence[int], sde) -> None:
+    def __init__(self, seeds: Sequence[int], sde, sizes: Sequence[int] | None = None) -> None:
         import_torchsde()
         self.seeds, self.sde = list(seeds), sde
-        self.independent = SeededNoise(self.seeds)
+        self.independent = SeededNoise(self.seeds, sizes)
         self.paths: list[BrownianPath] = []
 
     def __call__(self, x: Tensor) -> Tensor:
         """Independent standard normal noise in the shape, dtype and device of x, whose rows are the samples."""
         return self.independent(x)
 
+    def uniform(self, x: Tensor) -> Tensor:
+        """Independent numbers in [0, 1), of SeededNoise."""
+        return self.independent.uniform(x)
+
     def between(self, t: Tensor, s: Tensor) -> Noise:
         """The noise of a step from t to s < t, a callable like randn_like; t, s 0-d.
 
         Its first draw is (W(tau_t) - W(tau_s)) / sqrt(tau_t - tau_s); others, as for a corrector, are independent.
         """
-        clock = [math.exp(-self.sde.log_snr(u).item()) for u in (s, t)]
-        drawn = False
+        start, end = (math.exp(-self.sde.log_snr(u).item()) for u in (s, t))
+        return _StepNoise(self, start, end)
 
-        def noise(x: Tensor) -> Tensor:
-            nonlocal drawn
-            if drawn or not clock[0] < clock[1]:
-                return self.independent(x)
-            drawn = True
-            return self._increments(x, *clock)
-
-        return noise
-
-    def _increments(self, x: Tensor, start: float, end: float) -> Tensor:
+    def increments(self, x: Tensor, start: float, end: float) -> Tensor:
         if len(x) != len(self.seeds):
             raise ValueError(f"BrownianNoise has {len(self.seeds)} seeds, x has {len(x)} rows: give one seed a row")
-        if not self.paths or self.paths[0].shape != tuple(x.shape[1:]):
-            self.paths = [BrownianPath(seed, x.shape[1:]) for seed in self.seeds]
-        rows = torch.stack([path.increment(start, end) for path in self.paths])
+        shapes = [x.shape[1:]] * len(x)
+        if self.independent.sizes is not None:
+            shapes = [torch.Size([size, *x.shape[2:]]) for size in self.independent.sizes]
+        if [path.shape for path in self.paths] != [tuple(shape) for shape in shapes]:
+            self.paths = [BrownianPath(seed, shape) for seed, shape in zip(self.seeds, shapes, strict=True)]
+        rows = torch.zeros(x.shape, dtype=torch.float64)
+        for row, path in zip(rows, self.paths, strict=True):
+            row[: path.shape[0]] = path.increment(start, end)
         return (rows / math.sqrt(end - start)).to(x.device, x.dtype)
+
+
+class _StepNoise:
+    """The noise of one step of a BrownianNoise, from the clock's ``end`` down to ``start``."""
+
+    def __init__(self, noise: BrownianNoise, start: float, end: float) -> None:
+        self.noise, self.start, self.end = noise, start, end
+        self.drawn = not start < end
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.drawn:
+            return self.noise.independent(x)
+        self.drawn = True
+        return self.noise.increments(x, self.start, self.end)
+
+    def uniform(self, x: Tensor) -> Tensor:
+        return self.noise.uniform(x)
+
+    def between(self, t: Tensor, s: Tensor) -> Noise:
+        return self
 
 
 NOISES = ("independent", "brownian")
 
 
-def make_noise(kind: str, seeds: Sequence[int], sde) -> SeededNoise | BrownianNoise:
-    """Noise of a kind for samples with these seeds: "independent" draws or increments of "brownian" paths."""
-    choose("noise", kind, NOISES)
-    return SeededNoise(seeds) if kind == "independent" else BrownianNoise(seeds, sde)
+def make_noise(kind: str, seeds: Sequence[int], sde, sizes: Sequence[int] | None = None) -> Noise:
+    """Noise of a kind for samples with these seeds: "independent" draws or increments of "brownian" paths, which need a
+    Gaussian process. ``sizes`` are those of SeededNoise."""
+    if choose("noise", kind, NOISES) == "independent":
+        return as_noise(SeededNoise(seeds, sizes), sde)
+    check_process(sde, GaussianProcess, f"noise = {kind!r}")
+    return as_noise(BrownianNoise(seeds, sde, sizes), sde)

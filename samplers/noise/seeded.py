@@ -9,23 +9,53 @@ from torch import Tensor
 
 
 class SeededNoise:
-    """Standard normal noise with one counter-based generator (Philox) a sample.
+    """Random numbers with one counter-based generator (Philox) per sample.
 
     Row i of every draw depends on ``seeds[i]`` and on the number of draws before it, and on nothing else: not on the
-    batch, the device or the number of processes. Numbers are drawn on the CPU in float32 and moved to the device of x.
+    batch, the device or the number of processes. Numbers are drawn on the CPU and moved to the device of x. Normal
+    numbers are float32 before they take the dtype of x. Uniform ones have a stream of their own, 2^128 numbers further,
+    so that neither kind moves the other.
+
+    ``sizes``, one per seed, says how many entries of the first event axis are real: the rest, padding, takes nothing
+    from the stream and gets zeros, so that a sample has the same numbers however far it is padded.
     """
 
-    def __init__(self, seeds: Iterable[int | np.random.SeedSequence]) -> None:
-        self.generators = [np.random.Generator(np.random.Philox(seed)) for seed in seeds]
+    def __init__(self, seeds: Iterable[int | np.random.SeedSequence], sizes: Sequence[int] | None = None) -> None:
+        self.seeds = list(seeds)
+        self.generators = [np.random.Generator(np.random.Philox(seed)) for seed in self.seeds]
+        self.uniforms: list[np.random.Generator] = []
+        self.sizes = None if sizes is None else list(sizes)
+        if self.sizes is not None and len(self.sizes) != len(self.seeds):
+            raise ValueError(f"sizes has {len(self.sizes)} numbers for {len(self.seeds)} seeds: give one per seed")
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Noise in the shape, dtype and device of x, whose rows are the samples."""
-        if len(x) != len(self.generators):
-            raise ValueError(f"SeededNoise has {len(self.generators)} seeds, x has {len(x)} rows: give one seed a row")
-        draws = np.empty(x.shape, np.float32)
-        for generator, row in zip(self.generators, draws, strict=True):
+        """Normal numbers in the shape, dtype and device of x, whose rows are the samples."""
+        draws = self._empty(x, np.float32)
+        for generator, row in zip(self.generators, self._real(draws), strict=True):
             generator.standard_normal(dtype=np.float32, out=row)
         return torch.from_numpy(draws).to(x.device, x.dtype, non_blocking=True)
+
+    def uniform(self, x: Tensor) -> Tensor:
+        """Numbers in [0, 1) in the shape and device of x, in float64: rare events need more digits than float32 has."""
+        if not self.uniforms:
+            self.uniforms = [np.random.Generator(np.random.Philox(seed).jumped()) for seed in self.seeds]
+        draws = self._empty(x, np.float64)
+        for generator, row in zip(self.uniforms, self._real(draws), strict=True):
+            generator.random(out=row)
+        return torch.from_numpy(draws).to(x.device, non_blocking=True)
+
+    def between(self, t: Tensor, s: Tensor) -> "SeededNoise":
+        """The noise of a step: draws know nothing of steps."""
+        return self
+
+    def _empty(self, x: Tensor, dtype: type) -> np.ndarray:
+        if len(x) != len(self.generators):
+            raise ValueError(f"SeededNoise has {len(self.generators)} seeds, x has {len(x)} rows: give one seed a row")
+        return np.empty(x.shape, dtype) if self.sizes is None else np.zeros(x.shape, dtype)
+
+    def _real(self, draws: np.ndarray) -> Iterable[np.ndarray]:
+        """The rows of draws without their padding."""
+        return draws if self.sizes is None else [row[:size] for row, size in zip(draws, self.sizes, strict=True)]
 
 
 def sample_seeds(seed: int | Sequence[int], count: int, first: int = 0) -> list[int]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from samplers.deis import ExponentialAdams
 from samplers.grid import make_grid, times_of_log_snr
 from samplers.loop.sample import sample
+from samplers.noise.door import as_noise
 from samplers.planning.fitted import imagined_errors, pick
 from samplers.step import Stepper
 
@@ -73,7 +74,7 @@ class Pilots(nn.Module):
         alpha = self.sde.alpha(times)
         states, carry, left = self.state(log_ratios), None, []
         for i, (t, s) in enumerate(pairwise(times)):
-            x, carry = sampler.step(self, alpha[i] * states[i], t, s, torch.zeros_like, carry)
+            x, carry = sampler.step(self, alpha[i] * states[i], t, s, as_noise(torch.zeros_like, self.sde), carry)
             left.append((x / alpha[i + 1] - states[i + 1]).norm(dim=1))
         return _typical(self.shrunk(log_ratios, torch.stack(left)))
 

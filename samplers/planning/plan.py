@@ -10,10 +10,12 @@ from samplers.checks import check_event_shape, check_integer, check_model, tenso
 from samplers.deis import ExponentialAdams
 from samplers.grid import make_grid, times_of_log_snr
 from samplers.loop.sample import sample
+from samplers.noise.door import as_noise
 from samplers.noise.seeded import SeededNoise, sample_seeds
 from samplers.numerics.exponential import PREDICTIONS
 from samplers.planning.fitted import Fitter, LinearMultistep
 from samplers.planning.pilots import Pilots, equidistributed
+from samplers.protocol import GaussianProcess, transform_of
 
 BUDGET = 200
 """What a plan may cost, in samples of the planned number of calls."""
@@ -88,19 +90,19 @@ def plan(model, event_shape: tuple[int, ...], calls: int, *, seed: int = 0) -> P
     samples' of the same ``seed``. Conditions bound to the model need a row for each of ``pilot_count(calls)`` pilots.
     Raises ValueError for arguments out of range, ArithmeticError where no candidate stays finite.
     """
-    check_model(model)
+    check_model(model, GaussianProcess, "plan")
     check_integer("calls", calls)
     check_event_shape(model, event_shape)
     count = pilot_count(calls)
-    noise = SeededNoise([number + 2**31 for number in sample_seeds(seed, count)])
-    x = noise(tensor_like(model).new_empty((count, *event_shape)))
-    x = x * model.sde.sigma(torch.tensor(model.sde.t_max, dtype=torch.float64))
+    noise = as_noise(SeededNoise([number + 2**31 for number in sample_seeds(seed, count)]), model.sde)
+    inner_shape = transform_of(model).inner_shape(event_shape)
+    x = model.sde.sample_prior(tensor_like(model).new_empty((count, *inner_shape)), noise)
     model = model.rows(torch.arange(count))
     with evaluating(model), torch.no_grad(), CallCounter(model, count) as counter:
         # Fine enough for errors a hundredth of the planned ones; with three candidates' runs within the budget.
         fine = max(5 * calls, min(40, 150 * calls // count))
         pilots = Pilots(model, x, fine, torch.Generator().manual_seed(seed))
-        run = counter.calls.mean().item() / (fine + 1) * calls
+        run = counter.nfe.mean().item() / (fine + 1) * calls
         found: dict[str, tuple[float, LinearMultistep | ExponentialAdams, Tensor]] = {}
         for name, candidate, times in _candidates(pilots, calls):
             try:
@@ -114,7 +116,7 @@ def plan(model, event_shape: tuple[int, ...], calls: int, *, seed: int = 0) -> P
     errors = {name: error for name, (error, _, _) in found.items()}
     best = min(errors, key=lambda name: errors[name] * (MARGIN if name.startswith("fitted") else 1))
     _, sampler, times = found[best]
-    cost = counter.calls.sum().item()
+    cost = counter.nfe.sum().item()
     return Plan(sampler, times, errors[best], round(cost), cost / run, errors)
 
 

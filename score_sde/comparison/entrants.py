@@ -11,6 +11,8 @@ from samplers import DDIM, SAMPLERS, Sampler, SeededNoise, sample
 from samplers.calls import CallCounter, evaluating
 from samplers.checks import tensor_like
 from samplers.grid import make_grid
+from samplers.noise.door import as_noise
+from samplers.protocol import transform_of
 from score_sde.run.folder import Run
 from score_sde.run.guides import Guides
 from score_sde.run.plans import planned
@@ -49,14 +51,19 @@ class Silence:
         self.asked = True
         return torch.zeros_like(x)
 
+    def uniform(self, x: Tensor) -> Tensor:
+        self.asked = True
+        return torch.zeros(x.shape, dtype=torch.float64, device=x.device)
+
 
 def try_out(model: ScoreModel, event_shape: Sequence[int], sampler: Sampler, times: Tensor) -> tuple[float, bool]:
     """The counted network calls of one sample, and whether the sampler is deterministic."""
     one, silence = model.rows(slice(0, 1)), Silence()
-    x = SeededNoise([0])(tensor_like(model).new_empty((1, *event_shape))) * model.sde.sigma(times[0])
+    like = tensor_like(model).new_empty((1, *transform_of(model).inner_shape(event_shape)))
+    x = model.sde.sample_prior(like, as_noise(SeededNoise([0]), model.sde), times[0])
     with evaluating(one), CallCounter(one, 1) as counter:
         sample(one, sampler, x, times, silence)
-    return counter.calls.item(), not silence.asked
+    return counter.nfe.item(), not silence.asked
 
 
 def steps_within(calls_of: Callable[[int], float], budget: int) -> int:

@@ -42,7 +42,7 @@ class Drawn:
     @property
     def calls(self) -> Tensor:
         """Network calls counted for each sample (n,)."""
-        return torch.cat([part.calls for part in self.parts])
+        return torch.cat([part.nfe for part in self.parts])
 
     @property
     def seconds(self) -> float:

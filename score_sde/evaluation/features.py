@@ -85,7 +85,7 @@ def extractor(run: Run, name: str, training: Dataset, download: bool = False) ->
         raise ValueError(f"--download is for --features inception; --features {name} would ignore it")
     if name == "data":
         transform = training.transform
-        digest = hashlib.sha256(repr(transform).encode()).hexdigest()
+        digest = hashlib.sha256(transform.digest.encode()).hexdigest()
         return Extractor("data", digest, lambda x: transform.encode(x.double()).flatten(1), device)
     if name == "classifier":
         network = evaluation_classifier(run, training).to(device)
@@ -105,14 +105,14 @@ def byte_images(transform: Transform, event_shape: tuple[int, ...], name: str) -
             f"--features={name} reads images of 1 or 3 channels, and the data have shape {event_shape}: use "
             "--features data or classifier"
         )
-    if not transform.levels:
+    if not transform.num_levels:
         raise ValueError(
             f"--features={name} reads bytes, and these data are continuous, without a white and a black: store them as "
             "integers with config.data.levels, or use --features data or classifier"
         )
     if event_shape[0] == 1:
         warnings.warn(f"--features={name} reads colours: gray images are repeated to 3 channels", stacklevel=3)
-    factor = 255 / (transform.levels - 1)
+    factor = 255 / (transform.num_levels - 1)
     return lambda x: (x * factor).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
 
 

@@ -61,7 +61,7 @@ def check_samples(x: Tensor, labels: Tensor | None, data: Dataset, path: Path) -
         found = measure(x)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    levels = data.transform.levels
+    levels = data.transform.num_levels
     if levels and not (found.low >= 0 and found.high < levels and found.whole):
         kind = "integers" if found.whole else "fractions"
         raise ValueError(

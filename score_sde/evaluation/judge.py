@@ -105,5 +105,5 @@ def _digest(data: Dataset) -> str:
     """Of items spread over the set, their number and classes, the transform and SETTINGS."""
     x, cond = data.batch(spread(len(data), MEASURED))
     labels = as_tree(cond)["labels"]
-    about = json.dumps([len(data), data.num_classes, data.event_shape, repr(data.transform), SETTINGS])
+    about = json.dumps([len(data), data.num_classes, data.event_shape, data.transform.digest, SETTINGS])
     return hashlib.sha256(about.encode() + x.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()

@@ -72,7 +72,7 @@ def compare(
         yardstick.check(num_samples)
         ran, exact, notes = _race(run, guides, cond, names, budgets, num_samples, seed, batch_size)
         rows = tabulate(ran, yardstick, exact and exact.path.denoised[-1], training, common)
-        flow = exact and {"samples": len(exact.x), "tolerance": TIGHT, "calls": exact.nfe}
+        flow = exact and {"samples": len(exact.x), "tolerance": TIGHT, "calls": exact.mean_nfe}
         about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape), "flow": flow}
         record = _record(run, yardstick, num_samples) | about | {"rows": rows, "notes": notes}
         base = Path(out) if out else run.folder / "compare" / "compare"
@@ -172,7 +172,7 @@ def pictures(
 ) -> dict[str, list[tuple[str, bytes]]]:
     """Headings, and below each captions and PNGs: the first samples of the entrants by their budget, those of the exact
     flow, and held-out items. Nothing for shapes that have no picture."""
-    shape, levels = held_out.event_shape, held_out.transform.levels
+    shape, levels = held_out.event_shape, held_out.transform.num_levels
     # A row of images, a few signals, all of the points.
     count = {1: 1000, 2: 4}.get(len(shape), max(2, min(10, 640 // shape[-1])))
     own = None if labels is None else labels[:count]

@@ -54,19 +54,19 @@ def edit(
     ]  # fmt: skip
     if not run.world.is_main:
         return {}
-    x, calls = (torch.stack([getattr(samples, name) for samples in drawn], 1) for name in ("x", "calls"))
+    x, nfe = (torch.stack([getattr(samples, name) for samples in drawn], 1) for name in ("x", "nfe"))
     changes = [(inputs.x - samples.x).double().square().mean().sqrt().item() for samples in drawn]
     path = stem(run, out, "edit", seed)
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     columns = {"input": inputs.x[:, None]} | {f"t = {time:g}": x[:, [i]] for i, time in enumerate(times)}
-    shown = panels(columns, picture, levels=data.transform.levels)
-    arrays = {"input": inputs.x, "x": x, "start_times": np.array(times), "calls": calls, "index": inputs.index,
+    shown = panels(columns, picture, levels=data.transform.num_levels)
+    arrays = {"input": inputs.x, "x": x, "start_times": np.array(times), "nfe": nfe, "index": inputs.index,
               "labels": inputs.labels, "conditions": conditions, "seeds": np.array(drawn[0].seeds)}  # fmt: skip
     write_arrays(numbers, arrays)
-    nfe, seconds = [samples.nfe for samples in drawn], sum(samples.seconds for samples in drawn)
+    means, seconds = [samples.mean_nfe for samples in drawn], sum(samples.seconds for samples in drawn)
     moved = ", ".join(f"{change:.3g} at t = {time:g}" for time, change in zip(times, changes, strict=True))
     print(
-        f"{count} item{'s' * (count > 1)} ({inputs.source}) by {sampling.name}, {sum(nfe):g} network calls each, "
+        f"{count} item{'s' * (count > 1)} ({inputs.source}) by {sampling.name}, {sum(means):g} network calls each, "
         f"{seconds:.1f} s; changed by {moved} (rms, data units): "
         f"{picture if shown else 'no picture for this shape'}, {numbers}"
     )
@@ -76,7 +76,7 @@ def edit(
         "num_items": count,
         "start_times": times,
         "changes": changes,
-        "nfe": nfe,
+        "nfe": means,
         "seconds": round(seconds, 2),
         "seed": seed,
         "picture": str(picture) if shown else None,

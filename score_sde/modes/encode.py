@@ -47,7 +47,7 @@ def encode_items(
         lambda model, z: decode(model, z, rtol=rtol, atol=atol), model, latent, run, batch_size, "decoding"
     )
     seconds = time.perf_counter() - begin
-    calls = torch.stack([joined(encoded, "calls"), joined(decoded, "calls")], 1)
+    nfe = torch.stack([joined(encoded, "nfe"), joined(decoded, "nfe")], 1)
     again, values = joined(decoded, "x"), joined(decoded, "values")
     error = relative_error(values, transform.dequantize(x, 0.5), data)
     result = {
@@ -57,13 +57,13 @@ def encode_items(
         "rtol": rtol,
         "atol": atol,
         "round_trip_error": error,
-        "nfe_encode": round(calls[:, 0].mean().item(), 1),
-        "nfe_decode": round(calls[:, 1].mean().item(), 1),
+        "nfe_encode": round(nfe[:, 0].mean().item(), 1),
+        "nfe_decode": round(nfe[:, 1].mean().item(), 1),
         "seconds": round(seconds, 2),
         "seed": seed,
     }
     sentence = f"{error:.2e} of the data's standard deviation (rms)"
-    if transform.levels:
+    if transform.num_levels:
         result["exact"] = (again == x).double().mean().item()
         sentence += f", {result['exact']:.3%} of the values come back exactly"
     print(
@@ -72,7 +72,7 @@ def encode_items(
     )
     # The middles of cells have less spread than the noise-filled cells that the model was trained on.
     typical = latent
-    if transform.levels:
+    if transform.num_levels:
         noisy = dequantized(transform, x, seed)
         typical = joined(
             batched(lambda *a: there(*a, offset=0.0), model, noisy, run, batch_size, "dequantized"), "latent"
@@ -80,18 +80,18 @@ def encode_items(
     if not run.world.is_main:
         return {}
     result |= latent_statistics(typical, denoiser.sde.prior_std())
-    show_statistics(result, "dequantized items" if transform.levels else "items")
+    show_statistics(result, "dequantized items" if transform.num_levels else "items")
     path = stem(run, out, "encode", seed)
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
-    drawn = comparison(x, again, picture, levels=transform.levels)
+    drawn = comparison(x, again, picture, levels=transform.num_levels)
     write_arrays(
         numbers,
         {
             "x": x,
             "latent": latent,
-            "latent_dequantized": typical if transform.levels else None,
+            "latent_dequantized": typical if transform.num_levels else None,
             "decoded": again,
-            "calls": calls,
+            "nfe": nfe,
             "index": index,
             "labels": as_tree(targets).get("labels"),
             "conditions": conditions,

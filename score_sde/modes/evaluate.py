@@ -137,7 +137,7 @@ def _draw(
     drawn, asked = sampling(guides, guidance, cond, n), as_tree(cond).get("labels")
 
     def keep() -> Tensor:
-        write_arrays(path, {"x": drawn.x, "seeds": np.array(drawn.seeds), "calls": drawn.calls, "labels": asked})
+        write_arrays(path, {"x": drawn.x, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, "labels": asked})
         return drawn.x
 
     return run.world.broadcast_from_main(keep), asked

@@ -86,11 +86,11 @@ def guidance_sweep(
         if samples is None:
             continue
         found = tradeoff(held_out.transform.encode(samples.x), asked, judge.classes(samples.x))
-        row = {"guidance": kind, "scale": scale, **relative(found, real), "nfe": samples.nfe}
+        row = {"guidance": kind, "scale": scale, **relative(found, real), "nfe": samples.mean_nfe}
         rows.append(row | {"seconds": round(samples.seconds, 2)})
         print(
             f"{kind:<17}{scale:>6g}{row['accuracy']:>9.3f} +- {row['accuracy_stderr']:.3f} "
-            f"{row['diversity']:>9.3f} +- {row['diversity_stderr']:.3f}{samples.nfe:>8g}"
+            f"{row['diversity']:>9.3f} +- {row['diversity_stderr']:.3f}{samples.mean_nfe:>8g}"
         )
     if not run.world.is_main:
         return {}

@@ -76,20 +76,20 @@ def interpolate(
         return {}
     seconds = time.perf_counter() - begin
     strip = joined(decoded, "x").view(path.shape)
-    calls = joined(decoded, "calls").view(path.shape[:2])
+    nfe = joined(decoded, "nfe").view(path.shape[:2])
     target = stem(run, out, "interpolate")
     picture, numbers = Path(f"{target}.png"), Path(f"{target}.npz")
-    drawn = strips(strip, picture, levels=data.transform.levels, background=background(data))
+    drawn = strips(strip, picture, levels=data.transform.num_levels, background=background(data))
     write_arrays(
         numbers,
-        {"x": strip, "latent": path, "weights": weights, "calls": calls, kind: ends, "conditions": conditions},
+        {"x": strip, "latent": path, "weights": weights, "nfe": nfe, kind: ends, "conditions": conditions},
     )
     result = {
         "mode": "interpolate",
         kind: ends.tolist(),
         "frames": frames,
         "conditions": None if conditions is None else conditions.tolist(),
-        "nfe": round(calls.mean().item(), 1),
+        "nfe": round(nfe.mean().item(), 1),
         "seconds": round(seconds, 2),
     }
     ends_sentence = ""

@@ -110,7 +110,7 @@ def likelihood(
             "index": index,
             "nats": report.nats,
             "stderr": report.stderr,
-            "calls": report.nfe,
+            "nfe": report.nfe,
             "rejected": report.rejected,
             "labels": as_tree(targets).get("labels"),
         }
@@ -122,19 +122,19 @@ def likelihood(
 
 
 def _show(condition: str, split: str, report: LikelihoodReport, result: dict) -> None:
-    unit, parts, subset = report.unit, report.parts, report.subset
+    unit, parts, subset = report.unit, report.stderr_parts, report.subset
     split_up = ", ".join(f"{name} {value:.4f}" for name, value in parts.items())
     warning = "" if condition.startswith("p(") else "NOT a density but a guided model's flow: "
     what = f"{condition} of {result['num_samples']} {split} items, {result['weights']}"
     print(f"{warning}{what}, {result['trace']}, in {unit}:")
     if unit == "nats":
         print("  (no bits/dim: the data are continuous; config.data.levels declares quantized ones)")
-    print(f"  probability flow at t_min   {report.flow}   (standard error by {split_up})")
+    print(f"  probability flow at t_min   {report.ode}   (standard error by {split_up})")
     if report.importance is not None:
         print(f"  importance-weighted         {report.importance}")
     elif result["draws"] > 1:
         print("  importance-weighted         needs --probes 0: the error of probes would bias it upwards")
-    print(f"  bound at t = 0              {report.at_zero}   (the flow's on these {subset}: {report.at_t_min})")
+    print(f"  bound at t = 0              {report.bound_at_zero}   (the flow's on these {subset}: {report.at_t_min})")
     print(f"  variational bound           {report.variational}")
     print(f"  bound of {report.discrete_steps} discrete steps {report.discrete}")
     if "training" in result:
@@ -142,7 +142,7 @@ def _show(condition: str, split: str, report: LikelihoodReport, result: dict) ->
         print(f"  training items              {mean:.4f} +- {error:.4f}   ({HINT} at most; much better is memorized)")
     print(
         f"  {result['nfe']:g} network calls each, {result['nfe_max']} at most, {result['rejected']:g} steps rejected; "
-        f"a tenth of the tolerances changes an item by {report.change:.1e} at most"
+        f"a tenth of the tolerances changes an item by {report.tolerance_change:.1e} at most"
     )
 
 
@@ -158,7 +158,7 @@ def _nats(world: World, model, x: Tensor, batch_size: int, settings: dict) -> Te
 
 def _others(path: str, data: Dataset, most: int) -> Tensor:
     """At most so many items of --against, in the units of the data."""
-    x, _ = read_items("--against", path, data.event_shape, data.transform.levels)
+    x, _ = read_items("--against", path, data.event_shape, data.transform.num_levels)
     return x[spread(len(x), most)]
 
 

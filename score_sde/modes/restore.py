@@ -64,13 +64,13 @@ def restore(
     if isinstance(operator, Mask) and operator.mask.all() and not sigma_y:
         raise ValueError(f"{name} observes every entry, and without noise: there is nothing to restore")
     if measured:
-        y = read_measured(measured, operator, name, data.event_shape, data.transform.levels)
+        y = read_measured(measured, operator, name, data.event_shape, data.transform.num_levels)
         inputs = Inputs(None, None, None, Path(measured).stem)
     else:
         inputs = open_inputs(data, split, items, num_samples, input)
         check_rows(operator, len(inputs.x), name)
         y = measure(operator, inputs.x, sigma_y, seed)
-    count, shape, levels = len(y), data.event_shape, data.transform.levels
+    count, shape, levels = len(y), data.event_shape, data.transform.num_levels
     conditions, bound = bind(run, denoiser, labels, inputs.cond, count, guidance)
     rows = torch.arange(count).repeat_interleave(draws)
     each = operator.rows(rows).to(run.device)
@@ -101,7 +101,7 @@ def restore(
         "sigma_y": sigma_y,
         "observed": observed(operator, y, shape),
         "measurement_error": error,
-        "nfe": found.nfe,
+        "nfe": found.mean_nfe,
         "seconds": round(found.seconds, 2),
         "seed": seed,
     }
@@ -136,7 +136,7 @@ def psnr(x: Tensor, truth: Tensor, data: Dataset) -> float:
 
     The range is that of the levels, or from the lowest to the highest value of the data.
     """
-    levels = data.transform.levels
+    levels = data.transform.num_levels
     peak = levels - 1 if levels else data.statistics.high - data.statistics.low
     error = (x - truth).double().square().mean().item()
     return 10 * math.log10(peak**2 / error) if error else math.inf

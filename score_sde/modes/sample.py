@@ -51,15 +51,15 @@ def sample(
     head = sampling.name if count == 1 and not sampling.steps else f"{sampling.name}-{count}"
     path = stem(run, out, head, seed, told=("sampler", "steps"))
     picture_path, numbers_path = Path(f"{path}.png"), Path(f"{path}.npz")
-    x, calls = (torch.stack([getattr(samples, name) for samples in drawn]) for name in ("x", "calls"))
-    levels = models[0].transform.levels
-    arrays = {"x": x, "seeds": np.array(drawn[0].seeds), "calls": calls, **as_tree(cond)}
-    nfe, seconds = [samples.nfe for samples in drawn], [round(samples.seconds, 2) for samples in drawn]
-    result = {"mode": "sample", "sampler": sampling.name, "num_samples": num_samples, "nfe": nfe, "seconds": seconds}
+    x, nfe = (torch.stack([getattr(samples, name) for samples in drawn]) for name in ("x", "nfe"))
+    levels = models[0].transform.num_levels
+    arrays = {"x": x, "seeds": np.array(drawn[0].seeds), "nfe": nfe, **as_tree(cond)}
+    means, seconds = [samples.mean_nfe for samples in drawn], [round(samples.seconds, 2) for samples in drawn]
+    result = {"mode": "sample", "sampler": sampling.name, "num_samples": num_samples, "nfe": means, "seconds": seconds}
     counted = f"{num_samples} sample{'s' * (num_samples > 1)}"
     if len(guidances) == 1:
-        arrays |= {"x": x[0], "calls": calls[0]}
-        result |= {"nfe": nfe[0], "seconds": seconds[0]}
+        arrays |= {"x": x[0], "nfe": nfe[0]}
+        result |= {"nfe": means[0], "seconds": seconds[0]}
         shown = show(x[0], cond, picture_path, levels=levels)
         what = counted
     else:
@@ -70,10 +70,10 @@ def sample(
         shown = strip(x, names, picture_path, levels=levels, labels=as_tree(cond).get("labels"))
         what = f"{counted} at each {flag.replace('_', ' ')} of {', '.join(f'{s:g}' for s in scales)}"
     write_arrays(numbers_path, arrays)
-    least, most = calls.min().item(), calls.max().item()
+    least, most = nfe.min().item(), nfe.max().item()
     spread = f" ({least:g} to {most:g})" if len(drawn) == 1 and least < most else ""
     print(
-        f"{what} by {sampling.name}, {', '.join(f'{mean:g}' for mean in nfe)} network calls each{spread}, "
+        f"{what} by {sampling.name}, {', '.join(f'{mean:g}' for mean in means)} network calls each{spread}, "
         f"{sum(seconds):.1f} s: {picture_path if shown else 'no picture for this shape'}, {numbers_path}"
     )
     return result | {"seed": seed, "picture": str(picture_path) if shown else None, "numbers": str(numbers_path)}

@@ -66,7 +66,7 @@ def train(run: Run) -> dict:
         else:
             session.record({"step": step, "nearest": validation.nearest(samples.x)})
             path = run.folder / "samples" / f"train-{step:07d}.png"
-            show(samples.x, cond, path, levels=data.transform.levels)
+            show(samples.x, cond, path, levels=data.transform.num_levels)
         session.report()
 
     session.fit([(settings.sample_every, sample)])

@@ -41,7 +41,7 @@ def open_inputs(data: Dataset, split: str, items: str | None, num_samples: int |
     """The items of ``--items``, those of ``--input``, or ``--num_samples`` of them spread over the split."""
     only_one({"items": items, "num_samples": num_samples, "input": file})
     if file:
-        x, labels = read_items("--input", file, data.event_shape, data.transform.levels)
+        x, labels = read_items("--input", file, data.event_shape, data.transform.num_levels)
         return Inputs(x, labels, None, Path(file).stem)
     if items:
         index = torch.tensor(read_numbers("--items", items, len(data), "numbers of items, as in 0,1,2"))

@@ -32,7 +32,7 @@ def open_split(run: Run, split: str) -> tuple[Dataset, Dataset, Denoiser]:
         raise ValueError(f"--split={split}: needs test or train")
     (training, held_out), denoiser = run.data(), run.model()
     data = held_out if split == "test" else training
-    if denoiser.transform != data.transform:
+    if denoiser.transform.digest != data.transform.digest:
         raise ValueError(
             f"the model was trained with {denoiser.transform}, the data now come with {data.transform}: "
             "use the data of the training run"

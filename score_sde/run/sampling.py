@@ -54,7 +54,7 @@ def low_resolution(sampling: Sampling, cascade: str, guides: Guides, labels: str
     draws = Sampling(first.run, sampling.steps, sampling.grid, **options)
     drawn = draws(first, UNGUIDED, known(asked, first.denoiser), n)
     if run.world.is_main:
-        print(f"{n} image{'s' * (n > 1)} of {cascade}, {drawn.nfe:g} network calls each, {drawn.seconds:.1f} s")
+        print(f"{n} image{'s' * (n > 1)} of {cascade}, {drawn.mean_nfe:g} network calls each, {drawn.seconds:.1f} s")
     return upscaled(asked, run.world.broadcast_from_main(lambda: drawn.x), guides)
 
 
@@ -71,6 +71,6 @@ def draw(world: World, model: ScoreModel, sampler, n: int, event_shape: tuple[in
     parts = [part for part in world.gather(part) if part is not None]
     if not world.is_main:
         return None
-    x, calls = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "calls"))
+    x, nfe = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "nfe"))
     seeds = [seed for part in parts for seed in part.seeds]
-    return Samples(x, calls, parts[0].times, max(part.seconds for part in parts), seeds)
+    return Samples(x, nfe, parts[0].times, max(part.seconds for part in parts), seeds)

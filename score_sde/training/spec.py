@@ -26,7 +26,7 @@ def denoiser_spec(config: ConfigDict, data: Dataset) -> dict:
         "network": _plain(config.model.network),
         "num_classes": classes,
         "parametrization": config.model.parametrization,
-        "transform": {"shift": transform.shift, "scale": transform.scale, "levels": transform.levels},
+        "transform": {"shift": transform.shift, "scale": transform.scale, "levels": transform.num_levels},
         "null_trained": not (classes or conditions) or config.training.cond_dropout > 0,
     }
     # A model without them is described as it was before there were any, so that its checkpoints go on.

@@ -36,7 +36,7 @@ class Dataset:
     conditions: dict[str, Tensor | Callable[[Tensor], Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not (self.items.dtype.is_floating_point or self.transform.levels):
+        if not (self.items.dtype.is_floating_point or self.transform.num_levels):
             raise ValueError(
                 f"config.data.levels = 0, but the items are integers ({self.items.dtype}) from "
                 f"{self.statistics.low:g} to {self.statistics.high:g}: set it to the number of levels of quantized "

@@ -32,7 +32,7 @@ def outliers(data: Dataset) -> list[Outliers]:
     squares = values * std.square()
     # As many values as may be outliers together have at least this much of the variance each.
     suspects = (torch.maximum(high - mean, mean - low).square() > squares / (2 * MOST)).nonzero().flatten()
-    if data.transform.levels or values < FEWEST or not len(suspects):
+    if data.transform.num_levels or values < FEWEST or not len(suspects):
         return []
     median, farthest = torch.empty(0), torch.empty(len(suspects), 0, dtype=torch.float64)
     for rows in data.measured.split(max(1, VALUES_AT_ONCE // statistics.mean.numel())):

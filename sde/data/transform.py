@@ -1,6 +1,7 @@
 """The invertible map between data units, which users see, and model units, in which the process runs."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,22 +15,22 @@ from sde.device import send
 class Transform:
     """model = (data - shift) / scale, per channel (the first event axis) or with one number for all.
 
-    ``levels`` declares data quantized to the integers 0 .. levels - 1: uniform noise in [0, 1) is added before
-    encoding, so that the density is over [0, levels), and samples are floored back to integers. None means continuous
-    data.
+    ``num_levels`` declares data quantized to the integers 0 .. num_levels - 1: uniform noise in [0, 1) is added before
+    encoding, so that the density is over [0, num_levels), and samples are floored back to integers. None means
+    continuous data.
     """
 
     shift: tuple[float, ...] = (0.0,)
     scale: tuple[float, ...] = (1.0,)
-    levels: int | None = None
+    num_levels: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shift", tuple(self.shift))
         object.__setattr__(self, "scale", tuple(self.scale))
         if len(self.shift) != len(self.scale) or not all(s > 0 for s in self.scale):
             raise ValueError(f"shift {self.shift} and scale {self.scale}: need the same length and positive scales")
-        if self.levels is not None and self.levels < 2:
-            raise ValueError(f"levels = {self.levels}: needs at least 2, or None for continuous data")
+        if self.num_levels is not None and self.num_levels < 2:
+            raise ValueError(f"num_levels = {self.num_levels}: needs at least 2, or None for continuous data")
 
     @classmethod
     def of_levels(cls, levels: int) -> "Transform":
@@ -68,18 +69,32 @@ class Transform:
 
     def dequantize(self, x: Tensor, u: Tensor | float) -> Tensor:
         """Integer data x plus uniform noise u in [0, 1): the density of x + u bounds the probability of x."""
-        return x + u if self.levels else x
+        return x + u if self.num_levels else x
 
     def moments(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance in model units of data that have these in data units, dequantized; both (*event)."""
-        mean, var = self.dequantize(mean[None], 0.5), var[None] + (1 / 12 if self.levels else 0)
+        mean, var = self.dequantize(mean[None], 0.5), var[None] + (1 / 12 if self.num_levels else 0)
         return self.encode(mean)[0], (var / self._channels(self.scale, var) ** 2)[0]
 
     def quantize(self, x: Tensor) -> Tensor:
-        """The inverse of ``dequantize``: floor to the integers 0 .. levels - 1; continuous data pass unchanged."""
-        return x.floor().clamp(0, self.levels - 1) if self.levels else x
+        """The inverse of ``dequantize``: floor to the integers 0 .. num_levels - 1; continuous data pass unchanged."""
+        return x.floor().clamp(0, self.num_levels - 1) if self.num_levels else x
 
-    def log_det(self, event_shape: tuple[int, ...]) -> float:
+    @property
+    def digest(self) -> str:
+        """A text that is equal where transforms are. What is stored under it keeps it: it still says "levels"."""
+        return f"Transform(shift={self.shift}, scale={self.scale}, levels={self.num_levels})"
+
+    def inner_shape(self, event_shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape inside of an event of this shape outside: the same."""
+        return tuple(event_shape)
+
+    def cells_per_unit(self, event_shape: Sequence[int]) -> Tensor:
+        """Data units in a model unit, in each entry: (1, *event), float64, on the CPU."""
+        one = torch.ones(1, *event_shape, dtype=torch.float64)
+        return self.decode(one) - self.decode(0 * one)
+
+    def log_det(self, event_shape: Sequence[int]) -> float:
         """log |d model / d data| for one item, to be added to a log-density in model units."""
         repeats = math.prod(event_shape) / len(self.scale)
         return -repeats * sum(math.log(s) for s in self.scale)

@@ -19,7 +19,7 @@ class Autoguidance(Guidance):
 
     def __init__(self, model: ScoreModel, weak: ScoreModel, scale: float) -> None:
         super().__init__(model.sde, model.transform)
-        if not _same_process(model.sde, weak.sde) or model.transform != weak.transform:
+        if not _same_process(model.sde, weak.sde) or model.transform.digest != weak.transform.digest:
             raise ValueError(
                 f"the weaker model has {weak.sde} and {weak.transform}, the model {model.sde} and {model.transform}: "
                 "autoguidance needs the same of both"

@@ -26,8 +26,8 @@ class DynamicThreshold(ScoreModel):
         super().__init__(model.sde, model.transform)
         if not 0 < quantile <= 1:
             raise ValueError(f"threshold quantile {quantile:g}: needs a number above 0 and at most 1")
-        if low is None and high is None and self.transform.levels:
-            low, high = 0.0, float(self.transform.levels)
+        if low is None and high is None and self.transform.num_levels:
+            low, high = 0.0, float(self.transform.num_levels)
         if low is None or high is None or not -math.inf < low < high < math.inf:
             raise ValueError(
                 f"threshold bounds {low} and {high}: needs two finite numbers, the lower first, in the units of the "

@@ -100,7 +100,7 @@ class Denoiser(ScoreModel):
         self.parametrization = parametrization
         self.sigma_data = sigma_data
         self.null_trained = null_trained
-        self.event_shape = event_shape and tuple(event_shape)
+        self.event_shape = tuple(event_shape) if event_shape else None
         self.standardization = standardization or Standardization({})
         self.autocast: torch.dtype | None = None
 

@@ -19,6 +19,10 @@ class ScoreModel(nn.Module, abc.ABC):
     transform: Transform
     normalized: bool = True
     """Whether the scores are those of one normalized density at every time, as guided ones are not."""
+    null_trained: bool = True
+    """Whether it can be called as it is; False where a condition has to be bound to it first."""
+    event_shape: tuple[int, ...] | None = None
+    """The shape of an event in data units, where known."""
 
     def __init__(self, sde: SDE, transform: Transform | None = None) -> None:
         super().__init__()

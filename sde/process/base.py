@@ -66,6 +66,10 @@ class SDE(abc.ABC):
         """log(alpha^2 / sigma^2), strictly decreasing in t (Kingma et al. 2021, eq. 4)."""
         return 2 * (self.log_alpha(t) - self.sigma(t).log())
 
+    def noise_level(self, t: Tensor) -> Tensor:
+        """sigma / alpha, strictly increasing in t: the sigma of Karras et al. 2022."""
+        return (-0.5 * self.log_snr(t)).exp()
+
     def f(self, t: Tensor) -> Tensor:
         """Drift factor f(t) = d log alpha / dt."""
         return derivative(self.log_alpha, t)
@@ -77,6 +81,10 @@ class SDE(abc.ABC):
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         """The time of a log signal-to-noise ratio, in [t_min, t_max]; float64, by bisection unless overridden."""
         return self._bisect_log_snr(log_snr)
+
+    def t_of_noise_level(self, noise_level: Tensor) -> Tensor:
+        """The time of sigma / alpha, in [t_min, t_max]; float64."""
+        return self.t_of_log_snr(-2 * noise_level.log())
 
     def _bisect_log_snr(self, log_snr: Tensor) -> Tensor:
         target = log_snr.double()
@@ -100,6 +108,37 @@ class SDE(abc.ABC):
         std = self.prior_std()
         dim = x[0].numel()
         return -0.5 * (x.flatten(1) / std).square().sum(1) - dim * (math.log(std) + 0.5 * math.log(2 * math.pi))
+
+    # What is asked of every process, Gaussian or not: samplers.protocol.Process. ``noise`` is like torch.randn_like.
+
+    def state_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The dtype of states for a model that computes in ``dtype``: the same."""
+        return dtype
+
+    def sample_prior(self, like: Tensor, noise: Callable[[Tensor], Tensor], t: Tensor | None = None) -> Tensor:
+        """A draw of N(0, sigma(t)^2) in the shape, dtype and device of ``like`` (B, *event); t is 0-d, ``t_max`` unless
+        told otherwise."""
+        return noise(like) * self.sigma(torch.tensor(self.t_max, dtype=torch.float64) if t is None else t)
+
+    def noised(self, x0: Tensor, t: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
+        """A draw of q(x_t | x_0), as ``perturb`` from noise of x0's shape."""
+        return self.perturb(x0, t, noise(x0))
+
+    def constrain(self, noise: Tensor) -> Tensor:
+        """Normal numbers as this process may have them: any."""
+        return noise
+
+    def last_call(self, model: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor, noise: object) -> Tensor:
+        """What a run ends with at its last time t: the posterior mean D(x, t). It draws nothing."""
+        return model(x, t)
+
+    def valid(self, x: Tensor) -> Tensor:
+        """Which rows of x (B, *event) are states, (B,) bool: those that are finite."""
+        return x.isfinite().flatten(1).all(1)
+
+    def describe(self, t: Tensor) -> str:
+        """A 0-d time as messages name it."""
+        return f"t = {t:.4g}, sigma = {self.sigma(t):.4g}"
 
 
 def expand(coefficient: Tensor, x: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def describe(data: Dataset) -> dict:
         "measured": statistics.count,
         "event_shape": list(data.event_shape),
         "dtype": str(data.items.dtype).removeprefix("torch."),
-        "levels": data.transform.levels,
+        "levels": data.transform.num_levels,
         "low": statistics.low,
         "high": statistics.high,
         "mean": mean.mean().item(),
@@ -113,14 +113,14 @@ def _warn(sentence: str) -> None:
 def _warn_of_units(data: Dataset, about: dict) -> None:
     """Data that are probably read in another way than meant."""
     statistics, transform, event = data.statistics, data.transform, data.event_shape
-    if not transform.levels and statistics.whole and statistics.low >= 0 and 10 < statistics.high <= 255:
+    if not transform.num_levels and statistics.whole and statistics.low >= 0 and 10 < statistics.high <= 255:
         _warn(
             f"the items are floats, but all of them whole numbers from {statistics.low:g} to {statistics.high:g}: they "
             "are taken as continuous, in channel 0 by model = (data - "
             f"{transform.shift[0]:.4g}) / {transform.scale[0]:.4g}; for quantized data, set config.data.levels=256"
         )
     std, scale = statistics.channels()[1], torch.tensor(transform.scale, dtype=torch.float64)
-    by_channel = std.shape == scale.shape and not transform.levels
+    by_channel = std.shape == scale.shape and not transform.num_levels
     squeezed = ((std > 0) & (std < 0.1 * scale)).nonzero().flatten().tolist() if by_channel else []
     if squeezed:
         channel = squeezed[0]
@@ -130,14 +130,14 @@ def _warn_of_units(data: Dataset, about: dict) -> None:
             "from all others; repair or remove such items"
         )
     elif abs(about["mean"]) > 1 or not 0.1 <= about["std"] <= 3:
-        chosen = f"levels = {transform.levels}" if transform.levels else f"scale {transform.scale[0]:.3g}"
+        chosen = f"levels = {transform.num_levels}" if transform.num_levels else f"scale {transform.scale[0]:.3g}"
         _warn(
             f"in model units the data have mean {about['mean']:.3g} and standard deviation {about['std']:.3g}: a "
             f"transform with {chosen} does not fit values from {about['low']:g} to {about['high']:g}; look at "
             "config.data.levels"
         )
     constant = int((statistics.var == 0).sum())
-    if constant and not transform.levels:
+    if constant and not transform.num_levels:
         _warn(
             f"{constant} of {statistics.var.numel()} dimensions of the data are constant: they have no density, so "
             "that likelihoods will say how small t_min is; leave them out, or declare config.data.levels"

@@ -118,7 +118,7 @@ class BatchNoise(NamedTuple):
 
     def dequantize(self, x: Tensor, transform: Transform) -> Tensor:
         """The items x (B, *event), in data units, with uniform noise of their own where they are quantized."""
-        if not transform.levels:
+        if not transform.num_levels:
             return x
         return transform.dequantize(x, send(per_item(torch.rand, self.seeds + 1, x.shape[1:]), x.device))
 

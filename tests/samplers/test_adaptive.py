@@ -64,15 +64,15 @@ def test_calls_of_each_sample(solver, scale):
     model.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     sampler = ODE(1e-4, 1e-4, solver=solver)
     samples = generate(ClassifierFree(model, labels, scale), sampler, 7, (2,))
-    assert sum(seen) == samples.calls.sum()
-    assert samples.nfe == samples.calls.mean()
-    assert len(samples.calls.unique()) > 1
+    assert sum(seen) == samples.nfe.sum()
+    assert samples.mean_nfe == samples.nfe.mean()
+    assert len(samples.nfe.unique()) > 1
     for i in range(7):
         alone = generate(ClassifierFree(model, labels[i : i + 1], scale), sampler, 1, (2,), first=i)
-        assert alone.calls[0] == samples.calls[i]
+        assert alone.nfe[0] == samples.nfe[i]
         torch.testing.assert_close(alone.x[0], samples.x[i], rtol=0, atol=1e-10)
     chunks = generate(ClassifierFree(model, labels, scale), sampler, 7, (2,), batch_size=4)
-    assert torch.equal(chunks.calls, samples.calls), "whatever the chunks, and without the rows that fill them up"
+    assert torch.equal(chunks.nfe, samples.nfe), "whatever the chunks, and without the rows that fill them up"
 
 
 @pytest.mark.parametrize(("options", "words"), [

@@ -175,9 +175,9 @@ def test_batch_mates_change_nothing(generator):
 def test_refusals(generator):
     model = GaussianMixture(VPSDE(), MEANS, 0.3)
     x = model.draw(3, generator)
-    with pytest.raises(ValueError, match="decoder = 'levels': the model's transform declares continuous data"):
-        variational_bound(model, x, decoder="levels")
-    with pytest.raises(ValueError, match="decoder = 'cells': needs one of gaussian, levels"):
+    with pytest.raises(ValueError, match="decoder = 'discretized': the model's transform declares continuous data"):
+        variational_bound(model, x, decoder="discretized")
+    with pytest.raises(ValueError, match="decoder = 'cells': needs one of gaussian, discretized"):
         variational_bound(model, x, decoder="cells")
     with pytest.raises(ValueError, match="draws = 0"):
         variational_bound(model, x, draws=0)

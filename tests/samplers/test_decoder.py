@@ -31,7 +31,7 @@ class Dequantized(ScoreModel):
         t = torch.tensor(start, dtype=torch.float64)
         std = self.sde.sigma(t) / self.sde.alpha(t)
         z, weights = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(40))
-        centres = self.transform.encode(torch.arange(self.transform.levels, dtype=torch.float64)[:, None] + 0.5)
+        centres = self.transform.encode(torch.arange(self.transform.num_levels, dtype=torch.float64)[:, None] + 0.5)
         away = (self.points[:, None] + std * z)[..., None] - centres.flatten()
         shares = self.log_weights.softmax(0)[:, None] * weights / weights.sum()
         return (shares[..., None] * (-0.5 * (away / std) ** 2).softmax(-1)).sum((0, 1)).log()
@@ -44,7 +44,7 @@ def test_probabilities_of_levels(name):
     model = Dequantized(PROCESSES[name], probabilities)
     x = torch.arange(5, dtype=torch.float64)[:, None]
     found = variational_bound(model, x, draws=1500)
-    slack = model.level_log_probs(start_of(model, "levels")) - found.nats
+    slack = model.level_log_probs(start_of(model, "discretized", (1,))) - found.nats
     assert (slack > -3 * found.stderr).all()
     assert (probabilities * slack).sum() < 0.1
     total, error = found.nats.exp().sum().item(), (found.nats.exp() * found.stderr).norm().item()
@@ -75,7 +75,7 @@ def test_decoders_agree_on_fine_levels(generator):
     """Where cells are small beside sigma, probability and density over cells of width 1 are the same."""
     model = Gaussian(VPSDE(), torch.full((8,), 0.3, dtype=torch.float64), 0.5, transform=Transform.of_levels(4096))
     x = model.transform.quantize(model.transform.decode(0.3 * model.draw(4, generator))) + 0.5
-    found = [variational_bound(model, x, draws=64, decoder=name) for name in ("gaussian", "levels")]
+    found = [variational_bound(model, x, draws=64, decoder=name) for name in ("gaussian", "discretized")]
     exact = gaussian_log_prob(model, x, torch.tensor(model.sde.t_min, dtype=torch.float64))
     torch.testing.assert_close(found[0].reconstruction, torch.full((4,), exact, dtype=torch.float64))
     spread = (8 / 2 / 64) ** 0.5

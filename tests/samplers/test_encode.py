@@ -44,7 +44,7 @@ def test_round_trip(process, generator):
     assert errors[1] < errors[0] / 10
     assert errors[2] < errors[1] / 10
     assert errors[2] < 1e-6
-    assert encoded.calls.shape == decoded.calls.shape == (32,)
+    assert encoded.nfe.shape == decoded.nfe.shape == (32,)
 
 
 def test_latents_are_normal(process, generator):
@@ -63,10 +63,10 @@ def test_batch_mates_change_nothing(process, generator):
     far = torch.cat([x[:3], 40 * x[3:]])
     alone, beside = encode(model, x[:3]), encode(model, far)
     torch.testing.assert_close(beside.latent[:3], alone.latent, rtol=0, atol=1e-9 * process.prior_std())
-    assert torch.equal(beside.calls[:3], alone.calls)
+    assert torch.equal(beside.nfe[:3], alone.nfe)
     one, both = decode(model, alone.latent), decode(model, beside.latent)
     torch.testing.assert_close(both.x[:3], one.x, rtol=0, atol=1e-9)
-    assert torch.equal(both.calls[:3], one.calls)
+    assert torch.equal(both.nfe[:3], one.nfe)
 
 
 def test_quantised_data_come_back(generator):
@@ -91,7 +91,7 @@ def test_guided_models_and_rows(process, generator):
         torch.testing.assert_close(decode(guided, encoded.latent, rtol=1e-7, atol=1e-7).x, x, rtol=0, atol=1e-4)
         row = encode(guided.rows(slice(4, 5)), x[4:5], rtol=1e-7, atol=1e-7)
         torch.testing.assert_close(row.latent, encoded.latent[4:5], rtol=0, atol=1e-9 * process.prior_std())
-        assert (encoded.calls % calls == 0).all()
+        assert (encoded.nfe % calls == 0).all()
     plain = encode(ClassifierFree(model, LABELS, 1.0), x, rtol=1e-8, atol=1e-8).latent
     t, s = ends(process)
     exact = [model.components[k].flow(x[i], t, s) for i, k in enumerate(LABELS.tolist())]
@@ -104,7 +104,7 @@ def test_seeds_become_the_samples_of_the_ode_sampler():
     latent = SeededNoise(drawn.seeds)(torch.empty(4, 2)) * model.sde.prior_std()
     decoded = decode(model, latent, denoise=True)
     torch.testing.assert_close(decoded.x, drawn.x, rtol=0, atol=1e-5)
-    assert torch.equal(decoded.calls, drawn.calls)
+    assert torch.equal(decoded.nfe, drawn.nfe)
 
 
 def test_modes_are_put_back_and_errors_are_named(generator):

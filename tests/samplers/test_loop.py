@@ -45,15 +45,15 @@ class Watched(ScoreModel):
 def test_calls_are_counted(name):
     model = Watched()
     samples = generate(model, VARIANTS[name], 6, (2,), steps=4, batch_size=3)
-    assert samples.nfe == pytest.approx(sum(rows for rows, _ in model.seen) / 6, rel=1e-12)
-    assert samples.calls.shape == (6,)
+    assert samples.mean_nfe == pytest.approx(sum(rows for rows, _ in model.seen) / 6, rel=1e-12)
+    assert samples.nfe.shape == (6,)
     if VARIANTS[name].steps > 1:
-        assert (samples.calls == samples.nfe).all()
+        assert (samples.nfe == samples.mean_nfe).all()
 
 
 def test_guidance_counts_two_calls():
     model = ClassifierFree(ByClass(VPSDE()), torch.arange(5) % 3, 2.0)
-    assert torch.equal(generate(model, DDIM(), 5, (2,), steps=3, batch_size=2).calls, torch.full((5,), 8.0).double())
+    assert torch.equal(generate(model, DDIM(), 5, (2,), steps=3, batch_size=2).nfe, torch.full((5,), 8.0).double())
 
 
 class Body(torch.nn.Module):
@@ -83,7 +83,7 @@ def test_the_last_chunk_has_the_shape_of_the_others():
     parts = generate(model, SAMPLERS["ancestral"](), 7, (2,), steps=3, batch_size=4, path=2)
     assert set(network.shapes) == {(4, 2)}
     torch.testing.assert_close(parts.x, whole.x)
-    assert torch.equal(parts.calls, whole.calls)
+    assert torch.equal(parts.nfe, whole.nfe)
     assert parts.path.x.shape == (2, 7, 2)
 
 
@@ -131,7 +131,7 @@ def test_halves_are_the_whole(name):
         for n, first in ((6, 0), (3, 0), (3, 3))
     )
     torch.testing.assert_close(torch.cat([low.x, high.x]), whole.x, rtol=0, atol=1e-12)
-    assert torch.equal(torch.cat([low.calls, high.calls]), whole.calls)
+    assert torch.equal(torch.cat([low.nfe, high.nfe]), whole.nfe)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])
@@ -145,7 +145,7 @@ def test_out_of_memory_halves_the_chunk(limit):
     sizes = [11, 6, 3, 2, 1]
     assert len(caught) == next(i for i, size in enumerate(sizes) if size <= limit), "no chunk is tried twice"
     torch.testing.assert_close(samples.x, whole.x, rtol=0, atol=1e-12)
-    assert torch.equal(samples.calls, torch.full((11,), 4.0).double())
+    assert torch.equal(samples.nfe, torch.full((11,), 4.0).double())
 
 
 @pytest.mark.filterwarnings("ignore:out of memory")
@@ -249,7 +249,7 @@ def test_early_stops_in_chunks():
 
     samples = generate(model, DDIM(), 5, (2,), steps=8, batch_size=3, callback=callback, path=3, progress=True)
     assert shapes == [(3, 2)] * 3 + [(2, 2)] * 3, "without the rows that fill up a chunk"
-    assert (samples.calls == 4).all()
+    assert (samples.nfe == 4).all()
     assert torch.equal(samples.path.denoised[-1], samples.x)
     shapes.clear()
     with pytest.raises(ValueError, match="every chunk of samples at the same step"):
@@ -530,4 +530,4 @@ def test_arguments_of_the_wrong_kind(change, error, words):
     arguments = {"n": 2, "event_shape": (2,)} | change
     with pytest.raises(error, match=words):
         generate(model, SAMPLERS["ddim"](), **arguments)
-    assert generate(model, SAMPLERS["ddim"](), 2, (2,), grid=[1.0, 0.5, 0.001]).nfe == 3
+    assert generate(model, SAMPLERS["ddim"](), 2, (2,), grid=[1.0, 0.5, 0.001]).mean_nfe == 3

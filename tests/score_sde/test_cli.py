@@ -98,7 +98,7 @@ def test_scores_and_another_dataset(trained, tmp_path, capsys):
     status, result, _ = call(capsys, *base, "--against", tmp_path / "far.npz", "--out", tmp_path / "scores.npz")
     assert status == 0
     assert result["auroc"] > 0.99
-    assert {"variational", "discrete", "at_zero", "training", "stderr_parts", "tolerance_change"} <= result.keys()
+    assert {"variational", "discrete", "bound_at_zero", "training", "stderr_parts", "tolerance_change"} <= result.keys()
     scores = np.load(tmp_path / "scores.npz")
     assert scores["nats"].mean() == pytest.approx(result["nats"])
     assert (scores["nats"].shape, scores["others"].shape) == ((30,), (20,))
@@ -144,9 +144,9 @@ def test_encode(trained, tmp_path, capsys):
     assert 0.5 < result["latent_std"] < 2
     assert 0 <= result["latent_correlation"] <= 1
     numbers = np.load(tmp_path / "e.npz")
-    assert numbers["x"].shape == numbers["latent"].shape == numbers["decoded"].shape == numbers["calls"].shape
+    assert numbers["x"].shape == numbers["latent"].shape == numbers["decoded"].shape == numbers["nfe"].shape
     assert np.abs(numbers["decoded"] - numbers["x"]).max() < 0.1
-    assert numbers["calls"].mean(0).tolist() == pytest.approx([result["nfe_encode"], result["nfe_decode"]], abs=0.06)
+    assert numbers["nfe"].mean(0).tolist() == pytest.approx([result["nfe_encode"], result["nfe_decode"]], abs=0.06)
     assert (numbers["labels"] < 2).all()
     assert "conditions" not in numbers
     with Image.open(tmp_path / "e.png") as image:
@@ -171,7 +171,7 @@ def test_interpolate(trained, tmp_path, capsys):
     assert result["end_error"] < 0.02
     numbers = np.load(tmp_path / "i.npz")
     assert numbers["x"].shape == numbers["latent"].shape == (2, 5, 2)
-    assert numbers["calls"].shape == (2, 5)
+    assert numbers["nfe"].shape == (2, 5)
     assert numbers["weights"].tolist() == [0, 0.25, 0.5, 0.75, 1]
     call(capsys, "--mode", "encode", "--workdir", trained, "--num_samples", 10**6, "--out", tmp_path / "all")
     items = np.load(tmp_path / "all.npz")["x"]

@@ -83,7 +83,7 @@ def test_superres_and_downsampling():
     assert torch.equal(small.batch(torch.arange(7))[0], cond["image"]), "what one stage draws the next one is told"
     assert small.event_shape == (1, 4, 4)
     assert small.transform == small_test.transform
-    assert small.transform.levels is None
+    assert small.transform.num_levels is None
     assert small.sigma_data == pytest.approx(1, rel=1e-6)
     twice, _ = load_dataset(config("digits", downsample=2, conditions=("superres",), factor=4))
     x, cond = twice.batch(torch.arange(5))

@@ -50,7 +50,7 @@ def test_each_scale_is_the_sample_of_that_scale(trained, tmp_path, capsys, flag,
         there = others[2:] if scale == 1 and "--weak" in others else others
         single, alone = draw(capsys, trained, tmp_path / "one", f"--{flag}", scale, "--labels", "1,0,0", *there)
         np.testing.assert_array_equal(strip["x"][i], alone["x"])
-        np.testing.assert_array_equal(strip["calls"][i], alone["calls"])
+        np.testing.assert_array_equal(strip["nfe"][i], alone["nfe"])
         np.testing.assert_array_equal(strip["seeds"], alone["seeds"])
         assert single["nfe"] == result["nfe"][i]
     with Image.open(tmp_path / "s.png") as image:

@@ -39,7 +39,7 @@ def test_digits():
     assert (len(train), len(test)) == (1437, 360)
     assert train.event_shape == (1, 8, 8)
     assert train.num_classes == test.num_classes == 10
-    assert (train.items.min(), train.items.max(), train.transform.levels) == (0, 16, 17)
+    assert (train.items.min(), train.items.max(), train.transform.num_levels) == (0, 16, 17)
     assert torch.bincount(test.labels).min() >= 34
     everything = {row.numpy().tobytes() for row in train.items}
     assert sum(row.numpy().tobytes() in everything for row in test.items) == 0
@@ -122,7 +122,7 @@ def test_types_of_numbers(tmp_path, kind):
     x = (np.arange(40).reshape(20, 2) % 5).astype(kind)
     np.savez(tmp_path / "q.npz", x=x, labels=np.arange(20) % 3)
     train, test = load_dataset(config("points", root=tmp_path / "q.npz", levels=5))
-    assert (train.transform.levels, train.num_classes) == (5, 3)
+    assert (train.transform.num_levels, train.num_classes) == (5, 3)
     assert train.items.dtype.is_floating_point == ("f" in kind)
     assert sorted(map(tuple, torch.cat([train.items, test.items]).tolist())) == sorted(map(tuple, x.tolist()))
 

@@ -84,9 +84,9 @@ def test_calls_inside_and_outside_an_interval():
     for wrap in (lambda guided: guided, lambda guided: GuidanceRescale(guided, 0.5)):
         guided = GuidanceInterval(wrap(ClassifierFree(model, LABELS, 3.0)), 0.5, 2.0)
         # A call at every time, the last one denoises; two inside.
-        assert generate(guided, SAMPLERS["ddim"](), 6, (2,), grid=times).nfe == 5 + 2
+        assert generate(guided, SAMPLERS["ddim"](), 6, (2,), grid=times).mean_nfe == 5 + 2
     unguided = GuidanceInterval(ClassifierFree(model, LABELS, 0.0), 0.5, 2.0)
-    assert generate(unguided, SAMPLERS["ddim"](), 6, (2,), grid=times).nfe == 5, "scale 0 takes one call"
+    assert generate(unguided, SAMPLERS["ddim"](), 6, (2,), grid=times).mean_nfe == 5, "scale 0 takes one call"
     x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert torch.equal(unguided(x, times[2]), model(x, times[2]))
 

@@ -146,7 +146,7 @@ def test_transform_standardises(generator):
         Transform.standardize(torch.stack([torch.arange(5.0), torch.ones(5)], 1))
 
 
-@pytest.mark.parametrize("bad", [{"shift": (0.0, 1.0)}, {"scale": (0.0,)}, {"levels": 1}, {"scale": (math.nan,)}])
+@pytest.mark.parametrize("bad", [{"shift": (0.0, 1.0)}, {"scale": (0.0,)}, {"num_levels": 1}, {"scale": (math.nan,)}])
 def test_bad_transforms(bad):
     with pytest.raises(ValueError, match=r"scale|levels"):
         Transform(**bad)
