@@ -21,7 +21,7 @@ def untrained(folder: Path, x: np.ndarray, labels: np.ndarray | None = None, *ov
     if x.ndim == 2:
         small += ["--config.model.network.width=16", "--config.model.network.layers=1"]
     else:
-        small += ["--config.model.network.channels=8", "--config.model.network.multipliers=(1,2)"]
+        small += ["--config.model.network.channels=8", "--config.model.network.channel_mult=(1,2)"]
     config = resolve(read_config(config_path("points" if x.ndim == 2 else "arrays")), [*small, *overrides])
     run = Run(folder, config, torch.device("cpu"))
     training, _ = run.data()

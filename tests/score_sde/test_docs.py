@@ -29,9 +29,10 @@ DOCS = ROOT / "docs"
 TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]}
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PROGRAM = re.compile(r"^(?:\S*python main\.py|torchrun .*main\.py|score-sde)(?= --)")
-SMALL = ["--config.training.steps=20", "--config.training.batch_size=32", "--config.training.warmup=1",
-         "--config.model.network.channels=8", "--config.model.network.attention=()", "--config.classifier.steps=10",
-         "--config.classifier.network.channels=8", "--config.training.ema=0.9"]  # fmt: skip
+SMALL = ["--config.training.steps=20", "--config.training.batch_size=32", "--config.training.warmup_steps=1",
+         "--config.model.network.channels=8", "--config.model.network.attention_resolutions=()",
+         "--config.classifier.steps=10",
+         "--config.classifier.network.channels=8", "--config.training.ema_decay=0.9"]  # fmt: skip
 
 
 def blocks(page, python):

@@ -43,7 +43,7 @@ EARLIER, LAST = (f"checkpoints/denoiser-{step:08d}.pt" for step in (30, 60))
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "points"
     train = ["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL]
-    assert main.main([*train, "--config.training.more_ema=0.5", "--config.training.lr=0.02"]) == 0
+    assert main.main([*train, "--config.training.extra_ema_decays=0.5", "--config.training.lr=0.02"]) == 0
     assert main.main(["--mode", "train_classifier", "--workdir", str(folder)]) == 0
     return folder
 

@@ -20,7 +20,7 @@ NAMES = ["guidance scale 1", "guidance scale 2.5", "guidance scale 4"]
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "points"
     train = ["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL]
-    assert main.main([*train, "--config.training.more_ema=0.5"]) == 0
+    assert main.main([*train, "--config.training.extra_ema_decays=0.5"]) == 0
     assert main.main(["--mode", "train_classifier", "--workdir", str(folder)]) == 0
     return folder
 
