@@ -24,7 +24,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measure import random_model, seconds
-from score_sde.config.schema import MEMORY_LAYOUTS, PRECISIONS
+from score_sde.config.options import MEMORY_FORMATS, PRECISIONS, PrecisionOptions
 from score_sde.run.folder import Run, choose_device
 from score_sde.training.memory import peak_memory
 from score_sde.training.precision import apply, settle
@@ -36,11 +36,10 @@ Passes = tuple[Callable[[], object], Callable[[], object]]
 """A forward pass and a training step."""
 
 
-def ours(run: Run, model, data, batch_size: int) -> tuple[str, dict[str, Passes]]:
-    """Our network in every precision and layout, and which of them training chooses."""
-    loss = partial(denoising_loss, weighting=run.config.training.weighting)
-    settle(run, model, data, loss)
-    chosen = f"{run.config.training.precision} {run.config.training.layout}"
+def ours(run: Run, model, data, batch_size: int) -> tuple[PrecisionOptions, dict[str, Passes]]:
+    """Our network in every precision and memory format, and which of them training chooses."""
+    loss = partial(denoising_loss, weighting=run.config.training.loss_weighting)
+    chosen = settle(run, model, data, loss)
     trainers: dict[tuple[str, str], Trainer] = {}
     x, labels = (part.to(run.device) for part in data.batch(torch.arange(batch_size)))
     t = torch.tensor(0.5, dtype=torch.float64)
@@ -59,7 +58,7 @@ def ours(run: Run, model, data, batch_size: int) -> tuple[str, dict[str, Passes]
 
     return chosen, {
         " ".join(choice): (partial(forward, choice), partial(train, choice))
-        for choice in product(PRECISIONS, MEMORY_LAYOUTS)
+        for choice in product(PRECISIONS, MEMORY_FORMATS)
     }
 
 
@@ -68,14 +67,14 @@ def diffusers(run: Run, batch_size: int) -> dict[str, Passes]:
     from diffusers import UNet2DModel
 
     network, (inputs, size, _) = run.config.model.network, run.config.data.event_shape
-    levels = range(len(network.multipliers))
-    attended = [size >> level in network.attention for level in levels]
+    levels = range(len(network["channel_mult"]))
+    attended = [size >> level in network["attention_resolutions"] for level in levels]
     model = UNet2DModel(
         sample_size=size,
         in_channels=inputs,
         out_channels=inputs,
-        layers_per_block=network.blocks,
-        block_out_channels=[network.channels * multiplier for multiplier in network.multipliers],
+        layers_per_block=network["num_res_blocks"],
+        block_out_channels=[network["channels"] * multiplier for multiplier in network["channel_mult"]],
         down_block_types=["AttnDownBlock2D" if attended[level] else "DownBlock2D" for level in levels],
         up_block_types=["AttnUpBlock2D" if attended[level] else "UpBlock2D" for level in reversed(levels)],
         dropout=network.dropout,
@@ -120,7 +119,8 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     run = Run(Path(), config, device)
-    chosen, passes = ours(run, model, data, options.batch_size)
+    speed, passes = ours(run, model, data, options.batch_size)
+    chosen = f"{speed.precision} {speed.memory_format}"
     if options.against:
         passes |= diffusers(run, options.batch_size)
     times = {name: ([], []) for name in passes}
@@ -144,8 +144,8 @@ def main() -> None:
                 "batch_size": options.batch_size,
                 "device": str(device),
                 "threads": torch.get_num_threads(),
-                "precision": config.training.precision,
-                "layout": config.training.layout,
+                "precision": speed.precision,
+                "memory_format": speed.memory_format,
                 "parameters": sum(p.numel() for p in model.parameters()),
                 "forward_ms_per_image": round(found[chosen][0], 4),
                 "train_ms_per_image": round(found[chosen][1], 4),

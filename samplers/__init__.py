@@ -68,24 +68,6 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 }
 """Samplers by name; the keyword arguments of each are its options."""
 
-RENAMED_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "eab": ("deis", {}),
-    "sde": ("reverse_sde", {}),
-    "dpmpp_sde": ("sa_solver", {}),
-    "seeds": ("sa_solver", {"solver_order": 1, "prediction": "noise"}),
-}
-"""Keys that SAMPLERS had once: the key of today, and the options that go with it where they are not the defaults."""
-
-RENAMED_OPTIONS = {
-    ("deis", "order"): "solver_order",
-    ("dpmpp", "order"): "solver_order",
-    ("unipc", "points"): "solver_order",
-    ("sa_solver", "points"): "solver_order",
-    ("pc", "corrections"): "corrector_steps",
-    ("langevin", "corrections"): "corrector_steps",
-}
-"""Options that samplers, by their key of today, had under another name once."""
-
 _RENAMED = {"DPMpp": "DPMSolverPP", "StochasticAdams": "SASolver"}
 
 
@@ -101,8 +83,6 @@ __all__ = [
     "NOISES",
     "ODE",
     "PREDICTORS",
-    "RENAMED_OPTIONS",
-    "RENAMED_SAMPLERS",
     "SAMPLERS",
     "Ancestral",
     "AnnealedLangevin",

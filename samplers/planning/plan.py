@@ -63,10 +63,6 @@ class Plan:
         options = record["options"]
         if "weights" in options:
             options = {"times": tuple(options["times"]), "weights": tuple(map(tuple, options["weights"]))}
-        if record["sampler"] == "eab":
-            # As plans were stored before version 2.
-            record, options = record | {"sampler": "deis"}, {"solver_order": options["order"]} | options
-            del options["order"]
         sampler = FOUND[record["sampler"]](**options)
         times = torch.tensor(record["times"], dtype=torch.float64)
         if not (times[1:] < times[:-1]).all() or tuple(times.tolist()) != options.get("times", tuple(times.tolist())):

@@ -13,7 +13,8 @@ from absl import flags
 from score_sde.cli.flags import check_flags, define_flags, usage
 from score_sde.cli.modes import MODES
 from score_sde.config.config import config_path, differences, pick, read_config, read_run_config, resolve
-from score_sde.config.schema import CHOICES_OF_SAMPLER, MEASURED, MOVABLE
+from score_sde.config.options import Config
+from score_sde.config.schema import CHOICES_OF_SAMPLER, MOVABLE, SETTLED
 from score_sde.run.folder import Run, choose_device
 from score_sde.run.outputs import settings_of
 from sde.distributed.world import World
@@ -50,18 +51,17 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
         before = resolve(read_run_config(folder), [])
         check_unchanged(before, config, folder)
         # What was found by trying is part of the run.
-        for key in MEASURED:
-            if config.training[key] == "auto":
-                config.training[key] = before.training[key]
+        kept = {key: getattr(before.training, key) for key in SETTLED if getattr(config.training, key) == "auto"}
+        config = config.settled(**kept)
     return Run(folder, config, device, World.start(device), options.weights or "model.safetensors")
 
 
-def check_unchanged(old, new, folder: Path) -> None:
+def check_unchanged(old: Config, new: Config, folder: Path) -> None:
     """Refuse to continue a run with other data, another process or another architecture."""
     changed = [
         f"config.{key}: {before!r}, now {after!r}"
         for section in ("data", "sde", "model")
-        for key, before, after in differences(old[section].to_dict(), new[section].to_dict(), section)
+        for key, before, after in differences(old.to_dict()[section], new.to_dict()[section], section)
         if key not in MOVABLE
     ]
     if changed:

@@ -14,8 +14,19 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from samplers import RENAMED_SAMPLERS
-from score_sde.config.schema import CHOICES, DEFAULTS, NAMED, READ, options_of
+from score_sde.config.component import Component
+from score_sde.config.migration import current_config, new_key, new_value
+from score_sde.config.naming import with_keys
+from score_sde.config.options import (
+    ClassifierSection,
+    Config,
+    DataOptions,
+    ModelOptions,
+    TrainingSection,
+    own_keys,
+)
+from score_sde.config.schema import CHOICES, DEFAULTS, NAMED, options_of
+from sde.data import DATASETS
 
 PACKAGE = Path(__file__).resolve().parent.parent
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
@@ -26,10 +37,9 @@ def pick(key: str, value: str, allowed: Iterable[str]) -> str:
     """value, or a ValueError with what is allowed and the nearest of it."""
     allowed = list(allowed)
     if value not in allowed:
-        renamed, options = RENAMED_SAMPLERS.get(str(value), ("", {}))
-        if renamed in allowed:
-            with_options = "".join(f", with --config.sampler.{name}={option}" for name, option in options.items())
-            raise ValueError(f"{key} = {value!r} has a new name: take {renamed}{with_options}")
+        new = new_value(value)
+        if new and new.split()[0] in allowed:
+            raise ValueError(f"{key} = {value!r}: is {new} now")
         near = difflib.get_close_matches(str(value), allowed, 1, 0.5)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(f"{key} = {value!r}: needs one of {', '.join(allowed)}{hint}")
@@ -67,7 +77,7 @@ def program() -> str:
 
 
 def read_run_config(workdir: Path) -> dict:
-    """The values in a run folder's config.json."""
+    """The values in a run folder's config.json, those of an earlier version under the names of today."""
     path = workdir / "config.json"
     if not path.exists():
         raise ValueError(
@@ -78,13 +88,13 @@ def read_run_config(workdir: Path) -> dict:
         values = json.loads(path.read_text())
         if not isinstance(values, dict):
             raise ValueError("not an object")
-        return values
+        return current_config(values)
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}): restore it, or train into a new --workdir") from None
 
 
-def resolve(values: dict, overrides: list[str]) -> ConfigDict:
-    """values over the defaults, then ``--config.key=value`` arguments, every key and name checked."""
+def resolve(values: dict, overrides: list[str]) -> Config:
+    """values over the defaults, then ``--config.key=value`` arguments, every key, name and option checked."""
     values, defaults = copy.deepcopy(values), copy.deepcopy(DEFAULTS)
     for key, table in NAMED.items():
         own, default = _section(values, key), _section(defaults, key)
@@ -95,19 +105,41 @@ def resolve(values: dict, overrides: list[str]) -> ConfigDict:
         own["name"] = name
         default.clear()
         default.update(name=name, **options)
-    config = _parse(ConfigDict(_fill(defaults, values, "config")), overrides)
+    config = _parse(ConfigDict(_fill(defaults, values, "config")), overrides).to_dict()
     for key, allowed in CHOICES.items():
         pick(f"config.{key}", reduce(getitem, key.split("."), config), allowed)
-    dataset = config.data.dataset
-    several = {*sum(READ.values(), ())}
-    for key in several.difference(READ.get(dataset, several)):
-        if _override(overrides, f"data.{key}"):
-            others = " or ".join(other for other, keys in READ.items() if key in keys)
+    _refuse_unread(config["data"], overrides)
+    return _built(config)
+
+
+def _refuse_unread(data: dict, overrides: list[str]) -> None:
+    """Refuse a key that is given, and that the data set does not read."""
+    readers: dict[str, list[str]] = {}
+    for dataset in DATASETS:
+        for key in own_keys(dataset):
+            readers.setdefault(key, []).append(dataset)
+    for key, datasets in readers.items():
+        if data["dataset"] not in datasets and _override(overrides, f"data.{key}"):
             raise ValueError(
-                f"config.data.{key} = {config.data[key]!r}: config.data.dataset = {dataset!r} has no use for it; leave "
-                f"it out, or take config.data.dataset={others}"
+                f"config.data.{key} = {data[key]!r}: config.data.dataset = {data['dataset']!r} has no use for it; "
+                f"leave it out, or take config.data.dataset={' or '.join(datasets)}"
             )
-    return config
+
+
+def _built(values: dict) -> Config:
+    """The options of a run, of values with every key."""
+    with with_keys("training"):
+        training = TrainingSection.of(values["training"])
+    with with_keys("classifier"):
+        classifier = ClassifierSection.of(values["classifier"])
+    return Config(
+        DataOptions.of(values["data"]),
+        Component.of(values["sde"]),
+        ModelOptions.of(values["model"]),
+        classifier,
+        training,
+        Component.of(values["sampler"]),
+    )
 
 
 def differences(old: dict, new: dict, path: str) -> Iterator[tuple[str, object, object]]:
@@ -179,6 +211,9 @@ def _override(overrides: list[str], key: str) -> str | None:
 
 
 def _unknown(path: str, key: str, allowed: Iterable[str]) -> str:
+    new = new_key(path)
+    if new and new.rpartition(".")[2] in allowed:
+        return f"unknown key {path}: it is {new} now"
     near = difflib.get_close_matches(key, list(allowed), 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(sorted(allowed))}"
     return f"unknown key {path}: {hint}"

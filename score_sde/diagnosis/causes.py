@@ -116,7 +116,7 @@ def young_average(m: dict) -> Finding | None:
     return Finding(
         "EMA too young",
         f"{lag}; it averages weights that are {about['mean_age']:,.0f} steps old on average, of {m['step']:,}",
-        "train for more steps, or with a smaller config.training.ema",
+        "train for more steps, or with a smaller config.training.ema_decay",
     )
 
 

@@ -129,7 +129,8 @@ def off_samples(m: dict) -> Finding | None:
     return Finding(
         "samples off",
         f"of {samples['count']} samples {'; '.join(said[:3])}{more}",
-        "train for more steps or a wider range of noise (config.training.times), and sample with more steps",
+        "train for more steps or a wider range of noise (config.training.time_distribution), and sample with more "
+        "steps",
     )
 
 

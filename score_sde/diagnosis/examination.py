@@ -52,7 +52,7 @@ def raw_model(model: Denoiser, state: dict) -> Denoiser | None:
 def describe(spec: dict) -> dict:
     """What can be compared of two descriptions of a model: process, network, parametrization and conditions."""
     network = options_of(NETWORKS[spec["network"]["name"]]) | spec["network"]
-    network.pop("checkpointing", None)
+    network.pop("activation_checkpointing", None)
     keys = ("sde", "parametrization", "num_classes", "null_trained")
     # Not their moments, which are those of the split.
     shapes = {kind: about["shape"] for kind, about in spec.get("conditions", {}).items()}

@@ -108,7 +108,7 @@ def byte_images(transform: Transform, event_shape: tuple[int, ...], name: str) -
     if not transform.num_levels:
         raise ValueError(
             f"--features={name} reads bytes, and these data are continuous, without a white and a black: store them as "
-            "integers with config.data.levels, or use --features data or classifier"
+            "integers with config.data.num_levels, or use --features data or classifier"
         )
     if event_shape[0] == 1:
         warnings.warn(f"--features={name} reads colours: gray images are repeated to 3 channels", stacklevel=3)

@@ -73,7 +73,7 @@ class Levels:
         for start in range(0, len(self.x), self.batch_size):
             rows = slice(start, start + self.batch_size)
             generator = torch.Generator().manual_seed(level)
-            draws = BatchNoise.of(self.sde, self.x.shape, generator, rows=rows)
+            draws = BatchNoise.draw(self.sde, self.x.shape, generator, rows=rows)
             draws = draws._replace(t=self.t[level].expand(len(draws.t)))
             x0 = self.transform.encode(draws.dequantize(self.x[rows], self.transform)).to(self.device)
             own, other = (self._condition(cond, rows) for cond in (self.cond, self.other))

@@ -26,11 +26,11 @@ class NoisyAccuracy:
         return labels.bincount().max().item() / len(labels)
 
     def by_noise(self, classifier: NoisyClassifier) -> list[dict]:
-        """``"sigma"``, which is sigma / alpha, and ``"accuracy"`` at every level, from the least noise to the most."""
+        """``"noise_level"``, sigma / alpha, and ``"accuracy"`` at every level, from the least noise to the most."""
 
         def right(at: At) -> Tensor:
             x = classifier.sde.perturb(at.x0, at.draws.t, at.draws.noise(at.x0))
             return classifier(x, at.draws.t).argmax(1) == at.cond
 
         accuracy = self.levels.each(right).mean(1).tolist()
-        return [{"sigma": s, "accuracy": a} for s, a in zip(self.levels.sigma.tolist(), accuracy, strict=True)]
+        return [{"noise_level": s, "accuracy": a} for s, a in zip(self.levels.sigma.tolist(), accuracy, strict=True)]

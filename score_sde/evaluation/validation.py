@@ -44,7 +44,7 @@ class Validation:
     @torch.no_grad()
     def losses(self, module: Denoiser) -> dict:
         """``"loss"``, the mean weighted as in training, and ``"by_noise"``, for bins of equally many items the
-        geometric mean ``"sigma"`` of sigma / alpha and the mean ``"loss"``
+        geometric mean ``"noise_level"`` of sigma / alpha and the mean ``"loss"``
 
             (1 / sigma_data^2 + alpha^2 / sigma^2) |D(x_t, t, cond) - x_0|^2 per dimension,
 
@@ -59,7 +59,7 @@ class Validation:
         module.train(before)
         loss, error, log_sigma = (torch.cat(values) for values in zip(*parts, strict=True))
         bins = log_sigma.argsort().tensor_split(min(self.bins, len(loss)))
-        by_noise = [{"sigma": log_sigma[b].mean().exp().item(), "loss": error[b].mean().item()} for b in bins]
+        by_noise = [{"noise_level": log_sigma[b].mean().exp().item(), "loss": error[b].mean().item()} for b in bins]
         return {"loss": loss.mean().item(), "by_noise": by_noise}
 
     def _errors(self, module: Denoiser, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
@@ -67,7 +67,7 @@ class Validation:
         x, cond = self.held_out.batch(self.index[rows])
         shape = (len(self.index), *self.held_out.event_shape)
         generator = torch.Generator().manual_seed(SEED)
-        draws = BatchNoise.of(self.sde, shape, generator, self.times, rows)
+        draws = BatchNoise.draw(self.sde, shape, generator, self.times, rows)
         transform = self.held_out.transform
         cond = map_condition(lambda c: c.to(self.device), known(cond, module))
         x0 = transform.encode(draws.dequantize(x, transform)).to(self.device)

@@ -72,10 +72,10 @@ def measure(run: Run, model: Denoiser, training: Dataset, held_out: Dataset, ite
     """All that ``diagnose`` asks for and the table shows, as plain numbers. Errors are those of ``Levels.errors``; in
     ``"error"`` they are means over the levels, with standard errors over the items."""
     settings = run.config.training
-    at = Levels(held_out, model, settings.times, run.device, items, batch_size=batch_size)
-    trained_on = Levels(training, model, settings.times, run.device, items, batch_size=batch_size)
+    at = Levels(held_out, model, settings.time_distribution, run.device, items, batch_size=batch_size)
+    trained_on = Levels(training, model, settings.time_distribution, run.device, items, batch_size=batch_size)
     nearest = Validation(
-        held_out, training, sde=model.sde, times=settings.times, weighting=settings.weighting, device=run.device
+        held_out, training, model.sde, settings.time_distribution, settings.loss_weighting, device=run.device
     )
     state, missing = newest_state(run, model)
     raw = state and raw_model(model, state)
@@ -108,7 +108,9 @@ def measure(run: Run, model: Denoiser, training: Dataset, held_out: Dataset, ite
         "error": error,
         "error_stderr": {name: mean_and_error(values.mean(0))[1] for name, values in errors.items()},
         # Of another file of weights the run's decay says nothing.
-        "averaging": averaging(model, raw, state, settings.ema) if raw and run.weights_file == run.model_file else None,
+        "averaging": averaging(model, raw, state, settings.ema_decay)
+        if raw and run.weights_file == run.model_file
+        else None,
         "sensitivity": sensitivity | {"raw_output": at.sensitivity(raw)["output"] if raw else None},
         "conditional": bool(condition_kinds(model)),
         "conditions": of_conditions(at, errors["averaged"], **told) if conditional else None,

@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from score_sde.config.naming import with_keys
 from score_sde.evaluation.validation import Validation
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
@@ -24,14 +25,15 @@ def reconstruct_ema(run: Run, *, relative_std: str = DEFAULT_LENGTHS, at_step: i
     if not snapshots:
         raise ValueError(
             f"{folder} has no power-*.safetensors to rebuild averages from: train with "
-            "--config.training.power_ema=0.05,0.1"
+            "--config.training.power_ema_stds=0.05,0.1"
         )
     step = snapshots[-1].step if at_step is None else at_step
-    errors = {length: solve(snapshots, length, step)[1] for length in lengths}
+    with with_keys("training"):
+        errors = {length: solve(snapshots, length, step)[1] for length in lengths}
     held_out, training, denoiser = open_split(run, "test")
     settings = run.config.training
     validation = Validation(
-        held_out, training, sde=denoiser.sde, times=settings.times, weighting=settings.weighting, device=run.device
+        held_out, training, denoiser.sde, settings.time_distribution, settings.loss_weighting, device=run.device
     )
     held = sorted({snapshot.relative_std for snapshot in snapshots})
     print(

@@ -128,7 +128,7 @@ def _show(condition: str, split: str, report: LikelihoodReport, result: dict) ->
     what = f"{condition} of {result['num_samples']} {split} items, {result['weights']}"
     print(f"{warning}{what}, {result['trace']}, in {unit}:")
     if unit == "nats":
-        print("  (no bits/dim: the data are continuous; config.data.levels declares quantized ones)")
+        print("  (no bits/dim: the data are continuous; config.data.num_levels declares quantized ones)")
     print(f"  probability flow at t_min   {report.ode}   (standard error by {split_up})")
     if report.importance is not None:
         print(f"  importance-weighted         {report.importance}")

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import torch
-from ml_collections import ConfigDict
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from samplers import DPMSolverPP, generate
+from score_sde.config.naming import with_keys
 from score_sde.evaluation.noisy_accuracy import NoisyAccuracy
 from score_sde.evaluation.validation import Validation
 from score_sde.run.conditions import held_out_condition, show
@@ -20,8 +20,7 @@ from sde.checkpoint.spec import build_classifier, build_denoiser
 from sde.condition.tree import Condition, known
 from sde.guidance.conditional import Conditional
 from sde.training.loss import BatchNoise, classifier_loss, denoising_loss
-from sde.training.options import TrainingOptions
-from sde.training.trainer import Step, Trainer
+from sde.training.trainer import StepResult, Trainer
 
 PREVIEW = 60
 """Samples in the pictures made during training."""
@@ -29,28 +28,25 @@ PREVIEW = 60
 
 def train(run: Run) -> dict:
     """Train the denoiser by denoising score matching."""
-    config = run.config
     data, held_out = run.data()
-    settings = config.training
-    if settings.sample_every < 1:
-        raise ValueError(f"config.training.sample_every = {settings.sample_every}: needs at least 1")
-    if not 0 <= settings.cond_dropout <= 1:
-        raise ValueError(f"config.training.cond_dropout = {settings.cond_dropout}: needs a probability from 0 to 1")
-    spec = denoiser_spec(config, data)
-    model = _seeded(settings.seed, build_denoiser, spec).to(run.device)
+    settings = run.config.training
+    spec = denoiser_spec(run.config, data)
+    with with_keys("model", "model.network", "sde"):
+        model = _seeded(settings.seed, build_denoiser, spec).to(run.device)
 
     def loss(module: nn.Module, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
-        options = {"weighting": settings.weighting, "cond_dropout": settings.cond_dropout}
+        options = {"weighting": settings.loss_weighting, "cond_dropout": settings.cond_dropout}
         return denoising_loss(module, x0, known(cond, model), draws, **options)
 
-    settle(run, model, data, loss)
-    trainer = Trainer(model, data, loss, _options(config, "training"), run.world, config.data.workers)
+    run = run.with_speed(settle(run, model, data, loss))
+    with with_keys("training"):
+        trainer = Trainer(model, data, loss, settings.optimization, run.world, run.config.data.workers)
     session = Session(run, trainer, "denoiser", run.model_file, spec)
     validation = Validation(
-        held_out, data, sde=model.sde, times=settings.times, weighting=settings.weighting, device=run.device
+        held_out, data, model.sde, settings.time_distribution, settings.loss_weighting, device=run.device
     )
 
-    def sample(step: int, done: Step) -> None:
+    def sample(step: int, done: StepResult) -> None:
         averaged, raw = session.averaged(), session.raw()
         with session.tolerated("a preview"):
             run.world.broadcast_from_main(lambda: preview(step, averaged, raw))
@@ -82,9 +78,12 @@ def train_classifier(run: Run) -> dict:
             f"config.data.dataset = {config.data.dataset!r} has no labels here: a classifier needs classes"
         )
     spec = classifier_spec(config, data)
-    classifier = _seeded(settings.seed, build_classifier, spec).to(run.device)
-    settle(run, classifier, data, classifier_loss, "classifier")
-    trainer = Trainer(classifier, data, classifier_loss, _options(config, "classifier"), run.world, config.data.workers)
+    with with_keys("classifier", "classifier.network", "sde"):
+        classifier = _seeded(settings.seed, build_classifier, spec).to(run.device)
+    run = run.with_speed(settle(run, classifier, data, classifier_loss, settings.optimization))
+    with with_keys("classifier"):
+        options = settings.optimization
+        trainer = Trainer(classifier, data, classifier_loss, options, run.world, config.data.workers)
     session = Session(run, trainer, "classifier", run.classifier_file, spec)
     noisy = NoisyAccuracy(held_out, classifier, run.device)
 
@@ -92,27 +91,19 @@ def train_classifier(run: Run) -> dict:
         averaged = session.averaged()
         return run.world.broadcast_from_main(lambda: noisy.by_noise(averaged))
 
-    def record(step: int, done: Step) -> None:
+    def record(step: int, done: StepResult) -> None:
         session.record({"step": step, "accuracy_by_noise": measured(), "chance": noisy.chance})
         session.report()
 
     # Four times at least, for a curve.
     session.fit([(min(config.training.sample_every, max(1, settings.steps // 4)), record)])
-    accuracy = {f"{level['sigma']:.3g}": level["accuracy"] for level in measured()}
+    accuracy = {f"{level['noise_level']:.3g}": level["accuracy"] for level in measured()}
     print(
         "held-out accuracy by noise level, sigma / alpha: "
-        + ", ".join(f"{sigma}: {value:.1%}" for sigma, value in accuracy.items())
+        + ", ".join(f"{level}: {value:.1%}" for level, value in accuracy.items())
         + f" (chance {noisy.chance:.1%})"
     )
     return session.summary("train_classifier") | {"accuracy": accuracy, "chance": noisy.chance}
-
-
-def _options(config: ConfigDict, section: str) -> TrainingOptions:
-    try:
-        return TrainingOptions(**{name: config[section][name] for name in TrainingOptions.__dataclass_fields__})
-    except ValueError as error:
-        # The library speaks of training alone.
-        raise ValueError(str(error).replace("config.training.", f"config.{section}.")) from None
 
 
 def _seeded(seed: int, build: Callable[[dict], nn.Module], spec: dict) -> nn.Module:

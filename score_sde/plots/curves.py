@@ -67,7 +67,7 @@ def draw_gradient_norms(axes: Axes, lines: Sequence[dict]) -> None:
 def draw_noise_levels(axes: Axes, lines: Sequence[dict]) -> None:
     for line, shade, last in _chosen(lines, "by_noise"):
         for weights, style in (("ema", "o-"), ("raw", "o--"))[: 2 if last else 1]:
-            points = np.array([(level["sigma"], level.get(weights)) for level in line["by_noise"]], float)
+            points = np.array([(level["noise_level"], level.get(weights)) for level in line["by_noise"]], float)
             label = f"step {line['step']:,}, {'averaged' if weights == 'ema' else 'raw'}"
             color = ORANGE if weights == "raw" else BLUE
             axes.plot(*points.T, style, color=color, alpha=shade, markersize=3, label=label)
@@ -76,7 +76,7 @@ def draw_noise_levels(axes: Axes, lines: Sequence[dict]) -> None:
 
 def draw_accuracy(axes: Axes, lines: Sequence[dict]) -> None:
     for line, shade, _ in _chosen(lines, "accuracy_by_noise"):
-        points = np.array([(level["sigma"], level["accuracy"]) for level in line["accuracy_by_noise"]], float)
+        points = np.array([(level["noise_level"], level["accuracy"]) for level in line["accuracy_by_noise"]], float)
         axes.plot(*points.T, "o-", color=BLUE, alpha=shade, markersize=3, label=f"step {line['step']:,}")
     axes.axhline(line["chance"], color=GREY, linestyle=":", label="the most frequent class")
     _over_noise(axes)

@@ -4,12 +4,11 @@ import math
 from dataclasses import replace
 from functools import partial
 
-from ml_collections import ConfigDict
 from torch import Tensor
 
 from samplers import SAMPLERS
+from score_sde.config.component import Component, options_of
 from score_sde.config.config import pick, read_run_config, resolve
-from score_sde.config.schema import options_of
 from score_sde.run.folder import Run
 from sde import ScoreModel
 from sde.inverse.operators import Linear
@@ -47,9 +46,7 @@ def with_sampler(run: Run, name: str) -> Run:
     own = run.config.sampler
     if own.name == name or own != resolve(read_run_config(run.folder), []).sampler:
         return run
-    config = run.config.copy_and_resolve_references()
-    config.sampler = ConfigDict({"name": name, **options_of(SAMPLERS[name])})
-    return replace(run, config=config)
+    return replace(run, config=replace(run.config, sampler=Component(name, options_of(SAMPLERS[name]))))
 
 
 def posterior(method: str, model: ScoreModel, operator: Linear, y: Tensor, sigma_y: float) -> ScoreModel:

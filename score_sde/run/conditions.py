@@ -1,5 +1,6 @@
 """What samples are conditioned on: labels, arrays in a file, held-out items, or the samples of another run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -116,14 +117,13 @@ def open_cascade(run: Run, folder: str, model: Denoiser) -> Guides:
     path = Path(folder)
     if not (path / "config.json").exists():
         raise ValueError(f"{flag} is not a run folder: name one that draws images of shape {tuple(wanted)}")
-    config = resolve(read_run_config(path), [])
-    config.sampler = run.config.sampler
+    config = replace(resolve(read_run_config(path), []), sampler=run.config.sampler)
     low = Run(path, config, run.device, run.world)
     drawn = low.model()
     if tuple(drawn.event_shape) != tuple(wanted):
         raise ValueError(
             f"{flag} draws items of shape {tuple(drawn.event_shape)}, but {run.folder} is conditioned on images of "
-            f"shape {tuple(wanted)}: train one for the other, by config.data.downsample or config.data.factor"
+            f"shape {tuple(wanted)}: train one for the other, by config.data.downsample or config.data.superres_factor"
         )
     if drawn.conditions:
         raise ValueError(

@@ -2,15 +2,16 @@
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
-from ml_collections import ConfigDict
 from torch import nn
 
 from score_sde.config.config import program
+from score_sde.config.naming import FOLDER, with_keys
+from score_sde.config.options import Config, PrecisionOptions
 from sde.checkpoint.models import load_model
 from sde.checkpoint.states import Checkpoints
 from sde.data import Split, load_dataset
@@ -20,10 +21,10 @@ from sde.files import write_json
 
 @dataclass
 class Run:
-    """A run folder and its resolved config."""
+    """A run folder and the options of the command."""
 
     folder: Path
-    config: ConfigDict
+    config: Config
     device: torch.device
     world: World = field(default_factory=World)
     weights: str = "model.safetensors"
@@ -54,13 +55,18 @@ class Run:
         """The training states of a module."""
         return Checkpoints(self.folder / "checkpoints", name, self.world)
 
+    def with_speed(self, speed: PrecisionOptions) -> "Run":
+        """The same run with the precision and memory format that were settled."""
+        return replace(self, config=self.config.settled(**asdict(speed)))
+
     def write_config(self) -> None:
         """config.json, resolved."""
         write_json(self.folder / "config.json", self.config.to_dict())
 
     @cached_property
     def _split(self) -> Split:
-        return load_dataset(self.config.data)
+        with with_keys("data"):
+            return load_dataset(**self.config.data.arguments())
 
     def data(self) -> Split:
         """The training and held-out data, which are read once."""
@@ -74,8 +80,9 @@ class Run:
                 f"{len([*self.folder.glob('ema/*.safetensors')])} in ema/ and "
                 f"{len([*self.folder.glob('checkpoints/denoiser-*.pt')])} in checkpoints/"
             )
-        model = load_model(self.weights_file, "denoiser").to(self.device)
-        arrange(model.network, self.config.training.layout)
+        with with_keys(**FOLDER):
+            model = load_model(self.weights_file, "denoiser").to(self.device)
+        arrange(model.network, self.config.training.memory_format)
         return model
 
     def classifier(self):
@@ -94,9 +101,9 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def arrange(network: nn.Module, layout: str) -> None:
-    """Lay the weights of convolutions out as ``layout`` says, which activations follow; values stay as they are."""
-    formats = {4: torch.channels_last, 5: torch.channels_last_3d} if layout == "channels_last" else {}
+def arrange(network: nn.Module, memory_format: str) -> None:
+    """Lay the weights of convolutions out in ``memory_format``, which activations follow; values stay as they are."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d} if memory_format == "channels_last" else {}
     for parameter in network.parameters():
         wanted = formats.get(parameter.ndim, torch.contiguous_format)
         parameter.data = parameter.data.contiguous(memory_format=wanted)

@@ -1,13 +1,12 @@
 """Labels and guidance of a command, bound to the model."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from score_sde.config.naming import with_flag as _of_flag
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
 from sde import Denoiser, NoisyClassifier, ScoreModel
@@ -68,7 +67,8 @@ def weak_model(run: Run, denoiser: Denoiser, options: GuidanceOptions) -> Denois
     if not (run.folder / options.weak).exists():
         raise ValueError(
             f"--weak={options.weak}: there is no such file in {run.folder}; it needs weights, as in "
-            "ema/0.99.safetensors, which --config.training.more_ema=0.99 keeps, or a training state of checkpoints/"
+            "ema/0.99.safetensors, which --config.training.extra_ema_decays=0.99 keeps, or a training state of "
+            "checkpoints/"
         )
     weak = replace(run, weights=options.weak).model()
     if weak.event_shape != denoiser.event_shape:
@@ -164,15 +164,6 @@ def guided(
         with _of_flag("--threshold", options.threshold):
             score_model = DynamicThreshold(score_model, *threshold)
     return score_model
-
-
-@contextmanager
-def _of_flag(flag: str, value: str) -> Iterator[None]:
-    """Names the flag in what the library refuses."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{flag}={value}: {error}") from None
 
 
 def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, weak: Denoiser | None) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from samplers import Plan, pilot_count, plan
+from score_sde.config.migration import PLAN_FLAGS, current_plan
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run, file_digest
 from score_sde.run.guides import GuidanceOptions, Guides
@@ -22,7 +23,9 @@ def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: Gu
     """
     options = options or guides.options
     hashes = [file_digest(file) for file in guides.files(options)]
-    key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, asdict(options)]).encode()).hexdigest()[:16]
+    # By the names that the flags had at first, so that the plans of older versions are found.
+    flags = {PLAN_FLAGS.get(name, name): value for name, value in asdict(options).items()}
+    key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, flags]).encode()).hexdigest()[:16]
     path = run.folder / "plans" / f"{calls}-{key}.json"
     if path.exists():
         return _read(path)
@@ -39,6 +42,6 @@ def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: Gu
 
 def _read(path: Path) -> Plan:
     try:
-        return Plan.of_record(json.loads(path.read_text()))
+        return Plan.of_record(current_plan(json.loads(path.read_text())))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it, and it will be made anew") from None

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from score_sde.config.migration import current_line
 from sde.files import finite, write_whole
 
 
@@ -61,7 +62,7 @@ class Metrics:
             except ValueError:
                 continue
             if raw.endswith(b"\n") and isinstance(line, dict) and isinstance(line.get("step"), int):
-                yield raw, line
+                yield raw, current_line(line)
 
 
 def _scalars(value, name: str = "") -> Iterator[tuple[str, float]]:

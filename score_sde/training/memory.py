@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from ml_collections import ConfigDict
 
+from score_sde.config.options import Config
 from sde.training.trainer import Trainer
 
 
@@ -33,7 +33,7 @@ def dry_run(trainer: Trainer) -> str:
     trainer.dry_run()
     training = peak_memory(device)
     reset()
-    x0, _, draws = trainer.part(0)
+    x0, _, draws = trainer.micro_batch(0)
     with torch.no_grad():
         trainer.module.eval()(x0, draws.t)
     if device.type != "cuda":
@@ -42,7 +42,7 @@ def dry_run(trainer: Trainer) -> str:
 
 
 @contextmanager
-def out_of_memory(config: ConfigDict, section: str = "training") -> Iterator[None]:
+def out_of_memory(config: Config, section: str = "training") -> Iterator[None]:
     """Turns an out-of-memory error within into a ValueError with the cheapest remedies and the present values."""
     try:
         yield
@@ -50,14 +50,15 @@ def out_of_memory(config: ConfigDict, section: str = "training") -> Iterator[Non
         text = str(error).splitlines()[0]
         if not (isinstance(error, torch.OutOfMemoryError) or "allocate memory" in text):
             raise
-        settings, model = config[section], "model" if section == "training" else section
-        network = config[model].network
+        settings, model = getattr(config, section), "model" if section == "training" else section
+        network = getattr(config, model).network
         remedies = [
-            f"--config.{section}.accumulate={2 * settings.accumulate} (now {settings.accumulate})",
+            f"--config.{section}.gradient_accumulation={2 * settings.gradient_accumulation} (now "
+            f"{settings.gradient_accumulation})",
             f"--config.{section}.batch_size={max(1, settings.batch_size // 2)} (now {settings.batch_size})",
         ]
-        if "checkpointing" in network and not network.checkpointing:
-            remedies.insert(1, f"--config.{model}.network.checkpointing=True (now False)")
+        if not network.get("activation_checkpointing", True):
+            remedies.insert(1, f"--config.{model}.network.activation_checkpointing=True (now False)")
         elif config.training.precision == "float32":
             remedies.insert(1, "--config.training.precision=bfloat16 (now float32)")
         raise ValueError(f"out of memory ({text}): try {', or '.join(remedies)}") from None

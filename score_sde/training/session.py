@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from score_sde.config.config import differences
+from score_sde.config.naming import FOLDER, with_keys
 from score_sde.pages.report import write_report
 from score_sde.plots.curves import curves
 from score_sde.run.folder import Run
@@ -22,7 +23,7 @@ from sde.checkpoint.spec import build
 from sde.files import remove_partial
 from sde.training.audit import audit
 from sde.training.fit import Callback, fit
-from sde.training.trainer import Step, Trainer
+from sde.training.trainer import StepResult, Trainer
 
 
 class Session:
@@ -30,10 +31,6 @@ class Session:
     the first one alone writes."""
 
     def __init__(self, run: Run, trainer: Trainer, name: str, file: Path, spec: dict) -> None:
-        settings = run.config.training
-        for key in ("log_every", "checkpoint_every"):
-            if settings[key] < 1:
-                raise ValueError(f"config.training.{key} = {settings[key]}: needs at least 1")
         self.run, self.trainer, self.file, self.spec, self.kind = run, trainer, file, spec, name
         self.section = "training" if name == "denoiser" else name
         self.states = run.checkpoints(name)
@@ -41,7 +38,9 @@ class Session:
         self.start, self.first, self.ended = 0.0, 0, "finished"
         self._continue()
         prefix = "" if name == "denoiser" else f"{name}_"
-        self.metrics = Metrics(run.folder / f"{prefix}metrics.jsonl", settings.tensorboard and run.world.is_main)
+        self.metrics = Metrics(
+            run.folder / f"{prefix}metrics.jsonl", run.config.training.tensorboard and run.world.is_main
+        )
         if run.world.is_main:
             remove_partial(run.folder)
             # Later lines come from steps that are done again.
@@ -49,7 +48,8 @@ class Session:
                 self.metrics.truncate(trainer.step)
 
     def _continue(self) -> None:
-        state, passed = self.states.load(self.trainer.state_template)
+        with with_keys(**FOLDER):
+            state, passed = self.states.load(self.trainer.state_template)
         for sentence in passed:
             print(f"warning: {sentence}")
         if state is None:
@@ -57,10 +57,8 @@ class Session:
         try:
             changed = [
                 f"{key}: {before!r}, now {after!r}"
-                for key, before, after in differences(
-                    json.loads(state["spec"]), json.loads(json.dumps(self.spec)), self.kind
-                )
-                if not key.endswith(".network.checkpointing")
+                for key, before, after in differences(json.loads(state["spec"]), self.spec, self.kind)
+                if not key.endswith(".network.activation_checkpointing")
             ]
             if changed:
                 raise ValueError(", ".join(changed))
@@ -112,7 +110,9 @@ class Session:
         """Print what the data are, and how long training will be."""
         trainer, options, world = self.trainer, self.trainer.options, self.run.world
         raw = self.raw()
-        for line in world.broadcast_from_main(lambda: audit(trainer.data, raw)):
+        with with_keys("data", "model", "sde"):
+            lines = world.broadcast_from_main(lambda: audit(trainer.data, raw))
+        for line in lines:
             print(line)
         print(
             f"training {sum(p.numel() for p in trainer.parameters.values()):,} parameters on {trainer.device}"
@@ -128,17 +128,17 @@ class Session:
             disable=not run.world.is_main,
         )  # fmt: skip
 
-        def advance(step: int, done: Step) -> None:
+        def advance(step: int, done: StepResult) -> None:
             bar.update(step - bar.n)
 
-        def checkpoint(step: int, done: Step) -> None:
+        def checkpoint(step: int, done: StepResult) -> None:
             # After a skipped step the weights may have diverged: what was saved before is worth more.
             if step == options.steps or not done.skipped[-1]:
                 self.save(step == options.steps)
 
-        every = run.config.training
+        every = run.config.training.session
         try:
-            with bar, out_of_memory(run.config, self.section):
+            with bar, with_keys(self.section), out_of_memory(run.config, self.section):
                 bar.write(f"peak memory: {dry_run(trainer)}")
                 # Not before: what is refused up to here may be mended in the same folder.
                 with self.tolerated("config.json", last=True):
@@ -175,7 +175,7 @@ class Session:
                 raise OSError(f"{sentence}: make room in {self.run.folder} and repeat the command") from None
             tqdm.write(f"warning: {sentence}")
 
-    def log(self, step: int, done: Step, bar: tqdm) -> None:
+    def log(self, step: int, done: StepResult, bar: tqdm) -> None:
         """Record what the steps since the last time did."""
         options, good = self.trainer.options, ~done.skipped
         self.loss, norm = done.loss[good].mean().item(), done.norm[good].mean().item()
@@ -203,7 +203,7 @@ class Session:
     def record_held_out(self, step: int, averaged: dict, raw: dict) -> None:
         """Record held-out losses of the averaged and the raw weights, by noise level as well."""
         by_noise = [
-            {"sigma": a["sigma"], "ema": a["loss"], "raw": b["loss"]}
+            {"noise_level": a["noise_level"], "ema": a["loss"], "raw": b["loss"]}
             for a, b in zip(averaged["by_noise"], raw["by_noise"], strict=True)
         ]
         self.record(

@@ -1,36 +1,35 @@
-"""From a config and data to the plain values that build a model, which its file also stores."""
+"""Specs: from options and data the plain values that build a model, which its file also stores."""
 
 import json
 
 import torch
-from ml_collections import ConfigDict
 
-from sde.checkpoint.spec import build_sde, describe_sde
+from score_sde.config.options import Config
 from sde.data import Dataset
 
 
-def _shared(config: ConfigDict, data: Dataset) -> dict:
+def _shared(config: Config, data: Dataset) -> dict:
     return {
         "event_shape": list(data.event_shape),
-        "sde": describe_sde(build_sde(config.sde.to_dict())),
+        "sde": config.sde.to_dict(),
         "sigma_data": config.model.sigma_data or data.sigma_data,
     }
 
 
-def denoiser_spec(config: ConfigDict, data: Dataset) -> dict:
+def denoiser_spec(config: Config, data: Dataset) -> dict:
     """What sde.checkpoint.spec.build_denoiser takes."""
     classes = data.num_classes if config.model.conditional else None
     conditions = _conditions(data) if config.model.conditional else {}
     transform = data.transform
     spec = _shared(config, data) | {
-        "network": _plain(config.model.network),
+        "network": config.model.network.to_dict(),
         "num_classes": classes,
         "parametrization": config.model.parametrization,
         "transform": {"shift": transform.shift, "scale": transform.scale, "levels": transform.num_levels},
         "null_trained": not (classes or conditions) or config.training.cond_dropout > 0,
     }
     # A model without them is described as it was before there were any, so that its checkpoints go on.
-    return spec | {"conditions": conditions} if conditions else spec
+    return _plain(spec | {"conditions": conditions} if conditions else spec)
 
 
 def _conditions(data: Dataset) -> dict:
@@ -42,10 +41,12 @@ def _conditions(data: Dataset) -> dict:
     return described
 
 
-def classifier_spec(config: ConfigDict, data: Dataset) -> dict:
+def classifier_spec(config: Config, data: Dataset) -> dict:
     """What sde.checkpoint.spec.build_classifier takes."""
-    return _shared(config, data) | {"network": _plain(config.classifier.network), "num_classes": data.num_classes}
+    network = config.classifier.network.to_dict()
+    return _plain(_shared(config, data) | {"network": network, "num_classes": data.num_classes})
 
 
-def _plain(section: ConfigDict) -> dict:
-    return json.loads(json.dumps(section.to_dict()))
+def _plain(spec: dict) -> dict:
+    """As it will be read from a file: lists for tuples."""
+    return json.loads(json.dumps(spec))

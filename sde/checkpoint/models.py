@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
+from sde.checkpoint.migration import current_spec, current_state
 from sde.checkpoint.spec import build
 from sde.checkpoint.states import FORMAT, read_state
 from sde.distributed.world import World
@@ -52,7 +53,7 @@ def read_model(path: Path) -> tuple[dict, dict[str, Tensor]]:
     """What ``load_model`` makes a model of: its "format", "kind" and "spec", none for a safetensors file that is not of
     this project, and its weights."""
     if not path.exists():
-        raise ValueError(f"{path} does not exist: train first, or name another --workdir")
+        raise ValueError(f"{path} does not exist: train first, or name another `folder`")
     if path.is_dir():
         raise ValueError(f"{path} is a folder, as the states of sharded modules are: name a model.safetensors")
     try:
@@ -65,6 +66,8 @@ def _stored(path: Path) -> tuple[dict, dict[str, Tensor]]:
     """What describes the model of a safetensors file, empty for one that is not of this project, and its weights."""
     with safe_open(path, "pt") as file:
         about = json.loads((file.metadata() or {}).get("score_sde", "{}"))
+        if "spec" in about:
+            about["spec"] = current_spec(about["spec"])
         return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
 
 
@@ -83,7 +86,7 @@ def _averaged(path: Path, reason: str) -> tuple[dict, dict[str, Tensor]]:
     if not {"spec", "module", "ema"} <= held.keys():
         name = "an optimizer's state" if {"state", "param_groups"} <= held.keys() else "a file of torch.save"
         raise ValueError(f"{path} is {name} with {', '.join(map(str, held))[:80]}: name a model.safetensors")
-    spec, module = json.loads(held["spec"]), held["module"]
+    spec, module = json.loads(current_state(held)["spec"]), held["module"]
     average = {name: value.to(module[name].dtype) for name, value in held["ema"]["average"].items()}
     kind = "denoiser" if "parametrization" in spec else "classifier"
     return {"format": held["format"], "kind": kind, "spec": spec}, module | average

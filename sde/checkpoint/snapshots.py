@@ -43,7 +43,7 @@ def find_snapshots(folder: Path) -> list[Snapshot]:
 def save_averages(
     folder: Path, kind: str, spec: dict, averages: Averages, module: nn.Module, world: World | None = None
 ) -> None:
-    """Write the further averages of ``module`` as models of ``kind`` and ``spec`` (``sde.checkpoint.save_model``): a
+    """Write the extra averages of ``module`` as models of ``kind`` and ``spec`` (``sde.checkpoint.save_model``): a
     decay's to <decay>.safetensors, a power function's to power-<relative_std>-<step>.safetensors.
 
     Of each length at most KEPT snapshots stay: of more, the one whose neighbors are nearest to each other goes, so
@@ -51,10 +51,10 @@ def save_averages(
     processes every one must call this, and the first writes.
     """
     world = world or World()
-    for name, average in averages.further.items():
+    for name, average in averages.extra.items():
         file = f"{name}-{average.updates:08d}" if name in averages.powers else name
         save_model(folder / f"{file}.safetensors", kind, spec, average.module_state(module), world)
-    world.broadcast_from_main(lambda: _thin(folder, averages.main.updates))
+    world.broadcast_from_main(lambda: _thin(folder, averages.model_average.updates))
 
 
 def _thin(folder: Path, now: int) -> None:
@@ -74,7 +74,7 @@ def solve(held: Sequence[Snapshot], relative_std: float, step: int) -> tuple[np.
     error of its profile, of ``ema_profile.combination``. Raises ValueError where that is above REFUSED, or the step is
     none of the run's."""
     if not held:
-        raise ValueError("there are no snapshots to rebuild an average from: train with config.training.power_ema")
+        raise ValueError("there are no snapshots to rebuild an average from: train with `power_ema_stds`")
     steps = {snapshot.step for snapshot in held}
     if not 0 < step <= max(steps):
         raise ValueError(f"step = {step}: needs one from 1 to {max(steps)}, that of the newest snapshot")
@@ -87,7 +87,7 @@ def solve(held: Sequence[Snapshot], relative_std: float, step: int) -> tuple[np.
             f"relative_std = {relative_std} at step {step} cannot be rebuilt from snapshots of {lengths} at "
             f"{len(steps)} steps, its profile would be {error:.0%} off: ask for a length nearer to those"
             + (f", or for step {near}, which has snapshots" if near != step else "")
-            + ", or train with a smaller config.training.checkpoint_every"
+            + ", or train with a smaller `checkpoint_every`"
         )
     return weights, error
 

@@ -26,7 +26,7 @@ def describe_sde(sde: SDE) -> dict:
 def build_sde(description: dict) -> SDE:
     """The inverse of ``describe_sde``. Raises ValueError for unknown names and parameters."""
     options = dict(description)
-    return construct(SDES, "config.sde.name", options.pop("name"), options)
+    return construct(SDES, "sde", options.pop("name"), options)
 
 
 def construct(table: dict, key: str, name: str, options: dict, *arguments):
@@ -46,9 +46,7 @@ def build_denoiser(spec: dict) -> Denoiser:
     options, conditions = dict(spec["network"]), spec.get("conditions", {})
     if conditions:
         options["conditions"] = {kind: about["shape"] for kind, about in conditions.items()}
-    network = construct(
-        NETWORKS, "config.model.network", options.pop("name"), options, spec["event_shape"], spec["num_classes"]
-    )
+    network = construct(NETWORKS, "network", options.pop("name"), options, spec["event_shape"], spec["num_classes"])
     return Denoiser(
         network,
         build_sde(spec["sde"]),
@@ -70,9 +68,7 @@ def _build_transform(described: dict) -> Transform:
 def build_classifier(spec: dict) -> NoisyClassifier:
     """A classifier with fresh weights; ``spec`` has the keys network, event_shape, num_classes, sde and sigma_data."""
     options = dict(spec["network"])
-    network = construct(
-        CLASSIFIERS, "config.classifier.network", options.pop("name"), options, spec["event_shape"], spec["num_classes"]
-    )
+    network = construct(CLASSIFIERS, "network", options.pop("name"), options, spec["event_shape"], spec["num_classes"])
     return NoisyClassifier(network, build_sde(spec["sde"]), spec["sigma_data"])
 
 

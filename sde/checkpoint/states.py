@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sde.checkpoint.migration import current_state
 from sde.distributed.world import World
 from sde.files import remove, write_whole
 
@@ -77,7 +78,7 @@ class Checkpoints:
         paths = self.paths()
         passed: list[str] = []
         if any(seen != paths for seen in self.world.all_gather(paths)):
-            raise ValueError(f"not all processes see the checkpoints in {self.folder}: use a --workdir that they share")
+            raise ValueError(f"not all processes see the checkpoints in {self.folder}: use a `folder` that they share")
         for path in paths:
             state, failure = None, None
             try:
@@ -90,7 +91,7 @@ class Checkpoints:
             passed.append(f"{path} is damaged or cannot be read ({failures[0]}) and was passed over")
         if passed:
             raise ValueError(
-                f"{'; '.join(passed)}: none is left to go on from; restore one, or train into a new --workdir"
+                f"{'; '.join(passed)}: none is left to go on from; restore one, or train into a new `folder`"
             )
         return None, passed
 
@@ -98,5 +99,5 @@ class Checkpoints:
         if path.is_dir():
             from sde.checkpoint.shards import read_shards
 
-            return read_shards(path, like(), self.world)
-        return read_state(path)
+            return current_state(read_shards(path, like(), self.world))
+        return current_state(read_state(path))

@@ -18,10 +18,10 @@ IN_MEMORY = 2**31
 LABELS = ("labels", "label")
 """Names of the array, or of the column, that holds the classes."""
 
-LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "channels_first": lambda x: x,
-    "channels_last": lambda x: np.moveaxis(x, -1, 1),
-    "no_channels": lambda x: x[:, None],
+CHANNELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "first": lambda x: x,
+    "last": lambda x: np.moveaxis(x, -1, 1),
+    "none": lambda x: x[:, None],
 }
 """Where the items of a file (n, ...) have their channels; in memory they are the first axis of an item."""
 
@@ -65,30 +65,30 @@ class Arrays(NamedTuple):
 
 
 def open_array(
-    path: Path, layout: str = "channels_first", kinds: Sequence[str] = (), hidden: np.ndarray | None = None
+    path: Path, channels: str = "first", kinds: Sequence[str] = (), hidden: np.ndarray | None = None
 ) -> Arrays:
     """The arrays of a .npy, .npz or .csv file.
 
     Of a .npz, the array "x", or the only one, holds the items; "labels" there, or the column "labels" of a .csv, the
     classes; "vector", "image" and "sequence" beside "x" the conditions, of which those of ``kinds`` are taken.
-    ``layout`` is a key of LAYOUTS; entries of items that are ``hidden``, booleans (*event) or (n, *event), become 0,
+    ``channels`` is a key of CHANNELS; entries of items that are ``hidden``, booleans (*event) or (n, *event), become 0,
     whatever they hold. A .npy above IN_MEMORY stays on disk. Raises ValueError for damaged files, items
     that are not finite numbers, labels that are not one integer an item, and conditions of another shape.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"config.data.layout = {layout!r}: needs one of {', '.join(LAYOUTS)}")
+    if channels not in CHANNELS:
+        raise ValueError(f"channels = {channels!r}: needs one of {', '.join(CHANNELS)}")
     x, labels, others = _read(path)
     if x.ndim < 2 or not len(x) or not x.size or x.dtype.kind not in "iuf":
         raise ValueError(
             f"{path} has shape {x.shape} and type {x.dtype}: needs numbers of shape (n, ...), one row an item"
         )
-    x = LAYOUTS[layout](x)
+    x = CHANNELS[channels](x)
     if hidden is not None and hidden.shape in (x.shape, x.shape[1:]):
         x = np.where(hidden, x.dtype.type(0), x)
     items = ArrayFile(x) if x.nbytes > IN_MEMORY and isinstance(x, np.memmap) else as_tensor(x)
     try:
         classes = None if labels is None else class_labels(labels, len(x))
-        conditions = {kind: condition_array(kind, others[kind], len(x), layout) for kind in kinds if kind in others}
+        conditions = {kind: condition_array(kind, others[kind], len(x), channels) for kind in kinds if kind in others}
         return Arrays(items, classes, measure(items), conditions)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -105,9 +105,7 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarr
     if path.suffix.lower() in (".csv", ".tsv"):
         return *read_table(path, LABELS), {}
     if path.is_dir():
-        raise ValueError(
-            f"{path} is a folder: needs a .npy, .npz or .csv file; config.data.dataset=images reads folders"
-        )
+        raise ValueError(f"{path} is a folder: needs a .npy, .npz or .csv file; dataset=images reads folders")
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"x": loaded}
@@ -141,15 +139,15 @@ def class_labels(labels: np.ndarray, count: int) -> Tensor:
     return torch.from_numpy(labels.astype(np.int64))
 
 
-def condition_array(kind: str, array: np.ndarray, count: int | None = None, layout: str = "channels_first") -> Tensor:
+def condition_array(kind: str, array: np.ndarray, count: int | None = None, channels: str = "first") -> Tensor:
     """A vector (n, d), an image (n, C, *space) or a sequence (n, L, d) as float32, with NaN for null; an image has its
-    channels where ``layout``, a key of LAYOUTS, says. Raises ValueError for another number of rows than ``count``,
+    channels where ``channels``, a key of CHANNELS, says. Raises ValueError for another number of rows than ``count``,
     where that is given, for too few or too many axes, and for infinity."""
     if array.dtype.kind not in "iufb":
         raise ValueError(f"the condition {kind!r} has type {array.dtype}: needs numbers")
     if count is not None and array.shape[:1] != (count,):
         raise ValueError(f"the condition {kind!r} has shape {array.shape} for {count} items: needs one row an item")
-    array = LAYOUTS[layout](array) if kind == "image" and array.ndim > 1 else array
+    array = CHANNELS[channels](array) if kind == "image" and array.ndim > 1 else array
     fits, form = {
         "vector": (array.ndim == 2, "(n, d)"),
         "image": (array.ndim > 2, "(n, channels, *space)"),

@@ -34,7 +34,7 @@ def cached(parts: Iterable[Tensor], shape: tuple[int, ...], stamp: object, folde
             finally:
                 Path(file.name).unlink(missing_ok=True)
     except OSError as error:
-        raise ValueError(f"config.data.cache = {folder} cannot hold the decoded set ({error}): name another") from None
+        raise ValueError(f"cache = {folder} cannot hold the decoded set ({error}): name another") from None
     return np.load(path, mmap_mode="r", allow_pickle=False)
 
 

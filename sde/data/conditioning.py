@@ -1,4 +1,4 @@
-"""What a data set is conditioned on, and its resolution, as the config says."""
+"""Conditions of a data set, and its resolution, as asked for."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ SUPERRES = "superres"
 
 def downsampled(parts: tuple[Dataset, Dataset], factor: int) -> tuple[Dataset, Dataset]:
     """Both parts with block means in the place of the items: continuous data, standardized by those of the first."""
-    key = "config.data.downsample"
+    key = "downsample"
     train, test = (
         replace(part, items=BlockMeans(part.items, factor, key).held(), transform=Transform()) for part in parts
     )
@@ -26,9 +26,9 @@ def conditioned(part: Dataset, names: tuple[str, ...], factor: int) -> Dataset:
     any. Raises ValueError for what the data have not."""
     if not names:
         return part
-    conditions, key = dict(part.conditions), f"config.data.conditions = {names}"
+    conditions, key = dict(part.conditions), f"conditions = {names}"
     if SUPERRES in names:
-        conditions["image"] = BlockMeans(part.items, factor, "config.data.factor").of
+        conditions["image"] = BlockMeans(part.items, factor, "superres_factor").of
     held = [*(["labels"] if part.labels is not None else []), *conditions]
     for name in names:
         if name not in (*KINDS, SUPERRES):

@@ -38,7 +38,7 @@ class Dataset:
     def __post_init__(self) -> None:
         if not (self.items.dtype.is_floating_point or self.transform.num_levels):
             raise ValueError(
-                f"config.data.levels = 0, but the items are integers ({self.items.dtype}) from "
+                f"num_levels = 0, but the items are integers ({self.items.dtype}) from "
                 f"{self.statistics.low:g} to {self.statistics.high:g}: set it to the number of levels of quantized "
                 "data, or store them as floats"
             )

@@ -76,48 +76,49 @@ def _table(kinds: Sequence[str], names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {len(rows) - 5} other kinds" if len(rows) > 5 else "")
 
 
-def _checked(folder: Folder, mode: str, size: int, workers: int) -> ImageFiles:
+def _checked(folder: Folder, color_mode: str, resolution: int, workers: int) -> ImageFiles:
     """The files, after their headers were found to agree with each other or with what is asked for."""
-    if mode and mode not in MODES:
+    if color_mode and color_mode not in MODES:
         raise ValueError(
-            f"config.data.mode = {mode!r}: needs one of {', '.join(MODES)}, or nothing for the images' own"
+            f"color_mode = {color_mode!r}: needs one of {', '.join(MODES)}, or nothing for the images' own"
         )
-    if size < 0:
-        raise ValueError(f"config.data.size = {size}: needs the side of a square, or 0 for the images' own size")
+    if resolution < 0:
+        raise ValueError(f"resolution = {resolution}: needs the side of a square, or 0 for the images' own size")
     headers = in_order(lambda name: folder.read(name, _header), folder.names, workers)
     modes, sizes = zip(*headers, strict=True)
     if any(kind.startswith(DEEP) for kind in modes):
         raise ValueError(
             f"{folder.source} holds images of more than 256 levels: {_table(modes, folder.names)}; save them with 8 "
-            "bits, or as an array for config.data.dataset=points with config.data.levels"
+            "bits, or as an array for dataset=points with `num_levels`"
         )
-    if not mode and (len(set(modes)) > 1 or modes[0] not in MODES):
+    if not color_mode and (len(set(modes)) > 1 or modes[0] not in MODES):
         raise ValueError(
-            f"{folder.source} holds images of these modes: {_table(modes, folder.names)}; set config.data.mode to one "
+            f"{folder.source} holds images of these modes: {_table(modes, folder.names)}; set `color_mode` to one "
             f"of {', '.join(MODES)}, to which they are converted"
         )
-    if not size and len(set(sizes)) > 1:
+    if not resolution and len(set(sizes)) > 1:
         named = _table([f"{width}x{height}" for width, height in sizes], folder.names)
         raise ValueError(
-            f"{folder.source} holds images of these sizes: {named}; set config.data.size to the side of the square to "
+            f"{folder.source} holds images of these sizes: {named}; set `resolution` to the side of the square to "
             "which they are cropped and resized"
         )
-    return ImageFiles(folder, folder.names, mode or modes[0], (size, size) if size else sizes[0], bool(size))
+    size = (resolution, resolution) if resolution else sizes[0]
+    return ImageFiles(folder, folder.names, color_mode or modes[0], size, bool(resolution))
 
 
 def read_images(
-    source: Path, mode: str = "", size: int = 0, workers: int = 0, cache: str = ""
+    source: Path, color_mode: str = "", resolution: int = 0, workers: int = 0, cache: str = ""
 ) -> tuple[Tensor | ArrayFile | ImageFiles, Tensor | None, list[str]]:
     """Pixels (n, channels, height, width), labels (n,) or None, and the names of the classes.
 
-    ``mode`` is "L", "RGB" or "RGBA", to which every image is converted, or "" for the mode that all of them share;
-    ``size`` the side of the square to which they are cropped and resized, or 0 for the size that all of them share.
-    Classes are the folders that hold the images, in sorted order. ``workers`` threads read. Sets above IN_MEMORY are
-    decoded once into a file in the folder ``cache``, where that is given, and else whenever their items are read.
-    Raises ValueError, which names the files, for mixed modes or sizes, damaged images and empty folders.
+    ``color_mode`` is "L", "RGB" or "RGBA", to which every image is converted, or "" for the mode that all of them
+    share; ``resolution`` the side of the square to which they are cropped and resized, or 0 for the size that all of
+    them share. Classes are the folders that hold the images, in sorted order. ``workers`` threads read. Sets above
+    IN_MEMORY are decoded once into a file in the folder ``cache``, where that is given, and else whenever their items
+    are read. Raises ValueError, which names the files, for mixed modes or sizes, damaged images and empty folders.
     """
     folder = Folder(source)
-    files = _checked(folder, mode, size, workers)
+    files = _checked(folder, color_mode, resolution, workers)
     folders = folder.classes()
     numbers = {name: number for number, name in enumerate(sorted(set(folders)))}
     labels = torch.tensor([numbers[name] for name in folders]) if len(numbers) > 1 else None

@@ -23,7 +23,7 @@ class Prefetch(Generic[T]):
         self, fetch: Callable[[int], T], workers: int, ahead: int | None = None, end: int | None = None
     ) -> None:
         if workers < 0:
-            raise ValueError(f"config.data.workers = {workers}: needs zero, to read in the main thread, or more")
+            raise ValueError(f"workers = {workers}: needs zero, to read in the main thread, or more")
         self.fetch, self.end = fetch, end
         self.ahead = 2 * workers if ahead is None else ahead
         self._threads = ThreadPoolExecutor(workers, "prefetch") if workers else None

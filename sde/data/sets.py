@@ -1,6 +1,7 @@
-"""Data sets by name: their training and held-out part."""
+"""Data sets by name: functions of keyword arguments that return the training and the held-out part."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ Split = tuple[Dataset, Dataset]
 """The training and the held-out part."""
 
 
-def digits(config) -> Split:
+def digits() -> Split:
     """scikit-learn's 1,797 real 8x8 digits with 17 levels: 1,437 to train, 360 held out, always the same."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -41,14 +42,14 @@ def digits(config) -> Split:
     return first, second
 
 
-def mnist(config) -> Split:
-    """The four IDX files of MNIST (or of a data set in its format), plain or gzipped, under ``config.root``."""
-    root = existing(config.root, "config.data.root")
+def mnist(root: str = "") -> Split:
+    """The four IDX files of MNIST (or of a data set in its format), plain or gzipped, under ``root``."""
+    place = existing(root, "`root`")
 
     def load(name: str) -> Tensor:
-        found = [path for path in (root / name, root / f"{name}.gz") if path.exists()]
+        found = [path for path in (place / name, place / f"{name}.gz") if path.exists()]
         if not found:
-            raise ValueError(f"config.data.root = {root} has no {name} or {name}.gz: it must hold the four MNIST files")
+            raise ValueError(f"root = {root} has no {name} or {name}.gz: it must hold the four MNIST files")
         return torch.from_numpy(read_idx(found[0]).copy())
 
     parts = [
@@ -59,66 +60,75 @@ def mnist(config) -> Split:
     for (x, labels), part in zip(parts, ("train", "t10k"), strict=True):
         if len(x) != len(labels) or int(labels.max()) >= num_classes:
             raise ValueError(
-                f"config.data.root = {root}: the {part} files hold {len(x)} images and {len(labels)} labels up to "
+                f"root = {root}: the {part} files hold {len(x)} images and {len(labels)} labels up to "
                 f"{int(labels.max())} of {num_classes} classes: they do not belong together"
             )
     train, test = (Dataset(x, labels, num_classes, Transform.of_levels(256)) for x, labels in parts)
     return train, test
 
 
-def images(config) -> Split:
-    """A folder or a zip of images under ``config.root``, one sub-folder a class where there are any; 256 levels.
+def images(
+    root: str = "",
+    test_root: str = "",
+    color_mode: str = "",
+    resolution: int = 0,
+    test_fraction: float = 0.1,
+    cache: str = "",
+    *,
+    workers: int = 0,
+) -> Split:
+    """A folder or a zip of images under ``root``, one sub-folder per class where there are any; 256 levels.
 
-    ``config.test_root`` is the held-out part; without it, ``config.test_fraction`` of the images is. The other keys
-    are those of ``read_images``.
+    ``test_root`` is the held-out part; without it, ``test_fraction`` of the images is. The other arguments are those of
+    ``read_images``.
     """
 
     def read(path: str, key: str):
-        return read_images(existing(path, key), config.mode, config.size, config.workers, config.cache)
+        return read_images(existing(path, key), color_mode, resolution, workers, cache)
 
-    items, labels, names = read(config.root, "config.data.root")
-    if not config.test_root:
-        return split(items, labels, Transform.of_levels(256), config.test_fraction)
-    held_out, test_labels, test_names = read(config.test_root, "config.data.test_root")
+    items, labels, names = read(root, "`root`")
+    if not test_root:
+        return split(items, labels, Transform.of_levels(256), test_fraction)
+    held_out, test_labels, test_names = read(test_root, "`test_root`")
     if names != test_names:
-        raise ValueError(
-            f"config.data.test_root has the classes {test_names}, config.data.root has {names}: they must be the same"
-        )
+        raise ValueError(f"`test_root` has the classes {test_names}, `root` has {names}: they must be the same")
     parts = (items, labels), (held_out, test_labels)
     train, test = (Dataset(x, y, len(names) or None, Transform.of_levels(256)) for x, y in parts)
     return train, test
 
 
-def points(config) -> Split:
-    """A toy set in the plane by name (``config.name``), or the items (n, *event) of a .npy, .npz or .csv file
-    (``config.root``), whose channels are where ``config.layout`` says, and those of the ``config.conditions`` that an
-    .npz has.
+def points(
+    root: str = "",
+    toy: str = "moons",
+    channels: str = "first",
+    num_levels: int = 0,
+    test_fraction: float = 0.1,
+    *,
+    conditions: Sequence[str] = (),
+) -> Split:
+    """The items (n, *event) of a .npy, .npz or .csv file, ``root``, whose channels are where ``channels`` says, and
+    those of the ``conditions`` that an .npz has; without a file the toy set in the plane of the name ``toy``.
 
-    Integers need ``config.levels``; floats are continuous and standardized per channel.
+    Integers need ``num_levels``; floats are continuous and standardized per channel.
     """
-    if config.root:
-        path = existing(config.root, "config.data.root")
-        kinds = [kind for kind in FEATURES if kind in config.conditions]
-        items, labels, statistics, conditions = open_array(path, config.layout, kinds)
+    if root:
+        path = existing(root, "`root`")
+        kinds = [kind for kind in FEATURES if kind in conditions]
+        items, labels, statistics, held = open_array(path, channels, kinds)
         if statistics.count < 2:
-            raise ValueError(
-                f"config.data.root = {path} holds one item: needs one to train and one to hold out at least"
-            )
-    elif config.name in TOYS:
-        items, labels = labelled_toys(config.name, 25_000)
-        statistics, conditions = measure(items), None
+            raise ValueError(f"root = {path} holds one item: needs one to train and one to hold out at least")
+    elif toy in TOYS:
+        items, labels = labelled_toys(toy, 25_000)
+        statistics, held = measure(items), None
     else:
+        raise ValueError(f"toy = {toy!r}: needs one of {', '.join(TOYS)}, or an array in `root`")
+    if num_levels and not (statistics.low >= 0 and statistics.high < num_levels and statistics.whole):
         raise ValueError(
-            f"config.data.name = {config.name!r}: needs one of {', '.join(TOYS)}, or an array in config.data.root"
-        )
-    levels = config.levels or None
-    if levels and not (statistics.low >= 0 and statistics.high < levels and statistics.whole):
-        raise ValueError(
-            f"config.data.levels = {levels}: the data must be integers from 0 to {levels - 1}, "
+            f"num_levels = {num_levels}: the data must be integers from 0 to {num_levels - 1}, "
             f"and {'run' if statistics.whole else 'are fractions'} from {statistics.low:g} to {statistics.high:g}"
         )
-    transform = Transform.of_levels(levels) if levels else Transform.standardize(statistics)
-    return split(items, labels, transform, config.test_fraction, conditions)
+    transform = Transform.of_levels(num_levels) if num_levels else Transform.standardize(statistics)
+    return split(items, labels, transform, test_fraction, held)
 
 
 def split(
@@ -132,9 +142,7 @@ def split(
     count = items.shape[0]
     held_out = round(count * test_fraction)
     if not 1 <= held_out < count:
-        raise ValueError(
-            f"config.data.test_fraction = {test_fraction} of {count} items is {held_out}: both parts need one"
-        )
+        raise ValueError(f"test_fraction = {test_fraction} of {count} items is {held_out}: both parts need one")
     order = torch.from_numpy(np.random.default_rng(0).permutation(count))
     parts = order[held_out:].sort().values, order[:held_out].sort().values
     take = getattr(items, "part", items.__getitem__)
@@ -169,22 +177,37 @@ def existing(path: str, key: str) -> Path:
 DATASETS: dict[str, Callable[..., Split]] = {"digits": digits, "mnist": mnist, "images": images, "points": points}
 
 
-def load_dataset(config) -> Split:
-    """The training and held-out part of ``config.dataset``, a key of DATASETS: of block means by ``config.downsample``,
-    and with the ``config.conditions``, of which superres has block means by ``config.factor``."""
-    if config.dataset not in DATASETS:
-        raise ValueError(f"config.data.dataset = {config.dataset!r}: needs one of {', '.join(DATASETS)}")
-    if config.workers < 0:
-        raise ValueError(f"config.data.workers = {config.workers}: needs zero, to read in the main thread, or more")
-    parts = DATASETS[config.dataset](config)
-    if config.downsample != 1:
-        parts = downsampled(parts, config.downsample)
-    train, test = (conditioned(part, tuple(config.conditions), config.factor) for part in parts)
-    expected = tuple(config.event_shape)
+def load_dataset(
+    dataset: str,
+    *,
+    event_shape: Sequence[int] = (),
+    conditions: Sequence[str] = (),
+    superres_factor: int = 2,
+    downsample: int = 1,
+    workers: int = 4,
+    **options,
+) -> Split:
+    """The training and held-out part of the data set of a name, a key of DATASETS, which takes the other ``options``.
+
+    Of block means by ``downsample``; with the ``conditions``, of which superres has block means by ``superres_factor``.
+    ``workers`` threads read. Raises ValueError for unknown names and conditions, and for items of another shape than
+    ``event_shape``, where that is given.
+    """
+    if dataset not in DATASETS:
+        raise ValueError(f"dataset = {dataset!r}: needs one of {', '.join(DATASETS)}")
+    if workers < 0:
+        raise ValueError(f"workers = {workers}: needs zero, to read in the main thread, or more")
+    takes = inspect.signature(DATASETS[dataset]).parameters
+    shared = {"conditions": tuple(conditions), "workers": workers}
+    parts = DATASETS[dataset](**options, **{name: value for name, value in shared.items() if name in takes})
+    if downsample != 1:
+        parts = downsampled(parts, downsample)
+    train, test = (conditioned(part, tuple(conditions), superres_factor) for part in parts)
+    expected = tuple(event_shape)
     for key, part in (("root", train), ("test_root", test)):
         if expected and part.event_shape != expected:
             raise ValueError(
-                f"items in config.data.{key} have shape {part.event_shape}, config.data.event_shape is {expected}: "
+                f"items in `{key}` have shape {part.event_shape}, `event_shape` is {expected}: "
                 f"{_remedy(part.event_shape, expected)}"
             )
     return train, test
@@ -192,9 +215,9 @@ def load_dataset(config) -> Split:
 
 def _remedy(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
     if found == (*expected[1:], expected[0]):
-        return "if their last axis holds the channels, set config.data.layout=channels_last"
+        return "if their last axis holds the channels, set channels=last"
     if (1, *found) == expected:
-        return "if they have no axis of channels, set config.data.layout=no_channels"
+        return "if they have no axis of channels, set channels=none"
     if sorted(found) == sorted(expected):
         return "the axes are in another order; items are (channels, *space), images (channels, height, width)"
     return "correct it, or set it to () to take the data as they are"

@@ -29,8 +29,7 @@ def shard(network: nn.Module) -> None:
     device = next(network.parameters()).device
     if device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
         raise ValueError(
-            f"config.training.parallel = 'fsdp': torch {torch.__version__} cannot split weights over CPUs; take ddp, "
-            "or a newer torch"
+            f"parallel = 'fsdp': torch {torch.__version__} cannot split weights over CPUs; take ddp, or a newer torch"
         )
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for parameter in network.parameters():

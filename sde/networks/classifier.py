@@ -1,6 +1,7 @@
 """Noise-conditional classifiers, built of the encoders of the denoising networks."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,49 +9,21 @@ from torch import Tensor, nn
 from sde.networks.layers import group_norm
 from sde.networks.mlp import MLPEncoder
 from sde.networks.unet import UNetEncoder
+from sde.networks.unet_options import UNetOptions
 
 
 class UNetClassifier(nn.Module):
     """forward(x, c_noise) -> logits (B, num_classes): the U-Net's encoder, averaged over space at its last level.
 
-    The options are those of ``UNet``.
+    The other keyword arguments are those of ``UNetOptions``.
     """
 
-    def __init__(
-        self,
-        event_shape: Sequence[int],
-        num_classes: int,
-        channels: int = 32,
-        multipliers: Sequence[int] = (1, 2),
-        blocks: int = 2,
-        attention: Sequence[int] = (),
-        dropout: float = 0.0,
-        resampling: str = "conv",
-        resample_blocks: bool = False,
-        noise_embedding: str = "sinusoidal",
-        fourier_scale: float = 16.0,
-        skip_rescale: bool = False,
-        progressive_input: str = "none",
-        checkpointing: bool = False,
-    ) -> None:
+    Options = UNetOptions
+
+    def __init__(self, event_shape: Sequence[int], num_classes: int, **options: Any) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.encoder = UNetEncoder(
-            event_shape,
-            None,
-            channels,
-            multipliers,
-            blocks,
-            attention,
-            dropout,
-            resampling,
-            resample_blocks,
-            noise_embedding,
-            fourier_scale,
-            skip_rescale,
-            progressive_input,
-            checkpointing,
-        )
+        self.encoder = UNetEncoder(event_shape, None, UNetOptions(**options))
         self.norm = group_norm(self.encoder.channels)
         self.head = nn.Linear(self.encoder.channels, num_classes)
 

@@ -74,14 +74,14 @@ class DiTBlock(nn.Module):
 class DiT(nn.Module):
     """forward(x, c_noise, cond) -> a tensor of the shape of x (B, channels, *space); any size, by padding and cropping.
 
-    Patches of ``patch`` positions along each axis are tokens of ``width`` features with fixed sine-cosine positions;
-    ``depth`` blocks of self-attention in ``heads`` heads and of two layers with ``mlp_ratio * width`` units between
-    them take them to an output that starts at zero. DiT-S, B, L and XL are depth 12, 12, 24, 28; width 384, 768, 1024,
-    1152; heads 6, 12, 16, 16 (table 1). ``cond`` holds labels below ``num_classes``, -1 for null, and what
+    Patches of ``patch_size`` positions along each axis are tokens of ``width`` features with fixed sine-cosine
+    positions. ``depth`` blocks of self-attention in ``heads`` heads and of two layers with ``mlp_ratio * width`` units
+    between them take them to an output that starts at zero. DiT-S, B, L and XL are depth 12, 12, 24, 28; width 384,
+    768, 1024, 1152; heads 6, 12, 16, 16 (table 1). ``cond`` holds labels below ``num_classes``, -1 for null, and what
     ``conditions`` gives the shapes of: a vector joins the embedding, an image the channels of x, and each block attends
-    to the tokens of a sequence (sde.condition); None is all null. With ``checkpointing``, in training, activations
-    inside blocks are computed again instead of kept. Derivatives are those of fused attention in training, the first in
-    reverse mode, and all of them in evaluation.
+    to the tokens of a sequence (sde.condition); None is all null. With ``activation_checkpointing``, in training,
+    activations inside blocks are computed again instead of kept. Derivatives are those of fused attention in training,
+    the first in reverse mode, and all of them in evaluation.
 
     Raises ValueError for an event shape without 1 to 3 axes of space, counts below 1, and a width that ``heads`` does
     not divide.
@@ -91,19 +91,20 @@ class DiT(nn.Module):
         self,
         event_shape: Sequence[int],
         num_classes: int | None = None,
-        patch: int = 2,
+        patch_size: int = 2,
         width: int = 384,
         depth: int = 12,
         heads: int = 6,
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
-        checkpointing: bool = False,
+        activation_checkpointing: bool = False,
         conditions: Shapes | None = None,
     ) -> None:
         super().__init__()
         self.inputs, space = split_shape(event_shape, "DiT")
-        self.dims, self.patch, self.checkpointing = len(space), patch, checkpointing
-        check_counts(patch=patch, width=width, depth=depth, heads=heads)
+        self.dims, self.patch_size = len(space), patch_size
+        self.activation_checkpointing = activation_checkpointing
+        check_counts(patch_size=patch_size, width=width, depth=depth, heads=heads)
         if not mlp_ratio > 0:
             raise ValueError(f"mlp_ratio = {mlp_ratio}: needs a positive number, as 4")
         if width % heads:
@@ -113,21 +114,21 @@ class DiT(nn.Module):
         hidden = max(1, round(mlp_ratio * width))
         self.embedding = Embedding(width, num_classes, conditions, event_shape)
         self.conditions, cross = self.embedding.conditions, self.embedding.sequence is not None
-        self.stem = CONVOLUTIONS[self.dims](self.inputs + self.embedding.channels, width, patch, stride=patch)
+        self.stem = CONVOLUTIONS[self.dims](self.inputs + self.embedding.channels, width, patch_size, stride=patch_size)
         self.blocks = nn.ModuleList(DiTBlock(width, heads, hidden, dropout, cross) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = zero_init(nn.Linear(width, 2 * width))
-        self.head = zero_init(TRANSPOSED_CONVOLUTIONS[self.dims](width, self.inputs, patch, stride=patch))
+        self.head = zero_init(TRANSPOSED_CONVOLUTIONS[self.dims](width, self.inputs, patch_size, stride=patch_size))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         check_input(x, self.inputs, self.dims)
         inputs, embedding, context = self.embedding(x, c_noise, cond)
-        h = self.stem(pad(inputs, self.patch))
+        h = self.stem(pad(inputs, self.patch_size))
         grid = h.shape[2:]
         tokens = h.flatten(2).transpose(1, 2)
         tokens = tokens + position_embedding(grid, tokens.shape[2], x.device).to(x.dtype)
         for block in self.blocks:
-            tokens = run(block, tokens, embedding, context, recompute=self.checkpointing)
+            tokens = run(block, tokens, embedding, context, recompute=self.activation_checkpointing)
         shift, scale = self.modulation(embedding)[:, None].chunk(2, dim=2)
         tokens = self.norm(tokens) * (1 + scale) + shift
         return crop(self.head(tokens.transpose(1, 2).unflatten(2, grid)), x.shape[2:])

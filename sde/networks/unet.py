@@ -1,9 +1,8 @@
 """A U-Net over signals, images or volumes (Ho et al. 2020, appendix B; Dhariwal and Nichol 2021, section 3)."""
 
-import math
-import warnings
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +15,9 @@ from sde.networks.embedding import Embedding
 from sde.networks.layers import (
     CONVOLUTIONS,
     BlockOptions,
-    check_choice,
-    check_counts,
     check_input,
     crop,
     group_norm,
-    groups_of,
     pad,
     residual_sum,
     run,
@@ -29,83 +25,52 @@ from sde.networks.layers import (
     zero_init,
 )
 from sde.networks.resample import Resample, resampler
-
-RESAMPLINGS = ("conv", "fir")
-
-
-PROGRESSIVE_INPUTS = ("none", "residual")
+from sde.networks.unet_options import UNetOptions
 
 
 class UNetEncoder(nn.Module):
-    """At each level ``blocks`` stages, then half the resolution; ``UNet`` describes the options.
+    """At each level ``num_res_blocks`` stages, then half the resolution.
 
-    Raises ValueError for an event shape without 1 to 3 axes of space, unknown names, counts below 1 and attention at
-    a resolution that no level has; warns where group norm can form one group only.
+    Raises ValueError for an event shape without 1 to 3 axes of space, and as ``UNetOptions.attended`` does.
     """
 
     def __init__(
         self,
         event_shape: Sequence[int],
         num_classes: int | None,
-        channels: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        attention: Sequence[int],
-        dropout: float,
-        resampling: str,
-        resample_blocks: bool,
-        noise_embedding: str,
-        fourier_scale: float,
-        skip_rescale: bool,
-        progressive_input: str,
-        checkpointing: bool,
+        options: UNetOptions,
         conditions: Shapes | None = None,
     ) -> None:
         super().__init__()
         self.inputs, space = split_shape(event_shape, "U-Net")
-        check_choice("resampling", resampling, RESAMPLINGS)
-        check_choice("progressive_input", progressive_input, PROGRESSIVE_INPUTS)
-        check_counts(channels=channels, blocks=blocks, multipliers=multipliers)
-        if groups_of(channels) == 1:
-            warnings.warn(
-                f"channels = {channels} can be normalized in one group only: a multiple of 8 suits group norm better",
-                UserWarning,
-                stacklevel=2,
-            )
-        last = len(multipliers) - 1
-        self.factor = 2**last
-        sizes = [math.ceil(max(space) / self.factor) * self.factor >> level for level in range(last + 1)]
-        unknown = set(attention) - set(sizes)
-        if unknown:
-            raise ValueError(
-                f"attention at resolution {min(unknown)}: the resolutions are {', '.join(map(str, sizes))}"
-            )
-        self.attended = [size in attention for size in sizes]
-        self.options = options = BlockOptions(len(space), 4 * channels, dropout, skip_rescale)
-        self.fir, self.resample_blocks, self.checkpointing = resampling == "fir", resample_blocks, checkpointing
-        self.embedding = Embedding(options.width, num_classes, conditions, event_shape, noise_embedding, fourier_scale)
+        self.options, self.attended, self.fir = options, options.attended(space), options.resampling == "fir"
+        channels, last = options.channels, len(options.channel_mult) - 1
+        self.shared = shared = BlockOptions(len(space), 4 * channels, options.dropout, options.skip_rescale)
+        self.embedding = Embedding(
+            shared.width, num_classes, conditions, event_shape, options.noise_embedding, options.fourier_scale
+        )
         cross = self.embedding.sequence is not None
         self.crossed = [attended and cross for attended in self.attended]
-        conv, inputs = CONVOLUTIONS[options.dims], self.inputs + self.embedding.channels
+        conv, inputs = CONVOLUTIONS[shared.dims], self.inputs + self.embedding.channels
         self.stem = conv(inputs, channels, 3, padding=1)
-        self.filter = Resample(options.dims) if self.fir else nn.Identity()
+        self.filter = Resample(shared.dims) if self.fir else nn.Identity()
         down = partial(conv, kernel_size=3, stride=1 if self.fir else 2, padding=1)
         self.levels, self.downs, self.projections = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.skip_channels = [[channels]]
         current, projected = channels, inputs
-        for level, multiplier in enumerate(multipliers):
+        for level, multiplier in enumerate(options.channel_mult):
             stages = nn.ModuleList()
-            for _ in range(blocks):
-                stages.append(Stage(options, current, channels * multiplier, self.attended[level], self.crossed[level]))
+            for _ in range(options.num_res_blocks):
+                stages.append(Stage(shared, current, channels * multiplier, self.attended[level], self.crossed[level]))
                 current = channels * multiplier
                 self.skip_channels[-1].append(current)
             self.levels.append(stages)
             if level < last:
-                if resample_blocks:
-                    self.downs.append(ResidualBlock(options, current, current, resampler(options.dims, self.fir)))
+                if options.resample_blocks:
+                    self.downs.append(ResidualBlock(shared, current, current, resampler(shared.dims, self.fir)))
                 else:
                     self.downs.append(down(current, current))
-                if progressive_input == "residual":
+                if options.progressive_input == "residual":
                     self.projections.append(down(projected, current))
                     projected = current
                 self.skip_channels.append([current])
@@ -115,24 +80,25 @@ class UNetEncoder(nn.Module):
         self, x: Tensor, c_noise: Tensor, cond: Condition | None = None
     ) -> tuple[list[list[Tensor]], Tensor, Context | None]:
         """x (B, *event), c_noise (B,) -> the activations of each level, the embedding (B, width), and the context."""
-        check_input(x, self.inputs, self.options.dims)
+        check_input(x, self.inputs, self.shared.dims)
+        recompute = self.options.activation_checkpointing
         inputs, embedding, context = self.embedding(x, c_noise, cond)
-        projected = pad(inputs, self.factor)
+        projected = pad(inputs, self.options.factor)
         h = self.stem(projected)
         skips = [[h]]
         for level, stages in enumerate(self.levels):
             for stage in stages.children():
-                h = run(stage, h, embedding, context, recompute=self.checkpointing)
+                h = run(stage, h, embedding, context, recompute=recompute)
                 skips[-1].append(h)
             if level < len(self.downs):
                 down = self.downs[level]
-                if self.resample_blocks:
-                    h = run(down, h, embedding, recompute=self.checkpointing)
+                if self.options.resample_blocks:
+                    h = run(down, h, embedding, recompute=recompute)
                 else:
                     h = down(self.filter(h))
                 if self.projections:
                     projection = self.projections[level](self.filter(projected))
-                    h = projected = residual_sum(h, projection, self.options.rescale)
+                    h = projected = residual_sum(h, projection, self.shared.rescale)
                 skips.append([h])
         return skips, embedding, context
 
@@ -146,83 +112,50 @@ class UNet(nn.Module):
     is self-attention, and in the middle, positions attend to the tokens of a sequence (sde.condition); None is all
     null.
 
-    ``event_shape`` is (channels, *space) with one to three axes of space; ``multipliers`` gives the channels of each
-    level in units of ``channels``, ``attention`` the resolutions (sizes of the longest axis) that get self-attention.
-    The other options, together, make an NCSN++ (Song et al. 2021, appendix H):
-
-    - ``resampling``: "conv" halves by strided convolutions and doubles by repeating before a convolution; "fir" filters
-      by ``Resample`` before a convolution both ways.
-    - ``resample_blocks``: residual blocks resample instead (Brock et al. 2019), by averaging and repeating for "conv".
-    - ``noise_embedding``: "sinusoidal", or "fourier" with random frequencies of scale ``fourier_scale``.
-    - ``skip_rescale``: residual sums are divided by sqrt 2.
-    - ``progressive_input``: "residual" adds to the way down, after each halving, the sum after the one before (first
-      the input), halved and projected by a convolution.
-    - ``checkpointing``: in training, activations inside stages are computed again instead of kept.
+    ``event_shape`` is (channels, *space) with one to three axes of space; the other keyword arguments are those of
+    ``UNetOptions``.
     """
+
+    Options = UNetOptions
 
     def __init__(
         self,
         event_shape: Sequence[int],
         num_classes: int | None = None,
-        channels: int = 64,
-        multipliers: Sequence[int] = (1, 2),
-        blocks: int = 2,
-        attention: Sequence[int] = (),
-        dropout: float = 0.0,
-        resampling: str = "conv",
-        resample_blocks: bool = False,
-        noise_embedding: str = "sinusoidal",
-        fourier_scale: float = 16.0,
-        skip_rescale: bool = False,
-        progressive_input: str = "none",
-        checkpointing: bool = False,
+        *,
         conditions: Shapes | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.encoder = encoder = UNetEncoder(
-            event_shape,
-            num_classes,
-            channels,
-            multipliers,
-            blocks,
-            attention,
-            dropout,
-            resampling,
-            resample_blocks,
-            noise_embedding,
-            fourier_scale,
-            skip_rescale,
-            progressive_input,
-            checkpointing,
-            conditions,
-        )
+        self.num_classes, chosen = num_classes, UNetOptions(**options)
+        self.encoder = encoder = UNetEncoder(event_shape, num_classes, chosen, conditions)
         self.conditions, cross = encoder.embedding.conditions, encoder.embedding.sequence is not None
-        options, current = encoder.options, encoder.channels
-        conv = CONVOLUTIONS[options.dims]
+        shared, current = encoder.shared, encoder.channels
+        conv = CONVOLUTIONS[shared.dims]
         self.middle = nn.ModuleList(
-            [Stage(options, current, current, any(encoder.attended), cross), Stage(options, current, current, False)]
+            [Stage(shared, current, current, any(encoder.attended), cross), Stage(shared, current, current, False)]
         )
         self.levels, self.ups = nn.ModuleList(), nn.ModuleList()
-        for level in reversed(range(len(multipliers))):
+        for level in reversed(range(len(chosen.channel_mult))):
             stages = nn.ModuleList()
             for skip in reversed(encoder.skip_channels[level]):
-                outputs = channels * multipliers[level]
-                stages.append(Stage(options, current + skip, outputs, encoder.attended[level], encoder.crossed[level]))
+                outputs = chosen.channels * chosen.channel_mult[level]
+                stages.append(Stage(shared, current + skip, outputs, encoder.attended[level], encoder.crossed[level]))
                 current = outputs
             self.levels.append(stages)
             if not level:
                 self.ups.append(nn.Identity())
-            elif resample_blocks:
-                double = resampler(options.dims, encoder.fir, up=True)
-                self.ups.append(ResidualBlock(options, current, current, double))
+            elif chosen.resample_blocks:
+                double = resampler(shared.dims, encoder.fir, up=True)
+                self.ups.append(ResidualBlock(shared, current, current, double))
             else:
                 self.ups.append(conv(current, current, 3, padding=1))
-        self.filter = resampler(options.dims, encoder.fir, up=True)
+        self.filter = resampler(shared.dims, encoder.fir, up=True)
         self.norm, self.head = group_norm(current), zero_init(conv(current, event_shape[0], 3, padding=1))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
-        recompute, resample_blocks = self.encoder.checkpointing, self.encoder.resample_blocks
+        options = self.encoder.options
+        recompute, resample_blocks = options.activation_checkpointing, options.resample_blocks
         skips, embedding, context = self.encoder(x, c_noise, cond)
         h = skips[-1][-1]
         for stage in self.middle:

@@ -77,7 +77,7 @@ def audit(data: Dataset, model: Denoiser | NoisyClassifier) -> list[str]:
     if ignored:
         raise ValueError(
             f"the network ignores {', and '.join(ignored)}: use it in the network's forward, or train without "
-            "conditions by config.model.conditional=False"
+            "conditions by conditional=False"
         )
     measured = "" if about["measured"] == len(data) else f" (of {about['measured']:,} measured)"
     kind = f"{about['levels']} levels" if about["levels"] else "continuous"
@@ -117,7 +117,7 @@ def _warn_of_units(data: Dataset, about: dict) -> None:
         _warn(
             f"the items are floats, but all of them whole numbers from {statistics.low:g} to {statistics.high:g}: they "
             "are taken as continuous, in channel 0 by model = (data - "
-            f"{transform.shift[0]:.4g}) / {transform.scale[0]:.4g}; for quantized data, set config.data.levels=256"
+            f"{transform.shift[0]:.4g}) / {transform.scale[0]:.4g}; for quantized data, set num_levels=256"
         )
     std, scale = statistics.channels()[1], torch.tensor(transform.scale, dtype=torch.float64)
     by_channel = std.shape == scale.shape and not transform.num_levels
@@ -134,20 +134,20 @@ def _warn_of_units(data: Dataset, about: dict) -> None:
         _warn(
             f"in model units the data have mean {about['mean']:.3g} and standard deviation {about['std']:.3g}: a "
             f"transform with {chosen} does not fit values from {about['low']:g} to {about['high']:g}; look at "
-            "config.data.levels"
+            "`num_levels`"
         )
     constant = int((statistics.var == 0).sum())
     if constant and not transform.num_levels:
         _warn(
             f"{constant} of {statistics.var.numel()} dimensions of the data are constant: they have no density, so "
-            "that likelihoods will say how small t_min is; leave them out, or declare config.data.levels"
+            "that likelihoods will say how small t_min is; leave them out, or declare `num_levels`"
         )
     last, none = len(event) > 1 and event[-1] <= 4 < event[0], len(event) == 2 and event[0] == event[1] > 4
     if last or none:
         remedy = "the last axis holds the channels" if last else "they are images without an axis of channels"
         _warn(
             f"items of shape {event} are read as {event[0]} channels of size {'x'.join(map(str, event[1:]))}: if "
-            f"{remedy}, set config.data.layout={'channels_last' if last else 'no_channels'}"
+            f"{remedy}, set channels={'last' if last else 'none'}"
         )
     missing = [label for label, count in enumerate(about["classes"] or []) if not count]
     if missing:
@@ -176,7 +176,7 @@ def _warn_of_noise(data: Dataset, model: Denoiser | NoisyClassifier, upper: floa
     measured, sde = data.sigma_data, model.sde
     if not 0.5 <= model.sigma_data / measured <= 2:
         _warn(
-            f"config.model.sigma_data = {model.sigma_data:g}, but the root mean square of the data in model units is "
+            f"sigma_data = {model.sigma_data:g}, but the root mean square of the data in model units is "
             f"{measured:.3g}: leave it at 0 to use the measured one"
         )
     if upper > MISMATCH:
@@ -185,7 +185,7 @@ def _warn_of_noise(data: Dataset, model: Denoiser | NoisyClassifier, upper: floa
         _warn(
             f"the process ends before the data are noise: sigma / alpha = {ratio:.3g} at t_max leaves up to "
             f"{upper:.2g} nats a dimension between q(x_T) and the prior; data of root mean square {measured:.3g} need "
-            f"{needed:.3g}, by a larger beta_max or sigma_max in config.sde"
+            f"{needed:.3g}, by a larger `beta_max` or `sigma_max`"
         )
 
 

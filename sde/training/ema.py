@@ -86,40 +86,43 @@ class PowerEMA(Average):
 
 
 class Averages:
-    """The averages of a run, updated together: the EMA of ``decay``, ``main``, which stands for the module, and further
-    ones by name, the EMAs of ``decays`` ("0.9999") and the PowerEMAs of ``relative_stds`` ("power-0.05")."""
+    """The averages of a run, updated together.
+
+    ``model_average``, the EMA of ``decay``, stands for the module; the ``extra`` ones are, by name, the EMAs of
+    ``decays`` ("0.9999") and the PowerEMAs of ``relative_stds`` ("power-0.05").
+    """
 
     def __init__(
         self, module: nn.Module, decay: float, decays: Sequence[float] = (), relative_stds: Sequence[float] = ()
     ) -> None:
-        self.main = EMA(module, decay)
-        self.decays = {str(further): EMA(module, further) for further in decays}
+        self.model_average = EMA(module, decay)
+        self.decays = {str(extra): EMA(module, extra) for extra in decays}
         self.powers = {f"power-{std}": PowerEMA(module, std) for std in relative_stds}
 
     @property
-    def further(self) -> dict[str, Average]:
-        """All but the main one."""
+    def extra(self) -> dict[str, Average]:
+        """All but the model's own."""
         return {**self.decays, **self.powers}
 
     def update(self, module: nn.Module) -> None:
         """One step of each towards the parameters of ``module``, which are read once."""
         current = parameters_of(module)
-        for average in (self.main, *self.further.values()):
+        for average in (self.model_average, *self.extra.values()):
             average.follow(current)
 
     def module_state(self, module: nn.Module) -> dict[str, Tensor]:
-        """The state dict of ``module`` with the parameters of the main average."""
-        return self.main.module_state(module)
+        """The state dict of ``module`` with the parameters of the model's average."""
+        return self.model_average.module_state(module)
 
     def state_dict(self) -> dict:
         """For a checkpoint."""
-        return self.main.state_dict() | {"further": {name: a.state_dict() for name, a in self.further.items()}}
+        return self.model_average.state_dict() | {"further": {name: a.state_dict() for name, a in self.extra.items()}}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from a checkpoint. An average that is not in it takes the main one for its past, with a warning."""
-        self.main.load_state_dict(state)
+        """Continue from a checkpoint. An average that is not in it takes the model's for its past, with a warning."""
+        self.model_average.load_state_dict(state)
         held = state.get("further", {})
-        for name, average in self.further.items():
+        for name, average in self.extra.items():
             if name not in held:
                 warnings.warn(
                     f"the average {name} is not in the checkpoint of step {state['updates']}: it goes on from the main "

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import torch
 
-from sde.training.trainer import Step, Trainer
+from sde.training.trainer import StepResult, Trainer
 
-Callback = Callable[[int, Step], None]
+Callback = Callable[[int, StepResult], None]
 
 WINDOW, ALLOWED = 100, 10
 """A run stops where this many of its last steps, ``WINDOW``, were skipped."""
@@ -26,8 +26,8 @@ def fit(
     callback; several processes ask ``stop`` only then. Raises FloatingPointError where ALLOWED of the last WINDOW steps
     were skipped; it names step, noise level and parameter.
     """
-    pending: list[Step] = []
-    unseen: list[list[Step]] = [[] for _ in callbacks]
+    pending: list[StepResult] = []
+    unseen: list[list[StepResult]] = [[] for _ in callbacks]
     bad: deque[int] = deque()
     last = trainer.options.steps
     if trainer.step < last and trainer.world.any(stop(), trainer.device):
@@ -46,18 +46,18 @@ def fit(
             for part in unseen:
                 part.append(steps)
             for i in due:
-                callbacks[i][1](trainer.step, Step(*map(torch.cat, zip(*unseen[i], strict=True))))
+                callbacks[i][1](trainer.step, StepResult(*map(torch.cat, zip(*unseen[i], strict=True))))
                 unseen[i].clear()
             if stopped:
                 return trainer.step == last
     return True
 
 
-def _stacked(steps: list[Step]) -> Step:
-    return Step(*(torch.stack(values).cpu() for values in zip(*steps, strict=True)))
+def _stacked(steps: list[StepResult]) -> StepResult:
+    return StepResult(*(torch.stack(values).cpu() for values in zip(*steps, strict=True)))
 
 
-def _watch(trainer: Trainer, steps: Step, bad: deque[int]) -> None:
+def _watch(trainer: Trainer, steps: StepResult, bad: deque[int]) -> None:
     start = trainer.step - len(steps.skipped)
     for row in steps.skipped.nonzero().flatten().tolist():
         trainer.skipped += 1
@@ -68,7 +68,7 @@ def _watch(trainer: Trainer, steps: Step, bad: deque[int]) -> None:
             raise FloatingPointError(_diagnosis(trainer, steps, row, bad[-1]))
 
 
-def _diagnosis(trainer: Trainer, steps: Step, row: int, step: int) -> str:
+def _diagnosis(trainer: Trainer, steps: StepResult, row: int, step: int) -> str:
     # The largest of the losses, where all are finite: not finite counts as largest.
     losses = steps.losses[row].nan_to_num(nan=torch.inf)
     item = int(losses.argmax())
@@ -81,5 +81,5 @@ def _diagnosis(trainer: Trainer, steps: Step, row: int, step: int) -> str:
     return (
         f"{ALLOWED} of the last {WINDOW} steps were skipped because they were not finite, the last one step {step}, "
         f"at noise level sigma / alpha = {(-0.5 * trainer.module.sde.log_snr(t)).exp():.3g} (t = {t:.3g}), in {where}: "
-        f"try a smaller config.training.lr than {trainer.options.lr:g}, or look at the data"
+        f"try a smaller `lr` than {trainer.options.lr:g}, or look at the data"
     )

@@ -96,7 +96,7 @@ class BatchNoise(NamedTuple):
     seeds: Tensor
 
     @classmethod
-    def of(
+    def draw(
         cls,
         sde: SDE,
         shape: Sequence[int],

@@ -1,7 +1,7 @@
 """What an optimization is asked to do, and its learning rate along the way."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,62 +21,74 @@ DECAYS: dict[str, Callable[[float], float]] = {
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """``steps`` optimizer steps on ``batch_size`` items, of all processes together, ``accumulate`` parts one after the
-    other; ``times`` a key of TIMES; learning rate ``lr`` after ``warmup`` steps, with a decay to the end of the run;
-    gradients clipped to the norm ``clip`` (0: not); ``ema`` decay of the average of the weights, ``more_ema`` further
-    decays, ``power_ema`` relative standard deviations of power-function averages; ``parallel`` a key of
-    PARALLEL, for several processes."""
+    """``steps`` optimizer steps on ``batch_size`` items, of all processes together, in
+    ``gradient_accumulation`` micro-batches per process, one after the other; ``time_distribution`` a key of TIMES.
+
+    The learning rate is ``lr`` after ``warmup_steps`` steps, with a decay to the end of the run; gradients are clipped
+    to the norm ``max_grad_norm`` (0: not). ``ema_decay`` is that of the average of the weights, ``extra_ema_decays``
+    those of further averages, ``power_ema_stds`` the relative standard deviations of power-function averages.
+    ``parallel`` is a key of PARALLEL, for several processes. Raises ValueError for unknown names and numbers out of
+    range.
+    """
 
     steps: int = 1000
     batch_size: int = 128
-    accumulate: int = 1
-    times: str = "log_normal"
+    gradient_accumulation: int = 1
+    time_distribution: str = "log_normal"
     optimizer: str = "adam"
     lr: float = 1e-3
     lr_decay: str = "cosine"
-    warmup: int = 100
+    warmup_steps: int = 100
     weight_decay: float = 0.0
-    clip: float = 1.0
-    ema: float = 0.999
-    more_ema: tuple[float, ...] = ()
-    power_ema: tuple[float, ...] = ()
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    extra_ema_decays: tuple[float, ...] = ()
+    power_ema_stds: tuple[float, ...] = ()
     seed: int = 0
     parallel: str = "ddp"
 
     def __post_init__(self) -> None:
-        tables: dict[str, Mapping] = {"optimizer": OPTIMIZERS, "lr_decay": DECAYS, "times": TIMES, "parallel": PARALLEL}
+        tables: dict[str, Mapping] = {
+            "optimizer": OPTIMIZERS,
+            "lr_decay": DECAYS,
+            "time_distribution": TIMES,
+            "parallel": PARALLEL,
+        }
         for name, allowed in tables.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"config.training.{name} = {getattr(self, name)!r}: needs one of {', '.join(allowed)}")
-        for name in ("steps", "batch_size", "accumulate", "lr"):
+                raise ValueError(f"{name} = {getattr(self, name)!r}: needs one of {', '.join(allowed)}")
+        for name in ("steps", "batch_size", "gradient_accumulation", "lr"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"config.training.{name} = {getattr(self, name)}: needs a positive number")
-        for name in ("warmup", "weight_decay", "clip", "seed"):
+                raise ValueError(f"{name} = {getattr(self, name)}: needs a positive number")
+        for name in ("warmup_steps", "weight_decay", "max_grad_norm", "seed"):
             if not getattr(self, name) >= 0:
-                raise ValueError(f"config.training.{name} = {getattr(self, name)}: needs zero or more")
-        averages = (("ema", (self.ema,), check_decay), ("more_ema", self.more_ema, check_decay),
-                    ("power_ema", self.power_ema, exponent))  # fmt: skip
+                raise ValueError(f"{name} = {getattr(self, name)}: needs zero or more")
+        averages: tuple[tuple[str, Sequence[float], Callable[[float], object]], ...] = (
+            ("ema_decay", (self.ema_decay,), check_decay),
+            ("extra_ema_decays", self.extra_ema_decays, check_decay),
+            ("power_ema_stds", self.power_ema_stds, exponent),
+        )
         for name, lengths, check in averages:
             for length in lengths:
                 try:
                     check(length)
                 except ValueError as error:
-                    raise ValueError(f"config.training.{name}: {error}") from None
+                    raise ValueError(f"{name}: {error}") from None
 
     def lr_at(self, seen: int, offset: int = 0) -> float:
         """Learning rate of the step that begins after ``seen`` items. ``offset`` items were seen beyond those of as
         many steps with this batch size, where a run began with another."""
-        warm = min(1.0, (seen + self.batch_size) / max(1, self.warmup * self.batch_size))
+        warm = min(1.0, (seen + self.batch_size) / max(1, self.warmup_steps * self.batch_size))
         return self.lr * warm * DECAYS[self.lr_decay](seen / (offset + self.steps * self.batch_size))
 
-    def part_size(self, processes: int) -> int:
+    def micro_batch_size(self, processes: int) -> int:
         """Items that a process takes through the network at once. Raises ValueError where they are not equally many."""
-        parts = processes * self.accumulate
+        parts = processes * self.gradient_accumulation
         if self.batch_size % parts:
             below = self.batch_size // parts * parts
             nearest = f"{below} or {below + parts}" if below else str(parts)
             raise ValueError(
-                f"config.training.batch_size = {self.batch_size} cannot be split into config.training.accumulate = "
-                f"{self.accumulate} parts for each of {processes} processes: nearest is {nearest}"
+                f"batch_size = {self.batch_size} cannot be split into gradient_accumulation = "
+                f"{self.gradient_accumulation} parts for each of {processes} processes: nearest is {nearest}"
             )
         return self.batch_size // parts

@@ -22,7 +22,7 @@ Loss = Callable[[nn.Module, Tensor, Condition | None, BatchNoise], Tensor]
 """(module, x0 in model units, conditions in data units, draws) -> losses (B,)"""
 
 
-class Step(NamedTuple):
+class StepResult(NamedTuple):
     """What a step did: this process's ``losses`` (B,) at ``times`` (B,); over all processes the mean ``loss`` () and
     the ``norm`` () of the gradient; the number ``hit`` () of the first parameter whose gradient is not finite; whether
     the step was ``skipped`` (). On the device, except for the times."""
@@ -51,12 +51,11 @@ class Trainer:
     ) -> None:
         if options.batch_size > len(data):
             raise ValueError(
-                f"config.training.batch_size = {options.batch_size} is larger than the {len(data)} training "
-                f"items: at most {len(data)}"
+                f"batch_size = {options.batch_size} is larger than the {len(data)} training items: at most {len(data)}"
             )
         self.module, self.loss, self.options = module, loss, options
         self.world = world or World()
-        self.part_size = options.part_size(self.world.size)
+        self.micro_batch_size = options.micro_batch_size(self.world.size)
         self.device = next(module.parameters()).device
         self.data = data.to(self.device)
         self.step = self.seen = self.skipped = 0
@@ -67,12 +66,12 @@ class Trainer:
         self.optimizer = OPTIMIZERS[options.optimizer](
             self.parameters.values(), lr=options.lr, fused=True, weight_decay=options.weight_decay
         )
-        self.ema = Averages(module, options.ema, options.more_ema, options.power_ema)
+        self.ema = Averages(module, options.ema_decay, options.extra_ema_decays, options.power_ema_stds)
         self._epoch: tuple[int, Tensor] | None = None
         self._offset = 0
         # Tensors in this process's own memory need nobody ahead.
         held = isinstance(self.data.items, Tensor) and self.device.type == "cpu"
-        self._parts = Prefetch(self._read, 0 if held else workers, end=options.steps * options.accumulate)
+        self._parts = Prefetch(self._read, 0 if held else workers, end=options.steps * options.gradient_accumulation)
 
     @property
     def lr(self) -> float:
@@ -94,50 +93,50 @@ class Trainer:
         return torch.cat([self._order(e)[max(0, seen - e * count) : last - e * count] for e in epochs])
 
     def _read(self, number: int) -> tuple[Tensor, Condition | None, BatchNoise]:
-        """x0 in model units, conditions and random numbers of a part, counted from the first part of the run's first
-        step, for this process. Called from threads."""
-        size, options = self.part_size, self.options
-        step, part = divmod(number, options.accumulate)
+        """x0 in model units, conditions and random numbers of a micro-batch, for this process. It is counted from the
+        first one of the run's first step. Called from threads."""
+        size, options = self.micro_batch_size, self.options
+        step, part = divmod(number, options.gradient_accumulation)
         seen = self._offset + step * options.batch_size
         start = (part * self.world.size + self.world.rank) * size
         rows = slice(start, start + size)
         generator = torch.Generator().manual_seed(_seed(options.seed, seen))
         x, cond = self.data.batch(self.indices(seen)[rows])
         shape = (options.batch_size, *self.data.event_shape)
-        draws = BatchNoise.of(self.module.sde, shape, generator, options.times, rows)
+        draws = BatchNoise.draw(self.module.sde, shape, generator, options.time_distribution, rows)
         transform = self.data.transform
         return pinned(transform.encode(draws.dequantize(x, transform)), self.device), cond, draws
 
-    def part(self, number: int) -> tuple[Tensor, Condition | None, BatchNoise]:
-        """x0 in model units and conditions, on the device, and random numbers of a part of the next step."""
-        x0, cond, draws = self._parts.get(self.step * self.options.accumulate + number)
+    def micro_batch(self, number: int) -> tuple[Tensor, Condition | None, BatchNoise]:
+        """x0 in model units and conditions, on the device, and random numbers of a micro-batch of the next step."""
+        x0, cond, draws = self._parts.get(self.step * self.options.gradient_accumulation + number)
         return send(x0, self.device), map_condition(lambda c: send(c, self.device), cond), draws
 
     def close(self) -> None:
         """End the threads that read ahead."""
         self._parts.close()
 
-    def training_step(self) -> Step:
+    def training_step(self) -> StepResult:
         """One step, skipped where the loss or a gradient is not finite; nothing is read back from the device."""
         options, losses, times = self.options, [], []
         self.module.train()
         self.optimizer.zero_grad()
-        for number in range(options.accumulate):
-            x0, cond, draws = self.part(number)
+        for number in range(options.gradient_accumulation):
+            x0, cond, draws = self.micro_batch(number)
             # Dropout layers draw from the global state, which fit restores at its end.
             torch.manual_seed(_seed(options.seed, self.seen, 1 + number, self.world.rank))
-            with unsynchronized(self.replica, number == options.accumulate - 1):
+            with unsynchronized(self.replica, number == options.gradient_accumulation - 1):
                 part = self.loss(self.replica, x0, cond, draws)
-                (part.mean() / options.accumulate).backward()
+                (part.mean() / options.gradient_accumulation).backward()
             losses.append(part.detach())
             times.append(draws.t)
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         norms = self.world.full_tensor(torch.stack(torch._foreach_norm(gradients)))
         loss, norm = self.world.mean(torch.cat(losses).mean()), norms.norm()
         skipped = ~(loss.isfinite() & norm.isfinite())
-        if options.clip:
+        if options.max_grad_norm:
             # The fused step divides by it on its way, which saves a pass over all gradients.
-            self.optimizer.grad_scale = ((norm + 1e-6) / options.clip).clamp(min=1)
+            self.optimizer.grad_scale = ((norm + 1e-6) / options.max_grad_norm).clamp(min=1)
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         # Fused optimizers leave everything as it is where this says so, without telling the host.
@@ -146,14 +145,14 @@ class Trainer:
         self.ema.update(self.module)
         self.step += 1
         self.seen += options.batch_size
-        return Step(torch.cat(losses), torch.cat(times), loss, norm, norms.isfinite().int().argmin(), skipped)
+        return StepResult(torch.cat(losses), torch.cat(times), loss, norm, norms.isfinite().int().argmin(), skipped)
 
     def dry_run(self) -> None:
-        """The passes of a first part of a step, for the memory they take; changes nothing."""
+        """The passes of a first micro-batch of a step, for the memory they take; changes nothing."""
         buffers = {name: value.clone() for name, value in self.module.named_buffers()}
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             self.module.train()
-            self.loss(self.replica, *self.part(0)).mean().backward()
+            self.loss(self.replica, *self.micro_batch(0)).mean().backward()
         self.optimizer.zero_grad()
         for name, value in self.module.named_buffers():
             value.copy_(buffers[name])
@@ -164,7 +163,7 @@ class Trainer:
         bad = self.world.all_gather_flat([name for name, good in finite.items() if not good])
         if bad:
             raise FloatingPointError(
-                f"{bad[0]} is not finite after step {self.step}, and was not saved: try a smaller config.training.lr"
+                f"{bad[0]} is not finite after step {self.step}, and was not saved: try a smaller `lr`"
             )
         return {
             **{name: getattr(self, name) for name in ("step", "seen", "skipped")},

@@ -7,7 +7,7 @@ import torch
 from sde.networks import NETWORKS
 
 SMALL = {
-    "unet": {"channels": 8, "blocks": 1},
+    "unet": {"channels": 8, "num_res_blocks": 1},
     "dit": {"width": 16, "depth": 2, "heads": 2},
     "mlp": {"width": 16, "layers": 2},
 }
@@ -22,16 +22,16 @@ NCSNPP = {
 }
 OPTIONS = {
     "unet": {
-        "deep": {"blocks": 2, "multipliers": (1, 2, 2)},
-        "attention": {"attention": "last"},
+        "deep": {"num_res_blocks": 2, "channel_mult": (1, 2, 2)},
+        "attention": {"attention_resolutions": "last"},
         "fir": {"resampling": "fir"},
         "resample_blocks": {"resample_blocks": True},
         "fourier": {"noise_embedding": "fourier", "fourier_scale": 4.0},
         "skip_rescale": {"skip_rescale": True},
         "progressive_input": {"progressive_input": "residual"},
-        "ncsnpp": {"multipliers": (1, 2, 2), "attention": "last", **NCSNPP},
+        "ncsnpp": {"channel_mult": (1, 2, 2), "attention_resolutions": "last", **NCSNPP},
     },
-    "dit": {"patch of 3": {"patch": 3, "mlp_ratio": 1.5}},
+    "dit": {"patch of 3": {"patch_size": 3, "mlp_ratio": 1.5}},
 }
 VARIANTS = {
     f"{name} {option}".strip(): (name, SMALL.get(name, {}) | options)
@@ -52,9 +52,9 @@ def fresh(variant, shape, classes=None, table=NETWORKS, **more):
     """A variant as it is built, from seed 0."""
     name, options = VARIANTS[variant]
     options = options | more
-    if options.get("attention") == "last":
-        factor = 2 ** (len(options.get("multipliers", (1, 2))) - 1)
-        options["attention"] = (math.ceil(max(shape[1:]) / factor),)
+    if options.get("attention_resolutions") == "last":
+        factor = 2 ** (len(options.get("channel_mult", (1, 2))) - 1)
+        options["attention_resolutions"] = (math.ceil(max(shape[1:]) / factor),)
     torch.manual_seed(0)
     return table[name](shape, classes, **options)
 

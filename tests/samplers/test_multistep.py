@@ -10,9 +10,6 @@ from scipy.integrate import quad
 import samplers
 from samplers import (
     DDIM,
-    RENAMED_OPTIONS,
-    RENAMED_SAMPLERS,
-    SAMPLERS,
     Ancestral,
     DPMSolverPP,
     ExponentialAdams,
@@ -197,14 +194,6 @@ def test_bad_options(make, words):
 
 
 def test_renamed_samplers():
-    """Every old name leads to a sampler of today, whose options it takes."""
-    for name, (renamed, options) in RENAMED_SAMPLERS.items():
-        assert name not in SAMPLERS
-        assert SAMPLERS[renamed](**options).step
-    for (name, option), renamed in RENAMED_OPTIONS.items():
-        assert getattr(SAMPLERS[name](**{renamed: 2}), renamed, 2) == 2
-        with pytest.raises(TypeError, match=option):
-            SAMPLERS[name](**{option: 2})
     with pytest.raises(AttributeError, match=r"samplers.DPMpp has a new name: take samplers.DPMSolverPP"):
         _ = samplers.DPMpp
     with pytest.raises(AttributeError, match="no attribute 'Ddim'"):

@@ -42,7 +42,7 @@ def trained_once(tmp_path_factory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             train = ["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL]
-            assert main.main([*train, "--config.training.more_ema=0.5", "--config.training.lr=0.02"]) == 0
+            assert main.main([*train, "--config.training.extra_ema_decays=0.5", "--config.training.lr=0.02"]) == 0
             assert main.main(["--mode", "train_classifier", "--workdir", str(folder)]) == 0
             done.touch()
     return folder
@@ -67,7 +67,7 @@ def untrained(folder: Path, x: np.ndarray, labels: np.ndarray | None = None, *ov
     if x.ndim == 2:
         small += ["--config.model.network.width=16", "--config.model.network.layers=1"]
     else:
-        small += ["--config.model.network.channels=8", "--config.model.network.multipliers=(1,2)"]
+        small += ["--config.model.network.channels=8", "--config.model.network.channel_mult=(1,2)"]
     config = resolve(read_config(config_path("points" if x.ndim == 2 else "arrays")), [*small, *overrides])
     run = Run(folder, config, torch.device("cpu"))
     training, _ = run.data()

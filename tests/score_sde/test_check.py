@@ -147,7 +147,7 @@ def test_distance():
 def train(folder, root, *overrides):
     arguments = ["--mode", "train", "--config", "points", "--workdir", folder, f"--config.data.root={root}",
                  "--config.training.steps=400", "--config.training.batch_size=64", "--config.training.lr=0.01",
-                 "--config.training.ema=0.98", "--config.training.checkpoint_every=400",
+                 "--config.training.ema_decay=0.98", "--config.training.checkpoint_every=400",
                  "--config.training.sample_every=400", "--config.training.log_every=100",
                  "--config.model.network.width=48", "--config.model.network.layers=2", *overrides]  # fmt: skip
     assert main.main([str(a) for a in arguments]) == 0

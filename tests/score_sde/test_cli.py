@@ -115,7 +115,7 @@ def test_scores_and_another_dataset(trained, tmp_path, capsys):
 def test_bits_per_dimension_of_quantised_data(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 4, (400, 3)))
     run = ["--workdir", tmp_path / "run"]
-    data = [f"--config.data.root={tmp_path / 'x.npy'}", "--config.data.levels=4"]
+    data = [f"--config.data.root={tmp_path / 'x.npy'}", "--config.data.num_levels=4"]
     assert call(capsys, "--mode", "train", "--config", "points", *run, *SMALL, *data)[0] == 0
     result = call(capsys, "--mode", "likelihood", *run)[1]
     assert result["num_samples"] == 40
@@ -237,7 +237,8 @@ MISTAKES = [
     (["--mode", "sample", "RUN", "--config.sde.beta_max=3"], "only config.sampler can be changed"),
     (["--mode", "likelihood", "RUN", "--config.data.test_fraction=0.5"], "trained on would count as held-out"),
     (["--mode", "train_classifier", "NEW"], "is no run folder"),
-    (["--mode", "train_classifier", "RUN", "--config.classifier.clip=-1"], "config.classifier.clip = -1.0: needs zero"),
+    (["--mode", "train_classifier", "RUN", "--config.classifier.max_grad_norm=-1"],
+     "config.classifier.max_grad_norm = -1.0: needs zero"),
     (["--mode", "sample", "RUN", "--grid", "karas"], "did you mean karras"),
     (["--mode", "sample", "RUN", "--steps", "0"], "steps"),
     (["--mode", "sample", "RUN", "--steps", "two"], "two"),
@@ -274,25 +275,27 @@ MISTAKES = [
     (["--mode", "train", "RUN", "--config.sde.name=vpp"], "did you mean vp"),
     (["--mode", "train", "RUN", "--config.sde.beta_max=10"], "another config.sde"),
     (["--mode", "train", "RUN", "--config", "points", "--config.model.network.width=32"], "another config"),
-    (["--mode", "train", "NEW", "--config", "points", "--config.training.weighting=edmm"], "did you mean edm"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.training.loss_weighting=edmm"], "did you mean edm"),
     (["--mode", "train", "NEW", "--config", "points", "--config.training.batch_size=1000000"], "at most 22500"),
     (["--mode", "train", "NEW", "--config", "points", "--config.model.network.depth=3"], "depth"),
     (["--mode", "train", "NEW", "--config", "points", "--config.model.network.width=-1"], "config.model.network"),
     (["--mode", "train", "NEW", "--config", "points", "--config.training.sample_every=0"], "sample_every = 0"),
     (["--mode", "train", "NEW", "--config", "points", "--config.data.workers=-1"], "config.data.workers = -1: needs"),
-    (["--mode", "train", "NEW", "--config", "points", "--config.training.ema=1.0"], "config.training.ema: decay = 1.0"),
-    (["--mode", "train", "NEW", "--config", "points", "--config.training.more_ema=0.9,1.5"],
-     "config.training.more_ema: decay = 1.5: needs a number from 0"),
-    (["--mode", "train", "NEW", "--config", "points", "--config.training.power_ema=0.5,"],
-     "config.training.power_ema: relative_std = 0.5: needs a number above 0"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.training.ema_decay=1.0"],
+     "config.training.ema_decay: decay = 1.0"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.training.extra_ema_decays=0.9,1.5"],
+     "config.training.extra_ema_decays: decay = 1.5: needs a number from 0"),
+    (["--mode", "train", "NEW", "--config", "points", "--config.training.power_ema_stds=0.5,"],
+     "config.training.power_ema_stds: relative_std = 0.5: needs a number above 0"),
     (["--mode", "train", "NEW", "--threads", "0"], "threads"),
     (["--mode", "train", "NEW", "--threads", "-2"], "threads"),
     (["--mode", "train", "NEW", "--config", "digits", "--config.data.root=mine"], "config.data.root = 'mine': "
      "config.data.dataset = 'digits' has no use for it; leave it out, or take config.data.dataset=mnist or images or "
      "points"),
-    (["--mode", "encode", "RUN", "--config.data.mode=L"], "or take config.data.dataset=images"),
+    (["--mode", "encode", "RUN", "--config.data.color_mode=L"], "or take config.data.dataset=images"),
     (["--mode", "train", "NEW", "--config", "mnist"], "config.data.root = data/mnist does not exist"),
-    (["--mode", "train", "NEW", "--config", "digits", "--config.model.network.attention=(5,)"], "resolutions are 8, 4"),
+    (["--mode", "train", "NEW", "--config", "digits", "--config.model.network.attention_resolutions=(5,)"],
+     "resolutions are 8, 4"),
 ]  # fmt: skip
 
 
@@ -336,7 +339,7 @@ def test_every_shape_trains_samples_and_has_a_likelihood(tmp_path, capsys, shape
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(12, *shape)).astype(np.float32))
     small = ["--config.data.test_fraction=0.2", "--config.training.steps=2", "--config.training.batch_size=4"]
     if shape != (5,):
-        small += ["--config.model.network.channels=8", "--config.model.network.multipliers=(1,2)"]
+        small += ["--config.model.network.channels=8", "--config.model.network.channel_mult=(1,2)"]
     run = "--workdir", tmp_path / "run"
     assert call(capsys, "--mode", "train", *options, *run, f"--config.data.root={tmp_path}/x.npy", *small)[0] == 0
     status, result, _ = call(capsys, "--mode", "sample", *run, "--num_samples", 2, "--steps", 2)
@@ -353,7 +356,7 @@ def test_not_finite_is_never_a_picture(trained, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)
     status, _, err = call(capsys, "--mode", "train", "--config", "points", "--workdir", tmp_path / "nan", *SMALL,
-                          "--config.training.lr=1e30", "--config.training.clip=0")  # fmt: skip
+                          "--config.training.lr=1e30", "--config.training.max_grad_norm=0")  # fmt: skip
     assert status == 2
     assert "10 of the last 100 steps were skipped" in err
     assert not (tmp_path / "nan" / "model.safetensors").exists()

@@ -19,7 +19,6 @@ from sde import VPSDE, Denoiser, NoisyClassifier
 from sde.checkpoint.models import load_model
 from sde.checkpoint.spec import build_denoiser
 from sde.condition.tree import as_tree
-from sde.data import load_dataset
 from sde.data.statistics import spread
 from sde.inverse.operators import SuperResolution
 from sde.networks import NETWORKS
@@ -30,7 +29,7 @@ from sde.training.loss import denoising_loss
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
 from tests.score_sde.runs import call
-from tests.sde.test_data import config, refused
+from tests.sde.test_data import config, load_dataset, refused
 
 # One worker, so that what the tests share is trained once.
 pytestmark = pytest.mark.xdist_group("conditional_runs")
@@ -52,7 +51,7 @@ def arrays(tmp_path, count=60, **more):
 
 def test_arrays_beside_x(tmp_path):
     path, held = arrays(tmp_path)
-    parts = load_dataset(config("points", root=path, conditions=("vector", "sequence", "image")))
+    parts = load_dataset(**config("points", root=path, conditions=("vector", "sequence", "image")))
     for part in parts:
         x, cond = part.batch(torch.arange(len(part)))
         assert cond.keys() == {"vector", "image", "sequence"}
@@ -61,31 +60,31 @@ def test_arrays_beside_x(tmp_path):
             assert c.dtype == torch.float32
             np.testing.assert_allclose(c.numpy(), held[kind][rows], rtol=1e-6)
         assert part.num_classes is None
-    train, _ = load_dataset(config("points", root=path))
+    train, _ = load_dataset(**config("points", root=path))
     assert train.conditions == {}
     assert train.batch(torch.arange(2))[1].dtype == torch.int64, "labels alone, where nothing is named"
-    train, _ = load_dataset(config("points", root=path, conditions=("labels", "vector")))
+    train, _ = load_dataset(**config("points", root=path, conditions=("labels", "vector")))
     assert train.batch(torch.arange(2))[1].keys() == {"labels", "vector"}
     last = tmp_path / "last.npz"
     np.savez(last, x=np.zeros((9, 4, 4, 3)) + np.arange(9).reshape(9, 1, 1, 1), image=np.random.rand(9, 2, 2, 3))
-    train, _ = load_dataset(config("points", root=last, conditions=("image",), layout="channels_last"))
+    train, _ = load_dataset(**config("points", root=last, conditions=("image",), channels="last"))
     assert train.condition_shapes == {"image": (3, 2, 2)}
 
 
 def test_superres_and_downsampling():
-    plain, _ = load_dataset(config("digits"))
-    train, test = load_dataset(config("digits", conditions=("labels", "superres"), factor=2))
+    plain, _ = load_dataset(**config("digits"))
+    train, test = load_dataset(**config("digits", conditions=("labels", "superres"), superres_factor=2))
     x, cond = train.batch(torch.arange(7))
     assert torch.equal(x, plain.batch(torch.arange(7))[0])
     torch.testing.assert_close(cond["image"], x.view(7, 1, 4, 2, 4, 2).mean((3, 5)))
     assert test.condition_shapes == {"image": (1, 4, 4)}
-    small, small_test = load_dataset(config("digits", downsample=2))
+    small, small_test = load_dataset(**config("digits", downsample=2))
     assert torch.equal(small.batch(torch.arange(7))[0], cond["image"]), "what one stage draws the next one is told"
     assert small.event_shape == (1, 4, 4)
     assert small.transform == small_test.transform
     assert small.transform.num_levels is None
     assert small.sigma_data == pytest.approx(1, rel=1e-6)
-    twice, _ = load_dataset(config("digits", downsample=2, conditions=("superres",), factor=4))
+    twice, _ = load_dataset(**config("digits", downsample=2, conditions=("superres",), superres_factor=4))
     x, cond = twice.batch(torch.arange(5))
     torch.testing.assert_close(cond["image"], x.mean((2, 3), keepdim=True))
 
@@ -95,10 +94,10 @@ def test_means_of_items_that_stay_on_disk(tmp_path, monkeypatch):
 
     x = np.random.default_rng(0).integers(0, 4, (30, 1, 4, 4)).astype(np.uint8)
     np.save(tmp_path / "x.npy", x)
-    keys = {"root": tmp_path / "x.npy", "levels": 4, "downsample": 2, "conditions": ("superres",)}
-    held, _ = load_dataset(config("points", **keys))
+    keys = {"root": tmp_path / "x.npy", "num_levels": 4, "downsample": 2, "conditions": ("superres",)}
+    held, _ = load_dataset(**config("points", **keys))
     monkeypatch.setattr(module, "IN_MEMORY", 10)
-    read, _ = load_dataset(config("points", **keys))
+    read, _ = load_dataset(**config("points", **keys))
     assert not isinstance(read.items, torch.Tensor)
     index = torch.tensor([5, 0, 20])
     for one, other in zip(held.batch(index), read.batch(index), strict=True):
@@ -109,16 +108,19 @@ def test_means_of_items_that_stay_on_disk(tmp_path, monkeypatch):
 def test_refused_data(tmp_path):
     path, held = arrays(tmp_path)
     refused("config.data.conditions = ('text',): 'text' is not one of labels, vector, image, sequence, superres",
-            load_dataset, config("digits", conditions=("text",)))  # fmt: skip
+            load_dataset, **config("digits", conditions=("text",)))  # fmt: skip
     refused("config.data.conditions = ('vector',): the data hold labels, not vector; store an array vector beside x in "
-            "an .npz, or leave it out", load_dataset, config("digits", conditions=("vector",)))  # fmt: skip
+            "an .npz, or leave it out", load_dataset, **config("digits", conditions=("vector",)))  # fmt: skip
     refused("config.data.conditions = ('image', 'superres'): image and superres are both condition images; choose one",
-            load_dataset, config("points", root=images(tmp_path), conditions=("image", "superres")))  # fmt: skip
-    for key, keys in (("factor", {"conditions": ("superres",), "factor": 3}), ("downsample", {"downsample": 3})):
+            load_dataset, **config("points", root=images(tmp_path), conditions=("image", "superres")))  # fmt: skip
+    for key, keys in (
+        ("superres_factor", {"conditions": ("superres",), "superres_factor": 3}),
+        ("downsample", {"downsample": 3}),
+    ):
         with pytest.raises(ValueError, match=rf"config.data.{key} = 3: an event of shape \(1, 8, 8\) has no blocks"):
-            load_dataset(config("digits", **keys))
+            load_dataset(**config("digits", **keys))
     refused("config.data.downsample = 2: items of shape (2,) have no axes of space to take means over",
-            load_dataset, config("points", root=path, downsample=2))  # fmt: skip
+            load_dataset, **config("points", root=path, downsample=2))  # fmt: skip
     infinite = held["vector"].copy()
     infinite[4, 1] = np.inf
     for more, words in (({"vector": held["vector"][:9]}, r"'vector' has shape \(9, 3\) for 60 items"),
@@ -128,7 +130,7 @@ def test_refused_data(tmp_path):
                          r"1 rows of the condition 'vector' hold infinity \(first: 4\)")):  # fmt: skip
         path, _ = arrays(tmp_path, **more)
         with pytest.raises(ValueError, match=re.escape(str(path)) + ".*" + words):
-            load_dataset(config("points", root=path, conditions=("vector",)))
+            load_dataset(**config("points", root=path, conditions=("vector",)))
 
 
 def images(tmp_path):
@@ -143,7 +145,7 @@ def toy(tmp_path, count=4000):
     v = rng.normal(size=(count, 3))
     x = v @ rng.normal(size=(3, 2)) + 0.3 * rng.normal(size=(count, 2))
     np.savez(tmp_path / "toy.npz", x=x, vector=v * [1, 100, 1e-3] + [5, -300, 2])
-    return load_dataset(config("points", root=tmp_path / "toy.npz", conditions=("vector",)))
+    return load_dataset(**config("points", root=tmp_path / "toy.npz", conditions=("vector",)))
 
 
 def experiment(*overrides):
@@ -163,14 +165,14 @@ def test_training_reaches_the_optimum(tmp_path):
     def loss(module, x0, cond, draws):
         return denoising_loss(module, x0, cond, draws, cond_dropout=0.1)
 
-    options = TrainingOptions(steps=300, batch_size=128, lr=4e-3, ema=0.98, lr_decay="cosine")
+    options = TrainingOptions(steps=300, batch_size=128, lr=4e-3, ema_decay=0.98, lr_decay="cosine")
     trainer = Trainer(model, train, loss, options)
     fit(trainer, [])
     model.load_state_dict(trainer.ema.module_state(model))
     found = Validation(test, train, model.sde, "log_normal", "edm", CPU).losses(model)["by_noise"]
     scale = torch.tensor(train.transform.scale, dtype=torch.float64)
     for level in found:
-        ratio, variance = level["sigma"] ** 2, (0.3 / scale) ** 2
+        ratio, variance = level["noise_level"] ** 2, (0.3 / scale) ** 2
         optimum = (1 / model.sigma_data**2 + 1 / ratio) * (variance * ratio / (variance + ratio)).mean()
         assert level["loss"] < 1.4 * optimum + 0.06
     # Without v, all there is to know at the largest noise level is the mean of the data.
@@ -180,12 +182,12 @@ def test_training_reaches_the_optimum(tmp_path):
 def test_a_step_does_not_depend_on_its_parts(tmp_path):
     """Accumulated parts, and items read ahead by threads, train the same model with conditions of every kind."""
     path, _ = arrays(tmp_path)
-    data, _ = load_dataset(config("points", root=path, conditions=("labels", "vector", "image", "sequence")))
+    data, _ = load_dataset(**config("points", root=path, conditions=("labels", "vector", "image", "sequence")))
     settings, states = experiment("--config.model.network.width=16", "--config.model.network.layers=1"), []
     for accumulate, workers in ((1, 0), (4, 0), (2, 2)):
         torch.manual_seed(0)
         model = build_denoiser(denoiser_spec(settings, data))
-        options = TrainingOptions(steps=3, batch_size=24, accumulate=accumulate)
+        options = TrainingOptions(steps=3, batch_size=24, gradient_accumulation=accumulate)
         trainer = Trainer(model, data, lambda *a: denoising_loss(*a, cond_dropout=0.4), options, workers=workers)
         fit(trainer, [])
         trainer.close()
@@ -215,8 +217,8 @@ def test_the_audit_refuses_a_network_that_ignores_a_condition(tmp_path, name):
     rng = np.random.default_rng(0)
     np.savez(path, x=rng.normal(size=(40, 2, 8)), vector=rng.normal(size=(40, 3)), image=rng.normal(size=(40, 1, 4)),
              sequence=rng.normal(size=(40, 5, 2)))  # fmt: skip
-    data, _ = load_dataset(config("points", root=path, conditions=("vector", "image", "sequence")))
-    options = {"unet": {"channels": 8, "blocks": 1}, "dit": {"width": 16, "depth": 1, "heads": 2}}
+    data, _ = load_dataset(**config("points", root=path, conditions=("vector", "image", "sequence")))
+    options = {"unet": {"channels": 8, "num_res_blocks": 1}, "dit": {"width": 16, "depth": 1, "heads": 2}}
     network = NETWORKS[name]((2, 8), None, conditions=data.condition_shapes, **options.get(name, {"width": 16}))
     model = Denoiser(network, build_denoiser(denoiser_spec(experiment(), data)).sde, "edm", data.sigma_data)
     assert ignored_inputs(model, (2, 8)) == []
@@ -264,7 +266,7 @@ def agreement(numbers):
 
 def test_default_conditions_are_held_out_items(runs, tmp_path, capsys):
     numbers, result = sampled(capsys, runs, tmp_path / "a", "--num_samples", 20)
-    _, held_out = load_dataset(config("digits", conditions=("labels", "superres")))
+    _, held_out = load_dataset(**config("digits", conditions=("labels", "superres")))
     _, cond = held_out.batch(torch.linspace(0, 359, 20, dtype=torch.float64).round().long())
     assert numbers["labels"].tolist() == cond["labels"].tolist()
     np.testing.assert_array_equal(numbers["image"], cond["image"].numpy())
@@ -285,7 +287,7 @@ def test_data_are_read_once(runs, monkeypatch):
 
 
 def test_a_file_of_conditions(runs, tmp_path, capsys):
-    _, held_out = load_dataset(config("digits", conditions=("labels", "superres")))
+    _, held_out = load_dataset(**config("digits", conditions=("labels", "superres")))
     _, cond = held_out.batch(torch.tensor([3, 40]))
     file = tmp_path / "c.npz"
     np.savez(file, labels=cond["labels"].numpy(), image=cond["image"].numpy().astype(np.float64))
@@ -370,7 +372,7 @@ def test_items_with_all_their_conditions(runs, tmp_path, capsys, mode):
     status, result, error = call(capsys, *start, *task, "--labels", "data", "--guidance_scale", 2)
     assert status == 0, error
     numbers = np.load(result["numbers"])
-    _, held_out = load_dataset(config("digits", conditions=("labels", "superres")))
+    _, held_out = load_dataset(**config("digits", conditions=("labels", "superres")))
     _, cond = held_out.batch(torch.tensor([3, 40]))
     assert numbers["labels"].tolist() == numbers["conditions"].tolist() == cond["labels"].tolist()
     found = torch.from_numpy(numbers["samples" if mode == "restore" else "x"])[:, 0].float()
@@ -386,7 +388,7 @@ def test_latents_of_items_with_all_their_conditions(runs, tmp_path, capsys):
                                  "--out", tmp_path / "e", "--labels", "data", "--rtol", 1e-2)  # fmt: skip
     assert status == 0, error
     numbers = np.load(result["numbers"])
-    _, held_out = load_dataset(config("digits", conditions=("labels", "superres")))
+    _, held_out = load_dataset(**config("digits", conditions=("labels", "superres")))
     x, cond = held_out.batch(spread(len(held_out), 3))
     assert np.array_equal(numbers["x"], x)
     assert numbers["labels"].tolist() == numbers["conditions"].tolist() == cond["labels"].tolist()
@@ -421,7 +423,7 @@ def test_guidance_of_a_model_without_classes():
 def test_files_of_conditional_models(runs):
     model = load_model(runs / "superres" / "model.safetensors")
     assert model.conditions == {"image": (1, 4, 4)}
-    data, _ = load_dataset(config("digits", conditions=("labels", "superres")))
+    data, _ = load_dataset(**config("digits", conditions=("labels", "superres")))
     mean, std = data.condition_moments["image"]
     assert model.standardization.image_shift.item() == pytest.approx(mean.item())
     assert model.standardization.image_scale.item() == pytest.approx(std.item())

@@ -74,7 +74,10 @@ def test_skipped_steps_are_marked_where_their_number_grows(axes):
 @pytest.mark.parametrize(("count", "steps"), [(1, [0]), (2, [0, 1]), (3, [0, 1, 2]), (8, [0, 4, 7])])
 def test_noise_levels_of_the_first_middle_and_last_measurement(axes, count, steps):
     lines = [
-        {"step": n, "by_noise": [{"sigma": 0.1, "ema": n, "raw": None}, {"sigma": 2.0, "ema": n + 0.5, "raw": 9.0}]}
+        {
+            "step": n,
+            "by_noise": [{"noise_level": 0.1, "ema": n, "raw": None}, {"noise_level": 2.0, "ema": n + 0.5, "raw": 9.0}],
+        }
         for n in range(count)
     ]
     found = drawn(axes, "by_noise", [*OLD, *lines])
@@ -95,7 +98,7 @@ def test_a_single_value_is_seen(axes, key):
     """As a point, where there are no two for a line; two lines at one step are told apart."""
     distances = {"median": 0.5, "smallest": 0.2, "held_out_median": 0.6, "held_out_smallest": 0.3}
     line = {"step": 50, "loss": 0.5, "lr": 0.001, "images_per_second": 700.0, "grad_norm": 1.0, "nearest": distances,
-            "by_noise": [{"sigma": 0.1, "ema": 0.5, "raw": 0.5}]}  # fmt: skip
+            "by_noise": [{"noise_level": 0.1, "ema": 0.5, "raw": 0.5}]}  # fmt: skip
     BY_NAME[key].draw(axes, [line])
     assert axes.lines
     assert all(line.get_marker() != "None" for line in axes.lines if len(line.get_xdata()) == 1)
@@ -119,7 +122,7 @@ def test_charts_without_numbers_are_left_out(tmp_path):
 @pytest.mark.parametrize("value", [0.0, 1e-300, 1e30])
 @pytest.mark.filterwarnings("error", "ignore::DeprecationWarning")
 def test_numbers_at_the_ends(value):
-    by_noise = [{"sigma": 1.0, "ema": value, "raw": value}]
+    by_noise = [{"noise_level": 1.0, "ema": value, "raw": value}]
     line = {"step": 1, "skipped": 1, "by_noise": by_noise, "nearest": {"median": value}}
     lines = [line | dict.fromkeys(("loss", "grad_norm", "lr", "images_per_second"), value)]
     assert all(chart_svg(chart, lines) for chart in present(CHARTS, lines))

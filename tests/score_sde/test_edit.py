@@ -20,7 +20,7 @@ SHAPE = (1, 8, 8)
 def run(tmp_path_factory):
     x = np.random.default_rng(0).integers(0, 16, (40, *SHAPE))
     folder = tmp_path_factory.mktemp("runs") / "run"
-    return untrained(folder, x, np.arange(40) % 2, "--config.data.levels=16")
+    return untrained(folder, x, np.arange(40) % 2, "--config.data.num_levels=16")
 
 
 def edit(capsys, run, out, *flags):

@@ -148,10 +148,10 @@ def test_several_at_once_equal_each_alone():
              "power-0.05": PowerEMA(module, 0.05), "power-0.1": PowerEMA(module, 0.1)}  # fmt: skip
     main = EMA(module, 0.8)
     walk(module, [together, main, *alone.values()], path)
-    assert together.further.keys() == alone.keys()
+    assert together.extra.keys() == alone.keys()
     assert same(together.module_state(module), main.module_state(module))
     for name, average in alone.items():
-        assert same(together.further[name].module_state(module), average.module_state(module))
+        assert same(together.extra[name].module_state(module), average.module_state(module))
         assert not same(average.module_state(module), main.module_state(module))
 
 
@@ -168,9 +168,9 @@ def test_continuing_equals_never_stopping(tmp_path):
     torch.save(stopped[1].state_dict(), tmp_path / "state.pt")
     resumed[1].load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     walk(resumed[0], resumed[1:], path[25:])
-    assert resumed[1].main.updates == 40
-    for one, other in zip((straight[1].main, *straight[1].further.values()),
-                          (resumed[1].main, *resumed[1].further.values()), strict=True):  # fmt: skip
+    assert resumed[1].model_average.updates == 40
+    for one, other in zip((straight[1].model_average, *straight[1].extra.values()),
+                          (resumed[1].model_average, *resumed[1].extra.values()), strict=True):  # fmt: skip
         assert one.updates == other.updates
         assert same(one.average, other.average)
 
@@ -183,8 +183,8 @@ def test_an_average_added_later_goes_on_from_the_main_one():
         after.load_state_dict(before.state_dict())
     power = after.powers["power-0.1"]
     assert power.updates == 30
-    assert same(power.average, before.main.average)
-    assert power.average["weight"].data_ptr() != after.main.average["weight"].data_ptr()
+    assert same(power.average, before.model_average.average)
+    assert power.average["weight"].data_ptr() != after.model_average.average["weight"].data_ptr()
     old = {name: value for name, value in before.state_dict().items() if name != "further"}
     Averages(module, 0.9).load_state_dict(old)
 
@@ -293,7 +293,7 @@ def test_snapshots_stay_evenly_spread_and_few(tmp_path, kind):
         assert len(steps) == KEPT
         assert steps[-1] == 4 * KEPT
         assert max(np.diff(steps)) <= 8
-    averages.main.updates = averages.powers["power-0.05"].updates = averages.powers["power-1e-05"].updates = 50
+    averages.model_average.updates = averages.powers["power-0.05"].updates = averages.powers["power-1e-05"].updates = 50
     save_averages(tmp_path, kind, {"size": 2}, averages, module)
     left = find_snapshots(tmp_path)
     assert {snapshot.step for snapshot in left[-2:]} == {50}, "what is done again starts anew"
@@ -365,7 +365,9 @@ def test_the_best_length_is_found_without_training(noisy_run, capsys):
     data, held_out = run.data()
     rebuilt = load_model(run.folder / names[0.07])
     settings = run.config.training
-    validation = Validation(held_out, data, rebuilt.sde, settings.times, settings.weighting, run.device)
+    validation = Validation(
+        held_out, data, rebuilt.sde, settings.time_distribution, settings.loss_weighting, run.device
+    )
     assert losses[names[0.07]] == validation.losses(rebuilt)["loss"]
     snapshots = find_snapshots(run.folder / "ema")
     assert result["profile_error"]["0.07"] == solve(snapshots, 0.07, 200)[1]
@@ -385,5 +387,5 @@ def test_a_mistake_is_found_before_anything_is_written(noisy_run, relative_std, 
 
 def test_a_run_without_snapshots_says_how_to_have_them(noisy_run):
     shutil.rmtree(noisy_run.folder / "ema")
-    with pytest.raises(ValueError, match=r"train with --config\.training\.power_ema=0\.05,0\.1"):
+    with pytest.raises(ValueError, match=r"train with --config\.training\.power_ema_stds=0\.05,0\.1"):
         reconstruct_ema(noisy_run, relative_std="0.05", at_step=None)

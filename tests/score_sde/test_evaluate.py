@@ -41,7 +41,7 @@ def quickly():
 def digits(tmp_path_factory):
     """A run folder of digits, hardly trained, with files of real items as samples."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
-    network = ["--config.model.network.channels=8", "--config.model.network.attention=()"]
+    network = ["--config.model.network.channels=8", "--config.model.network.attention_resolutions=()"]
     assert main.main(["--mode", "train", "--config", "digits", "--workdir", str(folder), *SMALL, *network]) == 0
     training, held_out = (part.batch(torch.arange(len(part))) for part in opened(folder).data())
     np.savez(folder / "training.npz", x=training[0], labels=training[1])

@@ -150,7 +150,7 @@ MISTAKES = [
      "that are asked for, and here class 1 has one"),
     (["--labels", "5"], "class 5 is out of range, allowed are 0 to 1"),
     (["--weak", "ema/0.5.safetensors"], "--weak is for --mode"),
-    (["--config.data.name=moons"], "only config.sampler can be changed"),
+    (["--config.data.toy=moons"], "only config.sampler can be changed"),
 ]  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def test_the_best_classifier_of_two_gaussians(process):
     noisy = NoisyAccuracy(Dataset(x, labels, 2, Transform()), Bayes(process), torch.device("cpu"))
     found = noisy.by_noise(Bayes(process))
     assert found == noisy.by_noise(Bayes(process)), "the same noise every time"
-    sigma = np.array([level["sigma"] for level in found])
+    sigma = np.array([level["noise_level"] for level in found])
     ends = (-0.5 * process.log_snr(torch.tensor([process.t_min, process.t_max], dtype=torch.float64))).numpy()
     np.testing.assert_allclose(np.log(sigma), ends[0] + (ends[1] - ends[0]) * (np.arange(LEVELS) + 0.5) / LEVELS)
     expected = torch.special.ndtr(torch.from_numpy((STD**2 + sigma**2) ** -0.5)).numpy()
@@ -64,7 +64,7 @@ def test_it_is_recorded_printed_and_drawn(trained, capsys):
     lines = [json.loads(line) for line in (trained / "classifier_metrics.jsonl").read_text().splitlines()]
     measured = [line for line in lines if "accuracy_by_noise" in line]
     assert [line["step"] for line in measured] == [10, 20, 30, 40]
-    last = {f"{level['sigma']:.3g}": level["accuracy"] for level in measured[-1]["accuracy_by_noise"]}
+    last = {f"{level['noise_level']:.3g}": level["accuracy"] for level in measured[-1]["accuracy_by_noise"]}
     assert result["accuracy"] == last
     assert len(last) == LEVELS
     assert 0.45 < result["chance"] < 0.55
@@ -79,7 +79,7 @@ def test_it_is_recorded_printed_and_drawn(trained, capsys):
 
 
 def test_what_is_drawn():
-    by_noise = [{"sigma": 0.1, "accuracy": 0.9}, {"sigma": 10.0, "accuracy": 0.3}]
+    by_noise = [{"noise_level": 0.1, "accuracy": 0.9}, {"noise_level": 10.0, "accuracy": 0.3}]
     lines = [{"step": 5, "loss": 1.0}, {"step": 7, "accuracy_by_noise": by_noise, "chance": 0.25}]
     assert present([ACCURACY], lines) == [ACCURACY]
     assert present([ACCURACY], lines[:1]) == []

@@ -27,9 +27,10 @@ def settled(tmp_path, monkeypatch, capsys, seconds, *overrides, small=0):
     monkeypatch.setattr(speed, "SMALL", small)
     monkeypatch.setattr(speed, "_measure", lambda *arguments: {c: seconds[c] for c in arguments[-1]})
     where, training = run(tmp_path, *overrides), trainer()
-    speed.settle(where, training.module, training.data, denoising_loss)
-    settings = where.config.training
-    return (settings.precision, settings.layout), training.module, capsys.readouterr().out
+    found = speed.settle(where, training.module, training.data, denoising_loss)
+    kept = where.with_speed(found).config.training
+    assert (kept.precision, kept.memory_format) == (found.precision, found.memory_format)
+    return (found.precision, found.memory_format), training.module, capsys.readouterr().out
 
 
 SECONDS = {("float32", "contiguous"): 1.0, ("float32", "channels_last"): 0.9, ("bfloat16", "contiguous"): 0.7,
@@ -56,7 +57,7 @@ def test_small_networks_try_nothing(tmp_path, monkeypatch, capsys):
 
 def test_what_is_asked_for_is_done(tmp_path, monkeypatch, capsys):
     chosen = settled(tmp_path, monkeypatch, capsys, SECONDS, "--config.training.precision=float32",
-                     "--config.training.layout=contiguous")  # fmt: skip
+                     "--config.training.memory_format=contiguous")  # fmt: skip
     assert chosen[0] == ("float32", "contiguous")
 
 
@@ -99,7 +100,7 @@ def test_rehearsal_of_memory_changes_nothing():
 
 @pytest.mark.parametrize(("error", "section", "words"), [
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "training",
-     r"out of memory \(CUDA .*--config.training.accumulate=2 \(now 1\), or "
+     r"out of memory \(CUDA .*--config.training.gradient_accumulation=2 \(now 1\), or "
      r"--config.training.precision=bfloat16 \(now float32\), or --config.training.batch_size=256 \(now 512\)"),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "classifier", "config.classifier.batch_size="),
 ])  # fmt: skip

@@ -39,7 +39,7 @@ def metrics(steps=200):
                       "grad_norm": 0.5, "skipped": step // 100, "images_per_second": 700.4,
                       "seconds_left": 3.0 * (steps - step)})  # fmt: skip
         if step % 50 == 0:
-            by_noise = [{"sigma": 0.1 * 2**k, "ema": 0.9 - 0.1 * k, "raw": 0.9 - 0.09 * k} for k in range(8)]
+            by_noise = [{"noise_level": 0.1 * 2**k, "ema": 0.9 - 0.1 * k, "raw": 0.9 - 0.09 * k} for k in range(8)]
             lines.append({"step": step, "held_out_loss": 0.4 + abs(step - 150) / 1000, "held_out_loss_raw": 0.5,
                           "by_noise": by_noise})  # fmt: skip
             lines.append({"step": step, "nearest": {"median": 0.5, "smallest": 0.2, "held_out_median": 0.4,

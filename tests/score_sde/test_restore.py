@@ -43,7 +43,7 @@ def photos(tmp_path_factory):
 def levels(tmp_path_factory):
     """Gray images of 16 levels."""
     x = np.random.default_rng(1).integers(0, 16, (40, 1, 8, 8))
-    return untrained(tmp_path_factory.mktemp("runs") / "levels", x, None, "--config.data.levels=16")
+    return untrained(tmp_path_factory.mktemp("runs") / "levels", x, None, "--config.data.num_levels=16")
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,8 @@ pytestmark = pytest.mark.xdist_group("session")
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 300
 SMALL = ["--config", "points", f"--config.training.steps={STEPS}", "--config.training.batch_size=64",
-         "--config.training.accumulate=2", "--config.training.checkpoint_every=20", "--config.training.log_every=5",
+         "--config.training.gradient_accumulation=2", "--config.training.checkpoint_every=20",
+         "--config.training.log_every=5",
          "--config.training.sample_every=100000", "--config.model.network.width=16", "--config.model.network.layers=1",
          "--config.model.network.dropout=0.1", "--mode", "train"]  # fmt: skip
 

@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from score_sde.training.log import Metrics
 
 LINES = [{"step": 10, "loss": 0.5, "skipped": 0},
-         {"step": 20, "held_out_loss": 0.25, "by_noise": [{"sigma": 0.1, "ema": 1.5}]},
+         {"step": 20, "held_out_loss": 0.25, "by_noise": [{"noise_level": 0.1, "ema": 1.5}]},
          {"step": 20, "loss": 0.25}, {"step": 30, "nearest": {"median": 0.125, "ratio": None}}]  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def events(folder):
 def test_tensorboard(tmp_path):
     first = recorded(tmp_path, tensorboard=True)
     before = {"loss": [(10, 0.5), (20, 0.25)], "skipped": [(10, 0)], "held_out_loss": [(20, 0.25)],
-              "by_noise/0/sigma": [(20, pytest.approx(0.1))], "by_noise/0/ema": [(20, 1.5)],
+              "by_noise/0/noise_level": [(20, pytest.approx(0.1))], "by_noise/0/ema": [(20, 1.5)],
               "nearest/median": [(30, 0.125)]}  # fmt: skip
     assert events(tmp_path) == before, "at once, before anything is closed"
     first.close()

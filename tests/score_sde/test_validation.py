@@ -71,7 +71,7 @@ def test_losses_of_the_exact_model_are_the_posterior_variance(sde, weighting, ti
     edm = (ratio**2 + SIGMA_DATA**2) / (ratio * SIGMA_DATA) ** 2
     bins = measured["by_noise"]
     assert len(bins) == 8
-    sigma = torch.tensor([b["sigma"] for b in bins], dtype=torch.float64)
+    sigma = torch.tensor([b["noise_level"] for b in bins], dtype=torch.float64)
     torch.testing.assert_close(sigma, ratio.log().view(8, -1).mean(1).exp(), rtol=0.01, atol=0)
     loss = torch.tensor([b["loss"] for b in bins], dtype=torch.float64)
     # 250 items of 12 dimensions a bin: chi-squared with 3,000 degrees of freedom, four standard deviations.

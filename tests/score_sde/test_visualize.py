@@ -32,8 +32,8 @@ from tests.score_sde.runs import call
 CPU = torch.device("cpu")
 MEANS = torch.tensor([[-1.5, 0.0], [1.0, 1.0], [0.5, -1.0]])
 CONFIGS = {
-    "points": ["--config.data.name=ring", "--config.model.network.width=16", "--config.model.network.layers=1"],
-    "digits": ["--config.model.network.channels=8", "--config.model.network.attention=()"],
+    "points": ["--config.data.toy=ring", "--config.model.network.width=16", "--config.model.network.layers=1"],
+    "digits": ["--config.model.network.channels=8", "--config.model.network.attention_resolutions=()"],
     "arrays": ["--config.model.network.channels=8"],
 }
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from score_sde.config.naming import with_keys
 from sde import VESDE, VPSDE, Denoiser
-from sde.data import load_dataset
 from sde.data.dataset import Dataset
 from sde.data.outliers import outliers
 from sde.data.transform import Transform
@@ -18,7 +18,7 @@ from sde.model.classifier import NoisyClassifier
 from sde.networks import CLASSIFIERS, MLP, NETWORKS
 from sde.training.audit import audit, describe, prior_mismatch
 from sde.training.ignored_inputs import ignored_inputs
-from tests.sde.test_data import config
+from tests.sde.test_data import config, load_dataset
 
 
 def normal(count=400, event=(3,), seed=0):
@@ -47,14 +47,15 @@ def warned(sentence, data, model=None):
     """The audit warns of this one thing, in exactly these words."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
-        audit(data, model or denoiser(data))
+        with with_keys("data", "model", "sde"):
+            audit(data, model or denoiser(data))
     assert [warning.category for warning in found] == [UserWarning]
     assert [str(warning.message) for warning in found] == [sentence]
     assert found[0].filename == __file__
 
 
 def test_lines():
-    data, _ = load_dataset(config("digits"))
+    data, _ = load_dataset(**config("digits"))
     values = data.items.double() + 0.5
     rms = (((values / 8.5 - 1) ** 2).mean() + 1 / 12 / 8.5**2).sqrt().item()
     mean, std = values.mean().item() / 8.5 - 1, (values.var(correction=0) + 1 / 12).sqrt().item() / 8.5
@@ -100,7 +101,7 @@ def test_row_1_floats_that_are_all_integers():
     warned(
         "the items are floats, but all of them whole numbers from 0 to 255: they are taken as continuous, in channel "
         f"0 by model = (data - {x.mean():.4g}) / {x.std(correction=0):.4g}; for quantized data, set "
-        "config.data.levels=256",
+        "config.data.num_levels=256",
         data,
     )  # fmt: skip
     for fine in (x + 0.5, x - 1, x * 2, x // 32):
@@ -114,7 +115,7 @@ def test_row_2_values_that_the_transform_does_not_fit():
     about = describe(data)
     warned(
         f"in model units the data have mean {about['mean']:.3g} and standard deviation {about['std']:.3g}: a transform "
-        f"with levels = 256 does not fit values from {x.min():g} to {x.max():g}; look at config.data.levels",
+        f"with levels = 256 does not fit values from {x.min():g} to {x.max():g}; look at config.data.num_levels",
         data,
     )  # fmt: skip
     data = dataset(x + 0.5, transform=Transform((0.0,), (2.0,)))
@@ -135,7 +136,7 @@ def test_row_3_constant_dimensions():
     x[..., 0, :2] = 7.5
     sentence = (
         "2 of 16 dimensions of the data are constant: they have no density, so that likelihoods will say how small "
-        "t_min is; leave them out, or declare config.data.levels"
+        "t_min is; leave them out, or declare config.data.num_levels"
     )
     warned(sentence, dataset(x))
     quiet(dataset(x.abs().clamp(0, 16).floor(), transform=Transform.of_levels(8)), denoiser(dataset(x)))
@@ -189,7 +190,7 @@ def test_no_outliers():
     ):  # fmt: skip
         assert outliers(Dataset(x, None, None, Transform())) == []
     for name in ("moons", "spiral", "checkerboard", "ring"):
-        data, _ = load_dataset(config("points", name=name))
+        data, _ = load_dataset(**config("points", toy=name))
         quiet(data, denoiser(data))
     bright = torch.zeros(500, 1, 8, 8, dtype=torch.uint8)
     bright[0, 0, 0, 0] = 255
@@ -199,17 +200,17 @@ def test_no_outliers():
 def test_rows_8_and_9_channels_elsewhere():
     warned(
         "items of shape (28, 28, 3) are read as 28 channels of size 28x3: if the last axis holds the channels, set "
-        "config.data.layout=channels_last",
+        "config.data.channels=last",
         dataset(normal(20, (28, 28, 3))),
     )
     warned(
         "items of shape (28, 3) are read as 28 channels of size 3: if the last axis holds the channels, set "
-        "config.data.layout=channels_last",
+        "config.data.channels=last",
         dataset(normal(20, (28, 3))),
     )
     warned(
         "items of shape (8, 8) are read as 8 channels of size 8: if they are images without an axis of channels, set "
-        "config.data.layout=no_channels",
+        "config.data.channels=none",
         dataset(normal(20, (8, 8))),
     )
     for event in ((3, 28, 28), (28, 5), (3, 3), (1, 28, 2), (4, 5, 4)):
@@ -253,8 +254,8 @@ def test_row_27_a_process_that_ends_too_early():
     assert measured == pytest.approx(1, rel=1e-6)
     warned(
         "the process ends before the data are noise: sigma / alpha = 5 at t_max leaves up to 0.02 nats a dimension "
-        "between q(x_T) and the prior; data of root mean square 1 need 22.4, by a larger beta_max or sigma_max in "
-        "config.sde",
+        "between q(x_T) and the prior; data of root mean square 1 need 22.4, by a larger config.sde.beta_max or "
+        "config.sde.sigma_max",
         data, denoiser(data, VESDE(sigma_max=5.0)),
     )  # fmt: skip
     with pytest.warns(UserWarning, match=r"sigma / alpha = 22\.3 "):
@@ -265,7 +266,7 @@ def test_row_27_a_process_that_ends_too_early():
 
 
 def test_row_27_every_process_ends_late_enough_for_digits(process):
-    data, _ = load_dataset(config("digits"))
+    data, _ = load_dataset(**config("digits"))
     quiet(data, denoiser(data, process))
 
 
@@ -342,7 +343,7 @@ def test_a_network_that_ignores_its_input(ignored, named):
             f"the network ignores {', and '.join(named)}: use it in the network's forward, or train without conditions "
             "by config.model.conditional=False"
         )
-        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"), with_keys("data", "model", "sde"):
             audit(data, model)
     assert not model.network.head.weight.any()
     without_null = denoiser(data, network=Deaf(*ignored), null_trained=False)

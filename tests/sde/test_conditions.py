@@ -137,7 +137,7 @@ def test_no_parameter_is_idle_even_where_all_rows_are_null(variant):
 def test_recomputed_activations_with_a_context(variant):
     gradients = []
     for checkpointing in (False, True):
-        model = network(variant, checkpointing=checkpointing).train()
+        model = network(variant, activation_checkpointing=checkpointing).train()
         model(*inputs(EVENT, 2, torch.float64), tree(2, dtype=torch.float64)).square().sum().backward()
         gradients.append([p.grad for p in model.parameters()])
     torch.testing.assert_close(*gradients)

@@ -6,11 +6,12 @@ import re
 import numpy as np
 import pytest
 import torch
-from ml_collections import ConfigDict
-from PIL import Image
 
-from score_sde.config.schema import DEFAULTS, READ
-from sde.data import DATASETS, arrays, load_dataset
+from score_sde.config.component import options_of
+from score_sde.config.naming import with_keys
+from score_sde.config.options import SHARED, DataOptions, own_keys
+from sde import data
+from sde.data import DATASETS, arrays
 from sde.data.arrays import ArrayFile, open_array, read_array
 from sde.data.dataset import Dataset
 from sde.data.idx import read_idx
@@ -21,12 +22,18 @@ from sde.data.transform import Transform
 
 def config(dataset, **keys):
     keys = {key: str(value) if key.endswith("root") else value for key, value in keys.items()}
-    return ConfigDict(DEFAULTS["data"] | {"dataset": dataset} | keys)
+    return {"dataset": dataset, **keys}
+
+
+def load_dataset(**options):
+    """As at the door of the command line, where options get their keys."""
+    with with_keys("data"):
+        return data.load_dataset(**options)
 
 
 def refused(sentence, function, *arguments, **keys):
-    """The whole sentence of the ValueError, numbers and paths included."""
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+    """The whole sentence of the ValueError at the door, numbers and paths included."""
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"), with_keys("data"):
         function(*arguments, **keys)
 
 
@@ -35,7 +42,7 @@ def numbers(*shape, seed=0):
 
 
 def test_digits():
-    train, test = load_dataset(config("digits"))
+    train, test = load_dataset(**config("digits"))
     assert (len(train), len(test)) == (1437, 360)
     assert train.event_shape == (1, 8, 8)
     assert train.num_classes == test.num_classes == 10
@@ -59,7 +66,7 @@ def test_idx_files(tmp_path, suffix):
     for part in ("train", "t10k"):
         write_idx(tmp_path / f"{part}-images-idx3-ubyte{suffix}", array)
         write_idx(tmp_path / f"{part}-labels-idx1-ubyte{suffix}", np.arange(5))
-    train, _ = load_dataset(config("mnist", root=tmp_path))
+    train, _ = load_dataset(**config("mnist", root=tmp_path))
     assert train.event_shape == (1, 4, 3)
     assert train.num_classes == 5
     assert train.items[1, 0, 2, 1] == array[1, 2, 1]
@@ -69,19 +76,19 @@ def test_idx_files(tmp_path, suffix):
         read_idx(path)
     path.unlink()
     with pytest.raises(ValueError, match="must hold the four MNIST files"):
-        load_dataset(config("mnist", root=tmp_path))
+        load_dataset(**config("mnist", root=tmp_path))
 
 
 @pytest.mark.parametrize("name", TOYS)
 def test_toys(name):
-    train, test = load_dataset(config("points", name=name))
+    train, test = load_dataset(**config("points", toy=name))
     assert train.event_shape == (2,)
     assert len(train) + len(test) == 25_000
     assert torch.bincount(train.labels).min() > 1000
     z = train.transform.encode(train.items)
     assert z.mean(0).abs().max() < 0.05
     torch.testing.assert_close(z.std(0), torch.ones(2), rtol=0.05, atol=0)
-    again, _ = load_dataset(config("points", name=name))
+    again, _ = load_dataset(**config("points", toy=name))
     assert torch.equal(again.items, train.items)
 
 
@@ -91,7 +98,7 @@ def test_arrays_of_every_shape(tmp_path, monkeypatch, event, on_demand):
     monkeypatch.setattr(arrays, "IN_MEMORY", 0 if on_demand else 2**31)
     x = numbers(20, *event) * 3 + 7
     np.save(tmp_path / "x.npy", x)
-    train, test = load_dataset(config("points", root=tmp_path / "x.npy", test_fraction=0.25))
+    train, test = load_dataset(**config("points", root=tmp_path / "x.npy", test_fraction=0.25))
     assert isinstance(train.items, ArrayFile) == on_demand
     assert (len(train), len(test), train.event_shape, train.labels) == (15, 5, event, None)
     batches = torch.cat([part.batch(torch.arange(len(part)))[0] for part in (train, test)])
@@ -101,7 +108,7 @@ def test_arrays_of_every_shape(tmp_path, monkeypatch, event, on_demand):
     torch.testing.assert_close(torch.tensor(train.transform.shift), torch.from_numpy(channels.mean(1)).float())
     torch.testing.assert_close(torch.tensor(train.transform.scale), torch.from_numpy(channels.std(1)).float())
     np.save(tmp_path / "last.npy", np.moveaxis(x, 1, -1))
-    last, _ = load_dataset(config("points", root=tmp_path / "last.npy", layout="channels_last", test_fraction=0.25))
+    last, _ = load_dataset(**config("points", root=tmp_path / "last.npy", channels="last", test_fraction=0.25))
     index = torch.tensor([3, 14, 3])
     assert torch.equal(last.batch(index)[0], train.batch(index)[0])
     if on_demand:
@@ -112,7 +119,7 @@ def test_arrays_of_every_shape(tmp_path, monkeypatch, event, on_demand):
 def test_arrays_without_an_axis_of_channels(tmp_path):
     x = numbers(20, 6, 7)
     np.save(tmp_path / "x.npy", x)
-    train, _ = load_dataset(config("points", root=tmp_path / "x.npy", layout="no_channels"))
+    train, _ = load_dataset(**config("points", root=tmp_path / "x.npy", channels="none"))
     assert train.event_shape == (1, 6, 7)
     assert len(train.transform.scale) == 1
 
@@ -121,7 +128,7 @@ def test_arrays_without_an_axis_of_channels(tmp_path):
 def test_types_of_numbers(tmp_path, kind):
     x = (np.arange(40).reshape(20, 2) % 5).astype(kind)
     np.savez(tmp_path / "q.npz", x=x, labels=np.arange(20) % 3)
-    train, test = load_dataset(config("points", root=tmp_path / "q.npz", levels=5))
+    train, test = load_dataset(**config("points", root=tmp_path / "q.npz", num_levels=5))
     assert (train.transform.num_levels, train.num_classes) == (5, 3)
     assert train.items.dtype.is_floating_point == ("f" in kind)
     assert sorted(map(tuple, torch.cat([train.items, test.items]).tolist())) == sorted(map(tuple, x.tolist()))
@@ -172,15 +179,15 @@ def test_row_1_integers_without_levels(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, np.arange(256, dtype=np.uint8).reshape(64, 4))
     refused(
-        "config.data.levels = 0, but the items are integers (torch.uint8) from 0 to 255: set it to the number of "
+        "config.data.num_levels = 0, but the items are integers (torch.uint8) from 0 to 255: set it to the number of "
         "levels of quantized data, or store them as floats",
-        load_dataset, config("points", root=path, test_fraction=0.5),
+        load_dataset, **config("points", root=path, test_fraction=0.5),
     )  # fmt: skip
-    refused("config.data.levels = 4: the data must be integers from 0 to 3, and run from 0 to 255",
-            load_dataset, config("points", root=path, levels=4))  # fmt: skip
+    refused("config.data.num_levels = 4: the data must be integers from 0 to 3, and run from 0 to 255",
+            load_dataset, **config("points", root=path, num_levels=4))  # fmt: skip
     np.save(path, numbers(10, 2) * 0.01 + 1)
     with pytest.raises(ValueError, match=r"must be integers from 0 to 255, and are fractions from 0\.9\d+ to 1\.0\d+$"):
-        load_dataset(config("points", root=path, levels=256))
+        load_dataset(**config("points", root=path, num_levels=256))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -192,10 +199,10 @@ def test_row_3_not_finite(tmp_path, monkeypatch, bad, on_demand):
     x[[17, 40, 4000], [0, 1, 0]] = bad
     np.save(path, x)
     sentence = f"{path}: %d of 4096 items contain NaN or infinity (first: %d): remove or repair them"
-    refused(sentence % (3, 17), load_dataset, config("points", root=path))
+    refused(sentence % (3, 17), load_dataset, **config("points", root=path))
     x[:] = 1e300
     np.save(path, x)
-    refused(sentence % (4096, 0), load_dataset, config("points", root=path))
+    refused(sentence % (4096, 0), load_dataset, **config("points", root=path))
 
 
 def test_one_item(tmp_path):
@@ -203,7 +210,7 @@ def test_one_item(tmp_path):
     for event in ((4,), (3, 8, 8)):
         np.save(path, numbers(1, *event))
         refused(f"config.data.root = {path} holds one item: needs one to train and one to hold out at least",
-                load_dataset, config("points", root=path))  # fmt: skip
+                load_dataset, **config("points", root=path))  # fmt: skip
 
 
 def test_row_3_constant_channel(tmp_path):
@@ -211,16 +218,16 @@ def test_row_3_constant_channel(tmp_path):
     x[:, 1] = 0.1
     np.save(path, x)
     refused("channel 1 of the data is constant, at 0.1: leave it out, it has no density",
-            load_dataset, config("points", root=path))  # fmt: skip
+            load_dataset, **config("points", root=path))  # fmt: skip
     x[:, 2] = 1e6 + 0.08 * x[:, 2]  # float32 has steps of 0.0625 there
     np.save(path, x)
     refused("channel 1 of the data is constant (2 channels are), at 0.1: leave it out, it has no density",
-            load_dataset, config("points", root=path))  # fmt: skip
+            load_dataset, **config("points", root=path))  # fmt: skip
 
 
 @pytest.mark.parametrize(("expected", "remedy"), [
-    ((3, 8, 9), "if their last axis holds the channels, set config.data.layout=channels_last"),
-    ((1, 8, 9, 3), "if they have no axis of channels, set config.data.layout=no_channels"),
+    ((3, 8, 9), "if their last axis holds the channels, set config.data.channels=last"),
+    ((1, 8, 9, 3), "if they have no axis of channels, set config.data.channels=none"),
     ((9, 3, 8), "the axes are in another order; items are (channels, *space), images (channels, height, width)"),
     ((3, 28, 28), "correct it, or set it to () to take the data as they are"),
 ])  # fmt: skip
@@ -228,16 +235,16 @@ def test_rows_8_and_9_axes_in_another_order(tmp_path, expected, remedy):
     np.save(tmp_path / "x.npy", numbers(20, 8, 9, 3))
     refused(
         f"items in config.data.root have shape (8, 9, 3), config.data.event_shape is {expected}: {remedy}",
-        load_dataset, config("points", root=tmp_path / "x.npy", event_shape=expected),
+        load_dataset, **config("points", root=tmp_path / "x.npy", event_shape=expected),
     )  # fmt: skip
 
 
 def test_row_9_sequences_with_channels_last(tmp_path):
     np.save(tmp_path / "x.npy", numbers(23, 64, 198))
     keys = {"root": tmp_path / "x.npy", "event_shape": (198, 64)}
-    with pytest.raises(ValueError, match=r"config\.data\.layout=channels_last$"):
-        load_dataset(config("points", **keys))
-    assert load_dataset(config("points", layout="channels_last", **keys))[0].event_shape == (198, 64)
+    with pytest.raises(ValueError, match=r"config\.data\.channels=last$"):
+        load_dataset(**config("points", **keys))
+    assert load_dataset(**config("points", channels="last", **keys))[0].event_shape == (198, 64)
 
 
 @pytest.mark.parametrize(("labels", "reason"), [
@@ -254,7 +261,7 @@ def test_row_9_sequences_with_channels_last(tmp_path):
 def test_row_11_labels(tmp_path, labels, reason):
     path = tmp_path / "x.npz"
     np.savez(path, x=numbers(20, 2), labels=labels)
-    refused(f"{path}: {reason}", load_dataset, config("points", root=path))
+    refused(f"{path}: {reason}", load_dataset, **config("points", root=path))
 
 
 def test_array_files_that_cannot_be_read(tmp_path):
@@ -280,22 +287,22 @@ def test_array_files_that_cannot_be_read(tmp_path):
     refused(f"{tmp_path / 'x.npz'} holds a, b: name the data x", open_array, tmp_path / "x.npz")
     refused(f"{tmp_path} is a folder: needs a .npy, .npz or .csv file; config.data.dataset=images reads folders",
             open_array, tmp_path)  # fmt: skip
-    refused("config.data.layout = 'NHWC': needs one of channels_first, channels_last, no_channels",
+    refused("config.data.channels = 'NHWC': needs one of first, last, none",
             open_array, path, "NHWC")  # fmt: skip
 
 
 def test_unknown_names(tmp_path):
-    refused(f"config.data.dataset = 'cifar': needs one of {', '.join(DATASETS)}", load_dataset, config("cifar"))
-    refused(f"config.data.name = 'circles': needs one of {', '.join(TOYS)}, or an array in config.data.root",
-            load_dataset, config("points", name="circles"))  # fmt: skip
+    refused(f"config.data.dataset = 'cifar': needs one of {', '.join(DATASETS)}", load_dataset, **config("cifar"))
+    refused(f"config.data.toy = 'circles': needs one of {', '.join(TOYS)}, or an array in config.data.root",
+            load_dataset, **config("points", toy="circles"))  # fmt: skip
     with pytest.raises(ValueError, match=r"^config\.data\.root = .*nowhere does not exist \(looked in "):
-        load_dataset(config("points", root=tmp_path / "nowhere"))
+        load_dataset(**config("points", root=tmp_path / "nowhere"))
 
 
 def test_held_out_part():
     with pytest.raises(ValueError, match="both parts need one"):
-        load_dataset(config("points", test_fraction=0.00001))
-    train, test = load_dataset(config("points", test_fraction=0.2))
+        load_dataset(**config("points", test_fraction=0.00001))
+    train, test = load_dataset(**config("points", test_fraction=0.2))
     assert (len(train), len(test)) == (20_000, 5_000)
     assert len(torch.cat([train.items, test.items]).unique(dim=0)) == 25_000
 
@@ -358,32 +365,40 @@ def test_moments_in_model_units(levels):
     assert data.sigma_data == pytest.approx(z.square().mean().sqrt().item(), rel=1e-5)
 
 
-class Asked:
-    """A config that notes which of its keys are read."""
+def test_the_options_are_those_of_the_sets():
+    """Each key of config.data is a keyword argument of ``load_dataset`` or of some sets, with the same default."""
+    own = {"digits": set(), "mnist": {"root"}}
+    own["images"] = {"root", "test_root", "color_mode", "resolution", "cache", "test_fraction"}
+    own["points"] = {"root", "toy", "channels", "num_levels", "test_fraction"}
+    assert {dataset: {*own_keys(dataset)} for dataset in DATASETS} == own
+    options = options_of(DataOptions)
+    assert options.keys() == {*SHARED}.union(*own.values())
+    for dataset, keys in own.items():
+        assert {key: options_of(DATASETS[dataset])[key] for key in keys} == {key: options[key] for key in keys}
+        assert DataOptions(dataset).arguments().keys() == keys | {*SHARED}
+    shared = {key: value for key, value in options_of(data.load_dataset).items() if key in SHARED}
+    assert shared == {key: options[key] for key in SHARED if key != "dataset"}
 
-    def __init__(self, values):
-        self.values, self.keys = values, set()
 
-    def __getattr__(self, key):
-        self.keys.add(key)
-        return getattr(self.values, key)
+def test_a_set_of_ones_own(monkeypatch):
+    def constant(root="", *, conditions=()):
+        return tuple(Dataset(torch.full((3, 2), float(root)), None, None, Transform()) for _ in range(2))
+
+    monkeypatch.setitem(DATASETS, "constant", constant)
+    train, _ = load_dataset(**DataOptions("constant", root="4").arguments())
+    assert (train.items == 4).all()
 
 
-def test_what_a_set_reads(tmp_path):
-    """``READ`` has the keys that a loader asks for, and no other."""
-    for part in ("train", "t10k"):
-        write_idx(tmp_path / f"{part}-images-idx3-ubyte", np.zeros((5, 4, 3)))
-        write_idx(tmp_path / f"{part}-labels-idx1-ubyte", np.arange(5))
-    for i in range(20):
-        Image.new("L", (8, 8), 9 * i).save(tmp_path / f"{i}.png")
-    np.save(tmp_path / "x.npy", numbers(20, 2))
-    roots = {"digits": [""], "mnist": [tmp_path], "images": [tmp_path], "points": ["", tmp_path / "x.npy"]}
-    assert READ.keys() == roots.keys()
-    several = {key for keys in READ.values() for key in keys}
-    for dataset, places in roots.items():
-        asked = [Asked(config(dataset, root=root)) for root in places]
-        for one in asked:
-            DATASETS[dataset](one)
-        keys = set.union(*(one.keys for one in asked))
-        assert keys & several == {*READ[dataset]}
-        assert keys <= several | {"conditions", "workers"}
+def test_the_library_speaks_of_its_own_arguments():
+    """Without a door, its sentences name arguments; at the door these are keys."""
+    for options, sentence, key in (
+        ({"dataset": "cifar"}, "dataset = 'cifar': needs one of", "config.data.dataset = 'cifar'"),
+        ({"dataset": "points", "num_levels": 3}, "num_levels = 3: the data", "config.data.num_levels = 3: the data"),
+        ({"dataset": "mnist"}, "`root` is empty: set it", "config.data.root is empty: set it"),
+        ({"dataset": "digits", "event_shape": (8, 1, 8)}, "set channels=last", "set config.data.channels=last"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(sentence)) as found:
+            data.load_dataset(**options)
+        assert "config." not in str(found.value)
+        with pytest.raises(ValueError, match=re.escape(key)):
+            load_dataset(**options)

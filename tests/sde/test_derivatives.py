@@ -1,13 +1,12 @@
 """Derivatives of every network, and activations that are computed again instead of kept."""
 
-import inspect
-
 import pytest
 import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from score_sde.config.schema import options_of
 from sde.networks import NETWORKS
 from sde.networks.attention import SelfAttention
 from sde.networks.blocks import ResidualBlock
@@ -15,11 +14,9 @@ from sde.networks.dit import DiTBlock
 from tests.batteries.networks import VARIANTS, build, fresh, inputs, shape_of
 
 BLOCKS = (ResidualBlock, SelfAttention, DiTBlock)
-"""What networks with the option ``checkpointing`` compute twice."""
+"""What networks with the option ``activation_checkpointing`` compute twice."""
 
-RECOMPUTING = [
-    v for v, (name, _) in VARIANTS.items() if "checkpointing" in inspect.signature(NETWORKS[name]).parameters
-]
+RECOMPUTING = [v for v, (name, _) in VARIANTS.items() if "activation_checkpointing" in options_of(NETWORKS[name])]
 
 
 def body(variant):
@@ -80,7 +77,7 @@ def traced(network, x, c_noise):
 @pytest.mark.parametrize("variant", RECOMPUTING)
 def test_recomputed_activations_change_nothing(variant):
     shape = shape_of(variant)
-    plain, sparing = (build(variant, shape, dropout=0.5, checkpointing=on).double() for on in (False, True))
+    plain, sparing = (build(variant, shape, dropout=0.5, activation_checkpointing=on).double() for on in (False, True))
     x, c_noise = inputs(shape, 2, torch.float64)
     out, gradients, once = traced(plain, x, c_noise)
     again, same, twice = traced(sparing, x, c_noise)
@@ -112,7 +109,10 @@ class Alive(TorchDispatchMode):
 @pytest.mark.parametrize("variant", RECOMPUTING)
 def test_recomputed_activations_take_less_memory(variant):
     def kept(checkpointing):
-        network, x, c_noise = fresh(variant, (2, 32, 32), checkpointing=checkpointing), *inputs((2, 32, 32), 8)
+        network, x, c_noise = (
+            fresh(variant, (2, 32, 32), activation_checkpointing=checkpointing),
+            *inputs((2, 32, 32), 8),
+        )
         with Alive() as alive:
             out = network(x, c_noise, None)
         assert out.requires_grad

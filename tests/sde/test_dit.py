@@ -27,7 +27,7 @@ def randomised(*args, **options):
 def test_sizes_of_the_paper(millions, depth, width, heads):
     """Peebles and Xie 2023, tables 1 and 4: S, B, L and XL with patches of 2 on 4 x 32 x 32 latents, 1000 classes."""
     with torch.device("meta"):
-        network = DiT((4, 32, 32), 1000, patch=2, width=width, depth=depth, heads=heads)
+        network = DiT((4, 32, 32), 1000, patch_size=2, width=width, depth=depth, heads=heads)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(millions * 1e6, rel=0.01)
 
 
@@ -125,7 +125,7 @@ def test_blocks_start_as_the_identity():
 
 
 def test_sizes_that_no_patch_divides_are_padded_with_zeros():
-    network, zero = randomised((2, 5, 7), patch=3), torch.zeros(1, dtype=torch.float64)
+    network, zero = randomised((2, 5, 7), patch_size=3), torch.zeros(1, dtype=torch.float64)
     x = normal(1, 2, 5, 7)
     torch.testing.assert_close(network(x, zero), network(F.pad(x, (0, 2, 0, 1)), zero)[..., :5, :7])
 
@@ -140,7 +140,7 @@ def test_far_patches_meet():
 def test_numbers_that_do_not_fit():
     with pytest.raises(ValueError, match="width = 100 cannot be split into heads = 6: needs a multiple, as 102"):
         DiT((1, 8, 8), width=100)
-    for key in ("patch", "width", "depth", "heads"):
+    for key in ("patch_size", "width", "depth", "heads"):
         with pytest.raises(ValueError, match=f"{key} = 0: needs whole numbers from 1"):
             DiT((1, 8, 8), **{key: 0})
     with pytest.raises(ValueError, match=r"mlp_ratio = 0.0: needs a positive number"):

@@ -45,7 +45,7 @@ def test_many_skipped_steps_stop_the_run():
     # Of 105, 110, ... the tenth.
     assert (run.step, run.skipped) == (150, ALLOWED)
     run.step = 149
-    level = (-0.5 * run.module.sde.log_snr(run.part(0)[2].t[3])).exp()
+    level = (-0.5 * run.module.sde.log_snr(run.micro_batch(0)[2].t[3])).exp()
     message = str(caught.value)
     assert "10 of the last 100 steps" in message
     assert "the last one step 150" in message

@@ -13,14 +13,13 @@ from PIL import Image, ImageOps
 
 from sde.data import cache as cache_module
 from sde.data import images as images_module
-from sde.data import load_dataset
 from sde.data.arrays import ArrayFile
 from sde.data.dataset import Dataset
 from sde.data.folders import Folder
 from sde.data.images import ImageFiles, read_images
 from sde.data.prefetch import Prefetch
 from sde.data.transform import Transform
-from tests.sde.test_data import config, refused
+from tests.sde.test_data import config, load_dataset, refused
 
 
 def picture(size=(5, 4), mode="RGB", seed=0):
@@ -63,7 +62,7 @@ def test_folders_and_zips(tmp_path, monkeypatch, pack, in_memory, workers):
     (root / "__MACOSX").mkdir()
     (root / "__MACOSX" / "0.png").write_bytes(b"not an image")
     (root / "notes.txt").write_text("x")
-    train, test = load_dataset(config("images", root=pack(root), test_fraction=0.34, workers=workers))
+    train, test = load_dataset(**config("images", root=pack(root), test_fraction=0.34, workers=workers))
     assert isinstance(train.items, torch.Tensor if in_memory else ImageFiles)
     assert (len(train), len(test), train.event_shape, train.num_classes) == (4, 2, (3, 4, 5), 2)
     x, y = train.batch(torch.arange(4))
@@ -73,17 +72,17 @@ def test_folders_and_zips(tmp_path, monkeypatch, pack, in_memory, workers):
 
 
 def test_without_classes(tmp_path):
-    train, _ = load_dataset(config("images", root=folder(tmp_path, classes=(), mode="L"), test_fraction=0.2))
+    train, _ = load_dataset(**config("images", root=folder(tmp_path, classes=(), mode="L"), test_fraction=0.2))
     assert (train.labels, train.num_classes, train.event_shape) == (None, None, (1, 4, 5))
 
 
 def test_a_held_out_part_of_its_own(tmp_path):
     keys = {"root": folder(tmp_path / "a"), "test_root": folder(tmp_path / "b", 2)}
-    train, test = load_dataset(config("images", **keys))
+    train, test = load_dataset(**config("images", **keys))
     assert (len(train), len(test)) == (6, 2)
     folder(tmp_path / "b", 1, classes=("fox",))
     refused("config.data.test_root has the classes ['cat', 'dog', 'fox'], config.data.root has ['cat', 'dog']: they "
-            "must be the same", load_dataset, config("images", **keys))  # fmt: skip
+            "must be the same", load_dataset, **config("images", **keys))  # fmt: skip
 
 
 def test_row_4_mixed_modes(tmp_path, pack):
@@ -96,9 +95,9 @@ def test_row_4_mixed_modes(tmp_path, pack):
     source = pack(root)
     refused(
         f"{source} holds images of these modes: 6 RGB (cat/0.png, cat/2.png, cat/4.png, ...), 2 L (fox/0.png, "
-        "fox/1.png), 1 CMYK (cow/0.jpg), 1 P (cow/1.gif), 1 RGBA (owl/0.png); set config.data.mode to one of L, RGB, "
-        "RGBA, to which they are converted",
-        load_dataset, config("images", root=source),
+        "fox/1.png), 1 CMYK (cow/0.jpg), 1 P (cow/1.gif), 1 RGBA (owl/0.png); set config.data.color_mode to one of L, "
+        "RGB, RGBA, to which they are converted",
+        load_dataset, **config("images", root=source),
     )  # fmt: skip
     for mode, channels in (("L", 1), ("RGB", 3), ("RGBA", 4)):
         pixels, _, classes = read_images(source, mode)
@@ -106,7 +105,7 @@ def test_row_4_mixed_modes(tmp_path, pack):
         for name, image in zip(sorted(Folder(source).names), pixels, strict=True):
             expected = np.asarray(Image.open(root / name).convert(mode)).reshape(4, 5, channels)
             assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
-    refused("config.data.mode = 'BGR': needs one of L, RGB, RGBA, or nothing for the images' own",
+    refused("config.data.color_mode = 'BGR': needs one of L, RGB, RGBA, or nothing for the images' own",
             read_images, source, "BGR")  # fmt: skip
 
 
@@ -116,7 +115,7 @@ def test_row_4_deep_images_are_not_cut_to_8_bits(tmp_path, mode):
     Image.fromarray(np.full((4, 5), 40_000, np.uint16)).save(tmp_path / "deep.png")
     refused(
         f"{tmp_path} holds images of more than 256 levels: 2 L (0.png, 1.png), 1 I;16 (deep.png); save them with 8 "
-        "bits, or as an array for config.data.dataset=points with config.data.levels",
+        "bits, or as an array for config.data.dataset=points with config.data.num_levels",
         read_images, tmp_path, mode,
     )  # fmt: skip
 
@@ -152,10 +151,10 @@ def test_row_5_empty_folder(tmp_path, pack, monkeypatch):
     (tmp_path / "set" / ".thumb.png").write_text("x")
     name = pack(tmp_path / "set").name
     refused(f"no images found in {source} {looked}. It contains: 2 dirs, 2 files",
-            load_dataset, config("images", root=name))  # fmt: skip
+            load_dataset, **config("images", root=name))  # fmt: skip
     (tmp_path / "c.zip").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"c\.zip is neither a folder nor a readable zip"):
-        load_dataset(config("images", root=tmp_path / "c.zip"))
+        load_dataset(**config("images", root=tmp_path / "c.zip"))
 
 
 def test_mixed_sizes(tmp_path):
@@ -163,12 +162,12 @@ def test_mixed_sizes(tmp_path):
     folder(tmp_path, 1, size=(9, 9), classes=("fox",))
     refused(
         f"{tmp_path} holds images of these sizes: 6 5x4 (cat/0.png, cat/2.png, cat/4.png, ...), 1 9x9 (fox/0.png); set "
-        "config.data.size to the side of the square to which they are cropped and resized",
-        load_dataset, config("images", root=tmp_path),
+        "config.data.resolution to the side of the square to which they are cropped and resized",
+        load_dataset, **config("images", root=tmp_path),
     )  # fmt: skip
-    assert load_dataset(config("images", root=tmp_path, size=3, test_fraction=0.2))[0].event_shape == (3, 3, 3)
-    refused("config.data.size = -3: needs the side of a square, or 0 for the images' own size",
-            load_dataset, config("images", root=tmp_path, size=-3))  # fmt: skip
+    assert load_dataset(**config("images", root=tmp_path, resolution=3, test_fraction=0.2))[0].event_shape == (3, 3, 3)
+    refused("config.data.resolution = -3: needs the side of a square, or 0 for the images' own size",
+            load_dataset, **config("images", root=tmp_path, resolution=-3))  # fmt: skip
 
 
 @pytest.mark.parametrize("size", [(40, 24), (24, 40), (16, 16), (9, 12)])
@@ -179,7 +178,7 @@ def test_resizing_is_lanczos_of_the_central_square(tmp_path, size):
     side = min(size)
     left, top = (size[0] - side) / 2, (size[1] - side) / 2
     expected = image.resize((16, 16), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
-    pixels, _, _ = read_images(tmp_path, size=16)
+    pixels, _, _ = read_images(tmp_path, resolution=16)
     assert np.array_equal(pixels[0].permute(1, 2, 0).numpy(), np.asarray(expected))
 
 
@@ -190,7 +189,7 @@ def test_large_photographs_are_decoded_at_a_smaller_scale(tmp_path, monkeypatch)
     decoded = []
     fit = ImageOps.fit
     monkeypatch.setattr(ImageOps, "fit", lambda image, *rest: decoded.append(image.size) or fit(image, *rest))
-    pixels, _, _ = read_images(tmp_path, size=64)
+    pixels, _, _ = read_images(tmp_path, resolution=64)
     assert decoded == [(200, 150)]
     expected = np.asarray(fit(smooth, (64, 64), Image.Resampling.LANCZOS)).astype(int)
     assert np.abs(pixels[0, 0].numpy() - expected).max() <= 3
@@ -204,7 +203,7 @@ def test_photographs_stand_upright(tmp_path, orientation, size):
     exif[images_module.EXIF_ORIENTATION] = orientation
     image.save(tmp_path / "0.tif", exif=exif)
     image.save(tmp_path / "0.webp", exif=exif, lossless=True)
-    pixels, _, _ = read_images(tmp_path, size=size)
+    pixels, _, _ = read_images(tmp_path, resolution=size)
     turn = {1: None, 2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}[orientation]
     upright = image if turn is None else image.transpose(Image.Transpose(turn))
     expected = np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.LANCZOS) if size else upright)
@@ -272,18 +271,18 @@ def test_a_large_set_is_decoded_once_into_a_cache(tmp_path, monkeypatch, pack, o
     everything = read_images(source)[0][torch.arange(9)]
     decodes = Decodes(monkeypatch)
     keys = {"root": source, "cache": str(store), "test_fraction": 0.34, "workers": 2}
-    train, _ = load_dataset(config("images", **keys))
+    train, _ = load_dataset(**config("images", **keys))
     assert decodes.count == 9
     assert isinstance(train.items, ArrayFile)
-    again, _ = load_dataset(config("images", **keys))
+    again, _ = load_dataset(**config("images", **keys))
     assert decodes.count == 9, "the second time, nothing is decoded"
     for data in (train, again):
         batch = data.items[torch.arange(6)]
         assert all(any(torch.equal(row, other) for other in everything) for row in batch)
         assert len(batch.unique(dim=0)) == 6
-    read_images(source, mode="L", cache=str(store))
+    read_images(source, color_mode="L", cache=str(store))
     assert decodes.count == 18, "another mode is another set"
-    read_images(source, size=4, cache=str(store))
+    read_images(source, resolution=4, cache=str(store))
     assert decodes.count == 27
     assert len(list(store.iterdir())) == 3
 

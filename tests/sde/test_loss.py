@@ -77,7 +77,7 @@ def test_loss_of_the_exact_model_is_the_posterior_variance(weighting, times, pro
     means = []
     for _ in range(12):
         x0 = model.draw(2048, generator)
-        draws = BatchNoise.of(process, x0.shape, generator, times)
+        draws = BatchNoise.draw(process, x0.shape, generator, times)
         means.append(denoising_loss(model, x0, None, draws, weighting=weighting).mean().item())
     error = torch.tensor(means).std().item() / len(means) ** 0.5
     assert torch.tensor(means).mean().item() == pytest.approx(exact, rel=0.02, abs=5 * error)
@@ -116,7 +116,7 @@ def test_condition_dropout_drops_the_asked_share(generator):
             return super().forward(x, t)
 
     model = Spy(PROCESSES["vp"], torch.zeros(2), STD)
-    draws = BatchNoise.of(model.sde, (4000, 2), generator)
+    draws = BatchNoise.draw(model.sde, (4000, 2), generator)
     denoising_loss(model, torch.zeros(4000, 2), torch.zeros(4000, dtype=torch.long), draws, cond_dropout=0.2)
     assert (seen[0] == -1).float().mean().item() == pytest.approx(0.2, abs=0.03)
 
@@ -129,7 +129,7 @@ def test_classifier_loss_is_the_cross_entropy(process, generator):
             return torch.tensor([0.0, math.log(3.0)]).expand(len(x), 2)
 
     labels = torch.tensor([0, 1, 1])
-    found = classifier_loss(Constant(), torch.zeros(3, 2), labels, BatchNoise.of(process, (3, 2), generator))
+    found = classifier_loss(Constant(), torch.zeros(3, 2), labels, BatchNoise.draw(process, (3, 2), generator))
     torch.testing.assert_close(found, -torch.tensor([0.25, 0.75, 0.75]).log())
 
 
@@ -161,7 +161,7 @@ def test_importance_sampling_keeps_the_mean_and_lowers_the_variance(process, den
     x0 = model.draw(100_000, generator)
     uniform, sampled = (
         denoising_loss(
-            model, x0, None, BatchNoise.of(process, x0.shape, generator, times), weighting="likelihood"
+            model, x0, None, BatchNoise.draw(process, x0.shape, generator, times), weighting="likelihood"
         ).double()
         for times in ("uniform", "likelihood")
     )
@@ -182,7 +182,7 @@ def test_classifier_loss_undoes_importance_sampled_times(generator):
 
     labels = torch.zeros(4000, dtype=torch.long)
     found = [
-        classifier_loss(Clock(), torch.zeros(4000, 2), labels, BatchNoise.of(Clock.sde, (4000, 2), generator, times))
+        classifier_loss(Clock(), torch.zeros(4000, 2), labels, BatchNoise.draw(Clock.sde, (4000, 2), generator, times))
         for times in ("uniform", "likelihood")
     ]
     assert found[0].mean().item() == pytest.approx(found[1].mean().item(), rel=0.01)
@@ -190,7 +190,7 @@ def test_classifier_loss_undoes_importance_sampled_times(generator):
 
 def test_draws_of_a_part_are_those_of_the_whole(process):
     whole, *parts = (
-        BatchNoise.of(process, (8, 2, 3), torch.Generator().manual_seed(5), "uniform", rows)
+        BatchNoise.draw(process, (8, 2, 3), torch.Generator().manual_seed(5), "uniform", rows)
         for rows in (slice(None), slice(0, 3), slice(3, 8))
     )
     for name in BatchNoise._fields:

@@ -107,7 +107,7 @@ def test_evaluation(runs):
 
 
 def test_blocks_are_sharded_one_by_one():
-    options = {"multipliers": (1, 2), "blocks": 1, "channels": 8, "resample_blocks": True}
+    options = {"channel_mult": (1, 2), "num_res_blocks": 1, "channels": 8, "resample_blocks": True}
     names = {
         "unet": ["encoder.levels.0.0", "encoder.levels.1.0", "encoder.downs.0", "middle.0", "middle.1", "levels.0.0",
                  "levels.0.1", "levels.1.0", "levels.1.1", "ups.0"],
@@ -200,5 +200,7 @@ def test_sigterm_to_torchrun(runs):
 def test_batch_that_cannot_be_split(found):
     for status, _, err in found[1]["refused"]:
         assert status == 2
-        assert "batch_size = 66 cannot be split into config.training.accumulate = 2 parts for each of 2" in err
+        assert (
+            "batch_size = 66 cannot be split into config.training.gradient_accumulation = 2 parts for each of 2" in err
+        )
         assert "nearest is 64 or 68" in err

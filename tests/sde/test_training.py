@@ -39,7 +39,7 @@ def trainer(steps=20, dropout=0.2, **options):
     torch.manual_seed(0)
     model = build_denoiser({**SPEC, "network": {**SPEC["network"], "dropout": dropout}})
     return Trainer(model, dataset(), partial(denoising_loss, cond_dropout=0.3),
-                   TrainingOptions(steps=steps, batch_size=8, warmup=5, **options))  # fmt: skip
+                   TrainingOptions(steps=steps, batch_size=8, warmup_steps=5, **options))  # fmt: skip
 
 
 def same(a, b):
@@ -50,7 +50,7 @@ def same(a, b):
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-@pytest.mark.parametrize("options", [{"optimizer": "adam"}, {"optimizer": "adamw"}, {"accumulate": 4}])
+@pytest.mark.parametrize("options", [{"optimizer": "adam"}, {"optimizer": "adamw"}, {"gradient_accumulation": 4}])
 def test_continuing_equals_never_stopping(tmp_path, options):
     straight = trainer(**options)
     fit(straight, [])
@@ -69,7 +69,7 @@ def test_continuing_equals_never_stopping(tmp_path, options):
 
 def test_parts_of_a_batch_add_up_to_it():
     """Accumulated gradients are those of the whole batch, whose items keep their random numbers (without dropout)."""
-    whole, parts = trainer(1, dropout=0.0), trainer(1, dropout=0.0, accumulate=4)
+    whole, parts = trainer(1, dropout=0.0), trainer(1, dropout=0.0, gradient_accumulation=4)
     steps = [run.training_step() for run in (whole, parts)]
     assert torch.equal(steps[0].times, steps[1].times)
     torch.testing.assert_close(steps[0].losses, steps[1].losses)
@@ -137,13 +137,13 @@ def test_every_epoch_is_a_permutation():
 
 
 def test_learning_rate():
-    options = TrainingOptions(steps=100, batch_size=7, lr=1.0, warmup=10, lr_decay="cosine")
+    options = TrainingOptions(steps=100, batch_size=7, lr=1.0, warmup_steps=10, lr_decay="cosine")
     assert options.lr_at(0) == 0.1
     assert options.lr_at(7 * 50) == pytest.approx(0.5)
     assert options.lr_at(7 * 100) == pytest.approx(0)
-    assert TrainingOptions(steps=100, lr=1.0, warmup=0, lr_decay="none").lr_at(99) == 1
+    assert TrainingOptions(steps=100, lr=1.0, warmup_steps=0, lr_decay="none").lr_at(99) == 1
     # A function of the items seen: twice the batch, half the steps.
-    double = TrainingOptions(steps=50, batch_size=14, lr=1.0, warmup=5, lr_decay="cosine")
+    double = TrainingOptions(steps=50, batch_size=14, lr=1.0, warmup_steps=5, lr_decay="cosine")
     assert double.lr_at(7 * 60) == pytest.approx(options.lr_at(7 * 60))
 
 
@@ -151,7 +151,7 @@ def test_training_learns():
     """Of data at a single point, nothing stays unknown: the loss falls far below that of the untrained network."""
     run = trainer(200, lr=1e-2)
     run.data.items.fill_(2.0)
-    draws = BatchNoise.of(run.module.sde, run.data.items.shape, torch.Generator().manual_seed(0))
+    draws = BatchNoise.draw(run.module.sde, run.data.items.shape, torch.Generator().manual_seed(0))
     start = denoising_loss(run.module, run.data.items, None, draws).mean()
     fit(run, [])
     after = denoising_loss(run.module.eval(), run.data.items, None, draws).mean()
@@ -168,8 +168,9 @@ def test_not_finite_weights_are_not_saved():
 
 @pytest.mark.parametrize(("options", "words"), [
     ({"optimizer": "sgd"}, "adam, adamw"), ({"lr": 0.0}, "positive"), ({"steps": -1}, "positive"),
-    ({"accumulate": 3}, "batch_size = 8 .*accumulate = 3 parts.*: nearest is 6 or 9"), ({"times": "log"}, "log_normal"),
-    ({"clip": -1.0}, "zero or more"), ({"lr_decay": "linear"}, "none, cosine"), ({"ema": 1.0}, "ema"),
+    ({"gradient_accumulation": 3}, "batch_size = 8 .*gradient_accumulation = 3 parts.*: nearest is 6 or 9"),
+    ({"time_distribution": "log"}, "log_normal"),
+    ({"max_grad_norm": -1.0}, "zero or more"), ({"lr_decay": "linear"}, "none, cosine"), ({"ema_decay": 1.0}, "ema"),
 ])  # fmt: skip
 def test_refused_options(options, words):
     with pytest.raises(ValueError, match=words):
@@ -283,7 +284,7 @@ def test_processes_are_stored_by_name():
 
 def test_clipped_steps_are_those_of_clipped_gradients():
     """The first step of Adam is one of plain Adam on gradients scaled to the norm."""
-    clipped, plain = trainer(1, dropout=0.0, clip=1e-3), trainer(1, dropout=0.0, clip=0.0)
+    clipped, plain = trainer(1, dropout=0.0, max_grad_norm=1e-3), trainer(1, dropout=0.0, max_grad_norm=0.0)
     norm = plain.training_step().norm
     gradients = [p.grad.clone() for p in plain.parameters.values()]
     assert norm > 1
@@ -296,7 +297,7 @@ def test_clipped_steps_are_those_of_clipped_gradients():
 def test_moments_of_a_continued_run_lie_in_memory_as_the_weights():
     from sde.networks import UNet
 
-    network = UNet((1, 4, 4), None, channels=8, multipliers=(1,), blocks=1, attention=())
+    network = UNet((1, 4, 4), None, channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=())
     data = Dataset(torch.randn(8, 1, 4, 4), None, None, Transform())
     options = TrainingOptions(steps=2, batch_size=4)
     trainer = Trainer(Denoiser(network, VPSDE()), data, denoising_loss, options)

@@ -1,6 +1,5 @@
 """The U-Net's options by their formulas, its sizes and names, and what it says of numbers that do not fit."""
 
-import inspect
 import math
 import warnings
 
@@ -12,6 +11,7 @@ from sde.networks import classifier, unet
 from sde.networks.embedding import fourier_frequencies
 from sde.networks.resample import Resample, resampler
 from sde.networks.unet import UNet, UNetEncoder
+from sde.networks.unet_options import UNetOptions
 from tests.batteries.networks import NCSNPP, normal, randomise
 
 HALF = math.sqrt(0.5)
@@ -22,7 +22,7 @@ HALF = math.sqrt(0.5)
 def test_progressive_input(shape, rescale):
     """h_1 = down(h_0) + project(filter(x)), and h_2 = down(h_1) + project(filter(h_1 as it was after that sum))."""
     options = {"resampling": "fir", "skip_rescale": rescale, "progressive_input": "residual"}
-    encoder = randomise(UNet(shape, None, 8, (1, 2, 2), 1, **options).encoder)
+    encoder = randomise(UNet(shape, channels=8, channel_mult=(1, 2, 2), num_res_blocks=1, **options).encoder)
     x, factor = normal(2, *shape), HALF if rescale else 1
     skips, *_ = encoder(x, torch.zeros(2, dtype=torch.float64))
     low_pass = Resample(len(shape) - 1).double()
@@ -39,7 +39,7 @@ def test_progressive_input(shape, rescale):
 @pytest.mark.parametrize("resample_blocks", [False, True])
 def test_ways_down_and_up(resampling, resample_blocks):
     """What stands between two levels: a filter before a convolution, or a block that resamples."""
-    network = UNet((2, 8, 12), None, 8, (1, 2), 1, resampling=resampling, resample_blocks=resample_blocks)
+    network = UNet((2, 8, 12), channels=8, num_res_blocks=1, resampling=resampling, resample_blocks=resample_blocks)
     x, zero, seen = normal(2, 2, 8, 12), torch.zeros(2, dtype=torch.float64), {}
     network.levels[0][-1].register_forward_hook(lambda module, args, out: seen.update(low=out))
     network.levels[1][0].register_forward_pre_hook(lambda module, args: seen.update(high=args[0]))
@@ -70,7 +70,7 @@ def test_fourier_features_leave_the_random_state_alone_and_are_stored():
     before = torch.random.get_rng_state()
     frequencies = fourier_frequencies(8, 16.0)
     assert torch.equal(torch.random.get_rng_state(), before)
-    network = UNet((1, 8), None, 8, noise_embedding="fourier")
+    network = UNet((1, 8), channels=8, noise_embedding="fourier")
     assert torch.equal(network.state_dict()["encoder.embedding.noise.frequencies"], frequencies)
 
 
@@ -90,13 +90,13 @@ def test_names_of_the_default_network():
     modules += [f"{stage}.attention.{part}" for stage in attended for part in ("norm", "qkv", "out")]
     modules += ["encoder.levels.1.0.block.skip"]
     expected |= {f"{module}.{kind}" for module in modules for kind in ("weight", "bias")}
-    names = set(UNet((1, 8, 8), None, 8, (1, 2), 1, attention=(4,)).state_dict())
+    names = set(UNet((1, 8, 8), channels=8, num_res_blocks=1, attention_resolutions=(4,)).state_dict())
     assert names == expected
 
 
 def count(**options):
     with torch.device("meta"):
-        network = UNet((3, 32, 32), None, channels=128, attention=(16,), **options)
+        network = UNet((3, 32, 32), None, channels=128, attention_resolutions=(16,), **options)
     return sum(p.numel() for p in network.parameters())
 
 
@@ -105,34 +105,42 @@ def test_sizes_of_the_literature():
 
     Ours scale as well as shift by the embedding, and attend in every stage of a level.
     """
-    assert count(multipliers=(1, 2, 2, 2), blocks=2) == pytest.approx(35.7e6, rel=0.1)
-    assert count(multipliers=(2, 2, 2), blocks=4, **NCSNPP) == pytest.approx(55.7e6, rel=0.12)
+    assert count(channel_mult=(1, 2, 2, 2), num_res_blocks=2) == pytest.approx(35.7e6, rel=0.1)
+    assert count(channel_mult=(2, 2, 2), num_res_blocks=4, **NCSNPP) == pytest.approx(55.7e6, rel=0.12)
 
 
 @pytest.mark.parametrize(("module", "network"), [(unet, unet.UNet), (classifier, classifier.UNetClassifier)])
 def test_every_option_reaches_the_encoder(monkeypatch, module, network):
-    options = {"channels": 16, "multipliers": (1, 2, 2), "blocks": 1, "attention": (4,), "dropout": 0.3, **NCSNPP}
-    options |= {"fourier_scale": 5.0, "checkpointing": True}
-    signature, seen = inspect.signature(UNetEncoder), {}
+    options = {
+        "channels": 16,
+        "channel_mult": (1, 2, 2),
+        "num_res_blocks": 1,
+        "attention_resolutions": (4,),
+        "dropout": 0.3,
+        **NCSNPP,
+    }
+    options |= {"fourier_scale": 5.0, "activation_checkpointing": True}
+    seen = []
 
-    def encoder(*arguments):
-        seen.update(signature.bind(*arguments).arguments)
-        return UNetEncoder(*arguments)
+    def encoder(event_shape, num_classes, options, *conditions):
+        seen.append(options)
+        return UNetEncoder(event_shape, num_classes, options, *conditions)
 
     monkeypatch.setattr(module, "UNetEncoder", encoder)
     network((1, 8, 8), 4, **options)
-    assert {key: seen[key] for key in options} == options
-    assert options.keys() == signature.parameters.keys() - {"event_shape", "num_classes", "conditions"}
+    assert vars(seen[0]) == options
+    assert options == {key: value for key, value in options.items() if value != getattr(UNetOptions(), key)}
 
 
 def test_attention_at_chosen_resolutions():
-    assert UNet((1, 28, 20), None, 8, (1, 2, 2), 1, (14,)).encoder.attended == [False, True, False]
+    small = {"channels": 8, "channel_mult": (1, 2, 2), "num_res_blocks": 1}
+    assert UNet((1, 28, 20), **small, attention_resolutions=(14,)).encoder.attended == [False, True, False]
     with pytest.raises(ValueError, match="resolutions are 28, 14, 7"):
-        UNet((1, 28, 28), channels=8, multipliers=(1, 2, 2), attention=(16,))
+        UNet((1, 28, 28), channels=8, channel_mult=(1, 2, 2), attention_resolutions=(16,))
 
 
 def test_attention_mixes_distant_positions():
-    network = UNet((1, 16), channels=8, multipliers=(1,), blocks=1, attention=(16,)).double()
+    network = UNet((1, 16), channels=8, channel_mult=(1,), num_res_blocks=1, attention_resolutions=(16,)).double()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     x = torch.randn(1, 1, 16, dtype=torch.float64)
@@ -158,10 +166,10 @@ def test_numbers_that_do_not_fit():
         UNet((5,))
     with pytest.raises(ValueError, match="channels = 0: needs whole numbers from 1"):
         UNet((1, 8), channels=0)
-    with pytest.raises(ValueError, match=r"multipliers = \(1, 0\): needs"):
-        UNet((1, 8), multipliers=(1, 0))
-    with pytest.raises(ValueError, match=r"multipliers = \(\): needs"):
-        UNet((1, 8), multipliers=())
+    with pytest.raises(ValueError, match=r"channel_mult = \(1, 0\): needs"):
+        UNet((1, 8), channel_mult=(1, 0))
+    with pytest.raises(ValueError, match=r"channel_mult = \(\): needs"):
+        UNet((1, 8), channel_mult=())
     with pytest.warns(UserWarning, match="channels = 7 can be normalized in one group only: a multiple of 8"):
         UNet((1, 8), channels=7)
     with warnings.catch_warnings():

@@ -35,12 +35,18 @@ SPEC = {
     "transform": {"shift": [0.0], "scale": [1.0], "levels": None},
     "null_trained": True,
 }
-OPTIONS = {"steps": 20, "batch_size": 12, "warmup": 5, "lr": 1e-2, "optimizer": "adamw", "weight_decay": 0.1}
-CASES = {"plain": {}, "accumulated": {"accumulate": 3}, "clipped": {"clip": 0.05}, "skipping": {"spoilt": True}}
+OPTIONS = {"steps": 20, "batch_size": 12, "warmup_steps": 5, "lr": 1e-2, "optimizer": "adamw", "weight_decay": 0.1}
+CASES = {
+    "plain": {},
+    "accumulated": {"gradient_accumulation": 3},
+    "clipped": {"max_grad_norm": 0.05},
+    "skipping": {"spoilt": True},
+}
 
 POINTS = ["--mode", "train", "--config", "points", "--config.training.batch_size=64",
-          "--config.training.accumulate=2", "--config.training.log_every=1", "--config.training.checkpoint_every=8",
-          "--config.training.power_ema=0.1,", "--config.model.network.width=16",
+          "--config.training.gradient_accumulation=2", "--config.training.log_every=1",
+          "--config.training.checkpoint_every=8",
+          "--config.training.power_ema_stds=0.1,", "--config.model.network.width=16",
           "--config.model.network.layers=2"]  # fmt: skip
 STEPS = ["--config.training.steps=12", "--config.training.sample_every=12"]
 USES = {
@@ -134,7 +140,7 @@ def continued(world: World, folder: Path, alone: Path) -> dict:
     for step in (4, 6, 8):
         states.save(advance(run, step).state_dict(), sharded=True)
     memory = [value for state in run.optimizer.state.values() for name, value in state.items() if name != "step"]
-    tensors = [*run.parameters.values(), *run.ema.main.average.values(), *memory]
+    tensors = [*run.parameters.values(), *run.ema.model_average.average.values(), *memory]
     found = {
         "kept": [path.name for path in states.paths()],
         "straight": straight,

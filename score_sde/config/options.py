@@ -1,0 +1,171 @@
+"""The options of a run: a frozen dataclass per section of its config, built once, where a command begins."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, get_type_hints
+
+import torch
+
+from score_sde.config.component import Component, options_of
+from sde.data import DATASETS
+from sde.training.options import TrainingOptions
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
+MEMORY_FORMATS = ("contiguous", "channels_last")
+SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "downsample", "workers")
+"""Keys of config.data that are for every data set; the others are keyword arguments of some."""
+
+
+class Section:
+    """A section of the config. Its keys are flat: ``section.key`` is that of the dataclass in it that has it."""
+
+    def __getattr__(self, key: str) -> Any:
+        if not key.startswith("_"):
+            for part in vars(self).values():
+                if is_dataclass(part) and any(key == f.name for f in fields(part)):
+                    return getattr(part, key)
+        raise AttributeError(f"{type(self).__name__} has no key {key!r}")
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]):
+        """The section of flat values, every one of its keys among them. Raises ValueError as its dataclasses do."""
+        parts, kinds = {}, get_type_hints(cls)
+        for name in (f.name for f in fields(cls)):  # type: ignore[arg-type]
+            kind = kinds[name]
+            if kind is Component:
+                parts[name] = Component.of(values[name])
+            elif is_dataclass(kind):
+                parts[name] = kind(**{f.name: values[f.name] for f in fields(kind)})
+            else:
+                parts[name] = values[name]
+        return cls(**parts)
+
+    def to_dict(self) -> dict:
+        """Plain values, flat, by key in order."""
+        flat = {}
+        for name, part in vars(self).items():
+            if isinstance(part, Component):
+                flat[name] = part.to_dict()
+            elif is_dataclass(part) and not isinstance(part, type):
+                flat |= asdict(part)
+            else:
+                flat[name] = part
+        return dict(sorted(flat.items()))
+
+
+@dataclass(frozen=True)
+class DataOptions(Section):
+    """The data set, a key of DATASETS; what ``load_dataset`` does to every one; and the keyword arguments of all."""
+
+    dataset: str = "digits"
+    event_shape: tuple[int, ...] = ()
+    root: str = ""
+    test_root: str = ""
+    toy: str = "moons"
+    color_mode: str = ""
+    resolution: int = 0
+    channels: str = "first"
+    num_levels: int = 0
+    conditions: tuple[str, ...] = ()
+    superres_factor: int = 2
+    downsample: int = 1
+    test_fraction: float = 0.1
+    cache: str = ""
+    workers: int = 4
+
+    def arguments(self) -> dict:
+        """The keyword arguments of ``load_dataset``."""
+        return {name: getattr(self, name) for name in (*SHARED, *own_keys(self.dataset))}
+
+
+def own_keys(dataset: str) -> list[str]:
+    """The keys of config.data that this data set reads and that are not for every one."""
+    keys = {f.name for f in fields(DataOptions)}.difference(SHARED)
+    return [name for name in options_of(DATASETS[dataset]) if name in keys]
+
+
+@dataclass(frozen=True)
+class ModelOptions(Section):
+    """The denoiser: its parametrization, ``sigma_data`` (0: measured), whether it is conditional, and its network."""
+
+    parametrization: str = "edm"
+    sigma_data: float = 0.0
+    conditional: bool = True
+    network: Component = field(default_factory=lambda: Component("unet"))
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """``loss_weighting``, a key of WEIGHTINGS, and the probability ``cond_dropout`` with which an item is trained
+    without its condition. Raises ValueError where that is none."""
+
+    loss_weighting: str = "edm"
+    cond_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.cond_dropout <= 1:
+            raise ValueError(f"cond_dropout = {self.cond_dropout}: needs a probability from 0 to 1")
+
+
+@dataclass(frozen=True)
+class PrecisionOptions:
+    """``precision`` of the network's body, a key of PRECISIONS, and ``memory_format`` of its weights, one of
+    MEMORY_FORMATS; "auto" is what is found fastest, once per run."""
+
+    precision: str = "auto"
+    memory_format: str = "auto"
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """Steps between lines of numbers, pictures and checkpoints, and whether TensorBoard gets the numbers too. Raises
+    ValueError for numbers below 1."""
+
+    tensorboard: bool = False
+    log_every: int = 50
+    sample_every: int = 1000
+    checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "sample_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: needs at least 1")
+
+
+@dataclass(frozen=True)
+class TrainingSection(Section):
+    """The training of the denoiser."""
+
+    optimization: TrainingOptions = field(default_factory=TrainingOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
+    speed: PrecisionOptions = field(default_factory=PrecisionOptions)
+    session: SessionOptions = field(default_factory=SessionOptions)
+
+
+@dataclass(frozen=True)
+class ClassifierSection(Section):
+    """The classifier: its network and its training; the rest is as for the denoiser."""
+
+    network: Component = field(default_factory=lambda: Component("unet"))
+    optimization: TrainingOptions = field(default_factory=TrainingOptions)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All options of a run."""
+
+    data: DataOptions
+    sde: Component
+    model: ModelOptions
+    classifier: ClassifierSection
+    training: TrainingSection
+    sampler: Component
+
+    def settled(self, **speed: str) -> "Config":
+        """The same with other values of PrecisionOptions."""
+        training = replace(self.training, speed=replace(self.training.speed, **speed))
+        return replace(self, training=training)
+
+    def to_dict(self) -> dict:
+        """Plain values by section and key, for config.json."""
+        return {name: getattr(self, name).to_dict() for name in sorted(vars(self))}
