@@ -26,7 +26,7 @@ from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split
-from sde.condition.tree import Condition, as_tree
+from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.files import finite, write_json, write_whole
@@ -65,7 +65,7 @@ def compare(
 
     def alone() -> dict:
         # Times are those of one process.
-        targets = as_tree(cond).get("labels")
+        targets = labels_of(cond)
         # Below 0 are those of no class.
         targets = targets if targets is not None and (targets >= 0).all() else None
         yardstick = Yardstick(training, held_out, found, measures, targets)
@@ -187,5 +187,5 @@ def pictures(
             ("the exact flow", drawn(exact[:count], levels=levels, labels=None if own is None else own[: len(exact)]))
         )
     items, own = held_out.batch(spread(len(held_out), count))
-    last.append(("held-out items", drawn(items, levels=levels, labels=as_tree(own).get("labels"))))
+    last.append(("held-out items", drawn(items, levels=levels, labels=labels_of(own))))
     return {heading: parts for heading, parts in found.items() if all(content for _, content in parts)}

@@ -13,7 +13,7 @@ from score_sde.run.guides import UNGUIDED, GuidanceOptions
 from score_sde.run.inputs import spread_items
 from score_sde.run.items import batched, bind, joined, open_split, relative_error, write_arrays
 from score_sde.run.outputs import stem
-from sde.condition.tree import as_tree
+from sde.condition.tree import labels_of
 
 
 def encode_items(
@@ -93,7 +93,7 @@ def encode_items(
             "decoded": again,
             "calls": calls,
             "index": index,
-            "labels": as_tree(targets).get("labels"),
+            "labels": labels_of(targets),
             "conditions": conditions,
         },
     )

@@ -26,7 +26,7 @@ from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.sampling import Sampling
-from sde.condition.tree import as_tree
+from sde.condition.tree import labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.files import finite, write_json
@@ -134,7 +134,7 @@ def _draw(
     """n samples in data units, which are kept in a file, and the classes asked for."""
     guides = Guides(run, run.model(), guidance)
     cond = read_condition(run, guides, labels, None, n)
-    drawn, asked = sampling(guides, guidance, cond, n), as_tree(cond).get("labels")
+    drawn, asked = sampling(guides, guidance, cond, n), labels_of(cond)
 
     def keep() -> Tensor:
         write_arrays(path, {"x": drawn.x, "seeds": np.array(drawn.seeds), "calls": drawn.calls, "labels": asked})
@@ -172,7 +172,7 @@ def _accuracy(judge: EvaluationClassifier, x: Tensor, asked: Tensor, data: Datas
     """The share of samples that an independent classifier takes for the class that was asked for, and of real items
     that it takes for their own."""
     items, cond = data.batch(torch.arange(len(data)))
-    labels = as_tree(cond)["labels"]
+    labels = cond["labels"]
     parts = ((x.float(), asked), (items, labels))
     own, real = (share(int((judge.classes(part) == known).sum()), len(part)) for part, known in parts)
     return {**asdict(own), "reference": asdict(real), "reading": reading(own, real, larger=True)}

@@ -19,7 +19,7 @@ from score_sde.run.items import open_split
 from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling
 from sde import Denoiser
-from sde.condition.tree import as_tree
+from sde.condition.tree import labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.files import finite, write_json, write_whole
@@ -67,7 +67,7 @@ def guidance_sweep(
     settings = settings_of(run, denoiser, guidance_scale, classifier_scale)
     guides = Guides(run, denoiser, *(options for _, _, options in settings))
     cond = read_condition(run, guides, labels, None, num_samples)
-    asked = as_tree(cond).get("labels")
+    asked = labels_of(cond)
     check_counts(num_samples, asked)
     for _, _, options in settings:
         # Before anything is drawn, for what it refuses.
@@ -137,7 +137,7 @@ def check_counts(num_samples: int, asked: Tensor | None) -> None:
 def judged_items(judge: EvaluationClassifier, held_out: Dataset, asked: Tensor) -> tuple[float, Tradeoff]:
     """The judge's accuracy on the held-out items, and the accuracy and diversity of those in the classes asked for."""
     x, cond = held_out.batch(spread(len(held_out), HELD_OUT))
-    labels = as_tree(cond)["labels"]
+    labels = cond["labels"]
     found, kept = judge.classes(x), torch.isin(labels, asked)
     if not torch.isin(asked, labels).all():
         raise ValueError("the held-out items have none of some class that is asked for: give --labels that they have")

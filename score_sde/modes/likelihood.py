@@ -15,9 +15,9 @@ from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_items, spread_items
 from score_sde.run.items import open_split, write_arrays
+from score_sde.run.labels import Labels
 from score_sde.run.outputs import stem
-from sde import Denoiser
-from sde.condition.tree import as_tree, condition_kinds
+from sde.condition.tree import labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.distributed.world import World
@@ -54,8 +54,8 @@ def likelihood(
         )
     data, training, denoiser = open_split(run, split)
     bound = Guides(run, denoiser, guidance)
-    condition = _condition(labels, denoiser, bound.classes)
-    conditioned = condition == "p(x | y)"
+    conditioned = Labels(labels, denoiser, bound.classes).takes_items()
+    condition = "p(x | y)" if conditioned else "p(x)"
     if against and (condition != "p(x)" or unnormalized):
         raise ValueError(
             f"--against={against} compares log p(x), and here one set has {condition}: leave out --labels, and "
@@ -112,7 +112,7 @@ def likelihood(
             "stderr": report.stderr,
             "calls": report.nfe,
             "rejected": report.rejected,
-            "labels": as_tree(targets).get("labels"),
+            "labels": labels_of(targets),
         }
         arrays |= {"others": None if others is None else values["others"]}
         write_arrays(path, arrays)
@@ -166,18 +166,3 @@ def _auroc(own: Tensor, others: Tensor) -> float:
     """The probability that an item of the data has the larger log p."""
     truth = np.r_[np.ones(len(own)), np.zeros(len(others))]
     return float(roc_auc_score(truth, torch.cat([own, others]).numpy()))
-
-
-def _condition(labels: str | None, model: Denoiser, classes: int | None) -> str:
-    if labels not in (None, "", "none", "data"):
-        raise ValueError(f"--labels={labels}: with --mode likelihood, needs data (each item's own class) or none")
-    if labels == "data" and classes is None and not condition_kinds(model):
-        raise ValueError("--labels=data: the model is unconditional; leave it out")
-    if condition_kinds(model) and not model.null_trained:
-        if labels == "none":
-            raise ValueError(
-                "--labels=none: this model never trained its unconditional branch "
-                "(config.training.cond_dropout was 0); use --labels=data"
-            )
-        return "p(x | y)"
-    return "p(x | y)" if labels == "data" else "p(x)"

@@ -20,7 +20,7 @@ from score_sde.run.items import bind, open_split, write_arrays
 from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling, draw
 from sde.data import Dataset
-from sde.inverse.operators import Linear, Mask
+from sde.inverse.operators import LinearOperator, Mask
 
 
 def restore(
@@ -124,7 +124,7 @@ def rms(x: Tensor) -> float:
     return x.double().square().mean().sqrt().item()
 
 
-def observed(operator: Linear, y: Tensor, shape: tuple[int, ...]) -> float:
+def observed(operator: LinearOperator, y: Tensor, shape: tuple[int, ...]) -> float:
     """Posterior values for each entry of an item."""
     if isinstance(operator, Mask):
         return operator.mask.double().mean().item()

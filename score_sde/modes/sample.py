@@ -14,7 +14,7 @@ from score_sde.run.items import write_arrays
 from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling, low_resolution
 from score_sde.run.scales import varied
-from sde.condition.tree import as_tree
+from sde.condition.tree import labels_of
 
 
 def sample(
@@ -53,7 +53,7 @@ def sample(
     picture_path, numbers_path = Path(f"{path}.png"), Path(f"{path}.npz")
     x, calls = (torch.stack([getattr(samples, name) for samples in drawn]) for name in ("x", "calls"))
     levels = models[0].transform.levels
-    arrays = {"x": x, "seeds": np.array(drawn[0].seeds), "calls": calls, **as_tree(cond)}
+    arrays = {"x": x, "seeds": np.array(drawn[0].seeds), "calls": calls, **(cond or {})}
     nfe, seconds = [samples.nfe for samples in drawn], [round(samples.seconds, 2) for samples in drawn]
     result = {"mode": "sample", "sampler": sampling.name, "num_samples": num_samples, "nfe": nfe, "seconds": seconds}
     counted = f"{num_samples} sample{'s' * (num_samples > 1)}"
@@ -67,7 +67,7 @@ def sample(
         arrays |= {"scales": np.array(scales)}
         result |= {"flag": flag, "scales": scales}
         names = [f"{flag.replace('_', ' ')} {scale:g}" for scale in scales]
-        shown = strip(x, names, picture_path, levels=levels, labels=as_tree(cond).get("labels"))
+        shown = strip(x, names, picture_path, levels=levels, labels=labels_of(cond))
         what = f"{counted} at each {flag.replace('_', ' ')} of {', '.join(f'{s:g}' for s in scales)}"
     write_arrays(numbers_path, arrays)
     least, most = calls.min().item(), calls.max().item()

@@ -19,7 +19,7 @@ from score_sde.run.items import open_split, write_arrays
 from score_sde.run.outputs import stem, written
 from sde import ScoreModel
 from sde.checkpoint.spec import build_sde
-from sde.condition.tree import as_tree
+from sde.condition.tree import labels_of
 from sde.data.statistics import spread
 
 WHAT = ("process", "trajectory", "denoised", "field")
@@ -118,8 +118,8 @@ class View:
         samples = self.reverse()
         way, sde = samples.path, self.denoiser.sde
         x, targets = self.data.batch(spread(len(self.data), self.count))
-        labels, targets = (as_tree(cond).get("labels") for cond in (self.cond, targets))
-        arrays = {"times": way.times, "sigma": noise_of(sde, way.times), "x": samples.x, **as_tree(self.cond)}
+        labels, targets = (labels_of(cond) for cond in (self.cond, targets))
+        arrays = {"times": way.times, "sigma": noise_of(sde, way.times), "x": samples.x, **(self.cond or {})}
         states = as_spread(way.x, way.times, sde, self.data.transform, self.denoiser.sigma_data)
         reverse = Reel("x_t, noise to data", states, arrays["sigma"], labels)
         if name == "trajectory":
@@ -154,7 +154,7 @@ class View:
         model, sde = self.guides(cond), self.denoiser.sde
         if not model.normalized:
             print("a guided model is no density: its score and flow are drawn over noisy data")
-        labels = as_tree(cond).get("labels")
+        labels = labels_of(cond)
         if "," in (self.asked[0] or ""):
             if required:
                 raise ValueError(
@@ -162,7 +162,7 @@ class View:
                 )
             print(f"the field is that of class {labels.item()} alone, the first of --labels={self.asked[0]}")
         items, own = self.data.batch(spread(len(self.data), POINTS))
-        classes = as_tree(own).get("labels")
+        classes = labels_of(own)
         # Of a class that no item has, all are shown.
         shown = items if labels is None or classes is None else items[classes == labels]
         shown = shown if len(shown) else items

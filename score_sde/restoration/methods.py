@@ -12,7 +12,7 @@ from score_sde.config.config import pick, read_run_config, resolve
 from score_sde.config.schema import options_of
 from score_sde.run.folder import Run
 from sde import ScoreModel
-from sde.inverse.operators import Linear
+from sde.inverse.operators import LinearOperator
 from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
 
 METHODS = {"moments": MMPS, "pigdm": PiGDM, "dps": partial(DPS, gamma=0.3), "replacement": Replacement}
@@ -52,7 +52,7 @@ def with_sampler(run: Run, name: str) -> Run:
     return replace(run, config=config)
 
 
-def posterior(method: str, model: ScoreModel, operator: Linear, y: Tensor, sigma_y: float) -> ScoreModel:
+def posterior(method: str, model: ScoreModel, operator: LinearOperator, y: Tensor, sigma_y: float) -> ScoreModel:
     """The model of p(x | y) by a key of METHODS."""
     noise = () if method == "replacement" else (sigma_y,)
     return METHODS[method](model, operator, y, *noise)

@@ -8,7 +8,7 @@ from samplers.noise.seeded import MEASUREMENT, item_seeds
 from score_sde.config.config import pick
 from score_sde.restoration.masks import read_mask
 from score_sde.run.inputs import read_items
-from sde.inverse.operators import Blur, CompressedSensing, Grayscale, Linear, Mask, SuperResolution
+from sde.inverse.operators import Blur, CompressedSensing, Grayscale, LinearOperator, Mask, SuperResolution
 
 TASKS = {
     "inpaint": ("mask", "left"),
@@ -20,7 +20,9 @@ TASKS = {
 """The flag of each task, and its default."""
 
 
-def make_operator(task: str, shape: tuple[int, ...], options: dict[str, object], seed: int) -> tuple[Linear, str]:
+def make_operator(
+    task: str, shape: tuple[int, ...], options: dict[str, object], seed: int
+) -> tuple[LinearOperator, str]:
     """The operator that ``--task`` measures items of a shape with, and the flags that say so.
 
     ``options`` are the values of the flags in TASKS, None where they were not given; ``seed`` is that of a random mask.
@@ -62,13 +64,13 @@ def _value(task: str, options: dict[str, object]) -> object:
     return default if options.get(flag) is None else options[flag]
 
 
-def measure(operator: Linear, x: Tensor, sigma_y: float, seed: int) -> Tensor:
+def measure(operator: LinearOperator, x: Tensor, sigma_y: float, seed: int) -> Tensor:
     """y = A(x) + N(0, sigma_y^2 I) of items x (n, *event); the noise of item i depends on the seed and on i alone."""
     y = operator(x)
     return y + sigma_y * SeededNoise(item_seeds(seed, MEASUREMENT, len(x)))(y) if sigma_y else y
 
 
-def read_measured(path: str, operator: Linear, name: str, shape: tuple[int, ...], levels: int | None) -> Tensor:
+def read_measured(path: str, operator: LinearOperator, name: str, shape: tuple[int, ...], levels: int | None) -> Tensor:
     """The measurements y (n, *measurement) of ``--measured``; of a mask, items whose hidden entries do not count."""
     masked = isinstance(operator, Mask)
     wanted, hidden = (shape, ~operator.mask) if masked else (tuple(operator(torch.zeros(1, *shape)).shape[1:]), None)
@@ -77,13 +79,13 @@ def read_measured(path: str, operator: Linear, name: str, shape: tuple[int, ...]
     return operator(y) if masked else y
 
 
-def check_rows(operator: Linear, count: int, name: str) -> None:
+def check_rows(operator: LinearOperator, count: int, name: str) -> None:
     """Raise ValueError where the operator has masks for other than ``count`` items."""
     if isinstance(operator, Mask) and len(operator.index) not in (1, count):
         raise ValueError(f"{name} holds masks for {len(operator.index)} items, and there are {count}: give one an item")
 
 
-def visible(operator: Linear, y: Tensor, event_dims: int) -> Tensor | None:
+def visible(operator: LinearOperator, y: Tensor, event_dims: int) -> Tensor | None:
     """y as a picture can show it: of a mask an item with NaN where it is hidden; None where y has another shape than
     items have."""
     if isinstance(operator, Mask):

@@ -1,17 +1,17 @@
 """Labels and guidance of a command, bound to the model."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from score_sde.config.edge import naming
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
+from score_sde.run.labels import read_classes
 from sde import Denoiser, NoisyClassifier, ScoreModel
-from sde.condition.tree import Condition, as_tree, condition_kinds, known
+from sde.condition.tree import Condition, condition_kinds, labels_of, restrict_to
 from sde.guidance.autoguidance import Autoguidance
 from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
@@ -82,26 +82,6 @@ def weak_model(run: Run, denoiser: Denoiser, options: GuidanceOptions) -> Denois
     return weak
 
 
-def read_labels(text: str | None, count: int, classes: int | None, flag: str = "--labels") -> Tensor | None:
-    """``--labels``: "0,1,2" cycled over the samples, "none", or by default every class in turn."""
-    if text == "none" or (not text and classes is None):
-        return None
-    if classes is None:
-        raise ValueError(
-            f"{flag}={text}: the model is unconditional and there is no classifier guidance; leave the "
-            "labels out, or add --classifier_scale"
-        )
-    try:
-        labels = torch.tensor([int(part) for part in text.split(",")] if text else range(classes))
-    except ValueError:
-        none = ", or none" * (flag == "--labels")
-        raise ValueError(f"{flag}={text}: needs class numbers from 0 to {classes - 1}, as in 0,1,2{none}") from None
-    for label in labels.tolist():
-        if not 0 <= label < classes:
-            raise ValueError(f"{flag}={text}: class {label} is out of range, allowed are 0 to {classes - 1}")
-    return labels[torch.arange(count) % len(labels)]
-
-
 class Guides:
     """The models that guidance asks for, loaded once for all of several options; called with a condition of n rows, or
     None, it is the model that is guided by the first of them, or by the options that are given."""
@@ -138,41 +118,32 @@ def guided(
     ask for them. The limits of guidance go around all of it: rescale, then the interval, then the threshold."""
     _check(model, cond, options, weak)
     score_model: ScoreModel = model
-    own, labels = known(cond, model), as_tree(cond).get("labels")
+    own = restrict_to(cond, model)
     if own is not None:
         negative = None
         if options.negative_labels:
-            count = len(next(iter(as_tree(own).values())))
-            negative = as_tree(own) | {"labels": _negative(options.negative_labels, count, model)}
-        with _of_flag("--guidance_scale", f"{options.guidance_scale:g}"):
+            count = len(next(iter(own.values())))
+            negative = own | {"labels": _negative(options.negative_labels, count, model)}
+        with naming(f"--guidance_scale={options.guidance_scale:g}: ", cond_dropout="config.training.cond_dropout"):
             score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
     if weak:
-        with _of_flag("--weak", options.weak):
+        with naming(f"--weak={options.weak}: "):
             conditioned = weak if own is None else Conditional(weak, own)
             score_model = Autoguidance(score_model, conditioned, options.guidance_scale)
     if classifier:
-        score_model = Classifier(score_model, classifier, labels, options.classifier_scale)
+        score_model = Classifier(score_model, classifier, cond["labels"], options.classifier_scale)
     if options.guidance_rescale:
-        with _of_flag("--guidance_rescale", f"{options.guidance_rescale:g}"):
+        with naming(f"--guidance_rescale={options.guidance_rescale:g}: "):
             score_model = GuidanceRescale(score_model, options.guidance_rescale)
     if options.guidance_interval:
         interval = _numbers("--guidance_interval", options.guidance_interval, "LOW,HIGH")
-        with _of_flag("--guidance_interval", options.guidance_interval):
+        with naming(f"--guidance_interval={options.guidance_interval}: "):
             score_model = GuidanceInterval(score_model, *interval)
     if options.threshold:
         threshold = _numbers("--threshold", options.threshold, "QUANTILE or QUANTILE,LOW,HIGH")
-        with _of_flag("--threshold", options.threshold):
+        with naming(f"--threshold={options.threshold}: "):
             score_model = DynamicThreshold(score_model, *threshold)
     return score_model
-
-
-@contextmanager
-def _of_flag(flag: str, value: str) -> Iterator[None]:
-    """Names the flag in what the library refuses."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{flag}={value}: {error}") from None
 
 
 def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, weak: Denoiser | None) -> None:
@@ -183,12 +154,12 @@ def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, we
             f"--guidance_scale={options.guidance_scale:g}: the model is unconditional, so there is nothing to guide "
             "without a classifier or --weak; leave it at 1"
         )
-    if (free and cond is None) or (options.classifier_scale and "labels" not in as_tree(cond)):
+    if (free and cond is None) or (options.classifier_scale and labels_of(cond) is None):
         raise ValueError(
             f"--guidance_scale={options.guidance_scale:g} and --classifier_scale={options.classifier_scale:g} guide "
             "towards labels: give --labels, or leave the scales at 1 and 0"
         )
-    if known(cond, model) is None and not all(m.null_trained for m in (model, weak) if m is not None):
+    if restrict_to(cond, model) is None and not all(m.null_trained for m in (model, weak) if m is not None):
         raise ValueError(
             f"{'--labels=none: ' * (cond is None)}this model never trained its unconditional branch "
             f"(config.training.cond_dropout was 0); give {' and '.join(condition_kinds(model))}"
@@ -207,7 +178,7 @@ def _negative(text: str, count: int, model: Denoiser) -> Tensor:
             "--negative_labels=none: without it, --guidance_scale steers away from the unconditional branch already; "
             "leave it out, or give class numbers"
         )
-    return read_labels(text, count, model.num_classes, "--negative_labels")
+    return read_classes(text, count, model.num_classes, "--negative_labels")
 
 
 def _numbers(flag: str, text: str, form: str) -> list[float]:

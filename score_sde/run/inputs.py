@@ -10,7 +10,7 @@ from torch import Tensor
 
 from samplers import GRIDS
 from score_sde.config.config import pick
-from sde.condition.tree import Condition, as_tree
+from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset, existing
 from sde.data.arrays import read_array
 from sde.data.folders import SUFFIXES
@@ -34,7 +34,7 @@ class Inputs:
     @property
     def labels(self) -> Tensor | None:
         """Their classes (n,), where they have any."""
-        return as_tree(self.cond).get("labels")
+        return labels_of(self.cond)
 
 
 def open_inputs(data: Dataset, split: str, items: str | None, num_samples: int | None, file: str | None) -> Inputs:

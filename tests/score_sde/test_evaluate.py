@@ -43,7 +43,8 @@ def digits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"
     network = ["--config.model.network.channels=8", "--config.model.network.attention=()"]
     assert main.main(["--mode", "train", "--config", "digits", "--workdir", str(folder), *SMALL, *network]) == 0
-    training, held_out = (part.batch(torch.arange(len(part))) for part in opened(folder).data())
+    batches = [part.batch(torch.arange(len(part))) for part in opened(folder).data()]
+    training, held_out = ((x, cond["labels"]) for x, cond in batches)
     np.savez(folder / "training.npz", x=training[0], labels=training[1])
     np.savez(folder / "fresh.npz", x=training[0][::4], labels=training[1][::4])
     np.savez(folder / "held_out.npz", x=held_out[0], labels=held_out[1])

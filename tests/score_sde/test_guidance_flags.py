@@ -165,7 +165,8 @@ def test_the_other_modes_are_guided_by_the_same_flags(trained, capsys, mode):
         found, index, file = values(capsys, trained, mode, "--guidance_scale", 3, *flags)
         files.add(file)
         data = load_dataset(ConfigDict(json.loads((trained / "config.json").read_text())["data"]))[1]
-        x, labels = data.batch(index)
+        x, cond = data.batch(index)
+        labels = cond["labels"]
         if mode == "interpolate":
             # A strip has the class of its first item, and what cycles over the strips is the same at both ends.
             score_model = wrapped(ClassifierFree(model, labels[::2], 3.0), labels[::2])
@@ -250,7 +251,7 @@ def test_a_model_without_condition_dropout(trained):
     """It can be guided by a negative condition or a weaker model, and not by the branch it has not."""
     model, weak = (load_model(trained / name) for name in ("model.safetensors", "ema/0.5.safetensors"))
     model.null_trained = weak.null_trained = False
-    labels, options = torch.tensor([0, 1]), GuidanceOptions(guidance_scale=2.0)
+    labels, options = {"labels": torch.tensor([0, 1])}, GuidanceOptions(guidance_scale=2.0)
     with pytest.raises(ValueError, match=r"--guidance_scale=2: guidance scale 2.0 needs .*cond_dropout above 0"):
         guided(model, None, labels, options)
     assert isinstance(guided(model, None, labels, replace(options, negative_labels="1")), ClassifierFree)

@@ -44,11 +44,10 @@ class Pair(ScoreModel):
         ]
 
     def forward(self, x, t, cond=None):
-        null, cond = cond is None, torch.full((len(x),), 2) if cond is None else cond
-        if not null:
-            cond = torch.where(cond < 0, 2, cond)
+        labels = torch.full((len(x),), -1) if cond is None else cond["labels"]
+        labels = torch.where(labels < 0, 2, labels)
         each = torch.stack([part(x, t) for part in self.parts])
-        return each[cond, torch.arange(len(x))]
+        return each[labels, torch.arange(len(x))]
 
 
 class PairRun(Run):

@@ -244,7 +244,9 @@ def test_guided_fields_have_no_density(runs, tmp_path, capsys, coarse):
     assert "mass" not in result
     assert "log_density" not in arrays
     x, cond = run.data()[1].batch(spread(len(run.data()[1]), POINTS))
-    assert arrays["points"].shape[1] == (cond == 3).sum() < len(x), "only points of the class are beneath its field"
+    assert arrays["points"].shape[1] == (cond["labels"] == 3).sum() < len(x), (
+        "only points of the class are beneath its field"
+    )
     model = load_model(run.model_file)
     x = torch.stack(torch.meshgrid(*arrays["axes"][1], indexing="xy"), -1).view(-1, 2).float()
     with torch.no_grad():
