@@ -39,7 +39,7 @@ def compare(
     run: Run,
     *,
     samplers: str = "auto,dpmpp,unipc,heun,ddim,ancestral,pc,ode",
-    calls: str = "5,10,20",
+    nfe: str = "5,10,20",
     metrics: str = "frechet",
     features: str = EXTRACTORS[0],
     download: bool = False,
@@ -55,7 +55,7 @@ def compare(
     begin = time.perf_counter()
     names = read_names("--samplers", samplers, CHOICES_OF_SAMPLER)
     measures = read_names("--metrics", metrics, METRICS)
-    budgets = read_calls(calls)
+    budgets = read_calls(nfe)
     held_out, training, denoiser = open_split(run, "test")
     guides = Guides(run, denoiser, guidance)
     cond = read_condition(run, guides, labels, condition, num_samples)
@@ -99,13 +99,13 @@ def compare(
 
 
 def read_calls(text: str) -> list[int]:
-    """``--calls``, as in 5,10,20: numbers of network calls, rising."""
+    """``--nfe``, as in 5,10,20: numbers of network calls, rising."""
     try:
         numbers = sorted({int(part) for part in text.split(",")})
     except ValueError:
         numbers = [0]
     if numbers[0] < 1:
-        raise ValueError(f"--calls={text}: needs numbers of network calls of at least 1, as in 5,10,20")
+        raise ValueError(f"--nfe={text}: needs numbers of network calls of at least 1, as in 5,10,20")
     return numbers
 
 

@@ -1,4 +1,4 @@
-"""--mode encode: items to their latents and back, with the error of the round trip and what the latents look like."""
+"""--mode encode: items to their latents and back, the error of the round trip, and statistics of the latents."""
 
 import time
 from pathlib import Path
@@ -81,7 +81,7 @@ def encode_items(
         return {}
     result |= latent_statistics(typical, denoiser.sde.prior_std())
     show_statistics(result, "dequantized items" if transform.levels else "items")
-    path = stem(run, out, "encode", seed)
+    path = stem(run, out, "encode")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     drawn = comparison(x, again, picture, levels=transform.levels)
     write_arrays(
@@ -96,6 +96,7 @@ def encode_items(
             "labels": labels_of(targets),
             "conditions": conditions,
         },
+        run.settings,
     )
     print(f"  {picture if drawn else 'no picture for this shape'}, {numbers}")
     return result | {"picture": str(picture) if drawn else None, "numbers": str(numbers)}

@@ -1,5 +1,4 @@
-"""--mode guidance_sweep: how often samples are of the class that was asked for, against how diverse they are, over the
-scale of guidance."""
+"""--mode guidance_sweep: accuracy of the class that was asked for against diversity, over the scale of guidance."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from score_sde.evaluation.judge import EvaluationClassifier, evaluation_classifi
 from score_sde.evaluation.tradeoff import Tradeoff, tradeoff
 from score_sde.plots.curves import BLUE, GREY, ORANGE
 from score_sde.plots.pictures import figure_bytes, plt
+from score_sde.plots.strip import strip
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run
 from score_sde.run.guides import GuidanceOptions, Guides
@@ -25,6 +25,8 @@ from sde.data.statistics import spread
 from sde.files import finite, write_json, write_whole
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+SHOWN = 16
+"""Samples of each scale in the strip, at most."""
 HELD_OUT = 5000
 """Held-out items at most that samples are compared with."""
 COLORS = {"classifier-free": BLUE, "classifier": ORANGE}
@@ -46,6 +48,8 @@ def guidance_sweep(
     out: str | None = None,
 ) -> dict:
     """Plot accuracy of the asked class against diversity over the scale; write ``<out>.png`` and ``<out>.json``.
+
+    ``<out>-strip.png`` shows the first samples of every scale, each in the same place.
 
     Classifier guidance guides the unconditional branch, so that 0 is the unconditional and 1 the conditional model for
     either kind; without ``classifier_scale`` it has the scales of classifier-free guidance where the run has a
@@ -80,7 +84,7 @@ def guidance_sweep(
         "that of held-out items\n"
         f"{'guidance':<17}{'scale':>6}{'accuracy':>19}{'diversity':>19}{'calls':>8}"
     )
-    rows = []
+    rows, firsts = [], []
     for kind, scale, options in settings:
         samples = sampling(guides, options, cond, num_samples)
         if samples is None:
@@ -88,20 +92,24 @@ def guidance_sweep(
         found = tradeoff(held_out.transform.encode(samples.x), asked, judge.classes(samples.x))
         row = {"guidance": kind, "scale": scale, **relative(found, real), "nfe": samples.nfe}
         rows.append(row | {"seconds": round(samples.seconds, 2)})
+        firsts.append(samples.x[:SHOWN])
         print(
             f"{kind:<17}{scale:>6g}{row['accuracy']:>9.3f} +- {row['accuracy_stderr']:.3f} "
             f"{row['diversity']:>9.3f} +- {row['diversity_stderr']:.3f}{samples.nfe:>8g}"
         )
     if not run.world.is_main:
         return {}
-    path = stem(run, out, "guidance-sweep", seed)
-    picture, numbers = Path(f"{path}.png"), Path(f"{path}.json")
+    path = stem(run, out, "guidance-sweep", ".json")
+    picture, numbers, strip_picture = Path(f"{path}.png"), Path(f"{path}.json"), Path(f"{path}-strip.png")
     result = {"mode": "guidance_sweep", "sampler": sampling.name, "num_samples": num_samples, "seed": seed}
     result |= {"classes": asked.unique().tolist(), "judge_accuracy": accuracy, "real": asdict(real), "rows": rows}
     write_whole(picture, plot(rows, real, num_samples))
-    write_json(numbers, finite(result))
-    print(f"  {picture}, {numbers}")
-    return result | {"picture": str(picture), "numbers": str(numbers)}
+    names = [f"{row['guidance']} {row['scale']:g}" for row in rows]
+    shown = strip(torch.stack(firsts), names, strip_picture, levels=held_out.transform.levels, labels=asked[:SHOWN])
+    write_json(numbers, finite(result | {"settings": run.settings}))
+    print(f"  {picture}, {strip_picture if shown else 'no picture of the samples for this shape'}, {numbers}")
+    found = {"picture": str(picture), "strip": str(strip_picture) if shown else None, "numbers": str(numbers)}
+    return result | found
 
 
 def settings_of(
@@ -182,7 +190,7 @@ def plot(rows: list[dict], real: Tradeoff, num_samples: int) -> bytes:
                               color=GREY, markersize=9, label="held-out items")  # fmt: skip
     axes["tradeoff"].set_xlabel("diversity, of that of held-out items")
     axes["tradeoff"].set_ylabel("accuracy of the class asked for")
-    axes["tradeoff"].set_title(f"{num_samples} samples a scale, standard errors", fontsize=9)
+    axes["tradeoff"].set_title(f"{num_samples} samples per scale, standard errors", fontsize=9)
     axes["tradeoff"].legend(fontsize="small")
     axes["accuracy"].axhline(real.accuracy, color=GREY, linestyle=":")
     axes["diversity"].axhline(1, color=GREY, linestyle=":")

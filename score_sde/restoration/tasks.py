@@ -1,4 +1,4 @@
-"""The measurements of --mode restore: operators by task, and what they make of items."""
+"""Tasks of --mode restore: measurement operators by name, and what they make of items."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ TASKS = {
     "superres": ("factor", 2),
     "deblur": ("blur_std", 1.5),
     "colorize": (None, None),
-    "sensing": ("measurements", 20),
+    "sensing": ("num_measurements", 20),
 }
 """The flag of each task, and its default."""
 
@@ -71,10 +71,13 @@ def measure(operator: LinearOperator, x: Tensor, sigma_y: float, seed: int) -> T
 
 
 def read_measured(path: str, operator: LinearOperator, name: str, shape: tuple[int, ...], levels: int | None) -> Tensor:
-    """The measurements y (n, *measurement) of ``--measured``; of a mask, items whose hidden entries do not count."""
+    """The measurements y (n, *measurement) of ``--measurements_file``; of a mask, items whose hidden entries do not
+    count."""
     masked = isinstance(operator, Mask)
     wanted, hidden = (shape, ~operator.mask) if masked else (tuple(operator(torch.zeros(1, *shape)).shape[1:]), None)
-    y, _ = read_items("--measured", path, wanted, levels, f"what {name} measures has", whole=False, hidden=hidden)
+    y, _ = read_items(
+        "--measurements_file", path, wanted, levels, f"what {name} measures has", whole=False, hidden=hidden
+    )
     check_rows(operator, len(y), name)
     return operator(y) if masked else y
 
@@ -82,7 +85,9 @@ def read_measured(path: str, operator: LinearOperator, name: str, shape: tuple[i
 def check_rows(operator: LinearOperator, count: int, name: str) -> None:
     """Raise ValueError where the operator has masks for other than ``count`` items."""
     if isinstance(operator, Mask) and len(operator.index) not in (1, count):
-        raise ValueError(f"{name} holds masks for {len(operator.index)} items, and there are {count}: give one an item")
+        raise ValueError(
+            f"{name} holds masks for {len(operator.index)} items, and there are {count}: give one per item"
+        )
 
 
 def visible(operator: LinearOperator, y: Tensor, event_dims: int) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""What samples are conditioned on: labels, arrays in a file, held-out items, or the samples of another run."""
+"""Conditions of samples: labels, arrays in a file, held-out items, or the samples of another run."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def held_out_condition(data: Dataset, model: Denoiser, count: int) -> Condition 
 
 
 def read_condition(run: Run, guides: Guides, labels: str | None, file: str | None, count: int) -> Condition | None:
-    """``--labels`` and ``--condition``, a row for each of ``count`` samples: the arrays of the file, cycled, or by
+    """``--labels`` and ``--condition``, one row for each of ``count`` samples: the arrays of the file, cycled, or by
     default, for models that are conditioned on more than classes, held-out items. Raises ValueError for what the model
     does not take."""
     model = guides.denoiser

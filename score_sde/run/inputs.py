@@ -1,4 +1,4 @@
-"""The items that a mode starts from: those of a split, or a user's own in a file."""
+"""Inputs of a mode: items of a split, or a user's own in a file, and the readers of lists in flags."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -142,7 +142,9 @@ def read_pixels(flag: str, file: Path, mode: str) -> np.ndarray:
     except Exception as error:
         raise ValueError(f"{flag}={file} is not a readable image ({error})") from None
     if deep:
-        raise ValueError(f"{flag}={file} has more than 256 levels: save it with 8 bits a channel, or give a .npy file")
+        raise ValueError(
+            f"{flag}={file} has more than 256 levels: save it with 8 bits per channel, or give a .npy file"
+        )
     return pixels
 
 

@@ -1,6 +1,7 @@
-"""What the modes that use a trained run share: items, the model bound to labels, batches, files."""
+"""Items of a trained run as modes take them: splits, the model bound to their labels, batches, files."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,8 +82,14 @@ def joined(results: list, name: str) -> Tensor:
     return torch.cat([getattr(result, name) for result in results])
 
 
-def write_arrays(path: Path, arrays: dict[str, Tensor | np.ndarray | None]) -> None:
-    """An .npz of the arrays that are there."""
+def write_arrays(
+    path: Path, arrays: dict[str, Tensor | np.ndarray | None], settings: dict[str, str] | None = None
+) -> None:
+    """An .npz of the arrays that are there, and of ``settings`` as JSON text, where what the command set is to go with
+    them."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: np.asarray(x) for name, x in arrays.items() if x is not None})
+    held = {name: np.asarray(x) for name, x in arrays.items() if x is not None}
+    if settings is not None:
+        held["settings"] = np.array(json.dumps(settings))
+    np.savez_compressed(buffer, **held)
     write_whole(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Labels: what ``--labels`` says, in the modes that draw samples and in those whose items have conditions of their own.
+"""Labels: ``--labels`` as it is read, where samples are drawn and where items have conditions of their own.
 
 It is "none", class numbers with commas between them, or where there are items "data", the conditions they come with.
 """

@@ -16,13 +16,15 @@ VERSION = 1
 
 
 def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: GuidanceOptions | None = None) -> Plan:
-    """The plan for ``calls`` network calls a sample, from the run folder or made now, for all classes alike.
+    """The plan for ``calls`` network calls per sample, from the run folder or made now, for all classes alike.
 
     A plan belongs to its guidance and to the very weights it was made for: its file is named by a hash of them.
     """
     options = options or guides.options
     hashes = [file_digest(file) for file in guides.files(options)]
-    key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, asdict(options)]).encode()).hexdigest()[:16]
+    # By the names that the first plans had, so that they are found.
+    told = {"weak" if name == "autoguidance" else name: value for name, value in asdict(options).items()}
+    key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, told]).encode()).hexdigest()[:16]
     path = run.folder / "plans" / f"{calls}-{key}.json"
     if path.exists():
         return _read(path)

@@ -1,4 +1,4 @@
-"""Conditions bound to the rows of a batch, so that samplers need not know of them."""
+"""Binding of conditions to the rows of a batch, so that samplers need not know of them."""
 
 from typing import Any
 

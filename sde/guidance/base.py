@@ -1,4 +1,4 @@
-"""What every guided model is: a score model beside the one that it is guided away from."""
+"""Guided score models: a model beside the one that it is guided away from."""
 
 import abc
 import math

@@ -1,4 +1,4 @@
-"""A denoiser with its condition bound."""
+"""Conditional score model: a denoiser with its condition bound."""
 
 from torch import Tensor
 

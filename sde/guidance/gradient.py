@@ -1,4 +1,4 @@
-"""Guidance by the gradient of a log-probability."""
+"""Gradient guidance: by the gradient of a log-probability."""
 
 import abc
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Dynamic thresholding."""
+"""Dynamic thresholding of the posterior mean."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Score models of p(x_0 | y) for a measurement y = A(x_0) + N(0, sigma_y^2 I): what they have in common."""
+"""Posteriors given a measurement: score models of p(x_0 | y) for y = A(x_0) + N(0, sigma_y^2 I), what they share."""
 
 import abc
 from collections.abc import Callable

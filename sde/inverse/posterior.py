@@ -1,4 +1,4 @@
-"""Inverse problems: score models of p(x_0 | y) for a measurement y = A(x_0) + N(0, sigma_y^2 I) in data units.
+"""Posterior samplers: score models of p(x_0 | y) for a measurement y = A(x_0) + N(0, sigma_y^2 I) in data units.
 
 Each wraps a score model and states its posterior mean, so that it works with every sampler. The guided ones differ in
 the covariance V of their Gaussian likelihood (see PosteriorGuidance, for H, J and r as well).

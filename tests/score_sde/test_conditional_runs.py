@@ -367,7 +367,11 @@ def test_mistakes_of_the_command_line(runs, tmp_path, capsys):
 @pytest.mark.parametrize("mode", ["restore", "edit"])
 def test_items_with_all_their_conditions(runs, tmp_path, capsys, mode):
     """--labels=data is the classes and the images of the items; classes alone are not enough."""
-    task = ["--task", "sensing", "--draws", 1, "--resamplings", 1] if mode == "restore" else ["--start_time", 0.9]
+    task = (
+        ["--task", "sensing", "--samples_per_item", 1, "--repaint_steps", 1]
+        if mode == "restore"
+        else ["--start_time", 0.9]
+    )
     start = ["--mode", mode, "--workdir", runs / "superres", "--items", "3,40", "--steps", 12, "--out", tmp_path / "a"]
     status, result, error = call(capsys, *start, *task, "--labels", "data", "--guidance_scale", 2)
     assert status == 0, error
