@@ -21,7 +21,6 @@ from score_sde.config.config import read_run_config, resolve
 from score_sde.evaluation.judge import evaluation_classifier
 from score_sde.plots.pictures import picture
 from score_sde.run.folder import Run, choose_device
-from sde.condition.tree import as_tree
 from sde.guidance.classifier_free import ClassifierFree
 
 
@@ -39,7 +38,7 @@ def main() -> None:
     (training, held_out), model = run.data(), run.model()
     judge = evaluation_classifier(run, training)
     x, cond = held_out.batch(torch.arange(len(held_out)))
-    real = (judge.classes(x) == as_tree(cond)["labels"]).double().mean().item()
+    real = (judge.classes(x) == cond["labels"]).double().mean().item()
     print(f"the classifier is right about {real:.2%} of {len(held_out):,} held-out items")
     labels = torch.arange(options.num_samples) % training.num_classes
     samples = generate(

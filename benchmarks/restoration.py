@@ -1,7 +1,7 @@
 """What the methods of --mode restore make of a run's held-out items, and how many of them a classifier recognises.
 
     python benchmarks/restoration.py --workdir runs/digits [--task inpaint --mask upper] [--sigma_y 0]
-        [--methods moments,pigdm,dps,replacement] [--num_items 50] [--draws 4] [--steps 30] [--resamplings 4]
+        [--methods mmps,pigdm,dps,replacement] [--num_items 50] [--draws 4] [--steps 30] [--resamplings 4]
 
 A support vector classifier (scikit-learn), trained on the run's real training items, is asked for the class of every
 sample; it is measured on all held-out items first. Labels are not given to the model. The table is Markdown, its

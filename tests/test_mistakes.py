@@ -58,7 +58,7 @@ MISTAKES = {
     "guidance without its branch": (
         lambda: ClassifierFree(denoiser(4, null_trained=False), LABELS, 2.0),
         ValueError,
-        "train with config.training.cond_dropout above 0, or use scale 1",
+        "train with `cond_dropout` above 0, or use scale 1",
     ),
     "a guidance scale that is no number": (
         lambda: ClassifierFree(denoiser(4), LABELS, float("nan")),
@@ -161,7 +161,7 @@ MISTAKES = {
         "MLP takes no condition: bind the Denoiser itself",
     ),
     "words as labels": (lambda: Conditional(denoiser(4), ["cat"]), ValueError, "a list that is no tensor (too many"),
-    "lists of other lengths": (lambda: Conditional(denoiser(4), [[0], [1, 2]]), ValueError, "give numbers, a row a"),
+    "lists of other lengths": (lambda: Conditional(denoiser(4), [[0], [1, 2]]), ValueError, "one row per sample"),
     "a list of real labels": (lambda: Conditional(denoiser(4), [0.0, 1.0]), ValueError, "labels, which are integers"),
     "a list of labels out of range": (lambda: ClassifierFree(denoiser(4), [4], 2.0), ValueError, "label 4 is out of"),
     "a list for the model itself": (

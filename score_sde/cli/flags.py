@@ -1,4 +1,4 @@
-"""The flags of the command line, and what --help says of them."""
+"""Flags of the command line: their types and limits, what --help says of them, and their old names."""
 
 import inspect
 import math
@@ -32,56 +32,58 @@ TEXTS = {
     "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "
     "by default that of held-out items, for models that are conditioned on more than classes",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
-    "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; several make a "
-    "strip or a sweep, as in 1,2,4",
-    "classifier_scale": "classifier guidance: 0 is off; several make a strip or a sweep, as in 0,1,4",
+    "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; guidance_sweep "
+    "takes several, as in 1,2,4",
+    "classifier_scale": "classifier guidance: 0 is off; guidance_sweep takes several, as in 0,1,4",
     "negative_labels": "classes that --guidance_scale steers away from, in place of the unconditional branch; cycled",
-    "weak": "autoguidance by weaker weights in the run folder, as in ema/0.99.safetensors or "
+    "autoguidance": "autoguidance by weaker weights in the run folder, as in ema/0.99.safetensors or "
     "checkpoints/denoiser-00001200.pt, in place of the unconditional branch; --guidance_scale is its scale",
     "guidance_interval": "LOW,HIGH: guide at noise levels sigma / alpha above LOW and up to HIGH alone, as in 0.3,5",
     "guidance_rescale": "how much of the contrast that guidance adds is taken back, sample by sample: 0 none, 1 all",
     "threshold": "dynamic thresholding: QUANTILE, as in 0.995, of each sample is brought within the data's bounds; "
     "continuous data need QUANTILE,LOW,HIGH in their units",
     "batch_size": "items at a time",
-    "out": "where to write, without suffix; default a name that tells the flags, in samples/ of the run folder; "
-    "compare/ for compare, evaluation.json for evaluate, nowhere for likelihood",
+    "out": "where to write, without suffix; default the next number and a name, as in 000012-heun-25, in samples/ of "
+    "the run folder; compare/ for compare, evaluation.json for evaluate, nowhere for likelihood",
     "split": "test or train: the items that are taken",
     "probes": "Rademacher probes for the trace, 0 for the exact trace; default exact up to 16 dimensions, else 2",
     "rtol": "relative tolerance of the ODE solver",
     "atol": "absolute tolerance of the ODE solver",
     "unnormalized": "integrate a guided model, which is no density",
-    "draws": "dequantizations, or for restore samples, of each item",
-    "against": "an .npy or .npz of other items, for the AUROC of log p(x)",
-    "samples": "a file of samples to measure, as --mode sample writes; by default they are drawn",
+    "dequantizations": "how many times each item is dequantized",
+    "samples_per_item": "samples of each item",
+    "ood_file": "an .npy or .npz of other items, for the AUROC of log p(x)",
+    "samples_file": "a file of samples to measure, as --mode sample writes; by default they are drawn",
     "features": "data, classifier, inception, or a TorchScript file: what the items are compared in",
     "download": "fetch the weights of --features inception where they are missing",
     "metrics": "some of the metrics, as in frechet,kernel; the first ranks samplers; default of evaluate: all it can",
-    "resamples": "halves of the items that an interval is made of",
+    "subsamples": "halves of the items that an interval is made of",
     "relative_std": "lengths of the averages, as shares of the run",
     "at_step": "step up to which it averages; default the last",
     "items": "items of the split by number, as in 3,17,5,8; for interpolate pairs, by default the first six items",
-    "seeds": "pairs of seeds instead, as the .npz of --mode sample lists them",
-    "frames": "pictures a strip, the two ends among them",
+    "seed_pairs": "pairs of seeds instead, as the .npz of --mode sample lists them",
+    "frames": "pictures per strip, the two ends among them",
     "samplers": f"{', '.join(CHOICES_OF_SAMPLER)}: those that are compared, as in auto,heun",
-    "calls": "network calls a sample that they may take, as in 5,10,20; guidance takes two each time",
-    "what": "all, process, trajectory, denoised or field (points in the plane)",
+    "nfe": "network calls per sample that they may take, as in 5,10,20; guidance takes two each time",
+    "plots": "all, process, trajectory, denoised or field (points in the plane)",
     "task": "what was measured: inpaint, superres, deblur, colorize or sensing",
     "mask": "--task inpaint: what is observed: upper, lower, left, right half, box (all but the middle), random:0.5, a "
     ".npy, .npz or black and white image file, True or white where observed; default left",
     "factor": "--task superres: side of the blocks whose means are measured; default 2",
     "blur_std": "--task deblur: width of the Gaussian in entries; default 1.5",
-    "measurements": "--task sensing: number of random projections; default 20",
+    "num_measurements": "--task sensing: number of random projections; default 20",
     "sigma_y": "standard deviation of the noise in what was measured, in data units",
-    "method": "auto, moments, pigdm, dps or replacement",
-    "resamplings": "times that each step is taken, with noise added in between, which mends what was wrong (RePaint)",
+    "method": "auto, mmps, pigdm, dps or replacement",
+    "repaint_steps": "times that each step is taken, with noise added in between, which mends what was wrong (RePaint)",
     "input": "a .npy, .npz, .csv or image file of items, in place of those of the split",
-    "measured": "a file like that of --input with measurements, in place of items to be measured",
+    "measurements_file": "a file like that of --input with measurements, in place of items to be measured",
     "start_time": "times to which items are noised; the later, the more changes",
 }
 """What each flag means."""
 
-INTEGERS = {"threads": 1, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0, "draws": 1,
-            "resamples": 2, "at_step": 1, "frames": 2, "factor": 1, "measurements": 1, "resamplings": 1}  # fmt: skip
+INTEGERS = {"threads": 1, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0,
+            "dequantizations": 1, "samples_per_item": 1, "subsamples": 2, "at_step": 1, "frames": 2, "factor": 1,
+            "num_measurements": 1, "repaint_steps": 1}  # fmt: skip
 """Flags that are whole numbers, and their least."""
 
 NUMBERS = {"rtol": {}, "atol": {}, "blur_std": {}, "sigma_y": {},
@@ -95,6 +97,25 @@ SWITCHES = ("debug", "unnormalized", "download")
 EVERYWHERE = ("mode", "workdir", "device", "threads", "debug")
 """Flags that every mode takes."""
 
+OLD_FLAGS = {
+    "weak": "--autoguidance",
+    "against": "--ood_file",
+    "unnormalised": "--unnormalized",
+    "calls": "--nfe",
+    "draws": "--dequantizations in --mode likelihood, and --samples_per_item in --mode restore",
+    "resamples": "--subsamples",
+    "resamplings": "--repaint_steps",
+    "what": "--plots",
+    "measured": "--measurements_file",
+    "measurements": "--num_measurements",
+    "samples": "--samples_file",
+    "seeds": "--seed_pairs",
+}
+"""What flags that were renamed are called now."""
+
+OLD_VALUES = {("method", "moments"): "mmps"}
+"""What values of flags that were renamed are called now."""
+
 EXAMPLES = {
     "train": "--config digits --workdir runs/digits --config.training.steps=200",
     "train_classifier": "--workdir runs/digits",
@@ -106,10 +127,10 @@ EXAMPLES = {
     "interpolate": "--workdir runs/digits --items 3,17 --frames 9",
     "restore": "--workdir runs/digits --task inpaint --mask upper --items 0,1,2",
     "edit": "--workdir runs/digits --items 0,1,2 --start_time 0.3,0.5,0.7 --labels 3 --guidance_scale 2",
-    "compare": "--workdir runs/digits --samplers auto,dpmpp,heun --calls 5,10,20",
+    "compare": "--workdir runs/digits --samplers auto,dpmpp,heun --nfe 5,10,20",
     "ema": "--workdir runs/digits --relative_std 0.05,0.1",
     "check": "--workdir runs/digits",
-    "visualize": "--workdir runs/digits --what trajectory --labels 0,1,2",
+    "visualize": "--workdir runs/digits --plots trajectory --labels 0,1,2",
 }
 """A command of each mode."""
 
@@ -181,6 +202,21 @@ def _default(mode: str, flag: str) -> str:
 def _describe(name: str, text: str, note: str) -> str:
     head = f"  --{name:<20}"
     return textwrap.fill(text + note, 118, initial_indent=head, subsequent_indent=" " * len(head))
+
+
+def refuse_old(arguments: list[str]) -> None:
+    """Raise ValueError for a flag or a value that has another name now."""
+    flag = ""
+    for argument in arguments:
+        text = argument.partition("=")[2] if "=" in argument else argument
+        if argument.startswith("-"):
+            flag = argument.lstrip("-").partition("=")[0]
+            negated = flag.removeprefix("no")
+            name = flag if flag in OLD_FLAGS else negated
+            if name in OLD_FLAGS:
+                raise ValueError(f"--{flag} has another name now: {OLD_FLAGS[name]}")
+        if (flag, text) in OLD_VALUES:
+            raise ValueError(f"--{flag}={text} has another name now: --{flag}={OLD_VALUES[flag, text]}")
 
 
 def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from absl import flags
 
-from score_sde.cli.flags import check_flags, define_flags, usage
+from score_sde.cli.flags import check_flags, define_flags, refuse_old, usage
 from score_sde.cli.modes import MODES
 from score_sde.config.config import config_path, differences, pick, read_config, read_run_config, resolve
 from score_sde.config.options import Config
@@ -83,7 +83,8 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     if not mode.training:
         own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights}
         run.settings = settings_of(given, overrides, own | mode.defaults)
-    return mode.function(run, **mode.arguments(given))
+    result = mode.function(run, **mode.arguments(given))
+    return result if mode.training else result | {"settings": run.settings}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -97,6 +98,7 @@ def main(argv: list[str] | None = None) -> int:
             mode = re.search(r"-mode[= ](\w+)", " ".join(plain))
             print(usage(mode and pick("--mode", mode[1], MODES)), flush=True)
             return 0
+        refuse_old(plain)
         unused = options(["main.py", *plain])[1:]
         if unused:
             raise ValueError(f"unknown argument {unused[0]}: options start with --")

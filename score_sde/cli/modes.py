@@ -1,22 +1,19 @@
-"""The modes of the command line: functions of a run whose keyword arguments are flags."""
+"""Modes of the command line: functions of a run whose keyword arguments are flags."""
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from pkgutil import resolve_name
 
-from score_sde.run.guides import GuidanceOptions
-from score_sde.run.scales import at_each_scale, at_one_scale
-
-GUIDANCE = tuple(field.name for field in fields(GuidanceOptions))
-"""The flags that an argument ``guidance`` stands for; an argument ``guidances`` takes several scales."""
+from score_sde.run.outputs import written
 
 
 @dataclass(frozen=True)
 class Mode:
     """``path`` is module:function, imported when it is needed. The function takes a run and keyword arguments, each the
-    flag of its name; one that is not given leaves the function its own default. ``sections`` are those of a trained
-    run's config that can be changed; a mode that trains has none and can change them all."""
+    flag of its name, or where it is annotated with a dataclass the flags of its fields; one that is not given leaves
+    the function its own default. ``sections`` are those of a trained run's config that can be changed; a mode that
+    trains has none and can change them all."""
 
     path: str
     sections: tuple[str, ...] = ()
@@ -30,10 +27,13 @@ class Mode:
     @property
     def defaults(self) -> dict:
         """The value of each flag of the function that is not given."""
-        parameters = {**inspect.signature(self.function).parameters}
-        if self._guidance and parameters.pop(self._guidance):
-            parameters |= inspect.signature(GuidanceOptions).parameters
-        return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+        found = {}
+        for parameter in self._parameters:
+            if is_dataclass(parameter.annotation):
+                found |= {field.name: field.default for field in fields(parameter.annotation)}
+            else:
+                found[parameter.name] = parameter.default
+        return found
 
     @property
     def flags(self) -> set[str]:
@@ -43,17 +43,30 @@ class Mode:
 
     def arguments(self, values: dict) -> dict:
         """The function's keyword arguments from the values of the flags that were given."""
-        defaults = self.defaults
-        found = {name: value for name, value in values.items() if name in defaults}
-        given = {name: found.pop(name) for name in GUIDANCE if self._guidance and name in found}
-        if given:
-            found[self._guidance] = (at_each_scale if self._guidance == "guidances" else at_one_scale)(given)
+        found = {}
+        for parameter in self._parameters:
+            options = parameter.annotation
+            if is_dataclass(options):
+                own = {field.name: values[field.name] for field in fields(options) if field.name in values}
+                if own:
+                    found[parameter.name] = options(**{name: _single(name, value) for name, value in own.items()})
+            elif parameter.name in values:
+                found[parameter.name] = values[parameter.name]
         return found
 
     @property
-    def _guidance(self) -> str | None:
-        parameters = inspect.signature(self.function).parameters
-        return next((name for name in ("guidance", "guidances") if name in parameters), None)
+    def _parameters(self) -> list[inspect.Parameter]:
+        parameters = inspect.signature(self.function).parameters.values()
+        return [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def _single(flag: str, value: object) -> object:
+    """The number of a flag of which --mode guidance_sweep takes several. Raises ValueError where there are several."""
+    if not isinstance(value, tuple):
+        return value
+    if len(value) > 1:
+        raise ValueError(f"--{flag}={written(value)}: takes a single scale here; --mode guidance_sweep takes several")
+    return value[0]
 
 
 MODES = {

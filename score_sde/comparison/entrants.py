@@ -100,7 +100,7 @@ def enter(
         least = calls_of(1)
         if least > max(budgets):
             raise ValueError(
-                f"--calls={','.join(map(str, budgets))}: {name} takes {least:g} network calls for one step, a closing "
+                f"--nfe={','.join(map(str, budgets))}: {name} takes {least:g} network calls for one step, a closing "
                 f"denoising one among them; allow at least {least:g}, or leave {name} out of --samplers"
             )
         for budget in budgets:

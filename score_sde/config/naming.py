@@ -39,9 +39,9 @@ def with_keys(*sections: str, **more: str) -> AbstractContextManager[None]:
     return _said(lambda sentence: named(sentence, names), warnings_too=True)
 
 
-def with_flag(flag: str, value: object) -> AbstractContextManager[None]:
-    """Within, the flag and its value stand in front of what is refused."""
-    return _said(lambda sentence: f"{flag}={value}: {sentence}", warnings_too=False)
+def with_flag(flag: str, value: object, **names: str) -> AbstractContextManager[None]:
+    """Within, the flag and its value stand in front of what is refused; ``names`` are the keys of other options."""
+    return _said(lambda sentence: f"{flag}={value}: {named(sentence, names)}", warnings_too=False)
 
 
 @contextmanager

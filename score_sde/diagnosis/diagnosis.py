@@ -76,7 +76,8 @@ def no_dropout(m: dict) -> Finding | None:
         "trained without dropout",
         "the condition was never left out in training, so that there is no unconditional branch: --labels none and "
         "--guidance_scale other than 1 are refused",
-        "train with config.training.cond_dropout=0.1, or guide by --classifier_scale, --negative_labels or --weak",
+        "train with config.training.cond_dropout=0.1, or guide by --classifier_scale, --negative_labels or "
+        "--autoguidance",
     )
 
 

@@ -20,9 +20,9 @@ OTHER_UNITS = 10.0
 def read_samples(name: str) -> tuple[Path, Tensor, Tensor | None]:
     """The path, the samples (n, *event) and the classes that were asked for (n,), or None, of the .npz of --mode sample
     or of another file of arrays."""
-    path = existing(name, "--samples")
+    path = existing(name, "--samples_file")
     if path.is_dir():
-        raise ValueError(f"--samples={path} is a folder: name a file in it, .npz, .npy or .csv")
+        raise ValueError(f"--samples_file={path} is a folder: name a file in it, .npz, .npy or .csv")
     if path.suffix != ".npz":
         return path, read_array(path)[0], None
     try:
@@ -30,16 +30,16 @@ def read_samples(name: str) -> tuple[Path, Tensor, Tensor | None]:
             arrays = dict(file)
     # numpy and zipfile raise many unrelated exceptions for damaged files.
     except Exception as error:
-        raise ValueError(f"--samples={path} is not a readable .npz file ({error})") from None
+        raise ValueError(f"--samples_file={path} is not a readable .npz file ({error})") from None
     if "x" not in arrays or arrays["x"].dtype.kind not in "iuf" or arrays["x"].ndim < 2:
-        raise ValueError(f"--samples={path} holds {', '.join(arrays) or 'nothing'}: needs numbers x (n, ...)")
+        raise ValueError(f"--samples_file={path} holds {', '.join(arrays) or 'nothing'}: needs numbers x (n, ...)")
     if "scales" in arrays:
-        raise ValueError(f"--samples={path} holds samples at several scales: draw them at one")
+        raise ValueError(f"--samples_file={path} holds samples at several scales: draw them at one")
     x, labels = arrays["x"], arrays.get("labels")
     if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != x.shape[:1]):
         raise ValueError(
-            f"--samples={path} holds labels of type {labels.dtype} and shape {labels.shape}: needs {len(x)} integers, "
-            "the class that was asked for of each sample, or -1"
+            f"--samples_file={path} holds labels of type {labels.dtype} and shape {labels.shape}: needs {len(x)} "
+            "integers, the class that was asked for of each sample, or -1"
         )
     return path, as_tensor(x), None if labels is None else torch.from_numpy(labels.astype(np.int64))
 

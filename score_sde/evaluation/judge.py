@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from score_sde.run.folder import Run
-from sde.condition.tree import as_tree
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.data.transform import Transform
@@ -61,7 +60,7 @@ class EvaluationClassifier(nn.Module):
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, SETTINGS["lr"], total_steps=steps)
         for _ in range(steps):
             x, cond = data.batch(torch.randint(len(data), (SETTINGS["batch_size"],), generator=generator))
-            labels = as_tree(cond)["labels"]
+            labels = cond["labels"]
             optimizer.zero_grad()
             F.cross_entropy(self(x), labels).backward()
             optimizer.step()
@@ -104,6 +103,6 @@ def evaluation_classifier(run: Run, training: Dataset) -> EvaluationClassifier:
 def _digest(data: Dataset) -> str:
     """Of items spread over the set, their number and classes, the transform and SETTINGS."""
     x, cond = data.batch(spread(len(data), MEASURED))
-    labels = as_tree(cond)["labels"]
+    labels = cond["labels"]
     about = json.dumps([len(data), data.num_classes, data.event_shape, data.transform.digest, SETTINGS])
     return hashlib.sha256(about.encode() + x.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sde.condition.tree import Condition, condition_kinds, known, map_condition
+from sde.condition.tree import Condition, condition_kinds, map_condition, restrict_to
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.guidance.conditional import Conditional
@@ -50,7 +50,7 @@ class Levels:
         self.transform, self.sde, self.device, self.batch_size = data.transform, model.sde, device, batch_size
         self.t = TIMES[times](self.sde, (torch.arange(count, dtype=torch.float64) + 0.5) / count)
         self.x, cond = data.batch(spread(len(data), items))
-        self.cond = known(cond, model)
+        self.cond = restrict_to(cond, model)
         self.other = self.differs = None
         if self.cond is not None:
             order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(0))

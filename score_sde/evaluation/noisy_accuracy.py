@@ -22,7 +22,7 @@ class NoisyAccuracy:
     @property
     def chance(self) -> float:
         """The share of the most frequent class: the accuracy of a classifier that looks at nothing."""
-        labels = self.levels.cond
+        labels = self.levels.cond["labels"]
         return labels.bincount().max().item() / len(labels)
 
     def by_noise(self, classifier: NoisyClassifier) -> list[dict]:
@@ -30,7 +30,7 @@ class NoisyAccuracy:
 
         def right(at: At) -> Tensor:
             x = classifier.sde.perturb(at.x0, at.draws.t, at.draws.noise(at.x0))
-            return classifier(x, at.draws.t).argmax(1) == at.cond
+            return classifier(x, at.draws.t).argmax(1) == at.cond["labels"]
 
         accuracy = self.levels.each(right).mean(1).tolist()
         return [{"noise_level": s, "accuracy": a} for s, a in zip(self.levels.sigma.tolist(), accuracy, strict=True)]

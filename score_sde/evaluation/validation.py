@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sde.condition.tree import known, map_condition
+from sde.condition.tree import map_condition, restrict_to
 from sde.data.dataset import Dataset
 from sde.data.statistics import spread
 from sde.model.denoiser import Denoiser
@@ -69,7 +69,7 @@ class Validation:
         generator = torch.Generator().manual_seed(SEED)
         draws = BatchNoise.draw(self.sde, shape, generator, self.times, rows)
         transform = self.held_out.transform
-        cond = map_condition(lambda c: c.to(self.device), known(cond, module))
+        cond = map_condition(lambda c: c.to(self.device), restrict_to(cond, module))
         x0 = transform.encode(draws.dequantize(x, transform)).to(self.device)
         loss = denoising_loss(module, x0, cond, draws, weighting=self.weighting).cpu().double()
         weight, wanted = (WEIGHTINGS[name](self.sde, draws.t, module.sigma_data) for name in (self.weighting, "edm"))

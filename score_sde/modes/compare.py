@@ -26,7 +26,7 @@ from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split
-from sde.condition.tree import Condition, as_tree
+from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.files import finite, write_json, write_whole
@@ -39,7 +39,7 @@ def compare(
     run: Run,
     *,
     samplers: str = "auto,dpmpp,unipc,heun,ddim,ancestral,pc,ode",
-    calls: str = "5,10,20",
+    nfe: str = "5,10,20",
     metrics: str = "frechet",
     features: str = EXTRACTORS[0],
     download: bool = False,
@@ -55,7 +55,7 @@ def compare(
     begin = time.perf_counter()
     names = read_names("--samplers", samplers, CHOICES_OF_SAMPLER)
     measures = read_names("--metrics", metrics, METRICS)
-    budgets = read_calls(calls)
+    budgets = read_calls(nfe)
     held_out, training, denoiser = open_split(run, "test")
     guides = Guides(run, denoiser, guidance)
     cond = read_condition(run, guides, labels, condition, num_samples)
@@ -65,7 +65,7 @@ def compare(
 
     def alone() -> dict:
         # Times are those of one process.
-        targets = as_tree(cond).get("labels")
+        targets = labels_of(cond)
         # Below 0 are those of no class.
         targets = targets if targets is not None and (targets >= 0).all() else None
         yardstick = Yardstick(training, held_out, found, measures, targets)
@@ -99,13 +99,13 @@ def compare(
 
 
 def read_calls(text: str) -> list[int]:
-    """``--calls``, as in 5,10,20: numbers of network calls, rising."""
+    """``--nfe``, as in 5,10,20: numbers of network calls, rising."""
     try:
         numbers = sorted({int(part) for part in text.split(",")})
     except ValueError:
         numbers = [0]
     if numbers[0] < 1:
-        raise ValueError(f"--calls={text}: needs numbers of network calls of at least 1, as in 5,10,20")
+        raise ValueError(f"--nfe={text}: needs numbers of network calls of at least 1, as in 5,10,20")
     return numbers
 
 
@@ -187,5 +187,5 @@ def pictures(
             ("the exact flow", drawn(exact[:count], levels=levels, labels=None if own is None else own[: len(exact)]))
         )
     items, own = held_out.batch(spread(len(held_out), count))
-    last.append(("held-out items", drawn(items, levels=levels, labels=as_tree(own).get("labels"))))
+    last.append(("held-out items", drawn(items, levels=levels, labels=labels_of(own))))
     return {heading: parts for heading, parts in found.items() if all(content for _, content in parts)}

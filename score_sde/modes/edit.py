@@ -56,13 +56,13 @@ def edit(
         return {}
     x, nfe = (torch.stack([getattr(samples, name) for samples in drawn], 1) for name in ("x", "nfe"))
     changes = [(inputs.x - samples.x).double().square().mean().sqrt().item() for samples in drawn]
-    path = stem(run, out, "edit", seed)
+    path = stem(run, out, "edit")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     columns = {"input": inputs.x[:, None]} | {f"t = {time:g}": x[:, [i]] for i, time in enumerate(times)}
     shown = panels(columns, picture, levels=data.transform.num_levels)
     arrays = {"input": inputs.x, "x": x, "start_times": np.array(times), "nfe": nfe, "index": inputs.index,
               "labels": inputs.labels, "conditions": conditions, "seeds": np.array(drawn[0].seeds)}  # fmt: skip
-    write_arrays(numbers, arrays)
+    write_arrays(numbers, arrays, run.settings)
     means, seconds = [samples.mean_nfe for samples in drawn], sum(samples.seconds for samples in drawn)
     moved = ", ".join(f"{change:.3g} at t = {time:g}" for time, change in zip(times, changes, strict=True))
     print(

@@ -1,4 +1,4 @@
-"""--mode encode: items to their latents and back, with the error of the round trip and what the latents look like."""
+"""--mode encode: items to their latents and back, the error of the round trip, and statistics of the latents."""
 
 import time
 from pathlib import Path
@@ -13,7 +13,7 @@ from score_sde.run.guides import UNGUIDED, GuidanceOptions
 from score_sde.run.inputs import spread_items
 from score_sde.run.items import batched, bind, joined, open_split, relative_error, write_arrays
 from score_sde.run.outputs import stem
-from sde.condition.tree import as_tree
+from sde.condition.tree import labels_of
 
 
 def encode_items(
@@ -81,7 +81,7 @@ def encode_items(
         return {}
     result |= latent_statistics(typical, denoiser.sde.prior_std())
     show_statistics(result, "dequantized items" if transform.num_levels else "items")
-    path = stem(run, out, "encode", seed)
+    path = stem(run, out, "encode")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     drawn = comparison(x, again, picture, levels=transform.num_levels)
     write_arrays(
@@ -93,9 +93,10 @@ def encode_items(
             "decoded": again,
             "nfe": nfe,
             "index": index,
-            "labels": as_tree(targets).get("labels"),
+            "labels": labels_of(targets),
             "conditions": conditions,
         },
+        run.settings,
     )
     print(f"  {picture if drawn else 'no picture for this shape'}, {numbers}")
     return result | {"picture": str(picture) if drawn else None, "numbers": str(numbers)}

@@ -26,7 +26,7 @@ from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.sampling import Sampling
-from sde.condition.tree import as_tree
+from sde.condition.tree import labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.files import finite, write_json
@@ -39,7 +39,7 @@ DRAWN = 1000
 def evaluate(
     run: Run,
     *,
-    samples: str | None = None,
+    samples_file: str | None = None,
     features: str = "data",
     download: bool = False,
     metrics: str | None = None,
@@ -51,7 +51,7 @@ def evaluate(
     seed: int = 0,
     labels: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
-    resamples: int = 100,
+    subsamples: int = 100,
     batch_size: int = 256,
     out: str | None = None,
 ) -> dict:
@@ -61,14 +61,14 @@ def evaluate(
     names = read_names("--metrics", metrics, METRICS) if metrics else None
     base = out.removesuffix(".json") if out else None
     path = x = asked = None
-    if samples is None:
+    if samples_file is None:
         if num_samples < LEAST:
             raise ValueError(f"--num_samples={num_samples}: no interval can be trusted for fewer than {LEAST}")
         sampling = Sampling(run, steps, grid, noise, seed, batch_size)
     else:
         flags = {"--steps": steps, "--grid": grid, "--labels": labels, "--noise": noise != NOISES[0]}
         _nothing_ignored(run, flags | {"--num_samples": num_samples != DRAWN, guidance.given(): guidance != UNGUIDED})
-        path, x, asked = read_samples(samples)
+        path, x, asked = read_samples(samples_file)
         check_samples(x, asked, data, path)
     found = extractor(run, features, training, download)
 
@@ -97,15 +97,15 @@ def evaluate(
     judge = evaluation_classifier(run, training) if classed else None
 
     def measure() -> dict:
-        values = scores(sets, names, refused, resamples, seed, unseen=split == "test")
+        values = scores(sets, names, refused, subsamples, seed, unseen=split == "test")
         if judge is not None:
             values["accuracy"] = _accuracy(judge, x[asked >= 0], asked[asked >= 0], data)
         return values
 
     values = run.world.broadcast_from_main(measure)
     show(values, sets, found.name, split)
-    settings = {"features": features, "split": split, "seed": seed, "resamples": resamples}
-    if samples is None:
+    settings = {"features": features, "split": split, "seed": seed, "resamples": subsamples}
+    if samples_file is None:
         settings |= {"steps": steps, "grid": grid, "noise": noise, "labels": labels, "guidance": asdict(guidance)}
         settings |= {"sampler": run.config.sampler.to_dict()}
     target = Path(f"{base}.json") if base else run.folder / "evaluation.json"
@@ -113,7 +113,7 @@ def evaluate(
         "mode": "evaluate",
         "samples": {"file": str(path), "sha256": file_digest(path)},
         # Of samples in a file it is not known which weights drew them.
-        "weights": None if samples else {"file": str(run.weights_file), "sha256": file_digest(run.weights_file)},
+        "weights": None if samples_file else {"file": str(run.weights_file), "sha256": file_digest(run.weights_file)},
         "extractor": {"name": found.name, "sha256": found.digest, "features": dimension},
         "items": {name: len(part) for name, part in vars(sets).items()},
         "values": values,
@@ -134,7 +134,7 @@ def _draw(
     """n samples in data units, which are kept in a file, and the classes asked for."""
     guides = Guides(run, run.model(), guidance)
     cond = read_condition(run, guides, labels, None, n)
-    drawn, asked = sampling(guides, guidance, cond, n), as_tree(cond).get("labels")
+    drawn, asked = sampling(guides, guidance, cond, n), labels_of(cond)
 
     def keep() -> Tensor:
         write_arrays(path, {"x": drawn.x, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, "labels": asked})
@@ -150,7 +150,7 @@ def _nothing_ignored(run: Run, given: dict[str, object]) -> None:
     found = [flag for flag, value in given.items() if value]
     if found:
         raise ValueError(
-            f"{' and '.join(found)}: --samples names samples that are drawn already; leave out one of them"
+            f"{' and '.join(found)}: --samples_file names samples that are drawn already; leave out one of them"
         )
 
 
@@ -172,7 +172,7 @@ def _accuracy(judge: EvaluationClassifier, x: Tensor, asked: Tensor, data: Datas
     """The share of samples that an independent classifier takes for the class that was asked for, and of real items
     that it takes for their own."""
     items, cond = data.batch(torch.arange(len(data)))
-    labels = as_tree(cond)["labels"]
+    labels = cond["labels"]
     parts = ((x.float(), asked), (items, labels))
     own, real = (share(int((judge.classes(part) == known).sum()), len(part)) for part, known in parts)
     return {**asdict(own), "reference": asdict(real), "reading": reading(own, real, larger=True)}

@@ -1,5 +1,4 @@
-"""--mode guidance_sweep: how often samples are of the class that was asked for, against how diverse they are, over the
-scale of guidance."""
+"""--mode guidance_sweep: accuracy of the class that was asked for against diversity, over the scale of guidance."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from score_sde.evaluation.judge import EvaluationClassifier, evaluation_classifi
 from score_sde.evaluation.tradeoff import Tradeoff, tradeoff
 from score_sde.plots.curves import BLUE, GREY, ORANGE
 from score_sde.plots.pictures import figure_bytes, plt
+from score_sde.plots.strip import strip
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run
 from score_sde.run.guides import GuidanceOptions, Guides
@@ -19,12 +19,14 @@ from score_sde.run.items import open_split
 from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling
 from sde import Denoiser
-from sde.condition.tree import as_tree
+from sde.condition.tree import labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.files import finite, write_json, write_whole
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+SHOWN = 16
+"""Samples of each scale in the strip, at most."""
 HELD_OUT = 5000
 """Held-out items at most that samples are compared with."""
 COLORS = {"classifier-free": BLUE, "classifier": ORANGE}
@@ -47,6 +49,8 @@ def guidance_sweep(
 ) -> dict:
     """Plot accuracy of the asked class against diversity over the scale; write ``<out>.png`` and ``<out>.json``.
 
+    ``<out>-strip.png`` shows the first samples of every scale, each in the same place.
+
     Classifier guidance guides the unconditional branch, so that 0 is the unconditional and 1 the conditional model for
     either kind; without ``classifier_scale`` it has the scales of classifier-free guidance where the run has a
     classifier. Every scale has the same noise and classes. The judge is trained on the run's training items; accuracies
@@ -67,7 +71,7 @@ def guidance_sweep(
     settings = settings_of(run, denoiser, guidance_scale, classifier_scale)
     guides = Guides(run, denoiser, *(options for _, _, options in settings))
     cond = read_condition(run, guides, labels, None, num_samples)
-    asked = as_tree(cond).get("labels")
+    asked = labels_of(cond)
     check_counts(num_samples, asked)
     for _, _, options in settings:
         # Before anything is drawn, for what it refuses.
@@ -80,7 +84,7 @@ def guidance_sweep(
         "that of held-out items\n"
         f"{'guidance':<17}{'scale':>6}{'accuracy':>19}{'diversity':>19}{'calls':>8}"
     )
-    rows = []
+    rows, firsts = [], []
     for kind, scale, options in settings:
         samples = sampling(guides, options, cond, num_samples)
         if samples is None:
@@ -88,20 +92,24 @@ def guidance_sweep(
         found = tradeoff(held_out.transform.encode(samples.x), asked, judge.classes(samples.x))
         row = {"guidance": kind, "scale": scale, **relative(found, real), "nfe": samples.mean_nfe}
         rows.append(row | {"seconds": round(samples.seconds, 2)})
+        firsts.append(samples.x[:SHOWN])
         print(
             f"{kind:<17}{scale:>6g}{row['accuracy']:>9.3f} +- {row['accuracy_stderr']:.3f} "
             f"{row['diversity']:>9.3f} +- {row['diversity_stderr']:.3f}{samples.mean_nfe:>8g}"
         )
     if not run.world.is_main:
         return {}
-    path = stem(run, out, "guidance-sweep", seed)
-    picture, numbers = Path(f"{path}.png"), Path(f"{path}.json")
+    path = stem(run, out, "guidance-sweep", ".json")
+    picture, numbers, strip_picture = Path(f"{path}.png"), Path(f"{path}.json"), Path(f"{path}-strip.png")
     result = {"mode": "guidance_sweep", "sampler": sampling.name, "num_samples": num_samples, "seed": seed}
     result |= {"classes": asked.unique().tolist(), "judge_accuracy": accuracy, "real": asdict(real), "rows": rows}
     write_whole(picture, plot(rows, real, num_samples))
-    write_json(numbers, finite(result))
-    print(f"  {picture}, {numbers}")
-    return result | {"picture": str(picture), "numbers": str(numbers)}
+    names = [f"{row['guidance']} {row['scale']:g}" for row in rows]
+    shown = strip(torch.stack(firsts), names, strip_picture, levels=held_out.transform.num_levels, labels=asked[:SHOWN])
+    write_json(numbers, finite(result | {"settings": run.settings}))
+    print(f"  {picture}, {strip_picture if shown else 'no picture of the samples for this shape'}, {numbers}")
+    found = {"picture": str(picture), "strip": str(strip_picture) if shown else None, "numbers": str(numbers)}
+    return result | found
 
 
 def settings_of(
@@ -137,7 +145,7 @@ def check_counts(num_samples: int, asked: Tensor | None) -> None:
 def judged_items(judge: EvaluationClassifier, held_out: Dataset, asked: Tensor) -> tuple[float, Tradeoff]:
     """The judge's accuracy on the held-out items, and the accuracy and diversity of those in the classes asked for."""
     x, cond = held_out.batch(spread(len(held_out), HELD_OUT))
-    labels = as_tree(cond)["labels"]
+    labels = cond["labels"]
     found, kept = judge.classes(x), torch.isin(labels, asked)
     if not torch.isin(asked, labels).all():
         raise ValueError("the held-out items have none of some class that is asked for: give --labels that they have")
@@ -182,7 +190,7 @@ def plot(rows: list[dict], real: Tradeoff, num_samples: int) -> bytes:
                               color=GREY, markersize=9, label="held-out items")  # fmt: skip
     axes["tradeoff"].set_xlabel("diversity, of that of held-out items")
     axes["tradeoff"].set_ylabel("accuracy of the class asked for")
-    axes["tradeoff"].set_title(f"{num_samples} samples a scale, standard errors", fontsize=9)
+    axes["tradeoff"].set_title(f"{num_samples} samples per scale, standard errors", fontsize=9)
     axes["tradeoff"].legend(fontsize="small")
     axes["accuracy"].axhline(real.accuracy, color=GREY, linestyle=":")
     axes["diversity"].axhline(1, color=GREY, linestyle=":")

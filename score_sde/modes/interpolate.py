@@ -18,7 +18,7 @@ from sde.data import Dataset
 from sde.data.statistics import spread
 
 DEFAULT_ITEMS = 6
-"""The first items of the split are taken in pairs unless --items or --seeds says otherwise."""
+"""The first items of the split are taken in pairs unless --items or --seed_pairs says otherwise."""
 
 LARGEST_SEED = 2**63 - 1
 
@@ -31,7 +31,7 @@ def interpolate(
     *,
     split: str = "test",
     items: str | None = None,
-    seeds: str | None = None,
+    seed_pairs: str | None = None,
     frames: int = 9,
     labels: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
@@ -40,22 +40,22 @@ def interpolate(
     atol: float = 1e-4,
     out: str | None = None,
 ) -> dict:
-    """Interpolate between pairs of items or of seeds; write ``<out>.png``, a row a pair, and ``<out>.npz``."""
+    """Interpolate between pairs of items or of seeds; write ``<out>.png``, one row per pair, and ``<out>.npz``."""
     if frames < 2:
         raise ValueError(f"--frames={frames}: a strip needs at least 2, its two ends")
-    if items and seeds:
-        raise ValueError("--items and --seeds were both given: interpolate between items or between seeds")
+    if items and seed_pairs:
+        raise ValueError("--items and --seed_pairs were both given: interpolate between items or between seeds")
     data, _, denoiser = open_split(run, split)
-    kind = "seeds" if seeds else "items"
-    text = seeds or items or ",".join(map(str, range(min(DEFAULT_ITEMS, len(data)) // 2 * 2)))
-    ends = read_pairs(kind, text, LARGEST_SEED + 1 if seeds else len(data))
-    x, targets = (None, None) if seeds else data.batch(ends.flatten())
-    # One condition a strip, that of its first item, so that both ends are on the flow that the strip is decoded by.
+    kind = "seeds" if seed_pairs else "items"
+    text = seed_pairs or items or ",".join(map(str, range(min(DEFAULT_ITEMS, len(data)) // 2 * 2)))
+    ends = read_pairs(kind, text, LARGEST_SEED + 1 if seed_pairs else len(data))
+    x, targets = (None, None) if seed_pairs else data.batch(ends.flatten())
+    # One condition per strip, that of its first item, so that both ends are on the flow that the strip is decoded by.
     first = map_condition(lambda c: c[::2], targets)
     conditions, bound = bind(run, denoiser, labels, first, len(ends), guidance)
     tolerances = {"rtol": rtol, "atol": atol}
     begin = time.perf_counter()
-    if seeds:
+    if seed_pairs:
         blank = torch.empty((ends.numel(), *denoiser.event_shape))
         latent = SeededNoise(ends.flatten().tolist())(blank) * denoiser.sde.prior_std()
     else:
@@ -65,7 +65,7 @@ def interpolate(
     path = slerp(latent[::2], latent[1::2], weights)
     # Seeds give the samples of --sampler ode, which end with a denoising call; items come back as they were.
     decoded = batched(
-        lambda model, z: decode(model, z, denoise=bool(seeds), **tolerances),
+        lambda model, z: decode(model, z, denoise=bool(seed_pairs), **tolerances),
         bound(frames),
         path.flatten(0, 1),
         run,
@@ -83,6 +83,7 @@ def interpolate(
     write_arrays(
         numbers,
         {"x": strip, "latent": path, "weights": weights, "nfe": nfe, kind: ends, "conditions": conditions},
+        run.settings,
     )
     result = {
         "mode": "interpolate",
@@ -93,24 +94,25 @@ def interpolate(
         "seconds": round(seconds, 2),
     }
     ends_sentence = ""
-    if not seeds:
+    if not seed_pairs:
         values = joined(decoded, "values").view(path.shape)[:, [0, -1]].flatten(0, 1)
         result["end_error"] = relative_error(values, data.transform.dequantize(x, 0.5), data)
         ends_sentence = f", ends within {result['end_error']:.1e} of the data's standard deviation (rms)"
     print(
         f"{len(ends)} strip{'s' * (len(ends) > 1)} of {frames} frames between {kind} {describe(ends)}, "
-        f"{result['nfe']:g} network calls a frame, {seconds:.1f} s{ends_sentence}: "
+        f"{result['nfe']:g} network calls per frame, {seconds:.1f} s{ends_sentence}: "
         f"{picture if drawn else 'no picture for this shape'}, {numbers}"
     )
     return result | {"picture": str(picture) if drawn else None, "numbers": str(numbers)}
 
 
 def read_pairs(kind: str, text: str, limit: int) -> Tensor:
-    """``--items`` or ``--seeds``, as in 3,17 or 3,17,5,8: pairs (n, 2) of numbers below the limit."""
-    numbers = read_numbers(f"--{kind}", text, limit, "pairs of numbers, as in 3,17 or 3,17,5,8")
+    """``--items`` or ``--seed_pairs``, as in 3,17 or 3,17,5,8: pairs (n, 2) of numbers below the limit."""
+    flag = "--seed_pairs" if kind == "seeds" else "--items"
+    numbers = read_numbers(flag, text, limit, "pairs of numbers, as in 3,17 or 3,17,5,8")
     if len(numbers) % 2:
         what = f"one of the {kind} only" if len(numbers) == 1 else f"an odd number of {kind}, {len(numbers)}"
-        raise ValueError(f"--{kind}={text}: {what}; needs pairs, as in 3,17 or 3,17,5,8 for two strips")
+        raise ValueError(f"{flag}={text}: {what}; needs pairs, as in 3,17 or 3,17,5,8 for two strips")
     return torch.tensor(numbers).view(-1, 2)
 
 

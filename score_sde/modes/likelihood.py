@@ -15,9 +15,9 @@ from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_items, spread_items
 from score_sde.run.items import open_split, write_arrays
+from score_sde.run.labels import Labels
 from score_sde.run.outputs import stem
-from sde import Denoiser
-from sde.condition.tree import as_tree, condition_kinds
+from sde.condition.tree import labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.distributed.world import World
@@ -39,11 +39,11 @@ def likelihood(
     guidance: GuidanceOptions = UNGUIDED,
     unnormalized: bool = False,
     batch_size: int = 256,
-    draws: int = 1,
+    dequantizations: int = 1,
     probes: int | None = None,
     rtol: float = 1e-4,
     atol: float = 1e-4,
-    against: str | None = None,
+    ood_file: str | None = None,
     out: str | None = None,
 ) -> dict:
     """Evaluate log p(x), or log p(x | y) with ``labels`` "data", on the held-out or the training items."""
@@ -54,18 +54,18 @@ def likelihood(
         )
     data, training, denoiser = open_split(run, split)
     bound = Guides(run, denoiser, guidance)
-    condition = _condition(labels, denoiser, bound.classes)
-    conditioned = condition == "p(x | y)"
-    if against and (condition != "p(x)" or unnormalized):
+    conditioned = Labels(labels, denoiser, bound.classes).takes_items()
+    condition = "p(x | y)" if conditioned else "p(x)"
+    if ood_file and (condition != "p(x)" or unnormalized):
         raise ValueError(
-            f"--against={against} compares log p(x), and here one set has {condition}: leave out --labels, and "
+            f"--ood_file={ood_file} compares log p(x), and here one set has {condition}: leave out --labels, and "
             "take a model with an unconditional branch"
         )
     if unnormalized:
         if guidance == UNGUIDED:
             raise ValueError("--unnormalized: nothing is guided here; leave it out, or give --guidance_scale")
         condition = "unnormalized"
-    others = None if against is None else _others(against, data, num_samples)
+    others = None if ood_file is None else _others(ood_file, data, num_samples)
     exact = (probes == 0) if probes is not None else math.prod(data.event_shape) <= EXACT_UP_TO
     settings = {"probes": None if exact else probes or 2, "rtol": rtol, "atol": atol, "seed": seed}
 
@@ -78,7 +78,7 @@ def likelihood(
     begin = time.perf_counter()
     with tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.is_main) as bar:
         report = likelihood_report(
-            model, x, draws=draws, batch_size=batch_size, guided=unnormalized, progress=bar.update,
+            model, x, draws=dequantizations, batch_size=batch_size, guided=unnormalized, progress=bar.update,
             world=run.world, **settings,
         )  # fmt: skip
     values = {}
@@ -97,13 +97,13 @@ def likelihood(
         "trace": "exact" if exact else f"{probes or 2} probes",
         **report.summary(),
         "seconds": round(time.perf_counter() - begin, 1),
-        **{"seed": seed, "rtol": rtol, "atol": atol, "draws": draws, "t_min": denoiser.sde.t_min},
+        **{"seed": seed, "rtol": rtol, "atol": atol, "draws": dequantizations, "t_min": denoiser.sde.t_min},
         **{name: [v.mean().item(), v.std().item() / len(v) ** 0.5] for name, v in in_unit.items()},
     }
     _show(condition, split, report, result)
     if others is not None:
         result["auroc"] = _auroc(report.nats, values["others"])
-        print(f"  AUROC of log p(x) against {against}: {result['auroc']:.4f} ({len(others)} items)")
+        print(f"  AUROC of log p(x) against {ood_file}: {result['auroc']:.4f} ({len(others)} items)")
     if out and run.world.is_main:
         path = Path(f"{stem(run, out, 'likelihood')}.npz")
         arrays = {
@@ -112,10 +112,10 @@ def likelihood(
             "stderr": report.stderr,
             "nfe": report.nfe,
             "rejected": report.rejected,
-            "labels": as_tree(targets).get("labels"),
+            "labels": labels_of(targets),
         }
         arrays |= {"others": None if others is None else values["others"]}
-        write_arrays(path, arrays)
+        write_arrays(path, arrays, run.settings)
         result["numbers"] = str(path)
         print(f"  log p of each item: {path}")
     return result
@@ -157,8 +157,8 @@ def _nats(world: World, model, x: Tensor, batch_size: int, settings: dict) -> Te
 
 
 def _others(path: str, data: Dataset, most: int) -> Tensor:
-    """At most so many items of --against, in the units of the data."""
-    x, _ = read_items("--against", path, data.event_shape, data.transform.num_levels)
+    """At most so many items of --ood_file, in the units of the data."""
+    x, _ = read_items("--ood_file", path, data.event_shape, data.transform.num_levels)
     return x[spread(len(x), most)]
 
 
@@ -166,18 +166,3 @@ def _auroc(own: Tensor, others: Tensor) -> float:
     """The probability that an item of the data has the larger log p."""
     truth = np.r_[np.ones(len(own)), np.zeros(len(others))]
     return float(roc_auc_score(truth, torch.cat([own, others]).numpy()))
-
-
-def _condition(labels: str | None, model: Denoiser, classes: int | None) -> str:
-    if labels not in (None, "", "none", "data"):
-        raise ValueError(f"--labels={labels}: with --mode likelihood, needs data (each item's own class) or none")
-    if labels == "data" and classes is None and not condition_kinds(model):
-        raise ValueError("--labels=data: the model is unconditional; leave it out")
-    if condition_kinds(model) and not model.null_trained:
-        if labels == "none":
-            raise ValueError(
-                "--labels=none: this model never trained its unconditional branch "
-                "(config.training.cond_dropout was 0); use --labels=data"
-            )
-        return "p(x | y)"
-    return "p(x | y)" if labels == "data" else "p(x)"

@@ -20,7 +20,7 @@ from score_sde.run.items import bind, open_split, write_arrays
 from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling, draw
 from sde.data import Dataset
-from sde.inverse.operators import Linear, Mask
+from sde.inverse.operators import LinearOperator, Mask
 
 
 def restore(
@@ -30,17 +30,17 @@ def restore(
     mask: str | None = None,
     factor: int | None = None,
     blur_std: float | None = None,
-    measurements: int | None = None,
+    num_measurements: int | None = None,
     sigma_y: float = 0.0,
     method: str = "auto",
-    resamplings: int = 4,
-    draws: int = 4,
+    repaint_steps: int = 4,
+    samples_per_item: int = 4,
     sampler: str = "ancestral",
     split: str = "test",
     items: str | None = None,
     num_samples: int | None = None,
     input: str | None = None,
-    measured: str | None = None,
+    measurements_file: str | None = None,
     steps: int | None = None,
     grid: str | None = None,
     noise: str = NOISES[0],
@@ -51,36 +51,36 @@ def restore(
     out: str | None = None,
 ) -> dict:
     """Draw what measured items may have been: posterior samples; write ``<out>.png`` and ``<out>.npz``."""
-    only_one({"items": items, "num_samples": num_samples, "input": input, "measured": measured})
+    only_one({"items": items, "num_samples": num_samples, "input": input, "measurements_file": measurements_file})
     method = choose_method(method, task, sigma_y)
     sampling = Sampling(with_sampler(run, sampler), steps, grid, noise, seed, batch_size)
     if sampling.sampler is None:
         raise ValueError("--sampler=auto: a plan is made for a model, not for what is measured; name a sampler")
-    solver = RePaint(sampling.sampler, resamplings)
+    solver = RePaint(sampling.sampler, repaint_steps)
     steps = STEPS if steps is None and not isinstance(sampling.times, Tensor) else steps
     data, _, denoiser = open_split(run, split)
-    options = {"mask": mask, "factor": factor, "blur_std": blur_std, "measurements": measurements}
+    options = {"mask": mask, "factor": factor, "blur_std": blur_std, "num_measurements": num_measurements}
     operator, name = make_operator(task, data.event_shape, options, seed)
     if isinstance(operator, Mask) and operator.mask.all() and not sigma_y:
         raise ValueError(f"{name} observes every entry, and without noise: there is nothing to restore")
-    if measured:
-        y = read_measured(measured, operator, name, data.event_shape, data.transform.num_levels)
-        inputs = Inputs(None, None, None, Path(measured).stem)
+    if measurements_file:
+        y = read_measured(measurements_file, operator, name, data.event_shape, data.transform.num_levels)
+        inputs = Inputs(None, None, None, Path(measurements_file).stem)
     else:
         inputs = open_inputs(data, split, items, num_samples, input)
         check_rows(operator, len(inputs.x), name)
         y = measure(operator, inputs.x, sigma_y, seed)
     count, shape, levels = len(y), data.event_shape, data.transform.num_levels
     conditions, bound = bind(run, denoiser, labels, inputs.cond, count, guidance)
-    rows = torch.arange(count).repeat_interleave(draws)
+    rows = torch.arange(count).repeat_interleave(samples_per_item)
     each = operator.rows(rows).to(run.device)
-    model = posterior(method, bound(draws), each, y[rows].to(run.device), sigma_y)
+    model = posterior(method, bound(samples_per_item), each, y[rows].to(run.device), sigma_y)
     found = draw(run.world, model, solver, len(rows), shape, steps=steps, grid=sampling.times, **sampling.options)
     if found is None:
         return {}
     each.cpu()
     x = each.restore(found.x, y[rows]) if task == "inpaint" and sigma_y == 0 else found.x
-    samples, error = x.view(count, draws, *shape), rms(each(x) - y[rows])
+    samples, error = x.view(count, samples_per_item, *shape), rms(each(x) - y[rows])
     # As they were drawn: what was put back says nothing of the rest.
     missed = rms(each(found.x) - y[rows])
     scale = max(y.std(correction=0).item(), data.statistics.var.mean().sqrt().item())
@@ -97,7 +97,7 @@ def restore(
         "method": method,
         "sampler": sampling.name,
         "num_items": count,
-        "draws": draws,
+        "draws": samples_per_item,
         "sigma_y": sigma_y,
         "observed": observed(operator, y, shape),
         "measurement_error": error,
@@ -108,12 +108,12 @@ def restore(
     truth = inputs.x
     if truth is not None:
         result |= {"psnr": psnr(samples, truth[:, None], data), "psnr_mean": psnr(samples.mean(1), truth, data)}
-    path = stem(run, out, "restore", seed)
+    path = stem(run, out, "restore")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     drawn = show(truth, visible(operator, y, len(shape)), samples, picture, levels)
     arrays = {"x": truth, "y": y, "samples": samples, "index": inputs.index, "labels": inputs.labels,
-              "conditions": conditions, "seeds": np.array(found.seeds).reshape(count, draws)}  # fmt: skip
-    write_arrays(numbers, arrays | operator.state_dict())
+              "conditions": conditions, "seeds": np.array(found.seeds).reshape(count, samples_per_item)}  # fmt: skip
+    write_arrays(numbers, arrays | operator.state_dict(), run.settings)
     describe(result, task == "inpaint", inputs.source)
     print(f"  {picture if drawn else 'no picture for this shape'}, {numbers}")
     return result | {"picture": str(picture) if drawn else None, "numbers": str(numbers)}
@@ -124,7 +124,7 @@ def rms(x: Tensor) -> float:
     return x.double().square().mean().sqrt().item()
 
 
-def observed(operator: Linear, y: Tensor, shape: tuple[int, ...]) -> float:
+def observed(operator: LinearOperator, y: Tensor, shape: tuple[int, ...]) -> float:
     """Posterior values for each entry of an item."""
     if isinstance(operator, Mask):
         return operator.mask.double().mean().item()
@@ -143,7 +143,8 @@ def psnr(x: Tensor, truth: Tensor, data: Dataset) -> float:
 
 
 def show(truth: Tensor | None, y: Tensor | None, samples: Tensor, path: Path, levels: int | None) -> bool:
-    """A row an item: what it is, what was measured, the samples, their mean and standard deviation, where there are."""
+    """One row per item: what it is, what was measured, the samples, their mean and their standard deviation, where
+    there are any."""
     several = samples.shape[1] > 1
     columns = {"input": truth, "measured": y, "samples": samples, "mean": samples.mean(1) if several else None}
     columns = {caption: x if caption == "samples" else x[:, None] for caption, x in columns.items() if x is not None}

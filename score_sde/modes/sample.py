@@ -3,18 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from samplers import NOISES
-from score_sde.plots.strip import strip
 from score_sde.run.conditions import read_condition, show
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.items import write_arrays
 from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling, low_resolution
-from score_sde.run.scales import varied
-from sde.condition.tree import as_tree
 
 
 def sample(
@@ -28,52 +24,43 @@ def sample(
     labels: str | None = None,
     condition: str | None = None,
     cascade: str | None = None,
-    guidances: tuple[GuidanceOptions, ...] = (UNGUIDED,),
+    guidance: GuidanceOptions = UNGUIDED,
     batch_size: int = 256,
     out: str | None = None,
 ) -> dict:
-    """Draw samples, at each of several scales from the same noise; write ``<out>.png`` and ``<out>.npz``."""
+    """Draw samples; write ``<out>.png`` and ``<out>.npz``."""
     sampling = Sampling(run, steps, grid, noise, seed, batch_size)
-    guides = Guides(run, run.model(), *guidances)
+    guides = Guides(run, run.model(), guidance)
     if cascade:
         if condition:
             raise ValueError(f"--condition={condition} and --cascade={cascade} both give the images: choose one")
         cond = low_resolution(sampling, cascade, guides, labels, num_samples)
     else:
         cond = read_condition(run, guides, labels, condition, num_samples)
-    # All of them before the first is drawn, for what they refuse.
-    models = [guides(cond, options) for options in guidances]
-    drawn = [sampling(guides, options, cond, num_samples) for options in guidances]
-    if not run.world.is_main:
+    drawn = sampling(guides, guidance, cond, num_samples)
+    if drawn is None:
         return {}
     # An adaptive solver makes steps of its own between the two ends.
-    count = sampling.steps or len(drawn[0].times) - 1
-    head = sampling.name if count == 1 and not sampling.steps else f"{sampling.name}-{count}"
-    path = stem(run, out, head, seed, told=("sampler", "steps"))
-    picture_path, numbers_path = Path(f"{path}.png"), Path(f"{path}.npz")
-    x, nfe = (torch.stack([getattr(samples, name) for samples in drawn]) for name in ("x", "nfe"))
-    levels = models[0].transform.num_levels
-    arrays = {"x": x, "seeds": np.array(drawn[0].seeds), "nfe": nfe, **as_tree(cond)}
-    means, seconds = [samples.mean_nfe for samples in drawn], [round(samples.seconds, 2) for samples in drawn]
-    result = {"mode": "sample", "sampler": sampling.name, "num_samples": num_samples, "nfe": means, "seconds": seconds}
-    counted = f"{num_samples} sample{'s' * (num_samples > 1)}"
-    if len(guidances) == 1:
-        arrays |= {"x": x[0], "nfe": nfe[0]}
-        result |= {"nfe": means[0], "seconds": seconds[0]}
-        shown = show(x[0], cond, picture_path, levels=levels)
-        what = counted
-    else:
-        flag, scales = varied(guidances)
-        arrays |= {"scales": np.array(scales)}
-        result |= {"flag": flag, "scales": scales}
-        names = [f"{flag.replace('_', ' ')} {scale:g}" for scale in scales]
-        shown = strip(x, names, picture_path, levels=levels, labels=as_tree(cond).get("labels"))
-        what = f"{counted} at each {flag.replace('_', ' ')} of {', '.join(f'{s:g}' for s in scales)}"
-    write_arrays(numbers_path, arrays)
-    least, most = nfe.min().item(), nfe.max().item()
-    spread = f" ({least:g} to {most:g})" if len(drawn) == 1 and least < most else ""
+    count = sampling.steps or len(drawn.times) - 1
+    path = stem(run, out, sampling.name if count == 1 and not sampling.steps else f"{sampling.name}-{count}")
+    picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
+    shown = show(drawn.x, cond, picture, levels=guides.denoiser.transform.num_levels)
+    arrays = {"x": drawn.x, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, **(cond or {})}
+    write_arrays(numbers, arrays, run.settings)
+    least, most = drawn.nfe.min().item(), drawn.nfe.max().item()
+    spread = f" ({least:g} to {most:g})" if least < most else ""
+    counted = "1 sample" if num_samples == 1 else f"{num_samples} samples"
     print(
-        f"{what} by {sampling.name}, {', '.join(f'{mean:g}' for mean in means)} network calls each{spread}, "
-        f"{sum(seconds):.1f} s: {picture_path if shown else 'no picture for this shape'}, {numbers_path}"
+        f"{counted} by {sampling.name}, {drawn.mean_nfe:g} network calls each{spread}, "
+        f"{drawn.seconds:.1f} s: {picture if shown else 'no picture for this shape'}, {numbers}"
     )
-    return result | {"seed": seed, "picture": str(picture_path) if shown else None, "numbers": str(numbers_path)}
+    return {
+        "mode": "sample",
+        "sampler": sampling.name,
+        "num_samples": num_samples,
+        "nfe": drawn.nfe,
+        "seconds": round(drawn.seconds, 2),
+        "seed": seed,
+        "picture": str(picture) if shown else None,
+        "numbers": str(numbers),
+    }

@@ -17,7 +17,7 @@ from score_sde.training.session import Session
 from score_sde.training.spec import classifier_spec, denoiser_spec
 from sde import Denoiser
 from sde.checkpoint.spec import build_classifier, build_denoiser
-from sde.condition.tree import Condition, known
+from sde.condition.tree import Condition, restrict_to
 from sde.guidance.conditional import Conditional
 from sde.training.loss import BatchNoise, classifier_loss, denoising_loss
 from sde.training.trainer import StepResult, Trainer
@@ -36,7 +36,7 @@ def train(run: Run) -> dict:
 
     def loss(module: nn.Module, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
         options = {"weighting": settings.loss_weighting, "cond_dropout": settings.cond_dropout}
-        return denoising_loss(module, x0, known(cond, model), draws, **options)
+        return denoising_loss(module, x0, restrict_to(cond, model), draws, **options)
 
     run = run.with_speed(settle(run, model, data, loss))
     with with_keys("training"):

@@ -1,5 +1,6 @@
 """--mode visualize: pictures of a run's process, of its way between data and noise, and of its scores."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from score_sde.run.items import open_split, write_arrays
 from score_sde.run.outputs import stem, written
 from sde import ScoreModel
 from sde.checkpoint.spec import build_sde
-from sde.condition.tree import as_tree
+from sde.condition.tree import Condition, labels_of
 from sde.data.statistics import spread
 
 WHAT = ("process", "trajectory", "denoised", "field")
@@ -37,7 +38,7 @@ POINTS, ITEMS = 1000, 16
 def visualize(
     run: Run,
     *,
-    what: str = "all",
+    plots: str = "all",
     steps: int | None = None,
     grid: str | None = None,
     frames: int = 9,
@@ -50,26 +51,28 @@ def visualize(
     out: str | None = None,
 ) -> dict:
     """Draw the process and its grids, films from data to noise and back, denoised predictions, density and score."""
-    chosen = WHAT if pick("--what", what, ("all", *WHAT)) == "all" else (what,)
-    for name in IGNORED.get(what, ()):
+    chosen = WHAT if pick("--plots", plots, ("all", *WHAT)) == "all" else (plots,)
+    for name in IGNORED.get(plots, ()):
         if name in run.settings:
             flag = f"--{name}={run.settings[name]}"
-            raise ValueError(f"{flag}: --what={what} would ignore it; leave it out, or take --what=trajectory")
-    path = stem(run, out, "visualize", seed)
+            raise ValueError(f"{flag}: --plots={plots} would ignore it; leave it out, or take --plots=trajectory")
     view = None
-    if what != "process":
+    if plots != "process":
         view = View(run, steps, grid, num_samples, seed, labels, condition, guidance, batch_size)
+        # What they refuse comes before a name is taken.
+        view.check(chosen, required=plots == "field")
+    path = run.world.broadcast_from_main(lambda: stem(run, out, "visualize", f"-{chosen[0]}.npz"))
     result: dict = {"mode": "visualize", "what": list(chosen), "pictures": [], "numbers": []}
     if "process" in chosen:
         sde = run.model().sde if run.model_file.exists() else build_sde(run.config.sde.to_dict())
         arrays = process_arrays(sde, steps or 10)
         process_picture(sde, arrays, Path(f"{path}-process.png"))
-        _keep(result, path, "process", arrays)
+        _keep(run, result, path, "process", arrays)
     for name in chosen:
         if name in ("trajectory", "denoised"):
             view.film(name, path, frames, result)
         elif name == "field":
-            view.field(path, result, required=what == "field")
+            view.field(path, result)
     print("\n".join([*result["pictures"], *result["numbers"]]))
     return result
 
@@ -112,14 +115,33 @@ class View:
             )  # fmt: skip
         return self.samples
 
+    def check(self, chosen: Sequence[str], required: bool) -> None:
+        """Raise ValueError for what the pictures refuse, with ``required`` where the field is all that is asked for."""
+        if {"trajectory", "denoised"} & {*chosen}:
+            self.reverse()
+        if required and not self.planar:
+            raise ValueError(
+                f"--plots=field: items of shape {self.data.event_shape} are no points in the plane; try trajectory, "
+                "denoised or process"
+            )
+        if "field" in chosen and self.planar:
+            self._field_condition()
+        if required and "," in (self.asked[0] or ""):
+            raise ValueError(f"--labels={self.asked[0]}: --plots=field draws one class, or all of them without labels")
+
+    def _field_condition(self) -> Condition | None:
+        # One row of a condition serves every point.
+        whole = not any(self.asked) and self.denoiser.null_trained
+        return None if whole else read_condition(self.run, self.guides, *self.asked, 1)
+
     def film(self, name: str, path: Path, frames: int, result: dict) -> None:
         """Strip, animation and numbers of the ``trajectory``, forward and reverse, or of the ``denoised`` predictions
         beside the states they were made from."""
         samples = self.reverse()
         way, sde = samples.path, self.denoiser.sde
         x, targets = self.data.batch(spread(len(self.data), self.count))
-        labels, targets = (as_tree(cond).get("labels") for cond in (self.cond, targets))
-        arrays = {"times": way.times, "sigma": noise_of(sde, way.times), "x": samples.x, **as_tree(self.cond)}
+        labels, targets = (labels_of(cond) for cond in (self.cond, targets))
+        arrays = {"times": way.times, "sigma": noise_of(sde, way.times), "x": samples.x, **(self.cond or {})}
         states = as_spread(way.x, way.times, sde, self.data.transform, self.denoiser.sigma_data)
         reverse = Reel("x_t, noise to data", states, arrays["sigma"], labels)
         if name == "trajectory":
@@ -137,32 +159,21 @@ class View:
             result[f"{name}_frames"] = animation(reels, x, Path(f"{path}-{name}.gif"))
         else:
             print(f"items of shape {self.data.event_shape} have no picture: numbers only")
-        _keep(result, path, name, arrays, ("png", "gif") if drawable else ())
+        _keep(self.run, result, path, name, arrays, ("png", "gif") if drawable else ())
 
-    def field(self, path: Path, result: dict, required: bool) -> None:
+    def field(self, path: Path, result: dict) -> None:
         """Density, score and flow at several noise levels, of data in the plane."""
         if not self.planar:
-            if required:
-                raise ValueError(
-                    f"--what=field: items of shape {self.data.event_shape} are no points in the plane; try trajectory, "
-                    "denoised or process"
-                )
             return
-        # One row of a condition serves every point.
-        whole = not any(self.asked) and self.denoiser.null_trained
-        cond = None if whole else read_condition(self.run, self.guides, *self.asked, 1)
+        cond = self._field_condition()
         model, sde = self.guides(cond), self.denoiser.sde
         if not model.normalized:
             print("a guided model is no density: its score and flow are drawn over noisy data")
-        labels = as_tree(cond).get("labels")
+        labels = labels_of(cond)
         if "," in (self.asked[0] or ""):
-            if required:
-                raise ValueError(
-                    f"--labels={self.asked[0]}: --what=field draws one class, or all of them without labels"
-                )
             print(f"the field is that of class {labels.item()} alone, the first of --labels={self.asked[0]}")
         items, own = self.data.batch(spread(len(self.data), POINTS))
-        classes = as_tree(own).get("labels")
+        classes = labels_of(own)
         # Of a class that no item has, all are shown.
         shown = items if labels is None or classes is None else items[classes == labels]
         shown = shown if len(shown) else items
@@ -176,7 +187,7 @@ class View:
         guidance, plain = asdict(self.guides.options), asdict(UNGUIDED)
         what += [f"{name.replace('_', ' ')} {written(v)}" for name, v in guidance.items() if v != plain[name]]
         field_picture(panels, ", ".join([*what, title_of(sde)]), Path(f"{path}-field.png"))
-        _keep(result, path, "field", {name: torch.stack([p[name] for p in panels]) for name in panels[0]})
+        _keep(self.run, result, path, "field", {name: torch.stack([p[name] for p in panels]) for name in panels[0]})
         if "mass" in panels[0]:
             result["mass"] = [round(p["mass"].item(), 4) for p in panels]
 
@@ -198,9 +209,9 @@ def drawn_path(model: ScoreModel, sampler, n: int, event_shape: tuple[int, ...],
         ) from None
 
 
-def _keep(result: dict, path: Path, name: str, arrays: dict, pictures: tuple[str, ...] = ("png",)) -> None:
+def _keep(run: Run, result: dict, path: Path, name: str, arrays: dict, pictures: tuple[str, ...] = ("png",)) -> None:
     """Write the numbers, and list them and the pictures."""
     numbers = Path(f"{path}-{name}.npz")
-    write_arrays(numbers, arrays)
+    write_arrays(numbers, arrays, run.settings)
     result["pictures"] += [f"{path}-{name}.{kind}" for kind in pictures]
     result["numbers"].append(str(numbers))

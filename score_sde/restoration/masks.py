@@ -1,4 +1,4 @@
-"""--mask: which entries of an item are observed, by a word or a file."""
+"""Masks: which entries of an item are observed, as ``--mask`` says by a word or a file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The methods of --mode restore: posteriors by name, and the sampler."""
+"""Methods of --mode restore: posteriors by name, and the sampler."""
 
 import math
 from dataclasses import replace
@@ -11,16 +11,16 @@ from score_sde.config.component import Component, options_of
 from score_sde.config.config import pick, read_run_config, resolve
 from score_sde.run.folder import Run
 from sde import ScoreModel
-from sde.inverse.operators import Linear
+from sde.inverse.operators import LinearOperator
 from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
 
-METHODS = {"moments": MMPS, "pigdm": PiGDM, "dps": partial(DPS, gamma=0.3), "replacement": Replacement}
+METHODS = {"mmps": MMPS, "pigdm": PiGDM, "dps": partial(DPS, gamma=0.3), "replacement": Replacement}
 
 AUTO = "dps"
 """The method of --method auto."""
 
 STEPS = 30
-"""Steps of --mode restore unless --steps or the times of --grid say otherwise; each is taken --resamplings times."""
+"""Steps of --mode restore unless --steps or the times of --grid say otherwise; each is taken --repaint_steps times."""
 
 
 def choose_method(method: str, task: str, sigma_y: float) -> str:
@@ -31,12 +31,12 @@ def choose_method(method: str, task: str, sigma_y: float) -> str:
         if task != "inpaint":
             raise ValueError(
                 f"--method=replacement holds the entries that a mask observes, and --task={task} has no mask: take "
-                "moments, pigdm or dps"
+                "mmps, pigdm or dps"
             )
         if sigma_y:
             raise ValueError(
                 f"--method=replacement takes what was observed as exact, and --sigma_y={sigma_y:g}: leave it at 0, or "
-                "take moments, pigdm or dps"
+                "take mmps, pigdm or dps"
             )
     return AUTO if method == "auto" else method
 
@@ -49,7 +49,7 @@ def with_sampler(run: Run, name: str) -> Run:
     return replace(run, config=replace(run.config, sampler=Component(name, options_of(SAMPLERS[name]))))
 
 
-def posterior(method: str, model: ScoreModel, operator: Linear, y: Tensor, sigma_y: float) -> ScoreModel:
+def posterior(method: str, model: ScoreModel, operator: LinearOperator, y: Tensor, sigma_y: float) -> ScoreModel:
     """The model of p(x | y) by a key of METHODS."""
     noise = () if method == "replacement" else (sigma_y,)
     return METHODS[method](model, operator, y, *noise)

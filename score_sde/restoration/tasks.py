@@ -1,4 +1,4 @@
-"""The measurements of --mode restore: operators by task, and what they make of items."""
+"""Tasks of --mode restore: measurement operators by name, and what they make of items."""
 
 import torch
 from torch import Tensor
@@ -8,19 +8,21 @@ from samplers.noise.seeded import MEASUREMENT, item_seeds
 from score_sde.config.config import pick
 from score_sde.restoration.masks import read_mask
 from score_sde.run.inputs import read_items
-from sde.inverse.operators import Blur, CompressedSensing, Grayscale, Linear, Mask, SuperResolution
+from sde.inverse.operators import Blur, CompressedSensing, Grayscale, LinearOperator, Mask, SuperResolution
 
 TASKS = {
     "inpaint": ("mask", "left"),
     "superres": ("factor", 2),
     "deblur": ("blur_std", 1.5),
     "colorize": (None, None),
-    "sensing": ("measurements", 20),
+    "sensing": ("num_measurements", 20),
 }
 """The flag of each task, and its default."""
 
 
-def make_operator(task: str, shape: tuple[int, ...], options: dict[str, object], seed: int) -> tuple[Linear, str]:
+def make_operator(
+    task: str, shape: tuple[int, ...], options: dict[str, object], seed: int
+) -> tuple[LinearOperator, str]:
     """The operator that ``--task`` measures items of a shape with, and the flags that say so.
 
     ``options`` are the values of the flags in TASKS, None where they were not given; ``seed`` is that of a random mask.
@@ -62,28 +64,33 @@ def _value(task: str, options: dict[str, object]) -> object:
     return default if options.get(flag) is None else options[flag]
 
 
-def measure(operator: Linear, x: Tensor, sigma_y: float, seed: int) -> Tensor:
+def measure(operator: LinearOperator, x: Tensor, sigma_y: float, seed: int) -> Tensor:
     """y = A(x) + N(0, sigma_y^2 I) of items x (n, *event); the noise of item i depends on the seed and on i alone."""
     y = operator(x)
     return y + sigma_y * SeededNoise(item_seeds(seed, MEASUREMENT, len(x)))(y) if sigma_y else y
 
 
-def read_measured(path: str, operator: Linear, name: str, shape: tuple[int, ...], levels: int | None) -> Tensor:
-    """The measurements y (n, *measurement) of ``--measured``; of a mask, items whose hidden entries do not count."""
+def read_measured(path: str, operator: LinearOperator, name: str, shape: tuple[int, ...], levels: int | None) -> Tensor:
+    """The measurements y (n, *measurement) of ``--measurements_file``; of a mask, items whose hidden entries do not
+    count."""
     masked = isinstance(operator, Mask)
     wanted, hidden = (shape, ~operator.mask) if masked else (tuple(operator(torch.zeros(1, *shape)).shape[1:]), None)
-    y, _ = read_items("--measured", path, wanted, levels, f"what {name} measures has", whole=False, hidden=hidden)
+    y, _ = read_items(
+        "--measurements_file", path, wanted, levels, f"what {name} measures has", whole=False, hidden=hidden
+    )
     check_rows(operator, len(y), name)
     return operator(y) if masked else y
 
 
-def check_rows(operator: Linear, count: int, name: str) -> None:
+def check_rows(operator: LinearOperator, count: int, name: str) -> None:
     """Raise ValueError where the operator has masks for other than ``count`` items."""
     if isinstance(operator, Mask) and len(operator.index) not in (1, count):
-        raise ValueError(f"{name} holds masks for {len(operator.index)} items, and there are {count}: give one an item")
+        raise ValueError(
+            f"{name} holds masks for {len(operator.index)} items, and there are {count}: give one per item"
+        )
 
 
-def visible(operator: Linear, y: Tensor, event_dims: int) -> Tensor | None:
+def visible(operator: LinearOperator, y: Tensor, event_dims: int) -> Tensor | None:
     """y as a picture can show it: of a mask an item with NaN where it is hidden; None where y has another shape than
     items have."""
     if isinstance(operator, Mask):

@@ -1,4 +1,4 @@
-"""What samples are conditioned on: labels, arrays in a file, held-out items, or the samples of another run."""
+"""Conditions of samples: labels, arrays in a file, held-out items, or the samples of another run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,19 +8,20 @@ import torch
 from torch import Tensor
 
 from score_sde.config.config import read_run_config, resolve
+from score_sde.config.naming import with_flag
 from score_sde.plots.pictures import comparison, picture
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, Guides, read_labels
+from score_sde.run.guides import UNGUIDED, Guides
+from score_sde.run.labels import Labels
 from sde import Denoiser
 from sde.condition.tree import (
     NULL_LABEL,
     Condition,
-    as_condition,
-    as_tree,
     check_condition,
     condition_kinds,
-    known,
+    labels_of,
     map_condition,
+    restrict_to,
 )
 from sde.data import Dataset, existing
 from sde.data.arrays import condition_array
@@ -37,18 +38,19 @@ def held_out_condition(data: Dataset, model: Denoiser, count: int) -> Condition 
     """What a model is conditioned on, ``count`` rows: every class in turn, or where there is more, the conditions of
     items spread over the data."""
     if not model.conditions:
-        return read_labels(None, count, model.num_classes)
+        return Labels(None, model, model.num_classes).of_samples(count)
     _, cond = data.batch(spread(len(data), count))
-    return known(cycled(cond, count), model)
+    return restrict_to(cycled(cond, count), model)
 
 
 def read_condition(run: Run, guides: Guides, labels: str | None, file: str | None, count: int) -> Condition | None:
-    """``--labels`` and ``--condition``, a row for each of ``count`` samples: the arrays of the file, cycled, or by
+    """``--labels`` and ``--condition``, one row for each of ``count`` samples: the arrays of the file, cycled, or by
     default, for models that are conditioned on more than classes, held-out items. Raises ValueError for what the model
     does not take."""
     model = guides.denoiser
+    asked = Labels(labels, model, guides.classes)
     if not (file or model.conditions):
-        return read_labels(labels, count, guides.classes)
+        return asked.of_samples(count)
     if labels and (file == "none" or not file):
         beside = " and ".join(model.conditions)
         raise ValueError(
@@ -61,24 +63,22 @@ def read_condition(run: Run, guides: Guides, labels: str | None, file: str | Non
         return held_out_condition(run.data()[1], model, count)
     if not condition_kinds(model):
         raise ValueError(f"--condition={file}: the model is unconditional; leave it out")
-    tree = _read(file, model)
-    if labels and "labels" in tree:
+    given = _read(file, model)
+    if labels and "labels" in given:
         raise ValueError(f"--labels={labels} and --condition={file} both give labels: choose one")
-    asked = {}
-    if guides.classes and "labels" not in tree:
-        asked["labels"] = _filled(read_labels(labels, count, guides.classes), count)
-    try:
-        check_condition(known(tree | cycled(asked, 1), model), model.num_classes, model.conditions)
-    except ValueError as error:
-        raise ValueError(f"--condition={file}: {error}") from None
-    return as_condition(cycled(tree, count) | asked)
+    beside: Condition = {}
+    if guides.classes and "labels" not in given:
+        beside = asked.of_samples(count) or _no_labels(count)
+    with with_flag("--condition", file):
+        check_condition(restrict_to(given | cycled(beside, 1), model) or {}, model.num_classes, model.conditions)
+    return cycled(given, count) | beside
 
 
-def _filled(labels: Tensor | None, count: int) -> Tensor:
-    return torch.full((count,), NULL_LABEL) if labels is None else labels
+def _no_labels(count: int) -> Condition:
+    return {"labels": torch.full((count,), NULL_LABEL)}
 
 
-def _read(file: str, model: Denoiser) -> dict[str, Tensor]:
+def _read(file: str, model: Denoiser) -> Condition:
     """The arrays of an .npz by kind, as many rows each."""
     takes, flag = condition_kinds(model), f"--condition={file}"
     try:
@@ -142,19 +142,18 @@ def cascade_seed(seed: int) -> int:
     return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0] >> 1)
 
 
-def upscaled(labels: Tensor | None, image: Tensor, guides: Guides) -> Condition:
+def upscaled(labels: Condition | None, image: Tensor, guides: Guides) -> Condition:
     """The condition of a cascade's second stage, checked."""
-    tree = {"image": image.to(torch.float32)}
+    model, cond = guides.denoiser, {"image": image.to(torch.float32)}
     if guides.classes:
-        tree["labels"] = _filled(labels, len(image))
-    check_condition(known(tree, guides.denoiser), guides.denoiser.num_classes, guides.denoiser.conditions)
-    return tree
+        cond |= labels or _no_labels(len(image))
+    check_condition(restrict_to(cond, model) or {}, model.num_classes, model.conditions)
+    return cond
 
 
 def show(x: Tensor, cond: Condition | None, path: Path, *, levels: int | None) -> bool:
     """Samples as by ``picture``; beside each the image that it is conditioned on, where that has its channels."""
-    tree = as_tree(cond)
-    image = tree.get("image")
+    image = None if cond is None else cond.get("image")
     if image is None or image.shape[1] != x.shape[1]:
-        return picture(x, path, levels=levels, labels=tree.get("labels"))
+        return picture(x, path, levels=levels, labels=labels_of(cond))
     return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, levels=levels)

@@ -1,4 +1,4 @@
-"""A run folder: config.json, model.safetensors, classifier.safetensors, checkpoints/, metrics.jsonl, samples/."""
+"""Run folder: config.json, model.safetensors, classifier.safetensors, checkpoints/, metrics.jsonl, samples/."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ class Run:
     world: World = field(default_factory=World)
     weights: str = "model.safetensors"
     settings: dict[str, str] = field(default_factory=dict)
-    """What the command set, which the names of files tell."""
+    """What the command set, by flag or key, which goes into the files it writes."""
 
     @property
     def model_file(self) -> Path:

@@ -1,4 +1,4 @@
-"""Labels and guidance of a command, bound to the model."""
+"""Guided models: the labels and the guidance of a command, bound to the model."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from score_sde.config.naming import with_flag as _of_flag
+from score_sde.config.naming import with_flag
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
+from score_sde.run.labels import read_classes
 from sde import Denoiser, NoisyClassifier, ScoreModel
-from sde.condition.tree import Condition, as_tree, condition_kinds, known
+from sde.condition.tree import Condition, condition_kinds, labels_of, restrict_to
 from sde.guidance.autoguidance import Autoguidance
 from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
@@ -22,24 +23,23 @@ from sde.guidance.threshold import DynamicThreshold
 
 @dataclass(frozen=True)
 class GuidanceOptions:
-    """What the flags of guidance say, each by its own name. Raises ValueError for what no model could be
-    guided by."""
+    """What the flags of guidance say. Raises ValueError for what no model could be guided by."""
 
     guidance_scale: float = 1.0
     classifier_scale: float = 0.0
     negative_labels: str | None = None
-    weak: str | None = None
+    autoguidance: str | None = None
     guidance_interval: str | None = None
     guidance_rescale: float = 0.0
     threshold: str | None = None
 
     def __post_init__(self) -> None:
-        if self.negative_labels and self.weak:
+        if self.negative_labels and self.autoguidance:
             raise ValueError(
-                f"--negative_labels={self.negative_labels} and --weak={self.weak} are both given, and each takes the "
-                "place of the unconditional branch: choose one"
+                f"--negative_labels={self.negative_labels} and --autoguidance={self.autoguidance} are both given, and "
+                "each takes the place of the unconditional branch: choose one"
             )
-        for name, value in (("negative_labels", self.negative_labels), ("weak", self.weak)):
+        for name, value in (("negative_labels", self.negative_labels), ("autoguidance", self.autoguidance)):
             if value and self.guidance_scale == 1:
                 raise ValueError(f"--{name}={value}: with --guidance_scale=1 it does nothing; try 2")
         for name, value in (
@@ -60,56 +60,39 @@ UNGUIDED = GuidanceOptions()
 
 
 def weak_model(run: Run, denoiser: Denoiser, options: GuidanceOptions) -> Denoiser | None:
-    """The model of ``--weak``, a file of weights or a training state in the run folder; None without the flag. Raises
-    ValueError for the denoiser's own weights, and for those of other data."""
-    if not options.weak:
+    """The model of ``--autoguidance``, a file of weights or a training state in the run folder; None without the flag.
+    Raises ValueError for the denoiser's own weights, and for those of other data."""
+    if not options.autoguidance:
         return None
-    if not (run.folder / options.weak).exists():
-        raise ValueError(
-            f"--weak={options.weak}: there is no such file in {run.folder}; it needs weights, as in "
-            "ema/0.99.safetensors, which --config.training.extra_ema_decays=0.99 keeps, or a training state of "
-            "checkpoints/"
-        )
-    weak = replace(run, weights=options.weak).model()
-    if weak.event_shape != denoiser.event_shape:
-        raise ValueError(
-            f"--weak={options.weak}: its items have shape {weak.event_shape}, the model's {denoiser.event_shape}; name "
-            "weights of a model of the same data"
-        )
-    pairs = zip(denoiser.parameters(), weak.parameters(), strict=False)
-    if all(torch.equal(own, other) for own, other in pairs):
-        raise ValueError(f"--weak={options.weak}: these are the model's own weights; name weaker ones, or --weights")
+    with with_flag("--autoguidance", options.autoguidance):
+        if not (run.folder / options.autoguidance).exists():
+            raise ValueError(
+                f"there is no such file in {run.folder}; it needs weights, as in ema/0.99.safetensors, which "
+                "--config.training.extra_ema_decays=0.99 keeps, or a training state of checkpoints/"
+            )
+        weak = replace(run, weights=options.autoguidance).model()
+        if weak.event_shape != denoiser.event_shape:
+            raise ValueError(
+                f"its items have shape {weak.event_shape}, the model's {denoiser.event_shape}; name weights of a model "
+                "of the same data"
+            )
+        pairs = zip(denoiser.parameters(), weak.parameters(), strict=False)
+        if all(torch.equal(own, other) for own, other in pairs):
+            raise ValueError("these are the model's own weights; name weaker ones, or --weights")
     return weak
 
 
-def read_labels(text: str | None, count: int, classes: int | None, flag: str = "--labels") -> Tensor | None:
-    """``--labels``: "0,1,2" cycled over the samples, "none", or by default every class in turn."""
-    if text == "none" or (not text and classes is None):
-        return None
-    if classes is None:
-        raise ValueError(
-            f"{flag}={text}: the model is unconditional and there is no classifier guidance; leave the "
-            "labels out, or add --classifier_scale"
-        )
-    try:
-        labels = torch.tensor([int(part) for part in text.split(",")] if text else range(classes))
-    except ValueError:
-        none = ", or none" * (flag == "--labels")
-        raise ValueError(f"{flag}={text}: needs class numbers from 0 to {classes - 1}, as in 0,1,2{none}") from None
-    for label in labels.tolist():
-        if not 0 <= label < classes:
-            raise ValueError(f"{flag}={text}: class {label} is out of range, allowed are 0 to {classes - 1}")
-    return labels[torch.arange(count) % len(labels)]
-
-
 class Guides:
-    """The models that guidance asks for, loaded once for all of several options; called with a condition of n rows, or
-    None, it is the model that is guided by the first of them, or by the options that are given."""
+    """The models that guidance asks for, loaded once for all of several options.
+
+    ``guides(cond)`` is the model with a condition of n rows, or None, guided by the first of the options, or by those
+    that are given beside it.
+    """
 
     def __init__(self, run: Run, denoiser: Denoiser, *guidances: GuidanceOptions) -> None:
         self.run, self.denoiser, self.options = run, denoiser, guidances[0]
         self.classifier = run.classifier() if any(options.classifier_scale for options in guidances) else None
-        self.weak = next((weak_model(run, denoiser, options) for options in guidances if options.weak), None)
+        self.weak = next((weak_model(run, denoiser, options) for options in guidances if options.autoguidance), None)
 
     @property
     def classes(self) -> int | None:
@@ -118,13 +101,17 @@ class Guides:
 
     def files(self, options: GuidanceOptions) -> list[Path]:
         """The weights of the models that take part."""
-        classifier = [self.run.classifier_file] * bool(options.classifier_scale)
-        return [self.run.weights_file, *classifier, *([self.run.folder / options.weak] if options.weak else [])]
+        found = [self.run.weights_file]
+        if options.classifier_scale:
+            found.append(self.run.classifier_file)
+        if options.autoguidance:
+            found.append(self.run.folder / options.autoguidance)
+        return found
 
     def __call__(self, cond: Condition | None, options: GuidanceOptions | None = None) -> ScoreModel:
         options = options or self.options
         classifier = self.classifier if options.classifier_scale else None
-        return guided(self.denoiser, classifier, cond, options, self.weak if options.weak else None)
+        return guided(self.denoiser, classifier, cond, options, self.weak if options.autoguidance else None)
 
 
 def guided(
@@ -138,30 +125,30 @@ def guided(
     ask for them. The limits of guidance go around all of it: rescale, then the interval, then the threshold."""
     _check(model, cond, options, weak)
     score_model: ScoreModel = model
-    own, labels = known(cond, model), as_tree(cond).get("labels")
+    own = restrict_to(cond, model)
     if own is not None:
         negative = None
         if options.negative_labels:
-            count = len(next(iter(as_tree(own).values())))
-            negative = as_tree(own) | {"labels": _negative(options.negative_labels, count, model)}
-        with _of_flag("--guidance_scale", f"{options.guidance_scale:g}"):
+            count = len(next(iter(own.values())))
+            negative = own | {"labels": _negative(options.negative_labels, count, model)}
+        with with_flag("--guidance_scale", f"{options.guidance_scale:g}", cond_dropout="config.training.cond_dropout"):
             score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
     if weak:
-        with _of_flag("--weak", options.weak):
+        with with_flag("--autoguidance", options.autoguidance):
             conditioned = weak if own is None else Conditional(weak, own)
             score_model = Autoguidance(score_model, conditioned, options.guidance_scale)
     if classifier:
-        score_model = Classifier(score_model, classifier, labels, options.classifier_scale)
+        score_model = Classifier(score_model, classifier, cond["labels"], options.classifier_scale)
     if options.guidance_rescale:
-        with _of_flag("--guidance_rescale", f"{options.guidance_rescale:g}"):
+        with with_flag("--guidance_rescale", f"{options.guidance_rescale:g}"):
             score_model = GuidanceRescale(score_model, options.guidance_rescale)
     if options.guidance_interval:
         interval = _numbers("--guidance_interval", options.guidance_interval, "LOW,HIGH")
-        with _of_flag("--guidance_interval", options.guidance_interval):
+        with with_flag("--guidance_interval", options.guidance_interval):
             score_model = GuidanceInterval(score_model, *interval)
     if options.threshold:
         threshold = _numbers("--threshold", options.threshold, "QUANTILE or QUANTILE,LOW,HIGH")
-        with _of_flag("--threshold", options.threshold):
+        with with_flag("--threshold", options.threshold):
             score_model = DynamicThreshold(score_model, *threshold)
     return score_model
 
@@ -172,14 +159,14 @@ def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, we
     if free and not condition_kinds(model):
         raise ValueError(
             f"--guidance_scale={options.guidance_scale:g}: the model is unconditional, so there is nothing to guide "
-            "without a classifier or --weak; leave it at 1"
+            "without a classifier or --autoguidance; leave it at 1"
         )
-    if (free and cond is None) or (options.classifier_scale and "labels" not in as_tree(cond)):
+    if (free and cond is None) or (options.classifier_scale and labels_of(cond) is None):
         raise ValueError(
             f"--guidance_scale={options.guidance_scale:g} and --classifier_scale={options.classifier_scale:g} guide "
             "towards labels: give --labels, or leave the scales at 1 and 0"
         )
-    if known(cond, model) is None and not all(m.null_trained for m in (model, weak) if m is not None):
+    if restrict_to(cond, model) is None and not all(m.null_trained for m in (model, weak) if m is not None):
         raise ValueError(
             f"{'--labels=none: ' * (cond is None)}this model never trained its unconditional branch "
             f"(config.training.cond_dropout was 0); give {' and '.join(condition_kinds(model))}"
@@ -198,7 +185,7 @@ def _negative(text: str, count: int, model: Denoiser) -> Tensor:
             "--negative_labels=none: without it, --guidance_scale steers away from the unconditional branch already; "
             "leave it out, or give class numbers"
         )
-    return read_labels(text, count, model.num_classes, "--negative_labels")
+    return read_classes(text, count, model.num_classes, "--negative_labels")
 
 
 def _numbers(flag: str, text: str, form: str) -> list[float]:

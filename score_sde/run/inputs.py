@@ -1,4 +1,4 @@
-"""The items that a mode starts from: those of a split, or a user's own in a file."""
+"""Inputs of a mode: items of a split, or a user's own in a file, and the readers of lists in flags."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from samplers import GRIDS
 from score_sde.config.config import pick
-from sde.condition.tree import Condition, as_tree
+from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset, existing
 from sde.data.arrays import read_array
 from sde.data.folders import SUFFIXES
@@ -34,7 +34,7 @@ class Inputs:
     @property
     def labels(self) -> Tensor | None:
         """Their classes (n,), where they have any."""
-        return as_tree(self.cond).get("labels")
+        return labels_of(self.cond)
 
 
 def open_inputs(data: Dataset, split: str, items: str | None, num_samples: int | None, file: str | None) -> Inputs:
@@ -142,7 +142,9 @@ def read_pixels(flag: str, file: Path, mode: str) -> np.ndarray:
     except Exception as error:
         raise ValueError(f"{flag}={file} is not a readable image ({error})") from None
     if deep:
-        raise ValueError(f"{flag}={file} has more than 256 levels: save it with 8 bits a channel, or give a .npy file")
+        raise ValueError(
+            f"{flag}={file} has more than 256 levels: save it with 8 bits per channel, or give a .npy file"
+        )
     return pixels
 
 

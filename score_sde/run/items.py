@@ -1,6 +1,7 @@
-"""What the modes that use a trained run share: items, the model bound to labels, batches, files."""
+"""Items of a trained run as modes take them: splits, the model bound to their labels, batches, files."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from tqdm import tqdm
 
 from samplers.checks import SampleError
 from score_sde.run.folder import Run
-from score_sde.run.guides import GuidanceOptions, Guides, read_labels
+from score_sde.run.guides import GuidanceOptions, Guides
+from score_sde.run.labels import Labels
 from sde import Denoiser, ScoreModel
-from sde.condition.tree import Condition, as_tree
+from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.files import write_whole
@@ -50,29 +52,13 @@ def bind(
 ) -> tuple[Tensor | None, Callable[[int], ScoreModel]]:
     """The labels (count,) that the flow is conditioned on, or None, and a function that binds so many rows to each.
 
-    ``labels`` is "data" for ``targets``, the items' own conditions, "none", or classes as in --mode sample. The default
-    is none, and where the model never trained without classes, the targets, or else every class in turn.
+    ``labels`` is the flag as ``Labels.of_items`` reads it, and ``targets`` the items' own conditions.
     """
-    bound = Guides(run, denoiser, guidance)
-    if not labels:
-        labels = "none" if denoiser.null_trained else "data" if targets is not None else None
-    if labels == "data":
-        if not (bound.classes or denoiser.conditions):
-            raise ValueError("--labels=data: the model is unconditional; leave it out")
-        if targets is None:
-            raise ValueError("--labels=data: there are no classes here; give class numbers, as in 0,1,2, or none")
-        chosen = targets
-    elif denoiser.conditions and labels != "none" and (denoiser.num_classes or not bound.classes):
-        raise ValueError(
-            f"{f'--labels={labels}: ' if labels else ''}the model is conditioned on "
-            f"{' and '.join(denoiser.conditions)} as well, which classes alone do not give; take --labels=data, all "
-            "that the items come with, or none"
-        )
-    else:
-        chosen = read_labels(labels, count, bound.classes)
+    guides = Guides(run, denoiser, guidance)
+    cond = Labels(labels, denoiser, guides.classes).of_items(targets, count)
     # Rows of the bound model, so that what cycles over the items does so before they are repeated.
-    whole = bound(chosen)
-    return as_tree(chosen).get("labels"), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))
+    whole = guides(cond)
+    return labels_of(cond), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))
 
 
 def batched(function: Callable, model: ScoreModel, x: Tensor, run: Run, batch_size: int, name: str) -> list:
@@ -96,8 +82,14 @@ def joined(results: list, name: str) -> Tensor:
     return torch.cat([getattr(result, name) for result in results])
 
 
-def write_arrays(path: Path, arrays: dict[str, Tensor | np.ndarray | None]) -> None:
-    """An .npz of the arrays that are there."""
+def write_arrays(
+    path: Path, arrays: dict[str, Tensor | np.ndarray | None], settings: dict[str, str] | None = None
+) -> None:
+    """An .npz of the arrays that are there, and of ``settings`` as JSON text, where what the command set is to go with
+    them."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: np.asarray(x) for name, x in arrays.items() if x is not None})
+    held = {name: np.asarray(x) for name, x in arrays.items() if x is not None}
+    if settings is not None:
+        held["settings"] = np.array(json.dumps(settings))
+    np.savez_compressed(buffer, **held)
     write_whole(path, buffer.getvalue())

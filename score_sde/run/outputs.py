@@ -1,26 +1,22 @@
-"""Default names of the files that a mode writes, which tell what its command set."""
+"""Output files of a mode: their numbered default names, and what the command set, which goes into them."""
 
-import hashlib
 import re
-from collections.abc import Collection
 from pathlib import Path
 
 from score_sde.run.folder import Run
 
-LONGEST = 200
-"""Bytes of a default file name; most file systems take 255, suffixes included."""
-UNNAMED = ("out", "seed", "batch_size", "what")
-"""Flags that change nothing in a file, or that its name tells without them."""
+NUMBERED = re.compile(r"(\d{6,})-")
+"""How the name of an output without ``--out`` begins."""
 
 
 def settings_of(given: dict, overrides: list[str], defaults: dict) -> dict[str, str]:
-    """What a command sets, as text: of the flags that were ``given`` those that are not at their ``defaults``, and its
-    ``--config.key=value`` overrides, by the last part of the key."""
-    texts = {name: written(value) for name, value in given.items() if name in defaults and name not in UNNAMED}
+    """What a command sets, as text: of the flags that were ``given`` those that are not at their ``defaults``, but for
+    ``--out``, and its ``--config.key=value`` overrides."""
+    texts = {name: written(value) for name, value in given.items() if name in defaults and name != "out"}
     found = {name: text for name, text in texts.items() if text not in ("", written(defaults[name]))}
     for argument in overrides:
         key, _, value = argument.lstrip("-").partition("=")
-        found["sampler" if key == "config.sampler.name" else key.rpartition(".")[2]] = value
+        found["sampler" if key == "config.sampler.name" else key] = value
     return found
 
 
@@ -30,25 +26,25 @@ def written(value: object) -> str:
     return ",".join(f"{one:.12g}" if isinstance(one, float) else str(one) for one in values)
 
 
-def stem(run: Run, out: str | None, head: str, seed: int | None = None, told: Collection[str] = ()) -> Path:
-    """``--out`` less its suffix; or, in the run's samples/, ``head``, the settings of the command less those that it
-    has ``told``, and the seed, as in heun-25-labels=0,1-seed0. A name of more than LONGEST bytes ends in its digest."""
+def stem(run: Run, out: str | None, head: str, suffix: str = ".npz") -> Path:
+    """``--out`` less its suffix; or in the run's samples/ the next free number and ``head``, as in 000012-heun-25.
+
+    So that no other command takes the same name, its file with this ``suffix`` is made at once, empty: to be called
+    where all that can be refused has been, and to be written over.
+    """
     if out:
         path = Path(out)
         return path.with_suffix("") if path.suffix in (".png", ".npz", ".json") else path
-    parts = [f"{name}={_part(text)}" for name, text in run.settings.items() if name not in told]
-    default = "-".join([head, *parts, *([] if seed is None else [f"seed{seed}"])])
-    name = default.encode()
-    if len(name) > LONGEST:
-        default = f"{name[: LONGEST - 9].decode(errors='ignore')}-{_digest(default)}"
-    return run.folder / "samples" / default
-
-
-def _part(text: str) -> str:
-    """A setting in a file's name: of a path its last part, and a digest, as files in two folders may have one name."""
-    name = f"{Path(text).name}-{_digest(text)}" if "/" in text else text
-    return re.sub(r"[^\w.,+=-]", "-", name)
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    folder = run.folder / "samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    taken = [int(match[1]) for path in folder.iterdir() if (match := NUMBERED.match(path.name))]
+    number = max(taken, default=0)
+    while True:
+        number += 1
+        path = folder / f"{number:06d}-{head}"
+        try:
+            Path(f"{path}{suffix}").touch(exist_ok=False)
+        except FileExistsError:
+            # Another command was faster.
+            continue
+        return path

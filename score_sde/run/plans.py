@@ -17,7 +17,7 @@ VERSION = 1
 
 
 def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: GuidanceOptions | None = None) -> Plan:
-    """The plan for ``calls`` network calls a sample, from the run folder or made now, for all classes alike.
+    """The plan for ``calls`` network calls per sample, from the run folder or made now, for all classes alike.
 
     A plan belongs to its guidance and to the very weights it was made for: its file is named by a hash of them.
     """

@@ -6,11 +6,12 @@ from samplers import NOISES, SAMPLERS, Samples, generate
 from score_sde.config.config import pick
 from score_sde.run.conditions import cascade_seed, open_cascade, upscaled
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides, read_labels
+from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_grid
+from score_sde.run.labels import Labels
 from score_sde.run.plans import planned
 from sde import ScoreModel
-from sde.condition.tree import Condition, known
+from sde.condition.tree import Condition, restrict_to
 from sde.distributed.world import World
 
 AUTO_CALLS = 10
@@ -49,10 +50,10 @@ def low_resolution(sampling: Sampling, cascade: str, guides: Guides, labels: str
     the same labels where both have classes."""
     run, options = sampling.run, sampling.options
     first = open_cascade(run, cascade, guides.denoiser)
-    asked = read_labels(labels, n, guides.classes or first.classes)
+    asked = Labels(labels, guides.denoiser, guides.classes or first.classes).of_samples(n)
     options = options | {"seed": cascade_seed(options["seed"])}
     draws = Sampling(first.run, sampling.steps, sampling.grid, **options)
-    drawn = draws(first, UNGUIDED, known(asked, first.denoiser), n)
+    drawn = draws(first, UNGUIDED, restrict_to(asked, first.denoiser), n)
     if run.world.is_main:
         print(f"{n} image{'s' * (n > 1)} of {cascade}, {drawn.mean_nfe:g} network calls each, {drawn.seconds:.1f} s")
     return upscaled(asked, run.world.broadcast_from_main(lambda: drawn.x), guides)

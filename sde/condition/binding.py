@@ -1,11 +1,19 @@
-"""Conditions bound to the rows of a batch, so that samplers need not know of them."""
+"""Binding of conditions to the rows of a batch, so that samplers need not know of them."""
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sde.condition.tree import C, Condition, as_condition, as_tree, check_condition, check_labels, map_condition
+from sde.condition.tree import (
+    BoundCondition,
+    C,
+    ConditionLike,
+    as_tree,
+    check_condition,
+    check_labels,
+    map_condition,
+)
 from sde.device import send
 
 
@@ -18,13 +26,13 @@ def as_numbers(values: Any) -> Tensor:
         found = torch.tensor(values)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(
-            f"a {type(values).__name__} that is no tensor ({error}): give numbers, a row a sample"
+            f"a {type(values).__name__} that is no tensor ({error}): give numbers, one row per sample"
         ) from None
     return found.to(torch.get_default_dtype()) if found.is_floating_point() else found
 
 
 def bind(cond: C) -> C:
-    """cond (tensors, or what ``as_numbers`` takes) with one row a sample, or a single row that serves every sample; a
+    """cond (tensors, or what ``as_numbers`` takes) with one row per sample, or a single row that serves every sample; a
     single label may come without rows."""
 
     def rows(c: Tensor) -> Tensor:
@@ -50,16 +58,15 @@ def check_unbound(model: nn.Module) -> None:
         )
 
 
-def bind_condition(cond: Condition, model: nn.Module) -> Condition:
-    """``bind``, on the device of the model; labels alone become a plain tensor. Raises ValueError unless the model is
-    conditioned on just that."""
-    cond = bind(cond)
-    check_condition(cond, getattr(model, "num_classes", None), getattr(model, "conditions", None) or {})
+def bind_condition(cond: ConditionLike, model: nn.Module) -> BoundCondition:
+    """``bind``, on the device of the model. Raises ValueError unless the model is conditioned on just that."""
+    found = as_tree(bind(cond)) or {}
+    check_condition(found, getattr(model, "num_classes", None), getattr(model, "conditions", None) or {})
     weight = next(model.parameters(), None)
     if weight is not None:
         # Here once, since a copy from the host at every network call would make it wait for the device.
-        cond = map_condition(lambda c: c.to(weight.device), cond)
-    return cast(Condition, as_condition(as_tree(cond)))
+        found = map_condition(lambda c: c.to(weight.device), found)
+    return BoundCondition(found)
 
 
 def rows_of(cond: C, index: Tensor | slice) -> C:
@@ -70,20 +77,20 @@ def rows_of(cond: C, index: Tensor | slice) -> C:
             return c
         if isinstance(index, Tensor) and len(index) and int(index.max()) >= len(c):
             raise ValueError(
-                f"a condition or y is bound to {len(c)} samples, {int(index.max()) + 1} are asked for: bind one row a "
-                "sample, and for a plan one row a pilot"
+                f"a condition or y is bound to {len(c)} samples, {int(index.max()) + 1} are asked for: bind one row "
+                "per sample, and for a plan one row per pilot"
             )
         return c[index]
 
     return map_condition(take, cond)
 
 
-def fit(cond: C, x: Tensor) -> C:
-    """The bound condition on the device of x, with one row a sample."""
+def expand_rows(cond: C, x: Tensor) -> C:
+    """The bound condition on the device of x, with one row per sample."""
 
-    def expand_rows(c: Tensor) -> Tensor:
+    def expanded(c: Tensor) -> Tensor:
         if len(c) not in (1, len(x)):
-            raise ValueError(f"a condition or y is bound to {len(c)} samples, x has {len(x)}: bind one row a sample")
+            raise ValueError(f"a condition or y is bound to {len(c)} samples, x has {len(x)}: bind one row per sample")
         return send(c, x.device).expand(len(x), *c.shape[1:])
 
-    return map_condition(expand_rows, cond)
+    return map_condition(expanded, cond)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from sde.condition.tree import FEATURES, Condition, as_tree
+from sde.condition.tree import FEATURES, Condition
 
 
 class Standardization(nn.Module):
@@ -25,7 +25,8 @@ class Standardization(nn.Module):
     def forward(self, cond: Condition | None) -> Condition | None:
         if not self.kinds or cond is None:
             return cond
-        return {kind: self._encoded(kind, c) if kind in self.kinds else c for kind, c in as_tree(cond).items()}
+        # What is bound stays bound.
+        return type(cond)({kind: self._encoded(kind, c) if kind in self.kinds else c for kind, c in cond.items()})
 
     def _encoded(self, kind: str, c: Tensor) -> Tensor:
         shift, scale = (

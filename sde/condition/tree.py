@@ -1,22 +1,32 @@
-"""Conditions: what a model is told of each sample beside its noise level, as a tree of tensors with one row a sample.
+"""Conditions: what a model is told of each sample beside its noise level, a dict of tensors with one row per sample.
 
-The tree is a dict with some of KINDS: ``"labels"`` (B,), integers; ``"vector"`` (B, d); ``"image"`` (B, C, *space);
-``"sequence"`` (B, L, d), tokens without an order. Labels alone may come as a plain tensor of integers.
+It has some of KINDS: ``"labels"`` (B,), integers; ``"vector"`` (B, d); ``"image"`` (B, C, *space); ``"sequence"``
+(B, L, d), tokens without an order. Users may give labels alone as a plain tensor of integers: ``as_tree`` makes the
+dict of it, where a condition enters.
 
 The null condition, which stands for "unconditional" and whose embedding is learned, is written into the tensor itself:
 -1 for integers, NaN for floats. So a batch can mix conditioned and unconditioned rows in one network call.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
-Condition = Tensor | dict[str, Tensor]
+Condition = dict[str, Tensor]
+"""What is passed on inside."""
 
 
-C = TypeVar("C", Tensor, dict[str, Tensor], Tensor | dict[str, Tensor], Tensor | dict[str, Tensor] | None)
+ConditionLike = Tensor | Condition
+"""What users may give: labels alone may be a plain tensor."""
+
+
+C = TypeVar("C", Tensor, Condition, ConditionLike, Condition | None, ConditionLike | None)
+
+
+class BoundCondition(Condition):
+    """A condition that was checked when it was bound to a model, so that no network has to check it at every call."""
 
 
 Shapes = Mapping[str, Sequence[int]]
@@ -34,34 +44,53 @@ KINDS = ("labels", *FEATURES)
 
 
 def map_condition(function: Callable[..., Tensor], *conditions: C) -> C:
-    """Apply a function to every tensor of one or several conditions of the same structure; None stays None."""
+    """Apply a function to every tensor of one or several conditions of the same structure; None stays None, and what
+    is bound stays bound. Serves single tensors as well."""
     trees: Any = conditions
-    if conditions[0] is None:
+    first = conditions[0]
+    if first is None:
         return None
-    if isinstance(conditions[0], dict):
-        return {key: function(*(tree[key] for tree in trees)) for key in conditions[0]}
+    if isinstance(first, dict):
+        return type(first)({key: function(*(tree[key] for tree in trees)) for key in first})
     return function(*conditions)
 
 
-def as_tree(cond: Condition | None) -> dict[str, Tensor]:
-    """A condition by kind: a plain tensor holds labels, None nothing."""
-    return cond if isinstance(cond, dict) else {} if cond is None else {"labels": cond}
+@overload
+def as_tree(cond: ConditionLike) -> Condition: ...
+@overload
+def as_tree(cond: None) -> None: ...
+def as_tree(cond: ConditionLike | None) -> Condition | None:
+    """What a user gives, by kind: a plain tensor holds labels. Raises ValueError for one of floats."""
+    if cond is None or isinstance(cond, dict):
+        return cond
+    if isinstance(cond, Tensor) and cond.is_floating_point():
+        raise ValueError(
+            f"a condition that is a plain tensor holds labels, which are integers; got {cond.dtype}: name the kind of "
+            'others, as in {"vector": cond}'
+        )
+    return {"labels": cond}
 
 
-def as_condition(tree: dict[str, Tensor]) -> Condition | None:
-    """The inverse of ``as_tree``: labels alone as a plain tensor, nothing as None."""
-    return tree["labels"] if tree.keys() == {"labels"} else tree or None
+def labels_of(cond: Condition | None) -> Tensor | None:
+    """The labels (B,) of a condition, where it has any."""
+    return None if cond is None else cond.get("labels")
 
 
 def condition_kinds(model: nn.Module) -> tuple[str, ...]:
     """The KINDS that a model is conditioned on, by its ``num_classes`` and, where it has any, ``conditions``."""
-    return ("labels",) * bool(model.num_classes) + tuple(getattr(model, "conditions", None) or ())
+    num_classes: Any = model.num_classes
+    return _kinds(num_classes, getattr(model, "conditions", None) or {})
 
 
-def known(cond: Condition | None, model: nn.Module) -> Condition | None:
-    """What of a condition a model is conditioned on; None where that is nothing."""
-    tree = as_tree(cond)
-    return as_condition({kind: tree[kind] for kind in condition_kinds(model) if kind in tree})
+def _kinds(num_classes: int | None, shapes: Shapes) -> tuple[str, ...]:
+    return ("labels", *shapes) if num_classes else tuple(shapes)
+
+
+def restrict_to(cond: Condition | None, model: nn.Module) -> Condition | None:
+    """The entries of a condition that a model is conditioned on; None where there are none."""
+    if cond is None:
+        return None
+    return {kind: cond[kind] for kind in condition_kinds(model) if kind in cond} or None
 
 
 def null_like(cond: C) -> C:
@@ -69,13 +98,13 @@ def null_like(cond: C) -> C:
     return map_condition(lambda c: torch.full_like(c, torch.nan if c.is_floating_point() else NULL_LABEL), cond)
 
 
-def null_tree(x: Tensor, num_classes: int | None, shapes: Shapes) -> dict[str, Tensor]:
+def null_tree(x: Tensor, num_classes: int | None, shapes: Shapes) -> Condition:
     """The null condition for each row of x, of a model with these classes and conditions."""
     tree = {"labels": x.new_full((len(x),), NULL_LABEL, dtype=torch.long)} if num_classes else {}
     return tree | {kind: x.new_full((len(x), *shape), torch.nan) for kind, shape in shapes.items()}
 
 
-def drop(cond: Condition, dropped: Tensor) -> Condition:
+def drop_conditions(cond: C, dropped: Tensor) -> C:
     """cond with the rows where ``dropped`` (B,) is True replaced by null: jointly, over all its tensors."""
 
     def mask(c: Tensor, null: Tensor) -> Tensor:
@@ -98,31 +127,24 @@ def check_labels(labels: Tensor, num_classes: int | None) -> None:
         )
 
 
-def check_kinds(cond: Condition, num_classes: int | None, shapes: Shapes) -> dict[str, Tensor]:
-    """The tree of a condition. Raise ValueError unless it holds what a model of these classes and conditions takes, no
-    more and no less, and numbers of the right shape; values are not looked at, so that no device has to be waited for.
-    """
-    if isinstance(cond, Tensor) and cond.is_floating_point():
-        raise ValueError(
-            f"a condition that is a plain tensor holds labels, which are integers; got {cond.dtype}: name the kind of "
-            'others, as in {"vector": cond}'
-        )
-    tree, wanted = as_tree(cond), ("labels",) * bool(num_classes) + tuple(shapes)
+def check_kinds(cond: Condition, num_classes: int | None, shapes: Shapes) -> None:
+    """Raise ValueError unless a condition holds what a model of these classes and conditions takes, no more and no
+    less, and numbers of the right shape. Values are not looked at, so that no device has to be waited for."""
+    wanted = _kinds(num_classes, shapes)
     if not wanted:
-        raise ValueError(f"a condition ({', '.join(tree)}) was given, but the model is unconditional: leave it out")
+        raise ValueError(f"a condition ({', '.join(cond)}) was given, but the model is unconditional: leave it out")
     takes = f"the model is conditioned on {' and '.join(wanted)}"
-    for kind, c in tree.items():
+    for kind, c in cond.items():
         if kind not in wanted:
             raise ValueError(f"the condition has {kind!r}, but {takes}: leave it out")
         if not isinstance(c, Tensor):
             raise ValueError(f"the condition {kind!r} is no tensor but {type(c).__name__}: torch.tensor makes one")
     for kind in wanted:
-        if kind not in tree:
+        if kind not in cond:
             null = NULL_LABEL if kind == "labels" else "NaN"
             raise ValueError(f"the condition has no {kind!r}, but {takes}: give it, {null} in rows that have none")
     for kind, shape in shapes.items():
-        _check_numbers(kind, tree[kind], tuple(shape))
-    return tree
+        _check_numbers(kind, cond[kind], tuple(shape))
 
 
 def _check_numbers(kind: str, numbers: Tensor, shape: tuple[int, ...]) -> None:
@@ -138,9 +160,9 @@ def _check_numbers(kind: str, numbers: Tensor, shape: tuple[int, ...]) -> None:
 def check_condition(cond: Condition, num_classes: int | None, shapes: Shapes) -> None:
     """``check_kinds``; raise ValueError for labels out of range as well, and for tensors of other numbers of rows,
     where a single row serves every sample."""
-    tree = check_kinds(cond, num_classes, shapes)
-    if "labels" in tree:
-        check_labels(tree["labels"], num_classes)
-    if len({len(c) for c in tree.values()} - {1}) > 1:
-        rows = ", ".join(f"{kind} has {len(c)}" for kind, c in tree.items())
-        raise ValueError(f"the conditions have other numbers of rows ({rows}): needs one row a sample in each")
+    check_kinds(cond, num_classes, shapes)
+    if "labels" in cond:
+        check_labels(cond["labels"], num_classes)
+    if len({len(c) for c in cond.values()} - {1}) > 1:
+        rows = ", ".join(f"{kind} has {len(c)}" for kind, c in cond.items())
+        raise ValueError(f"the conditions have other numbers of rows ({rows}): needs one row per sample in each")

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sde.condition.tree import FEATURES, Condition, as_condition, check_labels
+from sde.condition.tree import FEATURES, Condition, check_labels
 from sde.data.arrays import ArrayFile
 from sde.data.block_means import BlockMeans
 from sde.data.images import ImageFiles
@@ -104,7 +104,7 @@ class Dataset:
 
     def batch(self, index: Tensor) -> tuple[Tensor, Condition | None]:
         """Items (B, *event) as float32 in data units, and their conditions, at positions (B,) that are on the CPU:
-        labels (B,) where there is nothing else, None where there is nothing.
+        None where there are none.
 
         Where the items are on a device, so is what is returned, and the CPU does not wait for it.
         """
@@ -114,7 +114,7 @@ class Dataset:
         tree = {} if self.labels is None else {"labels": self.labels[index]}
         for kind, held in self.conditions.items():
             tree[kind] = held[index] if isinstance(held, Tensor) else held(x)
-        return x, as_condition(tree)
+        return x, tree or None
 
     def to(self, device: torch.device, limit: int = 2**30) -> "Dataset":
         """The same data with items, labels and conditions on a device, if the items are a tensor and they take at most

@@ -17,6 +17,8 @@ class Autoguidance(Guidance):
     ValueError where the two have another SDE or transform.
     """
 
+    with_rows = ("base", "model", "weak")
+
     def __init__(self, model: ScoreModel, weak: ScoreModel, scale: float) -> None:
         super().__init__(model.sde, model.transform)
         if not _same_process(model.sde, weak.sde) or model.transform.digest != weak.transform.digest:
@@ -39,9 +41,6 @@ class Autoguidance(Guidance):
             return base, denoised
         weak = self.weak(x, t)
         return base, weak + self.scale * (denoised - weak)
-
-    def rows(self, index: Tensor | slice) -> "Autoguidance":
-        return Autoguidance(self.model.rows(index), self.weak.rows(index), self.scale)
 
 
 def _same_process(first: SDE, second: SDE) -> bool:

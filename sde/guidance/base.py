@@ -1,4 +1,4 @@
-"""What every guided model is: a score model beside the one that it is guided away from."""
+"""Guided score models: a model beside the one that it is guided away from."""
 
 import abc
 import math
@@ -11,7 +11,7 @@ from sde.model.score import ScoreModel
 class Guidance(ScoreModel, abc.ABC):
     """A score model that is guided away from another one, its ``base``: the same conditions without guidance.
 
-    A subclass sets ``base`` and defines ``pair``.
+    A subclass sets ``base`` and defines ``pair``; what of both has rows, ``with_rows`` names.
     """
 
     base: ScoreModel
@@ -23,9 +23,6 @@ class Guidance(ScoreModel, abc.ABC):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return self.pair(x, t)[1]
-
-    def rows(self, index: Tensor | slice) -> "Guidance":
-        return self
 
 
 def check_scale(scale: float) -> float:

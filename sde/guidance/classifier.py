@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from sde.condition.binding import bind_labels, fit, rows_of
+from sde.condition.binding import bind_labels, expand_rows
 from sde.guidance.gradient import GradientGuidance
 from sde.model.score import ScoreModel
 
@@ -15,6 +15,8 @@ class Classifier(GradientGuidance):
     ``classifier(x, t)`` returns logits (B, classes); with ``point`` "noisy" at the noise level of t, with "denoised" of
     clean data in model units. ``labels`` (B,) or () are the classes asked for. ``model`` may itself be guided.
     """
+
+    with_rows = ("base", "model", "labels")
 
     def __init__(
         self,
@@ -38,8 +40,4 @@ class Classifier(GradientGuidance):
                 f"the classifier returned shape {tuple(logits.shape)}, and class {self.highest} is asked for: it must "
                 f"return logits of shape ({len(x)}, classes), which has that class"
             )
-        return logits.log_softmax(-1).gather(1, fit(self.labels, x)[:, None]).squeeze(1)
-
-    def rows(self, index: Tensor | slice) -> "Classifier":
-        labels = rows_of(self.labels, index)
-        return Classifier(self.model.rows(index), self.classifier, labels, self.scale, self.point)
+        return logits.log_softmax(-1).gather(1, expand_rows(self.labels, x)[:, None]).squeeze(1)

@@ -3,29 +3,11 @@
 import torch
 from torch import Tensor
 
-from sde.condition.binding import bind_condition, check_unbound, fit, rows_of
-from sde.condition.tree import Condition, map_condition, null_like
-from sde.guidance.autoguidance import Autoguidance
+from sde.condition.binding import bind_condition, check_unbound, expand_rows
+from sde.condition.tree import ConditionLike, map_condition, null_like
 from sde.guidance.base import Guidance, check_scale
-from sde.guidance.classifier import Classifier
 from sde.guidance.conditional import Conditional
-from sde.guidance.gradient import LikelihoodGuidance
-from sde.guidance.interval import GuidanceInterval
-from sde.guidance.rescale import GuidanceRescale
-from sde.guidance.threshold import DynamicThreshold
 from sde.model.denoiser import Denoiser
-
-__all__ = [
-    "Autoguidance",
-    "Classifier",
-    "ClassifierFree",
-    "Conditional",
-    "DynamicThreshold",
-    "Guidance",
-    "GuidanceInterval",
-    "LikelihoodGuidance",
-    "GuidanceRescale",
-]
 
 
 class ClassifierFree(Guidance):
@@ -40,9 +22,15 @@ class ClassifierFree(Guidance):
     """
 
     base: Conditional
+    with_rows = ("base", "negative")
 
     def __init__(
-        self, model: Denoiser, cond: Condition, scale: float, negative: Condition | None = None, batched: bool = True
+        self,
+        model: Denoiser,
+        cond: ConditionLike,
+        scale: float,
+        negative: ConditionLike | None = None,
+        batched: bool = True,
     ) -> None:
         check_unbound(model)
         super().__init__(model.sde, model.transform)
@@ -50,7 +38,7 @@ class ClassifierFree(Guidance):
         if scale != 1 and negative is None and not model.null_trained:
             raise ValueError(
                 f"guidance scale {scale} needs the unconditional branch, which this model never trained: "
-                "train with config.training.cond_dropout above 0, or use scale 1"
+                "train with `cond_dropout` above 0, or use scale 1"
             )
         self.base = Conditional(model, cond)
         self.negative = None if negative is None else bind_condition(negative, model)
@@ -60,15 +48,15 @@ class ClassifierFree(Guidance):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         if self.scale == 0:
-            return self.model(x, t, None if self.negative is None else fit(self.negative, x))
+            return self.model(x, t, None if self.negative is None else expand_rows(self.negative, x))
         return super().forward(x, t)
 
     def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        cond = fit(self.base.cond, x)
+        cond = expand_rows(self.base.cond, x)
         if self.scale == 1:
             denoised = self.model(x, t, cond)
             return denoised, denoised
-        other = null_like(cond) if self.negative is None else fit(self.negative, x)
+        other = null_like(cond) if self.negative is None else expand_rows(self.negative, x)
         if self.batched:
             both = map_condition(lambda *parts: torch.cat(parts), cond, other)
             twice_t = t if t.ndim == 0 else torch.cat([t, t])
@@ -76,7 +64,3 @@ class ClassifierFree(Guidance):
         else:
             with_cond, without = self.model(x, t, cond), self.model(x, t, other)
         return with_cond, without + self.scale * (with_cond - without)
-
-    def rows(self, index: Tensor | slice) -> "ClassifierFree":
-        negative = None if self.negative is None else rows_of(self.negative, index)
-        return ClassifierFree(self.model, rows_of(self.base.cond, index), self.scale, negative, self.batched)

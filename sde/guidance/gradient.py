@@ -1,4 +1,4 @@
-"""Guidance by the gradient of a log-probability."""
+"""Gradient guidance: by the gradient of a log-probability."""
 
 import abc
 from collections.abc import Callable
@@ -6,8 +6,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from sde.condition.binding import bind, fit, rows_of
-from sde.condition.tree import Condition
+from sde.condition.binding import bind, expand_rows
+from sde.condition.tree import ConditionLike
 from sde.guidance.base import Guidance, base_of, check_scale, pair_of
 from sde.model.score import ScoreModel
 from sde.process.base import expand
@@ -60,7 +60,7 @@ class GradientGuidance(Guidance, abc.ABC):
                 raise ValueError(
                     f"log p(y | x) has shape {tuple(log_prob.shape)} and "
                     f"{'a' if log_prob.requires_grad else 'no'} gradient for x of shape {tuple(x.shape)}: it must "
-                    f"have shape ({len(x)},), one value a sample, and depend differentiably on x"
+                    f"have shape ({len(x)},), one value per sample, and depend differentiably on x"
                 )
             (gradient,) = torch.autograd.grad(log_prob.sum(), leaf, create_graph=second_order)
         if not second_order:
@@ -73,14 +73,16 @@ class LikelihoodGuidance(GradientGuidance):
     """Guidance by any differentiable log p(y | x): ``function(x, t, y)`` -> (B,), up to a constant, in nats.
 
     x is x_t or with ``point`` "denoised" the posterior mean, in model units; y, a tensor or a dict of tensors, has one
-    row a sample, or a single row that serves every sample. The values of one sample must not depend on the others.
+    row per sample, or a single row that serves every sample. The values of one sample must not depend on the others.
     """
+
+    with_rows = ("base", "model", "y")
 
     def __init__(
         self,
         model: ScoreModel,
-        function: Callable[[Tensor, Tensor, Condition], Tensor],
-        y: Condition,
+        function: Callable[[Tensor, Tensor, ConditionLike], Tensor],
+        y: ConditionLike,
         scale: float = 1.0,
         point: str = "noisy",
     ) -> None:
@@ -89,7 +91,4 @@ class LikelihoodGuidance(GradientGuidance):
         self.y = bind(y)
 
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.function(x, t, fit(self.y, x))
-
-    def rows(self, index: Tensor | slice) -> "LikelihoodGuidance":
-        return LikelihoodGuidance(self.model.rows(index), self.function, rows_of(self.y, index), self.scale, self.point)
+        return self.function(x, t, expand_rows(self.y, x))

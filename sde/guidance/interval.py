@@ -16,6 +16,8 @@ class GuidanceInterval(Guidance):
     Levels are in model units. Raises ValueError for a model that is not guided, and for levels that the SDE never has.
     """
 
+    with_rows = ("base", "guided")
+
     def __init__(self, guided: Guidance, low: float = 0.0, high: float = math.inf) -> None:
         check_guided(guided, "GuidanceInterval")
         super().__init__(guided.sde, guided.transform)
@@ -55,6 +57,3 @@ class GuidanceInterval(Guidance):
         )
         order = torch.cat([within, without]).argsort()
         return tuple(torch.cat(values)[order] for values in zip(*parts, strict=True))
-
-    def rows(self, index: Tensor | slice) -> "GuidanceInterval":
-        return GuidanceInterval(self.guided.rows(index), self.low, self.high)

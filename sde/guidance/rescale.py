@@ -1,4 +1,4 @@
-"""GuidanceRescale guidance."""
+"""Rescaled guidance: its contrast brought back to that of its base."""
 
 from torch import Tensor
 
@@ -16,6 +16,8 @@ class GuidanceRescale(Guidance):
     one value.
     """
 
+    with_rows = ("base", "guided")
+
     def __init__(self, guided: Guidance, strength: float = 0.7) -> None:
         check_guided(guided, "GuidanceRescale")
         super().__init__(guided.sde, guided.transform)
@@ -28,11 +30,8 @@ class GuidanceRescale(Guidance):
     def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         if x[0].numel() < 2:
             raise ValueError(
-                f"rescale for x of shape {tuple(x.shape)}: one value an event has no contrast to keep; leave it out"
+                f"rescale for x of shape {tuple(x.shape)}: one value per event has no contrast to keep; leave it out"
             )
         base, guided = self.guided.pair(x, t)
         stds = [denoised.flatten(1).std(1, correction=0) for denoised in (base, guided)]
         return base, guided * expand(1 - self.strength + self.strength * stds[0] / stds[1], x)
-
-    def rows(self, index: Tensor | slice) -> "GuidanceRescale":
-        return GuidanceRescale(self.guided.rows(index), self.strength)

@@ -1,4 +1,4 @@
-"""Dynamic thresholding."""
+"""Dynamic thresholding of the posterior mean."""
 
 import math
 
@@ -19,6 +19,7 @@ class DynamicThreshold(ScoreModel):
     """
 
     normalized = False
+    with_rows = ("model",)
 
     def __init__(
         self, model: ScoreModel, quantile: float = 0.995, low: float | None = None, high: float | None = None
@@ -43,6 +44,3 @@ class DynamicThreshold(ScoreModel):
         sizes = u.flatten(1).abs()
         s = expand(sizes.kthvalue(math.ceil(self.quantile * sizes.shape[1]), 1).values.clamp(min=1), u)
         return self.transform.encode(centre + half_width * u.clamp(-s, s) / s)
-
-    def rows(self, index: Tensor | slice) -> "DynamicThreshold":
-        return DynamicThreshold(self.model.rows(index), self.quantile, self.low, self.high)

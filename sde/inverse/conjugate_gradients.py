@@ -1,4 +1,4 @@
-"""Linear systems of every sample, solved without a matrix."""
+"""Conjugate gradients: linear systems of every sample, solved without a matrix."""
 
 from collections.abc import Callable
 from numbers import Integral

@@ -1,15 +1,13 @@
-"""Score models of p(x_0 | y) for a measurement y = A(x_0) + N(0, sigma_y^2 I): what they have in common."""
+"""Posteriors given a measurement: score models of p(x_0 | y) for y = A(x_0) + N(0, sigma_y^2 I), what they share."""
 
 import abc
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sde.condition.binding import bind, fit, rows_of
+from sde.condition.binding import bind, expand_rows
 from sde.guidance.base import Guidance, base_of, pair_of
-from sde.inverse.operators import Linear
 from sde.model.score import ScoreModel
 from sde.process.base import expand
 
@@ -28,6 +26,7 @@ class Posterior(ScoreModel, abc.ABC):
     """
 
     normalized = False
+    with_rows: tuple[str, ...] = ("model", "operator", "y")
 
     def __init__(self, model: ScoreModel, operator: Operator, y: Tensor) -> None:
         super().__init__(model.sde, model.transform)
@@ -42,7 +41,7 @@ class Posterior(ScoreModel, abc.ABC):
         self.operator = operator
         self.y = y
 
-    def measure(self, x: Tensor) -> Tensor:
+    def predict_measurement(self, x: Tensor) -> Tensor:
         """A(x) of x in model units, where it has the shape of y; ValueError where not.
 
         Quantized data stand for the cells above them, [x, x + 1): A is of their lower end.
@@ -58,14 +57,9 @@ class Posterior(ScoreModel, abc.ABC):
             )
         return found
 
-    def observation(self, x: Tensor) -> Tensor:
+    def y_for(self, x: Tensor) -> Tensor:
         """y with one row for each of x, in the dtype and on the device of x."""
-        return fit(self.y, x).to(x.dtype)
-
-    def _rows(self, index: Tensor | slice) -> tuple[ScoreModel, Any, Tensor]:
-        """The three arguments of the constructor for some rows."""
-        operator = self.operator.rows(index) if isinstance(self.operator, Linear) else self.operator
-        return self.model.rows(index), operator, rows_of(self.y, index)
+        return expand_rows(self.y, x).to(x.dtype)
 
 
 class PosteriorGuidance(Posterior, Guidance):
@@ -75,6 +69,8 @@ class PosteriorGuidance(Posterior, Guidance):
     given x_t; subclasses say how V^-1 r is found. ``sigma_y`` is the noise of y in data units. Takes one call of the
     model, and one vector-Jacobian product of it beyond those of V. Raises ValueError for a negative sigma_y.
     """
+
+    with_rows = ("base", "model", "operator", "y")
 
     def __init__(self, model: ScoreModel, operator: Operator, y: Tensor, sigma_y: float = 0.0) -> None:
         if not sigma_y >= 0:
@@ -93,11 +89,11 @@ class PosteriorGuidance(Posterior, Guidance):
     def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         # A caller that differentiates through the guided model needs the graph of the gradient as well.
         graph = torch.is_grad_enabled() and x.requires_grad
-        y, factor = self.observation(x), self.sde.sigma(t) ** 2 / self.sde.alpha(t)
+        y, factor = self.y_for(x), self.sde.sigma(t) ** 2 / self.sde.alpha(t)
         with torch.enable_grad():
             leaf = x if graph else x.detach().requires_grad_()
             base, denoised = pair_of(self.model, leaf, t)
-            measured = self.measure(denoised)
+            measured = self.predict_measurement(denoised)
             if not measured.requires_grad:
                 raise ValueError(
                     "the operator's output does not depend differentiably on x: make it of x by torch's functions, "

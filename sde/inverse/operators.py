@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sde.condition.binding import fit
+from sde.condition.binding import expand_rows
 from sde.data.block_means import block_means
 
 CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 
 
-class Linear(nn.Module, abc.ABC):
+class LinearOperator(nn.Module, abc.ABC):
     """A linear operator: ``forward(x)`` and ``adjoint(y)``. Both raise ValueError for an event that does not fit."""
 
     @abc.abstractmethod
@@ -28,7 +28,7 @@ class Linear(nn.Module, abc.ABC):
     def adjoint(self, y: Tensor) -> Tensor:
         """A* y: (B, *measurement) -> (B, *event)."""
 
-    def rows(self, index: Tensor | slice) -> "Linear":
+    def rows(self, index: Tensor | slice) -> "LinearOperator":
         """The operator of some samples of a batch: itself, unless each sample has its own."""
         return self
 
@@ -41,7 +41,7 @@ def _check_event(what: str, shape: Sequence[int], x: Tensor) -> None:
         )
 
 
-class Mask(Linear):
+class Mask(LinearOperator):
     """The entries where ``mask`` is True, in a row: (B, *event) -> (B, number of them).
 
     ``mask`` is boolean, True where x is observed. It has the event's shape or its last axes' alone, as (H, W) for
@@ -83,7 +83,7 @@ class Mask(Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         _check_event("mask", self.event_shape, x)
-        return torch.where(self.filled.to(x.device), x.flatten(1).gather(1, fit(self.index, x)), 0)
+        return torch.where(self.filled.to(x.device), x.flatten(1).gather(1, expand_rows(self.index, x)), 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
         if y.shape[1:] != self.index.shape[1:]:
@@ -95,7 +95,7 @@ class Mask(Linear):
         x = y.new_zeros((len(y), math.prod(self.event_shape)))
         # Added, as the zeros that end a row are put where something may be.
         observed = torch.where(self.filled.to(y.device), y, 0)
-        return x.scatter_add(1, fit(self.index, y), observed).view(-1, *self.event_shape)
+        return x.scatter_add(1, expand_rows(self.index, y), observed).view(-1, *self.event_shape)
 
     def restore(self, x: Tensor, y: Tensor) -> Tensor:
         """x with its observed entries replaced by y, exactly: for the final samples, where y has no noise.
@@ -105,7 +105,7 @@ class Mask(Linear):
         return torch.where(self.mask.to(x.device), self.adjoint(y.to(x)), x)
 
 
-class Grayscale(Linear):
+class Grayscale(LinearOperator):
     """The weighted sum of the channels, (B, C, *space) -> (B, 1, *space), of which colourisation is the inverse.
 
     ``weights`` has a number for each channel: by default luma (ITU-R BT.601) for red, green, blue; (1 / C,) * C is the
@@ -124,7 +124,7 @@ class Grayscale(Linear):
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[1] != len(self.weights):
             raise ValueError(
-                f"x has {x.shape[1]} channels, the gray value has {len(self.weights)} weights: give one a channel"
+                f"x has {x.shape[1]} channels, the gray value has {len(self.weights)} weights: give one per channel"
             )
         return (self._weights(x) * x).sum(1, keepdim=True)
 
@@ -132,7 +132,7 @@ class Grayscale(Linear):
         return self._weights(y) * y
 
 
-class Blur(Linear):
+class Blur(LinearOperator):
     """Correlation of the last axes with a kernel, of odd sizes and one to three axes, with zeros outside the event.
 
     All axes before them are left alone: a kernel of two axes blurs each channel of (C, H, W). (Kernel symmetric: the
@@ -172,7 +172,7 @@ class Blur(Linear):
         return self._correlate(y, self.kernel.flip(tuple(range(self.kernel.ndim))))
 
 
-class SuperResolution(Linear):
+class SuperResolution(LinearOperator):
     """Means over blocks of ``factor`` entries along each of the last ``axes`` axes, of which super-resolution is the
     inverse; sizes must be multiples of the factor."""
 
@@ -192,7 +192,7 @@ class SuperResolution(Linear):
         return y
 
 
-class CompressedSensing(Linear):
+class CompressedSensing(LinearOperator):
     """``measurements`` projections of an event on random directions: y = M x, with entries of M from N(0, 1 / number of
     measurements), the same for the same ``seed``."""
 

@@ -1,4 +1,4 @@
-"""Inverse problems: score models of p(x_0 | y) for a measurement y = A(x_0) + N(0, sigma_y^2 I) in data units.
+"""Posterior samplers: score models of p(x_0 | y) for a measurement y = A(x_0) + N(0, sigma_y^2 I) in data units.
 
 Each wraps a score model and states its posterior mean, so that it works with every sampler. The guided ones differ in
 the covariance V of their Gaussian likelihood (see PosteriorGuidance, for H, J and r as well).
@@ -33,13 +33,10 @@ class Replacement(Posterior):
         super().__init__(model, mask, y)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        denoised, y = self.model(x, t), self.observation(x)
-        self.measure(x)
+        denoised, y = self.model(x, t), self.y_for(x)
+        self.predict_measurement(x)
         known = self.transform.encode(self.transform.dequantize(self.operator.adjoint(y), 0.5))
         return torch.where(self.operator.mask.to(x.device), known, denoised)
-
-    def rows(self, index: Tensor | slice) -> "Replacement":
-        return Replacement(*self._rows(index))
 
 
 def data_std(model: ScoreModel, sigma_data: float | None) -> float:
@@ -94,9 +91,6 @@ class DPS(PosteriorGuidance):
         weight = torch.where(variance > 0, square / torch.where(variance > 0, variance, 1), 0)
         return expand(weight, residual) * residual
 
-    def rows(self, index: Tensor | slice) -> "DPS":
-        return DPS(*self._rows(index), self.sigma_y, self.gamma, self.sigma_data)
-
 
 class PiGDM(PosteriorGuidance):
     """Pseudoinverse guidance (Song et al. 2023): Cov(x_0 | x_t) = r_t^2 I, V = sigma_y^2 I + r_t^2 H H^T.
@@ -129,9 +123,6 @@ class PiGDM(PosteriorGuidance):
 
         return conjugate_gradients(product, residual, self.iterations)
 
-    def rows(self, index: Tensor | slice) -> "PiGDM":
-        return PiGDM(*self._rows(index), self.sigma_y, self.sigma_data, self.iterations)
-
 
 class MMPS(PosteriorGuidance):
     """Moment matching: Cov(x_0 | x_t) = (sigma^2 / alpha) J, V = sigma_y^2 I + (sigma^2 / alpha) H J^T H^T.
@@ -157,6 +148,3 @@ class MMPS(PosteriorGuidance):
             return self.sigma_y**2 * v + forwards(through(v))
 
         return conjugate_gradients(product, residual, self.iterations)
-
-    def rows(self, index: Tensor | slice) -> "MMPS":
-        return MMPS(*self._rows(index), self.sigma_y, self.iterations)

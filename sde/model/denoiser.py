@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sde.condition.standardization import Standardization
-from sde.condition.tree import Condition, Shapes
+from sde.condition.tree import Condition, ConditionLike, Shapes, as_tree
 from sde.data.transform import Transform
 from sde.device import send
 from sde.model.score import ScoreModel
@@ -119,12 +119,12 @@ class Denoiser(ScoreModel):
         formulas = PARAMETRIZATIONS[self.parametrization]
         return *formulas(self.sde.alpha(t), self.sde.sigma(t), self.sigma_data), noise_input(self.sde, t)
 
-    def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-        """E[x_0 | x_t = x, cond]; cond holds one row a sample, in data units; None is the learned null condition."""
+    def forward(self, x: Tensor, t: Tensor, cond: ConditionLike | None = None) -> Tensor:
+        """E[x_0 | x_t = x, cond]; cond holds one row per sample, in data units; None is the learned null condition."""
         check_time(self.sde, t)
         c_skip, c_out, c_in, c_noise = self.coefficients(t)
-        cond = self.standardization(cond)
-        output = call_network(self.network, x, c_in, c_noise, cond, autocast=self.autocast)
+        tree = self.standardization(as_tree(cond))
+        output = call_network(self.network, x, c_in, c_noise, tree, autocast=self.autocast)
         if output.shape != x.shape:
             raise ValueError(
                 f"the network returned shape {tuple(output.shape)} for x of shape {tuple(x.shape)}: "

@@ -1,9 +1,12 @@
 """The score model: what samplers, guidance and likelihood see of a network."""
 
 import abc
+import copy
+from typing import Any, Self
 
 from torch import Tensor, nn
 
+from sde.condition.binding import rows_of
 from sde.data.transform import Transform
 from sde.process.base import SDE, expand
 
@@ -23,6 +26,8 @@ class ScoreModel(nn.Module, abc.ABC):
     """Whether it can be called as it is; False where a condition has to be bound to it first."""
     event_shape: tuple[int, ...] | None = None
     """The shape of an event in data units, where known."""
+    with_rows: tuple[str, ...] = ()
+    """Names of the attributes that have one row per sample: conditions, measurements, and what has ``rows`` itself."""
 
     def __init__(self, sde: SDE, transform: Transform | None = None) -> None:
         super().__init__()
@@ -47,6 +52,21 @@ class ScoreModel(nn.Module, abc.ABC):
         """Drift of the probability-flow ODE, f x - g^2 score / 2 (Song et al. 2021, eq. 13)."""
         return expand(self.sde.f(t), x) * x - expand(0.5 * self.sde.g2(t), x) * self.score(x, t)
 
-    def rows(self, index: Tensor | slice) -> "ScoreModel":
-        """The same model for some rows of the batch it is bound to; models bound to nothing return themselves."""
-        return self
+    def rows(self, index: Tensor | slice) -> Self:
+        """The same model for some rows of the batch that it is bound to: a copy with those rows of what is named in
+        ``with_rows``, and everything else as it is. Models bound to nothing return themselves."""
+        if not self.with_rows:
+            return self
+        part = copy.copy(self)
+        # A module's submodules and buffers are kept in these: the part needs its own.
+        vars(part).update({name: vars(self)[name].copy() for name in ("_modules", "_buffers")})
+        for name in self.with_rows:
+            setattr(part, name, _rows_of(getattr(self, name), index))
+        return part
+
+
+def _rows_of(held: Any, index: Tensor | slice) -> Any:
+    """Some rows of a tensor, a dict of tensors, or of what has ``rows``; anything else, as None, serves every row."""
+    if hasattr(held, "rows"):
+        return held.rows(index)
+    return rows_of(held, index) if isinstance(held, Tensor | dict) else held

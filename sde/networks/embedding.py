@@ -9,7 +9,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sde.condition.tree import FEATURES, Condition, Shapes, check_kinds, null_tree
+from sde.condition.tree import (
+    FEATURES,
+    BoundCondition,
+    Condition,
+    ConditionLike,
+    Shapes,
+    as_tree,
+    check_kinds,
+    null_tree,
+)
 from sde.networks.attention import Context
 from sde.networks.layers import check_choice
 
@@ -156,19 +165,18 @@ class Embedding(nn.Module):
         self.sequence = SequenceTokens(shapes["sequence"][1], width) if "sequence" in rest else None
 
     def forward(
-        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None
+        self, x: Tensor, c_noise: Tensor, cond: ConditionLike | None = None
     ) -> tuple[Tensor, Tensor, Context | None]:
         """x with the image in further channels, the embedding (B, width) of all else, and the tokens to attend to.
 
-        ``cond`` has the kinds that the network was built for, one row a sample; None is all null.
+        ``cond`` has the kinds that the network was built for, one row per sample; None is all null. Raises ValueError
+        for another one, unless it was checked already, when it was bound.
         """
-        if cond is None:
+        tree = as_tree(cond)
+        if tree is None:
             tree = null_tree(x, self.num_classes, self.conditions)
-        else:
-            tree = check_kinds(cond, self.num_classes, self.conditions)
-        for kind, c in tree.items():
-            if len(c) != len(x):
-                raise ValueError(f"the condition {kind!r} has {len(c)} rows, x has {len(x)}: needs one row a sample")
+        elif not isinstance(tree, BoundCondition):
+            self._check(tree, len(x))
         total = self.noise(c_noise)
         if self.label:
             total = total + self.label(tree["labels"])
@@ -178,3 +186,9 @@ class Embedding(nn.Module):
             x = self.image(x, tree["image"].to(x.dtype))
         context = self.sequence(tree["sequence"].to(x.dtype)) if self.sequence else None
         return x, nn.functional.silu(total), context
+
+    def _check(self, cond: Condition, rows: int) -> None:
+        check_kinds(cond, self.num_classes, self.conditions)
+        for kind, c in cond.items():
+            if len(c) != rows:
+                raise ValueError(f"the condition {kind!r} has {len(c)} rows, x has {rows}: needs one row per sample")

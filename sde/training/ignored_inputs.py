@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from sde.condition.tree import NULL_LABEL, as_condition, null_like
+from sde.condition.tree import NULL_LABEL, null_like
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser, call_network, noise_input
 
@@ -46,8 +46,8 @@ def ignored_inputs(model: Denoiser | NoisyClassifier, event_shape: tuple[int, ..
     x = torch.randn(1, *event_shape, generator=generator).expand(len(rows) + 1, *event_shape).to(device)
     times = torch.stack([c_noise[0], *(c for _, c, _ in rows)])
     trees = [first, *(first | change for _, _, change in rows)]
-    cond = as_condition({kind: torch.stack([tree[kind] for tree in trees]).to(device) for kind in first})
-    conds = [] if cond is None else [cond]
+    cond = {kind: torch.stack([tree[kind] for tree in trees]).to(device) for kind in first}
+    conds = [cond] if cond else []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         output = call_network(network, x, torch.ones((), dtype=torch.float64), times, *conds, autocast=None)
     least = 1e-6 * output[0].abs().max()

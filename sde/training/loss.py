@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sde.condition.tree import Condition, as_tree, drop
+from sde.condition.tree import ConditionLike, as_tree, drop_conditions
 from sde.data.transform import Transform
 from sde.device import send
 from sde.model.classifier import NoisyClassifier
@@ -126,7 +126,7 @@ class BatchNoise(NamedTuple):
 def denoising_loss(
     model: Denoiser,
     x0: Tensor,
-    cond: Condition | None,
+    cond: ConditionLike | None,
     draws: BatchNoise,
     *,
     weighting: str = "edm",
@@ -140,13 +140,13 @@ def denoising_loss(
     """
     x = model.sde.perturb(x0, draws.t, draws.noise(x0))
     if cond is not None and cond_dropout:
-        cond = drop(cond, send(draws.u < cond_dropout, x0.device))
+        cond = drop_conditions(cond, send(draws.u < cond_dropout, x0.device))
     errors = (model(x, draws.t, cond) - x0).float().square().flatten(1).mean(1)
     weight = WEIGHTINGS[weighting](model.sde, draws.t, model.sigma_data) * draws.factor
     return send(weight.to(errors.dtype), errors.device) * errors
 
 
-def classifier_loss(classifier: NoisyClassifier, x0: Tensor, cond: Condition, draws: BatchNoise) -> Tensor:
+def classifier_loss(classifier: NoisyClassifier, x0: Tensor, cond: ConditionLike, draws: BatchNoise) -> Tensor:
     """Cross-entropies (B,) in nats of the labels in cond at x_t; x0 (B, *event) in model units."""
     x = classifier.sde.perturb(x0, draws.t, draws.noise(x0))
     labels = as_tree(cond)["labels"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sde import SDE, ScoreModel, Transform
-from sde.inverse.operators import CompressedSensing, Linear, Mask
+from sde.inverse.operators import CompressedSensing, LinearOperator, Mask
 from sde.process.base import expand
 
 DIM, OBSERVED = 16, 8
@@ -33,7 +33,7 @@ class FullGaussian(ScoreModel):
 class Problem:
     """y (1, 8) = A x + N(0, sigma_y^2 I) of one x from N(mean, covariance), and the posterior of x given y."""
 
-    operator: Linear
+    operator: LinearOperator
     y: Tensor
     sigma_y: float
     mean: Tensor

@@ -97,9 +97,9 @@ class Labelled(GaussianMixture):
         if cond is None:
             return super().forward(x, t)
         alpha, var = self.moments(t, x)
-        mean = self.means[cond.clamp(min=0)]
+        mean = self.means[cond["labels"].clamp(min=0)]
         own = mean + alpha * self.std**2 / var * (x - alpha * mean)
-        return torch.where((cond < 0)[:, None], super().forward(x, t), own)
+        return torch.where((cond["labels"] < 0)[:, None], super().forward(x, t), own)
 
 
 @pytest.mark.parametrize("model", TWO, indirect=True)

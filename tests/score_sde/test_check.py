@@ -92,7 +92,7 @@ class Told(nn.Module):
     num_classes = 5
 
     def forward(self, x, c_noise, cond=None):
-        label = torch.full_like(c_noise, -1.0) if cond is None else cond
+        label = torch.full_like(c_noise, -1.0) if cond is None else cond["labels"]
         return (c_noise + label)[:, None].expand_as(x)
 
 

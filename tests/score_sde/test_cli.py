@@ -84,8 +84,8 @@ def test_likelihood(trained, capsys):
     guided = "--unnormalized", "--labels", "data"
     assert call(capsys, *base, "--guidance_scale", 2, *guided)[1]["density"] == "unnormalized"
     for options, words in ((guided, "nothing is guided"), (("--probes", 1), "probes = 1: needs"),
-                           (("--draws", 2), "draws are dequantizations"),
-                           (("--against", "x.npy", "--labels", "data"), "one set has p(x | y)")):  # fmt: skip
+                           (("--dequantizations", 2), "draws are dequantizations"),
+                           (("--ood_file", "x.npy", "--labels", "data"), "one set has p(x | y)")):  # fmt: skip
         status, _, err = call(capsys, *base, *options)
         assert status == 2
         assert words in err
@@ -95,7 +95,7 @@ def test_scores_and_another_dataset(trained, tmp_path, capsys):
     base = ["--mode", "likelihood", "--workdir", trained, "--num_samples", 30]
     far = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32) * 0.1 + 5
     np.savez(tmp_path / "far.npz", x=far)
-    status, result, _ = call(capsys, *base, "--against", tmp_path / "far.npz", "--out", tmp_path / "scores.npz")
+    status, result, _ = call(capsys, *base, "--ood_file", tmp_path / "far.npz", "--out", tmp_path / "scores.npz")
     assert status == 0
     assert result["auroc"] > 0.99
     assert {"variational", "discrete", "bound_at_zero", "training", "stderr_parts", "tolerance_change"} <= result.keys()
@@ -106,7 +106,7 @@ def test_scores_and_another_dataset(trained, tmp_path, capsys):
     assert (scores["stderr"] == 0).all()
     for wrong, words in ((tmp_path / "none.npz", "does not exist"), (tmp_path / "flat.npy", "have shape (3,)")):
         np.save(tmp_path / "flat.npy", np.zeros((5, 3), np.float32))
-        status, _, err = call(capsys, *base, "--against", wrong)
+        status, _, err = call(capsys, *base, "--ood_file", wrong)
         assert status == 2
         assert words in err
 
@@ -187,7 +187,7 @@ def test_a_strip_between_seeds_ends_at_their_samples(trained, tmp_path, capsys):
     options = ["--workdir", trained, "--labels", "1", "--guidance_scale", "1.5"]
     assert call(capsys, "--mode", "sample", *options, "--sampler", "ode", "--num_samples", 6, "--out", tmp_path / "s",
                 "--config.sampler.rtol=1e-4", "--config.sampler.atol=1e-4")[0] == 0  # fmt: skip
-    status, result, _ = call(capsys, "--mode", "interpolate", *options, "--seeds", "0,5", "--out", tmp_path / "i")
+    status, result, _ = call(capsys, "--mode", "interpolate", *options, "--seed_pairs", "0,5", "--out", tmp_path / "i")
     assert status == 0
     assert (result["seeds"], result["frames"], result["conditions"]) == ([[0, 5]], 9, [1])
     numbers, samples = np.load(tmp_path / "i.npz"), np.load(tmp_path / "s.npz")
@@ -265,9 +265,9 @@ MISTAKES = [
     (["--mode", "interpolate", "RUN", "--items", "3,99999"], "99999 is out of range, allowed are 0 to 2499"),
     (["--mode", "interpolate", "RUN", "--items=-1,2"], "-1 is out of range"),
     (["--mode", "interpolate", "RUN", "--items", "a,b"], "needs pairs of numbers"),
-    (["--mode", "interpolate", "RUN", "--seeds", "1"], "needs pairs"),
-    (["--mode", "interpolate", "RUN", "--items", "1,2", "--seeds", "1,2"], "both given"),
-    (["--mode", "interpolate", "RUN", "--seeds", "1,2", "--labels", "data"], "no classes here"),
+    (["--mode", "interpolate", "RUN", "--seed_pairs", "1"], "needs pairs"),
+    (["--mode", "interpolate", "RUN", "--items", "1,2", "--seed_pairs", "1,2"], "both given"),
+    (["--mode", "interpolate", "RUN", "--seed_pairs", "1,2", "--labels", "data"], "no classes here"),
     (["--mode", "interpolate", "RUN", "--frames", "1"], "frames"),
     (["--mode", "interpolate", "RUN", "--seed", "1"], "--seed is for --mode"),
     (["--mode", "train", "RUN", "--config.training.stepz=3"], "did you mean steps"),

@@ -221,7 +221,7 @@ def test_options_of_the_run_are_those_of_its_sampler(generator):
     assert {its.flags for its in found[2:]} == {
         f"--sampler ode --config.sampler.rtol={value} --config.sampler.atol={value}" for value in (0.01, 0.001)
     }
-    with pytest.raises(ValueError, match=r"--calls=1,2: heun takes 3 network calls for one step"):
+    with pytest.raises(ValueError, match=r"--nfe=1,2: heun takes 3 network calls for one step"):
         enter(run, guides, None, ["ddim", "heun"], [1, 2])
 
 
@@ -372,7 +372,7 @@ def trained(tmp_path_factory):
 
 
 def test_from_the_command_line(trained, capsys):
-    status, result, _ = call(capsys, "--mode", "compare", "--workdir", trained, "--samplers", "ddim,auto,pc", "--calls",
+    status, result, _ = call(capsys, "--mode", "compare", "--workdir", trained, "--samplers", "ddim,auto,pc", "--nfe",
                              "9,5", "--num_samples", 60, "--guidance_scale", 2, "--labels", "1,0")  # fmt: skip
     assert status == 0
     record = json.loads((trained / "compare" / "compare.json").read_text())
@@ -391,9 +391,9 @@ def test_from_the_command_line(trained, capsys):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--samplers", "auto,heum"], ["--samplers = 'heum'", "did you mean heun?"]),
-    (["--calls", "2", "--samplers", "heun,ddim"], ["--calls=2: heun takes 3 network calls", "allow at least 3"]),
-    (["--calls", "0,5"], ["--calls=0,5", "at least 1", "as in 5,10,20"]),
-    (["--calls", "ten"], ["--calls=ten", "as in 5,10,20"]),
+    (["--nfe", "2", "--samplers", "heun,ddim"], ["--nfe=2: heun takes 3 network calls", "allow at least 3"]),
+    (["--nfe", "0,5"], ["--nfe=0,5", "at least 1", "as in 5,10,20"]),
+    (["--nfe", "ten"], ["--nfe=ten", "as in 5,10,20"]),
     (["--num_samples", "3"], ["--num_samples=3", "2 features", "at least 4 samples"]),
     (["--metrics", "frechet, recal"], ["--metrics = 'recal'", "did you mean recall?"]),
     (["--metrics", "kernel", "--num_samples", "20"], ["--num_samples=20", "kernel distance (KID)", "at least 50"]),

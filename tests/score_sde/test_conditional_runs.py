@@ -18,7 +18,6 @@ from score_sde.training.spec import denoiser_spec
 from sde import VPSDE, Denoiser, NoisyClassifier
 from sde.checkpoint.models import load_model
 from sde.checkpoint.spec import build_denoiser
-from sde.condition.tree import as_tree
 from sde.data.statistics import spread
 from sde.inverse.operators import SuperResolution
 from sde.networks import NETWORKS
@@ -62,7 +61,9 @@ def test_arrays_beside_x(tmp_path):
         assert part.num_classes is None
     train, _ = load_dataset(**config("points", root=path))
     assert train.conditions == {}
-    assert train.batch(torch.arange(2))[1].dtype == torch.int64, "labels alone, where nothing is named"
+    alone = train.batch(torch.arange(2))[1]
+    assert alone.keys() == {"labels"}, "labels alone, where nothing is named"
+    assert alone["labels"].dtype == torch.int64
     train, _ = load_dataset(**config("points", root=path, conditions=("labels", "vector")))
     assert train.batch(torch.arange(2))[1].keys() == {"labels", "vector"}
     last = tmp_path / "last.npz"
@@ -100,8 +101,9 @@ def test_means_of_items_that_stay_on_disk(tmp_path, monkeypatch):
     read, _ = load_dataset(**config("points", **keys))
     assert not isinstance(read.items, torch.Tensor)
     index = torch.tensor([5, 0, 20])
-    for one, other in zip(held.batch(index), read.batch(index), strict=True):
-        torch.testing.assert_close(as_tree(other).get("image", other), as_tree(one).get("image", one))
+    (x_held, cond_held), (x_read, cond_read) = held.batch(index), read.batch(index)
+    torch.testing.assert_close(x_read, x_held)
+    torch.testing.assert_close(cond_read["image"], cond_held["image"])
     assert held.transform == read.transform
 
 
@@ -282,7 +284,7 @@ def test_data_are_read_once(runs, monkeypatch):
     run = Run(runs / "superres", resolve(read_run_config(runs / "superres"), []), CPU)
     _, _, model = open_split(run, "test")
     for count in (2, 3):
-        assert len(as_tree(read_condition(run, Guides(run, model, UNGUIDED), None, None, count))["image"]) == count
+        assert len(read_condition(run, Guides(run, model, UNGUIDED), None, None, count)["image"]) == count
     assert len(seen) == 1
 
 
@@ -367,7 +369,11 @@ def test_mistakes_of_the_command_line(runs, tmp_path, capsys):
 @pytest.mark.parametrize("mode", ["restore", "edit"])
 def test_items_with_all_their_conditions(runs, tmp_path, capsys, mode):
     """--labels=data is the classes and the images of the items; classes alone are not enough."""
-    task = ["--task", "sensing", "--draws", 1, "--resamplings", 1] if mode == "restore" else ["--start_time", 0.9]
+    task = (
+        ["--task", "sensing", "--samples_per_item", 1, "--repaint_steps", 1]
+        if mode == "restore"
+        else ["--start_time", 0.9]
+    )
     start = ["--mode", mode, "--workdir", runs / "superres", "--items", "3,40", "--steps", 12, "--out", tmp_path / "a"]
     status, result, error = call(capsys, *start, *task, "--labels", "data", "--guidance_scale", 2)
     assert status == 0, error
@@ -412,7 +418,7 @@ def test_guidance_of_a_model_without_classes():
         ValueError, match=r"--negative_labels=1: the model is conditioned on vector, and has no classes"
     ):
         guided(model, None, {"vector": torch.zeros(2, 3)}, GuidanceOptions(2.0, negative_labels="1"))
-    classifier, labels = NoisyClassifier(torch.nn.Identity(), VPSDE(), 3), torch.tensor([0, 1])
+    classifier, labels = NoisyClassifier(torch.nn.Identity(), VPSDE(), 3), {"labels": torch.tensor([0, 1])}
     options = GuidanceOptions(classifier_scale=2.0)
     assert guided(model, classifier, labels, options).model is model, "labels are the classifier's alone"
     model.null_trained = False

@@ -53,7 +53,7 @@ def test_edit_is_the_library(run, tmp_path, capsys):
     flags = ["--items", "4,1,7", "--start_time", "0.2,0.6", "--labels", "1,0", "--guidance_scale", 2, "--seed", 3]
     numbers, result = edit(capsys, run, tmp_path / "e", *flags)
     _, held_out = run.data()
-    x, labels = held_out.batch(torch.tensor([4, 1, 7]))
+    x, cond = held_out.batch(torch.tensor([4, 1, 7]))
     model = ClassifierFree(load_model(run.model_file), torch.tensor([1, 0, 1]), 2.0)
     for i, time in enumerate((0.2, 0.6)):
         expected = generate(model, SAMPLERS["ancestral"](), 3, SHAPE, steps=3, seed=3, start=x, start_time=time)
@@ -62,7 +62,7 @@ def test_edit_is_the_library(run, tmp_path, capsys):
         assert result["nfe"][i] == expected.mean_nfe
         assert result["changes"][i] == pytest.approx((expected.x - x).square().mean().sqrt().item(), rel=0.01)
     assert np.array_equal(numbers["input"], x)
-    assert np.array_equal(numbers["labels"], labels)
+    assert np.array_equal(numbers["labels"], cond["labels"])
     assert (numbers["index"].tolist(), numbers["conditions"].tolist()) == ([4, 1, 7], [1, 0, 1])
     assert result["start_times"] == numbers["start_times"].tolist() == [0.2, 0.6]
     with Image.open(result["picture"]) as image:

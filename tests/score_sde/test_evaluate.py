@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.xdist_group("evaluate"),
 ]
 SMALL = ["--config.training.steps=2", "--config.training.checkpoint_every=2", "--config.training.sample_every=2"]
-QUICK = ["--resamples", "3"]
+QUICK = ["--subsamples", "3"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,7 +43,8 @@ def digits(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "digits"
     network = ["--config.model.network.channels=8", "--config.model.network.attention_resolutions=()"]
     assert main.main(["--mode", "train", "--config", "digits", "--workdir", str(folder), *SMALL, *network]) == 0
-    training, held_out = (part.batch(torch.arange(len(part))) for part in opened(folder).data())
+    batches = [part.batch(torch.arange(len(part))) for part in opened(folder).data()]
+    training, held_out = ((x, cond["labels"]) for x, cond in batches)
     np.savez(folder / "training.npz", x=training[0], labels=training[1])
     np.savez(folder / "fresh.npz", x=training[0][::4], labels=training[1][::4])
     np.savez(folder / "held_out.npz", x=held_out[0], labels=held_out[1])
@@ -100,7 +101,7 @@ def test_samples_of_a_run(plane, tmp_path, capsys):
     assert record["values"]["frechet"]["value"] == result["frechet"]
     assert np.load(file)["x"].shape == (60, 2)
     assert record["weights"]["file"] == str(plane / "model.safetensors")
-    again = call(capsys, plane, "--samples", file, *QUICK, "--out", tmp_path / "r")[2]
+    again = call(capsys, plane, "--samples_file", file, *QUICK, "--out", tmp_path / "r")[2]
     assert {**again, "record": ""} == {**result, "record": ""}
     assert json.loads((tmp_path / "r.json").read_text())["weights"] is None, "which drew the file is not known"
     call(capsys, plane, "--num_samples", 60, "--steps", 3, "--metrics", "energy", "--out", tmp_path / "s.json")
@@ -109,7 +110,7 @@ def test_samples_of_a_run(plane, tmp_path, capsys):
 
 
 def test_real_items_pass_for_samples(digits, capsys):
-    _, out, _, err = call(capsys, digits, "--samples", digits / "fresh.npz", "--features", "classifier", *QUICK)
+    _, out, _, err = call(capsys, digits, "--samples_file", digits / "fresh.npz", "--features", "classifier", *QUICK)
     assert "too few" not in out, err
     record = json.loads((digits / "evaluation.json").read_text())["values"]
     assert record["accuracy"]["value"] > 0.95
@@ -117,12 +118,12 @@ def test_real_items_pass_for_samples(digits, capsys):
     assert record["memorization"]["copies"]["value"] == 1
     assert "equal to a training item: more than new ones" in out
     assert record["frechet"]["value"] < 1.5 * record["frechet"]["reference"]["value"]
-    assert call(capsys, digits, "--samples", digits / "wrong.npz", *QUICK)[2]["accuracy"] < 0.1
+    assert call(capsys, digits, "--samples_file", digits / "wrong.npz", *QUICK)[2]["accuracy"] < 0.1
 
 
 def test_noise_does_not(digits, capsys):
     with pytest.warns(UserWarning, match="the samples are of 1 of the 10 classes"):
-        _, out, result, _ = call(capsys, digits, "--samples", digits / "noise.npz", *QUICK)
+        _, out, result, _ = call(capsys, digits, "--samples_file", digits / "noise.npz", *QUICK)
     assert result["precision"] == result["coverage"] == 0
     assert result["two_sample_neighbors"] > 0.9
     assert out.count("worse than real items") >= 8
@@ -137,7 +138,7 @@ def test_samples_without_a_class_are_not_judged(digits, tmp_path, capsys):
     np.savez(tmp_path / "known.npz", x=x[half], labels=labels[half].astype(np.uint64))
     run = ["--metrics", "energy, recall", *QUICK]
     some, known, none = (
-        call(capsys, digits, "--samples", tmp_path / f"{name}.npz", *run, "--out", tmp_path / f"of.{name}")[2]
+        call(capsys, digits, "--samples_file", tmp_path / f"{name}.npz", *run, "--out", tmp_path / f"of.{name}")[2]
         for name in ("half", "known", "none")
     )
     assert some["accuracy"] == known["accuracy"]
@@ -147,9 +148,9 @@ def test_samples_without_a_class_are_not_judged(digits, tmp_path, capsys):
 
 def test_the_items_themselves_are_noticed(digits, capsys):
     with pytest.warns(UserWarning, match="100% of the samples equal an item that they are held against.*same files"):
-        call(capsys, digits, "--samples", digits / "held_out.npz", *QUICK)
+        call(capsys, digits, "--samples_file", digits / "held_out.npz", *QUICK)
     with pytest.warns(UserWarning, match="same files"):
-        call(capsys, digits, "--samples", digits / "training.npz", "--split", "train", *QUICK)
+        call(capsys, digits, "--samples_file", digits / "training.npz", "--split", "train", *QUICK)
 
 
 class Pooled(nn.Module):
@@ -166,7 +167,7 @@ def test_values_do_not_depend_on_the_batch(digits, tmp_path, capsys):
     torch.jit.script(Pooled()).save(tmp_path / "pooled.pt")
     names = ("frechet", "energy", "density")
     for features, tolerance in (("data", 0), ("classifier", 1e-10), (str(tmp_path / "pooled.pt"), 1e-5)):
-        run = ["--samples", digits / "fresh.npz", "--features", features, "--metrics", ",".join(names)]
+        run = ["--samples_file", digits / "fresh.npz", "--features", features, "--metrics", ",".join(names)]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "--features=.* reads colours")
             results = [call(capsys, digits, *run, *QUICK, "--batch_size", size)[2] for size in (1, 7, 256)]
@@ -267,32 +268,33 @@ def test_the_classifier_is_kept(digits, capsys):
 
 
 MISTAKES = [
-    (["--samples", "few.npz"], "few.npz has 49 items: no interval can be trusted for fewer than 50"),
-    (["--samples", "signed.npz"], "fractions from -1 to 1, the data integers from 0 to 16"),
-    (["--samples", "last.npz"], "shape (8, 8, 3), the data have (1, 8, 8)"),
-    (["--samples", "flat.npz"], "shape (8, 8), the data have (1, 8, 8)"),
-    (["--samples", "nan.npz"], "1 of 200 items contain NaN or infinity (first: 17)"),
-    (["--samples", "labels.npz"], "label 10 is out of range: allowed are 0 to 9 (are they 1-based?)"),
-    (["--samples", "scales.npz"], "several scales"),
-    (["--samples", "broken.npz"], "not a readable .npz"),
-    (["--samples", "words.npz"], "labels of type <U5 and shape (200,): needs 200 integers"),
-    (["--samples", "short.npz"], "labels of type int64 and shape (150,): needs 200 integers"),
-    (["--samples", "samples"], "--samples=samples is a folder: name a file in it"),
-    (["--samples", "notes.txt"], "file (it holds no arrays of numbers)"),
-    (["--samples", "nowhere.npz"], "nowhere.npz does not exist"),
-    (["--samples", "noise.npz", "--steps", "5"], "--steps: --samples names samples that are drawn already"),
-    (["--samples", "noise.npz", "--guidance_scale", "2"], "--guidance_scale: --samples names"),
-    (["--samples", "noise.npz", "--sampler", "pc"], "--sampler or its options: --samples names"),
-    (["--samples", "noise.npz", "--config.sampler.churn=0.5"], "--sampler or its options: --samples names"),
-    (["--samples", "noise.npz", "--num_samples", "60", "--noise", "brownian"], "--noise and --num_samples: --samples"),
-    (["--samples", "noise.npz", "--weights", "./model.safetensors"], "--weights: --samples names"),
+    (["--samples_file", "few.npz"], "few.npz has 49 items: no interval can be trusted for fewer than 50"),
+    (["--samples_file", "signed.npz"], "fractions from -1 to 1, the data integers from 0 to 16"),
+    (["--samples_file", "last.npz"], "shape (8, 8, 3), the data have (1, 8, 8)"),
+    (["--samples_file", "flat.npz"], "shape (8, 8), the data have (1, 8, 8)"),
+    (["--samples_file", "nan.npz"], "1 of 200 items contain NaN or infinity (first: 17)"),
+    (["--samples_file", "labels.npz"], "label 10 is out of range: allowed are 0 to 9 (are they 1-based?)"),
+    (["--samples_file", "scales.npz"], "several scales"),
+    (["--samples_file", "broken.npz"], "not a readable .npz"),
+    (["--samples_file", "words.npz"], "labels of type <U5 and shape (200,): needs 200 integers"),
+    (["--samples_file", "short.npz"], "labels of type int64 and shape (150,): needs 200 integers"),
+    (["--samples_file", "samples"], "--samples_file=samples is a folder: name a file in it"),
+    (["--samples_file", "notes.txt"], "file (it holds no arrays of numbers)"),
+    (["--samples_file", "nowhere.npz"], "nowhere.npz does not exist"),
+    (["--samples_file", "noise.npz", "--steps", "5"], "--steps: --samples_file names samples that are drawn already"),
+    (["--samples_file", "noise.npz", "--guidance_scale", "2"], "--guidance_scale: --samples_file names"),
+    (["--samples_file", "noise.npz", "--sampler", "pc"], "--sampler or its options: --samples_file names"),
+    (["--samples_file", "noise.npz", "--config.sampler.churn=0.5"], "--sampler or its options: --samples_file names"),
+    (["--samples_file", "noise.npz", "--num_samples", "60", "--noise", "brownian"],
+     "--noise and --num_samples: --samples_file"),
+    (["--samples_file", "noise.npz", "--weights", "./model.safetensors"], "--weights: --samples_file names"),
     (["--num_samples", "20"], "--num_samples=20: no interval can be trusted for fewer than 50"),
-    (["--samples", "noise.npz", "--features", "incepton"], "or a TorchScript file that exists"),
-    (["--samples", "noise.npz", "--features", "broken.npz"], "is no TorchScript file"),
-    (["--samples", "noise.npz", "--download"], "--download is for --features inception"),
-    (["--samples", "noise.npz", "--metrics", "fid"], "needs one of frechet, kernel"),
-    (["--samples", "noise.npz", "--metrics", "frechet", "--resamples", "1"], "resamples"),
-    (["--samples", "noise.npz", "--split", "valid"], "test or train"),
+    (["--samples_file", "noise.npz", "--features", "incepton"], "or a TorchScript file that exists"),
+    (["--samples_file", "noise.npz", "--features", "broken.npz"], "is no TorchScript file"),
+    (["--samples_file", "noise.npz", "--download"], "--download is for --features inception"),
+    (["--samples_file", "noise.npz", "--metrics", "fid"], "needs one of frechet, kernel"),
+    (["--samples_file", "noise.npz", "--metrics", "frechet", "--subsamples", "1"], "subsamples"),
+    (["--samples_file", "noise.npz", "--split", "valid"], "test or train"),
     (["--num_samples", "60", "--metrics", "frechet", "--steps", "1"], "60 samples and 60 real items are too few"),
 ]  # fmt: skip
 
@@ -309,7 +311,7 @@ def test_mistakes(digits, monkeypatch, capsys, arguments, words):
 
 def test_what_so_few_items_do_not_allow_is_left_out(digits, capsys):
     np.savez(digits / "sixty.npz", x=np.load(digits / "noise.npz")["x"][:60])
-    status, out, result, _ = call(capsys, digits, "--samples", digits / "sixty.npz", *QUICK)
+    status, out, result, _ = call(capsys, digits, "--samples_file", digits / "sixty.npz", *QUICK)
     assert status == 0
     assert "frechet" not in result
     assert (
@@ -321,7 +323,7 @@ def test_what_so_few_items_do_not_allow_is_left_out(digits, capsys):
 def test_other_units_are_noticed(plane, tmp_path, capsys):
     np.save(tmp_path / "x.npy", 100 * np.random.default_rng(0).normal(size=(60, 2)))
     with pytest.warns(UserWarning, match="times as far as the data: are they in other units"):
-        assert call(capsys, plane, "--samples", tmp_path / "x.npy", "--metrics", "energy", *QUICK)[0] == 0
+        assert call(capsys, plane, "--samples_file", tmp_path / "x.npy", "--metrics", "energy", *QUICK)[0] == 0
 
 
 def test_networks_that_do_not_fit(digits, tmp_path, capsys):
@@ -339,6 +341,8 @@ def test_networks_that_do_not_fit(digits, tmp_path, capsys):
     ):
         torch.jit.script(module).save(tmp_path / "m.pt")
         with pytest.warns(UserWarning, match="gray"):
-            status, _, _, err = call(capsys, digits, "--samples", digits / "fresh.npz", "--features", tmp_path / "m.pt")
+            status, _, _, err = call(
+                capsys, digits, "--samples_file", digits / "fresh.npz", "--features", tmp_path / "m.pt"
+            )
         assert status == 2
         assert words in err

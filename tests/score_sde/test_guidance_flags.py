@@ -1,7 +1,7 @@
 """The flags of guidance: they do what the library does, have plans of their own, and a sentence for every mistake."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 from samplers import SAMPLERS, encode, generate, log_likelihood, pilot_count, plan
 from score_sde.cli import main
-from score_sde.cli.modes import GUIDANCE
 from score_sde.run.guides import GuidanceOptions, guided
 from sde import VPSDE, Denoiser
 from sde.checkpoint.models import load_model, save_model
@@ -29,8 +28,8 @@ pytestmark = pytest.mark.usefixtures("unrendered")
 
 LIMITED = [
     ["--guidance_interval", "0.3,3"], ["--guidance_rescale", 0.5], ["--threshold", "0.9,-1,1"],
-    ["--negative_labels", "1,0"], ["--weak", "ema/0.5.safetensors"],
-    ["--weak", "ema/0.5.safetensors", "--guidance_interval", "0.3,inf", "--guidance_rescale", 0.5,
+    ["--negative_labels", "1,0"], ["--autoguidance", "ema/0.5.safetensors"],
+    ["--autoguidance", "ema/0.5.safetensors", "--guidance_interval", "0.3,inf", "--guidance_rescale", 0.5,
      "--threshold", "0.9,-1,1", "--classifier_scale", 1],
 ]  # fmt: skip
 
@@ -55,8 +54,10 @@ def test_flags_are_the_library(trained, tmp_path, capsys):
         ("--guidance_rescale", "0.5"): GuidanceRescale(free, 0.5),
         ("--threshold", "0.9,-1,1"): DynamicThreshold(free, 0.9, -1.0, 1.0),
         ("--negative_labels", "1"): ClassifierFree(model, labels, 3.0, torch.tensor(1)),
-        ("--weak", "ema/0.5.safetensors"): Autoguidance(Conditional(model, labels), Conditional(weak, labels), 3.0),
-        ("--weak", EARLIER): Autoguidance(Conditional(model, labels), Conditional(earlier, labels), 3.0),
+        ("--autoguidance", "ema/0.5.safetensors"): Autoguidance(
+            Conditional(model, labels), Conditional(weak, labels), 3.0
+        ),
+        ("--autoguidance", EARLIER): Autoguidance(Conditional(model, labels), Conditional(earlier, labels), 3.0),
         ("--weights", EARLIER): ClassifierFree(earlier, labels, 3.0),
         ("--threshold", "0.9,-1,1", "--guidance_interval", "0.3,3", "--guidance_rescale", "0.5"): DynamicThreshold(
             GuidanceInterval(GuidanceRescale(free, 0.5), 0.3, 3.0), 0.9, -1.0, 1.0
@@ -103,7 +104,7 @@ def test_plans_belong_to_their_guidance(trained, tmp_path, capsys):
     weights = trained / "ema" / "0.5.safetensors"
     before = weights.read_bytes()
     weights.write_bytes((trained / EARLIER).read_bytes())
-    samples(capsys, trained, tmp_path / "s", "--sampler", "auto", "--steps", 3, "--weak", "ema/0.5.safetensors")
+    samples(capsys, trained, tmp_path / "s", "--sampler", "auto", "--steps", 3, "--autoguidance", "ema/0.5.safetensors")
     weights.write_bytes(before)
     assert len([*(trained / "plans").glob("3-*.json")]) == count + 1
 
@@ -112,14 +113,14 @@ def test_a_plan_is_made_for_the_weaker_model_too(trained, tmp_path, capsys):
     model, weak = (load_model(trained / name) for name in ("model.safetensors", "ema/0.5.safetensors"))
     labels = torch.arange(pilot_count(4)) % 2
     expected = plan(Autoguidance(Conditional(model, labels), Conditional(weak, labels), 3.0), (2,), 4)
-    samples(capsys, trained, tmp_path / "s", "--sampler", "auto", "--steps", 4, "--weak", "ema/0.5.safetensors")
+    samples(capsys, trained, tmp_path / "s", "--sampler", "auto", "--steps", 4, "--autoguidance", "ema/0.5.safetensors")
     (path,) = (trained / "plans").glob("4-*.json")
     assert json.loads(path.read_text())["error"] == pytest.approx(expected.error, rel=1e-3)
 
 
 def test_every_flag_is_here():
     names = [flag.removeprefix("--") for flags in LIMITED for flag in flags[::2]]
-    assert set(names) | {"guidance_scale"} == set(GUIDANCE)
+    assert set(names) | {"guidance_scale"} == {field.name for field in fields(GuidanceOptions)}
 
 
 MODES_OF_DATA = {
@@ -151,13 +152,14 @@ def test_the_other_modes_are_guided_by_the_same_flags(trained, capsys, mode):
             DynamicThreshold(GuidanceInterval(GuidanceRescale(free, 0.5), 0.3, 3.0), 0.9, -1.0, 1.0)),
         (("--negative_labels", "1,0"), lambda free, labels: ClassifierFree(
             model, labels, 3.0, (torch.arange(len(labels)) + 1) % 2)),
-        (("--weak", "ema/0.5.safetensors"), lambda free, labels: Autoguidance(
+        (("--autoguidance", "ema/0.5.safetensors"), lambda free, labels: Autoguidance(
             Conditional(model, labels), Conditional(weak, labels), 3.0)),
     ):  # fmt: skip
         found, index, file = values(capsys, trained, mode, "--guidance_scale", 3, *flags)
         files.add(file)
         data = load_dataset(ConfigDict(json.loads((trained / "config.json").read_text())["data"]))[1]
-        x, labels = data.batch(index)
+        x, cond = data.batch(index)
+        labels = cond["labels"]
         if mode == "interpolate":
             # A strip has the class of its first item, and what cycles over the strips is the same at both ends.
             score_model = wrapped(ClassifierFree(model, labels[::2], 3.0), labels[::2])
@@ -179,13 +181,25 @@ MISTAKES = [
     (["--guidance_interval", "0.3,3"], "there is no guidance to limit"),
     (["--guidance_rescale", "0.5"], "there is no guidance to limit"),
     (["--negative_labels", "1"], "--negative_labels=1: with --guidance_scale=1 it does nothing"),
-    (["--weak", "ema/0.5.safetensors"], "with --guidance_scale=1 it does nothing"),
+    (["--autoguidance", "ema/0.5.safetensors"], "with --guidance_scale=1 it does nothing"),
     ([*G, "--guidance_interval", "0.3"], "--guidance_interval=0.3: needs LOW,HIGH"),
     ([*G, "--guidance_interval", "low,high"], "--guidance_interval=low,high: needs LOW,HIGH"),
     ([*G, "--guidance_interval", "3,1"], "--guidance_interval=3,1: guidance interval 3 to 1: needs noise"),
     ([*G, "--guidance_interval", "1e6,1e7"], "of which this process has"),
     ([*G, "--guidance_rescale", "2"], "guidance_rescale"),
     ([*G, "--guidance_rescale", "nan"], "--guidance_rescale=nan: rescale strength nan"),
+    (["--guidance_scale", "two"], "guidance_scale=two: needs a number, or several with commas between them"),
+    (["--guidance_scale", "2,2"], "guidance_scale=2,2: has a number twice"),
+    (["--guidance_scale", "nan"], "guidance_scale=nan: needs a number"),
+    (["--guidance_scale="], "guidance_scale=: needs a number"),
+    ([*G, "--labels", "none"], "give --labels"),
+    *(
+        (
+            ["--mode", mode, "--classifier_scale", "0,2"],
+            "--classifier_scale=0,2: takes a single scale here; --mode guidance_sweep takes several",
+        )
+        for mode in ("sample", "likelihood", "encode", "interpolate")
+    ),
     (["--threshold", "0.9"], "only data with levels bring their own"),
     (["--threshold", "0.9,1"], "needs QUANTILE or QUANTILE,LOW,HIGH"),
     (["--threshold", "90,-1,1"], "--threshold=90,-1,1: threshold quantile 90: needs a number above 0 and at most 1"),
@@ -193,14 +207,17 @@ MISTAKES = [
     ([*G, "--negative_labels", "cat"], "--negative_labels=cat: needs class numbers from 0 to 1, as in 0,1,2\n"),
     ([*G, "--negative_labels", "none"], "--negative_labels=none: without it, --guidance_scale steers away from the"),
     ([*G, "--labels", "none", "--negative_labels", "1"], "give --labels"),
-    ([*G, "--negative_labels", "1", "--weak", "ema/0.5.safetensors"], "both given"),
-    ([*G, "--weak", "ema/0.7.safetensors"], "--weak=ema/0.7.safetensors: there is no such file"),
-    ([*G, "--weak", "model.safetensors"], "these are the model's own weights"),
-    ([*G, "--weak", "classifier.safetensors"], "holds a classifier"),
-    ([*G, "--weak", LAST], "these are the model's own weights"),
-    ([*G, "--weak", EARLIER, "--weights", EARLIER], "these are the model's own weights"),
-    ([*G, "--weak", "checkpoints/classifier-00000030.pt"], "holds a classifier"),
-    ([*G, "--weak", "checkpoints"], "is a folder, as the states of sharded modules are: name a model.safetensors"),
+    ([*G, "--negative_labels", "1", "--autoguidance", "ema/0.5.safetensors"], "both given"),
+    ([*G, "--autoguidance", "ema/0.7.safetensors"], "--autoguidance=ema/0.7.safetensors: there is no such file"),
+    ([*G, "--autoguidance", "model.safetensors"], "these are the model's own weights"),
+    ([*G, "--autoguidance", "classifier.safetensors"], "holds a classifier"),
+    ([*G, "--autoguidance", LAST], "these are the model's own weights"),
+    ([*G, "--autoguidance", EARLIER, "--weights", EARLIER], "these are the model's own weights"),
+    ([*G, "--autoguidance", "checkpoints/classifier-00000030.pt"], "holds a classifier"),
+    (
+        [*G, "--autoguidance", "checkpoints"],
+        "is a folder, as the states of sharded modules are: name a model.safetensors",
+    ),
     (["--weights", "late.safetensors"], "beside model.safetensors it holds 1 in ema/ and 2 in checkpoints/"),
     (["--mode", "ema", "--threshold", "0.9"], "--threshold is for --mode sample"),
     (["--mode", "likelihood", *G, "--labels", "data"], "leave out --guidance_scale, or add --unnormalized"),
@@ -210,7 +227,7 @@ MISTAKES = [
         ["--mode", "encode", *G, "--labels", "1", "--guidance_interval", "3,1"],
         "guidance interval 3 to 1: needs noise levels",
     ),
-    (["--mode", "interpolate", *G, "--weak", "ema/0.7.safetensors"], "there is no such file"),
+    (["--mode", "interpolate", *G, "--autoguidance", "ema/0.7.safetensors"], "there is no such file"),
 ]
 
 
@@ -231,10 +248,10 @@ def test_mistakes(trained, capsys, arguments, words):
 def test_weaker_models_that_are_none(trained, capsys, change, words):
     spec = stored_spec(trained / "model.safetensors") | change
     save_model(trained / "other.safetensors", "denoiser", spec, build_denoiser(spec).state_dict())
-    flags = ["--num_samples", 2, "--guidance_scale", 2, "--weak", "other.safetensors"]
+    flags = ["--num_samples", 2, "--guidance_scale", 2, "--autoguidance", "other.safetensors"]
     status, _, error = call(capsys, "--mode", "sample", "--workdir", trained, *flags)
     assert status == 2
-    assert error.startswith("error: --weak=other.safetensors: ")
+    assert error.startswith("error: --autoguidance=other.safetensors: ")
     assert words in error
 
 
@@ -242,22 +259,22 @@ def test_a_model_without_condition_dropout(trained):
     """It can be guided by a negative condition or a weaker model, and not by the branch it has not."""
     model, weak = (load_model(trained / name) for name in ("model.safetensors", "ema/0.5.safetensors"))
     model.null_trained = weak.null_trained = False
-    labels, options = torch.tensor([0, 1]), GuidanceOptions(guidance_scale=2.0)
+    labels, options = {"labels": torch.tensor([0, 1])}, GuidanceOptions(guidance_scale=2.0)
     with pytest.raises(ValueError, match=r"--guidance_scale=2: guidance scale 2.0 needs .*cond_dropout above 0"):
         guided(model, None, labels, options)
     assert isinstance(guided(model, None, labels, replace(options, negative_labels="1")), ClassifierFree)
-    assert isinstance(guided(model, None, labels, replace(options, weak="w"), weak), Autoguidance)
+    assert isinstance(guided(model, None, labels, replace(options, autoguidance="w"), weak), Autoguidance)
     with pytest.raises(ValueError, match="--labels=none: this model never trained its unconditional branch"):
-        guided(model, None, None, replace(options, weak="w"), weak)
+        guided(model, None, None, replace(options, autoguidance="w"), weak)
 
 
 def test_an_unconditional_model():
     """It can be guided by a weaker one alone."""
     model, weak = (Denoiser(torch.nn.Bilinear(2, 1, 2), VPSDE()) for _ in range(2))
     options = GuidanceOptions(guidance_scale=2.0)
-    with pytest.raises(ValueError, match=r"--guidance_scale=2: the model is unconditional, .* or --weak"):
+    with pytest.raises(ValueError, match=r"--guidance_scale=2: the model is unconditional, .* or --autoguidance"):
         guided(model, None, None, options)
-    found = guided(model, None, None, replace(options, weak="w"), weak)
+    found = guided(model, None, None, replace(options, autoguidance="w"), weak)
     assert isinstance(found, Autoguidance)
     assert (found.model, found.weak) == (model, weak)
 
@@ -265,5 +282,5 @@ def test_an_unconditional_model():
 def test_help_names_them(capsys):
     assert main.main(["--help"]) == 0
     out = capsys.readouterr().out
-    for name in GUIDANCE:
-        assert f"--{name}" in out
+    for field in fields(GuidanceOptions):
+        assert f"--{field.name}" in out

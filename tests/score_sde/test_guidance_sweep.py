@@ -40,11 +40,10 @@ class Pair(ScoreModel):
         ]
 
     def forward(self, x, t, cond=None):
-        null, cond = cond is None, torch.full((len(x),), 2) if cond is None else cond
-        if not null:
-            cond = torch.where(cond < 0, 2, cond)
+        labels = torch.full((len(x),), -1) if cond is None else cond["labels"]
+        labels = torch.where(labels < 0, 2, labels)
         each = torch.stack([part(x, t) for part in self.parts])
-        return each[cond, torch.arange(len(x))]
+        return each[labels, torch.arange(len(x))]
 
 
 class PairRun(Run):
@@ -104,8 +103,10 @@ def test_both_kinds_and_their_files(trained, tmp_path, capsys):
         (kind, scale) for kind in ("classifier-free", "classifier") for scale in (0, 1, 3)
     ]
     assert [row["nfe"] for row in result["rows"]] == [4, 4, 8, 4, 4, 4], "counted"
-    with Image.open(tmp_path / "s.png") as image:
-        image.load()
+    for picture in ("s.png", "s-strip.png"):
+        with Image.open(tmp_path / picture) as image:
+            image.load()
+    assert result["strip"] == str(tmp_path / "s-strip.png")
     kept = json.loads((tmp_path / "s.json").read_text())
     assert kept["rows"] == result["rows"]
     unconditional = [row for row in result["rows"] if row["scale"] == 0]
@@ -114,13 +115,10 @@ def test_both_kinds_and_their_files(trained, tmp_path, capsys):
     other = sweep(capsys, trained, "--guidance_scale", "1,2", "--classifier_scale", "0,1,5", "--seed", 1,
                   "--labels", "1")[1]  # fmt: skip
     assert [row["scale"] for row in other["rows"]] == [1, 2, 0, 1, 5]
-    assert other["picture"] == str(
-        trained
-        / "samples"
-        / (
-            "guidance-sweep-sampler=ddim-steps=3-num_samples=20-labels=1-guidance_scale=1,2-classifier_scale=0,1,5-seed1.png"
-        )
-    )
+    assert other["picture"] == str(trained / "samples" / "000001-guidance-sweep.png")
+    assert other["settings"] == {"sampler": "ddim", "steps": "3", "num_samples": "20", "labels": "1", "seed": "1",
+                                 "guidance_scale": "1,2", "classifier_scale": "0,1,5"}  # fmt: skip
+    assert json.loads((trained / "samples" / "000001-guidance-sweep.json").read_text())["settings"] == other["settings"]
     assert other["classes"] == [1]
 
 
@@ -149,7 +147,7 @@ MISTAKES = [
     (["--num_samples", "3"], "--num_samples=3: diversity needs two samples of each class, 4 for those "
      "that are asked for, and here class 1 has one"),
     (["--labels", "5"], "class 5 is out of range, allowed are 0 to 1"),
-    (["--weak", "ema/0.5.safetensors"], "--weak is for --mode"),
+    (["--autoguidance", "ema/0.5.safetensors"], "--autoguidance is for --mode"),
     (["--config.data.toy=moons"], "only config.sampler can be changed"),
 ]  # fmt: skip
 

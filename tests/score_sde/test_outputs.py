@@ -1,5 +1,7 @@
-"""Default names of files: what a command sets tells its files from those of another command."""
+"""Names of output files: numbered, never taken twice, with what the command set inside; and flags' old names."""
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -7,56 +9,93 @@ import pytest
 import torch
 
 from samplers import NOISES
+from score_sde.cli.flags import OLD_FLAGS
 from score_sde.cli.modes import MODES
 from score_sde.run.folder import Run
-from score_sde.run.outputs import LONGEST, settings_of, stem
+from score_sde.run.guides import GuidanceOptions
+from score_sde.run.outputs import settings_of, stem
 from tests.score_sde.runs import call, untrained
 
 OWN = {"sampler": "heun", "weights": "model.safetensors"}
 
 
-def name(given, overrides=(), mode="sample", **options):
-    run = Run(Path("runs"), None, None, settings=settings_of(given, [*overrides], OWN | MODES[mode].defaults))
-    return stem(run, None, mode, 0, **options).name
+def settings(given, overrides=(), mode="sample"):
+    return settings_of(given, [*overrides], OWN | MODES[mode].defaults)
 
 
-def test_what_is_at_its_default_is_no_part_of_a_name():
+def test_what_is_at_its_default_is_no_setting():
     given = {"num_samples": 64, "noise": NOISES[0], "guidance_scale": (1.0,), "weights": "model.safetensors",
-             "sampler": "heun", "labels": ""}  # fmt: skip
-    unnamed = {"mode": "sample", "workdir": "w", "device": "cpu", "seed": 3, "batch_size": 1, "out": "o"}
-    assert name(given | unnamed) == "sample-seed0"
-    assert name({"guidance_scale": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)}, mode="guidance_sweep") == (
-        "guidance_sweep-seed0"
-    )
-    assert name({"sampler": "ancestral"}, mode="restore") == "restore-seed0"
-    assert name({"sampler": "heun"}, mode="restore") == "restore-sampler=heun-seed0", "which is not its default"
+             "sampler": "heun", "labels": "", "batch_size": 256, "seed": 0}  # fmt: skip
+    assert settings(given | {"mode": "sample", "workdir": "w", "device": "cpu", "out": "o"}) == {}
+    assert settings({"guidance_scale": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)}, mode="guidance_sweep") == {}
+    assert settings({"sampler": "ancestral"}, mode="restore") == {}
+    assert settings({"sampler": "heun"}, mode="restore") == {"sampler": "heun"}, "which is not its default"
 
 
 def test_the_rest_is():
-    assert name({"labels": "0,1", "guidance_scale": (1.0, -2.5)}) == "sample-labels=0,1-guidance_scale=1,-2.5-seed0"
-    assert name({"rtol": 1e-7}, mode="encode") == "encode-rtol=1e-07-seed0"
-    assert name({"grid": "karras:5", "steps": 9}, told=["steps"]) == "sample-grid=karras-5-seed0"
+    assert settings({"labels": "0,1", "guidance_scale": (-2.5,)}) == {"labels": "0,1", "guidance_scale": "-2.5"}
+    assert settings({"rtol": 1e-7, "seed": 3}, mode="encode") == {"rtol": "1e-07", "seed": "3"}
     overrides = ["--config.sampler.name=ddim", "--config.sampler.eta=0.5", "--config.data.root=/x/digits"]
-    assert name({}, overrides, told=["sampler"]).startswith("sample-eta=0.5-root=digits-")
+    assert settings({}, overrides) == {
+        "sampler": "ddim", "config.sampler.eta": "0.5", "config.data.root": "/x/digits"
+    }  # fmt: skip
 
 
-def test_one_name_in_two_folders():
-    one, other = (name({"mask": f"{folder}/mine.npy"}, mode="restore") for folder in ("a", "/b/c"))
-    assert one.startswith("restore-mask=mine.npy-")
-    assert other.startswith("restore-mask=mine.npy-")
-    assert one != other
+def test_names_are_numbered(tmp_path):
+    run = Run(tmp_path, None, None)
+    samples = tmp_path / "samples"
+    assert stem(run, None, "heun-25") == samples / "000001-heun-25"
+    assert stem(run, None, "guidance-sweep", ".json") == samples / "000002-guidance-sweep"
+    assert sorted(path.name for path in samples.iterdir()) == ["000001-heun-25.npz", "000002-guidance-sweep.json"]
+    (samples / "train-00000400.png").touch()
+    (samples / "000041-edit.png").touch()
+    assert stem(run, None, "edit") == samples / "000042-edit"
 
 
-def test_long_names_end_in_a_digest():
-    one, other = (name({"labels": ",".join(["0"] * n)}) for n in (150, 151))
-    assert len(one) == len(other) == LONGEST
-    assert one != other
+def test_commands_at_once_take_different_names(tmp_path):
+    run = Run(tmp_path, None, None)
+    with ThreadPoolExecutor(8) as pool:
+        names = [*pool.map(lambda _: stem(run, None, "heun-25"), range(40))]
+    assert len({*names}) == 40
+    assert len([*(tmp_path / "samples").iterdir()]) == 40
 
 
-def test_out_has_no_settings():
+def test_out_is_taken_as_it_is():
     run = Run(Path("runs"), None, None, settings={"labels": "1"})
-    assert [stem(run, f"a/b{suffix}", "head", 0) for suffix in (".png", ".npz", ".json")] == [Path("a/b")] * 3
-    assert stem(run, "a/b.c", "head", 0) == Path("a/b.c")
+    assert [stem(run, f"a/b{suffix}", "head") for suffix in (".png", ".npz", ".json")] == [Path("a/b")] * 3
+    assert stem(run, "a/b.c", "head") == Path("a/b.c")
+
+
+def test_an_argument_that_is_a_dataclass_is_the_flags_of_its_fields():
+    for name in ("sample", "likelihood"):
+        mode = MODES[name]
+        assert mode.arguments({}) == {}
+        assert mode.arguments({"guidance_scale": (2.0,), "threshold": "0.9", "seed": 3}) == {
+            "guidance": GuidanceOptions(2.0, threshold="0.9"), "seed": 3
+        }  # fmt: skip
+        with pytest.raises(ValueError, match="--guidance_scale=1,2: takes a single scale here; --mode guidance_sweep"):
+            mode.arguments({"guidance_scale": (1.0, 2.0)})
+        with pytest.raises(ValueError, match="--autoguidance=w: with --guidance_scale=1 it does nothing"):
+            mode.arguments({"guidance_scale": (1.0,), "autoguidance": "w"})
+    assert MODES["guidance_sweep"].arguments({"guidance_scale": (1.0, 2.0)}) == {"guidance_scale": (1.0, 2.0)}
+
+
+@pytest.mark.parametrize("flag", OLD_FLAGS)
+def test_old_flags_are_told_their_new_names(capsys, flag):
+    for argument in ([f"--{flag}=3"], [f"--{flag}", "3"], [f"-{flag}", "3"]):
+        status, result, error = call(capsys, "--mode", "sample", *argument)
+        assert (status, result) == (2, None)
+        assert error == f"error: --{flag} has another name now: {OLD_FLAGS[flag]}\n"
+    new = {name for name in OLD_FLAGS[flag].replace(",", "").split() if name.startswith("--") and name != "--mode"}
+    known = set().union(*(mode.flags for mode in MODES.values()))
+    assert {name.removeprefix("--") for name in new} <= known
+    assert flag not in known
+
+
+def test_old_values_are_told_their_new_names(capsys):
+    for argument in (["--method=moments"], ["--method", "moments"]):
+        status, _, error = call(capsys, "--mode", "restore", *argument)
+        assert (status, error) == (2, "error: --method=moments has another name now: --method=mmps\n")
 
 
 @pytest.fixture(scope="module")
@@ -72,35 +111,32 @@ def photos(tmp_path_factory):
 
 
 COMMANDS = {
-    "sample": ["", "--config.sampler.churn=0.5", "--config.sampler.churn 0.7", "--weights other.safetensors",
-               "--grid karras:5", "--grid karras:6", "--labels 0,1", "--guidance_scale 2", "--guidance_scale 1,2",
-               "--seed 1", "--sampler ddim", "--noise brownian", "--num_samples 3"],
-    "encode": ["", "--rtol 1e-2", "--atol 1e-2", "--split train", "--labels data", "--weights other.safetensors",
-               "--num_samples 3", "--seed 1"],
-    "interpolate": ["--items 0,1", "--items 1,2", "--seeds 0,1", "--items 0,1 --frames 2", "--items 0,1 --split train",
-                    "--items 0,1 --rtol 1e-2"],
-    "edit": ["", "--items 0,2", "--items 1,0", "--sampler ddim", "--config.sampler.churn=0.5", "--start_time 0.5",
-             "--noise brownian", "--steps 3"],
-    "restore": ["", "--items 0,2", "--sampler ddim", "--mask MASKS0/mine.npy", "--mask MASKS1/mine.npy", "--steps 3",
-                "--draws 2", "--task superres", "--sigma_y 0.5", "--method pigdm", "--resamplings 1"],
-    "visualize": ["", "--frames 3", "--sampler ddim", "--labels 1", "--grid karras", "--num_samples 3", "--steps 3",
-                  "--weights other.safetensors"],
+    "sample": ["", "--config.sampler.churn=0.5", "--config.sampler.churn 0.7", "--labels 0,1", "--guidance_scale 2"],
+    "encode": ["", "--rtol 0.01", "--split train"],
+    "interpolate": ["--items 0,1", "--seed_pairs 0,1", "--items 0,1 --frames 2"],
+    "edit": ["", "--items 0,2", "--sampler ddim"],
+    "restore": ["", "--mask MASKS0/mine.npy", "--mask MASKS1/mine.npy", "--samples_per_item 2", "--repaint_steps 1"],
+    "visualize": ["", "--frames 3", "--weights other.safetensors"],
 }  # fmt: skip
 FEW = {"sample": ["--num_samples", 2], "encode": ["--num_samples", 2], "edit": ["--num_samples", 2],
-       "restore": ["--num_samples", 2], "visualize": ["--what", "denoised", "--num_samples", 2]}  # fmt: skip
+       "restore": ["--num_samples", 2], "visualize": ["--plots", "denoised", "--num_samples", 2]}  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore:the samples miss")
 @pytest.mark.parametrize("mode", COMMANDS)
-def test_other_flags_have_other_files(photos, capsys, mode):
+def test_every_command_has_files_of_its_own_with_its_settings(photos, capsys, mode):
     files = set()
-    for flags in COMMANDS[mode]:
+    for flags in COMMANDS[mode] * 2:
         flags = flags.replace("MASKS", f"{photos.folder}/masks").split()
         few = [] if "--items" in flags and mode != "interpolate" else FEW.get(mode, [])
-        few = few if "--steps" in flags or mode in ("encode", "interpolate") else [*few, "--steps", 2]
+        few = few if mode in ("encode", "interpolate") else [*few, "--steps", 2]
         status, result, error = call(capsys, "--mode", mode, "--workdir", photos.folder, *few, *flags)
         assert status == 0, error
         numbers = result["numbers"] if isinstance(result["numbers"], str) else result["numbers"][0]
-        assert Path(numbers).is_file()
+        with np.load(numbers) as arrays:
+            assert json.loads(str(arrays["settings"])) == result["settings"]
+        for flag, value in zip(flags[::2], flags[1::2], strict=False):
+            assert result["settings"][flag.removeprefix("--")] == value
         files.add(numbers)
-    assert len(files) == len(COMMANDS[mode])
+    assert len(files) == 2 * len(COMMANDS[mode])
+    assert all(path.stat().st_size for path in (photos.folder / "samples").iterdir())

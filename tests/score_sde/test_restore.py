@@ -29,7 +29,7 @@ OPERATORS = {
     "colorize": (Grayscale(), []),
     "sensing": (CompressedSensing(SHAPE, 20), []),
 }
-METHODS = {"moments": MMPS, "pigdm": PiGDM, "dps": partial(DPS, gamma=0.3), "replacement": Replacement}
+METHODS = {"mmps": MMPS, "pigdm": PiGDM, "dps": partial(DPS, gamma=0.3), "replacement": Replacement}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def vectors(tmp_path_factory):
 
 def restore(capsys, run, out, *flags, steps=3):
     start = ["--mode", "restore", "--workdir", run.folder, "--out", out, "--steps", steps, "--sampler", "ddim",
-             "--method", "moments", "--resamplings", 1]  # fmt: skip
+             "--method", "mmps", "--repaint_steps", 1]  # fmt: skip
     status, result, error = call(capsys, *start, *flags)
     assert status == 0, error
     return dict(np.load(f"{out}.npz")), result
@@ -68,7 +68,7 @@ def truth(run, items):
 @pytest.mark.parametrize("task", OPERATORS)
 def test_restore_is_the_library(photos, tmp_path, capsys, task):
     operator, flags = OPERATORS[task]
-    flags = ["--task", task, "--items", "4,1", "--draws", 3, "--seed", 5, *flags]
+    flags = ["--task", task, "--items", "4,1", "--samples_per_item", 3, "--seed", 5, *flags]
     numbers, result = restore(capsys, photos, tmp_path / "r", *flags)
     x = truth(photos, [4, 1])
     np.testing.assert_array_equal(numbers["x"], x)
@@ -102,8 +102,8 @@ def test_restore_is_the_library(photos, tmp_path, capsys, task):
 @pytest.mark.parametrize("method", METHODS)
 def test_methods_and_batches(photos, tmp_path, capsys, method):
     """--method is the library's, and each sample is the same alone as among others."""
-    flags = ["--method", method, "--mask", "random:0.4", "--draws", 2, "--num_samples", 4, "--seed", 3,
-             "--sampler", "ancestral", "--resamplings", 3]  # fmt: skip
+    flags = ["--method", method, "--mask", "random:0.4", "--samples_per_item", 2, "--num_samples", 4, "--seed", 3,
+             "--sampler", "ancestral", "--repaint_steps", 3]  # fmt: skip
     (one, _), (many, _) = (restore(capsys, photos, tmp_path / "r", *flags, "--batch_size", size) for size in (1, 8))
     np.testing.assert_allclose(one["samples"], many["samples"], rtol=1e-3, atol=1e-3)
     mask = Mask(torch.from_numpy(many["mask"]), SHAPE)
@@ -117,10 +117,10 @@ def test_methods_and_batches(photos, tmp_path, capsys, method):
 
 
 def test_auto_and_resamplings(photos, tmp_path, capsys):
-    flags = ["--items", "0", "--draws", 2, "--method"]
-    auto, result = restore(capsys, photos, tmp_path / "r", *flags, "auto", "--resamplings", 4)
+    flags = ["--items", "0", "--samples_per_item", 2, "--method"]
+    auto, result = restore(capsys, photos, tmp_path / "r", *flags, "auto", "--repaint_steps", 4)
     assert result["nfe"] == 4 * 3 + 1
-    named, _ = restore(capsys, photos, tmp_path / "r", *flags, result["method"], "--resamplings", 4)
+    named, _ = restore(capsys, photos, tmp_path / "r", *flags, result["method"], "--repaint_steps", 4)
     assert np.array_equal(auto["samples"], named["samples"])
     start = ["--mode", "restore", "--workdir", photos.folder, "--out", tmp_path / "d", *flags[:-1]]
     status, result, error = call(capsys, *start, "--sampler", "ddim", "--steps", 3)
@@ -137,13 +137,14 @@ def test_the_sampler_is_ancestral_unless_the_command_says_otherwise(photos, tmp_
         (["--sampler", "ancestral", "--config.sampler.variance=beta"], "ancestral", 3),
     ):  # fmt: skip
         status, result, error = call(capsys, "--mode", "restore", "--workdir", photos.folder, "--out", tmp_path / "r",
-                                     "--items", 0, "--draws", 1, "--steps", 2, "--resamplings", 1, *flags)  # fmt: skip
+                                     "--items", 0, "--samples_per_item", 1, "--steps", 2, "--repaint_steps", 1,
+                                     *flags)  # fmt: skip
         assert status == 0, error
         assert (result["sampler"], result["nfe"]) == (name, nfe)
 
 
 def test_labels_and_guidance(photos, tmp_path, capsys):
-    flags = ["--items", "0,1", "--draws", 1, "--mask", "upper"]
+    flags = ["--items", "0,1", "--samples_per_item", 1, "--mask", "upper"]
     numbers, _ = restore(capsys, photos, tmp_path / "r", *flags, "--labels", "1", "--guidance_scale", 2)
     y, labels = UPPER(truth(photos, [0, 1])), torch.tensor([1, 1])
     model = MMPS(ClassifierFree(load_model(photos.model_file), labels, 2.0), UPPER, y)
@@ -155,7 +156,7 @@ def test_labels_and_guidance(photos, tmp_path, capsys):
 
 
 def test_noise_is_that_of_the_item_and_of_no_sample(photos, tmp_path, capsys):
-    flags = ["--task", "superres", "--sigma_y", 0.5, "--draws", 1]
+    flags = ["--task", "superres", "--sigma_y", 0.5, "--samples_per_item", 1]
     numbers, result = restore(capsys, photos, tmp_path / "r", *flags, steps=1)
     noise = numbers["y"] - SuperResolution(2)(torch.from_numpy(numbers["x"])).numpy()
     count = noise.size
@@ -170,27 +171,27 @@ def test_noise_is_that_of_the_item_and_of_no_sample(photos, tmp_path, capsys):
     np.testing.assert_allclose(first["y"], numbers["y"][:1], rtol=1e-6)
     other, _ = restore(capsys, photos, tmp_path / "s", *flags, "--seed", 1, steps=1)
     assert np.abs(other["y"] - numbers["y"]).min() > 0
-    plain, _ = restore(capsys, photos, tmp_path / "s", "--task", "superres", "--draws", 1, steps=1)
+    plain, _ = restore(capsys, photos, tmp_path / "s", "--task", "superres", "--samples_per_item", 1, steps=1)
     assert np.abs(plain["samples"] - numbers["samples"]).max() > 1e-3, "sigma_y reaches the posterior"
 
 
 def test_samples_that_miss_what_was_measured_are_told_of(photos, tmp_path, capsys):
-    flags = ["--task", "superres", "--items", "0", "--draws", 1]
+    flags = ["--task", "superres", "--items", "0", "--samples_per_item", 1]
     with pytest.warns(UserWarning, match="the samples miss what was measured by .*: take more --steps"):
         restore(capsys, photos, tmp_path / "r", *flags, "--method", "dps", steps=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        restore(capsys, photos, tmp_path / "r", *flags, "--method", "moments", steps=5)
-    flags = ["--items", "0", "--draws", 1, "--method", "dps"]
+        restore(capsys, photos, tmp_path / "r", *flags, "--method", "mmps", steps=5)
+    flags = ["--items", "0", "--samples_per_item", 1, "--method", "dps"]
     with pytest.warns(UserWarning, match=r"\(rms, data units\), before it was put back: take more --steps"):
         restore(capsys, photos, tmp_path / "r", *flags, "--mask", "upper", steps=1)
     with pytest.warns(UserWarning, match="the samples miss"):
-        restore(capsys, photos, tmp_path / "r", *flags, "--task", "sensing", "--measurements", 1, steps=1)
+        restore(capsys, photos, tmp_path / "r", *flags, "--task", "sensing", "--num_measurements", 1, steps=1)
 
 
 def test_files_of_ones_own(photos, levels, tmp_path, capsys):
     """The same items and measurements from files: the same samples."""
-    flags = ["--mask", "upper", "--draws", 2]
+    flags = ["--mask", "upper", "--samples_per_item", 2]
     numbers, of_split = restore(capsys, photos, tmp_path / "r", *flags, "--items", "4,1")
     np.save(tmp_path / "items.npy", numbers["x"])
     again, result = restore(capsys, photos, tmp_path / "f", *flags, "--input", tmp_path / "items.npy")
@@ -200,33 +201,33 @@ def test_files_of_ones_own(photos, levels, tmp_path, capsys):
     for hidden in (-99, np.nan, np.inf):
         holes[:, :, 4:] = hidden
         np.savez(tmp_path / "holes.npz", x=holes)
-        again, result = restore(capsys, photos, tmp_path / "f", *flags, "--measured", tmp_path / "holes.npz")
+        again, result = restore(capsys, photos, tmp_path / "f", *flags, "--measurements_file", tmp_path / "holes.npz")
         assert np.array_equal(again["samples"], numbers["samples"]), "what is hidden does not matter"
     holes[1, 2, 0, 0] = np.nan
     np.save(tmp_path / "holes.npy", holes)
-    bad = ["--workdir", photos.folder, "--mask", "upper", "--measured", tmp_path / "holes.npy"]
+    bad = ["--workdir", photos.folder, "--mask", "upper", "--measurements_file", tmp_path / "holes.npy"]
     status, _, error = call(capsys, "--mode", "restore", *bad)
     assert status == 2
     assert "1 of 2 items contain NaN or infinity (first: 1)" in error
     assert "psnr" not in result
     assert "x" not in again
     for task in ("superres", "colorize", "deblur", "sensing"):
-        numbers, _ = restore(capsys, photos, tmp_path / "r", "--task", task, "--items", "2", "--draws", 1)
+        numbers, _ = restore(capsys, photos, tmp_path / "r", "--task", task, "--items", "2", "--samples_per_item", 1)
         np.save(tmp_path / "y.npy", numbers["y"])
-        flags = ["--task", task, "--draws", 1, "--measured", tmp_path / "y.npy"]
+        flags = ["--task", task, "--samples_per_item", 1, "--measurements_file", tmp_path / "y.npy"]
         again, _ = restore(capsys, photos, tmp_path / "f", *flags)
         assert np.array_equal(again["samples"], numbers["samples"]), task
     # Pictures, of quantized data: white is the highest level.
     x = truth(levels, [3])
     Image.fromarray((x[0, 0] * 17).byte().numpy()).save(tmp_path / "item.png")
-    numbers, _ = restore(capsys, levels, tmp_path / "r", "--items", "3", "--draws", 1)
-    again, _ = restore(capsys, levels, tmp_path / "f", "--draws", 1, "--input", tmp_path / "item.png")
+    numbers, _ = restore(capsys, levels, tmp_path / "r", "--items", "3", "--samples_per_item", 1)
+    again, _ = restore(capsys, levels, tmp_path / "f", "--samples_per_item", 1, "--input", tmp_path / "item.png")
     np.testing.assert_array_equal(again["x"], numbers["x"])
     np.testing.assert_array_equal(again["samples"], numbers["samples"])
     assert np.array_equal(again["samples"], again["samples"].round()), "quantized"
     small = SuperResolution(2)(x * 17)[0, 0].round().byte()
     Image.fromarray(small.numpy()).save(tmp_path / "small.png")
-    flags = ["--task", "superres", "--draws", 1, "--measured", tmp_path / "small.png"]
+    flags = ["--task", "superres", "--samples_per_item", 1, "--measurements_file", tmp_path / "small.png"]
     again, _ = restore(capsys, levels, tmp_path / "f", *flags)
     np.testing.assert_allclose(again["y"][0, 0], small / 17, rtol=1e-6)
 
@@ -274,7 +275,7 @@ def test_a_mask_an_item(photos, tmp_path, capsys):
     np.save(tmp_path / "m.npy", masks)
     numbers, result = restore(capsys, photos, tmp_path / "r", "--items", "3,5", "--mask", tmp_path / "m.npy")
     np.save(tmp_path / "y.npy", np.where(masks, numbers["x"], np.nan))
-    flags = ["--mask", tmp_path / "m.npy", "--measured", tmp_path / "y.npy"]
+    flags = ["--mask", tmp_path / "m.npy", "--measurements_file", tmp_path / "y.npy"]
     assert np.array_equal(restore(capsys, photos, tmp_path / "h", *flags)[0]["samples"], numbers["samples"])
     assert result["observed"] == pytest.approx(masks.mean())
     x = truth(photos, [3, 5])
@@ -291,10 +292,14 @@ def test_a_mask_an_item(photos, tmp_path, capsys):
 def test_every_shape(tmp_path, capsys, shape):
     x = np.random.default_rng(0).normal(size=(12, *shape)).astype(np.float32)
     run = untrained(tmp_path / "run", x)
-    flags = ["--task", "sensing", "--measurements", 2], ["--mask", "right"], ["--mask", "random:0.5", "--sigma_y", 0.1]
+    flags = (
+        ["--task", "sensing", "--num_measurements", 2],
+        ["--mask", "right"],
+        ["--mask", "random:0.5", "--sigma_y", 0.1],
+    )
     more = [["--task", "superres"], ["--task", "deblur"]] if len(shape) > 1 else []
     for each in (*flags, *more):
-        numbers, result = restore(capsys, run, tmp_path / "r", "--num_samples", 3, "--draws", 2, *each)
+        numbers, result = restore(capsys, run, tmp_path / "r", "--num_samples", 3, "--samples_per_item", 2, *each)
         assert numbers["samples"].shape == (3, 2, *shape)
         with Image.open(result["picture"]) as image:
             image.load()
@@ -303,7 +308,7 @@ def test_every_shape(tmp_path, capsys, shape):
 P, V = "photos", "vectors"
 MISTAKES = [
     (P, ["--task", "denoise"], "--task = 'denoise': needs one of inpaint, superres, deblur, colorize, sensing"),
-    (P, ["--method", "moment"], "did you mean moments"),
+    (P, ["--method", "mmp"], "did you mean mmps"),
     (P, ["--method", "replacement", "--task", "superres"], "and --task=superres has no mask"),
     (P, ["--method", "replacement", "--sigma_y", "0.1"], "takes what was observed as exact, and --sigma_y=0.1"),
     (P, ["--sigma_y", "-0.1"], "--sigma_y=-0.1: needs the standard deviation of the noise in data units, at least 0"),
@@ -313,7 +318,7 @@ MISTAKES = [
     (P, ["--factor", "2"], "--factor=2 is for --task=superres: --task=inpaint would ignore it"),
     (P, ["--task", "superres", "--factor", "0"], "factor"),
     (P, ["--task", "deblur", "--blur_std", "0"], "--blur_std=0.0: std = 0.0: needs a positive width"),
-    (P, ["--task", "sensing", "--measurements", "0"], "measurements"),
+    (P, ["--task", "sensing", "--num_measurements", "0"], "measurements"),
     ("levels", ["--task", "colorize"], "items of shape (1, 8, 8) have one channel"),
     (V, ["--task", "deblur"], "is for signals, images and volumes (channels, ...), and here are items of shape (2,)"),
     (V, ["--task", "superres"], "items of shape (2,)"),
@@ -338,13 +343,14 @@ MISTAKES = [
     (P, ["--input", "gray.png"], "here are continuous items of shape (3, 8, 8): give a .npy or .npz file"),
     ("levels", ["--input", "large.png"], "its items have shape (1, 9, 9), the data's (1, 8, 8)"),
     ("levels", ["--input", "high.npy"], "--input=high.npy: needs integers from 0 to 15, like the data"),
-    (P, ["--task", "superres", "--measured", "items.npy"],
+    (P, ["--task", "superres", "--measurements_file", "items.npy"],
      "its items have shape (3, 8, 9), what --task=superres --factor=2 measures has (3, 4, 4)"),
-    (P, ["--measured", "items.npy"], "its items have shape (3, 8, 9), what --task=inpaint --mask=left measures has"),
+    (P, ["--measurements_file", "items.npy"],
+     "its items have shape (3, 8, 9), what --task=inpaint --mask=left measures has"),
     (P, ["--items", "1", "--input", "items.npy"], "--items=1 and --input=items.npy: each says which items to take"),
-    (P, ["--items", "1", "--measured", "items.npy"], "choose one"),
+    (P, ["--items", "1", "--measurements_file", "items.npy"], "choose one"),
     (P, ["--items", "one"], "--items=one: needs numbers of items, as in 0,1,2"),
-    (P, ["--draws", "0"], "draws"),
+    (P, ["--samples_per_item", "0"], "samples_per_item"),
     (P, ["--sampler", "auto"], "--sampler=auto: a plan is made for a model, not for what is measured"),
     (P, ["--guidance_scale", "2"], "give --labels"),
     (P, ["--labels", "2"], "class 2 is out of range, allowed are 0 to 1"),

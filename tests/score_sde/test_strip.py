@@ -1,109 +1,13 @@
-"""Strips: the same samples at several scales of guidance, what the command writes and what is drawn."""
+"""Strips: what is drawn of the same samples under several settings."""
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from score_sde.plots import strip as module
 from score_sde.plots.strip import strip
-from tests.score_sde.runs import call
 
 NAMES = ["guidance scale 1", "guidance scale 2.5", "guidance scale 4"]
-
-
-def draw(capsys, trained, out, *options):
-    run = [
-        "--mode",
-        "sample",
-        "--workdir",
-        trained,
-        "--sampler",
-        "ddim",
-        "--steps",
-        4,
-        "--num_samples",
-        6,
-        "--out",
-        out,
-    ]
-    status, result, error = call(capsys, *run, *options)
-    assert status == 0, error
-    return result, np.load(result["numbers"])
-
-
-@pytest.mark.parametrize(("flag", "others"), [
-    ("guidance_scale", []), ("classifier_scale", ["--guidance_scale", 0]),
-    ("guidance_scale", ["--weak", "ema/0.5.safetensors", "--guidance_interval", "0.1,5", "--classifier_scale", 1]),
-])  # fmt: skip
-def test_each_scale_is_the_sample_of_that_scale(trained, tmp_path, capsys, flag, others):
-    """The same noise, classes and everything as --mode sample with that scale alone; what has nothing to do at scale 1
-    is left out there."""
-    result, strip = draw(capsys, trained, tmp_path / "s", f"--{flag}", "1,3", "--labels", "1,0,0", *others)
-    assert (result["flag"], result["scales"]) == (flag, [1, 3])
-    assert strip["x"].shape == (2, 6, 2)
-    assert strip["scales"].tolist() == [1, 3]
-    assert strip["labels"].tolist() == [1, 0, 0, 1, 0, 0]
-    assert len(result["nfe"]) == len(result["seconds"]) == 2
-    assert np.abs(strip["x"][0] - strip["x"][1]).max() > 1e-3
-    for i, scale in enumerate((1, 3)):
-        there = others[2:] if scale == 1 and "--weak" in others else others
-        single, alone = draw(capsys, trained, tmp_path / "one", f"--{flag}", scale, "--labels", "1,0,0", *there)
-        np.testing.assert_array_equal(strip["x"][i], alone["x"])
-        np.testing.assert_array_equal(strip["nfe"][i], alone["nfe"])
-        np.testing.assert_array_equal(strip["seeds"], alone["seeds"])
-        assert single["nfe"] == result["nfe"][i]
-    with Image.open(tmp_path / "s.png") as image:
-        image.load()
-
-
-@pytest.mark.usefixtures("unrendered")
-def test_files_and_plans(trained, capsys):
-    run = ["--mode", "sample", "--workdir", trained, "--sampler", "auto", "--steps", 3, "--num_samples", 4]
-    status, result, _ = call(capsys, *run, "--guidance_scale", "1,2")
-    assert status == 0
-    assert result["picture"] == str(trained / "samples" / "auto-3-num_samples=4-guidance_scale=1,2-seed0.png")
-    assert len([*(trained / "plans").glob("3-*.json")]) == 2, "one for each scale"
-
-
-@pytest.mark.usefixtures("unrendered")
-def test_samples_of_other_labels_have_other_files(trained, capsys):
-    run = ["--mode", "sample", "--workdir", trained, "--sampler", "ddim", "--steps", 2, "--num_samples", 2]
-    asked = ([], ["--labels", "1"], ["--labels", "0,1"], *(["--labels", ",".join("01" * n)] for n in (150, 151)))
-    results = [call(capsys, *run, *labels) for labels in asked]
-    assert [status for status, *_ in results] == [0] * 5, "as long as labels are, file systems take the name"
-    files = [result["numbers"] for _, result, _ in results]
-    assert len({*files}) == 5
-    assert files[0] == str(trained / "samples" / "ddim-2-num_samples=2-seed0.npz")
-    assert files[2] == str(trained / "samples" / "ddim-2-num_samples=2-labels=0,1-seed0.npz")
-    for flags, name in (["ode"], "ode"), (["ode", "--steps", 1], "ode-1"), (["euler", "--steps", 1], "euler-1"):
-        _, result, _ = call(capsys, *run[:4], "--num_samples", 2, "--sampler", *flags)
-        assert result["numbers"] == str(trained / "samples" / f"{name}-num_samples=2-seed0.npz")
-
-
-MISTAKES = [
-    (["--guidance_scale", "1,2", "--classifier_scale", "0,1"], "one of them can have several scales"),
-    (["--guidance_scale", "1,2", "--labels", "none"], "give --labels"),
-    (["--guidance_scale", "1,two"], "guidance_scale=1,two: needs a number, or several with commas between them"),
-    (["--guidance_scale", "2,2"], "guidance_scale=2,2: has a number twice"),
-    (["--guidance_scale", "nan"], "guidance_scale=nan: needs a number"),
-    (["--guidance_scale="], "guidance_scale=: needs a number"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("options", "words"), MISTAKES, ids=[" ".join(options) for options, _ in MISTAKES])
-def test_mistakes(trained, capsys, options, words):
-    status, _, error = call(capsys, "--mode", "sample", "--workdir", trained, *options)
-    assert status == 2
-    assert words in error
-    assert len(error.strip().splitlines()) == 1
-
-
-@pytest.mark.parametrize("mode", ["likelihood", "encode", "interpolate"])
-def test_modes_of_a_single_scale(trained, capsys, mode):
-    status, _, error = call(capsys, "--mode", mode, "--workdir", trained, "--guidance_scale", "1,2")
-    assert status == 2
-    assert "--guidance_scale=1,2: takes a single scale here; --mode sample and guidance_sweep take several" in error
 
 
 @pytest.fixture

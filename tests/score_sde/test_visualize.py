@@ -64,7 +64,7 @@ def runs(tmp_path_factory):
 
 def arrays_of(result, what):
     (path,) = [path for path in result["numbers"] if path.endswith(f"-{what}.npz")]
-    return {name: torch.from_numpy(value) for name, value in np.load(path).items()}
+    return {name: torch.from_numpy(value) for name, value in np.load(path).items() if name != "settings"}
 
 
 def opened(result):
@@ -89,12 +89,12 @@ def test_process_arrays_are_the_process(process):
 
 def test_the_process_needs_no_trained_model(runs, tmp_path):
     run = Run(tmp_path, runs["points"].config, CPU)
-    result = visualize(run, what="process", steps=7)
+    result = visualize(run, plots="process", steps=7)
     arrays = arrays_of(result, "process")
     assert torch.equal(arrays["log_snr"], VPSDE().log_snr(arrays["t"]))
     assert len(arrays["grid_karras"]) == 8
     assert min(opened(result)["process.png"]) > 300
-    assert result["pictures"] == [str(tmp_path / "samples" / "visualize-seed0-process.png")]
+    assert result["pictures"] == [str(tmp_path / "samples" / "000001-visualize-process.png")]
 
 
 @pytest.fixture
@@ -237,14 +237,16 @@ def test_a_process_begun_later_is_the_same_model(mixture, generator):
 
 def test_guided_fields_have_no_density(runs, tmp_path, capsys, coarse):
     run = runs["points"]
-    status, result, _ = call(capsys, "--mode", "visualize", "--workdir", run.folder, "--what", "field", "--out",
+    status, result, _ = call(capsys, "--mode", "visualize", "--workdir", run.folder, "--plots", "field", "--out",
                              tmp_path / "g", "--labels", "3", "--guidance_scale", 2)  # fmt: skip
     assert status == 0
     arrays = arrays_of(result, "field")
     assert "mass" not in result
     assert "log_density" not in arrays
     x, cond = run.data()[1].batch(spread(len(run.data()[1]), POINTS))
-    assert arrays["points"].shape[1] == (cond == 3).sum() < len(x), "only points of the class are beneath its field"
+    assert arrays["points"].shape[1] == (cond["labels"] == 3).sum() < len(x), (
+        "only points of the class are beneath its field"
+    )
     model = load_model(run.model_file)
     x = torch.stack(torch.meshgrid(*arrays["axes"][1], indexing="xy"), -1).view(-1, 2).float()
     with torch.no_grad():
@@ -268,22 +270,22 @@ def test_what_a_field_is_of_is_said(runs, tmp_path, capsys, coarse, monkeypatch)
 
 
 @pytest.mark.parametrize(("name", "flags", "words"), [
-    ("points", ["--what", "trajectories"], "needs one of all, process, trajectory, denoised, field (did you mean "
+    ("points", ["--plots", "trajectories"], "needs one of all, process, trajectory, denoised, field (did you mean "
      "trajectory?)"),
-    ("digits", ["--what", "field"], "--what=field: items of shape (1, 8, 8) are no points in the plane"),
-    ("points", ["--what", "denoised", "--sampler", "ode"], "ODE with 1 step has no states on the way: give --steps"),
-    ("points", ["--what", "denoised", "--sampler", "reverse_sde", "--steps", 2, "--num_samples", 2],
+    ("digits", ["--plots", "field"], "--plots=field: items of shape (1, 8, 8) are no points in the plane"),
+    ("points", ["--plots", "denoised", "--sampler", "ode"], "ODE with 1 step has no states on the way: give --steps"),
+    ("points", ["--plots", "denoised", "--sampler", "reverse_sde", "--steps", 2, "--num_samples", 2],
      "ReverseSDE solves each"),
-    ("points", ["--what", "denoised", "--sampler", "auto"], "--sampler=auto: name a sampler"),
-    ("points", ["--what", "trajectory", "--labels", "9"], "class 9 is out of range, allowed are 0 to 7"),
-    ("points", ["--what", "trajectory", "--frames", 1], "frames"),
+    ("points", ["--plots", "denoised", "--sampler", "auto"], "--sampler=auto: name a sampler"),
+    ("points", ["--plots", "trajectory", "--labels", "9"], "class 9 is out of range, allowed are 0 to 7"),
+    ("points", ["--plots", "trajectory", "--frames", 1], "frames"),
     ("points", ["--grid", "kaaras"], "--grid = 'kaaras': needs one of"),
-    ("points", ["--what", "process", "--grid", "karras"], "--grid=karras: --what=process would ignore it"),
-    ("points", ["--what", "process", "--guidance_scale", 2], "--guidance_scale=2: --what=process would ignore it"),
-    ("points", ["--what", "field", "--labels", "0,1"], "--labels=0,1: --what=field draws one class"),
-    ("points", ["--what", "field", "--steps", 9], "--steps=9: --what=field would ignore it"),
-    ("points", ["--what", "process", "--frames", 3], "--frames=3: --what=process would ignore it"),
-    ("points", ["--what", "field", "--sampler", "ddim"], "--sampler=ddim: --what=field would ignore it"),
+    ("points", ["--plots", "process", "--grid", "karras"], "--grid=karras: --plots=process would ignore it"),
+    ("points", ["--plots", "process", "--guidance_scale", 2], "--guidance_scale=2: --plots=process would ignore it"),
+    ("points", ["--plots", "field", "--labels", "0,1"], "--labels=0,1: --plots=field draws one class"),
+    ("points", ["--plots", "field", "--steps", 9], "--steps=9: --plots=field would ignore it"),
+    ("points", ["--plots", "process", "--frames", 3], "--frames=3: --plots=process would ignore it"),
+    ("points", ["--plots", "field", "--sampler", "ddim"], "--sampler=ddim: --plots=field would ignore it"),
 ])  # fmt: skip
 def test_mistakes(runs, tmp_path, capsys, name, flags, words):
     status, _, error = call(

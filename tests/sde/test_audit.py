@@ -316,12 +316,13 @@ class Deaf(nn.Module):
         h = x.mean(1, keepdim=True) * torch.ones(4)
         if "noise" not in self.ignored:
             h = h + self.noise(c_noise[:, None])
+        labels = cond["labels"]
         if "null" in self.ignored:
-            cond = cond.clamp(min=0)
+            labels = labels.clamp(min=0)
         if "classes" in self.ignored:
-            cond = (cond >= 0).long()
+            labels = (labels >= 0).long()
         if "cond" not in self.ignored:
-            h = h + self.label(cond + 1)
+            h = h + self.label(labels + 1)
         return self.head(h.sin())
 
 

@@ -8,9 +8,9 @@ import torch
 
 from samplers import SAMPLERS, generate
 from sde import VPSDE, Denoiser
-from sde.condition.binding import bind_condition, fit, rows_of
+from sde.condition.binding import bind_condition, expand_rows, rows_of
 from sde.condition.standardization import Standardization
-from sde.condition.tree import NULL_LABEL, as_tree, drop, known, null_like
+from sde.condition.tree import NULL_LABEL, drop_conditions, null_like, restrict_to
 from sde.data.dataset import Dataset
 from sde.data.transform import Transform
 from sde.guidance.autoguidance import Autoguidance
@@ -52,7 +52,7 @@ def test_every_kind_matters_to_its_row_and_null_is_null(variant, kinds):
     (x, c_noise), cond = inputs(EVENT, 3, torch.float64), tree(3, kinds, torch.float64)
     plain, null = model(x, c_noise, cond), model(x, c_noise, None)
     torch.testing.assert_close(model(x, c_noise, null_like(cond)), null)
-    torch.testing.assert_close(model(x, c_noise, drop(cond, torch.tensor([False, True, False])))[1], null[1])
+    torch.testing.assert_close(model(x, c_noise, drop_conditions(cond, torch.tensor([False, True, False])))[1], null[1])
     torch.testing.assert_close(model(x[1:2], c_noise[1:2], {k: c[1:2] for k, c in cond.items()}), plain[1:2])
     for kind, c in cond.items():
         other, gone = c.clone(), c.clone()
@@ -121,7 +121,7 @@ def test_a_model_without_conditions_is_as_it_was(variant):
 def test_no_parameter_is_idle_even_where_all_rows_are_null(variant):
     model = network(variant).train()
     (x, c_noise), cond = inputs(EVENT, 2, torch.float64), tree(2, dtype=torch.float64)
-    mixed = drop(cond, torch.tensor([True, False]))
+    mixed = drop_conditions(cond, torch.tensor([True, False]))
     model(x, c_noise, mixed).square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -264,7 +264,7 @@ def test_guidance_by_a_vector_is_exact(exact, batch, scale):
 def test_one_batch_mixes_null_rows(exact, batch):
     law, model = exact
     x, t, v = batch
-    mixed = drop({"vector": v}, torch.tensor([True, False, False, True, False]))
+    mixed = drop_conditions({"vector": v}, torch.tensor([True, False, False, True, False]))
     found = Conditional(model, mixed)(x, t)
     expected = torch.where(torch.tensor([1, 0, 0, 1, 0]).bool()[:, None], law(x, t), law(x, t, {"vector": v}))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
@@ -299,19 +299,22 @@ def test_rows_and_single_rows():
     bound = bind_condition(cond | {"vector": cond["vector"][:1]}, model)
     part = rows_of(bound, torch.tensor([2, 0]))
     assert {kind: len(c) for kind, c in part.items()} == {"labels": 2, "vector": 1, "image": 2, "sequence": 2}
-    fitted = fit(part, torch.zeros(2, *EVENT))
+    fitted = expand_rows(part, torch.zeros(2, *EVENT))
     assert torch.equal(fitted["vector"], cond["vector"][[0, 0]])
     assert torch.equal(fitted["image"], cond["image"][[2, 0]])
-    assert torch.equal(bind_condition({"labels": torch.tensor(2)}, Denoiser(network("mlp", ("labels",)), VPSDE())),
-                       torch.tensor([2])), "labels alone are a plain tensor"  # fmt: skip
-    assert known(cond, model).keys() == cond.keys()
-    assert known(cond, Denoiser(network("mlp", ("image",)), VPSDE())).keys() == {"image"}
-    assert known(cond, Denoiser(network("mlp", ()), VPSDE())) is None
+    labelled = Denoiser(network("mlp", ("labels",)), VPSDE())
+    for given in ({"labels": torch.tensor(2)}, torch.tensor(2)):
+        alone = bind_condition(given, labelled)
+        assert alone.keys() == {"labels"}
+        assert torch.equal(alone["labels"], torch.tensor([2]))
+    assert restrict_to(cond, model).keys() == cond.keys()
+    assert restrict_to(cond, Denoiser(network("mlp", ("image",)), VPSDE())).keys() == {"image"}
+    assert restrict_to(cond, Denoiser(network("mlp", ()), VPSDE())) is None
 
 
 def test_dropping_is_joint():
     dropped = torch.tensor([True, False, True])
-    for kind, c in drop(tree(3), dropped).items():
+    for kind, c in drop_conditions(tree(3), dropped).items():
         null = c == NULL_LABEL if kind == "labels" else c.isnan().flatten(1).all(1)
         assert torch.equal(null, dropped)
 
@@ -342,10 +345,10 @@ def test_refusals():
         (everything, cond["vector"], "a condition that is a plain tensor holds labels, which are integers; got "
          'torch.float32: name the kind of others, as in {"vector": cond}'),
         (everything, cond | {"labels": torch.tensor([1, 2])}, "the conditions have other numbers of rows (labels has "
-         "2, vector has 3, image has 3, sequence has 3): needs one row a sample in each"),
+         "2, vector has 3, image has 3, sequence has 3): needs one row per sample in each"),
     ):  # fmt: skip
         refused(sentence, Conditional, model, given)
-    refused("the condition 'labels' has 3 rows, x has 2: needs one row a sample",
+    refused("the condition 'labels' has 3 rows, x has 2: needs one row per sample",
             everything, torch.zeros(2, *EVENT).double(), torch.tensor(0.5), cond)  # fmt: skip
     with pytest.raises(ValueError, match="no 'vector'"):
         network("unet")(*inputs(EVENT, 3, torch.float64), cond["labels"])
@@ -358,7 +361,7 @@ def test_data_hold_and_move_conditions():
     index = torch.tensor([4, 2])
     x, found = data.batch(index)
     assert torch.equal(x, data.items[index])
-    assert {kind: tuple(c.shape) for kind, c in as_tree(found).items()} == {
+    assert {kind: tuple(c.shape) for kind, c in found.items()} == {
         "labels": (2,), "vector": (2, 3), "image": (2, 2, 4, 3), "sequence": (2, 5, 2)}  # fmt: skip
     assert torch.equal(found["image"], cond["image"][index])
     mean, std = data.condition_moments["vector"]

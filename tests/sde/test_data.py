@@ -50,9 +50,10 @@ def test_digits():
     assert torch.bincount(test.labels).min() >= 34
     everything = {row.numpy().tobytes() for row in train.items}
     assert sum(row.numpy().tobytes() in everything for row in test.items) == 0
-    x, y = test.batch(torch.tensor([3, 5]))
+    x, cond = test.batch(torch.tensor([3, 5]))
     assert x.dtype == torch.float32
-    assert y.tolist() == test.labels[[3, 5]].tolist()
+    assert cond.keys() == {"labels"}
+    assert cond["labels"].tolist() == test.labels[[3, 5]].tolist()
 
 
 def write_idx(path, array):
@@ -321,7 +322,8 @@ def test_small_sets_go_to_the_device_whole():
     assert data.to(torch.device("meta"), limit=47) is data
     moved = data.to(torch.device("meta"), limit=48)
     assert moved.items.device.type == moved.labels.device.type == "meta"
-    x, y = moved.batch(torch.tensor([0, 5]))
+    x, cond = moved.batch(torch.tensor([0, 5]))
+    y = cond["labels"]
     assert (x.device.type, y.device.type, tuple(x.shape), tuple(y.shape)) == ("meta", "meta", (2, 2), (2,))
     assert torch.equal(data.to(torch.device("cpu")).batch(torch.tensor([5]))[0], torch.tensor([[10.0, 11.0]]))
 

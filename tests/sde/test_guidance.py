@@ -5,6 +5,7 @@ import torch
 
 from samplers import SAMPLERS, generate, log_likelihood
 from sde import PARAMETRIZATIONS, VPSDE, Denoiser, NoisyClassifier, ScoreModel, Transform
+from sde.condition.tree import as_tree
 from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
@@ -40,8 +41,8 @@ class ByClass(ScoreModel):
         if cond is None:
             return everything
         single = torch.stack([component.forward(x, t) for component in self.components])
-        rows = torch.arange(len(x))
-        return torch.where((cond >= 0)[:, None], single[cond.clamp(min=0), rows], everything)
+        rows, labels = torch.arange(len(x)), as_tree(cond)["labels"]
+        return torch.where((labels >= 0)[:, None], single[labels.clamp(min=0), rows], everything)
 
 
 class Bayes:
@@ -228,4 +229,5 @@ def test_a_bound_condition_lies_on_the_device_of_the_model():
     network.register_parameter("weight", torch.nn.Parameter(torch.zeros((), device="meta")))
     model = Denoiser(network, VPSDE())
     guided = ClassifierFree(model, torch.tensor([0, 1]), 2.0, negative=torch.tensor([2]))
-    assert guided.base.cond.device == guided.negative.device == torch.device("meta")
+    bound = [guided.base.cond["labels"], guided.negative["labels"]]
+    assert [labels.device for labels in bound] == [torch.device("meta")] * 2

@@ -30,7 +30,7 @@ class Fixed(ScoreModel):
     def forward(self, x, t, cond=None):
         if cond is None:
             return self.free
-        known = cond.view(-1, *[1] * (self.free.ndim - 1)) >= 0
+        known = cond["labels"].view(-1, *[1] * (self.free.ndim - 1)) >= 0
         return torch.where(known, self.own.repeat(len(x) // len(self.own), *[1] * (self.own.ndim - 1)),
                            self.free.repeat(len(x) // len(self.free), *[1] * (self.free.ndim - 1)))  # fmt: skip
 
@@ -195,7 +195,7 @@ def test_refusals():
         (lambda: GuidanceRescale(guided, 1.5), "rescale strength 1.5: needs a number from 0"),
         (
             lambda: GuidanceRescale(guided)(torch.zeros(6, 1).double(), torch.tensor(0.5)),
-            r"shape \(6, 1\): one value an event",
+            r"shape \(6, 1\): one value per event",
         ),
         (lambda: DynamicThreshold(guided, 0.0, -1, 1), "quantile 0: needs a number above 0"),
         (lambda: DynamicThreshold(guided, 1.1, -1, 1), "quantile 1.1"),

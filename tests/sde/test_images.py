@@ -65,9 +65,9 @@ def test_folders_and_zips(tmp_path, monkeypatch, pack, in_memory, workers):
     train, test = load_dataset(**config("images", root=pack(root), test_fraction=0.34, workers=workers))
     assert isinstance(train.items, torch.Tensor if in_memory else ImageFiles)
     assert (len(train), len(test), train.event_shape, train.num_classes) == (4, 2, (3, 4, 5), 2)
-    x, y = train.batch(torch.arange(4))
+    x, cond = train.batch(torch.arange(4))
     files = {np.asarray(Image.open(p)).tobytes(): p.parent.name for p in root.glob("[cd]*/[0-9]*.png")}
-    for image, label in zip(x, y, strict=True):
+    for image, label in zip(x, cond["labels"], strict=True):
         assert files[image.permute(1, 2, 0).to(torch.uint8).numpy().tobytes()] == ("cat", "dog")[label]
 
 
@@ -228,7 +228,7 @@ def test_a_batch_depends_on_its_positions_alone(tmp_path, pack, on_demand):
     for run in (runs[1], runs[2]):
         for (x, y), (x0, y0) in zip(run, runs[0][-len(run) :], strict=True):
             assert torch.equal(x, x0)
-            assert torch.equal(y, y0)
+            assert torch.equal(y["labels"], y0["labels"])
 
 
 def test_every_thread_has_its_own_handle_of_a_zip(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import scipy.integrate
 import scipy.stats
 import torch
 
-from sde.condition.tree import drop, null_like
+from sde.condition.tree import drop_conditions, null_like
 from sde.training import loss
 from sde.training.loss import (
     IMPORTANCE,
@@ -101,7 +101,7 @@ def test_dropped_conditions():
     labels = torch.tensor([3, 1, 4])
     vector = torch.ones(3, 2)
     dropped = torch.tensor([True, False, True])
-    both = drop({"label": labels, "vector": vector}, dropped)
+    both = drop_conditions({"label": labels, "vector": vector}, dropped)
     assert both["label"].tolist() == [-1, 1, -1]
     assert both["vector"].isnan().all(1).tolist() == [True, False, True]
     assert null_like(labels).tolist() == [-1, -1, -1]

@@ -63,7 +63,7 @@ USES = {
         "2",
         "--batch_size",
         "7",
-        "--resamples",
+        "--subsamples",
         "2",
         "--features",
         "classifier",

@@ -1,0 +1,83 @@
+"""Labels: ``--labels`` as it is read, where samples are drawn and where items have conditions of their own.
+
+It is "none", class numbers with commas between them, or where there are items "data", the conditions they come with.
+"""
+
+import torch
+from torch import Tensor
+
+from sde import Denoiser
+from sde.condition.tree import Condition, condition_kinds
+
+
+def read_classes(text: str | None, count: int, classes: int | None, flag: str = "--labels") -> Tensor | None:
+    """Class numbers cycled over ``count`` samples (count,), or None for "none"; by default every class in turn."""
+    if text == "none" or (not text and classes is None):
+        return None
+    if classes is None:
+        raise ValueError(
+            f"{flag}={text}: the model is unconditional and there is no classifier guidance; leave the "
+            "labels out, or add --classifier_scale"
+        )
+    try:
+        labels = torch.tensor([int(part) for part in text.split(",")] if text else range(classes))
+    except ValueError:
+        none = ", or none" if flag == "--labels" else ""
+        raise ValueError(f"{flag}={text}: needs class numbers from 0 to {classes - 1}, as in 0,1,2{none}") from None
+    for label in labels.tolist():
+        if not 0 <= label < classes:
+            raise ValueError(f"{flag}={text}: class {label} is out of range, allowed are 0 to {classes - 1}")
+    return labels[torch.arange(count) % len(labels)]
+
+
+class Labels:
+    """``--labels`` for a model. ``classes`` is how many there are to choose from, those of a guiding classifier where
+    the model has none of its own. Each reading raises ValueError for what the model, or the mode, does not take."""
+
+    def __init__(self, text: str | None, model: Denoiser, classes: int | None) -> None:
+        self.text, self.model, self.classes = text or None, model, classes
+
+    def of_samples(self, count: int) -> Condition | None:
+        """The labels of samples; by default every class in turn."""
+        labels = read_classes(self.text, count, self.classes)
+        return None if labels is None else {"labels": labels}
+
+    def of_items(self, items: Condition | None, count: int) -> Condition | None:
+        """The condition of items that come with ``items``. The default is none, and where the model never trained
+        without a condition, that of the items, or else every class in turn."""
+        text = self.text
+        if text is None and self.model.null_trained:
+            return None
+        if text == "data" or (text is None and items is not None):
+            self._check_conditional()
+            if items is None:
+                raise ValueError("--labels=data: there are no classes here; give class numbers, as in 0,1,2, or none")
+            return items
+        further = self.model.conditions
+        if further and text != "none" and (self.model.num_classes or not self.classes):
+            raise ValueError(
+                f"{f'--labels={text}: ' if text else ''}the model is conditioned on {' and '.join(further)} as well, "
+                "which classes alone do not give; take --labels=data, all that the items come with, or none"
+            )
+        return self.of_samples(count)
+
+    def takes_items(self) -> bool:
+        """Whether the condition is that of the items, where it is theirs or none, as for their likelihood."""
+        if self.text not in (None, "none", "data"):
+            raise ValueError(
+                f"--labels={self.text}: with --mode likelihood, needs data (each item's own class) or none"
+            )
+        if self.text == "data":
+            self._check_conditional()
+        if not condition_kinds(self.model) or self.model.null_trained:
+            return self.text == "data"
+        if self.text == "none":
+            raise ValueError(
+                "--labels=none: this model never trained its unconditional branch "
+                "(config.training.cond_dropout was 0); use --labels=data"
+            )
+        return True
+
+    def _check_conditional(self) -> None:
+        if self.classes is None and not condition_kinds(self.model):
+            raise ValueError("--labels=data: the model is unconditional; leave it out")
