@@ -16,8 +16,8 @@ from sde.training.options import TrainingOptions
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MEMORY_LAYOUTS = ("contiguous", "channels_last")
-MOVABLE = ("data.root", "data.test_root", "data.cache", "data.workers", "model.network.checkpointing")
-"""Keys that may change in a run that is continued: where data are, how they are read, and what
+MOVABLE = ("data.root", "data.test_root", "data.cache", "data.workers", "data.kind", "model.network.checkpointing")
+"""Keys that may change in a run that is continued: where data are, how they are read and shown, and what
 is computed twice."""
 READ = {
     "digits": (),
@@ -44,6 +44,7 @@ DEFAULTS = {
     "data": {
         "dataset": "digits",
         "event_shape": (),
+        "kind": "",
         "root": "",
         "test_root": "",
         "name": "moons",

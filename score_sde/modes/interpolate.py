@@ -79,7 +79,8 @@ def interpolate(
     calls = joined(decoded, "calls").view(path.shape[:2])
     target = stem(run, out, "interpolate")
     picture, numbers = Path(f"{target}.png"), Path(f"{target}.npz")
-    drawn = strips(strip, picture, levels=data.transform.levels, background=background(data))
+    behind = background(data) if run.kind.planar(data.event_shape) else None
+    drawn = strips(strip, picture, kind=run.kind, levels=data.transform.levels, background=behind)
     write_arrays(
         numbers,
         {"x": strip, "latent": path, "weights": weights, "calls": calls, kind: ends, "conditions": conditions},
@@ -120,8 +121,6 @@ def describe(ends: Tensor) -> str:
     return ", ".join(pairs) + ", ..." * (len(ends) > 4)
 
 
-def background(data: Dataset) -> Tensor | None:
-    """Points of the data, for shapes that are drawn as points."""
-    if data.event_shape != (2,):
-        return None
+def background(data: Dataset) -> Tensor:
+    """Points of the data."""
     return data.batch(spread(len(data), BACKGROUND))[0]

@@ -60,16 +60,17 @@ def sample(
     if len(guidances) == 1:
         arrays |= {"x": x[0], "calls": calls[0]}
         result |= {"nfe": nfe[0], "seconds": seconds[0]}
-        shown = show(x[0], cond, picture_path, levels=levels)
+        shown = show(x[0], cond, picture_path, kind=run.kind, levels=levels)
         what = counted
     else:
         flag, scales = varied(guidances)
         arrays |= {"scales": np.array(scales)}
         result |= {"flag": flag, "scales": scales}
         names = [f"{flag.replace('_', ' ')} {scale:g}" for scale in scales]
-        shown = strip(x, names, picture_path, levels=levels, labels=as_tree(cond).get("labels"))
+        shown = strip(x, names, picture_path, kind=run.kind, levels=levels, labels=as_tree(cond).get("labels"))
         what = f"{counted} at each {flag.replace('_', ' ')} of {', '.join(f'{s:g}' for s in scales)}"
     write_arrays(numbers_path, arrays)
+    run.kind.write(x.flatten(0, 1), path, run.about)
     least, most = calls.min().item(), calls.max().item()
     spread = f" ({least:g} to {most:g})" if len(drawn) == 1 and least < most else ""
     print(

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from score_sde.config.config import read_run_config, resolve
+from score_sde.kinds.base import Kind
 from score_sde.plots.pictures import comparison, picture
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, Guides, read_labels
@@ -151,10 +152,10 @@ def upscaled(labels: Tensor | None, image: Tensor, guides: Guides) -> Condition:
     return tree
 
 
-def show(x: Tensor, cond: Condition | None, path: Path, *, levels: int | None) -> bool:
+def show(x: Tensor, cond: Condition | None, path: Path, *, kind: Kind, levels: int | None) -> bool:
     """Samples as by ``picture``; beside each the image that it is conditioned on, where that has its channels."""
     tree = as_tree(cond)
     image = tree.get("image")
     if image is None or image.shape[1] != x.shape[1]:
-        return picture(x, path, levels=levels, labels=tree.get("labels"))
-    return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, levels=levels)
+        return picture(x, path, kind=kind, levels=levels, labels=tree.get("labels"))
+    return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, kind=kind, levels=levels)

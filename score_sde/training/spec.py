@@ -30,7 +30,7 @@ def denoiser_spec(config: ConfigDict, data: Dataset) -> dict:
         "null_trained": not (classes or conditions) or config.training.cond_dropout > 0,
     }
     # A model without them is described as it was before there were any, so that its checkpoints go on.
-    return spec | {"conditions": conditions} if conditions else spec
+    return spec | {name: value for name, value in (("conditions", conditions), ("about", data.about)) if value}
 
 
 def _conditions(data: Dataset) -> dict:

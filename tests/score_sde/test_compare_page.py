@@ -38,8 +38,9 @@ def row(sampler, calls, value, error=None, **more):
 
 
 RECORD = {
-    "run": "a <run>", "weights": "model.safetensors", "num_samples": 256, "seed": 0, "event_shape": [1, 8, 8],
-    "held_out": 360, "features": 64, "training": {"frechet": [0.19, 0.01], "recall": [0.8, 0.1]},
+    "run": "a <run>", "weights": "model.safetensors", "num_samples": 256, "seed": 0,
+    "event_shape": [1, 8, 8], "kind": "image", "held_out": 360, "features": 64,
+    "training": {"frechet": [0.19, 0.01], "recall": [0.8, 0.1]},
     "metrics": ["frechet", "recall"],
     "extractor": {"name": "data", "features": 64}, "jackknife_groups": 16, "rounds": 4,
     "flow": {"samples": 64, "tolerance": 1e-6, "calls": 131.25}, "device": "cpu", "threads": 2, "torch": "2.13.0",
