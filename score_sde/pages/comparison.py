@@ -6,7 +6,7 @@ from html import escape
 from score_sde.kinds import KINDS
 from score_sde.kinds.elements import image
 from score_sde.metrics.metric import METRICS
-from score_sde.pages.charts import beyond, capitalized, chart_svg, charts
+from score_sde.pages.charts import beyond, capitalized, charts, inline_svg
 from score_sde.pages.frame import page
 from score_sde.pages.ranking import number, table, with_error
 
@@ -83,7 +83,7 @@ def _charts(record: dict) -> Iterator[str]:
     yield '<h2>What a network call buys</h2>\n<div class="charts">'
     first = record["metrics"][0]
     for chart in charts(METRICS[first], record["training"][first][0]):
-        svg = chart_svg(chart, record["rows"])
+        svg = inline_svg(chart, record["rows"])
         if svg:
             off = [
                 f"{row['sampler']} at {row['calls']:.4g} calls, {number(row['value'])}"

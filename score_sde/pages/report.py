@@ -9,7 +9,8 @@ from pathlib import Path
 from score_sde.config.config import program
 from score_sde.kinds.elements import image
 from score_sde.pages.frame import page
-from score_sde.plots.curves import CHARTS, chart_svg, present, series
+from score_sde.plots.chart import chart_svg
+from score_sde.plots.curves import CHARTS, present, series
 from sde.data.statistics import spread
 from sde.files import write_whole
 
