@@ -76,7 +76,7 @@ def main() -> None:
     index = spread(len(held_out), options.num_items)
     x, labels = everything[index], held_out.labels[index].repeat_interleave(options.draws)
     given = {name: getattr(options, name) for name, _ in TASKS.values() if name}
-    operator, name = make_operator(options.task, shape, given, options.seed)
+    operator, name = make_operator(options.task, shape, given, options.seed, run.kind)
     y = measure(operator, x, options.sigma_y, options.seed)
     each = y.repeat_interleave(options.draws, 0).to(run.device)
     exact = options.task == "inpaint" and options.sigma_y == 0

@@ -29,6 +29,7 @@ FLOORS = {
     ],
     "score_sde": [
         "config metrics",
+        "kinds",
         "plots",
         "run",
         "evaluation pages restoration",

@@ -15,6 +15,7 @@ from score_sde.cli.modes import MODES
 from score_sde.config.config import config_path, differences, pick, read_config, read_run_config, resolve
 from score_sde.config.options import Config
 from score_sde.config.schema import CHOICES_OF_SAMPLER, MOVABLE, SETTLED
+from score_sde.kinds import KINDS
 from score_sde.run.folder import Run, choose_device
 from score_sde.run.outputs import settings_of
 from sde.distributed.world import World
@@ -50,9 +51,12 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     if training and exists and Run(folder, config, device).started:
         before = resolve(read_run_config(folder), [])
         check_unchanged(before, config, folder)
+        config.data.kind = config.data.kind or before.data.kind
         # What was found by trying is part of the run.
         kept = {key: getattr(before.training, key) for key in SETTLED if getattr(config.training, key) == "auto"}
-        config = config.settled(**kept)
+        config = config.settled(**kept).of_kind(config.data.kind or before.data.kind)
+    if config.data.kind:
+        pick("config.data.kind", config.data.kind, KINDS)
     return Run(folder, config, device, World.start(device), options.weights or "model.safetensors")
 
 

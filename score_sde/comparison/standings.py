@@ -38,7 +38,7 @@ def tabulate(
                 "steps": len(entrant.times) - 1 if entrant.budget else None,
                 "tolerance": entrant.tolerance,
                 "budget": entrant.budget,
-                "calls": found.calls.mean().item(),
+                "calls": found.nfe.mean().item(),
                 "seconds": found.seconds,
                 **own[yardstick.metrics[0]],
                 "metrics": own,

@@ -55,10 +55,12 @@ class Section:
 
 @dataclass(frozen=True)
 class DataOptions(Section):
-    """The data set, a key of DATASETS; what ``load_dataset`` does to every one; and the keyword arguments of all."""
+    """The data set, a key of DATASETS; what ``load_dataset`` does to every one; the keyword arguments of all; and the
+    ``kind`` of its items, a key of KINDS, or nothing where it is found."""
 
     dataset: str = "digits"
     event_shape: tuple[int, ...] = ()
+    kind: str = ""
     root: str = ""
     test_root: str = ""
     toy: str = "moons"
@@ -165,6 +167,10 @@ class Config:
         """The same with other values of PrecisionOptions."""
         training = replace(self.training, speed=replace(self.training.speed, **speed))
         return replace(self, training=training)
+
+    def of_kind(self, kind: str) -> "Config":
+        """The same with another kind of data."""
+        return replace(self, data=replace(self.data, kind=kind))
 
     def to_dict(self) -> dict:
         """Plain values by section and key, for config.json."""

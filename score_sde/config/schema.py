@@ -22,8 +22,11 @@ from sde.networks import CLASSIFIERS, NETWORKS
 from sde.training.loss import TIMES, WEIGHTINGS
 from sde.training.options import TrainingOptions
 
-MOVABLE = ("data.root", "data.test_root", "data.cache", "data.workers", "model.network.activation_checkpointing")
-"""Keys that may change in a run that is continued: where data are, how they are read, and activation checkpointing."""
+MOVABLE = (
+    "data.root", "data.test_root", "data.cache", "data.workers", "data.kind", "model.network.activation_checkpointing"
+)  # fmt: skip
+"""Keys that may change in a run that is continued: where data are, how they are read and shown, and activation
+checkpointing."""
 SETTLED = tuple(f.name for f in fields(PrecisionOptions))
 """Keys of config.training whose "auto" a run settles by trying, once."""
 

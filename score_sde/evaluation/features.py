@@ -2,7 +2,6 @@
 network."""
 
 import hashlib
-import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +11,9 @@ import torch
 from torch import Tensor
 
 from score_sde.evaluation.judge import evaluation_classifier
+from score_sde.kinds import kind_of
 from score_sde.run.folder import Run, file_digest
 from sde.data import Dataset
-from sde.data.transform import Transform
 from sde.distributed.world import World
 
 EXTRACTORS = ("data", "classifier", "inception")
@@ -83,37 +82,18 @@ def extractor(run: Run, name: str, training: Dataset, download: bool = False) ->
     device = run.device if run.device.type == "cuda" else torch.device("cpu")
     if download and name != "inception":
         raise ValueError(f"--download is for --features inception; --features {name} would ignore it")
+    kind = run.kind
     if name == "data":
-        transform = training.transform
-        digest = hashlib.sha256(transform.digest.encode()).hexdigest()
-        return Extractor("data", digest, lambda x: transform.encode(x.double()).flatten(1), device)
+        named = "" if kind is kind_of(training.event_shape) else kind.name
+        digest = hashlib.sha256(f"{training.transform.digest}{named}".encode()).hexdigest()
+        return Extractor("data", digest, kind.features(training.transform), device)
     if name == "classifier":
         network = evaluation_classifier(run, training).to(device)
         return Extractor("classifier", network.digest, network.features, device)
     network, digest = _inception(download) if name == "inception" else _scripted(name)
     network = network.to(device).eval()
-    convert = byte_images(training.transform, training.event_shape, name)
+    convert = kind.network_input(training.transform, training.event_shape, f"--features={name}")
     return Extractor(name, digest, lambda x: network(convert(x)), device)
-
-
-def byte_images(transform: Transform, event_shape: tuple[int, ...], name: str) -> Callable[[Tensor], Tensor]:
-    """What takes images (B, channels, height, width) in data units to bytes (B, 3, height, width) from 0 to 255, as the
-    networks of the FID read them; gray ones three times, with a warning. Raises ValueError for data that are no such
-    images."""
-    if len(event_shape) != 3 or event_shape[0] not in (1, 3):
-        raise ValueError(
-            f"--features={name} reads images of 1 or 3 channels, and the data have shape {event_shape}: use "
-            "--features data or classifier"
-        )
-    if not transform.num_levels:
-        raise ValueError(
-            f"--features={name} reads bytes, and these data are continuous, without a white and a black: store them as "
-            "integers with config.data.num_levels, or use --features data or classifier"
-        )
-    if event_shape[0] == 1:
-        warnings.warn(f"--features={name} reads colours: gray images are repeated to 3 channels", stacklevel=3)
-    factor = 255 / (transform.num_levels - 1)
-    return lambda x: (x * factor).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
 
 
 def _scripted(path: str) -> tuple[Callable[[Tensor], Tensor], str]:

@@ -52,7 +52,7 @@ def check_samples(x: Tensor, labels: Tensor | None, data: Dataset, path: Path) -
             raise ValueError(f"{what} has {len(items)} items: no interval can be trusted for fewer than {LEAST}")
     shape, known = tuple(x.shape[1:]), tuple(data.event_shape)
     if shape != known:
-        last = len(known) > 1 and shape == (*known[1:], known[0])
+        last = shape == known[1:] + known[:1]
         hint = ": its channels are last, they must come first, as --mode sample writes them" if last else ""
         raise ValueError(f"{path} has samples of shape {shape}, the data have {known}{hint}")
     if labels is not None and data.num_classes is not None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 
 import torch
 from safetensors import SafetensorError
@@ -11,6 +10,8 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from score_sde.kinds import kind_of
+from score_sde.kinds.base import Kind
 from score_sde.run.folder import Run
 from sde.data import Dataset
 from sde.data.statistics import spread
@@ -26,21 +27,14 @@ MEASURED = 1000
 
 class EvaluationClassifier(nn.Module):
     """Logits (B, classes) of items x (B, *event) in data units, by a small network that has seen no noise and no
-    sample: two convolutions for images, two layers for anything else. ``digest`` is a hash of its data and settings."""
+    sample, that of the ``kind`` of data. ``digest`` is a hash of its data and settings."""
 
-    def __init__(self, event_shape: tuple[int, ...], classes: int, transform: Transform, digest: str) -> None:
+    def __init__(
+        self, event_shape: tuple[int, ...], classes: int, transform: Transform, digest: str, kind: Kind
+    ) -> None:
         super().__init__()
-        self.transform, self.digest, width = transform, digest, SETTINGS["width"]
-        if len(event_shape) == 3:
-            layers = [
-                nn.Conv2d(event_shape[0], width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True),
-                nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.AdaptiveMaxPool2d(4), nn.Flatten(),
-                nn.Linear(32 * width, FEATURES), nn.ReLU(),
-            ]  # fmt: skip
-        else:
-            layers = [nn.Flatten(), nn.Linear(math.prod(event_shape), 4 * width), nn.ReLU(),
-                      nn.Linear(4 * width, FEATURES), nn.ReLU()]  # fmt: skip
-        self.body, self.last = nn.Sequential(*layers), nn.Linear(FEATURES, classes)
+        self.transform, self.digest = transform, digest
+        self.body, self.last = kind.judge(event_shape, SETTINGS["width"], FEATURES), nn.Linear(FEATURES, classes)
         self.register_buffer("scale", torch.ones(()))
 
     def features(self, x: Tensor) -> Tensor:
@@ -80,11 +74,11 @@ def evaluation_classifier(run: Run, training: Dataset) -> EvaluationClassifier:
     under its digest. Raises ValueError for data without classes, and for a damaged file."""
     if training.labels is None:
         raise ValueError("the data have no classes, so no classifier of them can be trained")
-    digest = _digest(training)
+    digest = _digest(training, run.kind)
     path = run.folder / "features" / f"classifier-{digest[:12]}.safetensors"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SETTINGS["seed"])
-        network = EvaluationClassifier(training.event_shape, training.num_classes, training.transform, digest)
+        network = EvaluationClassifier(training.event_shape, training.num_classes, training.transform, digest, run.kind)
 
     def make() -> None:
         if not path.exists():
@@ -100,9 +94,11 @@ def evaluation_classifier(run: Run, training: Dataset) -> EvaluationClassifier:
     return network.double().eval()
 
 
-def _digest(data: Dataset) -> str:
-    """Of items spread over the set, their number and classes, the transform and SETTINGS."""
+def _digest(data: Dataset, kind: Kind) -> str:
+    """Of items spread over the set, their number and classes, the transform and SETTINGS, and the kind where it is not
+    the one that the shape tells."""
     x, cond = data.batch(spread(len(data), MEASURED))
     labels = cond["labels"]
-    about = json.dumps([len(data), data.num_classes, data.event_shape, data.transform.digest, SETTINGS])
+    named = [] if kind is kind_of(data.event_shape) else [kind.name]
+    about = json.dumps([len(data), data.num_classes, data.event_shape, data.transform.digest, SETTINGS, *named])
     return hashlib.sha256(about.encode() + x.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()

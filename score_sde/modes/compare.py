@@ -20,6 +20,7 @@ from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.evaluation.features import EXTRACTORS, extractor
 from score_sde.metrics.metric import METRICS
 from score_sde.pages.comparison import compare_page
+from score_sde.pages.items import items
 from score_sde.plots.pictures import drawn
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run
@@ -73,12 +74,13 @@ def compare(
         ran, exact, notes = _race(run, guides, cond, names, budgets, num_samples, seed, batch_size)
         rows = tabulate(ran, yardstick, exact and exact.path.denoised[-1], training, common)
         flow = exact and {"samples": len(exact.x), "tolerance": TIGHT, "calls": exact.mean_nfe}
-        about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape), "flow": flow}
+        about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape)}
+        about |= {"kind": run.kind.name, "flow": flow}
         record = _record(run, yardstick, num_samples) | about | {"rows": rows, "notes": notes}
         base = Path(out) if out else run.folder / "compare" / "compare"
         base = base.with_suffix("") if base.suffix in (".html", ".json") else base
         page, numbers = Path(f"{base}.html"), Path(f"{base}.json")
-        write_whole(page, compare_page(record, pictures(ran, exact.x if exact else None, held_out, targets)))
+        write_whole(page, compare_page(record, pictures(run, ran, exact.x if exact else None, held_out, targets)))
         write_json(numbers, finite(record))
         show(record)
         chosen = next(row for row in rows if row["recommended"])
@@ -168,24 +170,26 @@ def command(run: Run, given: dict, count: int) -> str:
 
 
 def pictures(
-    ran: Sequence[tuple[Entrant, Drawn]], exact: Tensor | None, held_out: Dataset, labels: Tensor | None
-) -> dict[str, list[tuple[str, bytes]]]:
-    """Headings, and below each captions and PNGs: the first samples of the entrants by their budget, those of the exact
-    flow, and held-out items. Nothing for shapes that have no picture."""
-    shape, levels = held_out.event_shape, held_out.transform.num_levels
-    # A row of images, a few signals, all of the points.
-    count = {1: 1000, 2: 4}.get(len(shape), max(2, min(10, 640 // shape[-1])))
-    own = None if labels is None else labels[:count]
-    found: dict[str, list[tuple[str, bytes | None]]] = {}
+    run: Run, ran: Sequence[tuple[Entrant, Drawn]], exact: Tensor | None, held_out: Dataset, labels: Tensor | None
+) -> dict[str, list[tuple[str, bytes | str]]]:
+    """Headings, and below each captions with PNGs or HTML: the first samples of the entrants by their budget, those of
+    the exact flow, and held-out items. Nothing for what has no picture."""
+    kind, levels = run.kind, held_out.transform.num_levels
+    count = kind.examples(held_out.event_shape)
+
+    def shown(caption: str, x: Tensor, own: Tensor | None) -> list[tuple[str, bytes | str]]:
+        picture = drawn(x[:count], kind=kind, levels=levels, labels=None if own is None else own[:count])
+        both = picture, items(x, kind, levels, held_out.about)
+        return [(caption, content) for content in both if content]
+
+    found: dict[str, list[tuple[str, bytes | str]]] = {}
     for entrant, its in ran:
         heading = f"{entrant.budget} network calls" if entrant.budget else "Steps of its own choice"
         caption = entrant.name if entrant.budget else f"{entrant.name}, tolerance {entrant.tolerance:g}"
-        found.setdefault(heading, []).append((caption, drawn(its.x[:count], levels=levels, labels=own)))
+        found.setdefault(heading, []).extend(shown(caption, its.x, labels))
     last = found.setdefault("To compare with", [])
     if exact is not None:
-        last.append(
-            ("the exact flow", drawn(exact[:count], levels=levels, labels=None if own is None else own[: len(exact)]))
-        )
-    items, own = held_out.batch(spread(len(held_out), count))
-    last.append(("held-out items", drawn(items, levels=levels, labels=labels_of(own))))
-    return {heading: parts for heading, parts in found.items() if all(content for _, content in parts)}
+        last += shown("the exact flow", exact, None if labels is None else labels[: len(exact)])
+    real, own = held_out.batch(spread(len(held_out), count))
+    last += shown("held-out items", real, labels_of(own))
+    return {heading: parts for heading, parts in found.items() if parts}

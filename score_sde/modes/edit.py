@@ -41,7 +41,7 @@ def edit(
     times = read_times(start_time, denoiser.sde)
     if isinstance(sampling.times, torch.Tensor) and len(times) > 1:
         raise ValueError(f"--grid={grid} begins at one time, --start_time={start_time} has {len(times)}: give one")
-    inputs = open_inputs(data, split, items, num_samples, input)
+    inputs = open_inputs(data, split, items, num_samples, input, run.kind)
     count = len(inputs.x)
     conditions, bound = bind(run, denoiser, labels, inputs.cond, count, guidance)
     model = bound(1)
@@ -59,7 +59,7 @@ def edit(
     path = stem(run, out, "edit")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     columns = {"input": inputs.x[:, None]} | {f"t = {time:g}": x[:, [i]] for i, time in enumerate(times)}
-    shown = panels(columns, picture, levels=data.transform.num_levels)
+    shown = panels(columns, picture, kind=run.kind, levels=data.transform.num_levels)
     arrays = {"input": inputs.x, "x": x, "start_times": np.array(times), "nfe": nfe, "index": inputs.index,
               "labels": inputs.labels, "conditions": conditions, "seeds": np.array(drawn[0].seeds)}  # fmt: skip
     write_arrays(numbers, arrays, run.settings)

@@ -9,7 +9,8 @@ from torch import Tensor
 from samplers import NOISES
 from score_sde.evaluation.judge import EvaluationClassifier, evaluation_classifier
 from score_sde.evaluation.tradeoff import Tradeoff, tradeoff
-from score_sde.plots.curves import BLUE, GREY, ORANGE
+from score_sde.plots.chart import GREY
+from score_sde.plots.curves import BLUE, ORANGE
 from score_sde.plots.pictures import figure_bytes, plt
 from score_sde.plots.strip import strip
 from score_sde.run.conditions import read_condition

@@ -79,7 +79,8 @@ def interpolate(
     nfe = joined(decoded, "nfe").view(path.shape[:2])
     target = stem(run, out, "interpolate")
     picture, numbers = Path(f"{target}.png"), Path(f"{target}.npz")
-    drawn = strips(strip, picture, levels=data.transform.num_levels, background=background(data))
+    behind = background(data) if run.kind.planar(data.event_shape) else None
+    drawn = strips(strip, picture, kind=run.kind, levels=data.transform.num_levels, background=behind)
     write_arrays(
         numbers,
         {"x": strip, "latent": path, "weights": weights, "nfe": nfe, kind: ends, "conditions": conditions},
@@ -122,8 +123,6 @@ def describe(ends: Tensor) -> str:
     return ", ".join(pairs) + ", ..." * (len(ends) > 4)
 
 
-def background(data: Dataset) -> Tensor | None:
-    """Points of the data, for shapes that are drawn as points."""
-    if data.event_shape != (2,):
-        return None
+def background(data: Dataset) -> Tensor:
+    """Points of the data."""
     return data.batch(spread(len(data), BACKGROUND))[0]

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from samplers import LikelihoodReport, dequantized, likelihood_report, log_likelihood
+from score_sde.kinds.base import Kind
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_items, spread_items
@@ -65,7 +66,7 @@ def likelihood(
         if guidance == UNGUIDED:
             raise ValueError("--unnormalized: nothing is guided here; leave it out, or give --guidance_scale")
         condition = "unnormalized"
-    others = None if ood_file is None else _others(ood_file, data, num_samples)
+    others = None if ood_file is None else _others(ood_file, data, num_samples, run.kind)
     exact = (probes == 0) if probes is not None else math.prod(data.event_shape) <= EXACT_UP_TO
     settings = {"probes": None if exact else probes or 2, "rtol": rtol, "atol": atol, "seed": seed}
 
@@ -156,9 +157,9 @@ def _nats(world: World, model, x: Tensor, batch_size: int, settings: dict) -> Te
     return torch.cat(world.all_gather_flat(parts))
 
 
-def _others(path: str, data: Dataset, most: int) -> Tensor:
+def _others(path: str, data: Dataset, most: int, kind: Kind) -> Tensor:
     """At most so many items of --ood_file, in the units of the data."""
-    x, _ = read_items("--ood_file", path, data.event_shape, data.transform.num_levels)
+    x, _ = read_items("--ood_file", path, data.event_shape, data.transform.num_levels, kind)
     return x[spread(len(x), most)]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from samplers import NOISES
 from samplers.repaint import RePaint
+from score_sde.kinds.base import Kind
 from score_sde.plots.panels import panels
 from score_sde.restoration.methods import STEPS, choose_method, posterior, with_sampler
 from score_sde.restoration.tasks import check_rows, make_operator, measure, read_measured, visible
@@ -60,14 +61,14 @@ def restore(
     steps = STEPS if steps is None and not isinstance(sampling.times, Tensor) else steps
     data, _, denoiser = open_split(run, split)
     options = {"mask": mask, "factor": factor, "blur_std": blur_std, "num_measurements": num_measurements}
-    operator, name = make_operator(task, data.event_shape, options, seed)
+    operator, name = make_operator(task, data.event_shape, options, seed, run.kind)
     if isinstance(operator, Mask) and operator.mask.all() and not sigma_y:
         raise ValueError(f"{name} observes every entry, and without noise: there is nothing to restore")
     if measurements_file:
-        y = read_measured(measurements_file, operator, name, data.event_shape, data.transform.num_levels)
+        y = read_measured(measurements_file, operator, name, data.event_shape, data.transform.num_levels, run.kind)
         inputs = Inputs(None, None, None, Path(measurements_file).stem)
     else:
-        inputs = open_inputs(data, split, items, num_samples, input)
+        inputs = open_inputs(data, split, items, num_samples, input, run.kind)
         check_rows(operator, len(inputs.x), name)
         y = measure(operator, inputs.x, sigma_y, seed)
     count, shape, levels = len(y), data.event_shape, data.transform.num_levels
@@ -110,7 +111,7 @@ def restore(
         result |= {"psnr": psnr(samples, truth[:, None], data), "psnr_mean": psnr(samples.mean(1), truth, data)}
     path = stem(run, out, "restore")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
-    drawn = show(truth, visible(operator, y, len(shape)), samples, picture, levels)
+    drawn = show(truth, visible(operator, y, run.kind), samples, picture, run.kind, levels)
     arrays = {"x": truth, "y": y, "samples": samples, "index": inputs.index, "labels": inputs.labels,
               "conditions": conditions, "seeds": np.array(found.seeds).reshape(count, samples_per_item)}  # fmt: skip
     write_arrays(numbers, arrays | operator.state_dict(), run.settings)
@@ -142,13 +143,13 @@ def psnr(x: Tensor, truth: Tensor, data: Dataset) -> float:
     return 10 * math.log10(peak**2 / error) if error else math.inf
 
 
-def show(truth: Tensor | None, y: Tensor | None, samples: Tensor, path: Path, levels: int | None) -> bool:
+def show(truth: Tensor | None, y: Tensor | None, samples: Tensor, path: Path, kind: Kind, levels: int | None) -> bool:
     """One row per item: what it is, what was measured, the samples, their mean and their standard deviation, where
     there are any."""
     several = samples.shape[1] > 1
     columns = {"input": truth, "measured": y, "samples": samples, "mean": samples.mean(1) if several else None}
     columns = {caption: x if caption == "samples" else x[:, None] for caption, x in columns.items() if x is not None}
-    return panels(columns, path, levels=levels, spread=samples.std(1) if several else None)
+    return panels(columns, path, kind=kind, levels=levels, spread=samples.std(1) if several else None)
 
 
 def describe(result: dict, masked: bool, source: str) -> None:

@@ -44,9 +44,10 @@ def sample(
     count = sampling.steps or len(drawn.times) - 1
     path = stem(run, out, sampling.name if count == 1 and not sampling.steps else f"{sampling.name}-{count}")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
-    shown = show(drawn.x, cond, picture, levels=guides.denoiser.transform.num_levels)
+    shown = show(drawn.x, cond, picture, kind=run.kind, levels=guides.denoiser.transform.num_levels)
     arrays = {"x": drawn.x, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, **(cond or {})}
     write_arrays(numbers, arrays, run.settings)
+    run.kind.write(drawn.x, path, run.about)
     least, most = drawn.nfe.min().item(), drawn.nfe.max().item()
     spread = f" ({least:g} to {most:g})" if least < most else ""
     counted = "1 sample" if num_samples == 1 else f"{num_samples} samples"

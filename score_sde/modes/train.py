@@ -10,6 +10,7 @@ from samplers import DPMSolverPP, generate
 from score_sde.config.naming import with_keys
 from score_sde.evaluation.noisy_accuracy import NoisyAccuracy
 from score_sde.evaluation.validation import Validation
+from score_sde.pages.items import items
 from score_sde.run.conditions import held_out_condition, show
 from score_sde.run.folder import Run
 from score_sde.training.precision import settle
@@ -18,6 +19,7 @@ from score_sde.training.spec import classifier_spec, denoiser_spec
 from sde import Denoiser
 from sde.checkpoint.spec import build_classifier, build_denoiser
 from sde.condition.tree import Condition, restrict_to
+from sde.files import write_whole
 from sde.guidance.conditional import Conditional
 from sde.training.loss import BatchNoise, classifier_loss, denoising_loss
 from sde.training.trainer import StepResult, Trainer
@@ -54,15 +56,18 @@ def train(run: Run) -> dict:
     def preview(step: int, averaged: Denoiser, raw: Denoiser) -> None:
         session.record_held_out(step, validation.losses(averaged), validation.losses(raw))
         cond = held_out_condition(held_out, averaged, PREVIEW)
-        shown = averaged if cond is None else Conditional(averaged, cond)
+        bound = averaged if cond is None else Conditional(averaged, cond)
         try:
-            samples = generate(shown, DPMSolverPP(), PREVIEW, data.event_shape, steps=12)
+            samples = generate(bound, DPMSolverPP(), PREVIEW, data.event_shape, steps=12)
         except FloatingPointError as error:
             tqdm.write(f"warning: no samples at step {step} ({error}): try a smaller config.training.lr")
         else:
             session.record({"step": step, "nearest": validation.nearest(samples.x)})
             path = run.folder / "samples" / f"train-{step:07d}.png"
-            show(samples.x, cond, path, levels=data.transform.num_levels)
+            show(samples.x, cond, path, kind=run.kind, levels=data.transform.num_levels)
+            shown = items(samples.x, run.kind, data.transform.num_levels, data.about)
+            if shown:
+                write_whole(path.with_suffix(".html"), shown.encode())
         session.report()
 
     session.fit([(settings.sample_every, sample)])

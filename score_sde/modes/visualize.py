@@ -10,7 +10,7 @@ from torch import Tensor
 from samplers import SAMPLERS, Samples, generate
 from score_sde.config.config import pick
 from score_sde.plots.field import axes_of, field_picture, fields, panel_times
-from score_sde.plots.film import Reel, animation, as_spread, forward, has_film, noise_of, strip
+from score_sde.plots.film import Reel, animation, as_spread, forward, noise_of, strip
 from score_sde.plots.process_plot import process_arrays, process_picture, title_of
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run
@@ -96,7 +96,7 @@ class View:
         self.run, self.seed, self.batch_size = run, seed, batch_size
         self.guides = Guides(run, self.denoiser, guidance)
         self.asked = labels, condition
-        self.planar = self.data.event_shape == (2,)
+        self.planar = run.kind.planar(self.data.event_shape)
         self.count = num_samples or (POINTS if self.planar else ITEMS)
         self.steps, self.grid = steps, read_grid(grid)
         self.samples: Samples | None = None
@@ -153,10 +153,11 @@ class View:
         else:
             reels = [reverse, Reel("denoised, E[x_0 | x_t]", way.denoised, arrays["sigma"], labels)]
             arrays |= {"reverse": way.x, "denoised": way.denoised}
-        drawable = has_film(self.data.event_shape)
+        kind = self.run.kind
+        drawable = kind.shown(x) is not None
         if drawable:
-            strip(reels, x, Path(f"{path}-{name}.png"), frames)
-            result[f"{name}_frames"] = animation(reels, x, Path(f"{path}-{name}.gif"))
+            strip(reels, x, Path(f"{path}-{name}.png"), frames, kind)
+            result[f"{name}_frames"] = animation(reels, x, Path(f"{path}-{name}.gif"), kind)
         else:
             print(f"items of shape {self.data.event_shape} have no picture: numbers only")
         _keep(self.run, result, path, name, arrays, ("png", "gif") if drawable else ())

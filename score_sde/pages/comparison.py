@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
+from score_sde.kinds import KINDS
+from score_sde.kinds.elements import image
 from score_sde.metrics.metric import METRICS
-from score_sde.pages.charts import beyond, capitalized, chart_svg, charts
-from score_sde.pages.frame import image, page
+from score_sde.pages.charts import beyond, capitalized, charts, inline_svg
+from score_sde.pages.frame import page
 from score_sde.pages.ranking import number, table, with_error
 
 STYLE = """
@@ -50,12 +52,12 @@ for (const head of document.querySelectorAll("th[data-sort]"))
 </script>"""
 """The buttons are its own, so that there are none where it does not run."""
 
-Pictures = Mapping[str, Sequence[tuple[str, bytes]]]
+Pictures = Mapping[str, Sequence[tuple[str, bytes | str]]]
 
 
 def compare_page(record: dict, pictures: Pictures) -> bytes:
     """The page of a comparison. ``record`` is what its JSON holds; ``pictures`` has headings, and below each captions
-    and PNGs."""
+    with PNGs or with HTML."""
     sections = (*_advice(record), *_charts(record), *table(record), *_pictures(record, pictures), *_method(record))
     return page(f"Samplers compared: {record['run']}", [*sections, SCRIPT], style=STYLE)
 
@@ -81,7 +83,7 @@ def _charts(record: dict) -> Iterator[str]:
     yield '<h2>What a network call buys</h2>\n<div class="charts">'
     first = record["metrics"][0]
     for chart in charts(METRICS[first], record["training"][first][0]):
-        svg = chart_svg(chart, record["rows"])
+        svg = inline_svg(chart, record["rows"])
         if svg:
             off = [
                 f"{row['sampler']} at {row['calls']:.4g} calls, {number(row['value'])}"
@@ -97,9 +99,10 @@ def _pictures(record: dict, pictures: Pictures) -> Iterator[str]:
         return
     yield "<h2>The same seeds</h2>\n<p>In all pictures sample i starts from the same noise.</p>"
     for heading, found in pictures.items():
-        yield f'<h3>{heading}</h3>\n<div class="{"strips" if len(record["event_shape"]) > 2 else "tiles"}">'
+        yield f'<h3>{heading}</h3>\n<div class="{"strips" if KINDS[record["kind"]].layout == "sheet" else "tiles"}">'
         for caption, content in found:
-            text = image("png", content, f"{caption}: samples, {heading}")
+            samples = f"{caption}: samples, {heading}"
+            text = content if isinstance(content, str) else image("png", content, samples)
             yield f"<figure><figcaption>{caption}</figcaption>{text}</figure>"
         yield "</div>"
 

@@ -1,6 +1,5 @@
 """A page that needs no other file: its frame, its style, its images."""
 
-import base64
 from collections.abc import Iterable
 from html import escape
 
@@ -19,7 +18,7 @@ p, figcaption, dt, th, .faint { color: var(--faint); } p { margin: .4rem 0; }
 .charts { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
 figure { margin: 0; } figure h3 { font-size: .95rem; margin: 0 0 .2rem; }
 figcaption { font-size: .82rem; } img { display: block; max-width: 100%; height: auto; }
-.charts img { width: 100%; }
+.charts img { width: 100%; } .items { display: flex; flex-wrap: wrap; gap: .4rem; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; }
 th, td { text-align: left; font-weight: 400; padding: .2rem .6rem .2rem 0; border-top: 1px solid var(--line);
   vertical-align: top; } td, pre { font-family: ui-monospace, monospace; }
@@ -44,8 +43,3 @@ def page(title: str, sections: Iterable[str], *, style: str = "", head: str = ""
 {body}</body>
 </html>
 """.encode()
-
-
-def image(kind: str, content: bytes, text: str) -> str:
-    """An image of a kind ("png", "svg+xml") within the page; ``text`` says what is on it."""
-    return f'<img alt="{escape(text)}" src="data:image/{kind};base64,{base64.b64encode(content).decode()}">'

@@ -7,8 +7,10 @@ from html import escape
 from pathlib import Path
 
 from score_sde.config.config import program
-from score_sde.pages.frame import image, page
-from score_sde.plots.curves import CHARTS, chart_svg, present, series
+from score_sde.kinds.elements import image
+from score_sde.pages.frame import page
+from score_sde.plots.chart import chart_svg
+from score_sde.plots.curves import CHARTS, present, series
 from sde.data.statistics import spread
 from sde.files import write_whole
 
@@ -107,15 +109,18 @@ def _facts(latest: dict, metrics: Sequence[dict]) -> str:
 
 
 def _samples(folder: Path) -> Iterator[str]:
-    numbered = ((path.stem.partition("-")[2], path) for path in folder.glob("samples/train-*.png"))
-    found = sorted(((int(step), path) for step, path in numbered if step.isdigit()), reverse=True)
+    numbered = {path.with_suffix("") for path in folder.glob("samples/train-*.*") if path.suffix in (".png", ".html")}
+    steps = ((path.name.partition("-")[2], path) for path in numbered)
+    found = sorted(((int(step), path) for step, path in steps if step.isdigit()), reverse=True)
     if not found:
         return
     yield '<h2>Samples</h2>\n<p>Of the averaged weights, from the same noise every time.</p>\n<div class="history">'
     for i in spread(len(found), PICTURES).tolist():
         step, path = found[i]
-        picture = image("png", path.read_bytes(), f"samples at step {step:,}")
-        yield f"<figure>{picture}<figcaption>step {step:,}</figcaption></figure>"
+        picture, items = path.with_suffix(".png"), path.with_suffix(".html")
+        shown = image("png", picture.read_bytes(), f"samples at step {step:,}") if picture.exists() else ""
+        shown += items.read_text() if items.exists() else ""
+        yield f"<figure>{shown}<figcaption>step {step:,}</figcaption></figure>"
     yield "</div>"
 
 

@@ -9,22 +9,33 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
+from score_sde.plots.chart import GREY, logarithmic
 from score_sde.plots.pictures import figure_bytes
 from sde.files import write_whole
 
-BLUE, ORANGE, RED, GREY = "#3b82d0", "#e08020", "#d64545", "#82878f"
+BLUE, ORANGE, RED = "#3b82d0", "#e08020", "#d64545"
 """Colours that are seen on white as well as on black."""
 POINTS = 800
 """Of a curve, at most: more are thinned out."""
 
 
-class Chart(NamedTuple):
-    """A chart of the lines that have ``key``, and what it means."""
+class Curves(NamedTuple):
+    """A chart of the lines that have ``key``, over the steps unless ``plot`` says otherwise, and what it means."""
 
     key: str
     title: str
-    draw: Callable[[Axes, Sequence[dict]], None]
+    plot: Callable[[Axes, Sequence[dict]], None]
     meaning: str
+
+    def draw(self, axes: Axes, rows: Sequence[dict]) -> None:
+        """The curves of the lines of a log, with a legend where they have names."""
+        axes.set_xlabel("optimizer step")
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+        self.plot(axes, rows)
+        axes.grid(alpha=0.3)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize="small", framealpha=0)
 
 
 def series(lines: Sequence[dict], key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +61,7 @@ def draw_losses(axes: Axes, lines: Sequence[dict]) -> None:
         steps, values = series(lines, key)
         if len(steps):
             _curve(axes, steps, values, style, color=color, linewidth=1.2, label=label)
-    _logarithmic(axes)
+    logarithmic(axes)
 
 
 def draw_gradient_norms(axes: Axes, lines: Sequence[dict]) -> None:
@@ -61,7 +72,7 @@ def draw_gradient_norms(axes: Axes, lines: Sequence[dict]) -> None:
         label = f"steps skipped, {skipped[-1]:.0f} in all"
         at_bottom = np.full(more.sum(), 0.04)
         axes.plot(steps[more], at_bottom, "x", color=RED, transform=axes.get_xaxis_transform(), label=label)
-    _logarithmic(axes)
+    logarithmic(axes)
 
 
 def draw_noise_levels(axes: Axes, lines: Sequence[dict]) -> None:
@@ -118,20 +129,20 @@ def draw_one(key: str) -> Callable[[Axes, Sequence[dict]], None]:
     return draw
 
 
-LOSS = Chart(
+LOSS = Curves(
     "loss",
     "Loss",
     draw_losses,
     "Held-out losses are taken at the same items, times and noise every time. One that rises while the training loss "
     "falls says that the model has begun to memorize.",
 )
-GRADIENT_NORM = Chart(
+GRADIENT_NORM = Curves(
     "grad_norm",
     "Gradient norm",
     draw_gradient_norms,
     "Before clipping. A cross is where steps were left out because loss or gradient was not finite.",
 )
-ACCURACY = Chart(
+ACCURACY = Curves(
     "accuracy_by_noise",
     "Held-out accuracy by noise level",
     draw_accuracy,
@@ -140,7 +151,7 @@ ACCURACY = Chart(
 )
 CHARTS = (
     LOSS,
-    Chart(
+    Curves(
         "by_noise",
         "Held-out loss by noise level",
         draw_noise_levels,
@@ -148,15 +159,15 @@ CHARTS = (
         "data themselves, which no model can reach.",
     ),
     GRADIENT_NORM,
-    Chart(
+    Curves(
         "nearest",
         "Distance to the nearest training item",
         draw_distances,
         "Root mean square over the dimensions, in model units. Samples that lie much nearer than held-out items are "
         "copies.",
     ),
-    Chart("lr", "Learning rate", draw_one("lr"), "Of the last step before each record."),
-    Chart(
+    Curves("lr", "Learning rate", draw_one("lr"), "Of the last step before each record."),
+    Curves(
         "images_per_second",
         "Items per second",
         draw_one("images_per_second"),
@@ -165,18 +176,9 @@ CHARTS = (
 )
 
 
-def present(charts: Sequence[Chart], lines: Sequence[dict]) -> list[Chart]:
+def present(charts: Sequence[Curves], lines: Sequence[dict]) -> list[Curves]:
     """The charts for which there are numbers."""
     return [chart for chart in charts if any(line.get(chart.key) not in (None, [], {}) for line in lines)]
-
-
-def chart_svg(chart: Chart, lines: Sequence[dict]) -> bytes:
-    """A chart as an SVG without a background, for pages of any colour."""
-    colors = dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), GREY
-    )
-    with plt.rc_context({**colors, "svg.fonttype": "none", "font.size": 9.5}):
-        return figure_bytes(_figure([chart], lines, (4.7, 2.9)), "svg", transparent=True, metadata={"Date": None})
 
 
 def curves(lines: Sequence[dict], path: Path) -> None:
@@ -186,18 +188,12 @@ def curves(lines: Sequence[dict], path: Path) -> None:
         write_whole(path, figure_bytes(_figure(charts, lines, (7, 3.5 * len(charts)))))
 
 
-def _figure(charts: Sequence[Chart], lines: Sequence[dict], size: tuple[float, float]):
+def _figure(charts: Sequence[Curves], lines: Sequence[dict], size: tuple[float, float]):
     figure, grid = plt.subplots(len(charts), 1, figsize=size, squeeze=False, layout="constrained")
     for axes, chart in zip(grid[:, 0], charts, strict=True):
-        axes.set_xlabel("optimizer step")
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
-        axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
         chart.draw(axes, lines)
         if len(charts) > 1:
             axes.set_ylabel(chart.title.lower())
-        axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize="small", framealpha=0)
     return figure
 
 
@@ -214,16 +210,3 @@ def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, style: str = "", *
 def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     index = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), POINTS)).round().astype(int))
     return steps[index], values[index]
-
-
-def _logarithmic(axes: Axes) -> None:
-    if not np.isfinite(axes.dataLim.minposy):
-        return
-    axes.set_yscale("log")
-    decades = np.diff(np.log10(axes.get_ylim()))
-    if decades < 1:
-        axes.yaxis.set_major_locator(ticker.MaxNLocator(5))
-    elif decades < 3:
-        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
-    axes.minorticks_off()

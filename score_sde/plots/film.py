@@ -12,7 +12,8 @@ from torch import Tensor
 
 from samplers import SeededNoise
 from samplers.noise.seeded import sample_seeds
-from score_sde.plots.pictures import figure_bytes, kind_of, plt, shown
+from score_sde.kinds.base import Kind
+from score_sde.plots.pictures import figure_bytes, plt
 from sde.data import Dataset
 from sde.data.transform import Transform
 from sde.files import write_whole
@@ -61,15 +62,10 @@ def as_spread(x: Tensor, times: Tensor, sde: SDE, transform: Transform, sigma_da
     return torch.stack([transform.decode(c * transform.encode(state)) for c, state in zip(scale, x, strict=True)])
 
 
-def has_film(event_shape: Sequence[int]) -> bool:
-    """Whether items of a shape can be drawn."""
-    return _kind(torch.empty(1, 1, *event_shape)) is not None
-
-
-def strip(reels: Sequence[Reel], items: Tensor, path: Path, frames: int) -> None:
+def strip(reels: Sequence[Reel], items: Tensor, path: Path, frames: int, kind: Kind) -> None:
     """A row a reel of ``frames`` of its frames, the first and last among them; ``items`` (n, *event) of the data say
     which values are black and white, and where the axes end."""
-    cell = _Cell(reels, items, STRIP_ITEMS, columns=1, marker=40)
+    cell = _Cell(kind, reels, items, STRIP_ITEMS, columns=1, marker=40)
     columns = min(frames, len(reels[0].x))
     size = 1.2 * columns, (cell.height * 1.2 + 0.3) * len(reels) + 0.3
     figure, grid = plt.subplots(len(reels), columns, figsize=size, squeeze=False, layout="constrained")
@@ -93,12 +89,12 @@ def chosen(sigma: Tensor, count: int) -> list[int]:
     return found.tolist()
 
 
-def animation(reels: Sequence[Reel], items: Tensor, path: Path) -> int:
+def animation(reels: Sequence[Reel], items: Tensor, path: Path, kind: Kind) -> int:
     """A GIF in which the reels, of equally many frames, run side by side; the number of frames in the file."""
     from PIL import Image
 
-    most = GIF_IMAGES if _kind(reels[0].x) == "images" else GIF_SIGNALS
-    cell = _Cell(reels, items, most, columns=4, marker=120)
+    most = GIF_IMAGES if kind.layout == "sheet" else GIF_SIGNALS
+    cell = _Cell(kind, reels, items, most, columns=4, marker=120)
     size = 3 * len(reels), 3 * cell.height + 0.5
     figure, grid = plt.subplots(1, len(reels), figsize=size, squeeze=False, layout="constrained", dpi=100)
     pages = []
@@ -122,34 +118,36 @@ def animation(reels: Sequence[Reel], items: Tensor, path: Path) -> int:
 class _Cell:
     """How one frame of some items is drawn, the same way in all cells."""
 
-    def __init__(self, reels: Sequence[Reel], items: Tensor, most: int, columns: int, marker: float) -> None:
-        items = shown(items).double()
-        self.kind, self.marker = _kind(reels[0].x), marker
+    def __init__(
+        self, kind: Kind, reels: Sequence[Reel], items: Tensor, most: int, columns: int, marker: float
+    ) -> None:
+        items = kind.shown(items).double()
+        self.kind, self.marker = kind, marker
         self.most = min(most, *(reel.x.shape[1] for reel in reels))
         self.columns = min(columns, math.isqrt(self.most - 1) + 1)
-        over = (0,) if self.kind == "points" else tuple(range(items.ndim))
-        self.low, self.high = items.amin(over).numpy(), items.amax(over).numpy()
+        self.low, self.high = kind.scale(items)
         rows, size = -(-self.most // self.columns), items.shape[2:]
-        self.height = {"points": 1.0, "signals": 0.3 * self.most}.get(self.kind)
-        if self.kind == "images":
+        self.height = {"plane": 1.0, "curves": 0.3 * self.most}.get(kind.layout)
+        if kind.layout == "sheet":
             self.height = rows * size[0] / (self.columns * size[1])
 
     def draw(self, axes, x: Tensor, labels: Tensor | None) -> None:
         """A frame x (n, *event)."""
-        x = shown(x).double()
+        kind, shown = self.kind, self.kind.shown(x).double()
         margin = MARGIN * (self.high - self.low)
-        if self.kind == "points":
-            color = {} if labels is None else {"c": labels.numpy() % 10, "cmap": "tab10", "vmin": 0, "vmax": 9}
-            axes.scatter(*x.numpy().T, s=self.marker / len(x) ** 0.5, linewidths=0, **color)
+        if kind.layout == "plane":
+            color = {} if labels is None else {"vmin": 0, "vmax": 9}
+            classes = None if labels is None else labels % 10
+            kind.draw(axes, shown, labels=classes, s=self.marker / len(x) ** 0.5, **color)
             axes.set_xlim(self.low[0] - margin[0], self.high[0] + margin[0])
             axes.set_ylim(self.low[1] - margin[1], self.high[1] + margin[1])
-        elif self.kind == "images":
-            axes.imshow(self._tiled(x[: self.most].numpy()), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        elif kind.layout == "sheet":
+            axes.imshow(self._tiled(shown[: self.most].numpy()), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         else:
             step = self.high - self.low + margin
-            for i, signal in enumerate(x[: self.most].numpy()):
+            for i in range(self.most):
                 axes.set_prop_cycle(None)
-                axes.plot(signal.T - i * step, linewidth=0.7)
+                kind.draw(axes, shown[i : i + 1] - i * step, linewidth=0.7)
             axes.set_ylim(self.low - (self.most - 1) * step - margin, self.high + margin)
         axes.set_xticks([])
         axes.set_yticks([])
@@ -163,10 +161,6 @@ class _Cell:
         x = np.pad(x, ((0, -len(x) % self.columns), (0, 0), (0, LINE), (0, LINE)), constant_values=0.5)
         rows = x.reshape(-1, self.columns, *x.shape[1:]).transpose(0, 3, 1, 4, 2)
         return rows.reshape(rows.shape[0] * rows.shape[1], -1, x.shape[1])[:-LINE, :-LINE]
-
-
-def _kind(x: Tensor) -> str | None:
-    return kind_of(tuple(shown(x, 2).shape[2:]))
 
 
 def _number(sigma: Tensor) -> str:

@@ -10,11 +10,6 @@ CAPTION = 14
 """Height of a line of captions, in pixels."""
 
 
-def scaled(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Values of images as uint8: ``low`` is black and ``high`` white."""
-    return np.clip((pixels - low) / max(high - low, 1e-12) * 255, 0, 255).round().astype(np.uint8)
-
-
 def sheet(
     pixels: np.ndarray,
     columns: int,

@@ -5,11 +5,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
-from score_sde.plots.pictures import figure_bytes, kind_of, plt, shown
-from score_sde.plots.sheet import scaled, sheet
+from score_sde.kinds.base import Kind
+from score_sde.kinds.image import scaled
+from score_sde.plots.pictures import figure_bytes, plt
+from score_sde.plots.sheet import sheet
 from sde.files import write_whole
 
 ROW = 16
@@ -18,27 +19,28 @@ SIGNALS = 8
 """Signals of each setting that are drawn."""
 
 
-def strip(x: Tensor, names: Sequence[str], path: Path, *, levels: int | None, labels: Tensor | None = None) -> bool:
+def strip(
+    x: Tensor, names: Sequence[str], path: Path, *, kind: Kind, levels: int | None, labels: Tensor | None = None
+) -> bool:
     """Samples x (settings, n, *event) in data units, sample i of each in the same place: images in a row or a block for
-    each setting, points in a panel, signals in a column. False, and nothing written, for shapes that have no picture.
+    each setting, points in a panel, signals in a column. False, and nothing written, for what has no picture.
     """
-    x = shown(x, 2)
-    kind = kind_of(tuple(x.shape[2:]))
-    if kind == "images":
-        content = _images(x, names, levels)
-    elif kind == "points":
-        content = _points(x, names, labels)
-    elif kind == "signals":
-        content = _signals(x, names)
-    else:
+    shown = kind.shown(x, 2)
+    if shown is None:
         return False
+    if kind.layout == "sheet":
+        content = _images(kind, shown, names, levels)
+    elif kind.layout == "plane":
+        content = _points(kind, shown, names, labels)
+    else:
+        content = _signals(kind, shown, names)
     write_whole(path, content)
     return True
 
 
-def _images(x: Tensor, names: Sequence[str], levels: int | None) -> bytes:
+def _images(kind: Kind, x: Tensor, names: Sequence[str], levels: int | None) -> bytes:
     values, count = x.double().numpy(), x.shape[1]
-    low, high = (0, levels - 1) if levels else (values.min(), values.max())
+    low, high = kind.scale(x.double(), levels)
     columns, across = (count, 1) if count <= ROW else (10, math.ceil(len(x) ** 0.5))
     blocks = [plt.imread(io.BytesIO(sheet(scaled(part, low, high), columns, width=0))) for part in values]
     height, width = blocks[0].shape[:2]
@@ -54,27 +56,26 @@ def _images(x: Tensor, names: Sequence[str], levels: int | None) -> bytes:
     return figure_bytes(figure)
 
 
-def _points(x: Tensor, names: Sequence[str], labels: Tensor | None) -> bytes:
-    color = {} if labels is None else {"c": labels.numpy(), "cmap": "tab10"}
+def _points(kind: Kind, x: Tensor, names: Sequence[str], labels: Tensor | None) -> bytes:
     across = min(len(x), 4)
     down = math.ceil(len(x) / across)
     shape = {"figsize": (3 * across, 3.2 * down), "sharex": True, "sharey": True, "squeeze": False}
     figure, grid = plt.subplots(down, across, **shape, layout="constrained")
     for axes in grid.flat[len(x) :]:
         axes.axis("off")
-    for axes, name, points in zip(grid.flat, names, x.numpy(), strict=False):
-        axes.scatter(*points.T, s=60 / len(points) ** 0.4, linewidths=0, **color)
+    for axes, name, points in zip(grid.flat, names, x, strict=False):
+        kind.draw(axes, points, labels=labels)
         axes.set_aspect("equal")
         axes.set_title(name, fontsize=9)
     return figure_bytes(figure)
 
 
-def _signals(x: Tensor, names: Sequence[str]) -> bytes:
+def _signals(kind: Kind, x: Tensor, names: Sequence[str]) -> bytes:
     rows = min(SIGNALS, x.shape[1])
     shape = {"figsize": (3.5 * len(x), 0.9 * rows + 0.3), "sharex": True, "sharey": True, "squeeze": False}
     figure, grid = plt.subplots(rows, len(x), **shape, layout="constrained")
-    for column, name, signals in zip(grid.T, names, x.numpy(), strict=True):
+    for column, name, signals in zip(grid.T, names, x, strict=True):
         column[0].set_title(name, fontsize=9)
         for axes, signal in zip(column, signals, strict=False):
-            axes.plot(np.transpose(signal), linewidth=0.8)
+            kind.draw(axes, signal[None])
     return figure_bytes(figure)

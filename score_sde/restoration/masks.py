@@ -1,74 +1,37 @@
 """Masks: which entries of an item are observed, as ``--mask`` says by a word or a file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from score_sde.run.inputs import read_pixels
+from score_sde.kinds.image import read_pixels
+from score_sde.kinds.masks import MASKS, MaskOf
 from sde.data.folders import SUFFIXES
 from sde.inverse.operators import Mask
 
-HALVES = {"upper": (-2, False), "lower": (-2, True), "left": (-1, False), "right": (-1, True)}
-"""The axis that each half is one of, and whether it is the second."""
-
-WORDS = f"{', '.join(HALVES)} (the half that is observed), box (all but the centre), random:SHARE, or a file"
+WORDS = "upper, lower, left, right (the half that is observed), box (all but the centre), random:SHARE, or a file"
+"""Of any kind of data."""
 
 
-def read_mask(text: str, shape: tuple[int, ...], seed: int) -> Mask:
-    """``--mask`` for items of a shape. A word's mask is the same in all channels, a random one that of the seed. Raises
-    ValueError for anything else than WORDS, and where the mask is not boolean or does not fit the items."""
-    word, _, share = text.partition(":")
-    space = shape[1:] or shape
-    if word in HALVES and not share:
-        mask = _half(word, space)
-    elif text == "box":
-        mask = ~_centre(space)
-    elif word == "random":
-        mask = _random(share, space, seed)
-    else:
-        mask = _read_file(text)
-    return Mask(mask, shape)
+def read_mask(text: str, shape: tuple[int, ...], seed: int, masks: Mapping[str, MaskOf] = MASKS) -> Mask:
+    """``--mask`` for items of a shape, a word of ``masks`` or a file. A word's mask is the same in all channels, a
+    random one that of the seed. Raises ValueError for anything else, and where the mask is not boolean or does not fit
+    the items."""
+    word, colon, value = text.partition(":")
+    make = masks.get(word) if not colon else None
+    make = make or masks.get(f"{word}:")
+    return Mask(make(shape[1:] or shape, value, seed) if make else _read_file(text, masks), shape)
 
 
-def _half(word: str, space: tuple[int, ...]) -> Tensor:
-    axis, second = HALVES[word]
-    if len(space) < -axis:
-        raise ValueError(
-            f"the items have the axes {space}, and no rows: needs left, right, box, random:SHARE or a file"
-        )
-    index = torch.arange(space[axis]).view(-1, *[1] * (-1 - axis))
-    return ((2 * index >= space[axis]) == second).expand(space)
-
-
-def _centre(space: tuple[int, ...]) -> Tensor:
-    """True in the middle half of every axis."""
-    inside = torch.ones(space, dtype=torch.bool)
-    for axis, size in enumerate(space):
-        index = torch.arange(size).view(-1, *[1] * (len(space) - 1 - axis))
-        inside &= (index >= size // 4) & (index < size - size // 4)
-    return inside
-
-
-def _random(share: str, space: tuple[int, ...], seed: int) -> Tensor:
-    try:
-        observed = float(share)
-    except ValueError:
-        observed = -1
-    if not 0 < observed < 1:
-        raise ValueError("needs random:SHARE, the share that is observed, above 0 and below 1, as in random:0.5")
-    mask = torch.zeros(space, dtype=torch.bool).flatten()
-    order = torch.randperm(len(mask), generator=torch.Generator().manual_seed(seed))
-    mask[order[: max(1, round(observed * len(mask)))]] = True
-    return mask.view(space)
-
-
-def _read_file(text: str) -> Tensor:
+def _read_file(text: str, masks: Mapping[str, MaskOf]) -> Tensor:
     """The booleans of a .npy or .npz file, or a black and white image."""
     path = Path(text)
     if not path.is_file():
-        raise ValueError(f"there is no such file, and no such word: needs {WORDS}")
+        own = "".join(f"{word}, " for word in masks if word not in MASKS)
+        raise ValueError(f"there is no such file, and no such word: needs {own}{WORDS}")
     if path.suffix.lower() in SUFFIXES:
         pixels = read_pixels("--mask", path, "L")
         between = len(np.setdiff1d(pixels, (0, 255)))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from score_sde.config.config import read_run_config, resolve
 from score_sde.config.naming import with_flag
+from score_sde.kinds.base import Kind
 from score_sde.plots.pictures import comparison, picture
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, Guides
@@ -151,9 +152,9 @@ def upscaled(labels: Condition | None, image: Tensor, guides: Guides) -> Conditi
     return cond
 
 
-def show(x: Tensor, cond: Condition | None, path: Path, *, levels: int | None) -> bool:
+def show(x: Tensor, cond: Condition | None, path: Path, *, kind: Kind, levels: int | None) -> bool:
     """Samples as by ``picture``; beside each the image that it is conditioned on, where that has its channels."""
     image = None if cond is None else cond.get("image")
     if image is None or image.shape[1] != x.shape[1]:
-        return picture(x, path, levels=levels, labels=labels_of(cond))
-    return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, levels=levels)
+        return picture(x, path, kind=kind, levels=levels, labels=labels_of(cond))
+    return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, kind=kind, levels=levels)

@@ -9,10 +9,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from score_sde.config.config import program
+from score_sde.config.config import pick, program
 from score_sde.config.naming import FOLDER, with_keys
 from score_sde.config.options import Config, PrecisionOptions
+from score_sde.kinds import KINDS, kind_of
+from score_sde.kinds.base import About, Kind
 from sde.checkpoint.models import load_model
+from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.states import Checkpoints
 from sde.data import Split, load_dataset
 from sde.distributed.world import World
@@ -59,9 +62,40 @@ class Run:
         """The same run with the precision and memory format that were settled."""
         return replace(self, config=self.config.settled(**asdict(speed)))
 
+    @property
+    def kind(self) -> Kind:
+        """The kind of the data: that of ``config.data.kind``, or found from their files, and last from their shape."""
+        data = self.config.data
+        if data.kind:
+            return KINDS[pick("config.data.kind", data.kind, KINDS)]
+        return kind_of(self._event_shape, data.root)
+
+    @cached_property
+    def _event_shape(self) -> tuple[int, ...]:
+        """That of the model, for which the data need not be there, or of the data."""
+        spec = {} if "_split" in vars(self) else self._spec
+        return tuple(spec["event_shape"]) if spec else self.data()[0].event_shape
+
+    @property
+    def about(self) -> About:
+        """Plain values of the data that writing an item needs, from the model, or from the data."""
+        spec = {} if "_split" in vars(self) else self._spec
+        return spec.get("about", {}) if spec else self.data()[0].about
+
+    @cached_property
+    def _spec(self) -> dict:
+        """What the file of the weights says of the model; nothing where there is none."""
+        return stored_spec(self.weights_file) if self.weights_file.exists() else {}
+
+    def values(self) -> dict:
+        """The config as plain values, with what it leaves to be found."""
+        values = self.config.to_dict()
+        values["data"]["kind"] = self.kind.name
+        return values
+
     def write_config(self) -> None:
         """config.json, resolved."""
-        write_json(self.folder / "config.json", self.config.to_dict())
+        write_json(self.folder / "config.json", self.values())
 
     @cached_property
     def _split(self) -> Split:

@@ -4,17 +4,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from samplers import GRIDS
 from score_sde.config.config import pick
+from score_sde.kinds import reader
+from score_sde.kinds.base import Kind
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset, existing
 from sde.data.arrays import read_array
-from sde.data.folders import SUFFIXES
-from sde.data.images import DEEP, MODES
 from sde.data.statistics import spread
 
 DEFAULT_ITEMS = 8
@@ -37,11 +36,13 @@ class Inputs:
         return labels_of(self.cond)
 
 
-def open_inputs(data: Dataset, split: str, items: str | None, num_samples: int | None, file: str | None) -> Inputs:
+def open_inputs(
+    data: Dataset, split: str, items: str | None, num_samples: int | None, file: str | None, kind: Kind
+) -> Inputs:
     """The items of ``--items``, those of ``--input``, or ``--num_samples`` of them spread over the split."""
     only_one({"items": items, "num_samples": num_samples, "input": file})
     if file:
-        x, labels = read_items("--input", file, data.event_shape, data.transform.num_levels)
+        x, labels = read_items("--input", file, data.event_shape, data.transform.num_levels, kind)
         return Inputs(x, labels, None, Path(file).stem)
     if items:
         index = torch.tensor(read_numbers("--items", items, len(data), "numbers of items, as in 0,1,2"))
@@ -106,21 +107,24 @@ def read_items(
     path: str,
     shape: tuple[int, ...],
     levels: int | None,
+    kind: Kind,
     owner: str = "the data's",
     whole: bool = True,
     hidden: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Items (n, *shape) in data units as float32, and their classes (n,) where the file holds them, of a .npy, .npz or
-    .csv file, or a single one of an image file.
+    .csv file, or a single one of a file of the ``kind`` of data or of another kind.
 
     With ``whole``, items of data with ``levels`` are integers; ``owner`` is whose shape it is. What is ``hidden``,
     booleans (*shape) or (n, *shape), may hold anything, as NaN, and is read as 0 from arrays. Raises ValueError for
     items of another shape, or with values that the data cannot have.
     """
     file = existing(path, flag)
-    if file.suffix.lower() in SUFFIXES:
-        x, labels = _read_picture(flag, file, shape, levels), None
-        x = x.round() if whole else x
+    its = reader(file, kind)
+    labels = None
+    if its:
+        x = its.read(file, shape, levels, {}, flag)
+        x = x.round() if whole and levels else x
     else:
         x, labels = read_array(file, None if hidden is None else hidden.numpy())
     if tuple(x.shape[1:]) != shape:
@@ -128,34 +132,3 @@ def read_items(
     if levels and whole and (x.min() < 0 or x.max() >= levels or (x != x.round()).any()):
         raise ValueError(f"{flag}={path}: needs integers from 0 to {levels - 1}, like the data")
     return x.float(), labels
-
-
-def read_pixels(flag: str, file: Path, mode: str) -> np.ndarray:
-    """The pixels (height, width) or (height, width, channels), 0 to 255, of an image file, as Pillow's ``mode``."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(file) as image:
-            deep = image.mode.startswith(DEEP)
-            pixels = np.asarray(ImageOps.exif_transpose(image).convert(mode))
-    # Pillow raises many unrelated exceptions for damaged files.
-    except Exception as error:
-        raise ValueError(f"{flag}={file} is not a readable image ({error})") from None
-    if deep:
-        raise ValueError(
-            f"{flag}={file} has more than 256 levels: save it with 8 bits per channel, or give a .npy file"
-        )
-    return pixels
-
-
-def _read_picture(flag: str, file: Path, shape: tuple[int, ...], levels: int | None) -> Tensor:
-    """An image file as one item (1, channels, height, width): black is 0 and white the highest level."""
-    mode = next((mode for mode, channels in MODES.items() if len(shape) == 3 and channels == shape[0]), None)
-    if mode is None or not levels:
-        kind = "quantized" if levels else "continuous"
-        raise ValueError(
-            f"{flag}={file}: a picture stands for quantized images with 1, 3 or 4 channels, and here are {kind} items "
-            f"of shape {shape}: give a .npy or .npz file in their units"
-        )
-    pixels = torch.from_numpy(np.atleast_3d(read_pixels(flag, file, mode)).copy())
-    return pixels.permute(2, 0, 1)[None] * ((levels - 1) / 255)

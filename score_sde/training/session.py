@@ -242,7 +242,7 @@ class Session:
             lines = self.metrics.read()
             curves(lines, path.with_name(path.name.replace("metrics.jsonl", "curves.png")))
             if self.kind == "denoiser":
-                write_report(self.run.folder, config=config.to_dict(), metrics=lines, state=state)
+                write_report(self.run.folder, config=self.run.values(), metrics=lines, state=state)
 
     def images_per_second(self) -> float:
         """Mean speed since the start of this command, pictures and checkpoints included."""

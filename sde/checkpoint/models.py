@@ -62,6 +62,15 @@ def read_model(path: Path) -> tuple[dict, dict[str, Tensor]]:
         return _averaged(path, str(error))
 
 
+def read_description(path: Path) -> dict:
+    """The first of what ``read_model`` finds, without the weights where they need not be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            return json.loads((file.metadata() or {}).get("score_sde", "{}"))
+    except (SafetensorError, OSError):
+        return read_model(path)[0]
+
+
 def _stored(path: Path) -> tuple[dict, dict[str, Tensor]]:
     """What describes the model of a safetensors file, empty for one that is not of this project, and its weights."""
     with safe_open(path, "pt") as file:

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from sde.checkpoint.models import load_model, read_model, save_model
+from sde.checkpoint.models import load_model, read_description, save_model
 from sde.distributed.world import World
 from sde.training.ema import Averages
 from sde.training.ema_profile import Profile, combination, exponent
@@ -121,7 +121,7 @@ def reconstruct(
 
 def stored_spec(path: Path) -> dict:
     """What rebuilds the model of a file, as ``save_model`` took it."""
-    return read_model(path)[0]["spec"]
+    return read_description(path)["spec"]
 
 
 def _read(path: Path, like: dict[str, Tensor]) -> list[Tensor]:

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from sde.condition.tree import FEATURES, Condition, check_labels
 from sde.data.arrays import ArrayFile
 from sde.data.block_means import BlockMeans
 from sde.data.images import ImageFiles
+from sde.data.sizes import check_sizes
 from sde.data.statistics import Statistics, feature_moments, measure, spread
 from sde.data.transform import Transform
 from sde.device import send
@@ -25,8 +27,10 @@ class Dataset:
 
     ``items`` is a tensor, or anything with ``shape``, ``dtype`` and indexing by a tensor of positions that returns one,
     such as files read on demand. ``conditions`` has, by kind, the vectors, images or sequences of the items, a float32
-    tensor with a row an item and NaN for null, or a function that computes them of items (B, *event). Raises ValueError
-    for integers without levels, for labels out of range, and for other numbers of labels or conditions than items.
+    tensor with a row an item and NaN for null, or a function that computes them of items (B, *event). ``about`` has the
+    plain values, as of JSON, that writing an item needs, such as a sample rate. ``sizes`` (n,), integers, or None, say
+    how much of a padded item is real (``sde.data.sizes``). Raises ValueError for integers without levels, for labels
+    and sizes out of range, and for other numbers of labels, sizes or conditions than items.
     """
 
     items: Items
@@ -34,6 +38,8 @@ class Dataset:
     num_classes: int | None
     transform: Transform
     conditions: dict[str, Tensor | Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    sizes: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not (self.items.dtype.is_floating_point or self.transform.num_levels):
@@ -46,6 +52,8 @@ class Dataset:
             check_labels(self.labels, self.num_classes)
             if len(self.labels) != len(self):
                 raise ValueError(f"there are {len(self.labels)} labels for {len(self)} items: needs one an item")
+        if self.sizes is not None:
+            check_sizes(self.sizes, len(self), self.event_shape)
         for kind, held in self.conditions.items():
             if isinstance(held, Tensor) and len(held) != len(self):
                 raise ValueError(f"{kind!r} has {len(held)} rows for {len(self)} items: needs one an item")
@@ -66,7 +74,7 @@ class Dataset:
     @cached_property
     def statistics(self) -> Statistics:
         """Of up to 10,000 items spread over the set, 1000 where each has to be decoded. Raises as ``measure`` does."""
-        return measure(self.items, self.measured)
+        return measure(self.items, self.measured, self.sizes)
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
@@ -77,7 +85,10 @@ class Dataset:
     def sigma_data(self) -> float:
         """Root mean square of the data in model units."""
         mean, var = self.moments
-        return (mean.square() + var).mean().sqrt().item()
+        squares, counts = mean.square() + var, self.statistics.counts
+        if counts is not None:
+            return ((squares * counts).sum() / counts.sum()).sqrt().item()
+        return squares.mean().sqrt().item()
 
     @property
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -115,6 +126,10 @@ class Dataset:
         for kind, held in self.conditions.items():
             tree[kind] = held[index] if isinstance(held, Tensor) else held(x)
         return x, tree or None
+
+    def sizes_of(self, index: Tensor) -> Tensor | None:
+        """The sizes (B,) of items at positions (B,), on the CPU; None where items are real as a whole."""
+        return None if self.sizes is None else self.sizes[index.cpu()]
 
     def to(self, device: torch.device, limit: int = 2**30) -> "Dataset":
         """The same data with items, labels and conditions on a device, if the items are a tensor and they take at most

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sde.data.sizes import cut, real
+
 VALUES_AT_ONCE = 2**22
 
 
@@ -20,6 +22,9 @@ class Statistics:
     largest: Tensor
     mean: Tensor
     var: Tensor
+    counts: Tensor | None = None
+    """Of padded items, how many are real in each dimension (*event), float64; None where all are. A dimension that is
+    real in none has the mean and the variance 0."""
 
     @property
     def low(self) -> float:
@@ -34,7 +39,12 @@ class Statistics:
     def channels(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel, the first event axis, over items and all other axes; (C,)."""
         mean, var = _by_channel(self.mean), _by_channel(self.var)
-        return mean.mean(1), (var.mean(1) + mean.var(1, correction=0)).sqrt()
+        if self.counts is None:
+            return mean.mean(1), (var.mean(1) + mean.var(1, correction=0)).sqrt()
+        share = _by_channel(self.counts)
+        share = share / share.sum(1, keepdim=True)
+        middle = (share * mean).sum(1, keepdim=True)
+        return middle[:, 0], (share * (var + (mean - middle).square())).sum(1).sqrt()
 
     def ranges(self) -> tuple[Tensor, Tensor]:
         """The smallest and the largest value of each channel; (C,)."""
@@ -50,13 +60,16 @@ def spread(count: int, most: int) -> Tensor:
     return torch.linspace(0, count - 1, min(most, count), dtype=torch.float64).round().long()
 
 
-def measure(items, index: Tensor | None = None) -> Statistics:
-    """The statistics of items (n, *event), a tensor or what reads one on indexing, or of those at ``index`` only.
+def measure(items, index: Tensor | None = None, sizes: Tensor | None = None) -> Statistics:
+    """The statistics of items (n, *event), a tensor or what reads one on indexing, or of those at ``index`` only; of
+    padded ones, whose ``sizes`` (n,) say how much of each is real, those of the real entries.
 
     Parts are merged in float64 by the update of Chan, Golub and LeVeque (1983). Raises ValueError that counts the
     items with NaN or infinity.
     """
     index = torch.arange(items.shape[0]) if index is None else index
+    if sizes is not None:
+        return _measure_real(items, index, sizes)
     event, seen, bad, whole = tuple(items.shape[1:]), 0, [], True
     smallest, largest = (torch.full(event, end, dtype=torch.float64) for end in (torch.inf, -torch.inf))
     mean, squares = torch.zeros(event, dtype=torch.float64), torch.zeros(event, dtype=torch.float64)
@@ -74,6 +87,30 @@ def measure(items, index: Tensor | None = None) -> Statistics:
             f"{len(bad)} of {len(index)} items contain NaN or infinity (first: {bad[0]}): remove or repair them"
         )
     return Statistics(len(index), whole, smallest, largest, mean, squares / seen)
+
+
+def _measure_real(items, index: Tensor, sizes: Tensor) -> Statistics:
+    """``measure`` of padded items, in two passes. Dimensions that are real in no item do not count."""
+    event = tuple(items.shape[1:])
+    counts, total, squares = (torch.zeros(event, dtype=torch.float64) for _ in range(3))
+    smallest, largest = (torch.full(event, end, dtype=torch.float64) for end in (torch.inf, -torch.inf))
+    parts, bad, whole = index.split(max(1, VALUES_AT_ONCE // max(1, counts.numel()))), [], True
+    for rows in parts:
+        x = cut(items[rows].cpu().double(), sizes[rows])
+        inside = real(sizes[rows], event).expand_as(x)
+        bad += rows[~x.isfinite().reshape(len(x), -1).all(1)].tolist()
+        smallest = torch.minimum(smallest, torch.where(inside, x, torch.inf).amin(0))
+        largest = torch.maximum(largest, torch.where(inside, x, -torch.inf).amax(0))
+        whole = whole and bool((x == x.round()).all())
+        counts, total = counts + inside.sum(0), total + x.sum(0)
+    if bad:
+        raise ValueError(
+            f"{len(bad)} of {len(index)} items contain NaN or infinity (first: {bad[0]}): remove or repair them"
+        )
+    mean = total / counts.clamp(min=1)
+    for rows in parts:
+        squares += cut((items[rows].cpu().double() - mean).square(), sizes[rows]).sum(0)
+    return Statistics(len(index), whole, smallest, largest, mean, squares / counts.clamp(min=1), counts)
 
 
 def feature_moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sde.condition.tree import ConditionLike, as_tree, drop_conditions
+from sde.data.sizes import item_means
 from sde.data.transform import Transform
 from sde.device import send
 from sde.model.classifier import NoisyClassifier
@@ -87,13 +88,15 @@ def per_item(function: Callable[..., Tensor], seeds: Tensor, event_shape: Sequen
 
 class BatchNoise(NamedTuple):
     """Random numbers of some items of a batch: times ``t`` (B,) and their losses' factors (B,), float64 on the CPU;
-    uniform ``u`` (B,), which decide on conditions; noise ``z`` (B, *event); and the items' ``seeds`` (B,)."""
+    uniform ``u`` (B,), which decide on conditions; noise ``z`` (B, *event); and the items' ``seeds`` (B,). Of padded
+    items ``sizes`` (B,) say how much of each is real."""
 
     t: Tensor
     factor: Tensor
     u: Tensor
     z: Tensor
     seeds: Tensor
+    sizes: Tensor | None = None
 
     @classmethod
     def draw(
@@ -134,14 +137,14 @@ def denoising_loss(
 ) -> Tensor:
     """Denoising score matching, w(t) |D(x_t, t, cond) - x_0|^2 per dimension (Vincent 2011; Song et al. 2021, eq. 7).
 
-    x0 (B, *event) in model units -> the losses (B,), in float32. The expectation is over the
-    times' own distribution, which the weight does not undo unless it is one of IMPORTANCE. Each condition is dropped
-    with probability ``cond_dropout``.
+    x0 (B, *event) in model units -> the losses (B,), in float32; of padded items over what is real. The expectation
+    is over the times' own distribution, which the weight does not undo unless it is one of IMPORTANCE. Each condition
+    is dropped with probability ``cond_dropout``.
     """
     x = model.sde.perturb(x0, draws.t, draws.noise(x0))
     if cond is not None and cond_dropout:
         cond = drop_conditions(cond, send(draws.u < cond_dropout, x0.device))
-    errors = (model(x, draws.t, cond) - x0).float().square().flatten(1).mean(1)
+    errors = item_means((model(x, draws.t, cond) - x0).float().square(), draws.sizes)
     weight = WEIGHTINGS[weighting](model.sde, draws.t, model.sigma_data) * draws.factor
     return send(weight.to(errors.dtype), errors.device) * errors
 

@@ -101,9 +101,11 @@ class Trainer:
         start = (part * self.world.size + self.world.rank) * size
         rows = slice(start, start + size)
         generator = torch.Generator().manual_seed(_seed(options.seed, seen))
-        x, cond = self.data.batch(self.indices(seen)[rows])
+        index = self.indices(seen)[rows]
+        x, cond = self.data.batch(index)
         shape = (options.batch_size, *self.data.event_shape)
         draws = BatchNoise.draw(self.module.sde, shape, generator, options.time_distribution, rows)
+        draws = draws._replace(sizes=self.data.sizes_of(index))
         transform = self.data.transform
         return pinned(transform.encode(draws.dequantize(x, transform)), self.device), cond, draws
 

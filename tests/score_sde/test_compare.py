@@ -20,6 +20,7 @@ from score_sde.comparison.standings import show
 from score_sde.comparison.yardstick import COMPONENTS, Yardstick
 from score_sde.config.config import config_path, read_config, resolve
 from score_sde.evaluation.features import extractor
+from score_sde.kinds import kind_of
 from score_sde.metrics.frechet import frechet_distance
 from score_sde.metrics.metric import METRICS
 from score_sde.modes.compare import compare
@@ -44,7 +45,8 @@ def gaussian_run(folder, generator, shape=(3,), count=600):
     model = Gaussian(VPSDE(), mean, 0.5)
     model.event_shape, model.num_classes, model.null_trained, model.conditions = shape, None, True, {}
     parts = [Dataset(model.draw(count, generator).float(), None, None, Transform()) for _ in range(2)]
-    run = Run(folder, ConfigDict({"sampler": {"name": "heun"}}), torch.device("cpu"))
+    data = {"kind": kind_of(shape).name, "root": ""}
+    run = Run(folder, ConfigDict({"sampler": {"name": "heun"}, "data": data}), torch.device("cpu"))
     run.model_file.write_bytes(b"for plans, which are kept by a hash of it")
     run.model, run.data = lambda: model, lambda: tuple(parts)
     return run, model
@@ -322,7 +324,7 @@ def dataset(x, labels=None, classes=None):
 
 
 def measured(training, held_out, metrics=("frechet",), **options):
-    run = SimpleNamespace(device=torch.device("cpu"))
+    run = SimpleNamespace(device=torch.device("cpu"), kind=kind_of(training.event_shape))
     return Yardstick(training, held_out, extractor(run, "data", training), metrics, **options)
 
 

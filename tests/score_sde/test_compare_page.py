@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from score_sde.metrics.metric import METRICS
-from score_sde.pages.charts import COLORS, beyond, chart_svg, charts
+from score_sde.pages.charts import COLORS, beyond, charts, inline_svg
 from score_sde.pages.comparison import compare_page
 from score_sde.pages.frame import STYLE
 from score_sde.pages.ranking import columns, number, with_error
@@ -38,8 +38,9 @@ def row(sampler, calls, value, error=None, **more):
 
 
 RECORD = {
-    "run": "a <run>", "weights": "model.safetensors", "num_samples": 256, "seed": 0, "event_shape": [1, 8, 8],
-    "held_out": 360, "features": 64, "training": {"frechet": [0.19, 0.01], "recall": [0.8, 0.1]},
+    "run": "a <run>", "weights": "model.safetensors", "num_samples": 256, "seed": 0,
+    "event_shape": [1, 8, 8], "kind": "image", "held_out": 360, "features": 64,
+    "training": {"frechet": [0.19, 0.01], "recall": [0.8, 0.1]},
     "metrics": ["frechet", "recall"],
     "extractor": {"name": "data", "features": 64}, "jackknife_groups": 16, "rounds": 4,
     "flow": {"samples": 64, "tolerance": 1e-6, "calls": 131.25}, "device": "cpu", "threads": 2, "torch": "2.13.0",
@@ -111,14 +112,14 @@ def test_what_is_not_known_is_left_out():
 def test_charts_show_every_row_that_has_numbers(chart):
     numbers = [(5, 0.0, None), (9, 0.5, 1e-5), (20, 4000.0, 0.3)]
     rows = [row(f"s{i}", *values, front_calls=i == 1, recommended=i == 1) for i, values in enumerate(numbers)]
-    svg = chart_svg(chart, rows)
+    svg = inline_svg(chart, rows)
     for i, its in enumerate(rows):
         assert (f">s{i}</text>" in svg) == (its[chart.loss] is not None)
     assert "currentColor" in svg
     assert "#010203" not in svg
     assert chart.across in svg
     # A ring is one more marker.
-    ringed = chart_svg(chart, [its | {chart.front: True} for its in rows])
+    ringed = inline_svg(chart, [its | {chart.front: True} for its in rows])
     assert ringed.count("<use") - svg.count("<use") == sum(its[chart.loss] is not None for its in rows) - (
         chart.front == "front_calls"
     )

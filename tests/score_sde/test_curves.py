@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from score_sde.plots.curves import CHARTS, POINTS, chart_svg, curves, present, series, smoothed
+from score_sde.plots.chart import chart_svg
+from score_sde.plots.curves import CHARTS, POINTS, curves, present, series, smoothed
 
 BY_NAME = {chart.key: chart for chart in CHARTS}
 OLD = [{"step": 50, "loss": 0.5, "lr": 0.001, "images_per_second": 700.0}, {"step": 100, "held_out_loss": 0.4}]

@@ -14,8 +14,9 @@ from torch import nn
 
 from score_sde.cli import main
 from score_sde.config.config import read_run_config, resolve
-from score_sde.evaluation.features import Extractor, byte_images, extractor
+from score_sde.evaluation.features import Extractor, extractor
 from score_sde.evaluation.judge import SETTINGS
+from score_sde.kinds.image import byte_images
 from score_sde.metrics.metric import METRICS
 from score_sde.run.folder import Run
 from sde.data.transform import Transform

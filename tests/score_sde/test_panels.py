@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from score_sde.kinds import KINDS, kind_of
 from score_sde.plots.panels import HIDDEN, panels
 
 
@@ -24,7 +25,7 @@ def test_images(tmp_path):
     columns = {"input": x, "measured": measured, "small": torch.full((2, 1, 1, 2, 2), 5.0), "samples": samples}
     spread = torch.zeros(2, 1, 4, 4)
     spread[1] = 0.5
-    assert panels(columns, tmp_path / "p.png", levels=16, spread=spread)
+    assert panels(columns, tmp_path / "p.png", kind=KINDS["image"], levels=16, spread=spread)
     found, cell = colours(tmp_path / "p.png"), 16 * round(640 / 6 / 5) ** 2
     assert found[HIDDEN] == 2 * cell // 2
     # Captions, whose edges are gray, take a few pixels more.
@@ -37,7 +38,8 @@ def test_gray_beside_colour(tmp_path):
     """Continuous values from the lowest to the highest of all columns."""
     red = torch.zeros(1, 1, 3, 4, 4)
     red[:, :, 0] = 4.0
-    assert panels({"input": red, "gray": torch.full((1, 1, 1, 4, 4), 2.0)}, tmp_path / "p.png", levels=None)
+    columns = {"input": red, "gray": torch.full((1, 1, 1, 4, 4), 2.0)}
+    assert panels(columns, tmp_path / "p.png", kind=KINDS["image"], levels=None)
     found = colours(tmp_path / "p.png")
     assert found[255, 0, 0] == 16 * round(640 / 2 / 5) ** 2
     # 2 of 0 to 4 is half way, 127.5, and as gray as the background.
@@ -50,11 +52,11 @@ def test_other_shapes(tmp_path, shape):
     hidden = x.clone()
     hidden[..., -1:] = torch.nan
     columns = {"input": x[:, :1], "measured": hidden[:, :1], "samples": x, "other": x.flatten(2)[:, :, :1]}
-    assert panels(columns, tmp_path / "p.png", levels=None, spread=x[:, 0].abs())
+    assert panels(columns, tmp_path / "p.png", kind=kind_of(shape), levels=None, spread=x[:, 0].abs())
     with Image.open(tmp_path / "p.png") as image:
         image.load()
 
 
 def test_shapes_without_a_picture(tmp_path):
-    assert not panels({"input": torch.zeros(2, 1, 1)}, tmp_path / "p.png", levels=None)
+    assert not panels({"input": torch.zeros(2, 1, 1)}, tmp_path / "p.png", kind=kind_of((1,)), levels=None)
     assert not (tmp_path / "p.png").exists()

@@ -12,6 +12,7 @@ from PIL import Image
 from samplers import SAMPLERS, generate
 from samplers.noise.seeded import SeededNoise, sample_seeds
 from samplers.repaint import RePaint
+from score_sde.kinds import KINDS
 from score_sde.restoration.masks import read_mask
 from score_sde.restoration.tasks import visible
 from sde.checkpoint.models import load_model
@@ -259,11 +260,11 @@ def test_masks(tmp_path):
 
 def test_what_a_picture_shows_of_a_measurement(photos, tmp_path, capsys):
     x = truth(photos, [0, 1])
-    found = visible(UPPER, UPPER(x), 3)
+    found = visible(UPPER, UPPER(x), KINDS["image"])
     assert torch.equal(found[:, :, :4], x[:, :, :4])
     assert found[:, :, 4:].isnan().all()
-    assert visible(SuperResolution(2), SuperResolution(2)(x), 3).shape == (2, 3, 4, 4)
-    assert visible(OPERATORS["sensing"][0], torch.zeros(2, 20), 3) is None
+    assert visible(SuperResolution(2), SuperResolution(2)(x), KINDS["image"]).shape == (2, 3, 4, 4)
+    assert visible(OPERATORS["sensing"][0], torch.zeros(2, 20), KINDS["image"]) is None
     # Noise is not put into the samples, as what is exact is.
     numbers, _ = restore(capsys, photos, tmp_path / "r", "--items", "0", "--mask", "upper", "--sigma_y", 0.5)
     assert np.abs(UPPER(torch.from_numpy(numbers["samples"][0])).numpy() - numbers["y"]).max() > 1e-3

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from score_sde.kinds import KINDS, kind_of
 from score_sde.plots import strip as module
 from score_sde.plots.strip import strip
 
@@ -26,7 +27,7 @@ def titles(figure):
 def test_images(tmp_path, figures, count, shape):
     """A row of few images or a block of many, each under its name, its pixels where they belong."""
     x = torch.randint(17, (3, count, 1, 8, 8), generator=torch.Generator().manual_seed(0)).float()
-    assert strip(x, NAMES, tmp_path / "s.png", levels=17)
+    assert strip(x, NAMES, tmp_path / "s.png", kind=KINDS["image"], levels=17)
     (figure,) = figures
     assert titles(figure) == NAMES
     for axes, images in zip(figure.axes, x, strict=False):
@@ -40,7 +41,8 @@ def test_images(tmp_path, figures, count, shape):
 
 def test_points_share_their_axes(tmp_path, figures):
     x = torch.randn(5, 30, 2, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 6).view(5, 1, 1)
-    assert strip(x, [f"scale {i}" for i in range(5)], tmp_path / "s.png", levels=None, labels=torch.arange(30) % 3)
+    names, labels = [f"scale {i}" for i in range(5)], torch.arange(30) % 3
+    assert strip(x, names, tmp_path / "s.png", kind=KINDS["point"], levels=None, labels=labels)
     (figure,) = figures
     assert titles(figure) == [f"scale {i}" for i in range(5)]
     for axes, points in zip(figure.axes, x, strict=False):
@@ -50,7 +52,7 @@ def test_points_share_their_axes(tmp_path, figures):
 
 def test_signals(tmp_path, figures):
     x = torch.randn(3, 20, 2, 9, generator=torch.Generator().manual_seed(0))
-    assert strip(x, NAMES, tmp_path / "s.png", levels=None)
+    assert strip(x, NAMES, tmp_path / "s.png", kind=KINDS["signal"], levels=None)
     (figure,) = figures
     assert titles(figure) == NAMES
     cells = np.array(figure.axes).reshape(8, 3)
@@ -64,5 +66,5 @@ def test_signals(tmp_path, figures):
 ])  # fmt: skip
 def test_every_shape(tmp_path, event, drawn):
     x = torch.randn(2, 3, *event, generator=torch.Generator().manual_seed(0))
-    assert strip(x, NAMES[:2], tmp_path / "s.png", levels=None) is drawn
+    assert strip(x, NAMES[:2], tmp_path / "s.png", kind=kind_of(event), levels=None) is drawn
     assert (tmp_path / "s.png").exists() is drawn

@@ -14,6 +14,7 @@ from samplers.grid import make_grid
 from samplers.noise.seeded import sample_seeds
 from score_sde.cli import main
 from score_sde.config.config import config_path, read_config, resolve
+from score_sde.kinds import kind_of
 from score_sde.modes.visualize import POINTS, visualize
 from score_sde.plots.field import Begun, axes_of, fields, panel_times
 from score_sde.plots.film import Reel, animation, as_spread, chosen, strip
@@ -179,8 +180,8 @@ def test_strips_and_animations_of_colours_and_volumes(tmp_path, generator):
     for event in ((3, 6, 4), (1, 3, 4, 4)):
         x = torch.rand(3, 6, *event, generator=generator)
         reels = [Reel("one", x, torch.tensor([0.1, 1.0, 9.0])), Reel("two", x, torch.tensor([9.0, 1.0, 0.1]))]
-        strip(reels, x[0], tmp_path / "s.png", frames=2)
-        assert animation(reels, x[0], tmp_path / "s.gif") == 3
+        strip(reels, x[0], tmp_path / "s.png", frames=2, kind=kind_of(event))
+        assert animation(reels, x[0], tmp_path / "s.gif", kind_of(event)) == 3
         with Image.open(tmp_path / "s.png") as image:
             assert min(image.size) > 100
 

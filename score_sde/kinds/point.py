@@ -1,0 +1,63 @@
+"""Points: vectors of numbers, of which a picture shows the first two."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from score_sde.kinds.base import Event, Kind
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class Point(Kind):
+    """A set of points is one picture, a scatter of all of them."""
+
+    name = "point"
+    layout = "plane"
+    channels = False
+
+    def fits(self, shape: Event) -> bool:
+        return len(shape) == 1
+
+    def shown(self, x: Tensor, lead: int = 1) -> Tensor | None:
+        return x.narrow(lead, 0, 2) if x.ndim - lead == 1 and x.shape[lead] > 1 else None
+
+    def scale(self, shown: Tensor, levels: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Of each coordinate."""
+        return shown.amin(0).numpy(), shown.amax(0).numpy()
+
+    def draw(
+        self, axes: "Axes", shown: Tensor, role: str = "items", labels: Tensor | None = None, **style: Any
+    ) -> None:
+        x = shown.numpy()
+        if role == "truth":
+            axes.plot(*x.T, "o", **{"color": "0.6", "markersize": 7, "label": "data"} | style)
+        elif role == "other":
+            axes.plot(*x.T, "x", **{"color": "C3", "markersize": 5, "label": "decoded"} | style)
+        elif role == "background":
+            axes.scatter(*x.T, **{"s": 2, "c": "0.85", "linewidths": 0} | style)
+        elif role == "path":
+            axes.plot(*x.T, ".-", **{"linewidth": 1} | style)
+            axes.plot(*x[[0, -1]].T, "o", **{"markersize": 7} | style)
+        elif role == "guesses":
+            _guesses(axes, x, style)
+        else:
+            color = {} if labels is None else {"c": labels.numpy(), "cmap": "tab10"}
+            axes.scatter(*x.T, **{"s": 60 / len(x) ** 0.4, "linewidths": 0} | color | style)
+
+    def examples(self, shape: Event) -> int:
+        """All of them, as a rule."""
+        return 1000
+
+    def planar(self, shape: Event) -> bool:
+        return shape == (2,)
+
+
+def _guesses(axes: "Axes", x: np.ndarray, style: dict) -> None:
+    axes.plot(*x.T, "o", **{"markersize": 4} | style)
+    # Where one coordinate is known, the points are those of a line.
+    for line, at, other in ((axes.axvline, 0, 1), (axes.axhline, 1, 0)):
+        for point in x[np.isnan(x[:, other]) & ~np.isnan(x[:, at])]:
+            line(point[at], **{"linewidth": 0.8} | style)

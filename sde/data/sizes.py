@@ -1,0 +1,43 @@
+"""Sizes of padded items: how much of each is real, along every axis behind the channels."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def real(sizes: Tensor, shape: Sequence[int]) -> Tensor:
+    """Booleans (B, 1, *space) for items of a shape (channels, *space), (B, length) for vectors: True where the position
+    on each axis of space is below the item's size (B,)."""
+    space = shape[1:] or shape
+    found = torch.ones(len(sizes), *space, dtype=torch.bool, device=sizes.device)
+    for axis, length in enumerate(space):
+        index = torch.arange(length, device=sizes.device).view(-1, *[1] * (len(space) - 1 - axis))
+        found &= index < sizes.view(-1, *[1] * len(space))
+    return found[:, None] if len(shape) > 1 else found
+
+
+def cut(x: Tensor, sizes: Tensor | None, value: float = 0.0) -> Tensor:
+    """Items x (B, *event) with ``value`` in the place of what is not real; as they are without sizes."""
+    return x if sizes is None else torch.where(real(sizes.to(x.device), x.shape[1:]), x, value)
+
+
+def item_means(values: Tensor, sizes: Tensor | None) -> Tensor:
+    """Means (B,) over the entries of values (B, *event) that are real; over all without sizes."""
+    if sizes is None:
+        return values.flatten(1).mean(1)
+    inside = real(sizes.to(values.device), values.shape[1:]).expand_as(values)
+    return torch.where(inside, values, 0).flatten(1).sum(1) / inside.flatten(1).sum(1)
+
+
+def check_sizes(sizes: Tensor, count: int, shape: Sequence[int]) -> None:
+    """Raise ValueError for anything else than an integer per item, from 1 to its longest axis."""
+    longest = max(shape[1:] or shape, default=0)
+    whole = not (sizes.dtype.is_floating_point or sizes.dtype == torch.bool)
+    if sizes.shape != (count,) or not whole:
+        raise ValueError(f"sizes have shape {tuple(sizes.shape)} and type {sizes.dtype}: needs {count} integers")
+    if count and not (sizes.min() >= 1 and sizes.max() <= longest):
+        raise ValueError(
+            f"sizes run from {int(sizes.min())} to {int(sizes.max())}, but items have shape {tuple(shape)}: needs "
+            f"integers from 1 to {longest}"
+        )
