@@ -40,7 +40,7 @@ class Drawn:
         return torch.cat([part.path.denoised[-1] for part in self.parts])
 
     @property
-    def calls(self) -> Tensor:
+    def nfe(self) -> Tensor:
         """Network calls counted for each sample (n,)."""
         return torch.cat([part.nfe for part in self.parts])
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from sde.inverse.operators import Blur, CompressedSensing, Grayscale, Linear, SuperResolution
+from sde.inverse.operators import Blur, CompressedSensing, Grayscale, LinearOperator, SuperResolution
 
-TaskOf = Callable[[tuple[int, ...], Any], Linear]
+TaskOf = Callable[[tuple[int, ...], Any], LinearOperator]
 """(shape, value) -> an operator on items (B, *shape)."""
 
 
-def colorize(shape: tuple[int, ...], value: None) -> Linear:
+def colorize(shape: tuple[int, ...], value: None) -> LinearOperator:
     """The gray image. Raises ValueError for items of one channel."""
     if shape[0] == 1:
         raise ValueError(f"items of shape {shape} have one channel, so that there is no colour to restore")

@@ -83,7 +83,7 @@ def encode_items(
     show_statistics(result, "dequantized items" if transform.num_levels else "items")
     path = stem(run, out, "encode")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
-    drawn = comparison(x, again, picture, levels=transform.num_levels)
+    drawn = comparison(x, again, picture, kind=run.kind, levels=transform.num_levels)
     write_arrays(
         numbers,
         {

@@ -106,7 +106,8 @@ def guidance_sweep(
     result |= {"classes": asked.unique().tolist(), "judge_accuracy": accuracy, "real": asdict(real), "rows": rows}
     write_whole(picture, plot(rows, real, num_samples))
     names = [f"{row['guidance']} {row['scale']:g}" for row in rows]
-    shown = strip(torch.stack(firsts), names, strip_picture, levels=held_out.transform.num_levels, labels=asked[:SHOWN])
+    levels, labels = held_out.transform.num_levels, asked[:SHOWN]
+    shown = strip(torch.stack(firsts), names, strip_picture, kind=run.kind, levels=levels, labels=labels)
     write_json(numbers, finite(result | {"settings": run.settings}))
     print(f"  {picture}, {strip_picture if shown else 'no picture of the samples for this shape'}, {numbers}")
     found = {"picture": str(picture), "strip": str(strip_picture) if shown else None, "numbers": str(numbers)}

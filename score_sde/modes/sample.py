@@ -59,7 +59,7 @@ def sample(
         "mode": "sample",
         "sampler": sampling.name,
         "num_samples": num_samples,
-        "nfe": drawn.nfe,
+        "nfe": drawn.mean_nfe,
         "seconds": round(drawn.seconds, 2),
         "seed": seed,
         "picture": str(picture) if shown else None,
