@@ -71,6 +71,7 @@ def photos(tmp_path_factory):
     return run
 
 
+LOOSE = ["--rtol", 0.1, "--atol", 0.1]
 COMMANDS = {
     "sample": ["", "--config.sampler.churn=0.5", "--config.sampler.churn 0.7", "--weights other.safetensors",
                "--grid karras:5", "--grid karras:6", "--labels 0,1", "--guidance_scale 2", "--guidance_scale 1,2",
@@ -86,10 +87,12 @@ COMMANDS = {
     "visualize": ["", "--frames 3", "--sampler ddim", "--labels 1", "--grid karras", "--num_samples 3", "--steps 3",
                   "--weights other.safetensors"],
 }  # fmt: skip
-FEW = {"sample": ["--num_samples", 2], "encode": ["--num_samples", 2], "edit": ["--num_samples", 2],
-       "restore": ["--num_samples", 2], "visualize": ["--what", "denoised", "--num_samples", 2]}  # fmt: skip
+TWO = ["--num_samples", 2]
+FEW = {"sample": TWO, "encode": [*TWO, *LOOSE], "interpolate": LOOSE, "edit": TWO, "restore": TWO,
+       "visualize": ["--what", "denoised", *TWO, "--frames", 2]}  # fmt: skip
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.filterwarnings("ignore:the samples miss")
 @pytest.mark.parametrize("mode", COMMANDS)
 def test_other_flags_have_other_files(photos, capsys, mode):
