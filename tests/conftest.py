@@ -13,6 +13,20 @@ from tests.oracles.processes import PROCESSES
 torch.set_num_threads(1)
 
 
+LONG = ("parallel", "session", "conditional_runs", "docs", "evaluate")
+"""Groups of tests that one worker runs, by ``xdist_group``; the longest first."""
+
+
+def pytest_collection_modifyitems(items):
+    """Long groups come first: of two workers, one would be waiting for the group that is begun last."""
+
+    def place(item):
+        group = item.get_closest_marker("xdist_group")
+        return LONG.index(group.args[0]) if group and group.args[0] in LONG else len(LONG)
+
+    items.sort(key=place)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     seed = int(os.environ.get("TEST_SEED", "0"))

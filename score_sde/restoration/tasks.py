@@ -64,7 +64,7 @@ def measure(operator: LinearOperator, x: Tensor, sigma_y: float, seed: int) -> T
 def read_measured(
     path: str, operator: LinearOperator, name: str, shape: tuple[int, ...], levels: int | None, kind: Kind
 ) -> Tensor:
-    """The measurements y (n, *measurement) of ``--measurements_file``, of a mask items whose hidden entries are void."""
+    """The measurements y (n, *measurement) of ``--measurements_file``, of a mask items where hidden ones are void."""
     masked = isinstance(operator, Mask)
     wanted, hidden = (shape, ~operator.mask) if masked else (tuple(operator(torch.zeros(1, *shape)).shape[1:]), None)
     y, _ = read_items(

@@ -8,6 +8,7 @@ import torch
 
 from samplers import dequantized, likelihood_report, log_likelihood
 from sde import VPSDE, Transform
+from tests.batteries.tiers import TWO
 from tests.oracles.exact import GaussianMixture, Uniform
 
 MEANS = torch.tensor([[-0.6, 0.1], [0.5, 0.4], [0.2, -0.7]], dtype=torch.float64)
@@ -26,6 +27,7 @@ def test_uniform_noise_on_256_levels_has_eight_bits(generator):
     assert report.discrete.mean > report.variational.mean - 3 * report.discrete.stderr
 
 
+@pytest.mark.parametrize("process", TWO, indirect=True)
 def test_bounds_lie_below_the_exact_density(process, generator):
     model = GaussianMixture(process, MEANS, 0.2)
     x = model.draw(200, generator)

@@ -21,3 +21,11 @@ def unrendered(monkeypatch):
     """Figures are drawn by the program's own code, but not rendered by matplotlib, which takes most of the time of a
     small command: for tests that do not look at a picture's pixels."""
     monkeypatch.setattr(Figure, "savefig", blank_picture)
+
+
+@pytest.fixture(scope="module")
+def unrendered_module():
+    """The same for fixtures of a module, while its tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", blank_picture)
+        yield

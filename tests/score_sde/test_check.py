@@ -155,7 +155,7 @@ def train(folder, root, *overrides):
 
 
 @pytest.fixture(scope="module")
-def healthy(tmp_path_factory):
+def healthy(tmp_path_factory, unrendered_module):
     """Eight classes on a ring, and a run on them."""
     folder = tmp_path_factory.mktemp("check")
     x, labels = labelled_toys("ring", 4000)

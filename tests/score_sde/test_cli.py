@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -332,8 +333,8 @@ def test_row_36_mistakes_in_a_config_file(tmp_path, capsys, text, words):
 @pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(("shape", "options"), [
     ((5,), ["--config", "points", "--config.model.network.width=16"]),
-    ((3, 17), ["--config", "arrays"]), ((1, 28, 28), ["--config", "arrays"]), ((3, 37, 50), ["--config", "arrays"]),
-    ((2, 9, 10, 11), ["--config", "arrays"]),
+    ((3, 17), ["--config", "arrays"]), ((1, 14, 14), ["--config", "arrays"]), ((3, 13, 18), ["--config", "arrays"]),
+    ((2, 5, 6, 7), ["--config", "arrays"]),
 ])  # fmt: skip
 def test_every_shape_trains_samples_and_has_a_likelihood(tmp_path, capsys, shape, options):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(12, *shape)).astype(np.float32))
@@ -407,8 +408,8 @@ def test_a_reader_who_stops_early():
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_a_warning_is_a_sentence():
+def test_a_warning_is_a_sentence(monkeypatch):
     """Without the line of code that it came from."""
-    code = "import warnings; from score_sde.cli.main import main; main(['--help']); warnings.warn('it is late')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stderr.strip().splitlines()[-1] == "warning: it is late"
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    assert main.main(["--help"]) == 0
+    assert warnings.formatwarning(UserWarning("it is late"), UserWarning, "late.py", 3) == "warning: it is late\n"

@@ -31,7 +31,7 @@ from tests.score_sde.runs import call
 from tests.sde.test_data import config, load_dataset, refused
 
 # One worker, so that what the tests share is trained once.
-pytestmark = pytest.mark.xdist_group("conditional_runs")
+pytestmark = [pytest.mark.xdist_group("conditional_runs"), pytest.mark.usefixtures("unrendered")]
 
 CPU = torch.device("cpu")
 TINY = ["--config.training.batch_size=32", "--config.training.log_every=10", "--config.model.network.channels=8"]
@@ -241,7 +241,7 @@ def test_the_audit_refuses_a_network_that_ignores_a_condition(tmp_path, name):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, unrendered_module):
     """Both stages of a cascade, the second trained long enough to heed its image."""
     root = tmp_path_factory.mktemp("cascade")
     for name, steps in (("small", 20), ("superres", 150)):

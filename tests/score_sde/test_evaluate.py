@@ -39,7 +39,7 @@ def quickly():
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
+def digits(tmp_path_factory, unrendered_module):
     """A run folder of digits, hardly trained, with files of real items as samples."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
     network = ["--config.model.network.channels=8", "--config.model.network.attention_resolutions=()"]
@@ -67,7 +67,7 @@ def digits(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory):
+def plane(tmp_path_factory, unrendered_module):
     folder = tmp_path_factory.mktemp("runs") / "points"
     network = ["--config.model.network.width=16", "--config.model.network.layers=1", "--config.data.test_fraction=0.01"]
     assert main.main(["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL, *network]) == 0

@@ -134,7 +134,7 @@ def values(capsys, trained, mode, *flags):
     """What the mode makes of a few items: latents, ends of strips, or log p; their positions; and the file of both."""
     out = ["--out", trained / "scores"] if mode == "likelihood" else []
     index = {"encode": "latent", "interpolate": "latent", "likelihood": "nats"}[mode]
-    status, result, error = call(capsys, "--mode", mode, "--workdir", trained, "--rtol", 1e-5, "--atol", 1e-5,
+    status, result, error = call(capsys, "--mode", mode, "--workdir", trained, "--rtol", 1e-3, "--atol", 1e-3,
                                  *MODES_OF_DATA[mode], *out, *flags)  # fmt: skip
     assert status == 0, error
     numbers = np.load(result["numbers"])
@@ -167,9 +167,9 @@ def test_the_other_modes_are_guided_by_the_same_flags(trained, capsys, mode):
         else:
             score_model = wrapped(ClassifierFree(model, labels, 3.0), labels)
         if mode == "likelihood":
-            expected = log_likelihood(score_model, x, rtol=1e-5, atol=1e-5, guided=True).nats
+            expected = log_likelihood(score_model, x, rtol=1e-3, atol=1e-3, guided=True).nats
         else:
-            expected = encode(score_model, x, rtol=1e-5, atol=1e-5).latent.view(found.shape)
+            expected = encode(score_model, x, rtol=1e-3, atol=1e-3).latent.view(found.shape)
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3, err_msg=str(flags))
         plain = found if plain is None else plain
         assert not flags or np.abs(found - plain).max() > 1e-2, flags

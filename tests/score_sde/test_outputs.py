@@ -110,6 +110,7 @@ def photos(tmp_path_factory):
     return run
 
 
+LOOSE = ["--rtol", 0.1, "--atol", 0.1]
 COMMANDS = {
     "sample": ["", "--config.sampler.churn=0.5", "--config.sampler.churn 0.7", "--labels 0,1", "--guidance_scale 2"],
     "encode": ["", "--rtol 0.01", "--split train"],
@@ -118,10 +119,12 @@ COMMANDS = {
     "restore": ["", "--mask MASKS0/mine.npy", "--mask MASKS1/mine.npy", "--samples_per_item 2", "--repaint_steps 1"],
     "visualize": ["", "--frames 3", "--weights other.safetensors"],
 }  # fmt: skip
-FEW = {"sample": ["--num_samples", 2], "encode": ["--num_samples", 2], "edit": ["--num_samples", 2],
-       "restore": ["--num_samples", 2], "visualize": ["--plots", "denoised", "--num_samples", 2]}  # fmt: skip
+TWO = ["--num_samples", 2]
+FEW = {"sample": TWO, "encode": [*TWO, *LOOSE], "interpolate": LOOSE, "edit": TWO, "restore": TWO,
+       "visualize": ["--plots", "denoised", *TWO, "--frames", 2]}  # fmt: skip
 
 
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.filterwarnings("ignore:the samples miss")
 @pytest.mark.parametrize("mode", COMMANDS)
 def test_every_command_has_files_of_its_own_with_its_settings(photos, capsys, mode):

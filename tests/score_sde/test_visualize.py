@@ -256,11 +256,12 @@ def test_guided_fields_have_no_density(runs, tmp_path, capsys, coarse):
     torch.testing.assert_close(arrays["score"][1].view(-1, 2), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_what_a_field_is_of_is_said(runs, tmp_path, capsys, coarse, monkeypatch):
     titles = []
     monkeypatch.setattr("score_sde.modes.visualize.field_picture", lambda panels, title, path: titles.append(title))
     start = ["--mode", "visualize", "--workdir", runs["points"].folder, "--out", tmp_path / "v", "--steps", 2,
-             "--num_samples", 2]  # fmt: skip
+             "--num_samples", 2, "--frames", 2]  # fmt: skip
     assert main.main([str(a) for a in [*start, "--labels", "3,1", "--guidance_scale", 2]]) == 0
     assert "the field is that of class 3 alone, the first of --labels=3,1\n" in capsys.readouterr().out
     assert main.main([str(a) for a in [*start, "--labels", "3"]]) == 0

@@ -8,10 +8,13 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
+from matplotlib.figure import Figure
 
 from score_sde.cli import main
+from score_sde.evaluation.judge import SETTINGS
 from sde import VPSDE
 from sde.checkpoint.spec import build_denoiser, describe_sde
 from sde.checkpoint.states import Checkpoints
@@ -22,6 +25,7 @@ from sde.training.fit import fit
 from sde.training.loss import denoising_loss
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
+from tests.score_sde.runs import blank_picture
 
 # Two processes cannot share odd widths evenly. (Without attention: the bias of its keys has a gradient of rounding
 # errors alone, of which Adam makes steps.)
@@ -224,6 +228,9 @@ def stopped(world: World, folder: Path) -> list:
     return world.all_gather([first, second])
 
 
+# Neither pictures nor how well the judge judges are looked at.
+@patch.object(Figure, "savefig", blank_picture)
+@patch.dict(SETTINGS, steps=100)
 def work(folder: Path, alone: Path, world: World) -> None:
     """Everything, into files in a folder; ``alone`` is the folder of a single process."""
     found = {
@@ -246,6 +253,7 @@ def work(folder: Path, alone: Path, world: World) -> None:
         torch.save(found, folder / "found.pt")
 
 
+@patch.object(Figure, "savefig", blank_picture)
 def endless(folder: Path, world: World) -> None:
     """A run that is ended from outside."""
     options = ["--config.training.steps=100000", "--config.training.sample_every=100000"]
