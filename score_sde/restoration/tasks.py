@@ -6,6 +6,7 @@ from torch import Tensor
 from samplers import SeededNoise
 from samplers.noise.seeded import MEASUREMENT, item_seeds
 from score_sde.config.config import pick
+from score_sde.config.edge import naming
 from score_sde.restoration.masks import read_mask
 from score_sde.run.inputs import read_items
 from sde.inverse.operators import Blur, CompressedSensing, Grayscale, LinearOperator, Mask, SuperResolution
@@ -42,7 +43,7 @@ def make_operator(
         )
     if task == "colorize" and shape[0] == 1:
         raise ValueError(f"{name}: items of shape {shape} have one channel, so that there is no colour to restore")
-    try:
+    with naming(f"{name}: "):
         if task == "inpaint":
             operator = read_mask(value, shape, seed)
         elif task == "superres":
@@ -54,8 +55,6 @@ def make_operator(
         else:
             operator = CompressedSensing(shape, value)
         operator.rows(slice(0, 1))(torch.zeros(1, *shape))
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
     return operator, name
 
 

@@ -99,10 +99,8 @@ def _read(file: str, model: Denoiser) -> Condition:
     for name, array in arrays.items():
         if name == "labels" and array.dtype.kind not in "iu":
             raise ValueError(f"{flag}: labels have type {array.dtype}, needs integers")
-        try:
+        with naming(f"{flag}: "):
             tree[name] = torch.from_numpy(array.astype(np.int64)) if name == "labels" else condition_array(name, array)
-        except ValueError as error:
-            raise ValueError(f"{flag}: {error}") from None
     return tree
 
 
