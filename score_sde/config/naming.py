@@ -41,7 +41,12 @@ def with_keys(*sections: str, **more: str) -> AbstractContextManager[None]:
 
 def with_flag(flag: str, value: object, **names: str) -> AbstractContextManager[None]:
     """Within, the flag and its value stand in front of what is refused; ``names`` are the keys of other options."""
-    return _said(lambda sentence: f"{flag}={value}: {named(sentence, names)}", warnings_too=False)
+    return with_words(f"{flag}={value}", **names)
+
+
+def with_words(words: str, **names: str) -> AbstractContextManager[None]:
+    """Within, these words stand in front of what is refused, flags and their values say; ``names`` as in with_flag."""
+    return _said(lambda sentence: f"{words}: {named(sentence, names)}", warnings_too=False)
 
 
 @contextmanager

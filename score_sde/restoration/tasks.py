@@ -6,6 +6,7 @@ from torch import Tensor
 from samplers import SeededNoise
 from samplers.noise.seeded import MEASUREMENT, item_seeds
 from score_sde.config.config import pick
+from score_sde.config.naming import with_words
 from score_sde.kinds.base import Kind
 from score_sde.restoration.masks import read_mask
 from score_sde.run.inputs import read_items
@@ -42,11 +43,9 @@ def make_operator(
             f"{name} is for signals, images and volumes (channels, ...), and here are items of shape {shape}: take "
             f"--task=inpaint or {' or '.join(kind.tasks)}"
         )
-    try:
+    with with_words(name):
         operator = read_mask(value, shape, seed, kind.masks) if task == "inpaint" else kind.tasks[task](shape, value)
         operator.rows(slice(0, 1))(torch.zeros(1, *shape))
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
     return operator, name
 
 

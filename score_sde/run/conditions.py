@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from score_sde.config.config import read_run_config, resolve
-from score_sde.config.naming import with_flag
+from score_sde.config.naming import with_flag, with_words
 from score_sde.kinds.base import Kind
 from score_sde.plots.pictures import comparison, picture
 from score_sde.run.folder import Run
@@ -101,10 +101,8 @@ def _read(file: str, model: Denoiser) -> Condition:
     for name, array in arrays.items():
         if name == "labels" and array.dtype.kind not in "iu":
             raise ValueError(f"{flag}: labels have type {array.dtype}, needs integers")
-        try:
+        with with_words(flag):
             tree[name] = torch.from_numpy(array.astype(np.int64)) if name == "labels" else condition_array(name, array)
-        except ValueError as error:
-            raise ValueError(f"{flag}: {error}") from None
     return tree
 
 

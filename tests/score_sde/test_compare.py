@@ -54,7 +54,7 @@ def gaussian_run(folder, generator, shape=(3,), count=600):
 
 def test_errors_are_those_against_the_exact_flow(tmp_path, generator, capsys):
     run, model = gaussian_run(tmp_path, generator)
-    result = compare(run, samplers="ddim,heun,dpmpp,ancestral,auto,ode", calls="4,9", num_samples=32)
+    result = compare(run, samplers="ddim,heun,dpmpp,ancestral,auto,ode", nfe="4,9", num_samples=32)
     rows = json.loads((tmp_path / "compare" / "compare.json").read_text())["rows"]
     times = torch.tensor([model.sde.t_max, model.sde.t_min], dtype=torch.float64)
     noise = SeededNoise(sample_seeds(0, 32))(torch.empty(32, 3, dtype=torch.float64)) * model.sde.sigma(times[0])
@@ -77,7 +77,7 @@ def test_errors_are_those_against_the_exact_flow(tmp_path, generator, capsys):
 
 def test_distances_are_those_of_the_samples(tmp_path, generator):
     run, model = gaussian_run(tmp_path, generator)
-    compare(run, samplers="ancestral,ddim", calls="6", num_samples=40, seed=3, out=str(tmp_path / "x.html"))
+    compare(run, samplers="ancestral,ddim", nfe="6", num_samples=40, seed=3, out=str(tmp_path / "x.html"))
     record = json.loads((tmp_path / "x.json").read_text())
     held_out, parts = run.data()[1].items.double(), []
     kept = [np.setdiff1d(np.arange(40), part) for part in np.array_split(np.arange(40), 16)]
@@ -97,7 +97,7 @@ def test_distances_are_those_of_the_samples(tmp_path, generator):
 
 def test_several_metrics_and_the_first_ranks(tmp_path, generator):
     run, model = gaussian_run(tmp_path, generator)
-    compare(run, samplers="ancestral,ddim", calls="6,3", metrics="recall,energy", num_samples=64)
+    compare(run, samplers="ancestral,ddim", nfe="6,3", metrics="recall,energy", num_samples=64)
     record = json.loads((tmp_path / "compare" / "compare.json").read_text())
     held_out, rows = run.data()[1].items.double(), record["rows"]
     for its in rows:
@@ -135,7 +135,7 @@ def test_events_of_any_shape(tmp_path, generator, shape, images):
     """Two samplers, the exact flow and held-out items, wherever there is something to draw."""
     run, _ = gaussian_run(tmp_path, generator, shape)
     count = 2 * min(64, math.prod(shape))
-    compare(run, samplers="ddim,ancestral", calls="3", num_samples=max(8, count), batch_size=5)
+    compare(run, samplers="ddim,ancestral", nfe="3", num_samples=max(8, count), batch_size=5)
     page, record = (tmp_path / "compare" / f"compare.{kind}" for kind in ("html", "json"))
     assert page.read_text().count('src="data:image/png;base64,') == images
     assert json.loads(record.read_text())["features"] == min(64, math.prod(shape))

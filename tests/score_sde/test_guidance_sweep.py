@@ -185,10 +185,10 @@ def test_runs_that_cannot_be_swept(tmp_path, capsys):
         assert status == 2
         assert words in error
     for name, flags, words in (
-        ("full", ["--guidance_scale", "1,2"], "guidance scale 2.0 needs the unconditional branch"),
+        ("full", ["--guidance_scale", "2"], "guidance scale 2.0 needs the unconditional branch"),
         ("full", ["--labels", "none"], "--labels=none: this model never trained its unconditional branch"),
         ("unconditional", ["--labels", "0,1"], "--labels=0,1: the model is unconditional and there is no classifier"),
-        ("unconditional", ["--guidance_scale", "1,2"], "--guidance_scale=2: the model is unconditional"),
+        ("unconditional", ["--guidance_scale", "2"], "--guidance_scale=2: the model is unconditional"),
     ):
         status, _, error = call(capsys, "--mode", "sample", "--workdir", tmp_path / name, *flags)
         assert status == 2
