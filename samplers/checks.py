@@ -162,8 +162,9 @@ def _check_rows(x: Tensor, good: Tensor, model: nn.Module, name: str) -> None:
     raise ValueError(f"{name} is not {what} in {len(rows)} of {len(x)} rows, the first is row {rows[0]}")
 
 
-def _check_output(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
-    x = args[0] if args else kwargs["x"]
+def check_output(module: nn.Module, x: Tensor, output) -> None:
+    """Raise TypeError or ValueError where a score model returned anything but one tensor of the shape of x, or of
+    another process than a Gaussian one, with the rows of x."""
     if not isinstance(output, Tensor):
         inside = f" of {', '.join(type(o).__name__ for o in output)}" if isinstance(output, tuple | list) else ""
         raise TypeError(
@@ -180,8 +181,12 @@ def _check_output(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
 
 @contextmanager
 def checking_outputs(model: nn.Module) -> Iterator[None]:
-    """Raise TypeError or ValueError where a score model inside returns anything but one tensor of the shape of x."""
-    handles = [m.register_forward_hook(_check_output, with_kwargs=True) for m in {model, *score_models(model)}]
+    """Raise where ``check_output`` does, for every score model inside."""
+
+    def called(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
+        check_output(module, args[0] if args else kwargs["x"], output)
+
+    handles = [m.register_forward_hook(called, with_kwargs=True) for m in {model, *score_models(model)}]
     try:
         yield
     finally:
@@ -189,7 +194,7 @@ def checking_outputs(model: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def check_end(x: Tensor, sums: Sequence[Tensor], times: Tensor, steps: int, process: Process) -> None:
+def check_finite(x: Tensor, sums: Sequence[Tensor], times: Tensor, steps: int, process: Process) -> None:
     """Raise SampleError where rows of x are no states, after a run through ``times`` that was to make ``steps``:
     NonFiniteError where they are not finite.
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from samplers.checks import check_end, check_model, check_sampler, check_state, checking_outputs
+from samplers.checks import check_finite, check_model, check_sampler, check_state, checking_outputs
 from samplers.grid import check_times
 from samplers.loop.lookup import scheduled
 from samplers.noise.door import as_noise
@@ -56,5 +56,5 @@ def sample(
         if denoise:
             x = model.sde.last_call(model, x, s, draws)
             sums.append(x.sum())
-    check_end(x, sums, times[: made + 1], len(times) - 1, model.sde)
+    check_finite(x, sums, times[: made + 1], len(times) - 1, model.sde)
     return x
