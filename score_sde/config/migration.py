@@ -43,6 +43,7 @@ SAMPLER_OPTIONS: dict[str, dict[str, str]] = {
     "unipc": {"points": "solver_order"},
     "sa_solver": {"points": "solver_order"},
     "pc": {"corrections": "corrector_steps"},
+    "langevin": {"corrections": "corrector_steps"},
 }
 """By the sampler's new name, its options' old names and their new ones."""
 
