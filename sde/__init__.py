@@ -1,5 +1,6 @@
 """What is learned: diffusion processes, noise-conditional networks, score models, guidance, training."""
 
+from sde import renamed
 from sde.data.transform import Transform
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import PARAMETRIZATIONS, Denoiser
@@ -23,3 +24,9 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+renamed.watch()
+
+
+def __getattr__(name: str) -> object:
+    raise renamed.missing(__name__, name, renamed.MOVED)

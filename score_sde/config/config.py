@@ -38,8 +38,8 @@ def pick(key: str, value: str, allowed: Iterable[str]) -> str:
     allowed = list(allowed)
     if value not in allowed:
         new = new_value(value)
-        if new and new.split()[0] in allowed:
-            raise ValueError(f"{key} = {value!r}: is {new} now")
+        if new and new.partition(",")[0] in allowed:
+            raise ValueError(f"{key} = {value!r} has a new name: take {new}")
         near = difflib.get_close_matches(str(value), allowed, 1, 0.5)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(f"{key} = {value!r}: needs one of {', '.join(allowed)}{hint}")

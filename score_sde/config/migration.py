@@ -4,6 +4,7 @@ What a run folder holds is read silently. What a person gives is refused by a se
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from samplers import SAMPLERS
 from samplers.planning.plan import FOUND
@@ -36,19 +37,23 @@ KEYS: dict[str, dict[str, str]] = {
 CHANNELS = {"channels_first": "first", "channels_last": "last", "no_channels": "none"}
 """Values of config.data.channels."""
 
-SAMPLER_NAMES = {"eab": "deis", "sde": "reverse_sde", "dpmpp_sde": "sa_solver", "seeds": "sa_solver"}
-SAMPLER_OPTIONS: dict[str, dict[str, str]] = {
-    "deis": {"order": "solver_order"},
-    "dpmpp": {"order": "solver_order"},
-    "unipc": {"points": "solver_order"},
-    "sa_solver": {"points": "solver_order"},
-    "pc": {"corrections": "corrector_steps"},
-    "langevin": {"corrections": "corrector_steps"},
+RENAMED_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "eab": ("deis", {}),
+    "sde": ("reverse_sde", {}),
+    "dpmpp_sde": ("sa_solver", {}),
+    "seeds": ("sa_solver", {"solver_order": 1, "prediction": "noise"}),
 }
-"""By the sampler's new name, its options' old names and their new ones."""
+"""Old names of samplers: the new one, and the options that go with it where they are not the defaults."""
 
-SEEDS = {"solver_order": 1, "prediction": "noise"}
-"""What makes an sa_solver of the old sampler seeds."""
+RENAMED_OPTIONS = {
+    ("deis", "order"): "solver_order",
+    ("dpmpp", "order"): "solver_order",
+    ("unipc", "points"): "solver_order",
+    ("sa_solver", "points"): "solver_order",
+    ("pc", "corrections"): "corrector_steps",
+    ("langevin", "corrections"): "corrector_steps",
+}
+"""Options that samplers, by their new names, had under another name once."""
 
 PLAN_FLAGS = {"autoguidance": "weak"}
 """Flags of guidance by their new names, and the old ones, under which the hashes that name plans know them."""
@@ -72,11 +77,11 @@ def current_config(values: Mapping) -> dict:
 def current_sampler(sampler: Mapping, table: Mapping[str, Callable]) -> dict:
     """A sampler of ``table``, its ``name`` and options, as of today."""
     old = sampler.get("name", "")
-    name = old if old in table else SAMPLER_NAMES.get(old, old)
+    name, extra = (old, {}) if old in table else RENAMED_SAMPLERS.get(old, (old, {}))
     known = options_of(table[name]) if name in table else {}
-    names = {before: now for before, now in SAMPLER_OPTIONS.get(name, {}).items() if now in known}
-    extra = SEEDS if old == "seeds" and name != old else {}
-    return {**extra, **renamed(sampler, names), **({"name": name} if "name" in sampler else {})}
+    names = {before: now for (its, before), now in RENAMED_OPTIONS.items() if its == name and now in known}
+    found = {**extra, **renamed(sampler, names)}
+    return found | {"name": name} if "name" in sampler else found
 
 
 def current_plan(record: dict) -> dict:
@@ -100,14 +105,12 @@ def new_key(path: str) -> str | None:
     if section[-1:] == ["network"]:
         tables += NETWORK_OPTIONS.values()
     if section == ["sampler"]:
-        tables += SAMPLER_OPTIONS.values()
+        tables += [{before: now} for (_, before), now in RENAMED_OPTIONS.items()]
     found = next((table[key] for table in tables if key in table), None)
     return None if found is None else ".".join(["config", *section, found])
 
 
 def new_value(value: str) -> str | None:
-    """The new name of a value that a person may still give, with what belongs to it; None where there is no other."""
-    if value == "seeds":
-        options = " ".join(f"--config.sampler.{key}={option}" for key, option in SEEDS.items())
-        return f"{SAMPLER_NAMES[value]} with {options}"
-    return SAMPLER_NAMES.get(value) or CHANNELS.get(value)
+    """The new name of a value that a person may still give, and the options that go with it; None where there is no other."""
+    name, options = RENAMED_SAMPLERS.get(value, (CHANNELS.get(value), {}))
+    return name and name + "".join(f", with --config.sampler.{key}={option}" for key, option in options.items())

@@ -5,9 +5,6 @@ Tensors and states keep their names; what changed are the names of options.
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
-
-from sde.data.transform import Transform
 
 NETWORK_OPTIONS: dict[str, dict[str, str]] = {
     "unet": {
@@ -19,9 +16,6 @@ NETWORK_OPTIONS: dict[str, dict[str, str]] = {
     "dit": {"patch": "patch_size", "checkpointing": "activation_checkpointing"},
 }
 """By the name of a network, its options' old names and their new ones."""
-
-TRANSFORM = {"levels": "num_levels"}
-"""The old and new names of a transform's fields."""
 
 
 def renamed(values: Mapping, names: Mapping[str, str]) -> dict:
@@ -39,9 +33,6 @@ def current_spec(spec: Mapping) -> dict:
     found = {**spec}
     if isinstance(spec.get("network"), Mapping):
         found["network"] = current_network(spec["network"])
-    if isinstance(spec.get("transform"), Mapping):
-        known = {f.name for f in fields(Transform)}
-        found["transform"] = renamed(spec["transform"], {old: new for old, new in TRANSFORM.items() if new in known})
     return found
 
 

@@ -9,6 +9,7 @@ from sde.guidance.gradient import LikelihoodGuidance
 from sde.guidance.interval import GuidanceInterval
 from sde.guidance.rescale import GuidanceRescale
 from sde.guidance.threshold import DynamicThreshold
+from sde.renamed import missing
 
 __all__ = [
     "Autoguidance",
@@ -21,3 +22,7 @@ __all__ = [
     "LikelihoodGuidance",
     "GuidanceRescale",
 ]
+
+
+def __getattr__(name: str) -> object:
+    raise missing(__name__, name, {"LogProbability": "LikelihoodGuidance", "Rescaled": "GuidanceRescale"})
