@@ -7,9 +7,8 @@ from typing import Any
 
 
 def options_of(component: Callable) -> dict:
-    """The keyword arguments of a component that a config can set, with their defaults. Where it passes them on, they
-    are the fields of its dataclass ``Options``."""
-    parameters = inspect.signature(getattr(component, "Options", component)).parameters.values()
+    """The keyword arguments of a component that a config can set, with their defaults."""
+    parameters = inspect.signature(component).parameters.values()
     return {
         p.name: p.default
         for p in parameters

@@ -111,6 +111,6 @@ def new_key(path: str) -> str | None:
 
 
 def new_value(value: str) -> str | None:
-    """The new name of a value that a person may still give, and its options; None where there is no other."""
+    """The new name of a value that a person may still give, with the options that go with it, or None."""
     name, options = RENAMED_SAMPLERS.get(value, (CHANNELS.get(value), {}))
     return name and name + "".join(f", with --config.sampler.{key}={option}" for key, option in options.items())

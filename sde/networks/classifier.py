@@ -9,16 +9,15 @@ from torch import Tensor, nn
 from sde.networks.layers import group_norm
 from sde.networks.mlp import MLPEncoder
 from sde.networks.unet import UNetEncoder
-from sde.networks.unet_options import UNetOptions
+from sde.networks.unet_options import UNetOptions, takes_options
 
 
+@takes_options
 class UNetClassifier(nn.Module):
     """forward(x, c_noise) -> logits (B, num_classes): the U-Net's encoder, averaged over space at its last level.
 
     The other keyword arguments are those of ``UNetOptions``.
     """
-
-    Options = UNetOptions
 
     def __init__(self, event_shape: Sequence[int], num_classes: int, **options: Any) -> None:
         super().__init__()

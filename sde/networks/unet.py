@@ -25,7 +25,7 @@ from sde.networks.layers import (
     zero_init,
 )
 from sde.networks.resample import Resample, resampler
-from sde.networks.unet_options import UNetOptions
+from sde.networks.unet_options import UNetOptions, takes_options
 
 
 class UNetEncoder(nn.Module):
@@ -103,6 +103,7 @@ class UNetEncoder(nn.Module):
         return skips, embedding, context
 
 
+@takes_options
 class UNet(nn.Module):
     """forward(x, c_noise, cond) -> a tensor of the shape of x (B, channels, *space); any size, by padding and cropping.
 
@@ -115,8 +116,6 @@ class UNet(nn.Module):
     ``event_shape`` is (channels, *space) with one to three axes of space; the other keyword arguments are those of
     ``UNetOptions``.
     """
-
-    Options = UNetOptions
 
     def __init__(
         self,

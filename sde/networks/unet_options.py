@@ -1,14 +1,17 @@
 """The options of a U-Net, which the denoising network and the classifier share."""
 
+import inspect
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from sde.networks.layers import check_choice, check_counts, groups_of
 
 RESAMPLINGS = ("conv", "fir")
 PROGRESSIVE_INPUTS = ("none", "residual")
+T = TypeVar("T", bound=type)
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,12 @@ class UNetOptions:
                 f"attention at resolution {min(unknown)}: the resolutions are {', '.join(map(str, sizes))}"
             )
         return [size in self.attention_resolutions for size in sizes]
+
+
+def takes_options(network: T) -> T:
+    """A class whose ``**options`` go to UNetOptions, with the fields in its signature, where help and configs look."""
+    parameters = inspect.signature(network).parameters.values()
+    own = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+    fields = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(UNetOptions).parameters.values()]
+    network.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
+    return network

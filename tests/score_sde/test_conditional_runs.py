@@ -280,7 +280,7 @@ def test_default_conditions_are_held_out_items(runs, tmp_path, capsys):
 
 def test_data_are_read_once(runs, monkeypatch):
     seen = []
-    monkeypatch.setattr("score_sde.run.folder.load_dataset", lambda data: seen.append(data) or load_dataset(data))
+    monkeypatch.setattr("score_sde.run.folder.load_dataset", lambda **data: seen.append(data) or load_dataset(**data))
     run = Run(runs / "superres", resolve(read_run_config(runs / "superres"), []), CPU)
     _, _, model = open_split(run, "test")
     for count in (2, 3):

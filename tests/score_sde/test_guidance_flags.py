@@ -6,10 +6,10 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from ml_collections import ConfigDict
 
 from samplers import SAMPLERS, encode, generate, log_likelihood, pilot_count, plan
 from score_sde.cli import main
+from score_sde.config.options import DataOptions
 from score_sde.run.guides import GuidanceOptions, guided
 from sde import VPSDE, Denoiser
 from sde.checkpoint.models import load_model, save_model
@@ -157,7 +157,8 @@ def test_the_other_modes_are_guided_by_the_same_flags(trained, capsys, mode):
     ):  # fmt: skip
         found, index, file = values(capsys, trained, mode, "--guidance_scale", 3, *flags)
         files.add(file)
-        data = load_dataset(ConfigDict(json.loads((trained / "config.json").read_text())["data"]))[1]
+        config = DataOptions.of(json.loads((trained / "config.json").read_text())["data"])
+        data = load_dataset(**config.arguments())[1]
         x, cond = data.batch(index)
         labels = cond["labels"]
         if mode == "interpolate":

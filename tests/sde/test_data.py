@@ -33,7 +33,7 @@ def load_dataset(**options):
 
 def refused(sentence, function, *arguments, **keys):
     """The whole sentence of the ValueError at the door, numbers and paths included."""
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"), with_keys("data"):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"), with_keys("data", "model"):
         function(*arguments, **keys)
 
 

@@ -154,7 +154,7 @@ def test_without_workers_everything_happens_in_the_main_thread():
         values.get(0)
     assert threads == [threading.main_thread()]
     with pytest.raises(
-        ValueError, match=r"^config\.data\.workers = -1: needs zero, to read in the main thread, or more$"
+        ValueError, match=r"^workers = -1: needs zero, to read in the main thread, or more$"
     ):
         Prefetch(len, -1)
 
