@@ -323,9 +323,10 @@ def test_a_cascade(runs, tmp_path, capsys):
     assert (fewer["x"] == numbers["x"][:3]).mean() > 0.99, "sample i is the same whatever their number"
     other, _ = sampled(capsys, runs, tmp_path / "a", *flags[:-1], 6)
     assert not np.array_equal(other["x"], numbers["x"])
-    guided, _ = sampled(capsys, runs, tmp_path / "a", *flags, "--guidance_scale", "1,2")
-    assert guided["x"].shape == (2, 12, 1, 8, 8)
-    np.testing.assert_array_equal(guided["x"][0], numbers["x"])
+    plain, guided = (sampled(capsys, runs, tmp_path / "a", *flags, "--guidance_scale", w)[0]["x"] for w in (1, 2))
+    assert guided.shape == (12, 1, 8, 8)
+    np.testing.assert_array_equal(plain, numbers["x"])
+    assert not np.array_equal(guided, plain)
     planned, _ = sampled(capsys, runs, tmp_path / "a", *flags, "--sampler", "auto")
     assert planned["x"].shape == (12, 1, 8, 8)
 
