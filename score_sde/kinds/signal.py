@@ -37,7 +37,7 @@ class Signal(Kind):
             axes.plot(x.T, "--", **{"color": "black", "linewidth": 0.8} | style)
         else:
             # What is known beside what is hidden may be single entries, which a line does not show.
-            marks = ".-" if shown.isnan().any() else "-"
+            marks = ".-" if role == "guesses" and shown.isnan().any() else "-"
             axes.plot(x.T, marks, **{"linewidth": 0.8, "markersize": 2} | style)
 
     def element(self, item: Tensor, levels: int | None, about: About) -> str:

@@ -70,7 +70,7 @@ def sample(
         shown = strip(x, names, picture_path, kind=run.kind, levels=levels, labels=as_tree(cond).get("labels"))
         what = f"{counted} at each {flag.replace('_', ' ')} of {', '.join(f'{s:g}' for s in scales)}"
     write_arrays(numbers_path, arrays)
-    run.kind.write(x.flatten(0, 1), path, run.about)
+    run.kind.write(list(x.flatten(0, 1)), path, run.about)
     least, most = calls.min().item(), calls.max().item()
     spread = f" ({least:g} to {most:g})" if len(drawn) == 1 and least < most else ""
     print(

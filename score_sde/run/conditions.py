@@ -152,10 +152,12 @@ def upscaled(labels: Tensor | None, image: Tensor, guides: Guides) -> Condition:
     return tree
 
 
-def show(x: Tensor, cond: Condition | None, path: Path, *, kind: Kind, levels: int | None) -> bool:
+def show(
+    x: Tensor, cond: Condition | None, path: Path, *, kind: Kind, levels: int | None, sizes: Tensor | None = None
+) -> bool:
     """Samples as by ``picture``; beside each the image that it is conditioned on, where that has its channels."""
     tree = as_tree(cond)
     image = tree.get("image")
     if image is None or image.shape[1] != x.shape[1]:
-        return picture(x, path, kind=kind, levels=levels, labels=tree.get("labels"))
+        return picture(x, path, kind=kind, levels=levels, labels=tree.get("labels"), sizes=sizes)
     return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, kind=kind, levels=levels)

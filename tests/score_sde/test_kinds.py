@@ -177,9 +177,9 @@ class Tally(Kind):
     def read(self, file, shape, levels, about, flag):
         return torch.tensor([float(word) for word in file.read_text().split()]).view(1, *shape)
 
-    def write(self, x, stem, about):
-        paths = [stem.with_name(f"{stem.name}-{i}.tally") for i in range(len(x))]
-        for path, item in zip(paths, x, strict=True):
+    def write(self, items, stem, about):
+        paths = [stem.with_name(f"{stem.name}-{i}.tally") for i in range(len(items))]
+        for path, item in zip(paths, items, strict=True):
             path.write_text(" ".join(map(str, item.flatten().tolist())))
         return paths
 
