@@ -11,7 +11,7 @@ from samplers import DPMSolverPP, generate
 from score_sde.config.config import differences
 from score_sde.config.schema import options_of
 from score_sde.diagnosis.linear_denoiser import LinearDenoiser
-from score_sde.evaluation.levels import Levels
+from score_sde.evaluation.denoising_errors import DenoisingErrors
 from score_sde.evaluation.validation import Validation
 from score_sde.run.folder import Run
 from score_sde.training.spec import denoiser_spec
@@ -105,12 +105,12 @@ def averaging(model: Denoiser, raw: Denoiser, state: dict, decay: float) -> dict
     }
 
 
-def linear_filter(model: Denoiser, levels: Levels, training: Dataset) -> LinearDenoiser:
+def linear_filter(model: Denoiser, at: DenoisingErrors, training: Dataset) -> LinearDenoiser:
     """The linear denoiser of training items spread over the set, dequantized."""
-    index = spread(len(training), min(FILTER_ITEMS, max(2, FILTER_NUMBERS // levels.x[0].numel())))
-    x, transform = training.batch(index)[0], levels.transform
+    index = spread(len(training), min(FILTER_ITEMS, max(2, FILTER_NUMBERS // at.x[0].numel())))
+    x, transform = training.batch(index)[0], at.transform
     u = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
-    items = transform.encode(transform.dequantize(x, u)).to(levels.device)
+    items = transform.encode(transform.dequantize(x, u)).to(at.device)
     return LinearDenoiser(model.sde, items, model.sigma_data)
 
 
@@ -119,11 +119,11 @@ def mean_and_error(values: Tensor) -> list[float]:
     return [values.mean().item(), (values.std() / len(values) ** 0.5).item() if len(values) > 1 else math.nan]
 
 
-def of_conditions(levels: Levels, own: Tensor, other: Tensor, none: Tensor) -> dict:
+def of_conditions(at: DenoisingErrors, own: Tensor, other: Tensor, none: Tensor) -> dict:
     """What conditions do for errors (levels, n), those with the items' ``own``, an ``other`` item's and ``none``.
     ``"gain"`` of own over other and ``"gain_of_none"`` of none over other are means over the levels, with standard
     errors over the ``"items"`` whose two conditions differ; ``"wins"`` is for how many of them own is better."""
-    error, other, none = (found.mean(0)[levels.differs] for found in (own, other, none))
+    error, other, none = (found.mean(0)[at.has_other_condition] for found in (own, other, none))
     return {
         "items": len(error),
         "gain": mean_and_error(other - error),
@@ -143,14 +143,12 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return mean, std, x.mean(2).std(0) / root, squares.std(0) / root / (2 * std)
 
 
-def of_samples(model: Denoiser, levels: Levels, training: Dataset, nearest: Validation) -> dict:
+def of_samples(model: Denoiser, at: DenoisingErrors, training: Dataset, nearest: Validation) -> dict:
     """Samples by 20 steps of DPM-Solver++ under the items' own conditions beside training items, in data units: moments
     and range, and distances to the nearest training items."""
-    count = len(levels.x)
-    bound = model if levels.cond is None else Conditional(model, levels.cond)
-    x = generate(
-        bound, DPMSolverPP(), count, training.event_shape, steps=SAMPLING_STEPS, batch_size=levels.batch_size
-    ).x
+    count = len(at.x)
+    bound = model if at.cond is None else Conditional(model, at.cond)
+    x = generate(bound, DPMSolverPP(), count, training.event_shape, steps=SAMPLING_STEPS, batch_size=at.batch_size).x
     items, _ = training.batch(spread(len(training), 2000))
     (mean, std, *errors), (data_mean, data_std, *data_errors) = channel_moments(x), channel_moments(items.cpu())
     error = [(a.square() + b.square()).sqrt().tolist() for a, b in zip(errors, data_errors, strict=True)]

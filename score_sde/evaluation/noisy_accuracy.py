@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from score_sde.evaluation.levels import At, Levels
+from score_sde.evaluation.denoising_errors import Batch, DenoisingErrors
 from sde.data import Dataset
 from sde.model.classifier import NoisyClassifier
 
@@ -17,20 +17,22 @@ class NoisyAccuracy:
     time. ``classifier`` says what process and classes there are."""
 
     def __init__(self, held_out: Dataset, classifier: NoisyClassifier, device: torch.device) -> None:
-        self.levels = Levels(held_out, classifier, "log_snr", device, ITEMS, LEVELS)
+        self.measured = DenoisingErrors(held_out, classifier, "log_snr", device, ITEMS, LEVELS)
 
     @property
     def chance(self) -> float:
         """The share of the most frequent class: the accuracy of a classifier that looks at nothing."""
-        labels = self.levels.cond["labels"]
+        labels = self.measured.cond["labels"]
         return labels.bincount().max().item() / len(labels)
 
     def by_noise(self, classifier: NoisyClassifier) -> list[dict]:
         """``"noise_level"``, sigma / alpha, and ``"accuracy"`` at every level, from the least noise to the most."""
 
-        def right(at: At) -> Tensor:
+        def right(at: Batch) -> Tensor:
             x = classifier.sde.perturb(at.x0, at.draws.t, at.draws.noise(at.x0))
             return classifier(x, at.draws.t).argmax(1) == at.cond["labels"]
 
-        accuracy = self.levels.each(right).mean(1).tolist()
-        return [{"noise_level": s, "accuracy": a} for s, a in zip(self.levels.sigma.tolist(), accuracy, strict=True)]
+        accuracy = self.measured.each(right).mean(1).tolist()
+        return [
+            {"noise_level": s, "accuracy": a} for s, a in zip(self.measured.noise_level.tolist(), accuracy, strict=True)
+        ]

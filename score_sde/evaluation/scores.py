@@ -62,7 +62,7 @@ def scores(
     samples, real, known = (part.features for part in (sets.samples, sets.real, sets.training))
     if unseen:
         copied = share(sets.samples.found_in(sets.training), len(samples))
-        values["memorization"] = asdict(Memorization.of(samples, real, known, resamples, seed)) | {
+        values["memorization"] = asdict(Memorization.from_sets(samples, real, known, resamples, seed)) | {
             "copies": asdict(copied)
         }
     near, exact = near_duplicates(samples, known, resamples, seed), share(sets.samples.repeated(), len(samples))

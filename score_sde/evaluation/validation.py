@@ -90,13 +90,13 @@ class Validation:
         held_out, _ = self.held_out.batch(spread(len(self.held_out), len(samples)))
         distances = self._distances(torch.cat([samples.to(held_out), held_out]))
         own, other = distances.tensor_split([len(samples)])
-        median, yardstick = own.quantile(0.5).item(), other.quantile(0.5).item()
+        median, real = own.quantile(0.5).item(), other.quantile(0.5).item()
         return {
             "median": median,
             "smallest": own.min().item(),
-            "held_out_median": yardstick,
+            "held_out_median": real,
             "held_out_smallest": other.min().item(),
-            "ratio": median / yardstick if yardstick else None,
+            "ratio": median / real if real else None,
         }
 
     def _distances(self, x: Tensor) -> Tensor:

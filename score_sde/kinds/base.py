@@ -4,7 +4,7 @@ The library knows shapes. What is done with a run asks its kind: how items are d
 judged, hidden and measured. A new kind is a class here that says where it differs, and a line in ``KINDS``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,9 +51,9 @@ class Kind:
         with ``flag`` and the file, for one that cannot be read as such."""
         raise NotImplementedError(f"{self.name} reads no files of its own")
 
-    def write(self, x: Tensor, stem: Path, about: About) -> list[Path]:
-        """Write samples x (n, *event) as the files that people open items of this kind with, beside the .npz of all
-        modes, which holds them too; their paths, which begin with ``stem``."""
+    def write(self, items: Sequence[Tensor], stem: Path, about: About) -> list[Path]:
+        """Write samples (*event) in data units, less what they are padded with, as the files that people open items of
+        this kind with, beside the .npz of all modes, which holds them too; their paths, which begin with ``stem``."""
         return []
 
     def shown(self, x: Tensor, lead: int = 1) -> Tensor | None:

@@ -10,6 +10,13 @@ from score_sde.kinds.base import Event, Kind
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+STYLES: dict[str, dict[str, Any]] = {
+    "truth": {"color": "0.6", "markersize": 7, "label": "data"},
+    "other": {"color": "C3", "markersize": 5, "label": "decoded"},
+    "background": {"s": 2, "c": "0.85", "linewidths": 0},
+}
+"""By the role of the points."""
+
 
 class Point(Kind):
     """A set of points is one picture, a scatter of all of them."""
@@ -31,21 +38,22 @@ class Point(Kind):
     def draw(
         self, axes: "Axes", shown: Tensor, role: str = "items", labels: Tensor | None = None, **style: Any
     ) -> None:
-        x = shown.numpy()
+        x, style = shown.numpy(), STYLES.get(role, {}) | style
         if role == "truth":
-            axes.plot(*x.T, "o", **{"color": "0.6", "markersize": 7, "label": "data"} | style)
+            axes.plot(*x.T, "o", **style)
         elif role == "other":
-            axes.plot(*x.T, "x", **{"color": "C3", "markersize": 5, "label": "decoded"} | style)
+            axes.plot(*x.T, "x", **style)
         elif role == "background":
-            axes.scatter(*x.T, **{"s": 2, "c": "0.85", "linewidths": 0} | style)
+            axes.scatter(*x.T, **style)
         elif role == "path":
-            axes.plot(*x.T, ".-", **{"linewidth": 1} | style)
-            axes.plot(*x[[0, -1]].T, "o", **{"markersize": 7} | style)
+            axes.plot(*x.T, ".-", linewidth=1, **style)
+            axes.plot(*x[[0, -1]].T, "o", markersize=7, **style)
         elif role == "guesses":
             _guesses(axes, x, style)
         else:
-            color = {} if labels is None else {"c": labels.numpy(), "cmap": "tab10"}
-            axes.scatter(*x.T, **{"s": 60 / len(x) ** 0.4, "linewidths": 0} | color | style)
+            color: dict[str, Any] = {} if labels is None else {"c": labels.numpy(), "cmap": "tab10"}
+            size: dict[str, Any] = {"s": 60 / len(x) ** 0.4, "linewidths": 0}
+            axes.scatter(*x.T, **size | color | style)
 
     def examples(self, shape: Event) -> int:
         """All of them, as a rule."""
@@ -55,9 +63,9 @@ class Point(Kind):
         return shape == (2,)
 
 
-def _guesses(axes: "Axes", x: np.ndarray, style: dict) -> None:
-    axes.plot(*x.T, "o", **{"markersize": 4} | style)
+def _guesses(axes: "Axes", x: np.ndarray, style: dict[str, Any]) -> None:
+    axes.plot(*x.T, "o", markersize=4, **style)
     # Where one coordinate is known, the points are those of a line.
     for line, at, other in ((axes.axvline, 0, 1), (axes.axhline, 1, 0)):
         for point in x[np.isnan(x[:, other]) & ~np.isnan(x[:, at])]:
-            line(point[at], **{"linewidth": 0.8} | style)
+            line(point[at], linewidth=0.8, **style)

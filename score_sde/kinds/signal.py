@@ -15,6 +15,12 @@ CHANNELS = 4
 WIDTH, HEIGHT = 240, 60
 """Pixels of the element of a page."""
 
+STYLES: dict[str, dict[str, Any]] = {
+    "items": {"linewidth": 0.8, "markersize": 2},
+    "other": {"color": "black", "linewidth": 0.8},
+}
+"""By the role of the curves."""
+
 
 class Signal(Kind):
     """A curve for each of the first channels."""
@@ -32,13 +38,10 @@ class Signal(Kind):
     def draw(
         self, axes: "Axes", shown: Tensor, role: str = "items", labels: Tensor | None = None, **style: Any
     ) -> None:
-        x = shown.flatten(0, 1).numpy()
-        if role == "other":
-            axes.plot(x.T, "--", **{"color": "black", "linewidth": 0.8} | style)
-        else:
-            # What is known beside what is hidden may be single entries, which a line does not show.
-            marks = ".-" if shown.isnan().any() else "-"
-            axes.plot(x.T, marks, **{"linewidth": 0.8, "markersize": 2} | style)
+        curves, usual = shown.flatten(0, 1).numpy().T, STYLES.get(role, STYLES["items"])
+        # What is known beside what is hidden may be single entries, which a line does not show.
+        marks = ".-" if role == "guesses" and shown.isnan().any() else "-"
+        axes.plot(curves, "--" if role == "other" else marks, **usual | style)
 
     def element(self, item: Tensor, levels: int | None, about: About) -> str:
         shown = self.shown(item[None])

@@ -17,7 +17,7 @@ class Moments:
     covariance: Tensor
 
     @classmethod
-    def of(cls, x: Tensor) -> "Moments":
+    def from_features(cls, x: Tensor) -> "Moments":
         """The moments of x (n, d), n at least 2, merged part by part (Chan, Golub and LeVeque 1983).
 
         Raises ValueError for other shapes, fewer items, and values that are not finite.
@@ -46,7 +46,7 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     """
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(f"x has {tuple(x.shape[1:])} features and y has {tuple(y.shape[1:])}: needs the same")
-    first, second = Moments.of(x), Moments.of(y)
+    first, second = Moments.from_features(x), Moments.from_features(y)
     return gaussian_distance(first.mean, first.covariance, second.mean, second.covariance)
 
 

@@ -36,15 +36,6 @@ def coverage(x: Tensor, y: Tensor, k: int = 5) -> float:
     return _balls(x, y, k)[1].double().mean().item()
 
 
-def ideal_coverage(n: int, m: int, k: int = 5) -> float:
-    """The mean of ``coverage`` where n samples and m data have one law: of the n + m - 1 others in order of their
-    distance, the first k are not all data."""
-    missed = 1.0
-    for j in range(k):
-        missed *= (m - 1 - j) / (n + m - 1 - j)
-    return 1 - missed
-
-
 def _balls(x: Tensor, y: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """For each x the number of balls of y around it (n,), and for each ball of y whether it holds an x (m,)."""
     x, y = x.double(), y.double()
@@ -66,7 +57,7 @@ class Memorization:
     close: Estimate
 
     @classmethod
-    def of(
+    def from_sets(
         cls, samples: Tensor, held_out: Tensor, training: Tensor, resamples: int = 100, seed: int = 0
     ) -> "Memorization":
         """Of features (n, d), (m, d) and (k, d)."""

@@ -16,7 +16,7 @@ from score_sde.diagnosis.examination import (
     of_samples,
     raw_model,
 )
-from score_sde.evaluation.levels import Levels
+from score_sde.evaluation.denoising_errors import DenoisingErrors
 from score_sde.evaluation.validation import Validation
 from score_sde.run.folder import Run
 from score_sde.training.log import Metrics
@@ -69,11 +69,11 @@ def check(run: Run, *, num_samples: int = 256, batch_size: int = 256) -> dict:
 
 
 def measure(run: Run, model: Denoiser, training: Dataset, held_out: Dataset, items: int, batch_size: int) -> dict:
-    """All that ``diagnose`` asks for and the table shows, as plain numbers. Errors are those of ``Levels.errors``; in
+    """All that ``diagnose`` asks for and the table shows, as plain numbers. Errors are those of ``DenoisingErrors``; in
     ``"error"`` they are means over the levels, with standard errors over the items."""
     settings = run.config.training
-    at = Levels(held_out, model, settings.time_distribution, run.device, items, batch_size=batch_size)
-    trained_on = Levels(training, model, settings.time_distribution, run.device, items, batch_size=batch_size)
+    at = DenoisingErrors(held_out, model, settings.time_distribution, run.device, items, batch_size=batch_size)
+    trained_on = DenoisingErrors(training, model, settings.time_distribution, run.device, items, batch_size=batch_size)
     nearest = Validation(
         held_out, training, model.sde, settings.time_distribution, settings.loss_weighting, device=run.device
     )
@@ -104,7 +104,7 @@ def measure(run: Run, model: Denoiser, training: Dataset, held_out: Dataset, ite
             "sigma_data": [model.sigma_data, training.sigma_data],
             "measured": not run.config.model.sigma_data,
         },
-        "levels": by_level(at.sigma, errors, score, calibrated),
+        "levels": by_level(at.noise_level, errors, score, calibrated),
         "error": error,
         "error_stderr": {name: mean_and_error(values.mean(0))[1] for name, values in errors.items()},
         # Of another file of weights the run's decay says nothing.

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from samplers import Samples
-from score_sde.comparison.entrants import Entrant, enter
+from score_sde.comparison.candidates import Candidate, find_candidates
 from score_sde.comparison.pareto import GROUPS, RULE
-from score_sde.comparison.race import ROUNDS, TIGHT, Drawn, race, solved
-from score_sde.comparison.standings import show, tabulate
-from score_sde.comparison.yardstick import Yardstick
+from score_sde.comparison.ranking import show, tabulate
+from score_sde.comparison.reference import Reference
+from score_sde.comparison.sampling import ROUNDS, TIGHT, Drawn, sample_all, solved
 from score_sde.config.config import program
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.evaluation.features import EXTRACTORS, extractor
@@ -69,14 +69,14 @@ def compare(
         targets = labels_of(cond)
         # Below 0 are those of no class.
         targets = targets if targets is not None and (targets >= 0).all() else None
-        yardstick = Yardstick(training, held_out, found, measures, targets)
-        yardstick.check(num_samples)
-        ran, exact, notes = _race(run, guides, cond, names, budgets, num_samples, seed, batch_size)
-        rows = tabulate(ran, yardstick, exact and exact.path.denoised[-1], training, common)
+        reference = Reference(training, held_out, found, measures, targets)
+        reference.check(num_samples)
+        ran, exact, notes = _sampled(run, guides, cond, names, budgets, num_samples, seed, batch_size)
+        rows = tabulate(ran, reference, exact and exact.path.denoised[-1], training, common)
         flow = exact and {"samples": len(exact.x), "tolerance": TIGHT, "calls": exact.mean_nfe}
         about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape)}
         about |= {"kind": run.kind.name, "flow": flow}
-        record = _record(run, yardstick, num_samples) | about | {"rows": rows, "notes": notes}
+        record = _record(run, reference, num_samples) | about | {"rows": rows, "notes": notes}
         base = Path(out) if out else run.folder / "compare" / "compare"
         base = base.with_suffix("") if base.suffix in (".html", ".json") else base
         page, numbers = Path(f"{base}.html"), Path(f"{base}.json")
@@ -111,7 +111,7 @@ def read_calls(text: str) -> list[int]:
     return numbers
 
 
-def _race(
+def _sampled(
     run: Run,
     guides: Guides,
     cond: Condition | None,
@@ -120,17 +120,17 @@ def _race(
     count: int,
     seed: int,
     batch_size: int,
-) -> tuple[list[tuple[Entrant, Drawn]], Samples | None, list[str]]:
-    """What the entrants drew that came to their end, the exact flow of the first samples, and sentences to know."""
-    entrants, notes = enter(run, guides, cond, names, budgets)
+) -> tuple[list[tuple[Candidate, Drawn]], Samples | None, list[str]]:
+    """What the candidates drew that came to their end, the exact flow of the first samples, and sentences to know."""
+    candidates, notes = find_candidates(run, guides, cond, names, budgets)
     model, shape = guides(cond), guides.denoiser.event_shape
-    raced = race(model, entrants, count, shape, seed=seed, batch_size=batch_size, progress=True)
-    notes += [found.failure for found in raced if found.failure]
-    ran = [(entrant, found) for entrant, found in zip(entrants, raced, strict=True) if not found.failure]
+    sampled = sample_all(model, candidates, count, shape, seed=seed, batch_size=batch_size, progress=True)
+    notes += [found.failure for found in sampled if found.failure]
+    ran = [(candidate, found) for candidate, found in zip(candidates, sampled, strict=True) if not found.failure]
     if not ran:
         raise ArithmeticError(f"no sampler ran to its end: {' '.join(notes)}")
     exact = None
-    if any(entrant.deterministic for entrant, _ in ran):
+    if any(candidate.deterministic for candidate, _ in ran):
         try:
             exact = solved(model.rows(slice(0, FLOW)), min(count, FLOW), shape, seed=seed, batch_size=batch_size)
         except ArithmeticError as error:
@@ -138,19 +138,19 @@ def _race(
     return ran, exact, notes
 
 
-def _record(run: Run, yardstick: Yardstick, count: int) -> dict:
+def _record(run: Run, reference: Reference, count: int) -> dict:
     """What the JSON says of the circumstances."""
-    used = yardstick.extractor
+    used = reference.extractor
     return {
         "mode": "compare",
         "run": run.folder.name,
         "weights": run.weights,
         "num_samples": count,
-        "metrics": list(yardstick.metrics),
-        "extractor": {"name": used.name, "sha256": used.digest, "features": yardstick.dim},
-        "features": yardstick.width,
-        "held_out": len(yardstick.items),
-        "training": {name: yardstick.of_training(name, count) for name in yardstick.metrics},
+        "metrics": list(reference.metrics),
+        "extractor": {"name": used.name, "sha256": used.digest, "features": reference.dim},
+        "features": reference.width,
+        "held_out": len(reference.items),
+        "training": {name: reference.of_training(name, count) for name in reference.metrics},
         "jackknife_groups": GROUPS,
         "rounds": ROUNDS,
         "device": run.device.type,
@@ -170,26 +170,30 @@ def command(run: Run, given: dict, count: int) -> str:
 
 
 def pictures(
-    run: Run, ran: Sequence[tuple[Entrant, Drawn]], exact: Tensor | None, held_out: Dataset, labels: Tensor | None
+    run: Run, ran: Sequence[tuple[Candidate, Drawn]], exact: Tensor | None, held_out: Dataset, labels: Tensor | None
 ) -> dict[str, list[tuple[str, bytes | str]]]:
-    """Headings, and below each captions with PNGs or HTML: the first samples of the entrants by their budget, those of
-    the exact flow, and held-out items. Nothing for what has no picture."""
+    """Headings, and below each captions with PNGs or HTML: the first samples of the candidates by their budget, those
+    of the exact flow, and held-out items. Nothing for what has no picture."""
     kind, levels = run.kind, held_out.transform.num_levels
     count = kind.examples(held_out.event_shape)
 
-    def shown(caption: str, x: Tensor, own: Tensor | None) -> list[tuple[str, bytes | str]]:
-        picture = drawn(x[:count], kind=kind, levels=levels, labels=None if own is None else own[:count])
-        both = picture, items(x, kind, levels, held_out.about)
+    def shown(
+        caption: str, x: Tensor, own: Tensor | None, sizes: Tensor | None = None
+    ) -> list[tuple[str, bytes | str]]:
+        own = None if own is None else own[:count]
+        picture = drawn(x[:count], kind=kind, levels=levels, labels=own, sizes=sizes)
+        both = picture, items(x, kind, levels, held_out.about, sizes)
         return [(caption, content) for content in both if content]
 
     found: dict[str, list[tuple[str, bytes | str]]] = {}
-    for entrant, its in ran:
-        heading = f"{entrant.budget} network calls" if entrant.budget else "Steps of its own choice"
-        caption = entrant.name if entrant.budget else f"{entrant.name}, tolerance {entrant.tolerance:g}"
+    for candidate, its in ran:
+        heading = f"{candidate.budget} network calls" if candidate.budget else "Steps of its own choice"
+        caption = candidate.name if candidate.budget else f"{candidate.name}, tolerance {candidate.tolerance:g}"
         found.setdefault(heading, []).extend(shown(caption, its.x, labels))
     last = found.setdefault("To compare with", [])
     if exact is not None:
         last += shown("the exact flow", exact, None if labels is None else labels[: len(exact)])
-    real, own = held_out.batch(spread(len(held_out), count))
-    last += shown("held-out items", real, labels_of(own))
+    index = spread(len(held_out), count)
+    real, own = held_out.batch(index)
+    last += shown("held-out items", real, labels_of(own), held_out.sizes_of(index))
     return {heading: parts for heading, parts in found.items() if parts}

@@ -47,7 +47,7 @@ def sample(
     shown = show(drawn.x, cond, picture, kind=run.kind, levels=guides.denoiser.transform.num_levels)
     arrays = {"x": drawn.x, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, **(cond or {})}
     write_arrays(numbers, arrays, run.settings)
-    run.kind.write(drawn.x, path, run.about)
+    run.kind.write(list(drawn.x), path, run.about)
     least, most = drawn.nfe.min().item(), drawn.nfe.max().item()
     spread = f" ({least:g} to {most:g})" if least < most else ""
     counted = "1 sample" if num_samples == 1 else f"{num_samples} samples"

@@ -8,7 +8,7 @@ from score_sde.kinds.elements import image
 from score_sde.metrics.metric import METRICS
 from score_sde.pages.charts import beyond, capitalized, charts, inline_svg
 from score_sde.pages.frame import page
-from score_sde.pages.ranking import number, table, with_error
+from score_sde.pages.table import number, table, with_error
 
 STYLE = """
 svg { display: block; width: 100%; height: auto; }

@@ -127,7 +127,7 @@ class _Cell:
         self.columns = min(columns, math.isqrt(self.most - 1) + 1)
         self.low, self.high = kind.scale(items)
         rows, size = -(-self.most // self.columns), items.shape[2:]
-        self.height = {"plane": 1.0, "curves": 0.3 * self.most}.get(kind.layout)
+        self.height = 1.0 if kind.layout == "plane" else 0.3 * self.most
         if kind.layout == "sheet":
             self.height = rows * size[0] / (self.columns * size[1])
 
@@ -136,9 +136,11 @@ class _Cell:
         kind, shown = self.kind, self.kind.shown(x).double()
         margin = MARGIN * (self.high - self.low)
         if kind.layout == "plane":
-            color = {} if labels is None else {"vmin": 0, "vmax": 9}
-            classes = None if labels is None else labels % 10
-            kind.draw(axes, shown, labels=classes, s=self.marker / len(x) ** 0.5, **color)
+            size = self.marker / len(x) ** 0.5
+            if labels is None:
+                kind.draw(axes, shown, s=size)
+            else:
+                kind.draw(axes, shown, labels=labels % 10, s=size, vmin=0, vmax=9)
             axes.set_xlim(self.low[0] - margin[0], self.high[0] + margin[0])
             axes.set_ylim(self.low[1] - margin[1], self.high[1] + margin[1])
         elif kind.layout == "sheet":

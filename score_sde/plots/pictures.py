@@ -6,12 +6,14 @@ from collections.abc import Collection
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import torch
 from torch import Tensor
 
 from score_sde.kinds.base import Kind
 from score_sde.kinds.image import scaled
-from score_sde.plots.sheet import sheet
+from score_sde.plots.sheet import BACKGROUND, sheet
+from sde.data.sizes import cut
 from sde.files import write_whole
 
 matplotlib.use("Agg")
@@ -21,21 +23,31 @@ CURVES = 16
 """Items with axes for each that are drawn."""
 
 
-def picture(x: Tensor, path: Path, *, kind: Kind, levels: int | None, labels: Tensor | None = None) -> bool:
+def picture(
+    x: Tensor,
+    path: Path,
+    *,
+    kind: Kind,
+    levels: int | None,
+    labels: Tensor | None = None,
+    sizes: Tensor | None = None,
+) -> bool:
     """Samples (n, *event) in data units as a picture, in the layout of their kind: a grid for images and for slices of
-    volumes, a scatter for points, lines for signals. False, and nothing written, for what has no picture. Raises
-    FloatingPointError for non-finite values.
+    volumes, a scatter for points, lines for signals; of padded ones, by their ``sizes`` (n,), what is real. False, and
+    nothing written, for what has no picture. Raises FloatingPointError for non-finite values.
     """
     _check(x, path)
-    content = drawn(x, kind=kind, levels=levels, labels=labels)
+    content = drawn(x, kind=kind, levels=levels, labels=labels, sizes=sizes)
     if content is not None:
         write_whole(path, content)
     return content is not None
 
 
-def drawn(x: Tensor, *, kind: Kind, levels: int | None, labels: Tensor | None = None) -> bytes | None:
+def drawn(
+    x: Tensor, *, kind: Kind, levels: int | None, labels: Tensor | None = None, sizes: Tensor | None = None
+) -> bytes | None:
     """The PNG that ``picture`` writes of finite samples, None for what has no picture."""
-    shown = kind.shown(x)
+    shown = kind.shown(cut(x, sizes, math.nan))
     if shown is None:
         return None
     if kind.layout == "sheet":
@@ -109,8 +121,9 @@ def _check(x: Tensor, path: Path) -> None:
 
 def _image_grid(shown: Tensor, kind: Kind, levels: int | None, columns: int, gaps: Collection[int] = ()) -> bytes:
     """Images (n, channels, height, width), ``columns`` a row; a wider gap before each column in ``gaps``."""
-    pixels = shown.double().numpy()
-    return sheet(scaled(pixels, *kind.scale(shown.double(), levels)), columns, gaps)
+    pixels = scaled(shown.double().nan_to_num().numpy(), *kind.scale(shown.double(), levels))
+    # What is padded looks like what lies between images.
+    return sheet(np.where(shown.isnan().numpy(), np.uint8(BACKGROUND), pixels), columns, gaps)
 
 
 def figure_bytes(figure, kind: str = "png", **options) -> bytes:

@@ -10,7 +10,7 @@ from torch import Tensor
 from samplers import GRIDS
 from score_sde.config.config import pick
 from score_sde.kinds import reader
-from score_sde.kinds.base import Kind
+from score_sde.kinds.base import About, Kind
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset, existing
 from sde.data.arrays import read_array
@@ -42,7 +42,7 @@ def open_inputs(
     """The items of ``--items``, those of ``--input``, or ``--num_samples`` of them spread over the split."""
     only_one({"items": items, "num_samples": num_samples, "input": file})
     if file:
-        x, labels = read_items("--input", file, data.event_shape, data.transform.num_levels, kind)
+        x, labels = read_items("--input", file, data.event_shape, data.transform.num_levels, kind, about=data.about)
         return Inputs(x, labels, None, Path(file).stem)
     if items:
         index = torch.tensor(read_numbers("--items", items, len(data), "numbers of items, as in 0,1,2"))
@@ -111,19 +111,21 @@ def read_items(
     owner: str = "the data's",
     whole: bool = True,
     hidden: Tensor | None = None,
+    about: About | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """Items (n, *shape) in data units as float32, and their classes (n,) where the file holds them, of a .npy, .npz or
     .csv file, or a single one of a file of the ``kind`` of data or of another kind.
 
-    With ``whole``, items of data with ``levels`` are integers; ``owner`` is whose shape it is. What is ``hidden``,
-    booleans (*shape) or (n, *shape), may hold anything, as NaN, and is read as 0 from arrays. Raises ValueError for
-    items of another shape, or with values that the data cannot have.
+    With ``whole``, items of data with ``levels`` are integers; ``owner`` is whose shape it is, and ``about`` are the
+    values of the data that a kind's files are read by. What is ``hidden``, booleans (*shape) or (n, *shape), may hold
+    anything, as NaN, and is read as 0 from arrays. Raises ValueError for items of another shape, or with values that
+    the data cannot have.
     """
     file = existing(path, flag)
     its = reader(file, kind)
     labels = None
     if its:
-        x = its.read(file, shape, levels, {}, flag)
+        x = its.read(file, shape, levels, about or {}, flag)
         x = x.round() if whole and levels else x
     else:
         x, labels = read_array(file, None if hidden is None else hidden.numpy())

@@ -13,7 +13,7 @@ from sde.condition.tree import FEATURES, Condition, check_labels
 from sde.data.arrays import ArrayFile
 from sde.data.block_means import BlockMeans
 from sde.data.images import ImageFiles
-from sde.data.sizes import check_sizes
+from sde.data.sizes import check_sizes, cut
 from sde.data.statistics import Statistics, feature_moments, measure, spread
 from sde.data.transform import Transform
 from sde.device import send
@@ -107,15 +107,15 @@ class Dataset:
         }
 
     def _items(self, index: Tensor) -> Tensor:
-        return self.items[index].to(torch.float32)
+        return cut(self.items[index].to(torch.float32), self.sizes_of(index))
 
     def _condition(self, kind: str, index: Tensor) -> Tensor:
         held = self.conditions[kind]
         return held[index] if isinstance(held, Tensor) else held(self._items(index))
 
     def batch(self, index: Tensor) -> tuple[Tensor, Condition | None]:
-        """Items (B, *event) as float32 in data units, and their conditions, at positions (B,) that are on the CPU:
-        None where there are none.
+        """Items (B, *event) as float32 in data units, with 0 where they are padded, and their conditions, at positions
+        (B,) that are on the CPU: None where there are none.
 
         Where the items are on a device, so is what is returned, and the CPU does not wait for it.
         """

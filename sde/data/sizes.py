@@ -22,6 +22,13 @@ def cut(x: Tensor, sizes: Tensor | None, value: float = 0.0) -> Tensor:
     return x if sizes is None else torch.where(real(sizes.to(x.device), x.shape[1:]), x, value)
 
 
+def trim(item: Tensor, size: int) -> Tensor:
+    """What is real of one item (*event): its first ``size`` entries along every axis of space."""
+    for axis in range(1 if item.ndim > 1 else 0, item.ndim):
+        item = item.narrow(axis, 0, min(size, item.shape[axis]))
+    return item
+
+
 def item_means(values: Tensor, sizes: Tensor | None) -> Tensor:
     """Means (B,) over the entries of values (B, *event) that are real; over all without sizes."""
     if sizes is None:

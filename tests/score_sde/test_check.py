@@ -17,7 +17,7 @@ from score_sde.diagnosis.causes import best
 from score_sde.diagnosis.diagnosis import diagnose
 from score_sde.diagnosis.examination import channel_moments, distance, mean_age
 from score_sde.diagnosis.linear_denoiser import LinearDenoiser
-from score_sde.evaluation.levels import Levels
+from score_sde.evaluation.denoising_errors import DenoisingErrors
 from score_sde.modes.check import check, table
 from score_sde.run.folder import Run
 from sde import VPSDE, Denoiser
@@ -69,20 +69,20 @@ def test_errors_and_scores_of_the_exact_model(sde, generator):
     transform = Transform((3.0,), (2.0,))
     model = Oracle(sde, torch.full((2, 6), 0.3), STD)
     data = Dataset(transform.decode(model.draw(800, generator)), None, None, transform)
-    at = Levels(data, model, "log_normal", CPU, items=800, count=4, batch_size=300)
+    at = DenoisingErrors(data, model, "log_normal", CPU, items=800, count=4, batch_size=300)
     u = (torch.arange(4, dtype=torch.float64) + 0.5) / 4
     torch.testing.assert_close(
-        at.sigma, (sde.sigma(TIMES["log_normal"](sde, u)) / sde.alpha(TIMES["log_normal"](sde, u)))
+        at.noise_level, (sde.sigma(TIMES["log_normal"](sde, u)) / sde.alpha(TIMES["log_normal"](sde, u)))
     )
-    posterior = STD**2 * at.sigma**2 / (STD**2 + at.sigma**2)
+    posterior = STD**2 * at.noise_level**2 / (STD**2 + at.noise_level**2)
     errors = at.errors(model)
     assert errors.shape == (4, 800)
     # 9,600 numbers a level: chi-squared, four standard deviations.
-    torch.testing.assert_close(errors.mean(1), posterior * (at.sigma**-2 + SIGMA_DATA**-2), rtol=0.06, atol=0)
+    torch.testing.assert_close(errors.mean(1), posterior * (at.noise_level**-2 + SIGMA_DATA**-2), rtol=0.06, atol=0)
     score, calibrated = at.scores(model).mean(1).T
-    torch.testing.assert_close(score, posterior / at.sigma**2, rtol=0.06, atol=0)
+    torch.testing.assert_close(score, posterior / at.noise_level**2, rtol=0.06, atol=0)
     torch.testing.assert_close(score, calibrated, rtol=0, atol=0.06)
-    assert torch.equal(Levels(data, model, "log_normal", CPU, items=800, count=4).errors(model), errors)
+    assert torch.equal(DenoisingErrors(data, model, "log_normal", CPU, items=800, count=4).errors(model), errors)
     assert at.cond is None
 
 
@@ -100,8 +100,8 @@ def test_sensitivity_is_the_change_of_the_output(generator):
     labels = torch.arange(40) % 5
     data = Dataset(torch.randn(40, 3, generator=generator), labels, 5, Transform())
     model = Denoiser(Told(), VPSDE(), "edm", 1.0)
-    at = Levels(data, model, "log_normal", CPU, items=40, count=4, batch_size=16)
-    c, label = at.sigma.log()[:, None] / 4, labels.double()
+    at = DenoisingErrors(data, model, "log_normal", CPU, items=40, count=4, batch_size=16)
+    c, label = at.noise_level.log()[:, None] / 4, labels.double()
     size = (c + label).square().sum()
     told = c[[2, 3, 0, 1]]
     found, other = at.sensitivity(model, "time", "other", "none"), at.other.double()
@@ -111,7 +111,7 @@ def test_sensitivity_is_the_change_of_the_output(generator):
         | {name: (change.square().sum() / size).sqrt().item() for name, change in changes.items()},
         rel=1e-5,
     )
-    assert torch.equal(at.differs, at.other != labels)
+    assert torch.equal(at.has_other_condition, at.other != labels)
     assert torch.equal(at.other.bincount(), labels.bincount()), "other items' conditions, each once"
 
 

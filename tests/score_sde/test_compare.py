@@ -13,11 +13,11 @@ from ml_collections import ConfigDict
 from samplers import DDIM, SAMPLERS, Ancestral, generate, sample
 from samplers.grid import make_grid
 from samplers.noise.seeded import SeededNoise, sample_seeds
-from score_sde.comparison.entrants import Entrant, enter, steps_within
+from score_sde.comparison.candidates import Candidate, find_candidates, steps_within
 from score_sde.comparison.pareto import front, jackknife_error, left_out, recommend
-from score_sde.comparison.race import race
-from score_sde.comparison.standings import show
-from score_sde.comparison.yardstick import COMPONENTS, Yardstick
+from score_sde.comparison.ranking import show
+from score_sde.comparison.reference import COMPONENTS, Reference
+from score_sde.comparison.sampling import sample_all
 from score_sde.config.config import config_path, read_config, resolve
 from score_sde.evaluation.features import extractor
 from score_sde.kinds import kind_of
@@ -141,18 +141,18 @@ def test_events_of_any_shape(tmp_path, generator, shape, images):
     assert json.loads(record.read_text())["features"] == min(64, math.prod(shape))
 
 
-def entrant(name, steps=5, **options):
-    return Entrant(name, SAMPLERS[name](**options), make_grid(VPSDE(), "log_snr", steps), "", True, budget=2 * steps)
+def candidate(name, steps=5, **options):
+    return Candidate(name, SAMPLERS[name](**options), make_grid(VPSDE(), "log_snr", steps), "", True, budget=2 * steps)
 
 
 def test_all_start_from_the_same_noise_and_draw_what_generate_draws(generator):
     model = GaussianMixture(VPSDE(), torch.randn(4, 2, dtype=torch.float64, generator=generator), 0.2)
-    entrants = [entrant("ddim"), entrant("heun", 7), entrant("ancestral"), entrant("pc", 3)]
-    found = race(model, entrants, 10, (2,), seed=5)
+    candidates = [candidate("ddim"), candidate("heun", 7), candidate("ancestral"), candidate("pc", 3)]
+    found = sample_all(model, candidates, 10, (2,), seed=5)
     starts = [torch.cat([part.path.x[0] for part in drawn.parts]) for drawn in found]
     assert all(torch.equal(start, starts[0]) for start in starts)
     assert len({row.numpy().tobytes() for row in starts[0]}) == 10
-    for its, drawn in zip(entrants, found, strict=True):
+    for its, drawn in zip(candidates, found, strict=True):
         assert [len(part.x) for part in drawn.parts] == [2, 3, 2, 3]
         once = generate(model, its.sampler, 10, (2,), grid=its.times, seed=5)
         assert torch.equal(drawn.nfe, once.nfe)
@@ -179,10 +179,10 @@ def test_counted_calls_use_the_budget_and_never_exceed_it(generator, kind):
     guides.denoiser = base
     run = SimpleNamespace(config=SimpleNamespace(sampler={"name": "heun"}))
     labels = torch.arange(3)
-    entrants, notes = enter(run, guides, labels, FIXED, [5, 12])
-    assert len(entrants) + len(notes) == 2 * len(FIXED)
+    candidates, notes = find_candidates(run, guides, labels, FIXED, [5, 12])
+    assert len(candidates) + len(notes) == 2 * len(FIXED)
     assert bool(notes) == (kind == "guided")
-    for its in entrants:
+    for its in candidates:
         steps = len(its.times) - 1
         calls = [
             generate(guides(labels), its.sampler, 3, (2,), steps=count).nfe.max().item() for count in (steps, steps + 1)
@@ -218,13 +218,13 @@ def test_options_of_the_run_are_those_of_its_sampler(generator):
         return model
 
     guides.denoiser = model
-    found, _ = enter(run, guides, None, ["dpmpp", "ddim", "ode"], [6])
+    found, _ = find_candidates(run, guides, None, ["dpmpp", "ddim", "ode"], [6])
     assert [its.sampler for its in found][:2] == [SAMPLERS["dpmpp"](3), DDIM()]
     assert {its.flags for its in found[2:]} == {
         f"--sampler ode --config.sampler.rtol={value} --config.sampler.atol={value}" for value in (0.01, 0.001)
     }
     with pytest.raises(ValueError, match=r"--nfe=1,2: heun takes 3 network calls for one step"):
-        enter(run, guides, None, ["ddim", "heun"], [1, 2])
+        find_candidates(run, guides, None, ["ddim", "heun"], [1, 2])
 
 
 class Torn(Ancestral):
@@ -238,8 +238,8 @@ def test_a_sampler_that_fails_fails_alone(tmp_path, generator, monkeypatch):
     run, _ = gaussian_run(tmp_path, generator)
     monkeypatch.setitem(SAMPLERS, "torn", Torn)
     model = run.model()
-    torn = Entrant("torn", Torn(), make_grid(model.sde, "log_snr", 3), "", False, budget=4)
-    failed, fine = race(model, [torn, entrant("ddim")], 8, (3,))
+    torn = Candidate("torn", Torn(), make_grid(model.sde, "log_snr", 3), "", False, budget=4)
+    failed, fine = sample_all(model, [torn, candidate("ddim")], 8, (3,))
     assert failed.failure.startswith("torn, 4 calls, is left out: sample")
     assert "became non-finite in step 1 of 3" in failed.failure
     assert len(fine.x) == 8
@@ -325,7 +325,7 @@ def dataset(x, labels=None, classes=None):
 
 def measured(training, held_out, metrics=("frechet",), **options):
     run = SimpleNamespace(device=torch.device("cpu"), kind=kind_of(training.event_shape))
-    return Yardstick(training, held_out, extractor(run, "data", training), metrics, **options)
+    return Reference(training, held_out, extractor(run, "data", training), metrics, **options)
 
 
 def test_distances_on_principal_components(generator):

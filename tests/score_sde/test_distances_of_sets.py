@@ -13,7 +13,6 @@ from score_sde.metrics.neighbors import (
     Memorization,
     coverage,
     density,
-    ideal_coverage,
     near_duplicates,
     precision,
     recall,
@@ -22,6 +21,7 @@ from score_sde.metrics.neighbors import (
 from score_sde.metrics.proportion import mean_share, share
 from score_sde.metrics.sliced import orthonormal, sliced_wasserstein, wasserstein_1d
 from score_sde.metrics.two_sample import two_sample_test
+from tests.oracles.coverage import ideal_coverage
 
 
 def points(n, seed, d=2, shift=0.0):
@@ -144,11 +144,11 @@ def test_shares():
 
 def test_memorisation():
     training, held_out, new = points(300, 1, 6), points(200, 2, 6), points(200, 3, 6)
-    found = Memorization.of(new, held_out, training, 30, 0)
+    found = Memorization.from_sets(new, held_out, training, 30, 0)
     assert found.nearer.low < 0.5 < found.nearer.high
     assert found.close.low < 0.05 < found.close.high
     half = torch.cat([training[:50], training[50:100] + 1e-3, new[:100]])
-    found = Memorization.of(half, held_out, training, 30, 0)
+    found = Memorization.from_sets(half, held_out, training, 30, 0)
     assert found.nearer.value == pytest.approx(0.75, abs=0.05)
     assert found.close.value == pytest.approx(0.5 + 0.025, abs=0.03)
     assert share_nearer(torch.tensor([[1.0], [2.0]]), torch.tensor([[2.0], [3.0]])) == (1 + 1 + 0.5 + 1) / 4

@@ -86,11 +86,11 @@ def test_small_distances_keep_their_digits(change):
 
 def test_moments_are_merged_exactly():
     x = torch.randn(10_000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1e-3 + 1e3
-    moments = Moments.of(x)
+    moments = Moments.from_features(x)
     assert moments.count == 10_000
     np.testing.assert_allclose(moments.mean, x.numpy().mean(0), rtol=1e-14)
     np.testing.assert_allclose(moments.covariance, np.cov(x.numpy().T), rtol=1e-8, atol=1e-15)
-    single = Moments.of(x.float()[:5])
+    single = Moments.from_features(x.float()[:5])
     assert single.covariance.dtype == torch.float64
 
 

@@ -177,9 +177,9 @@ class Tally(Kind):
     def read(self, file, shape, levels, about, flag):
         return torch.tensor([float(word) for word in file.read_text().split()]).view(1, *shape)
 
-    def write(self, x, stem, about):
-        paths = [stem.with_name(f"{stem.name}-{i}.tally") for i in range(len(x))]
-        for path, item in zip(paths, x, strict=True):
+    def write(self, items, stem, about):
+        paths = [stem.with_name(f"{stem.name}-{i}.tally") for i in range(len(items))]
+        for path, item in zip(paths, items, strict=True):
             path.write_text(" ".join(map(str, item.flatten().tolist())))
         return paths
 
@@ -219,11 +219,15 @@ def tallies(tmp_path_factory):
         yield folder / "run"
 
 
-def test_a_kind_of_ones_own_is_trained(tallies):
-    assert json.loads((tallies / "config.json").read_text())["data"]["kind"] == "tally"
+def test_a_kind_of_ones_own_is_trained(tallies, capsys):
     page = (tallies / "report.html").read_text()
     assert page.count("<meter") == Tally.page_items
     assert page.count('<img alt="samples at step 20"') == 1
+    status, result, error = call(capsys, "--mode", "train", "--workdir", tallies, "--config.training.steps=21",
+                                 "--config.data.kind=")  # fmt: skip
+    assert status == 0, error
+    assert result["steps"] == 21
+    assert json.loads((tallies / "config.json").read_text())["data"]["kind"] == "tally", "it is part of the run"
 
 
 def test_a_kind_of_ones_own_is_sampled_and_read(tallies, tmp_path, capsys):

@@ -154,9 +154,9 @@ def test_nearest_is_brute_force(shape, monkeypatch, generator):
         return apart.square().flatten(2).mean(2).sqrt().min(1).values
 
     own, other = distances(samples), distances(held_out[[0, 3, 7, 10]])
-    median, yardstick = own.quantile(0.5).item(), other.quantile(0.5).item()
-    expected = {"median": median, "smallest": own.min().item(), "held_out_median": yardstick,
-                "held_out_smallest": other.min().item(), "ratio": median / yardstick}  # fmt: skip
+    median, real = own.quantile(0.5).item(), other.quantile(0.5).item()
+    expected = {"median": median, "smallest": own.min().item(), "held_out_median": real,
+                "held_out_smallest": other.min().item(), "ratio": median / real}  # fmt: skip
     assert measured == pytest.approx(expected, rel=1e-5)
 
 

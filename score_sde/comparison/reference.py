@@ -23,7 +23,7 @@ DRAWS = 8
 """Sets of training items that are held against the held-out ones."""
 
 
-class Yardstick:
+class Reference:
     """``metrics``, keys of METRICS, of samples against held-out items, in the features of an ``extractor``.
 
     Where these are more than COMPONENTS or than a quarter of the held-out items, as many leading principal components

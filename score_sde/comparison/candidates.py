@@ -24,7 +24,7 @@ TOLERANCES = (1e-2, 1e-3)
 
 
 @dataclass(frozen=True)
-class Entrant:
+class Candidate:
     """A sampler and its times. ``flags`` make --mode sample draw what it draws; ``budget`` is the most network calls
     that a sample may take, None for a sampler that chooses its own steps, to ``tolerance``."""
 
@@ -81,9 +81,9 @@ def steps_within(calls_of: Callable[[int], float], budget: int) -> int:
     return steps
 
 
-def enter(
+def find_candidates(
     run: Run, guides: Guides, cond: Condition | None, names: Sequence[str], budgets: Sequence[int]
-) -> tuple[list[Entrant], list[str]]:
+) -> tuple[list[Candidate], list[str]]:
     """The samplers of these names, keys of SAMPLERS or "auto", at each budget, and a sentence for each budget that one
     step of a sampler exceeds. Raises ValueError for a sampler that no budget is enough for."""
     model, event_shape = guides(cond), guides.denoiser.event_shape
@@ -122,7 +122,7 @@ def _counter(model: ScoreModel, event_shape: Sequence[int], sampler: Sampler) ->
 
 def _fixed(
     run: Run, guides: Guides, cond: Condition | None, name: str, sampler: Sampler, steps: int, budget: int
-) -> Entrant:
+) -> Candidate:
     model = guides(cond)
     if name == "auto":
         plan = planned(run, guides, cond is not None, steps)
@@ -130,13 +130,13 @@ def _fixed(
     else:
         times = make_grid(model.sde, sampler.grid, steps)
     deterministic = try_out(model, guides.denoiser.event_shape, sampler, times)[1]
-    return Entrant(name, sampler, times, f"--sampler {name} --steps {steps}", deterministic, budget=budget)
+    return Candidate(name, sampler, times, f"--sampler {name} --steps {steps}", deterministic, budget=budget)
 
 
-def _adaptive(model: ScoreModel, event_shape: Sequence[int], name: str, options: dict, tolerance: float) -> Entrant:
+def _adaptive(model: ScoreModel, event_shape: Sequence[int], name: str, options: dict, tolerance: float) -> Candidate:
     tolerances = {"rtol": tolerance, "atol": tolerance}
     sampler = SAMPLERS[name](**options | tolerances)
     times = make_grid(model.sde, sampler.grid, sampler.steps)
     deterministic = try_out(model, event_shape, sampler, times)[1]
     flags = " ".join([f"--sampler {name}", *(f"--config.sampler.{key}={value:g}" for key, value in tolerances.items())])
-    return Entrant(name, sampler, times, flags, deterministic, tolerance=tolerance)
+    return Candidate(name, sampler, times, flags, deterministic, tolerance=tolerance)

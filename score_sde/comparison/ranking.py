@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from score_sde.comparison.entrants import Entrant
+from score_sde.comparison.candidates import Candidate
 from score_sde.comparison.pareto import front, jackknife_error, left_out, recommend
-from score_sde.comparison.race import Drawn, flow_error
-from score_sde.comparison.yardstick import Yardstick
+from score_sde.comparison.reference import Reference
+from score_sde.comparison.sampling import Drawn, flow_error
 from score_sde.metrics.metric import METRICS
-from score_sde.pages.ranking import number, with_error
+from score_sde.pages.table import number, with_error
 from sde.data import Dataset
 
 FRONTS = {"calls": ("calls", "behind"), "seconds": ("seconds", "behind"), "error": ("calls", "error")}
@@ -17,33 +17,33 @@ FRONTS = {"calls": ("calls", "behind"), "seconds": ("seconds", "behind"), "error
 
 
 def tabulate(
-    ran: Sequence[tuple[Entrant, Drawn]], yardstick: Yardstick, exact: Tensor | None, training: Dataset, common: str
+    ran: Sequence[tuple[Candidate, Drawn]], reference: Reference, exact: Tensor | None, training: Dataset, common: str
 ) -> list[dict]:
-    """A row for each entrant and what it drew, by calls and the first metric of the yardstick, which ranks them.
+    """A row for each candidate and what it drew, by calls and the first metric of the reference, which ranks them.
 
     ``metrics`` has by name the ``value`` with the jackknife's ``stderr``; ``behind``, how much worse than the best it
     is, with the error of that difference, ``behind_stderr``. Those of the first metric stand in the row itself as well.
-    ``error`` is that of a deterministic entrant's first samples against ``exact`` (m, *event), in standard deviations
+    ``error`` is that of a deterministic candidate's first samples against ``exact`` (m, *event), in standard deviations
     of the data; then come the fronts; whether it is ``recommended``; ``command``, its flags behind ``common``.
     """
-    features = [yardstick.features(found.x) for _, found in ran]
-    measured = {name: _measured(name, yardstick, features) for name in yardstick.metrics}
+    features = [reference.features(found.x) for _, found in ran]
+    measured = {name: _measured(name, reference, features) for name in reference.metrics}
     rows = []
-    for i, (entrant, found) in enumerate(ran):
-        solved = entrant.deterministic and exact is not None
+    for i, (candidate, found) in enumerate(ran):
+        solved = candidate.deterministic and exact is not None
         own = {name: values[i] for name, values in measured.items()}
         rows.append(
             {
-                "sampler": entrant.name,
-                "steps": len(entrant.times) - 1 if entrant.budget else None,
-                "tolerance": entrant.tolerance,
-                "budget": entrant.budget,
+                "sampler": candidate.name,
+                "steps": len(candidate.times) - 1 if candidate.budget else None,
+                "tolerance": candidate.tolerance,
+                "budget": candidate.budget,
                 "calls": found.nfe.mean().item(),
                 "seconds": found.seconds,
-                **own[yardstick.metrics[0]],
+                **own[reference.metrics[0]],
                 "metrics": own,
                 "error": flow_error(found.values[: len(exact)], exact, training) if solved else None,
-                "command": f"{common} {entrant.flags}",
+                "command": f"{common} {candidate.flags}",
             }
         )
     for name, (cost, loss) in FRONTS.items():
@@ -57,11 +57,11 @@ def tabulate(
     return sorted(rows, key=lambda row: (row["calls"], row["behind"]))
 
 
-def _measured(name: str, yardstick: Yardstick, features: Sequence[Tensor]) -> list[dict[str, float]]:
-    """For each entrant's features."""
+def _measured(name: str, reference: Reference, features: Sequence[Tensor]) -> list[dict[str, float]]:
+    """For each candidate's features."""
 
     def measure(own: Tensor) -> float:
-        return yardstick.measure(name, own)
+        return reference.measure(name, own)
 
     values, without = [measure(own) for own in features], [left_out(measure, own) for own in features]
     sign = -1 if METRICS[name].larger else 1

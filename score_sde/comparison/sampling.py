@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from samplers import ODE, Samples, generate
-from score_sde.comparison.entrants import Entrant
+from score_sde.comparison.candidates import Candidate
 from sde import ScoreModel
 from sde.data import Dataset
 
@@ -24,7 +24,7 @@ TIGHT = 1e-6
 
 @dataclass
 class Drawn:
-    """The samples of an entrant, a part of each round; or ``failure``, a sentence."""
+    """The samples of a candidate, a part of each round; or ``failure``, a sentence."""
 
     parts: list[Samples] = field(default_factory=list)
     failure: str = ""
@@ -36,7 +36,7 @@ class Drawn:
 
     @property
     def values(self) -> Tensor:
-        """The same before quantized data are floored; of deterministic entrants alone."""
+        """The same before quantized data are floored; of deterministic candidates alone."""
         return torch.cat([part.path.denoised[-1] for part in self.parts])
 
     @property
@@ -50,9 +50,9 @@ class Drawn:
         return median(part.seconds / len(part.x) for part in self.parts)
 
 
-def race(
+def sample_all(
     model: ScoreModel,
-    entrants: Sequence[Entrant],
+    candidates: Sequence[Candidate],
     n: int,
     event_shape: Sequence[int],
     *,
@@ -60,31 +60,31 @@ def race(
     batch_size: int | None = None,
     progress: bool = False,
 ) -> list[Drawn]:
-    """n samples by each entrant, in rounds; sample i of all starts from the same noise, that of ``generate``.
+    """n samples by each candidate, in rounds; sample i of all starts from the same noise, that of ``generate``.
 
-    Conditions bound to the model have n rows. A first run, which reserves memory, is not timed. An entrant that becomes
-    non-finite or needs too many calls fails alone.
+    Conditions bound to the model have n rows. A first run, which reserves memory, is not timed. A candidate that
+    becomes non-finite or needs too many calls fails alone.
     """
-    drawn = [Drawn() for _ in entrants]
+    drawn = [Drawn() for _ in candidates]
     ends = [n * number // ROUNDS for number in range(ROUNDS + 1)]
     rounds = [slice(start, stop) for start, stop in pairwise(ends) if stop > start]
 
-    def draw(entrant: Entrant, rows: slice) -> Samples:
+    def draw(candidate: Candidate, rows: slice) -> Samples:
         return generate(
-            model.rows(rows), entrant.sampler, rows.stop - rows.start, tuple(event_shape), grid=entrant.times,
-            seed=seed, first=rows.start, batch_size=batch_size, path=2 if entrant.deterministic else None,
+            model.rows(rows), candidate.sampler, rows.stop - rows.start, tuple(event_shape), grid=candidate.times,
+            seed=seed, first=rows.start, batch_size=batch_size, path=2 if candidate.deterministic else None,
         )  # fmt: skip
 
     with suppress(ArithmeticError):
-        draw(entrants[0], rounds[-1])
-    with tqdm(total=len(rounds) * len(entrants), desc="comparing", unit="run", disable=not progress) as bar:
+        draw(candidates[0], rounds[-1])
+    with tqdm(total=len(rounds) * len(candidates), desc="comparing", unit="run", disable=not progress) as bar:
         for rows in rounds:
-            for entrant, found in zip(entrants, drawn, strict=True):
+            for candidate, found in zip(candidates, drawn, strict=True):
                 if not found.failure:
                     try:
-                        found.parts.append(draw(entrant, rows))
+                        found.parts.append(draw(candidate, rows))
                     except ArithmeticError as error:
-                        found.failure = f"{entrant.label}, is left out: {error}."
+                        found.failure = f"{candidate.label}, is left out: {error}."
                 bar.update()
     return drawn
 

@@ -17,24 +17,24 @@ from sde.process.base import expand
 from sde.training.loss import TIMES, BatchNoise, denoising_loss
 
 
-class At(NamedTuple):
-    """Some items at one level: ``x0`` (B, *event) in model units, their conditions ``cond``, ``other`` ones, those of
-    other items, random numbers with the level's time, and the time ``told`` () of another level."""
+class Batch(NamedTuple):
+    """Some items at one noise level: ``x0`` (B, *event) in model units, their conditions ``cond``, the conditions
+    ``other`` of other items, random numbers ``draws`` with the level's time, and ``other_time`` (), a wrong one."""
 
     x0: Tensor
     cond: Condition | None
     other: Condition | None
     draws: BatchNoise
-    told: Tensor
+    other_time: Tensor
 
 
-class Levels:
+class DenoisingErrors:
     """At most ``items`` items of ``data``, spread over the set, at ``count`` noise levels of the process of ``model``:
     the middles of equal parts of the distribution ``times`` of training. Noise and dequantization of an item are the
     same every time.
 
-    ``cond`` is what of the items' conditions the model knows, or None; ``differs`` (n,) says for which items the other
-    one's is another one.
+    ``cond`` is what of the items' conditions the model knows, or None; ``has_other_condition`` (n,) is True where the
+    swapped-in condition ``other`` differs from the item's own.
     """
 
     def __init__(
@@ -49,35 +49,38 @@ class Levels:
     ) -> None:
         self.transform, self.sde, self.device, self.batch_size = data.transform, model.sde, device, batch_size
         self.t = TIMES[times](self.sde, (torch.arange(count, dtype=torch.float64) + 0.5) / count)
-        self.x, cond = data.batch(spread(len(data), items))
+        index = spread(len(data), items)
+        self.x, cond = data.batch(index)
+        self.sizes = data.sizes_of(index)
         self.cond = restrict_to(cond, model)
-        self.other = self.differs = None
+        self.other = self.has_other_condition = None
         if self.cond is not None:
             order = torch.randperm(len(self.x), generator=torch.Generator().manual_seed(0))
             self.other = map_condition(lambda c: c[order], self.cond)
-            self.differs = _differ(self.cond, self.other)
+            self.has_other_condition = _differ(self.cond, self.other)
 
     @property
-    def sigma(self) -> Tensor:
+    def noise_level(self) -> Tensor:
         """sigma / alpha of the levels, (levels,)."""
         return (-0.5 * self.sde.log_snr(self.t)).exp()
 
     @torch.no_grad()
-    def each(self, function: Callable[[At], Tensor]) -> Tensor:
+    def each(self, function: Callable[[Batch], Tensor]) -> Tensor:
         """function (B, ...) of the items at every level: (levels, n, ...) in float64 on the CPU."""
         levels = tqdm(range(len(self.t)), desc="measuring", unit="level", leave=False)
         return torch.stack([torch.cat([function(at).cpu().double() for at in self._parts(i)]) for i in levels])
 
-    def _parts(self, level: int) -> Iterator[At]:
-        told = self.t[(level + len(self.t) // 2) % len(self.t)]
+    def _parts(self, level: int) -> Iterator[Batch]:
+        other_time = self.t[(level + len(self.t) // 2) % len(self.t)]
         for start in range(0, len(self.x), self.batch_size):
             rows = slice(start, start + self.batch_size)
             generator = torch.Generator().manual_seed(level)
             draws = BatchNoise.draw(self.sde, self.x.shape, generator, rows=rows)
-            draws = draws._replace(t=self.t[level].expand(len(draws.t)))
+            sizes = None if self.sizes is None else self.sizes[rows]
+            draws = draws._replace(t=self.t[level].expand(len(draws.t)), sizes=sizes)
             x0 = self.transform.encode(draws.dequantize(self.x[rows], self.transform)).to(self.device)
             own, other = (self._condition(cond, rows) for cond in (self.cond, self.other))
-            yield At(x0, own, other, draws, told)
+            yield Batch(x0, own, other, draws, other_time)
 
     def _condition(self, cond: Condition | None, rows: slice) -> Condition | None:
         return map_condition(lambda c: c[rows].to(self.device), cond)
@@ -87,7 +90,7 @@ class Levels:
         ``evaluation.validation``: 1 is c_skip x. The condition is the item's ``own``, that of an ``other``, or
         ``none``."""
 
-        def error(at: At) -> Tensor:
+        def error(at: Batch) -> Tensor:
             cond = {"own": at.cond, "other": at.other, "none": None}[which] if condition_kinds(model) else None
             return denoising_loss(model, at.x0, cond, at.draws)
 
@@ -99,7 +102,7 @@ class Levels:
         score, z> is -E |sigma score|^2.
         """
 
-        def squares(at: At) -> Tensor:
+        def squares(at: Batch) -> Tensor:
             t, z = at.draws.t, at.draws.noise(at.x0)
             bound = model if at.cond is None else Conditional(model, at.cond)
             scaled = expand(self.sde.sigma(t), at.x0) * bound.score(self.sde.perturb(at.x0, t, z), t)
@@ -112,7 +115,7 @@ class Levels:
         ``changes`` how much F changes, sqrt(sum |F' - F|^2 / sum |F|^2), where the network is told another level's
         ``time``, the condition of an ``other`` item, or ``none``."""
 
-        def squares(at: At) -> Tensor:
+        def squares(at: Batch) -> Tensor:
             t = at.draws.t
             x = self.sde.perturb(at.x0, t, at.draws.noise(at.x0))
             _, _, c_in, c_noise = model.coefficients(t)
@@ -121,7 +124,7 @@ class Levels:
                 return call_network(model.network, x, c_in, c_noise, model.standardization(cond), autocast=None)
 
             told = {
-                "time": (noise_input(self.sde, at.told).expand(len(x)), at.cond),
+                "time": (noise_input(self.sde, at.other_time).expand(len(x)), at.cond),
                 "other": (c_noise, at.other),
                 "none": (c_noise, None),
             }
