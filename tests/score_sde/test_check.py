@@ -104,15 +104,15 @@ def test_sensitivity_is_the_change_of_the_output(generator):
     c, label = at.noise_level.log()[:, None] / 4, labels.double()
     size = (c + label).square().sum()
     told = c[[2, 3, 0, 1]]
-    found, other = at.sensitivity(model, "time", "other", "none"), at.other.double()
+    found, other = at.sensitivity(model, "time", "other", "none"), at.other["labels"].double()
     changes = {"time": told - c + 0 * label, "other": other - label + 0 * c, "none": label + 1 + 0 * c}
     assert found == pytest.approx(
         {"output": (size / 160).sqrt().item()}
         | {name: (change.square().sum() / size).sqrt().item() for name, change in changes.items()},
         rel=1e-5,
     )
-    assert torch.equal(at.has_other_condition, at.other != labels)
-    assert torch.equal(at.other.bincount(), labels.bincount()), "other items' conditions, each once"
+    assert torch.equal(at.has_other_condition, at.other["labels"] != labels)
+    assert torch.equal(at.other["labels"].bincount(), labels.bincount()), "other items' conditions, each once"
 
 
 def test_mean_age_is_that_of_the_average():
