@@ -120,12 +120,12 @@ def test_mistakes(run, capsys, flags, words):
 class Second:
     """The second of two processes, as far as drawing knows."""
 
-    first = True
+    is_main = True
 
     def rows(self, n):
         return slice(n // 2, n)
 
-    def deliver(self, part):
+    def gather(self, part):
         return [part]
 
 
