@@ -1,8 +1,7 @@
 """What is refused before work is wasted, and failures that name their samples."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import chain
 from numbers import Integral
 from typing import Any, Self
@@ -88,8 +87,8 @@ def check_state(x: Tensor, model: nn.Module, name: str = "x") -> None:
         raise ValueError(f"{name} is not finite in {len(rows)} of {len(x)} rows, the first is row {rows[0]}")
 
 
-def _check_output(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
-    x = args[0] if args else kwargs["x"]
+def check_output(module: nn.Module, x: Tensor, output) -> None:
+    """Raise TypeError or ValueError where a score model returned anything but one tensor of the shape of x."""
     if not isinstance(output, Tensor):
         inside = f" of {', '.join(type(o).__name__ for o in output)}" if isinstance(output, tuple | list) else ""
         raise TypeError(
@@ -101,17 +100,6 @@ def _check_output(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
             f"{type(module).__name__} returned shape {tuple(output.shape)} for x of shape {tuple(x.shape)}: "
             "a score model must return one tensor of the shape of x"
         )
-
-
-@contextmanager
-def checking_outputs(model: nn.Module) -> Iterator[None]:
-    """Raise TypeError or ValueError where a score model inside returns anything but one tensor of the shape of x."""
-    handles = [m.register_forward_hook(_check_output, with_kwargs=True) for m in {model, *score_models(model)}]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def check_finite(x: Tensor, sums: Sequence[Tensor], times: Tensor, steps: int, sde) -> None:

@@ -4,14 +4,13 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from samplers.calls import CallCounter, evaluating
+from samplers.calls import Watch, evaluating
 from samplers.checks import (
     SampleError,
     check_event_shape,
@@ -23,7 +22,7 @@ from samplers.checks import (
     tensor_like,
 )
 from samplers.grid import check_times, make_grid
-from samplers.loop.sample import Callback, sample
+from samplers.loop.sample import Callback, run
 from samplers.loop.trajectory import Recorder, Trajectory, check_path, join
 from samplers.noise.brownian import NOISES, make_noise
 from samplers.noise.seeded import sample_seeds
@@ -107,7 +106,7 @@ def generate(
         x = draws(like.new_empty((len(index), *event_shape))) * model.sde.sigma(times[0])
         if start is not None:
             x = x + model.sde.alpha(times[0]) * start[index].to(x)
-        recorder = None if path is None else Recorder(rows, len(times) - 1, path, len(index))
+        recorder = None if path is None else Recorder(len(times) - 1, path, len(index))
 
         def report(step: int, s: Tensor, x: Tensor) -> bool:
             bar.update(count)
@@ -117,11 +116,11 @@ def generate(
             return stop
 
         try:
-            with CallCounter(rows, len(index)) as counter, recorder or nullcontext():
-                x = sample(rows, sampler, x, times, draws, callback=report)
+            with Watch(rows, len(index), None if recorder is None else recorder.see) as watch:
+                x = run(rows, sampler, x, times, draws, watch, callback=report)
         except SampleError as error:
             raise error.renumbered([first + i for i in index]) from None
-        return x[:count].cpu(), counter.calls[:count], None if recorder is None else recorder.trajectory(count)
+        return x[:count].cpu(), watch.calls[:count], None if recorder is None else recorder.trajectory(count)
 
     # Chunks of even size leave little to fill up.
     chunk = -(-n // -(-n // (batch_size or 256)))
