@@ -105,7 +105,7 @@ def draw(cases: dict[str, dict[str, Row]], path: Path) -> None:
         "ddim": {"color": "#9a9a9a", "marker": "v"},
         "heun": {"color": "#c49a3a", "marker": "s"},
         "dpmpp-2": {"color": "#3a9a5b", "marker": "^"},
-        "eab-3-v": {"color": "#7a5bb0", "marker": "D"},
+        "deis-3-v": {"color": "#7a5bb0", "marker": "D"},
         "best fixed": {"color": "#1f6fb5", "marker": "o", "linewidth": 2},
         "best peer": {"color": "black", "linestyle": "--", "linewidth": 1.8},
         "plan": {"color": "#d1342f", "marker": "o", "linewidth": 2.6},

@@ -25,7 +25,7 @@ from samplers.grid import make_grid
 from score_sde.run.folder import choose_device
 from sde import SDES, Denoiser
 
-ADAPTIVE = ("ode", "sde")
+ADAPTIVE = ("ode", "reverse_sde")
 
 
 class Nothing(nn.Module):

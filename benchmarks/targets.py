@@ -105,15 +105,15 @@ FIXED = {
     "dpmpp-2": Fixed(DPMSolverPP(2)),
     "dpmpp-2-singlestep": Fixed(DPMSolverPP(2, singlestep=True), 2),
     "dpmpp-3-singlestep": Fixed(DPMSolverPP(3, singlestep=True), 3),
-    "eab-1-v": Fixed(ExponentialAdams(1, "v")),
+    "deis-1-v": Fixed(ExponentialAdams(1, "v")),
     **{
-        f"eab-{order}-{prediction}": Fixed(ExponentialAdams(order, prediction))
+        f"deis-{order}-{prediction}": Fixed(ExponentialAdams(order, prediction))
         for prediction in PREDICTIONS
         for order in (2, 3, 4)
     },
     **{f"unipc-{points}": Fixed(UniPC(points)) for points in (1, 2, 3)},
 }
-"""dpmpp-1, eab-1-noise and eab-1-denoised are ddim, and dpmpp-3 is eab-3-denoised."""
+"""dpmpp-1, deis-1-noise and deis-1-denoised are ddim, and dpmpp-3 is deis-3-denoised."""
 
 
 @dataclass(frozen=True)

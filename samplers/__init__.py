@@ -1,6 +1,7 @@
 """How a score model is simulated: samplers, time grids, the loop, likelihood. Meets score models by protocol."""
 
 from collections.abc import Callable
+from typing import Any
 
 from samplers.ancestral import Ancestral
 from samplers.checks import choose
@@ -40,16 +41,13 @@ PREDICTORS = {
 """What ``--sampler pc`` predicts with: samplers that remember nothing, which the corrector would invalidate."""
 
 
-def predictor_corrector(predictor: str = "ancestral", snr: float = 0.16, corrections: int = 1) -> PredictorCorrector:
+def predictor_corrector(
+    predictor: str = "ancestral", snr: float = 0.16, corrector_steps: int = 1
+) -> PredictorCorrector:
     """A predictor by name with a Langevin corrector: the flat options of ``--sampler pc``."""
     return PredictorCorrector(
-        PREDICTORS[choose("predictor", predictor, tuple(PREDICTORS))](), Langevin(snr, corrections)
+        PREDICTORS[choose("predictor", predictor, tuple(PREDICTORS))](), Langevin(snr, corrector_steps)
     )
-
-
-def seeds(points: int = 1, eta: float = 1.0) -> SASolver:
-    """The exponential integrator of the reverse SDE on the noise prediction: the options of ``--sampler seeds``."""
-    return SASolver(points, "noise", eta)
 
 
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
@@ -57,19 +55,45 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "langevin": AnnealedLangevin,
     "pc": predictor_corrector,
     "ode": ODE,
-    "sde": ReverseSDE,
+    "reverse_sde": ReverseSDE,
     "ddim": DDIM,
     "reverse_diffusion": ReverseDiffusion,
     "euler_maruyama": EulerMaruyama,
     "euler": Euler,
     "heun": Heun,
     "dpmpp": DPMSolverPP,
-    "dpmpp_sde": SASolver,
-    "seeds": seeds,
-    "eab": ExponentialAdams,
+    "sa_solver": SASolver,
+    "deis": ExponentialAdams,
     "unipc": UniPC,
 }
 """Samplers by name; the keyword arguments of each are its options."""
+
+RENAMED_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "eab": ("deis", {}),
+    "sde": ("reverse_sde", {}),
+    "dpmpp_sde": ("sa_solver", {}),
+    "seeds": ("sa_solver", {"solver_order": 1, "prediction": "noise"}),
+}
+"""Keys that SAMPLERS had once: the key of today, and the options that go with it where they are not the defaults."""
+
+RENAMED_OPTIONS = {
+    ("deis", "order"): "solver_order",
+    ("dpmpp", "order"): "solver_order",
+    ("unipc", "points"): "solver_order",
+    ("sa_solver", "points"): "solver_order",
+    ("pc", "corrections"): "corrector_steps",
+    ("langevin", "corrections"): "corrector_steps",
+}
+"""Options that samplers, by their key of today, had under another name once."""
+
+_RENAMED = {"DPMpp": "DPMSolverPP", "StochasticAdams": "SASolver"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _RENAMED:
+        raise AttributeError(f"samplers.{name} has a new name: take samplers.{_RENAMED[name]}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "DDIM",
@@ -77,6 +101,8 @@ __all__ = [
     "NOISES",
     "ODE",
     "PREDICTORS",
+    "RENAMED_OPTIONS",
+    "RENAMED_SAMPLERS",
     "SAMPLERS",
     "Ancestral",
     "AnnealedLangevin",

@@ -4,16 +4,16 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from samplers.checks import check_integer
+from samplers.numerics.transition import alpha_ratio
 from samplers.step import Noise, Result
 
 
 @dataclass(frozen=True)
 class Langevin:
-    """Corrector: ``corrections`` times x + e score(x, s) + sqrt(2 e) z, at the arrival time s, as in the paper's
+    """Corrector: ``corrector_steps`` times x + e score(x, s) + sqrt(2 e) z, at the arrival time s, as in the paper's
     algorithm 1; t is not used, so that the step depends on the noise level alone, not on the grid.
 
     The step size follows the signal-to-noise rule e = 2 snr^2 E|z|^2 / |score|^2 (Song et al. 2021, algorithms 4 and
@@ -25,27 +25,27 @@ class Langevin:
     """
 
     snr: float = 0.16
-    corrections: int = 1
+    corrector_steps: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.snr < math.inf:
             raise ValueError(f"snr = {self.snr}: needs a positive number")
-        check_integer("corrections", self.corrections, 0)
+        check_integer("corrector_steps", self.corrector_steps, 0)
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
-        """x (B, *event) at time s stays at time s; ``corrections`` network calls."""
-        bound = model.sde.sigma(s) ** 2
-        for _ in range(self.corrections):
+        """x (B, *event) at time s stays at time s; ``corrector_steps`` network calls."""
+        bound = model.sde.level(s).sigma ** 2
+        for _ in range(self.corrector_steps):
             score = model.score(x, s)
             mean_square = score.flatten(1).square().mean(1)
-            size = torch.minimum(2 * self.snr**2 / mean_square, bound).view(-1, *[1] * (x.ndim - 1))
+            size = (2 * self.snr**2 / mean_square).clamp(max=bound).view(-1, *[1] * (x.ndim - 1))
             x = x + size * score + (2 * size).sqrt() * noise(x)
         return x, carry
 
 
 @dataclass(frozen=True)
 class AnnealedLangevin:
-    """Annealed Langevin dynamics (Song and Ermon 2019, algorithm 1): at each noise level, ``corrections`` times
+    """Annealed Langevin dynamics (Song and Ermon 2019, algorithm 1): at each noise level, ``corrector_steps`` times
     x + e score(x, s) + sqrt(2 e) z with e = step_size sigma^2.
 
     A step t -> s acts at its arrival time s, as the paper does at each level it comes to, the last among them. The
@@ -57,7 +57,7 @@ class AnnealedLangevin:
     """
 
     step_size: float = 0.3
-    corrections: int = 3
+    corrector_steps: int = 3
     order: ClassVar[float] = 0
     steps: ClassVar[int] = 200
     grid: ClassVar[str] = "log_snr"
@@ -66,12 +66,13 @@ class AnnealedLangevin:
         # Above 2 the dynamics of a Gaussian of variance sigma^2 diverge.
         if not 0 < self.step_size < 2:
             raise ValueError(f"step_size = {self.step_size}: needs a number between 0 and 2, in units of sigma^2")
-        check_integer("corrections", self.corrections)
+        check_integer("corrector_steps", self.corrector_steps)
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
-        """x (B, *event) at time t to time s; t, s 0-d; ``corrections`` network calls."""
-        x = (model.sde.log_alpha(s) - model.sde.log_alpha(t)).exp() * x
-        size = self.step_size * model.sde.sigma(s).item() ** 2
-        for _ in range(self.corrections):
+        """x (B, *event) at time t to time s; t, s 0-d; ``corrector_steps`` network calls."""
+        start, end = model.sde.level(t), model.sde.level(s)
+        x = alpha_ratio(end, start) * x
+        size = self.step_size * end.sigma**2
+        for _ in range(self.corrector_steps):
             x = x + size * model.score(x, s) + (2 * size) ** 0.5 * noise(x)
         return x, carry

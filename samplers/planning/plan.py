@@ -25,7 +25,7 @@ FIXED_GRIDS = ("log_snr", "karras")
 MARGIN = 1.25
 """A fixed sampler is taken where a fitted one, which has seen these pilots, is not better by this factor."""
 
-FOUND = {"linear_multistep": LinearMultistep, "eab": ExponentialAdams}
+FOUND = {"linear_multistep": LinearMultistep, "deis": ExponentialAdams}
 """What a plan's sampler can be, by the name that its record gives it."""
 
 
@@ -63,6 +63,10 @@ class Plan:
         options = record["options"]
         if "weights" in options:
             options = {"times": tuple(options["times"]), "weights": tuple(map(tuple, options["weights"]))}
+        if record["sampler"] == "eab":
+            # As plans were stored before version 2.
+            record, options = record | {"sampler": "deis"}, {"solver_order": options["order"]} | options
+            del options["order"]
         sampler = FOUND[record["sampler"]](**options)
         times = torch.tensor(record["times"], dtype=torch.float64)
         if not (times[1:] < times[:-1]).all() or tuple(times.tolist()) != options.get("times", tuple(times.tolist())):
@@ -122,7 +126,7 @@ def _candidates(pilots: Pilots, calls: int) -> list[tuple[str, Fitter | Exponent
     even, equal = make_grid(sde, "log_snr", calls), equidistributed(pilots, calls)
     halfway = times_of_log_snr(sde, (sde.log_snr(even) + sde.log_snr(equal)) / 2)
     fixed = [
-        (f"eab-{order}-{prediction}-{grid}", ExponentialAdams(order, prediction), make_grid(sde, grid, calls))
+        (f"deis-{order}-{prediction}-{grid}", ExponentialAdams(order, prediction), make_grid(sde, grid, calls))
         for order in range(1, min(calls, 4) + 1)
         for prediction in PREDICTIONS
         for grid in FIXED_GRIDS

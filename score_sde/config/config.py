@@ -14,6 +14,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from samplers import RENAMED_SAMPLERS
 from score_sde.config.schema import CHOICES, DEFAULTS, NAMED, READ, options_of
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -25,6 +26,10 @@ def pick(key: str, value: str, allowed: Iterable[str]) -> str:
     """value, or a ValueError with what is allowed and the nearest of it."""
     allowed = list(allowed)
     if value not in allowed:
+        renamed, options = RENAMED_SAMPLERS.get(str(value), ("", {}))
+        if renamed in allowed:
+            with_options = "".join(f", with --config.sampler.{name}={option}" for name, option in options.items())
+            raise ValueError(f"{key} = {value!r} has a new name: take {renamed}{with_options}")
         near = difflib.get_close_matches(str(value), allowed, 1, 0.5)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(f"{key} = {value!r}: needs one of {', '.join(allowed)}{hint}")

@@ -60,7 +60,7 @@ class Levels:
     @property
     def sigma(self) -> Tensor:
         """sigma / alpha of the levels, (levels,)."""
-        return (-0.5 * self.sde.log_snr(self.t)).exp()
+        return self.sde.noise_level(self.t)
 
     @torch.no_grad()
     def each(self, function: Callable[[At], Tensor]) -> Tensor:
@@ -121,7 +121,7 @@ class Levels:
                 return call_network(model.network, x, c_in, c_noise, model.standardization(cond), autocast=None)
 
             told = {
-                "time": (noise_input(self.sde, at.told).expand(len(x)), at.cond),
+                "time": (noise_input(self.sde.log_snr(at.told)).expand(len(x)), at.cond),
                 "other": (c_noise, at.other),
                 "none": (c_noise, None),
             }

@@ -93,7 +93,8 @@ class PosteriorGuidance(Posterior, Guidance):
     def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         # A caller that differentiates through the guided model needs the graph of the gradient as well.
         graph = torch.is_grad_enabled() and x.requires_grad
-        y, factor = self.observation(x), self.sde.sigma(t) ** 2 / self.sde.alpha(t)
+        y, at = self.observation(x), self.sde.level(t)
+        factor = at.sigma**2 / at.alpha
         with torch.enable_grad():
             leaf = x if graph else x.detach().requires_grad_()
             base, denoised = pair_of(self.model, leaf, t)

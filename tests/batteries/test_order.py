@@ -34,13 +34,13 @@ MEASURED = {1: 0.9, 2: 1.8, 3: 2.7, 4: 3.5}
 
 VARIANTS = {name: factory() for name, factory in SAMPLERS.items()} | {
     # Its paths are drawn slowly: a loose tolerance does for what is asked here.
-    "sde": ReverseSDE(0.1, 0.1),
+    "reverse_sde": ReverseSDE(0.1, 0.1),
     "ancestral-beta": Ancestral("beta"), "ddim-eta": DDIM(0.5), "ddim-1": DDIM(1.0),
-    **{f"eab-{k}-{kind}": ExponentialAdams(k, kind) for k in (1, 2, 3, 4) for kind in PREDICTIONS},
+    **{f"deis-{k}-{kind}": ExponentialAdams(k, kind) for k in (1, 2, 3, 4) for kind in PREDICTIONS},
     **{f"unipc-{k}-{kind}": UniPC(k, kind) for k in (1, 2, 3) for kind in PREDICTIONS},
     **{f"dpmpp-{k}{'s' * single}": DPMSolverPP(k, single) for k in (1, 2, 3) for single in (False, True)},
-    **{f"dpmpp_sde-{k}m": SASolver(k) for k in (1, 3)}, "dpmpp_sde-eta": SASolver(2, eta=0.4),
-    "seeds-3": SASolver(3, "noise"),
+    **{f"sa_solver-{k}m": SASolver(k) for k in (1, 3)}, "sa_solver-eta": SASolver(2, eta=0.4),
+    "sa_solver-1-noise": SASolver(1, "noise"), "sa_solver-3-noise": SASolver(3, "noise"),
     # With a corrector that hardly moves, the order of the pair is that of its predictor.
     **{f"pc-{name}": PredictorCorrector(kind(), AnnealedLangevin(1e-12)) for name, kind in PREDICTORS.items()},
 }  # fmt: skip

@@ -7,9 +7,21 @@ import pytest
 import torch
 from scipy.integrate import quad
 
-from samplers import DDIM, Ancestral, DPMSolverPP, ExponentialAdams, SASolver, UniPC, sample
+import samplers
+from samplers import (
+    DDIM,
+    RENAMED_OPTIONS,
+    RENAMED_SAMPLERS,
+    SAMPLERS,
+    Ancestral,
+    DPMSolverPP,
+    ExponentialAdams,
+    SASolver,
+    UniPC,
+    sample,
+)
 from samplers.grid import make_grid
-from samplers.numerics.exponential import PREDICTIONS, level
+from samplers.numerics.exponential import PREDICTIONS, norm
 from samplers.numerics.weights import divided_differences, exponential_weights
 from samplers.planning.fitted import LinearMultistep
 from sde import VPSDE
@@ -141,7 +153,7 @@ def test_stochastic_without_noise_is_the_flow(problem, points, prediction):
 def test_unipc_by_hand(problem, prediction):
     """Two steps: predict, correct with the new output among the points, predict from the corrected state."""
     model, x, times = problem
-    formula, (a, b, c) = PREDICTIONS[prediction], (level(model.sde, t) for t in times[:3])
+    formula, (a, b, c) = PREDICTIONS[prediction], (model.sde.level(t) for t in times[:3])
     first = formula.of(x, model(x, times[0]), a)
     predicted = formula.advance(x, a, b, [a], [first])
     second = formula.of(predicted, model(predicted, times[1]), b)
@@ -152,11 +164,11 @@ def test_unipc_by_hand(problem, prediction):
 
 def test_predictions_are_of_the_model(problem):
     model, x, (t, *_) = problem
-    at, denoised = level(model.sde, t), model(x, t)
+    at, denoised = model.sde.level(t), model(x, t)
     torch.testing.assert_close(PREDICTIONS["noise"].of(x, denoised, at), model.noise(x, t))
     assert PREDICTIONS["denoised"].of(x, denoised, at) is denoised
     v = at.alpha * model.noise(x, t) - at.sigma * denoised
-    torch.testing.assert_close(PREDICTIONS["v"].of(x, denoised, at), v / at.norm)
+    torch.testing.assert_close(PREDICTIONS["v"].of(x, denoised, at), v / norm(at))
 
 
 def test_linear_multistep_holds_the_exponential_methods(problem):
@@ -174,11 +186,33 @@ def test_linear_multistep_holds_the_exponential_methods(problem):
 
 
 @pytest.mark.parametrize(("make", "words"), [
-    (lambda: ExponentialAdams(5), "order = 5: needs an integer from 1 to 4"),
-    (lambda: ExponentialAdams(2, "edm"), "prediction = 'edm'"), (lambda: UniPC(0), "points = 0"),
-    (lambda: DPMSolverPP(4), "order = 4"), (lambda: SASolver(2, "v"), "denoised, noise"),
+    (lambda: ExponentialAdams(5), "solver_order = 5: needs an integer from 1 to 4"),
+    (lambda: ExponentialAdams(2, "edm"), "prediction = 'edm'"), (lambda: UniPC(0), "solver_order = 0"),
+    (lambda: DPMSolverPP(4), "solver_order = 4"), (lambda: SASolver(2, "v"), "denoised, noise"),
     (lambda: SASolver(eta=-1), "eta = -1"),
 ])  # fmt: skip
 def test_bad_options(make, words):
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_renamed_samplers():
+    """Every old name leads to a sampler of today, whose options it takes."""
+    for name, (renamed, options) in RENAMED_SAMPLERS.items():
+        assert name not in SAMPLERS
+        assert SAMPLERS[renamed](**options).step
+    for (name, option), renamed in RENAMED_OPTIONS.items():
+        assert getattr(SAMPLERS[name](**{renamed: 2}), renamed, 2) == 2
+        with pytest.raises(TypeError, match=option):
+            SAMPLERS[name](**{option: 2})
+    with pytest.raises(AttributeError, match=r"samplers.DPMpp has a new name: take samplers.DPMSolverPP"):
+        _ = samplers.DPMpp
+    with pytest.raises(AttributeError, match="no attribute 'Ddim'"):
+        _ = samplers.Ddim
+
+
+@pytest.mark.parametrize(("sampler", "order"), [
+    (ExponentialAdams(2), 2), (DPMSolverPP(3), 3), (UniPC(2), 3), (SASolver(3), 1), (DDIM(), 1),
+])  # fmt: skip
+def test_the_order_is_what_the_method_claims(sampler, order):
+    assert sampler.order == order

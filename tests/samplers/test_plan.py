@@ -81,6 +81,8 @@ def test_a_plan_is_kept_as_plain_values(model):
     assert plan(model, (3,), 6, seed=2).sampler != found.sampler
     fixed = Plan(ExponentialAdams(2, "v"), found.times, 0.1, 5, 1.0)
     assert Plan.of_record(fixed.record()).sampler == fixed.sampler
+    old = fixed.record() | {"sampler": "eab", "options": {"order": 2, "prediction": "v"}}
+    assert Plan.of_record(old).sampler == fixed.sampler
 
 
 class Labelled(GaussianMixture):

@@ -35,7 +35,7 @@ from sde.guidance.interval import GuidanceInterval
 from tests.oracles.exact import Gaussian, GaussianMixture
 from tests.score_sde.test_cli import call
 
-FIXED = [name for name in SAMPLERS if name not in ("ode", "sde")]
+FIXED = [name for name in SAMPLERS if name not in ("ode", "reverse_sde")]
 
 
 def gaussian_run(folder, generator, shape=(3,), count=600):
@@ -210,7 +210,7 @@ def test_steps_that_cost_nothing_end():
 def test_options_of_the_run_are_those_of_its_sampler(generator):
     model = GaussianMixture(VPSDE(), torch.randn(4, 2, dtype=torch.float64, generator=generator), 0.2)
     model.event_shape = (2,)
-    run = SimpleNamespace(config=SimpleNamespace(sampler={"name": "dpmpp", "order": 3}))
+    run = SimpleNamespace(config=SimpleNamespace(sampler={"name": "dpmpp", "solver_order": 3}))
 
     def guides(labels):
         return model

@@ -31,7 +31,7 @@ def edit(capsys, run, out, *flags):
     return dict(np.load(f"{out}.npz")), result
 
 
-@pytest.mark.parametrize("sampler", ["unipc", "dpmpp_sde"])
+@pytest.mark.parametrize("sampler", ["unipc", "sa_solver"])
 def test_data_that_are_noised_and_brought_back_have_the_law_of_data(process, sampler):
     """Mean and variance over starts drawn from the data, and what is kept of each start: x_t = alpha x_0 + sigma z is
     correlated with x_0, and the flow, a monotone map, loses no more of that."""

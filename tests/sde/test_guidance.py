@@ -157,12 +157,12 @@ def test_calls_of_classifier_free_guidance(scale, calls):
 def test_every_sampler_takes_guided_models(name, process):
     model = ByClass(process)
     # The adaptive SDE is solved one sample at a time.
-    count = 9 if name == "sde" else 24
+    count = 9 if name == "reverse_sde" else 24
     labels = torch.arange(count) % 3
     for guided in (ClassifierFree(model, labels, 1.0), Classifier(model.mixture, Bayes(process), labels, 1.0)):
         # None for adaptive samplers, which one step of the loop serves.
-        steps = {"langevin": 200, "ode": None, "sde": None}.get(name, 60)
-        sampler = SAMPLERS[name](0.1, 0.1) if name == "sde" else SAMPLERS[name]()
+        steps = {"langevin": 200, "ode": None, "reverse_sde": None}.get(name, 60)
+        sampler = SAMPLERS[name](0.1, 0.1) if name == "reverse_sde" else SAMPLERS[name]()
         # Equal steps of a time that is the noise level, as EDM's is, would be too large near the data.
         grid = "log_snr" if steps and sampler.grid == "uniform" else None
         x = generate(guided, sampler, count, (2,), steps=steps, grid=grid, batch_size=10).x

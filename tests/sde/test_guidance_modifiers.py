@@ -71,8 +71,8 @@ def test_every_sampler_takes_limits(name):
     guided = Classifier(ClassifierFree(model, labels, 1.5), Bayes(VPSDE()), labels, 0.5)
     limited = DynamicThreshold(GuidanceInterval(GuidanceRescale(guided, 0.1), 0.2, 3.0), 1.0, -2.5, 2.5)
     # None for adaptive samplers, which one step of the loop serves.
-    steps = {"langevin": 200, "ode": None, "sde": None}.get(name, 60)
-    sampler = SAMPLERS[name](0.1, 0.1) if name == "sde" else SAMPLERS[name]()
+    steps = {"langevin": 200, "ode": None, "reverse_sde": None}.get(name, 60)
+    sampler = SAMPLERS[name](0.1, 0.1) if name == "reverse_sde" else SAMPLERS[name]()
     x = generate(limited, sampler, 9, (2,), steps=steps, batch_size=4).x
     assert (torch.cdist(x.double(), MEANS).argmin(1) == labels).float().mean() > 0.7
 
