@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from samplers.checks import check_factor, choose
-from samplers.numerics.transition import forward_variance, posterior_variance
+from samplers.numerics.transition import alpha_ratio, forward_variance, posterior_variance, root
 from samplers.step import Result
 
 
@@ -32,10 +32,10 @@ class Ancestral:
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
-        sde = model.sde
-        added = forward_variance(sde, t, s)
-        variance_t, variance_s = sde.sigma(t) ** 2, sde.sigma(s) ** 2
-        alpha_ts = (sde.log_alpha(t) - sde.log_alpha(s)).exp()
-        mean = (alpha_ts * variance_s / variance_t) * x + (sde.alpha(s) * added / variance_t) * model(x, t)
-        variance = posterior_variance(sde, t, s) if self.variance == "posterior" else added
-        return (mean + self.temperature * variance.sqrt() * noise(x) if self.temperature else mean), carry
+        start, end = model.sde.level(t), model.sde.level(s)
+        added = forward_variance(start, end)
+        variance_t, variance_s = start.sigma**2, end.sigma**2
+        alpha_ts = alpha_ratio(start, end)
+        mean = (alpha_ts * variance_s / variance_t) * x + (end.alpha * added / variance_t) * model(x, t)
+        variance = posterior_variance(start, end) if self.variance == "posterior" else added
+        return (mean + (self.temperature * root(variance)) * noise(x) if self.temperature else mean), carry

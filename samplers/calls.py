@@ -1,15 +1,21 @@
-"""Counting network calls: what is reported was counted, never computed from a formula."""
+"""The watch on a model's calls: what is reported was counted, never computed from a formula."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import get_ident
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from samplers.checks import check_model, score_models
+from samplers.checks import check_model, check_output, score_models
 
-# The solver that takes finished rows out of the batch and the counter around it meet only in the model between them.
+See = Callable[[Tensor, Tensor, Tensor], None]
+"""What is told of a model's call: x, t and the output."""
+
+# Which rows of the batch a solver is calling the model on. The solver and the watch around it meet only in the model,
+# whose x and t guidance may have doubled or split, so that a variable of the context tells the one of the other.
 _PART: ContextVar[Tensor | None] = ContextVar("part", default=None)
 
 
@@ -26,39 +32,70 @@ def part(model, index: Tensor, count: int) -> Iterator:
         _PART.reset(token)
 
 
-class CallCounter:
-    """Counts the rows that pass through the innermost score models of ``model`` inside a ``with`` block.
+class Watch:
+    """Watches the score models inside ``model``, by one hook each, inside a ``with`` block.
 
-    A score model is a module with an ``sde``; the innermost are those that wrap no other, so that guidance which runs
-    two passes in one batch counts two. A guiding classifier's calls are not among them. ``nfe`` says how many each of
-    the ``count`` samples of the batch took.
+    Until ``first_step_made`` it raises TypeError or ValueError where one returns anything but one tensor of the shape
+    of its x. Where ``count``, the number of rows of the batch, is given, it counts the rows that pass through the
+    innermost: those that wrap no other, so that guidance which runs two passes in one batch counts two. A guiding
+    classifier's calls are not among them. ``see(x, t, output)`` is told of every call of the model itself.
+
+    Calls from other threads are another run's: one model may serve several.
     """
 
-    def __init__(self, model: nn.Module, count: int) -> None:
+    def __init__(self, model: nn.Module, count: int | None = None, see: See | None = None) -> None:
         check_model(model)
-        self.innermost = [m for m in score_models(model) if len(score_models(m)) == 1]
-        self.count = count
-        self._shared, self._own = 0, torch.zeros(count, dtype=torch.float64)
+        self.model, self.count, self.see = model, count, see
+        models = score_models(model)
+        self.watched = list(dict.fromkeys([model, *models]))
+        self.innermost = {m for m in models if len(score_models(m)) == 1} if count else set()
+        self._shared, self._own = 0, torch.zeros(count or 0, dtype=torch.float64)
 
-    def _count(self, module: nn.Module, args: tuple, kwargs: dict, output) -> None:
-        rows, index = len(args[0] if args else kwargs["x"]), _PART.get()
-        if index is None:
-            self._shared += rows
-        else:
-            self._own[index] += rows / len(index)
+    def _called(self, module: nn.Module, args: tuple, kwargs: dict, output) -> None:
+        if get_ident() != self.thread:
+            return
+        x = args[0] if args else kwargs["x"]
+        if self.checking:
+            check_output(module, x, output)
+        if module in self.innermost:
+            index = _PART.get()
+            if index is None:
+                self._shared += len(x)
+            else:
+                self._own[index] += len(x) / len(index)
+        if module is self.model and self.see is not None:
+            self.see(x, args[1] if len(args) > 1 else kwargs["t"], output)
 
-    def __enter__(self) -> "CallCounter":
-        self.handles = [m.register_forward_hook(self._count, with_kwargs=True) for m in self.innermost]
+    def __enter__(self) -> Self:
+        self.thread, self.checking = get_ident(), True
+        self.handles = {m: m.register_forward_hook(self._called, with_kwargs=True) for m in self.watched}
         return self
 
     def __exit__(self, *exception) -> None:
-        for handle in self.handles:
+        for handle in self.handles.values():
             handle.remove()
+
+    def first_step_made(self) -> None:
+        """Outputs need no more checks, and modules that are neither counted nor seen no more hooks."""
+        if not self.checking:
+            return
+        self.checking = False
+        for module, handle in self.handles.items():
+            if module not in self.innermost and (module is not self.model or self.see is None):
+                handle.remove()
 
     @property
     def nfe(self) -> Tensor:
-        """(count,) in float64; a call on rows that are not known apart is shared among all in the batch."""
-        return self._own + self._shared / self.count
+        """How many calls each of the ``count`` samples took, (count,) in float64; a call on rows that are not known
+        apart is shared among all in the batch."""
+        return self._own + self._shared / (self.count or 1)
+
+
+class CallCounter(Watch):
+    """Counts the network calls of the ``count`` samples of a batch inside a ``with`` block; see Watch."""
+
+    def __init__(self, model: nn.Module, count: int) -> None:
+        super().__init__(model, count)
 
 
 @contextmanager

@@ -1,8 +1,7 @@
 """What is refused before work is wasted, and failures that name their samples."""
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import chain
 from numbers import Integral
 from typing import Any, Self
@@ -177,21 +176,6 @@ def check_output(module: nn.Module, x: Tensor, output) -> None:
             f"{type(module).__name__} returned shape {tuple(output.shape)} for x of shape {tuple(x.shape)}: "
             f"a score model must return one tensor {'of the shape of x' if gaussian else 'with the rows of x'}"
         )
-
-
-@contextmanager
-def checking_outputs(model: nn.Module) -> Iterator[None]:
-    """Raise where ``check_output`` does, for every score model inside."""
-
-    def called(module: nn.Module, args: tuple, kwargs: dict, output) -> None:
-        check_output(module, args[0] if args else kwargs["x"], output)
-
-    handles = [m.register_forward_hook(called, with_kwargs=True) for m in {model, *score_models(model)}]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def check_finite(x: Tensor, sums: Sequence[Tensor], times: Tensor, steps: int, process: Process) -> None:

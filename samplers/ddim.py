@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from samplers.numerics.transition import posterior_variance
+from samplers.numerics.transition import posterior_variance, root
 from samplers.step import Result
 
 
@@ -28,9 +28,9 @@ class DDIM:
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
-        sde = model.sde
-        added = self.eta**2 * posterior_variance(sde, t, s)
+        start, end = model.sde.level(t), model.sde.level(s)
+        added = self.eta**2 * posterior_variance(start, end)
         # n = (x - alpha_t D) / sigma_t, written into the factors of x and D.
-        keep = (sde.sigma(s) ** 2 - added).sqrt() / sde.sigma(t)
-        x = keep * x + (sde.alpha(s) - keep * sde.alpha(t)) * model(x, t)
-        return (x + added.sqrt() * noise(x) if self.eta else x), carry
+        keep = root(end.sigma**2 - added) / start.sigma
+        x = keep * x + (end.alpha - keep * start.alpha) * model(x, t)
+        return (x + root(added) * noise(x) if self.eta else x), carry

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from samplers.checks import check_integer, choose
-from samplers.numerics.exponential import PREDICTIONS, History, level, remember
+from samplers.numerics.exponential import PREDICTIONS, History, remember
 from samplers.step import Result
 
 
@@ -36,7 +36,7 @@ class ExponentialAdams:
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry: History | None = None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
-        prediction, start, end = PREDICTIONS[self.prediction], level(model.sde, t), level(model.sde, s)
+        prediction, start, end = PREDICTIONS[self.prediction], model.sde.level(t), model.sde.level(s)
         carry = remember(carry, start, prediction.of(x, model(x, t), start), self.solver_order)
         nodes, outputs = zip(*carry, strict=True)
         return prediction.advance(x, start, end, nodes, outputs), carry

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from samplers.checks import check_integer
 from samplers.deis import ExponentialAdams
-from samplers.numerics.exponential import PREDICTIONS, level
+from samplers.numerics.exponential import PREDICTIONS, log_ratio
 from samplers.step import Result
 
 DENOISED = PREDICTIONS["denoised"]
@@ -45,9 +45,9 @@ class DPMSolverPP:
             return self._stages(model, x, t, s), carry
         if self.solver_order != 2:
             return ExponentialAdams(self.solver_order, "denoised").step(model, x, t, s, noise, carry)
-        start, end = level(model.sde, t), level(model.sde, s)
+        start, end = model.sde.level(t), model.sde.level(s)
         denoised = direction = model(x, t)
-        h = end.log_ratio - start.log_ratio
+        h = log_ratio(end) - log_ratio(start)
         if carry is not None:
             previous, h_previous = carry
             direction = denoised + (h / (2 * h_previous)) * (denoised - previous)
@@ -56,13 +56,14 @@ class DPMSolverPP:
 
     def _stages(self, model, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         sde = model.sde
-        start, end = level(sde, t), level(sde, s)
+        start, end = sde.level(t), sde.level(s)
         denoised = model(x, t)
         nodes, outputs = [start], [denoised]
         for stage in range(1, self.solver_order):
             fraction = stage / self.solver_order
-            u = sde.t_of_log_snr(torch.lerp(sde.log_snr(t), sde.log_snr(s), fraction))
-            at = level(sde, u)
+            log_snr = start.log_snr + fraction * (end.log_snr - start.log_snr)
+            u = sde.t_of_log_snr(torch.tensor(log_snr, dtype=torch.float64))
+            at = sde.level(u)
             inside = model(DENOISED.advance(x, start, at, nodes, outputs), u)
             # Both orders look at the latest stage; 2S at it alone, 3S along the line from the start.
             nodes, outputs = ([at], [inside]) if self.solver_order == 2 else ([start, at], [denoised, inside])

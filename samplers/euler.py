@@ -18,4 +18,4 @@ class Euler:
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
-        return x + (s - t) * model.velocity(x, t), carry
+        return x + (s.item() - t.item()) * model.velocity(x, t), carry

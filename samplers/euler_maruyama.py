@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from samplers.checks import check_factor
+from samplers.numerics.transition import root
 from samplers.step import Result
 
 
@@ -30,7 +31,8 @@ class EulerMaruyama:
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
-        f, added = model.sde.f(t), model.sde.g2(t) * (t - s)
-        mean = (1 + f * (s - t)) * x + (0.5 * (1 + self.eta**2) * added) * model.score(x, t)
+        start, length = model.sde.level(t), t.item() - s.item()
+        added = start.g2 * length
+        mean = (1 - start.f * length) * x + (0.5 * (1 + self.eta**2) * added) * model.score(x, t)
         scale = self.eta * self.temperature
-        return (mean + scale * added.sqrt() * noise(x) if scale else mean), carry
+        return (mean + (scale * root(added)) * noise(x) if scale else mean), carry

@@ -49,14 +49,14 @@ def log_snr(sde, steps: int, start: float | None = None) -> Tensor:
 def cosine(sde, steps: int, start: float | None = None) -> Tensor:
     """Equal steps in the angle atan(sigma / alpha), as a cosine schedule with equal steps in t has them (Salimans and
     Ho 2022, appendix D): closer together than ``log_snr`` where signal and noise are alike."""
-    first, last = (torch.atan((-0.5 * sde.log_snr(t)).exp()) for t in _ends(sde, start))
+    first, last = (torch.atan(sde.noise_level(t)) for t in _ends(sde, start))
     angle = first + (last - first) * _fractions(steps)
     return times_of_log_snr(sde, -2 * torch.tan(angle).log(), start)
 
 
 def karras(sde, steps: int, start: float | None = None, rho: float = 7.0) -> Tensor:
     """Equal steps in (sigma / alpha)^(1 / rho) (Karras et al. 2022, eq. 5)."""
-    first, last = ((-0.5 * sde.log_snr(t)).exp() ** (1 / rho) for t in _ends(sde, start))
+    first, last = (sde.noise_level(t) ** (1 / rho) for t in _ends(sde, start))
     return times_of_log_snr(sde, -2 * rho * (first + (last - first) * _fractions(steps)).log(), start)
 
 

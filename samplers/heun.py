@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from samplers.checks import check_factor
-from samplers.numerics.transition import forward_variance
+from samplers.numerics.transition import alpha_ratio, forward_variance, root
 from samplers.step import Noise, Result
 
 
@@ -46,22 +46,24 @@ class Heun:
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; two network calls."""
         sde = model.sde
-        if self.churn and self.churn_min <= (-0.5 * sde.log_snr(t)).exp() <= self.churn_max:
+        if self.churn and self.churn_min <= sde.level(t).noise_level <= self.churn_max:
             x, t = self._stir(sde, x, t, s, noise)
-        scale = (sde.log_alpha(s) - sde.log_alpha(t)).exp()
-        change = sde.sigma(s) - scale * sde.sigma(t)
+        start, end = sde.level(t), sde.level(s)
+        scale = alpha_ratio(end, start)
+        change = end.sigma - scale * start.sigma
         first = model.noise(x, t)
         second = model.noise(scale * x + change * first, s)
         return scale * x + (0.5 * change) * (first + second), carry
 
     def _stir(self, sde, x: Tensor, t: Tensor, s: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """x at t with noise added up to an earlier time, and that time."""
-        log_snr = sde.log_snr(t)
+        at = sde.level(t)
         # Twice the step in log(sigma / alpha), as log_snr is -2 log(sigma / alpha).
-        rise = (self.churn * (sde.log_snr(s) - log_snr)).clamp(max=math.log(2))
-        u = torch.minimum(sde.t_of_log_snr(log_snr - rise), torch.tensor(sde.t_max, dtype=t.dtype))
+        rise = min(self.churn * (sde.level(s).log_snr - at.log_snr), math.log(2))
+        u = sde.t_of_log_snr(torch.tensor(at.log_snr - rise, dtype=torch.float64)).clamp(max=sde.t_max)
         # At t_max there is no room, and rounding must not turn the time around.
         if u <= t:
             return x, t
-        std = self.noise_scale * forward_variance(sde, u, t).sqrt()
-        return (sde.log_alpha(u) - sde.log_alpha(t)).exp() * x + std * noise(x), u
+        earlier = sde.level(u)
+        std = self.noise_scale * root(forward_variance(earlier, at))
+        return alpha_ratio(earlier, at) * x + std * noise(x), u

@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from samplers.checks import check_integer
+from samplers.numerics.transition import alpha_ratio
 from samplers.step import Noise, Result
 
 
@@ -34,11 +34,11 @@ class Langevin:
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
         """x (B, *event) at time s stays at time s; ``corrector_steps`` network calls."""
-        bound = model.sde.sigma(s) ** 2
+        bound = model.sde.level(s).sigma ** 2
         for _ in range(self.corrector_steps):
             score = model.score(x, s)
             mean_square = score.flatten(1).square().mean(1)
-            size = torch.minimum(2 * self.snr**2 / mean_square, bound).view(-1, *[1] * (x.ndim - 1))
+            size = (2 * self.snr**2 / mean_square).clamp(max=bound).view(-1, *[1] * (x.ndim - 1))
             x = x + size * score + (2 * size).sqrt() * noise(x)
         return x, carry
 
@@ -70,8 +70,9 @@ class AnnealedLangevin:
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; ``corrector_steps`` network calls."""
-        x = (model.sde.log_alpha(s) - model.sde.log_alpha(t)).exp() * x
-        size = self.step_size * model.sde.sigma(s).item() ** 2
+        start, end = model.sde.level(t), model.sde.level(s)
+        x = alpha_ratio(end, start) * x
+        size = self.step_size * end.sigma**2
         for _ in range(self.corrector_steps):
             x = x + size * model.score(x, s) + (2 * size) ** 0.5 * noise(x)
         return x, carry

@@ -30,7 +30,10 @@ class Noise(Protocol):
 
 
 class Process(Protocol):
-    """How data become noise, from ``t_min`` to ``t_max``: what the loop, ``generate`` and ``compare`` ask of any."""
+    """How data become noise, from ``t_min`` to ``t_max``: what the loop, ``generate`` and ``compare`` ask of any.
+
+    A process may also have ``points(times)``, which makes a run's times 0-d tensors as the process likes them.
+    """
 
     @property
     def t_min(self) -> float: ...
@@ -98,6 +101,11 @@ class GaussianProcess(Process, Protocol):
 
     def prior_std(self) -> float:
         """sigma(t_max)."""
+        ...
+
+    def level(self, t: Tensor) -> Any:
+        """What steps and score models put into their formulas: an object with log_alpha, alpha, sigma, log_snr,
+        noise_level, f and g2 at t; Python floats of one time on the CPU, else tensors of the shape of t."""
         ...
 
 

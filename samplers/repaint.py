@@ -6,7 +6,7 @@ from torch import Tensor
 
 from samplers.ancestral import Ancestral
 from samplers.checks import check_integer
-from samplers.numerics.transition import forward_variance
+from samplers.numerics.transition import alpha_ratio, forward_variance, root
 from samplers.step import Noise, Result, Sampler
 
 
@@ -46,9 +46,10 @@ class RePaint:
         """x (B, *event) at time t to time s; t, s 0-d; ``resamplings`` times the sampler's network calls."""
         if self.resamplings == 1:
             return self.sampler.step(model, x, t, s, noise, carry)
-        sde = model.sde
+        start, end = model.sde.level(t), model.sde.level(s)
+        std = root(forward_variance(start, end))
         arrived, _ = self.sampler.step(model, x, t, s, noise)
         for _ in range(self.resamplings - 1):
-            back = (sde.log_alpha(t) - sde.log_alpha(s)).exp() * arrived + forward_variance(sde, t, s).sqrt() * noise(x)
+            back = alpha_ratio(start, end) * arrived + std * noise(x)
             arrived, _ = self.sampler.step(model, back, t, s, noise)
         return arrived, None

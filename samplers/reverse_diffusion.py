@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from samplers.checks import check_factor
-from samplers.numerics.transition import forward_variance
+from samplers.numerics.transition import alpha_ratio, forward_variance, root
 from samplers.step import Result
 
 
@@ -30,7 +30,7 @@ class ReverseDiffusion:
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
-        sde = model.sde
-        added = forward_variance(sde, t, s)
-        mean = (2 - (sde.log_alpha(t) - sde.log_alpha(s)).exp()) * x + added * model.score(x, t)
-        return (mean + self.temperature * added.sqrt() * noise(x) if self.temperature else mean), carry
+        start, end = model.sde.level(t), model.sde.level(s)
+        added = forward_variance(start, end)
+        mean = (2 - alpha_ratio(start, end)) * x + added * model.score(x, t)
+        return (mean + (self.temperature * root(added)) * noise(x) if self.temperature else mean), carry

@@ -12,6 +12,7 @@ from torch import Tensor
 from samplers.calls import part
 from samplers.checks import NonFiniteError, SampleError
 from samplers.noise.brownian import import_torchsde
+from samplers.numerics.exponential import norm
 from samplers.numerics.runge_kutta import check_tolerances
 from samplers.step import Noise, Result
 
@@ -55,12 +56,13 @@ class ReverseSDE:
         Raises FloatingPointError where a sample becomes non-finite, ArithmeticError beyond ``max_nfe`` calls.
         """
         torchsde = import_torchsde()
-        ends = 0.5 * torch.stack([model.sde.log_snr(t), model.sde.log_snr(s)]).double()
+        levels = model.sde.level(t), model.sde.level(s)
+        ends = 0.5 * torch.tensor([at.log_snr for at in levels], dtype=torch.float64)
         # One inverse for all stages of all samples: by bisection, it can cost as much as a small network.
         clock = torch.linspace(ends[0], ends[1], TABLE, dtype=torch.float64)
         times = model.sde.t_of_log_snr(2 * clock)
         table = clock.numpy(), times.numpy()
-        before, after = ((model.sde.alpha(u) ** 2 + model.sde.sigma(u) ** 2).sqrt() for u in (t, s))
+        before, after = map(norm, levels)
         solved = []
         for i, seeding in enumerate(noise(x)):
             start = (x[i] / before).reshape(-1, 1)
@@ -131,15 +133,15 @@ class _System:
                 f"took {self.max_nfe} calls and is at log(alpha / sigma) = {u.item():.4g}: loosen rtol and atol, or "
                 f"raise max_nfe = {self.max_nfe}",
             )
-        sde = self.model.sde
         t = torch.tensor(np.interp(u.item(), *self.table), dtype=torch.float64)
         c = _noise_part(u)
-        x = (sde.alpha(t) ** 2 + sde.sigma(t) ** 2).sqrt() * v.reshape(1, *self.event)
+        at = self.model.sde.level(t)
+        x = norm(at) * v.reshape(1, *self.event)
         drift = c**2 * v - 2 * c * self.model.noise(x, t).reshape(-1, 1)
         if not drift.isfinite().all():
             raise NonFiniteError(
                 [self.sample],
-                f"became non-finite at t = {t:.6g} (sigma = {sde.sigma(t):.4g}): the model's output is not finite",
+                f"became non-finite at t = {t:.6g} (sigma = {at.sigma:.4g}): the model's output is not finite",
             )
         self.known = [*self.known[-3:], (v, u.item(), drift)]
         return drift

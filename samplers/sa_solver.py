@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from samplers.checks import check_factor, check_integer, choose
-from samplers.numerics.exponential import PREDICTIONS, History, level, remember
+from samplers.numerics.exponential import PREDICTIONS, History, log_ratio, remember
 from samplers.step import Result
 
 
@@ -39,12 +39,12 @@ class SASolver:
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry: History | None = None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
-        prediction, start, end = PREDICTIONS[self.prediction], level(model.sde, t), level(model.sde, s)
+        prediction, start, end = PREDICTIONS[self.prediction], model.sde.level(t), model.sde.level(s)
         carry = remember(carry, start, prediction.of(x, model(x, t), start), self.solver_order)
         nodes, outputs = zip(*carry, strict=True)
         moved = prediction.advance(x, start, end, nodes, outputs, self.eta)
         if self.eta == 0:
             return moved, carry
-        h = end.log_ratio - start.log_ratio
+        h = log_ratio(end) - log_ratio(start)
         variance = -math.expm1(-2 * self.eta**2 * h) if prediction.rate == 1 else self.eta**2 * math.expm1(2 * h)
         return moved + (end.sigma * math.sqrt(variance)) * noise(x), carry

@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from samplers.checks import check_integer, choose
-from samplers.numerics.exponential import PREDICTIONS, level, remember
+from samplers.numerics.exponential import PREDICTIONS, remember
 from samplers.step import Result
 
 
@@ -37,7 +37,7 @@ class UniPC:
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
-        prediction, start, end = PREDICTIONS[self.prediction], level(model.sde, t), level(model.sde, s)
+        prediction, start, end = PREDICTIONS[self.prediction], model.sde.level(t), model.sde.level(s)
         before, history = carry or (None, [])
         history = remember(history, start, prediction.of(x, model(x, t), start), self.solver_order + 1)
         if before is not None:

@@ -4,14 +4,13 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from samplers.calls import CallCounter, evaluating
+from samplers.calls import Watch, evaluating
 from samplers.checks import (
     SampleError,
     check_data,
@@ -23,7 +22,7 @@ from samplers.checks import (
     tensor_like,
 )
 from samplers.grid import check_times, make_grid
-from samplers.loop.sample import Callback, sample
+from samplers.loop.sample import Callback, run
 from samplers.loop.trajectory import Recorder, Trajectory, check_path, join
 from samplers.noise.brownian import NOISES, make_noise
 from samplers.noise.seeded import sample_seeds
@@ -108,6 +107,7 @@ def generate(
     begin = time.perf_counter()
     bar = tqdm(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
 
+    @torch.no_grad()
     def draw(index: list[int], count: int) -> tuple[Tensor, Tensor, Trajectory | None]:
         """The samples with these numbers, of which those beyond ``count`` are there for the shape, in data units."""
         rows = model.rows(torch.tensor(index))
@@ -117,7 +117,7 @@ def generate(
             x = process.sample_prior(like.new_empty((len(index), *inner_shape)), draws, times[0])
         else:
             x = process.noised(start[index].to(like.device), times[0], draws)
-        recorder = None if path is None else Recorder(rows, len(times) - 1, path, len(index))
+        recorder = None if path is None else Recorder(len(times) - 1, path, len(index))
 
         def report(step: int, s: Tensor, x: Tensor) -> bool:
             bar.update(count)
@@ -127,13 +127,13 @@ def generate(
             return stop
 
         try:
-            with CallCounter(rows, len(index)) as counter, recorder or nullcontext():
-                x = sample(rows, sampler, x, times, draws, callback=report)
+            with Watch(rows, len(index), None if recorder is None else recorder.see) as watch:
+                x = run(rows, sampler, x, times, draws, watch, callback=report)
         except SampleError as error:
             raise error.renumbered([first + i for i in index]) from None
         x = transform.quantize(transform.decode(x[:count])).cpu()
         seen = None if recorder is None else recorder.trajectory(count, transform.decode)
-        return x, counter.nfe[:count], seen
+        return x, watch.nfe[:count], seen
 
     # Chunks of even size leave little to fill up.
     chunk = -(-n // -(-n // (batch_size or 256)))
@@ -190,6 +190,7 @@ def _times(
     return make_grid(sde, grid, sampler.steps if steps is None else steps, start_time)
 
 
+@torch.no_grad()
 def _encoded(start: Tensor, shape: tuple[int, ...], model, like: Tensor) -> Tensor:
     """start (n, *event) from data units to model units, checked."""
     if start.shape != shape:

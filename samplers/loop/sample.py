@@ -1,23 +1,22 @@
 """The sampling loop."""
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from samplers.checks import check_finite, check_model, check_sampler, check_state, checking_outputs
+from samplers.calls import Watch
+from samplers.checks import check_finite, check_model, check_sampler, check_state
 from samplers.grid import check_times
-from samplers.loop.lookup import scheduled
 from samplers.noise.door import as_noise
+from samplers.protocol import Noise
 from samplers.step import Stepper
 
 Callback = Callable[[int, Tensor, Tensor], bool | None]
 """``callback(step, s, x)`` after each step, with the state x at its arrival time s; True ends the run there."""
 
 
-@torch.no_grad()
 def sample(
     model,
     sampler: Stepper,
@@ -40,21 +39,41 @@ def sample(
     check_sampler(sampler, model.sde)
     times = check_times(times, model.sde)
     check_state(x, model)
-    draws = as_noise(noise, model.sde)
+    with Watch(model) as watch:
+        return run(model, sampler, x, times, as_noise(noise, model.sde), watch, denoise=denoise, callback=callback)
+
+
+@torch.no_grad()
+def run(
+    model,
+    sampler: Stepper,
+    x: Tensor,
+    times: Tensor,
+    noise: Noise,
+    watch: Watch,
+    *,
+    denoise: bool = True,
+    callback: Callback | None = None,
+) -> Tensor:
+    """What ``sample`` does, of arguments that were checked and a model that ``watch`` watches."""
     carry, sums, made = None, [], 0
-    with scheduled(model, times) as points, ExitStack() as first_step:
-        # One step's calls are checked: those of the others take the same way through the model.
-        first_step.enter_context(checking_outputs(model))
-        for step, (t, s) in enumerate(pairwise(points)):
-            x, carry = sampler.step(model, x, t, s, draws.between(t, s), carry)
-            first_step.close()
-            # Read only after the loop, and only on failure: reading here would make the CPU wait for the device.
-            sums.append(x.sum())
-            made = step + 1
-            if callback is not None and callback(step, s, x):
-                break
-        if denoise:
-            x = model.sde.last_call(model, x, s, draws)
-            sums.append(x.sum())
+    for step, (t, s) in enumerate(pairwise(_points(model.sde, times))):
+        x, carry = sampler.step(model, x, t, s, noise.between(t, s), carry)
+        # One step's outputs are checked: those of the others take the same way through the model.
+        watch.first_step_made()
+        # Read only after the loop, and only on failure: reading here would make the CPU wait for the device.
+        sums.append(x.sum())
+        made = step + 1
+        if callback is not None and callback(step, times[made], x):
+            break
+    if denoise:
+        x = model.sde.last_call(model, x, s, noise)
+        sums.append(x.sum())
     check_finite(x, sums, times[: made + 1], len(times) - 1, model.sde)
     return x
+
+
+def _points(process, times: Tensor) -> list[Tensor]:
+    """The times as 0-d tensors, at which a process that has levels remembers them for the run."""
+    points = getattr(process, "points", None)
+    return list(times.unbind()) if points is None else points(times)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from samplers.checks import check_integer
 
@@ -32,14 +32,14 @@ def check_path(count: int, steps: int) -> None:
 
 
 class Recorder:
-    """Keeps ``count`` of the calls of ``model`` that a run of ``steps`` steps makes anyway, each the first of its step.
+    """Keeps ``count`` of the calls of a model that a run of ``steps`` steps makes anyway, each the first of its step.
 
-    It listens inside a ``with`` block; ``arrive`` tells it of every step made. Calls on a part of the batch of ``rows``
-    are left out. Nothing is read back from the device before ``trajectory``.
+    A watch on the model (see samplers.calls) tells ``see`` of its calls; ``arrive`` is told of every step made. Calls
+    on a part of the batch of ``rows`` are left out. Nothing is read back from the device before ``trajectory``.
     """
 
-    def __init__(self, model: nn.Module, steps: int, count: int, rows: int) -> None:
-        self.model, self.rows = model, rows
+    def __init__(self, steps: int, count: int, rows: int) -> None:
+        self.rows = rows
         self.wanted = {j * steps // (count - 1) for j in range(count)}
         self.armed, self.asked = True, 1
         self.seen: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -49,19 +49,12 @@ class Recorder:
         due = last or step in self.wanted
         self.armed, self.asked = self.armed or due, self.asked + due
 
-    def _see(self, module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
-        x, t = (*args, *kwargs.values())
+    def see(self, x: Tensor, t: Tensor, output: Tensor) -> None:
+        """The model was called at x and t."""
         if self.armed and len(x) == self.rows:
             self.armed = False
             # Copies: a sampler is free to write into its own tensors.
             self.seen.append((t.reshape(-1)[:1], x.detach().clone(), output.detach().clone()))
-
-    def __enter__(self) -> "Recorder":
-        self.handle = self.model.register_forward_hook(self._see, with_kwargs=True)
-        return self
-
-    def __exit__(self, *exception) -> None:
-        self.handle.remove()
 
     def trajectory(self, rows: int, decode: Callable[[Tensor], Tensor]) -> Trajectory:
         """What was seen of the first ``rows`` rows, decoded where it is, then on the CPU. Outputs of another shape than

@@ -3,33 +3,24 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 from torch import Tensor
 
 from samplers.numerics.weights import exponential_weights
 
-
-class Level(NamedTuple):
-    """alpha and sigma at a time, as numbers."""
-
-    alpha: float
-    sigma: float
-
-    @property
-    def log_ratio(self) -> float:
-        """lambda = log(alpha / sigma), half the log-SNR."""
-        return math.log(self.alpha / self.sigma)
-
-    @property
-    def norm(self) -> float:
-        """sqrt(alpha^2 + sigma^2)."""
-        return math.hypot(self.alpha, self.sigma)
+Level = Any
+"""What a process is at a time, as its ``level(t)`` says it: numbers alpha, sigma and log_snr."""
 
 
-def level(sde, t: Tensor) -> Level:
-    """The level at a 0-d time."""
-    return Level(sde.alpha(t).item(), sde.sigma(t).item())
+def log_ratio(at: Level) -> float:
+    """lambda = log(alpha / sigma), half the log-SNR."""
+    return 0.5 * at.log_snr
+
+
+def norm(at: Level) -> float:
+    """sqrt(alpha^2 + sigma^2)."""
+    return math.hypot(at.alpha, at.sigma)
 
 
 @dataclass(frozen=True)
@@ -72,19 +63,17 @@ class Prediction:
 PREDICTIONS = {
     "noise": Prediction(
         lambda at: (1 / at.sigma, -at.alpha / at.sigma),
-        lambda at: at.log_ratio,
+        log_ratio,
         lambda at: at.alpha,
         lambda at: -at.sigma,
         -1.0,
     ),
-    "denoised": Prediction(
-        lambda at: (0.0, 1.0), lambda at: at.log_ratio, lambda at: at.sigma, lambda at: at.alpha, 1.0
-    ),
+    "denoised": Prediction(lambda at: (0.0, 1.0), log_ratio, lambda at: at.sigma, lambda at: at.alpha, 1.0),
     "v": Prediction(
-        lambda at: (at.alpha / (at.sigma * at.norm), -at.norm / at.sigma),
+        lambda at: (at.alpha / (at.sigma * norm(at)), -norm(at) / at.sigma),
         lambda at: math.atan2(at.sigma, at.alpha),
-        lambda at: at.norm,
-        lambda at: at.norm,
+        norm,
+        norm,
         0.0,
     ),
 }

@@ -1,14 +1,23 @@
-"""Variances of the transitions of a process: q(x_t | x_s), and q(x_s | x_t, x_0)."""
+"""Transitions of a process between the levels of two times: q(x_t | x_s), and q(x_s | x_t, x_0)."""
 
-import torch
-from torch import Tensor
+import math
 
 
-def forward_variance(sde, t: Tensor, s: Tensor) -> Tensor:
+def alpha_ratio(to, start) -> float:
+    """alpha at one level over alpha at another, as the exponential of a difference of logarithms."""
+    return math.exp(to.log_alpha - start.log_alpha)
+
+
+def forward_variance(at_t, at_s) -> float:
     """Variance of q(x_t | x_s) for s < t, sigma_t^2 - (alpha_t / alpha_s)^2 sigma_s^2, without its cancellation."""
-    return -torch.expm1(sde.log_snr(t) - sde.log_snr(s)) * sde.sigma(t) ** 2
+    return -math.expm1(at_t.log_snr - at_s.log_snr) * at_t.sigma**2
 
 
-def posterior_variance(sde, t: Tensor, s: Tensor) -> Tensor:
+def posterior_variance(at_t, at_s) -> float:
     """Variance of q(x_s | x_t, x_0): forward_variance sigma_s^2 / sigma_t^2 (Ho et al. 2020, eq. 7, for any SDE)."""
-    return -torch.expm1(sde.log_snr(t) - sde.log_snr(s)) * sde.sigma(s) ** 2
+    return -math.expm1(at_t.log_snr - at_s.log_snr) * at_s.sigma**2
+
+
+def root(variance: float) -> float:
+    """The standard deviation; NaN, as of a tensor, of a variance below 0, so that the loop names step and samples."""
+    return math.sqrt(variance) if variance >= 0 else math.nan

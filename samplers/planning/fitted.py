@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samplers.numerics.exponential import level
+from samplers.numerics.exponential import log_ratio
 from samplers.numerics.weights import divided_differences, exponential_weights
 from samplers.step import Result
 
@@ -69,7 +69,7 @@ class LinearMultistep:
 
 
 def _advance(x: Tensor, sde, t: Tensor, s: Tensor, weights: Sequence[float], outputs: list[Tensor]) -> Tensor:
-    start, end = level(sde, t), level(sde, s)
+    start, end = sde.level(t), sde.level(s)
     x = (end.alpha / start.alpha) * x
     for weight, output in zip(weights, outputs, strict=True):
         x = x + (end.alpha * weight) * output
@@ -121,12 +121,12 @@ class Fitter:
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
         """As LinearMultistep, after the fit."""
-        start, end = level(model.sde, t), level(model.sde, s)
+        start, end = model.sde.level(t), model.sde.level(s)
         nodes, outputs = carry or ((), [])
-        nodes, outputs = (start.log_ratio, *nodes)[:REACH], [model.noise(x, t), *outputs][:REACH]
+        nodes, outputs = (log_ratio(start), *nodes)[:REACH], [model.noise(x, t), *outputs][:REACH]
         seen = torch.stack([pick(output, self.keep) for output in outputs])
         weights, _ = fit_step(
-            nodes, end.log_ratio, seen, self.reference(end.log_ratio) - pick(x, self.keep) / start.alpha
+            nodes, log_ratio(end), seen, self.reference(log_ratio(end)) - pick(x, self.keep) / start.alpha
         )
         self.weights.append(tuple(weights.tolist()))
         return _advance(x, model.sde, t, s, self.weights[-1], outputs), (nodes, outputs)

@@ -55,7 +55,7 @@ class Pilots(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """The denoised prediction on the trajectories, (P, C)."""
-        log_ratio = self.sde.log_snr(t).item() / 2
+        log_ratio = self.sde.level(t).log_snr / 2
         return self.state(log_ratio) - np.exp(-log_ratio) * self.noise(log_ratio)
 
     def distances(self, x: Tensor) -> Tensor:

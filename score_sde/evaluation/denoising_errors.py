@@ -62,7 +62,7 @@ class DenoisingErrors:
     @property
     def noise_level(self) -> Tensor:
         """sigma / alpha of the levels, (levels,)."""
-        return (-0.5 * self.sde.log_snr(self.t)).exp()
+        return self.sde.noise_level(self.t)
 
     @torch.no_grad()
     def each(self, function: Callable[[Batch], Tensor]) -> Tensor:
@@ -124,7 +124,7 @@ class DenoisingErrors:
                 return call_network(model.network, x, c_in, c_noise, model.standardization(cond), autocast=None)
 
             told = {
-                "time": (noise_input(self.sde, at.other_time).expand(len(x)), at.cond),
+                "time": (noise_input(self.sde.log_snr(at.other_time)).expand(len(x)), at.cond),
                 "other": (c_noise, at.other),
                 "none": (c_noise, None),
             }

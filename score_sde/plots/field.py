@@ -38,7 +38,7 @@ class Begun(ScoreModel):
 def panel_times(sde, sigma_data: float) -> Tensor:
     """The times of the panels, those that the process has."""
     ratio = torch.tensor(NOISE_LEVELS, dtype=torch.float64) * sigma_data
-    times = sde.t_of_log_snr(-2 * ratio.log()).unique()
+    times = sde.t_of_noise_level(ratio).unique()
     return times[times < sde.t_max]
 
 

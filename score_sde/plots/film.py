@@ -51,7 +51,7 @@ def forward(sde: SDE, data: Dataset, x: Tensor, times: Tensor, seed: int) -> Ten
 
 def noise_of(sde: SDE, t: Tensor) -> Tensor:
     """sigma / alpha."""
-    return (-0.5 * sde.log_snr(t)).exp()
+    return sde.noise_level(t)
 
 
 def as_spread(x: Tensor, times: Tensor, sde: SDE, transform: Transform, sigma_data: float) -> Tensor:

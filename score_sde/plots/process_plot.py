@@ -45,7 +45,7 @@ def process_picture(sde: SDE, arrays: dict[str, Tensor], path: Path) -> None:
     for axes in (left, middle):
         axes.set_xlabel("time t, from data to noise")
     for row, grid in enumerate(GRIDS):
-        ratio = (-0.5 * sde.log_snr(arrays[f"grid_{grid}"])).exp().numpy()
+        ratio = sde.noise_level(arrays[f"grid_{grid}"]).numpy()
         right.plot(ratio, [row] * len(ratio), "|", markersize=14, color=f"C{row}")
     right.set_xscale("log")
     right.set_yticks(range(len(GRIDS)), list(GRIDS))

@@ -65,8 +65,8 @@ class GradientGuidance(Guidance, abc.ABC):
             (gradient,) = torch.autograd.grad(log_prob.sum(), leaf, create_graph=second_order)
         if not second_order:
             base, denoised = base.detach(), denoised.detach()
-        factor = self.scale * self.sde.sigma(t) ** 2 / self.sde.alpha(t)
-        return base, denoised + expand(factor, x) * gradient
+        at = self.sde.level(t)
+        return base, denoised + expand(self.scale * at.sigma**2 / at.alpha, x) * gradient
 
 
 class LikelihoodGuidance(GradientGuidance):

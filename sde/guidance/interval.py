@@ -21,7 +21,7 @@ class GuidanceInterval(Guidance):
     def __init__(self, guided: Guidance, low: float = 0.0, high: float = math.inf) -> None:
         check_guided(guided, "GuidanceInterval")
         super().__init__(guided.sde, guided.transform)
-        least, most = self._levels(torch.tensor([self.sde.t_min, self.sde.t_max], dtype=torch.float64)).tolist()
+        least, most = self.sde.noise_level(torch.tensor([self.sde.t_min, self.sde.t_max], dtype=torch.float64)).tolist()
         if not (0 <= low < high and low < most and high >= least):
             raise ValueError(
                 f"guidance interval {low:g} to {high:g}: needs noise levels sigma / alpha with 0 <= low < high, of "
@@ -30,9 +30,6 @@ class GuidanceInterval(Guidance):
         self.guided = guided
         self.base = guided.base
         self.low, self.high = low, high
-
-    def _levels(self, t: Tensor) -> Tensor:
-        return (-0.5 * self.sde.log_snr(t)).exp()
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         # The base of a guided model may take network calls of its own.
@@ -44,8 +41,10 @@ class GuidanceInterval(Guidance):
 
     def _called(self, call: Callable[..., tuple[Tensor, ...]], x: Tensor, t: Tensor) -> tuple[Tensor, ...]:
         """call(model, x, t) of the guided model at levels inside, of the base at others."""
-        levels = self._levels(t)
-        inside = (levels > self.low) & (levels <= self.high)
+        level = self.sde.level(t).noise_level
+        if isinstance(level, float):
+            return call(self.guided if self.low < level <= self.high else self.base, x, t)
+        inside = (level > self.low) & (level <= self.high)
         if inside.all():
             return call(self.guided, x, t)
         if not inside.any():

@@ -89,7 +89,8 @@ class PosteriorGuidance(Posterior, Guidance):
     def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         # A caller that differentiates through the guided model needs the graph of the gradient as well.
         graph = torch.is_grad_enabled() and x.requires_grad
-        y, factor = self.y_for(x), self.sde.sigma(t) ** 2 / self.sde.alpha(t)
+        y, at = self.y_for(x), self.sde.level(t)
+        factor = at.sigma**2 / at.alpha
         with torch.enable_grad():
             leaf = x if graph else x.detach().requires_grad_()
             base, denoised = pair_of(self.model, leaf, t)

@@ -14,6 +14,7 @@ from sde.inverse.measurement import Operator, Posterior, PosteriorGuidance
 from sde.inverse.operators import Mask
 from sde.model.score import ScoreModel
 from sde.process.base import SDE, expand
+from sde.process.level import Coefficient
 
 
 class Replacement(Posterior):
@@ -49,9 +50,10 @@ def data_std(model: ScoreModel, sigma_data: float | None) -> float:
     return sigma_data
 
 
-def isotropic_variance(sde: SDE, t: Tensor, std: float) -> Tensor:
+def isotropic_variance(sde: SDE, t: Tensor, std: float) -> Coefficient:
     """r_t^2 = sigma^2 d^2 / (sigma^2 + alpha^2 d^2), the variance of x_0 given x_t where data are N(m, d^2 I)."""
-    variance, data = sde.sigma(t) ** 2, (sde.alpha(t) * std) ** 2
+    at = sde.level(t)
+    variance, data = at.sigma**2, (at.alpha * std) ** 2
     return variance * std**2 / (variance + data)
 
 

@@ -25,5 +25,6 @@ class NoisyClassifier(nn.Module):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """x (B, *event), t () or (B,) -> logits (B, num_classes)."""
         check_time(self.sde, t)
-        c_in = (self.sde.sigma(t) ** 2 + (self.sde.alpha(t) * self.sigma_data) ** 2).rsqrt()
-        return call_network(self.network, x, c_in, noise_input(self.sde, t), autocast=self.autocast)
+        at = self.sde.level(t)
+        c_in = (at.sigma**2 + (at.alpha * self.sigma_data) ** 2) ** -0.5
+        return call_network(self.network, x, c_in, noise_input(at.log_snr), autocast=self.autocast)

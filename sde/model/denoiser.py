@@ -1,6 +1,7 @@
 """Denoiser: a network seen as a score model, by preconditioning."""
 
 from collections.abc import Callable, Sequence
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -11,20 +12,21 @@ from sde.data.transform import Transform
 from sde.device import send
 from sde.model.score import ScoreModel
 from sde.process.base import SDE, check_time, expand
+from sde.process.level import Coefficient
 
-Coefficients = tuple[Tensor, Tensor, Tensor]
+Coefficients = tuple[Coefficient, Coefficient, Coefficient]
 
 
-PARAMETRIZATIONS: dict[str, Callable[[Tensor, Tensor, float], Coefficients]] = {
+PARAMETRIZATIONS: dict[str, Callable[[Coefficient, Coefficient, float], Coefficients]] = {
     # (alpha a, sigma s, sigma_data d) -> (c_skip, c_out, c_in) of D = c_skip x + c_out F(c_in x)
-    "noise": lambda a, s, d: (1 / a, -s / a, (s**2 + (a * d) ** 2).rsqrt()),
-    "denoised": lambda a, s, d: (torch.zeros_like(s), torch.ones_like(s), (s**2 + (a * d) ** 2).rsqrt()),
-    "v": lambda a, s, d: (a / (a**2 + s**2), -s * (a**2 + s**2).rsqrt(), (s**2 + (a * d) ** 2).rsqrt()),
-    "score": lambda a, s, d: (1 / a, s**2 / a, (s**2 + (a * d) ** 2).rsqrt()),
+    "noise": lambda a, s, d: (1 / a, -s / a, (s**2 + (a * d) ** 2) ** -0.5),
+    "denoised": lambda a, s, d: (0.0, 1.0, (s**2 + (a * d) ** 2) ** -0.5),
+    "v": lambda a, s, d: (a / (a**2 + s**2), -s * (a**2 + s**2) ** -0.5, (s**2 + (a * d) ** 2) ** -0.5),
+    "score": lambda a, s, d: (1 / a, s**2 / a, (s**2 + (a * d) ** 2) ** -0.5),
     "edm": lambda a, s, d: (
         a * d**2 / (s**2 + (a * d) ** 2),
-        s * d * (s**2 + (a * d) ** 2).rsqrt(),
-        (s**2 + (a * d) ** 2).rsqrt(),
+        s * d * (s**2 + (a * d) ** 2) ** -0.5,
+        (s**2 + (a * d) ** 2) ** -0.5,
     ),
 }
 """What the network's output F means. noise: z; denoised: x_0; v: (alpha z - sigma x_0) / sqrt(alpha^2 + sigma^2)
@@ -33,14 +35,23 @@ any alpha. c_in gives the network inputs of unit variance."""
 
 
 def call_network(
-    network: nn.Module, x: Tensor, c_in: Tensor, c_noise: Tensor, *cond: Condition | None, autocast: torch.dtype | None
+    network: nn.Module,
+    x: Tensor,
+    c_in: Coefficient,
+    c_noise: Coefficient,
+    *cond: Condition | None,
+    autocast: torch.dtype | None,
 ) -> Tensor:
-    """F(c_in x, c_noise, cond), in the dtype of x; c_in and c_noise of shape () or (B,).
+    """F(c_in x, c_noise, cond), in the dtype of x; c_in and c_noise are floats, or of shape () or (B,).
 
     Only the network's body runs under autocast, and only it is worth compiling.
     """
-    # new_full takes the 0-d CPU tensor's number without a transfer that would wait for the device.
-    c_noise = x.new_full((len(x),), c_noise.item()) if c_noise.ndim == 0 else send(c_noise.to(x.dtype), x.device)
+    if isinstance(c_noise, float):
+        # Without a transfer, which would wait for the device.
+        c_noise = x.new_full((len(x),), c_noise)
+    else:
+        c_noise = send(c_noise.to(x.dtype), x.device)
+        c_noise = c_noise.expand(len(x)) if c_noise.ndim == 0 else c_noise
     with torch.autocast(x.device.type, autocast, enabled=autocast is not None):
         try:
             output = network(expand(c_in, x) * x, c_noise, *cond)
@@ -61,9 +72,13 @@ def call_network(
     return output.to(x.dtype)
 
 
-def noise_input(sde: SDE, t: Tensor) -> Tensor:
-    """c_noise = log(sigma / alpha) / 4, what networks are told of the time: the same for every SDE; () or (B,)."""
-    return -sde.log_snr(t) / 8
+@overload
+def noise_input(log_snr: float) -> float: ...
+@overload
+def noise_input(log_snr: Tensor) -> Tensor: ...
+def noise_input(log_snr: Coefficient) -> Coefficient:
+    """c_noise = log(sigma / alpha) / 4, what networks are told of the time: the same for every SDE."""
+    return -log_snr / 8
 
 
 class Denoiser(ScoreModel):
@@ -114,10 +129,11 @@ class Denoiser(ScoreModel):
         """Shapes, without rows, of the vector, image and sequence that the network is conditioned on."""
         return getattr(self.network, "conditions", {})
 
-    def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """c_skip, c_out, c_in and c_noise, each of the shape of t; elementwise in t."""
-        formulas = PARAMETRIZATIONS[self.parametrization]
-        return *formulas(self.sde.alpha(t), self.sde.sigma(t), self.sigma_data), noise_input(self.sde, t)
+    def coefficients(self, t: Tensor) -> tuple[Coefficient, Coefficient, Coefficient, Coefficient]:
+        """c_skip, c_out, c_in and c_noise: floats of one time on the CPU, else tensors of the shape of t, but for those
+        of c_skip and c_out that are the same at every time."""
+        at, formulas = self.sde.level(t), PARAMETRIZATIONS[self.parametrization]
+        return *formulas(at.alpha, at.sigma, self.sigma_data), noise_input(at.log_snr)
 
     def forward(self, x: Tensor, t: Tensor, cond: ConditionLike | None = None) -> Tensor:
         """E[x_0 | x_t = x, cond]; cond holds one row per sample, in data units; None is the learned null condition."""

@@ -40,17 +40,18 @@ class ScoreModel(nn.Module, abc.ABC):
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """grad log p_t(x) = (alpha D - x) / sigma^2 (Tweedie's formula; Efron 2011)."""
-        sigma = self.sde.sigma(t)
-        return expand(self.sde.alpha(t) / sigma**2, x) * self(x, t) - expand(sigma**-2, x) * x
+        denoised, at = self(x, t), self.sde.level(t)
+        return expand(at.alpha / at.sigma**2, x) * denoised - expand(at.sigma**-2, x) * x
 
     def noise(self, x: Tensor, t: Tensor) -> Tensor:
         """E[z | x_t = x] = (x - alpha D) / sigma = -sigma score."""
-        sigma = self.sde.sigma(t)
-        return expand(1 / sigma, x) * x - expand(self.sde.alpha(t) / sigma, x) * self(x, t)
+        denoised, at = self(x, t), self.sde.level(t)
+        return expand(1 / at.sigma, x) * x - expand(at.alpha / at.sigma, x) * denoised
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """Drift of the probability-flow ODE, f x - g^2 score / 2 (Song et al. 2021, eq. 13)."""
-        return expand(self.sde.f(t), x) * x - expand(0.5 * self.sde.g2(t), x) * self.score(x, t)
+        score, at = self.score(x, t), self.sde.level(t)
+        return expand(at.f, x) * x - expand(0.5 * at.g2, x) * score
 
     def rows(self, index: Tensor | slice) -> Self:
         """The same model for some rows of the batch that it is bound to: a copy with those rows of what is named in

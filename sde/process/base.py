@@ -7,11 +7,13 @@ Two formulas define a process, ``log_alpha`` and ``sigma``; drift, diffusion and
 import abc
 import math
 from collections.abc import Callable
+from typing import overload
 
 import torch
 from torch import Tensor
 
 from sde.device import send
+from sde.process.level import Coefficient, Grid, Level, level_at
 
 ZERO_SIGNAL_CUT = -2 * math.log(1e3)
 """The log-SNR where a process whose alpha reaches zero is cut: its score says nothing about data without signal."""
@@ -83,8 +85,16 @@ class SDE(abc.ABC):
         return self._bisect_log_snr(log_snr)
 
     def t_of_noise_level(self, noise_level: Tensor) -> Tensor:
-        """The time of sigma / alpha, in [t_min, t_max]; float64."""
+        """The time of a noise level sigma / alpha, as ``t_of_log_snr`` finds it."""
         return self.t_of_log_snr(-2 * noise_level.log())
+
+    def level(self, t: Tensor) -> Level:
+        """The values of these methods at t: floats of one time on the CPU, else tensors of the shape of t."""
+        return level_at(self, t)
+
+    def points(self, times: Tensor) -> list[Tensor]:
+        """The times (k,) of a run as 0-d tensors, whose levels are computed all at once and kept with them."""
+        return Grid(times).points()
 
     def _bisect_log_snr(self, log_snr: Tensor) -> Tensor:
         target = log_snr.double()
@@ -141,13 +151,18 @@ class SDE(abc.ABC):
         return f"t = {t:.4g}, sigma = {self.sigma(t):.4g}"
 
 
-def expand(coefficient: Tensor, x: Tensor) -> Tensor:
-    """A coefficient of shape () or (B,) made ready to multiply x (B, *event).
+@overload
+def expand(coefficient: float, x: Tensor) -> float: ...
+@overload
+def expand(coefficient: Tensor, x: Tensor) -> Tensor: ...
+def expand(coefficient: Coefficient, x: Tensor) -> Coefficient:
+    """A coefficient, a float or of shape () or (B,), made ready to multiply x (B, *event).
 
-    A 0-d tensor passes as it is: on the CPU it multiplies a tensor of any device as a scalar, without a transfer.
+    A float passes as it is, and so does a 0-d tensor: on the CPU it multiplies a tensor of any device as a scalar,
+    without a transfer.
     Raises ValueError for any other shape, where broadcasting would silently mix samples and coordinates.
     """
-    if coefficient.ndim == 0:
+    if isinstance(coefficient, float) or coefficient.ndim == 0:
         return coefficient
     if coefficient.shape != x.shape[:1]:
         raise ValueError(f"t has shape {tuple(coefficient.shape)}: needs () or ({len(x)},), one time a sample")
@@ -167,5 +182,5 @@ def check_time(sde: SDE, t: Tensor) -> None:
     if not (low >= sde.t_min - slack and high <= sde.t_max + slack):
         raise ValueError(
             f"t = {high if high > sde.t_max + slack else low:g}: needs times from t_min = {sde.t_min:g} to t_max = "
-            f"{sde.t_max:g}; of a noise level r = sigma / alpha, the time is sde.t_of_log_snr(-2 log r)"
+            f"{sde.t_max:g}; of a noise level r = sigma / alpha, the time is sde.t_of_noise_level(r)"
         )

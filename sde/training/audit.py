@@ -180,7 +180,7 @@ def _warn_of_noise(data: Dataset, model: Denoiser | NoisyClassifier, upper: floa
             f"{measured:.3g}: leave it at 0 to use the measured one"
         )
     if upper > MISMATCH:
-        ratio = (-0.5 * sde.log_snr(torch.tensor(sde.t_max, dtype=torch.float64))).exp().item()
+        ratio = sde.noise_level(torch.tensor(sde.t_max, dtype=torch.float64)).item()
         needed = measured * (0.5 / MISMATCH) ** 0.5
         _warn(
             f"the process ends before the data are noise: sigma / alpha = {ratio:.3g} at t_max leaves up to "

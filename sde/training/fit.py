@@ -80,6 +80,6 @@ def _diagnosis(trainer: Trainer, steps: StepResult, row: int, step: int) -> str:
         where = f"the gradient of {named[steps.hit[row]]} first"
     return (
         f"{ALLOWED} of the last {WINDOW} steps were skipped because they were not finite, the last one step {step}, "
-        f"at noise level sigma / alpha = {(-0.5 * trainer.module.sde.log_snr(t)).exp():.3g} (t = {t:.3g}), in {where}: "
+        f"at noise level sigma / alpha = {trainer.module.sde.noise_level(t):.3g} (t = {t:.3g}), in {where}: "
         f"try a smaller `lr` than {trainer.options.lr:g}, or look at the data"
     )

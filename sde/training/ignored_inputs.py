@@ -25,7 +25,7 @@ def ignored_inputs(model: Denoiser | NoisyClassifier, event_shape: tuple[int, ..
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
     ends = torch.tensor([model.sde.t_min, model.sde.t_max], dtype=torch.float64)
     levels = model.sde.log_snr(ends) @ torch.tensor([[0.75, 0.25], [0.25, 0.75]], dtype=torch.float64)
-    c_noise = noise_input(model.sde, model.sde.t_of_log_snr(levels))
+    c_noise = noise_input(model.sde.log_snr(model.sde.t_of_log_snr(levels)))
     classes, shapes = (model.num_classes, model.conditions) if isinstance(model, Denoiser) else (None, {})
     first = {"labels": torch.tensor(0)} if classes else {}
     first |= {kind: torch.randn(shape, generator=generator) for kind, shape in shapes.items()}

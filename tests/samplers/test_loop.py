@@ -2,8 +2,8 @@
 
 import copy
 import math
-import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -12,8 +12,7 @@ import torch
 
 from samplers import DDIM, ODE, SAMPLERS, AnnealedLangevin, SeededNoise, generate, sample
 from samplers.grid import make_grid
-from samplers.loop.lookup import METHODS, scheduled
-from sde import VPSDE, Denoiser, ScoreModel, Transform
+from sde import SDE, VPSDE, Denoiser, ScoreModel, Transform
 from sde.guidance.classifier_free import ClassifierFree
 from sde.model.denoiser import PARAMETRIZATIONS
 from tests.batteries.test_order import VARIANTS
@@ -279,33 +278,91 @@ def test_noise_of_a_step():
     assert torch.equal(out, sample(model, SAMPLERS["ancestral"](), x, times, torch.zeros_like))
 
 
-def test_the_schedule_is_looked_up_and_put_back(process):
-    """Tables equal the formulas; a time that is not of the grid, by identity, is computed."""
-    network = Body()
-    model = ClassifierFree(Denoiser(network, process), torch.tensor(0), 1.0)
+NAMES = ("log_alpha", "alpha", "sigma", "log_snr", "noise_level", "f", "g2")
+
+
+def test_levels_are_the_formulas(process):
+    """At the times of a run, known together, at others, at (B,) times, and where a time is differentiated."""
     times = make_grid(process, "log_snr", 5)
-    with scheduled(model, times) as points:
-        for owner in (model, model.model):
-            assert type(owner.sde) is type(process)
-            assert owner.sde is not process
-            for name in METHODS:
-                for t in (*points, points[1] * 1, 0.5 * (points[0] + points[1]), times):
-                    found, expected = getattr(owner.sde, name)(t), getattr(process, name)(t)
-                    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
-        for t in (*points, times):
-            for found, expected in zip(
-                model.model.coefficients(t), Denoiser(network, process).coefficients(t), strict=True
-            ):
-                torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
-        slope = torch.func.jvp(process.sigma, (points[2],), (torch.ones_like(points[2]),))[1]
-        assert torch.func.jvp(model.sde.sigma, (points[2],), (torch.ones_like(points[2]),))[1] == slope
-        pickle.loads(pickle.dumps(model.sde)), copy.deepcopy(model)
-    assert model.sde is process
-    assert model.model.sde is process
-    assert "coefficients" not in vars(model.model)
-    with pytest.raises(ZeroDivisionError), scheduled(model, times):
-        raise ZeroDivisionError
-    assert model.model.sde is process
+    points = process.points(times)
+    between = 0.5 * (points[0] + points[1])
+    for t in (*points, points[1] * 1, between, times, times.float(), between.clone().requires_grad_()):
+        at = process.level(t)
+        for name in NAMES:
+            found, expected = getattr(at, name), getattr(process, name)(t)
+            assert isinstance(found, float) == (t.ndim == 0 and not t.requires_grad)
+            torch.testing.assert_close(torch.as_tensor(found, dtype=t.dtype), expected, rtol=1e-12, atol=1e-15)
+
+
+def test_levels_keep_the_derivatives_of_their_time(process):
+    """By autograd, forward mode and functorch's transforms, of the grid's own times too."""
+    t = process.points(make_grid(process, "log_snr", 5))[2]
+    model, x = Denoiser(Body().double(), process), torch.ones(3, 2, dtype=torch.float64)
+    one = torch.ones_like(t)
+    step = 1e-6
+    with torch.no_grad():
+        expected = (model(x, t + step) - model(x, t - step)) / (2 * step)
+    found = torch.func.jvp(lambda t: model(x, t), (t,), (one,))[1]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    with torch.autograd.forward_ad.dual_level():
+        dual = model(x, torch.autograd.forward_ad.make_dual(t, one))
+        torch.testing.assert_close(torch.autograd.forward_ad.unpack_dual(dual).tangent, found)
+    leaf = t.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(model(x, leaf).sum(), leaf)
+    torch.testing.assert_close(slope, found.sum())
+    mapped = torch.func.vmap(lambda t: process.level(t).sigma)(torch.stack([t, t]))
+    assert torch.equal(mapped, process.sigma(torch.stack([t, t])))
+
+
+class Own(SDE):
+    """Two formulas and a number that may change, in an object that cannot be hashed."""
+
+    __hash__ = None
+    t_max = 0.99
+
+    def __init__(self, scale=1.0):
+        self.scale = scale
+        super().__init__()
+
+    def log_alpha(self, t):
+        return torch.log1p(-t)
+
+    def sigma(self, t):
+        return self.scale * t
+
+
+def test_a_process_that_changes_between_runs():
+    sde, seen = Own(), []
+    model = GaussianMixture(sde, MIXTURE, 0.2)
+    for scale in (1.0, 2.0):
+        sde.scale = scale
+        fresh = GaussianMixture(Own(scale), MIXTURE, 0.2)
+        times = make_grid(sde, "log_snr", 4)
+        for name in ("ancestral", "euler", "deis"):
+            found, expected = (sample(m, SAMPLERS[name](), torch.ones(2, 2).double(), times, SeededNoise([1, 2]),
+                                      callback=lambda *_: seen.append(model.sde is sde))
+                               for m in (model, fresh))  # fmt: skip
+            assert torch.equal(found, expected)
+    assert all(seen), "the model is the user's own, inside a run as well"
+
+
+def test_one_model_serves_several_runs_at_once():
+    """In threads, each run's samples and counted calls are as if it were alone; so they are of a run within a run."""
+    model = ClassifierFree(ByClass(VPSDE()), torch.tensor(1), 2.0)
+    runs = {
+        name: lambda name=name: generate(model, SAMPLERS[name](), 3, (2,), steps=20, seed=4)
+        for name in ("heun", "ancestral", "deis", "euler", "ode")
+    }
+    alone = {name: run() for name, run in runs.items()}
+    with ThreadPoolExecutor(5) as pool:
+        together = {name: pool.submit(run) for name, run in runs.items()}
+    for name, found in together.items():
+        assert torch.equal(found.result().x, alone[name].x)
+        assert torch.equal(found.result().nfe, alone[name].nfe)
+    inner = []
+    generate(model, DDIM(), 2, (2,), steps=2, callback=lambda *_: inner.append(runs["heun"]()))
+    assert torch.equal(inner[0].x, alone["heun"].x)
+    assert torch.equal(inner[0].nfe, alone["heun"].nfe)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +371,7 @@ def test_the_schedule_is_looked_up_and_put_back(process):
     [(name, "edm") for name in PROCESSES] + [("straight", name) for name in PARAMETRIZATIONS if name != "edm"],
 )
 def test_the_loop_is_its_steps(sde, parametrization):
-    """What is looked up changes nothing: the same steps by hand, each value computed where it is needed."""
+    """What a run remembers changes nothing: the same steps by hand, each value computed where it is needed."""
     torch.manual_seed(0)
     model = Denoiser(Body().double(), PROCESSES[sde], parametrization)
     times = make_grid(model.sde, "karras", 5)

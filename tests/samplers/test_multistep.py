@@ -18,7 +18,7 @@ from samplers import (
     sample,
 )
 from samplers.grid import make_grid
-from samplers.numerics.exponential import PREDICTIONS, level
+from samplers.numerics.exponential import PREDICTIONS, norm
 from samplers.numerics.weights import divided_differences, exponential_weights
 from samplers.planning.fitted import LinearMultistep
 from sde import VPSDE
@@ -150,7 +150,7 @@ def test_stochastic_without_noise_is_the_flow(problem, points, prediction):
 def test_unipc_by_hand(problem, prediction):
     """Two steps: predict, correct with the new output among the points, predict from the corrected state."""
     model, x, times = problem
-    formula, (a, b, c) = PREDICTIONS[prediction], (level(model.sde, t) for t in times[:3])
+    formula, (a, b, c) = PREDICTIONS[prediction], (model.sde.level(t) for t in times[:3])
     first = formula.of(x, model(x, times[0]), a)
     predicted = formula.advance(x, a, b, [a], [first])
     second = formula.of(predicted, model(predicted, times[1]), b)
@@ -161,11 +161,11 @@ def test_unipc_by_hand(problem, prediction):
 
 def test_predictions_are_of_the_model(problem):
     model, x, (t, *_) = problem
-    at, denoised = level(model.sde, t), model(x, t)
+    at, denoised = model.sde.level(t), model(x, t)
     torch.testing.assert_close(PREDICTIONS["noise"].of(x, denoised, at), model.noise(x, t))
     assert PREDICTIONS["denoised"].of(x, denoised, at) is denoised
     v = at.alpha * model.noise(x, t) - at.sigma * denoised
-    torch.testing.assert_close(PREDICTIONS["v"].of(x, denoised, at), v / at.norm)
+    torch.testing.assert_close(PREDICTIONS["v"].of(x, denoised, at), v / norm(at))
 
 
 def test_linear_multistep_holds_the_exponential_methods(problem):

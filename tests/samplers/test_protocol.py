@@ -283,8 +283,8 @@ def test_everything_of_the_project_has_the_members():
     for noise in (SeededNoise([1]), BrownianNoise([1], VPSDE()), as_noise(torch.randn_like, VPSDE())):
         assert not missing(noise, Noise)
     assert missing(TwoStates(), GaussianProcess) == [
-        "alpha", "f", "g2", "log_alpha", "log_snr", "noise_level", "perturb", "prior_std", "sigma", "t_of_log_snr",
-        "t_of_noise_level",
+        "alpha", "f", "g2", "level", "log_alpha", "log_snr", "noise_level", "perturb", "prior_std", "sigma",
+        "t_of_log_snr", "t_of_noise_level",
     ]  # fmt: skip
 
 
