@@ -16,19 +16,10 @@ State = tuple[Tensor, ...]
 Derivative = Callable[[Tensor, Tensor, State], State]
 
 
-@dataclass(frozen=True)
-class Tableau:
-    """Coefficients of an embedded pair whose last stage is the derivative at the new point (first same as last)."""
-
-    order: int
-    c: np.ndarray
-    a: np.ndarray
-    b: np.ndarray
-    error: np.ndarray
-
-
-DOPRI5 = Tableau(5, scipy.integrate.RK45.C, scipy.integrate.RK45.A, scipy.integrate.RK45.B, scipy.integrate.RK45.E)
-"""Dormand and Prince 1980, with the coefficients of scipy."""
+ORDER = 5
+C, A, B, E = scipy.integrate.RK45.C, scipy.integrate.RK45.A, scipy.integrate.RK45.B, scipy.integrate.RK45.E
+"""The embedded pair of Dormand and Prince 1980, with scipy's coefficients: nodes, stages, weights, and weights of the
+error. Its last stage is the derivative at the new point (first same as last)."""
 
 SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
 
@@ -71,7 +62,7 @@ def _combine(base: State, step: Tensor, weights: np.ndarray, slopes: list[State]
 
 
 def _first_step(
-    function: Derivative, start: float, span: float, state: State, slope: State, rtol: float, atol: float, order: int
+    function: Derivative, start: float, span: float, state: State, slope: State, rtol: float, atol: float
 ) -> Tensor:
     """Starting step sizes (Hairer, Norsett and Wanner 1993, section II.4), one network call."""
     count = len(state[0])
@@ -83,7 +74,7 @@ def _first_step(
     ahead = function(torch.arange(count), start + sign * h0, probe)
     d2 = _scaled_norm(tuple(p - q for p, q in zip(ahead, slope, strict=True)), scales) / h0
     largest = torch.maximum(d1, d2)
-    h1 = torch.where(largest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / largest) ** (1 / order))
+    h1 = torch.where(largest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / largest) ** (1 / ORDER))
     return sign * torch.minimum(100 * h0, h1).clamp(max=abs(span))
 
 
@@ -98,7 +89,6 @@ def integrate(
     atol: float = 1e-5,
     max_nfe: int = 10_000,
     first_step: Tensor | None = None,
-    tableau: Tableau = DOPRI5,
     sigma: Callable[[Tensor], Tensor] | None = None,
 ) -> Solution:
     """Solve d state / dt = function(index, t, state) from ``start`` to ``end``, each sample with its own steps.
@@ -118,7 +108,7 @@ def integrate(
     index, t = torch.arange(count), torch.full((count,), start, dtype=torch.float64)
     slope = function(index, t, state)
     if first_step is None:
-        h = _first_step(function, start, span, state, slope, rtol, atol, tableau.order)
+        h = _first_step(function, start, span, state, slope, rtol, atol)
         nfe += 1
     else:
         h = first_step.clone()
@@ -127,20 +117,20 @@ def integrate(
         landing = (h / (end - t)).abs() >= 1 - 1e-9
         trial = torch.where(landing, end - t, h)
         slopes = [slope]
-        for c, row in zip(tableau.c[1:], tableau.a[1:], strict=True):
+        for c, row in zip(C[1:], A[1:], strict=True):
             slopes.append(function(index, t + float(c) * trial, _combine(state, trial, row[: len(slopes)], slopes)))
-        new = _combine(state, trial, tableau.b, slopes)
+        new = _combine(state, trial, B, slopes)
         arrival = torch.where(landing, torch.full_like(t, end), t + trial)
         slopes.append(function(index, arrival, new))
         nfe[index] += len(slopes) - 1
-        error = _combine(tuple(torch.zeros_like(p) for p in state), trial, tableau.error, slopes)
+        error = _combine(tuple(torch.zeros_like(p) for p in state), trial, E, slopes)
         norm = _scaled_norm(error, _scales(state, new, rtol, atol))
         accepted = norm <= 1
         if not norm.isfinite().all():
             raise _non_finite(norm, index, t, trial, state, sigma)
         _check_stuck(index, t, trial, nfe, accepted, max_nfe, arrived=accepted & landing)
         rejected[index] += ~accepted
-        factor = (SAFETY * norm.clamp(min=1e-10) ** (-1 / tableau.order)).clamp(SHRINK, GROW)
+        factor = (SAFETY * norm.clamp(min=1e-10) ** (-1 / ORDER)).clamp(SHRINK, GROW)
         # A step just after a rejected one does not grow at once: the rejection would come again.
         factor = torch.where(held, factor.clamp(max=1), factor)
         held = ~accepted
