@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torchsde
 from torch import Tensor
 
 from samplers.checks import check_process, choose
@@ -19,15 +20,6 @@ CACHE = DEPTH + 4
 """Nodes of the tree whose values are kept: one descent, so that the next one starts where this one was."""
 
 
-def import_torchsde():
-    """The torchsde package, or an ImportError that names the extra."""
-    try:
-        import torchsde
-    except ImportError:
-        raise ImportError('this needs torchsde: pip install "score-sde[torchsde]"') from None
-    return torchsde
-
-
 class BrownianPath:
     """One Brownian motion of the shape of a sample's event, fixed by its seed, in the clock tau > 0; float64, CPU.
 
@@ -37,7 +29,7 @@ class BrownianPath:
     """
 
     def __init__(self, seed: int, shape: Sequence[int]) -> None:
-        self.torchsde, self.seed, self.shape = import_torchsde(), seed, tuple(shape)
+        self.seed, self.shape = seed, tuple(shape)
         self.octave: int | None = None
         self.tree: Any = None
         self.last: tuple[float, Tensor] | None = None
@@ -46,7 +38,7 @@ class BrownianPath:
         """W(tau) - W(2^octave), with tau = 2^octave (1 + cells / 2^DEPTH)."""
         if octave != self.octave:
             # In whole cells, midpoints are exact, and a descent ends at the cell that was asked for.
-            self.tree = self.torchsde.BrownianInterval(
+            self.tree = torchsde.BrownianInterval(
                 0.0, 2.0**DEPTH, size=self.shape, dtype=torch.float64, entropy=(self.seed << 16) + octave + 2**15,
                 tol=0.5, halfway_tree=True, cache_size=CACHE,
             )  # fmt: skip
@@ -77,12 +69,11 @@ class BrownianNoise:
     The path runs in the clock tau(t) = exp(-log_snr(t)) = sigma^2 / alpha^2: since d tau = g^2 / alpha^2 dt, the noise
     of the reverse SDE for x / alpha, (g / alpha) dw, is exactly dW(tau), for every SDE. The loop asks ``between(t, s)``
     for the noise of a step. Called itself, as for the starting point, it is SeededNoise(seeds). Row i depends on
-    ``seeds[i]`` alone, and with ``sizes`` not on its padding, as in SeededNoise. Needs the extra ``torchsde``; a step
+    ``seeds[i]`` alone, and with ``sizes`` not on its padding, as in SeededNoise. A step
     costs about 0.5 ms a sample, and 2 ms for 3 x 32 x 32.
     """
 
     def __init__(self, seeds: Sequence[int], sde, sizes: Sequence[int] | None = None) -> None:
-        import_torchsde()
         self.seeds, self.sde = list(seeds), sde
         self.independent = SeededNoise(self.seeds, sizes)
         self.paths: list[BrownianPath] = []
