@@ -108,6 +108,7 @@ def generate(
     begin = time.perf_counter()
     bar = tqdm(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
 
+    @torch.no_grad()
     def draw(index: list[int], count: int) -> tuple[Tensor, Tensor, Trajectory | None]:
         """The samples with these numbers, of which those beyond ``count`` are there for the shape, in data units."""
         rows = model.rows(torch.tensor(index))
@@ -190,6 +191,7 @@ def _times(
     return make_grid(sde, grid, sampler.steps if steps is None else steps, start_time)
 
 
+@torch.no_grad()
 def _encoded(start: Tensor, shape: tuple[int, ...], model, like: Tensor) -> Tensor:
     """start (n, *event) from data units to model units, checked."""
     if start.shape != shape:
