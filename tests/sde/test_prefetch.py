@@ -153,9 +153,7 @@ def test_without_workers_everything_happens_in_the_main_thread():
     with Prefetch(lambda step: threads.append(threading.current_thread()), 0) as values:
         values.get(0)
     assert threads == [threading.main_thread()]
-    with pytest.raises(
-        ValueError, match=r"^workers = -1: needs zero, to read in the main thread, or more$"
-    ):
+    with pytest.raises(ValueError, match=r"^workers = -1: needs zero, to read in the main thread, or more$"):
         Prefetch(len, -1)
 
 
