@@ -81,6 +81,16 @@ def test_langevin_step_in_the_plane():
         torch.testing.assert_close(out, x + size * score + (2 * size).sqrt() * z)
 
 
+def test_a_corrector_acts_at_the_time_of_arrival():
+    """Song et al. 2021, algorithm 1: the predictor from t to s, then the corrector at s."""
+    model = Gaussian(VPSDE(), torch.zeros(2, dtype=torch.float64), 0.5)
+    (t, s), x = torch.tensor([0.6, 0.4], dtype=torch.float64), torch.tensor([[3.0, -4.0]], dtype=torch.float64)
+    sampler = SAMPLERS["pc"]()
+    arrived, _ = sampler.predictor.step(model, x, t, s, unit)
+    expected, _ = sampler.corrector.step(model, arrived, s, s, unit)
+    torch.testing.assert_close(sampler.step(model, x, t, s, unit)[0], expected)
+
+
 @pytest.mark.parametrize("name", ["langevin", "pc", "ancestral", "euler_maruyama"])
 def test_stochastic_samplers_end_at_the_data(name, process, generator):
     std = 0.5
