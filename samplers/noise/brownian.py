@@ -10,7 +10,7 @@ from torch import Tensor
 
 from samplers.checks import check_process, choose
 from samplers.noise.door import as_noise
-from samplers.noise.seeded import SeededNoise
+from samplers.noise.seeded import SeededNoise, real_part
 from samplers.protocol import GaussianProcess, Noise
 
 DEPTH = 20
@@ -97,14 +97,16 @@ class BrownianNoise:
     def increments(self, x: Tensor, start: float, end: float) -> Tensor:
         if len(x) != len(self.seeds):
             raise ValueError(f"BrownianNoise has {len(self.seeds)} seeds, x has {len(x)} rows: give one seed a row")
-        shapes = [x.shape[1:]] * len(x)
-        if self.independent.sizes is not None:
-            shapes = [torch.Size([size, *x.shape[2:]]) for size in self.independent.sizes]
-        if [path.shape for path in self.paths] != [tuple(shape) for shape in shapes]:
-            self.paths = [BrownianPath(seed, shape) for seed, shape in zip(self.seeds, shapes, strict=True)]
         rows = torch.zeros(x.shape, dtype=torch.float64)
-        for row, path in zip(rows, self.paths, strict=True):
-            row[: path.shape[0]] = path.increment(start, end)
+        parts = [*rows]
+        if self.independent.sizes is not None:
+            pairs = zip(rows, self.independent.sizes, strict=True)
+            parts = [row[real_part(row.shape, size)] for row, size in pairs]
+        if [path.shape for path in self.paths] != [tuple(part.shape) for part in parts]:
+            seeded = zip(self.seeds, parts, strict=True)
+            self.paths = [BrownianPath(seed, tuple(part.shape)) for seed, part in seeded]
+        for part, path in zip(parts, self.paths, strict=True):
+            part[...] = path.increment(start, end)
         return (rows / math.sqrt(end - start)).to(x.device, x.dtype)
 
 

@@ -8,8 +8,8 @@ import torch
 from samplers import GRIDS, SAMPLERS, Ancestral, Langevin, SeededNoise, generate
 from samplers.grid import check_times, make_grid
 from sde import SDES, VPSDE, Transform
-from tests.batteries.test_order import VARIANTS
 from tests.batteries.tiers import two_tiers
+from tests.batteries.variants import VARIANTS
 from tests.oracles.exact import Gaussian, GaussianMixture
 
 MIXTURE = torch.tensor([[-1.5, 0.0], [1.0, 1.0], [0.5, -1.0]])
