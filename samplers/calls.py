@@ -1,4 +1,4 @@
-"""The watch on a model's calls: what is reported was counted, never computed from a formula."""
+"""Calls of a model, watched: what is reported was counted, never computed from a formula."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -36,8 +36,7 @@ class ReverseSDE:
     It is solved in u = log(alpha / sigma) for v = x / sqrt(alpha^2 + sigma^2), in which no SDE is different from
     another: dv = (c^2 v - 2 c n) du + sqrt(2) c dw, c = sigma / sqrt(alpha^2 + sigma^2), n(v, u) the predicted noise.
     Every sample is solved alone, on a Brownian path of its own whose seed is a digest of its row of the noise, so that
-    it depends neither on its batch-mates nor on their number; the price is one network call a sample and stage.
-    Needs the extra ``torchsde``.
+    it depends neither on its batch-mates nor on their number; the price is one network call per sample and stage.
     """
 
     rtol: float = 1e-2

@@ -64,8 +64,8 @@ class Pilots(nn.Module):
         return gap.norm(dim=1) / end.square().sum(1).mean().sqrt()
 
     def shrunk(self, log_ratios: np.ndarray, left: Tensor) -> Tensor:
-        """Errors ``left`` (steps, P) in x / alpha at the ends of a grid's steps, as the flow of Gaussian data of the
-        spread of the trajectories' ends would shrink them on the way to there, up to a factor."""
+        """Errors ``left`` (steps, P) in x / alpha at the ends of a grid's steps, shrunk as the flow of N(0, spread^2)
+        shrinks them on the way to the data, up to a factor: divided by sqrt(spread^2 + noise_level^2)."""
         return left / torch.from_numpy(np.hypot(self.spread, np.exp(-log_ratios[1:])))[:, None]
 
     def imagined(self, sampler: Stepper, times: Tensor) -> float:

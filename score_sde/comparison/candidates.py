@@ -1,4 +1,4 @@
-"""Samplers as they are compared: each at budgets of counted network calls."""
+"""Candidates, the samplers of a comparison: each at budgets of counted network calls."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

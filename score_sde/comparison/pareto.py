@@ -1,4 +1,4 @@
-"""Which of several points are worth what they cost, given how far chance alone moves them."""
+"""The Pareto front: which of several points are worth what they cost, given how far chance alone moves them."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""How far samples are from held-out data, by one metric or several."""
+"""The reference of a comparison: how far samples are from held-out data, by one metric or several."""
 
 from collections.abc import Sequence
 
@@ -56,7 +56,7 @@ class Reference:
     def check(self, n: int) -> None:
         """Raise ValueError where n samples are too few for one of the metrics."""
         for name in self.metrics:
-            # Of two samples a feature a covariance has all its rank without a part of them, too.
+            # Of two samples per feature a covariance has all its rank without a part of them, too.
             least = 2 * self.width if name == "frechet" else METRICS[name].items(self.width)
             title, held_out = METRICS[name].title, len(self.items)
             if n < least:

@@ -1,4 +1,4 @@
-"""Items at fixed noise levels with fixed noise: what is measured of a denoiser there, item by item."""
+"""Denoising errors, item by item, at fixed noise levels with fixed noise."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""How well a noise-conditional classifier tells classes apart, by noise level."""
+"""Accuracy of a noise-conditional classifier on noisy items, by noise level."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Held-out losses by noise level, and how near samples are to the training data."""
+"""Validation: held-out losses by noise level, and how near samples are to the training data."""
 
 import torch
 from torch import Tensor

@@ -127,5 +127,7 @@ def read_pixels(flag: str, file: Path, mode: str) -> np.ndarray:
     except Exception as error:
         raise ValueError(f"{flag}={file} is not a readable image ({error})") from None
     if deep:
-        raise ValueError(f"{flag}={file} has more than 256 levels: save it with 8 bits a channel, or give a .npy file")
+        raise ValueError(
+            f"{flag}={file} has more than 256 levels: save it with 8 bits per channel, or give a .npy file"
+        )
     return pixels

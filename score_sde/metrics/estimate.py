@@ -1,4 +1,4 @@
-"""A value with its 95 % interval."""
+"""Estimates: values with their 95 % intervals."""
 
 import math
 from dataclasses import dataclass

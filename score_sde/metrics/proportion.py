@@ -1,4 +1,4 @@
-"""Intervals of shares."""
+"""Proportions: shares of items with their intervals."""
 
 import math
 

@@ -14,7 +14,7 @@ from score_sde.comparison.candidates import Candidate, find_candidates
 from score_sde.comparison.pareto import GROUPS, RULE
 from score_sde.comparison.ranking import show, tabulate
 from score_sde.comparison.reference import Reference
-from score_sde.comparison.sampling import ROUNDS, TIGHT, Drawn, sample_all, solved
+from score_sde.comparison.sampling import ODE_TOLERANCE, ROUNDS, Drawn, sample_all, solved
 from score_sde.config.config import program
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.evaluation.features import EXTRACTORS, extractor
@@ -32,7 +32,7 @@ from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.files import finite, write_json, write_whole
 
-FLOW = 64
+MAX_SOLVED = 64
 """Samples, at most, whose probability-flow ODE is solved."""
 
 
@@ -73,7 +73,7 @@ def compare(
         reference.check(num_samples)
         ran, exact, notes = _sampled(run, guides, cond, names, budgets, num_samples, seed, batch_size)
         rows = tabulate(ran, reference, exact and exact.path.denoised[-1], training, common)
-        flow = exact and {"samples": len(exact.x), "tolerance": TIGHT, "calls": exact.mean_nfe}
+        flow = exact and {"samples": len(exact.x), "tolerance": ODE_TOLERANCE, "calls": exact.mean_nfe}
         about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape)}
         about |= {"kind": run.kind.name, "flow": flow}
         record = _record(run, reference, num_samples) | about | {"rows": rows, "notes": notes}
@@ -132,7 +132,8 @@ def _sampled(
     exact = None
     if any(candidate.deterministic for candidate, _ in ran):
         try:
-            exact = solved(model.rows(slice(0, FLOW)), min(count, FLOW), shape, seed=seed, batch_size=batch_size)
+            rows = model.rows(slice(0, MAX_SOLVED))
+            exact = solved(rows, min(count, MAX_SOLVED), shape, seed=seed, batch_size=batch_size)
         except ArithmeticError as error:
             notes.append(f"There are no errors against the exact flow, which was not solved: {error}.")
     return ran, exact, notes

@@ -23,7 +23,7 @@ from sde.checkpoint.spec import build_sde
 from sde.condition.tree import Condition, labels_of
 from sde.data.statistics import spread
 
-WHAT = ("process", "trajectory", "denoised", "field")
+PLOTS = ("process", "trajectory", "denoised", "field")
 IGNORED = {
     "process": ("sampler", "grid", "frames", "num_samples", "labels", "condition", *asdict(UNGUIDED)),
     "field": ("sampler", "steps", "grid", "frames", "num_samples"),
@@ -51,7 +51,7 @@ def visualize(
     out: str | None = None,
 ) -> dict:
     """Draw the process and its grids, films from data to noise and back, denoised predictions, density and score."""
-    chosen = WHAT if pick("--plots", plots, ("all", *WHAT)) == "all" else (plots,)
+    chosen = PLOTS if pick("--plots", plots, ("all", *PLOTS)) == "all" else (plots,)
     for name in IGNORED.get(plots, ()):
         if name in run.settings:
             flag = f"--{name}={run.settings[name]}"

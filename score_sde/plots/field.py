@@ -1,4 +1,4 @@
-"""Densities, scores and the probability flow in the plane."""
+"""Fields in the plane: densities, scores and the probability flow."""
 
 from dataclasses import replace
 from pathlib import Path

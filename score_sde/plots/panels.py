@@ -1,4 +1,4 @@
-"""Tables of pictures: a row an item, a column what became of it."""
+"""Panels: tables of pictures, a row per item, a column for each thing that became of it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Pictures of the same samples under several settings, with the name of each."""
+"""Strips: pictures of the same samples under several settings, with the name of each."""
 
 import io
 import math
@@ -14,7 +14,7 @@ from score_sde.plots.sheet import sheet
 from sde.files import write_whole
 
 ROW = 16
-"""Images up to which a setting is one row of them; more are a block, ten a row."""
+"""Images up to which a setting is one row of them; more are a block, ten per row."""
 SIGNALS = 8
 """Signals of each setting that are drawn."""
 

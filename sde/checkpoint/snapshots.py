@@ -1,4 +1,4 @@
-"""Averages as model files in a run folder, and averages of any length rebuilt from them."""
+"""Snapshots: averages as model files in a run folder, and averages of any length rebuilt from them."""
 
 import re
 import warnings

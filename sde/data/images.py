@@ -1,4 +1,4 @@
-"""Images as items: one sub-folder a class where there are any."""
+"""Images as items: one sub-folder per class where there are any."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The processes of one run, as torchrun starts them; a process alone is a world of its own."""
+"""The world: the processes of one run, as torchrun starts them; a process alone is a world of its own."""
 
 import copy
 import os

@@ -1,4 +1,4 @@
-"""The loop that repeats a trainer's step, watches its numbers and calls back."""
+"""Fitting: the loop that repeats a trainer's step, watches its numbers and calls back."""
 
 from collections import deque
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""One optimizer step after the other. Knows no sampler."""
+"""The trainer: one optimizer step after the other. Knows no sampler."""
 
 from collections.abc import Callable
 from typing import NamedTuple
