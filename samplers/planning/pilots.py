@@ -15,7 +15,7 @@ from samplers.noise.door import as_noise
 from samplers.planning.fitted import imagined_errors, pick
 from samplers.step import Stepper
 
-COORDINATES = 2048
+MAX_COORDINATES = 2048
 """How many coordinates of an event are looked at."""
 
 
@@ -26,7 +26,7 @@ class Pilots(nn.Module):
     def __init__(self, model, x: Tensor, steps: int, generator: torch.Generator) -> None:
         super().__init__()
         self.sde, self.end = model.sde, x
-        self.keep = torch.randperm(x[0].numel(), generator=generator)[:COORDINATES].sort().values
+        self.keep = torch.randperm(x[0].numel(), generator=generator)[:MAX_COORDINATES].sort().values
         # Picked on the way: whole states of so fine a run could fill the memory.
         states, denoised = [pick(x, self.keep)], []
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-SIZES_APART = 1.05
+MAX_SIZE_RATIO = 1.05
 """Factor between root mean squares of the data, then and now, above which they are other data."""
 INSENSITIVE = 1e-3
 """Relative change of the network's output below which it ignores an input."""
@@ -57,7 +57,7 @@ def wrong_config(m: dict) -> Finding | None:
 def wrong_range(m: dict) -> Finding | None:
     model, data = m["range"]["model"], m["range"]["data"]
     then, now = m["range"]["sigma_data"]
-    if model == data and (not m["range"]["measured"] or 1 / SIZES_APART < then / now < SIZES_APART):
+    if model == data and (not m["range"]["measured"] or 1 / MAX_SIZE_RATIO < then / now < MAX_SIZE_RATIO):
         return None
     if model["levels"] != data["levels"]:
         said = f"the model was trained on {_levels(model)}, the data have {_levels(data)}"

@@ -10,7 +10,7 @@ from score_sde.diagnosis.causes import (
     wrong_range,
     young_average,
 )
-from sde.training.audit import MISMATCH
+from sde.training.audit import MAX_PRIOR_MISMATCH
 
 SIGNIFICANT_STDERRS = 3.0
 """Standard errors that a difference of errors must be, to count."""
@@ -21,7 +21,7 @@ MEMORIZED_LOSS_RATIO, COPIED_DISTANCE_RATIO = 0.75, 0.5
 which the model has memorized."""
 MAX_MEAN_SHIFT, MAX_STD_RATIO, MIN_STDERRS = 0.25, 1.25, 4.0
 """Of samples: shift of a mean in standard deviations of the data, factor between standard deviations, and how many
-standard errors either must be."""
+standard errors either must be to count."""
 MAX_NEAREST_RATIO = 1.3
 """Samples' distance to the training items, over that of held-out items, above which they are no data."""
 
@@ -138,7 +138,7 @@ def off_samples(m: dict) -> Finding | None:
 def wide_prior(m: dict) -> Finding | None:
     lower, upper = m["prior"]
     # Of two schedules it is not known which one is meant.
-    if lower <= MISMATCH or disagreeing(m, "sde."):
+    if lower <= MAX_PRIOR_MISMATCH or disagreeing(m, "sde."):
         return None
     return Finding(
         "prior mismatch",

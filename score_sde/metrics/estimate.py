@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-QUANTILE = 1.959963984540054
+NORMAL_QUANTILE = 1.959963984540054
 """Of the normal law, for 95 %."""
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from samplers import Samples
 from score_sde.comparison.candidates import Candidate, find_candidates
-from score_sde.comparison.pareto import GROUPS, RULE
+from score_sde.comparison.pareto import JACKKNIFE_GROUPS, RULE
 from score_sde.comparison.ranking import show, tabulate
 from score_sde.comparison.reference import Reference
 from score_sde.comparison.sampling import ODE_TOLERANCE, ROUNDS, Drawn, sample_all, solved
@@ -152,7 +152,7 @@ def _record(run: Run, reference: Reference, count: int) -> dict:
         "features": reference.width,
         "held_out": len(reference.items),
         "training": {name: reference.of_training(name, count) for name in reference.metrics},
-        "jackknife_groups": GROUPS,
+        "jackknife_groups": JACKKNIFE_GROUPS,
         "rounds": ROUNDS,
         "device": run.device.type,
         "threads": torch.get_num_threads(),

@@ -31,7 +31,7 @@ IGNORED = {
 """Flags that a picture alone has no use for."""
 FRAMES = 40
 """States of a film at most; runs of fewer steps have fewer."""
-POINTS, ITEMS = 1000, 16
+PLANE_POINTS, DEFAULT_SAMPLES = 1000, 16
 """Samples of points in the plane, and of anything else."""
 
 
@@ -97,7 +97,7 @@ class View:
         self.guides = Guides(run, self.denoiser, guidance)
         self.asked = labels, condition
         self.planar = run.kind.planar(self.data.event_shape)
-        self.count = num_samples or (POINTS if self.planar else ITEMS)
+        self.count = num_samples or (PLANE_POINTS if self.planar else DEFAULT_SAMPLES)
         self.steps, self.grid = steps, read_grid(grid)
         self.samples: Samples | None = None
 
@@ -173,7 +173,7 @@ class View:
         labels = labels_of(cond)
         if "," in (self.asked[0] or ""):
             print(f"the field is that of class {labels.item()} alone, the first of --labels={self.asked[0]}")
-        items, own = self.data.batch(spread(len(self.data), POINTS))
+        items, own = self.data.batch(spread(len(self.data), PLANE_POINTS))
         classes = labels_of(own)
         # Of a class that no item has, all are shown.
         shown = items if labels is None or classes is None else items[classes == labels]

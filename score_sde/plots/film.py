@@ -24,7 +24,7 @@ STRIP_ITEMS = 4
 GIF_IMAGES, GIF_SIGNALS = 16, 6
 """Images, four per row, or signals in a panel of an animation."""
 GAP_PIXELS = 2
-"""Pixels between images, each of which has about 64."""
+"""Pixels of the gap between images."""
 FRAME_SECONDS, LAST_SECONDS = 0.15, 1.5
 AXES_MARGIN = 0.35
 """Of the data's extent, around points and signals, for the noise."""

@@ -19,7 +19,7 @@ from sde.files import write_whole
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-CURVES = 16
+MAX_CURVES = 16
 """Items with axes for each that are drawn."""
 
 
@@ -136,7 +136,7 @@ def figure_bytes(figure, kind: str = "png", **options) -> bytes:
 
 def _curves(kind: Kind, sets: dict[str, Tensor]) -> bytes:
     """The first items of sets (n, ...) by their role, each on axes of its own, one set over the other."""
-    count = min(CURVES, *(len(shown) for shown in sets.values()))
+    count = min(MAX_CURVES, *(len(shown) for shown in sets.values()))
     figure, axes = plt.subplots(count, 1, figsize=(8, count), sharex=True, squeeze=False)
     for i, row in enumerate(axes[:, 0]):
         for role, shown in sets.items():

@@ -13,9 +13,9 @@ from score_sde.plots.pictures import figure_bytes, plt
 from score_sde.plots.sheet import sheet
 from sde.files import write_whole
 
-ROW = 16
+MAX_IN_ROW = 16
 """Images up to which a setting is one row of them; more are a block, ten per row."""
-SIGNALS = 8
+MAX_SIGNALS = 8
 """Signals of each setting that are drawn."""
 
 
@@ -41,7 +41,7 @@ def strip(
 def _images(kind: Kind, x: Tensor, names: Sequence[str], levels: int | None) -> bytes:
     values, count = x.double().numpy(), x.shape[1]
     low, high = kind.scale(x.double(), levels)
-    columns, across = (count, 1) if count <= ROW else (10, math.ceil(len(x) ** 0.5))
+    columns, across = (count, 1) if count <= MAX_IN_ROW else (10, math.ceil(len(x) ** 0.5))
     blocks = [plt.imread(io.BytesIO(sheet(scaled(part, low, high), columns, width=0))) for part in values]
     height, width = blocks[0].shape[:2]
     # In inches: the images of a block, and its name above them.
@@ -71,7 +71,7 @@ def _points(kind: Kind, x: Tensor, names: Sequence[str], labels: Tensor | None) 
 
 
 def _signals(kind: Kind, x: Tensor, names: Sequence[str]) -> bytes:
-    rows = min(SIGNALS, x.shape[1])
+    rows = min(MAX_SIGNALS, x.shape[1])
     shape = {"figsize": (3.5 * len(x), 0.9 * rows + 0.3), "sharex": True, "sharey": True, "squeeze": False}
     figure, grid = plt.subplots(rows, len(x), **shape, layout="constrained")
     for column, name, signals in zip(grid.T, names, x, strict=True):

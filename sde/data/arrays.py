@@ -69,11 +69,11 @@ def open_array(
 ) -> Arrays:
     """The arrays of a .npy, .npz or .csv file.
 
-    Of a .npz, the array "x", or the only one, holds the items. "labels" there, or the column "labels" of a .csv, the
-    classes; "vector", "image" and "sequence" beside "x" the conditions, of which those of ``kinds`` are taken.
+    Of a .npz, the array "x", or the only one, holds the items. "labels" there, or the column "labels" of a .csv, has
+    the classes. "vector", "image" and "sequence" beside "x" are the conditions, of which those of ``kinds`` are taken.
     ``channels`` is a key of CHANNELS; entries of items that are ``hidden``, booleans (*event) or (n, *event), become 0,
-    whatever they hold. A .npy above IN_MEMORY stays on disk. Raises ValueError for damaged files, items
-    that are not finite numbers, labels that are not one integer per item, and conditions of another shape.
+    whatever they hold. A .npy above IN_MEMORY stays on disk. Raises ValueError for damaged files, items that are not
+    finite numbers, labels that are not one integer per item, and conditions of another shape.
     """
     if channels not in CHANNELS:
         raise ValueError(f"channels = {channels!r}: needs one of {', '.join(CHANNELS)}")

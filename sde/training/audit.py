@@ -13,7 +13,7 @@ from sde.model.denoiser import Denoiser
 from sde.process.base import SDE
 from sde.training.ignored_inputs import ignored_inputs
 
-MISMATCH = 1e-3
+MAX_PRIOR_MISMATCH = 1e-3
 """Nats per dimension of ``prior_mismatch`` above which a process ends too early."""
 
 
@@ -179,9 +179,9 @@ def _warn_of_noise(data: Dataset, model: Denoiser | NoisyClassifier, upper: floa
             f"sigma_data = {model.sigma_data:g}, but the root mean square of the data in model units is "
             f"{measured:.3g}: leave it at 0 to use the measured one"
         )
-    if upper > MISMATCH:
+    if upper > MAX_PRIOR_MISMATCH:
         ratio = sde.noise_level(torch.tensor(sde.t_max, dtype=torch.float64)).item()
-        needed = measured * (0.5 / MISMATCH) ** 0.5
+        needed = measured * (0.5 / MAX_PRIOR_MISMATCH) ** 0.5
         _warn(
             f"the process ends before the data are noise: sigma / alpha = {ratio:.3g} at t_max leaves up to "
             f"{upper:.2g} nats per dimension between q(x_T) and the prior; data of root mean square {measured:.3g} "

@@ -16,7 +16,7 @@ from samplers.noise.seeded import SeededNoise, sample_seeds
 from score_sde.comparison.candidates import Candidate, find_candidates, steps_within
 from score_sde.comparison.pareto import front, jackknife_error, left_out, recommend
 from score_sde.comparison.ranking import show
-from score_sde.comparison.reference import COMPONENTS, Reference
+from score_sde.comparison.reference import MAX_COMPONENTS, Reference
 from score_sde.comparison.sampling import sample_all
 from score_sde.config.config import config_path, read_config, resolve
 from score_sde.evaluation.features import extractor
@@ -333,7 +333,7 @@ def test_distances_on_principal_components(generator):
     basis = torch.linalg.qr(torch.randn(90, 8, generator=generator)).Q.T
     training, held_out, x = (torch.randn(300, 8, generator=generator) * (1 + i) @ basis for i in range(3))
     found = measured(dataset(training), dataset(held_out))
-    assert (found.dim, found.width) == (90, COMPONENTS)
+    assert (found.dim, found.width) == (90, MAX_COMPONENTS)
     encoded = [((z - 0.5) / 2).double() for z in (x, held_out)]
     assert found.measure("frechet", found.features(x)) == pytest.approx(frechet_distance(*encoded), rel=1e-4)
     assert found.measure("frechet", found.items) == pytest.approx(0, abs=1e-9)
