@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 import torch
+import torchsde
 from torch import Tensor
 
 from samplers.calls import part
 from samplers.checks import NonFiniteError, SampleError
-from samplers.noise.brownian import import_torchsde
 from samplers.numerics.exponential import norm
 from samplers.numerics.runge_kutta import check_tolerances
 from samplers.step import Noise, Result
@@ -54,7 +54,6 @@ class ReverseSDE:
 
         Raises FloatingPointError where a sample becomes non-finite, ArithmeticError beyond ``max_nfe`` calls.
         """
-        torchsde = import_torchsde()
         levels = model.sde.level(t), model.sde.level(s)
         ends = 0.5 * torch.tensor([at.log_snr for at in levels], dtype=torch.float64)
         # One inverse for all stages of all samples: by bisection, it can cost as much as a small network.
@@ -65,7 +64,7 @@ class ReverseSDE:
         solved = []
         for i, seeding in enumerate(noise(x)):
             start = (x[i] / before).reshape(-1, 1)
-            path = _Path(torchsde, ends, _digest(seeding), start)
+            path = _Path(ends, _digest(seeding), start)
             with part(model, torch.tensor([i]), len(x)) as row:
                 system = _System(row, x.shape[1:], table, i, self.max_nfe)
                 end = torchsde.sdeint(
@@ -85,7 +84,7 @@ class _Path:
 
     levy_area_approximation = "space-time"
 
-    def __init__(self, torchsde, ends: Tensor, seed: int, like: Tensor) -> None:
+    def __init__(self, ends: Tensor, seed: int, like: Tensor) -> None:
         self.like, self.shape = like, like.shape
         # Whole numbers as ends, which rounding to the resolution leaves alone.
         self.interval = torchsde.BrownianInterval(

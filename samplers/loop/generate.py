@@ -33,8 +33,8 @@ from samplers.step import Sampler
 @dataclass
 class Samples:
     """``x`` (n, *event) in data units, on the CPU; ``nfe`` (n,), network calls counted for each sample; ``times``
-    (steps + 1,), the grid; ``seconds``; ``seeds`` (n,); ``path``, where asked for; ``sizes`` (n,), how many entries of
-    the first event axis are real, or None: all."""
+    (steps + 1,), the grid; ``seconds``; ``seeds`` (n,); ``path``, where asked for; ``sizes`` (n,), how many entries are
+    real along every axis behind the channels, or None: all."""
 
     x: Tensor
     nfe: Tensor
@@ -75,8 +75,8 @@ def generate(
     one of NOISES. ``start`` (n, *event) in data units begins at data instead of pure noise: it is perturbed to the time
     ``start_time``, from which the grid runs (image to image; Meng et al. 2022). ``path=k`` keeps k of the states and
     denoised predictions on the way (see Trajectory), without further network calls. ``sizes``, one per sample, says
-    how many entries of the first event axis are real: the noise of the rest is zero, and a sample's own does not depend
-    on how far it is padded.
+    how many entries are real along every axis behind the channels: the noise of the rest is zero, and a sample's own
+    does not depend on how far it is padded.
 
     Samples are drawn in chunks of at most ``batch_size``, all of one shape: a smaller last one is filled up with copies
     of its last sample, so that a compiled network is compiled once. A chunk that does not fit the device's memory is
@@ -102,7 +102,7 @@ def generate(
     if start is not None:
         start = _encoded(start, (n, *event_shape), model, like)
     if sizes is not None:
-        _check_sizes(sizes, n, inner_shape[0])
+        _check_sizes(sizes, n, max(inner_shape[1:] or inner_shape))
     seeds = sample_seeds(seed, n, first)
     begin = time.perf_counter()
     bar = tqdm(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torchsde
 from torch import Tensor
 
 from samplers.checks import check_process, choose
 from samplers.noise.door import as_noise
-from samplers.noise.seeded import SeededNoise
+from samplers.noise.seeded import SeededNoise, real_part
 from samplers.protocol import GaussianProcess, Noise
 
 DEPTH = 20
@@ -17,15 +18,6 @@ DEPTH = 20
 
 CACHE = DEPTH + 4
 """Nodes of the tree whose values are kept: one descent, so that the next one starts where this one was."""
-
-
-def import_torchsde():
-    """The torchsde package, or an ImportError with the remedy."""
-    try:
-        import torchsde
-    except ImportError:
-        raise ImportError("this needs torchsde, a dependency of score-sde: pip install torchsde") from None
-    return torchsde
 
 
 class BrownianPath:
@@ -37,7 +29,7 @@ class BrownianPath:
     """
 
     def __init__(self, seed: int, shape: Sequence[int]) -> None:
-        self.torchsde, self.seed, self.shape = import_torchsde(), seed, tuple(shape)
+        self.seed, self.shape = seed, tuple(shape)
         self.octave: int | None = None
         self.tree: Any = None
         self.last: tuple[float, Tensor] | None = None
@@ -46,7 +38,7 @@ class BrownianPath:
         """W(tau) - W(2^octave), with tau = 2^octave (1 + cells / 2^DEPTH)."""
         if octave != self.octave:
             # In whole cells, midpoints are exact, and a descent ends at the cell that was asked for.
-            self.tree = self.torchsde.BrownianInterval(
+            self.tree = torchsde.BrownianInterval(
                 0.0, 2.0**DEPTH, size=self.shape, dtype=torch.float64, entropy=(self.seed << 16) + octave + 2**15,
                 tol=0.5, halfway_tree=True, cache_size=CACHE,
             )  # fmt: skip
@@ -82,7 +74,6 @@ class BrownianNoise:
     """
 
     def __init__(self, seeds: Sequence[int], sde, sizes: Sequence[int] | None = None) -> None:
-        import_torchsde()
         self.seeds, self.sde = list(seeds), sde
         self.independent = SeededNoise(self.seeds, sizes)
         self.paths: list[BrownianPath] = []
@@ -106,14 +97,16 @@ class BrownianNoise:
     def increments(self, x: Tensor, start: float, end: float) -> Tensor:
         if len(x) != len(self.seeds):
             raise ValueError(f"BrownianNoise has {len(self.seeds)} seeds, x has {len(x)} rows: give one seed per row")
-        shapes = [x.shape[1:]] * len(x)
-        if self.independent.sizes is not None:
-            shapes = [torch.Size([size, *x.shape[2:]]) for size in self.independent.sizes]
-        if [path.shape for path in self.paths] != [tuple(shape) for shape in shapes]:
-            self.paths = [BrownianPath(seed, shape) for seed, shape in zip(self.seeds, shapes, strict=True)]
         rows = torch.zeros(x.shape, dtype=torch.float64)
-        for row, path in zip(rows, self.paths, strict=True):
-            row[: path.shape[0]] = path.increment(start, end)
+        parts = [*rows]
+        if self.independent.sizes is not None:
+            pairs = zip(rows, self.independent.sizes, strict=True)
+            parts = [row[real_part(row.shape, size)] for row, size in pairs]
+        if [path.shape for path in self.paths] != [tuple(part.shape) for part in parts]:
+            seeded = zip(self.seeds, parts, strict=True)
+            self.paths = [BrownianPath(seed, tuple(part.shape)) for seed, part in seeded]
+        for part, path in zip(parts, self.paths, strict=True):
+            part[...] = path.increment(start, end)
         return (rows / math.sqrt(end - start)).to(x.device, x.dtype)
 
 

@@ -40,8 +40,8 @@ class SeededNoise:
     numbers are float32 before they take the dtype of x. Uniform ones have a stream of their own, 2^128 numbers further,
     so that neither kind moves the other.
 
-    ``sizes``, one per seed, says how many entries of the first event axis are real: the rest, padding, takes nothing
-    from the stream and gets zeros, so that a sample has the same numbers however far it is padded.
+    ``sizes``, one per seed, says how many entries are real along every axis behind the channels (``real_part``): the
+    rest, padding, takes nothing from the stream and gets zeros. A sample has the same numbers however far it is padded.
     """
 
     def __init__(self, seeds: Iterable[int | np.random.SeedSequence], sizes: Sequence[int] | None = None) -> None:
@@ -56,7 +56,7 @@ class SeededNoise:
         """Normal numbers in the shape, dtype and device of x, whose rows are the samples."""
         draws = self._empty(x, np.float32)
         for generator, row in zip(self.generators, self._real(draws), strict=True):
-            generator.standard_normal(dtype=np.float32, out=row)
+            row[...] = generator.standard_normal(row.shape, np.float32)
         return torch.from_numpy(draws).to(x.device, x.dtype, non_blocking=True)
 
     def uniform(self, x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class SeededNoise:
             self.uniforms = [np.random.Generator(np.random.Philox(seed).jumped()) for seed in self.seeds]
         draws = self._empty(x, np.float64)
         for generator, row in zip(self.uniforms, self._real(draws), strict=True):
-            generator.random(out=row)
+            row[...] = generator.random(row.shape)
         return torch.from_numpy(draws).to(x.device, non_blocking=True)
 
     def between(self, t: Tensor, s: Tensor) -> "SeededNoise":
@@ -81,7 +81,16 @@ class SeededNoise:
 
     def _real(self, draws: np.ndarray) -> Iterable[np.ndarray]:
         """The rows of draws without their padding."""
-        return draws if self.sizes is None else [row[:size] for row, size in zip(draws, self.sizes, strict=True)]
+        if self.sizes is None:
+            return draws
+        return [row[real_part(row.shape, size)] for row, size in zip(draws, self.sizes, strict=True)]
+
+
+def real_part(event_shape: Sequence[int], size: int) -> tuple[slice, ...]:
+    """Where an item of a shape (channels, *space), or (length,), is real: its first ``size`` entries along every axis
+    of space, or all of a shorter axis."""
+    channels = event_shape[:1] if len(event_shape) > 1 else ()
+    return (*(slice(None) for _ in channels), *(slice(min(size, length)) for length in event_shape[len(channels) :]))
 
 
 def sample_seeds(seed: int | Sequence[int], count: int, first: int = 0) -> list[int]:

@@ -10,12 +10,13 @@ from torch import Tensor
 from samplers.numerics.weights import exponential_weights
 
 Level = Any
-"""What a process is at a time, as its ``level(t)`` says it: numbers alpha, sigma and log_snr."""
+"""What a process is at a time, as its ``level(t)`` says it: the numbers alpha and sigma."""
 
 
 def log_ratio(at: Level) -> float:
     """lambda = log(alpha / sigma), half the log-SNR."""
-    return 0.5 * at.log_snr
+    # Not 0.5 log_snr, which rounds otherwise: the fits of plans magnify rounding a million times.
+    return math.log(at.alpha / at.sigma)
 
 
 def norm(at: Level) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samplers.numerics.exponential import log_ratio
 from samplers.numerics.weights import divided_differences, exponential_weights
 from samplers.step import Result
 
@@ -122,11 +123,11 @@ class Fitter:
         """As LinearMultistep, after the fit."""
         start, end = model.sde.level(t), model.sde.level(s)
         nodes, outputs = carry or ((), [])
-        # A fit to many predictions magnifies rounding: these are the very numbers that stored plans were fitted with.
-        here, there = math.log(start.alpha / start.sigma), math.log(end.alpha / end.sigma)
-        nodes, outputs = (here, *nodes)[:MAX_COMBINED], [model.noise(x, t), *outputs][:MAX_COMBINED]
+        nodes, outputs = (log_ratio(start), *nodes)[:MAX_COMBINED], [model.noise(x, t), *outputs][:MAX_COMBINED]
         seen = torch.stack([pick(output, self.keep) for output in outputs])
-        weights, _ = fit_step(nodes, there, seen, self.reference(there) - pick(x, self.keep) / start.alpha)
+        weights, _ = fit_step(
+            nodes, log_ratio(end), seen, self.reference(log_ratio(end)) - pick(x, self.keep) / start.alpha
+        )
         self.weights.append(tuple(weights.tolist()))
         return _advance(x, model.sde, t, s, self.weights[-1], outputs), (nodes, outputs)
 

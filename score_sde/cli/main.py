@@ -51,7 +51,6 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     if training and exists and Run(folder, config, device).started:
         before = resolve(read_run_config(folder), [])
         check_unchanged(before, config, folder)
-        config.data.kind = config.data.kind or before.data.kind
         # What was found by trying is part of the run.
         kept = {key: getattr(before.training, key) for key in SETTLED if getattr(config.training, key) == "auto"}
         config = config.settled(**kept).of_kind(config.data.kind or before.data.kind)

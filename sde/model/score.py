@@ -50,8 +50,8 @@ class ScoreModel(nn.Module, abc.ABC):
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """Drift of the probability-flow ODE, f x - g^2 score / 2 (Song et al. 2021, eq. 13)."""
-        score, at = self.score(x, t), self.sde.level(t)
-        return expand(at.f, x) * x - expand(0.5 * at.g2, x) * score
+        at = self.sde.level(t)
+        return expand(at.f, x) * x - expand(0.5 * at.g2, x) * self.score(x, t)
 
     def rows(self, index: Tensor | slice) -> Self:
         """The same model for some rows of the batch that it is bound to: a copy with those rows of what is named in

@@ -93,8 +93,8 @@ class Trainer:
         return torch.cat([self._order(e)[max(0, seen - e * count) : last - e * count] for e in epochs])
 
     def _read(self, number: int) -> tuple[Tensor, Condition | None, BatchNoise]:
-        """x0 in model units, conditions and random numbers of a micro-batch, for this process. It is counted from the
-        first one of the run's first step. Called from threads."""
+        """Items, dequantized, in data units, conditions and random numbers of a micro-batch, for this process. It is
+        counted from the first one of the run's first step. Called from threads."""
         size, options = self.micro_batch_size, self.options
         step, part = divmod(number, options.gradient_accumulation)
         seen = self._offset + step * options.batch_size
@@ -106,13 +106,15 @@ class Trainer:
         shape = (options.batch_size, *self.data.event_shape)
         draws = BatchNoise.draw(self.module.sde, shape, generator, options.time_distribution, rows)
         draws = draws._replace(sizes=self.data.sizes_of(index))
-        transform = self.data.transform
-        return pinned(transform.encode(draws.dequantize(x, transform)), self.device), cond, draws
+        return pinned(draws.dequantize(x, self.data.transform), self.device), cond, draws
 
     def micro_batch(self, number: int) -> tuple[Tensor, Condition | None, BatchNoise]:
         """x0 in model units and conditions, on the device, and random numbers of a micro-batch of the next step."""
-        x0, cond, draws = self._parts.get(self.step * self.options.gradient_accumulation + number)
-        return send(x0, self.device), map_condition(lambda c: send(c, self.device), cond), draws
+        x, cond, draws = self._parts.get(self.step * self.options.gradient_accumulation + number)
+        # On the device, where a learned transform is a network.
+        with torch.no_grad():
+            x0 = self.data.transform.encode(send(x, self.device))
+        return x0, map_condition(lambda c: send(c, self.device), cond), draws
 
     def close(self) -> None:
         """End the threads that read ahead."""

@@ -10,7 +10,7 @@ HERE = Path(__file__).parent
 
 def pytest_collection_modifyitems(config, items):
     """Leaves out what a sampler, named by ``name``, and a ``process`` make of each other where it does not suit."""
-    from tests.batteries.test_order import VARIANTS
+    from tests.batteries.variants import VARIANTS
 
     def meets(item):
         given = item.callspec.params if hasattr(item, "callspec") else {}

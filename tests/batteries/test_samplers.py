@@ -8,8 +8,8 @@ import torch
 from samplers import GRIDS, SAMPLERS, Ancestral, Langevin, SeededNoise, generate
 from samplers.grid import check_times, make_grid
 from sde import SDES, VPSDE, Transform
-from tests.batteries.test_order import VARIANTS
 from tests.batteries.tiers import two_tiers
+from tests.batteries.variants import VARIANTS
 from tests.oracles.exact import Gaussian, GaussianMixture
 
 MIXTURE = torch.tensor([[-1.5, 0.0], [1.0, 1.0], [0.5, -1.0]])
@@ -79,6 +79,16 @@ def test_langevin_step_in_the_plane():
     for z in (torch.zeros_like(x), torch.tensor([[5.0, 1.0]], dtype=torch.float64)):
         out, _ = Langevin(0.1).step(model, x, s, s, lambda _, z=z: z)
         torch.testing.assert_close(out, x + size * score + (2 * size).sqrt() * z)
+
+
+def test_a_corrector_acts_at_the_time_of_arrival():
+    """Song et al. 2021, algorithm 1: the predictor from t to s, then the corrector at s."""
+    model = Gaussian(VPSDE(), torch.zeros(2, dtype=torch.float64), 0.5)
+    (t, s), x = torch.tensor([0.6, 0.4], dtype=torch.float64), torch.tensor([[3.0, -4.0]], dtype=torch.float64)
+    sampler = SAMPLERS["pc"]()
+    arrived, _ = sampler.predictor.step(model, x, t, s, unit)
+    expected, _ = sampler.corrector.step(model, arrived, s, s, unit)
+    torch.testing.assert_close(sampler.step(model, x, t, s, unit)[0], expected)
 
 
 @pytest.mark.parametrize("name", ["langevin", "pc", "ancestral", "euler_maruyama"])

@@ -12,9 +12,9 @@ from samplers.ode import SOLVERS
 from sde import VPSDE
 from sde.guidance.classifier_free import ClassifierFree
 from tests.batteries.tiers import TWO
+from tests.oracles.by_class import ByClass
 from tests.oracles.exact import Gaussian, GaussianMixture
-from tests.samplers.test_loop import MIXTURE, Watched
-from tests.sde.test_guidance import ByClass
+from tests.oracles.watched import MIXTURE, Watched
 
 
 @pytest.mark.parametrize("steps", [1, 3])

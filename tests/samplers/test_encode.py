@@ -9,8 +9,8 @@ from samplers import ODE, SeededNoise, decode, encode, generate, slerp
 from sde import VPSDE, Transform
 from sde.guidance.classifier_free import ClassifierFree
 from tests.batteries.tiers import TWO
+from tests.oracles.by_class import LABELS, ByClass
 from tests.oracles.exact import Gaussian, GaussianMixture
-from tests.sde.test_guidance import LABELS, ByClass
 
 MEANS = torch.tensor([[-1.5, 0.0], [1.0, 1.0], [0.5, -1.0]], dtype=torch.float64)
 

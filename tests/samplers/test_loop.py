@@ -1,43 +1,23 @@
-"""The loop and ``generate``: counted calls, chunks, memory, starts, trajectories, callbacks, bad input, failures."""
+"""The loop and ``generate``: counted calls, chunks, memory, starts, conditions, the noise of a step."""
 
 import copy
-import math
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 
-from samplers import DDIM, ODE, SAMPLERS, AnnealedLangevin, SeededNoise, generate, sample
+from samplers import DDIM, SAMPLERS, SeededNoise, generate, sample
 from samplers.grid import make_grid
-from sde import SDE, VPSDE, Denoiser, ScoreModel, Transform
+from sde import SDE, VPSDE, Denoiser, Transform
 from sde.guidance.classifier_free import ClassifierFree
 from sde.model.denoiser import PARAMETRIZATIONS
-from tests.batteries.test_order import VARIANTS
+from tests.batteries.variants import VARIANTS
+from tests.oracles.by_class import ByClass
 from tests.oracles.exact import Gaussian, GaussianMixture
 from tests.oracles.processes import PROCESSES
-from tests.sde.test_guidance import ByClass
-
-MIXTURE = torch.tensor([[-1.5, 0.0], [1.0, 1.0], [0.5, -1.0]], dtype=torch.float64)
-TRANSFORM = Transform((3.0, -2.0), (10.0, 0.5))
-
-
-class Watched(ScoreModel):
-    """A mixture that keeps the shapes and times of its calls; more than ``limit`` rows do not fit its memory."""
-
-    def __init__(self, sde=None, limit=math.inf, transform=None):
-        super().__init__(sde or VPSDE(), transform)
-        self.register_buffer("means", MIXTURE)
-        # In a list, to be no score model of its own to those who count.
-        self.inner, self.limit, self.seen = [GaussianMixture(self.sde, MIXTURE, 0.2)], limit, []
-
-    def forward(self, x, t):
-        if len(x) > self.limit:
-            raise torch.OutOfMemoryError(f"{len(x)} rows")
-        self.seen.append((len(x), t))
-        return self.inner[0](x, t)
+from tests.oracles.watched import MIXTURE, Body, Seeing, Watched
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -53,24 +33,6 @@ def test_calls_are_counted(name):
 def test_guidance_counts_two_calls():
     model = ClassifierFree(ByClass(VPSDE()), torch.arange(5) % 3, 2.0)
     assert torch.equal(generate(model, DDIM(), 5, (2,), steps=3, batch_size=2).nfe, torch.full((5,), 8.0).double())
-
-
-class Body(torch.nn.Module):
-    num_classes = 3
-
-    def __init__(self):
-        super().__init__()
-        self.layer = torch.nn.Linear(3, 2)
-        self.shapes = []
-
-    def forward(self, x, c_noise, cond=None):
-        return self.layer(torch.cat([x, c_noise[:, None]], 1)).tanh()
-
-
-class Seeing(Body):
-    def forward(self, x, c_noise, cond=None):
-        self.shapes.append(tuple(x.shape))
-        return super().forward(x, c_noise, cond)
 
 
 def test_the_last_chunk_has_the_shape_of_the_others():
@@ -181,78 +143,6 @@ def test_start_of_quantised_data():
     start = torch.arange(12).view(4, 3)
     samples = generate(model, DDIM(), 4, (3,), steps=2, start=start, start_time=1.2e-5)
     assert torch.equal(samples.x, start.float())
-
-
-@pytest.mark.parametrize("process", ["straight"], indirect=True)
-@pytest.mark.parametrize("name", [name for name in VARIANTS if name != "reverse_sde"])
-def test_trajectories_are_calls_that_were_made(name, process):
-    """D(x, t) of the model itself at the states shown; the last is the sample; the run is not another for it."""
-    model = Watched(process, transform=TRANSFORM)
-    plain = generate(model, VARIANTS[name], 5, (2,), steps=6, seed=2)
-    made = len(model.seen)
-    samples = generate(model, VARIANTS[name], 5, (2,), steps=6, seed=2, path=4)
-    assert len(model.seen) == 2 * made, "no further calls"
-    assert torch.equal(samples.x, plain.x)
-    path = samples.path
-    torch.testing.assert_close(path.denoised[-1], samples.x, rtol=0, atol=0)
-    assert path.times[-1] == process.t_min
-    for t, x, denoised in zip(path.times, path.x, path.denoised, strict=True):
-        torch.testing.assert_close(
-            TRANSFORM.decode(model.inner[0](TRANSFORM.encode(x), t)), denoised, atol=1e-9, rtol=0
-        )
-    if name != "reverse_sde":
-        assert path.x.shape == path.denoised.shape == (4, 5, 2)
-        assert (path.times.diff() < 0).all()
-    if name in ("ancestral", "ddim", "heun", "euler", "ode"):
-        grid = make_grid(process, VARIANTS[name].grid, 6)
-        assert torch.equal(path.times, grid[[0, 2, 4, 6]])
-
-
-def test_states_of_a_trajectory_are_those_of_the_loop():
-    model, seen = Watched(), {}
-    samples = generate(
-        model, DDIM(), 4, (2,), steps=5, path=6, callback=lambda step, s, x: seen.update({s.item(): x.clone()})
-    )
-    for t, x in zip(samples.path.times[1:], samples.path.x[1:], strict=True):
-        assert torch.equal(seen[t.item()], x)
-
-
-@pytest.mark.parametrize(("path", "words"), [(1, "at least 2"), (7, "5 steps has 6 states"), (2.5, "integer")])
-def test_bad_path(path, words):
-    with pytest.raises(ValueError, match=words):
-        generate(Watched(), DDIM(), 2, (2,), steps=5, path=path)
-
-
-@pytest.mark.parametrize("denoise", [True, False])
-def test_a_callback_ends_the_run(denoise):
-    model = Watched()
-    times = make_grid(model.sde, "log_snr", 8)
-    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    short = sample(model, DDIM(), x, times[:4], denoise=denoise)
-    steps = []
-
-    def callback(step, s, state):
-        steps.append(step)
-        return s == times[3]
-
-    assert torch.equal(sample(model, DDIM(), x, times, denoise=denoise, callback=callback), short)
-    assert steps == [0, 1, 2]
-
-
-def test_early_stops_in_chunks():
-    model, shapes = Watched(), []
-
-    def callback(step, s, state):
-        shapes.append(tuple(state.shape))
-        return step == 2
-
-    samples = generate(model, DDIM(), 5, (2,), steps=8, batch_size=3, callback=callback, path=3, progress=True)
-    assert shapes == [(3, 2)] * 3 + [(2, 2)] * 3, "without the rows that fill up a chunk"
-    assert (samples.nfe == 4).all()
-    assert torch.equal(samples.path.denoised[-1], samples.x)
-    shapes.clear()
-    with pytest.raises(ValueError, match="every chunk of samples at the same step"):
-        generate(model, DDIM(), 6, (2,), steps=8, batch_size=3, path=5, callback=lambda *_: shapes or shapes.append(1))
 
 
 class Noted:
@@ -388,137 +278,6 @@ def test_the_loop_is_its_steps(sde, parametrization):
         torch.testing.assert_close(out, state, rtol=1e-8, atol=1e-8)
 
 
-class Breaks(ScoreModel):
-    """Returns NaN, below a time, for samples whose state is far away, and where it was before."""
-
-    far = 1e4
-
-    def forward(self, x, t):
-        beyond = x.abs() > self.far
-        return torch.where(beyond & (t.max() < 0.5), math.nan, x * beyond)
-
-
-@pytest.mark.parametrize(("name", "times", "words"), [
-    ("ddim", [1.0, 0.75, 0.45, 0.2, 0.1], r"^sample 1 became non-finite in step 3 of 4 \(t = 0.45, sigma = 0.9341\)"),
-    ("heun", [1.0, 0.75, 0.45, 0.2, 0.1], r"^sample 1 became non-finite in step 2 of 4 \(t = 0.75, sigma ="),
-    ("ode", [1.0, 0.75, 0.45], r"sample 1 became non-finite in the step from t = 0.*\|x\| = .*, sigma = "),
-    ("ddim", [1.0, 0.45], "sample 1 became non-finite in the last denoising call"),
-])  # fmt: skip
-def test_non_finite_samples_name_the_step(name, times, words):
-    x = torch.tensor([[1.0, 1.0], [5e5, 5e5], [2.0, 2.0]])
-    with pytest.raises(FloatingPointError, match=words):
-        sample(Breaks(VPSDE()), SAMPLERS[name](), x, torch.tensor(times))
-
-
-@pytest.mark.parametrize("solver", ["dopri5", "RK45"])
-def test_failures_name_the_sample_of_the_run(solver):
-    start = torch.ones(7, 2)
-    start[5] = 1e6
-    bad = {"start": start, "start_time": 0.6, "first": 100, "batch_size": 4}
-    times = torch.tensor([0.6, 0.4, 0.3, 0.2])
-    with pytest.raises(FloatingPointError, match=r"^sample 105 became non-finite in step 2 of 3 "):
-        generate(Breaks(VPSDE()), DDIM(), 7, (2,), grid=times, **bad)
-    with pytest.raises(FloatingPointError, match=r"^sample 105 became non-finite"):
-        generate(Breaks(VPSDE()), SAMPLERS["ode"](solver=solver), 7, (2,), **bad)
-    start[6] = 1e6
-    with pytest.raises(FloatingPointError, match=r"^samples 105, 106 became non-finite"):
-        generate(Breaks(VPSDE()), DDIM(), 7, (2,), steps=3, **bad)
-
-
-class Returns(ScoreModel):
-    def __init__(self, make):
-        super().__init__(VPSDE())
-        self.make = make
-
-    def forward(self, x, t):
-        return self.make(x)
-
-
-class Output:
-    """As some libraries return."""
-
-
-WRONG = [
-    (lambda x: x[:, :1], ValueError, r"returned shape \(3, 1\) for x of shape \(3, 2\)"),
-    (lambda x: x[None], ValueError, r"returned shape \(1, 3, 2\)"),
-    (lambda x: (x, x), TypeError, r"returned a tuple of Tensor, Tensor for x of shape \(3, 2\)"),
-    (lambda x: Output(), TypeError, "returned a Output"),
-    (lambda x: None, TypeError, "returned a NoneType"),
-]
-
-
-@pytest.mark.parametrize("name", ["ddim", "heun", "ode", "euler_maruyama"])
-@pytest.mark.parametrize(("make", "kind", "words"), WRONG)
-def test_models_that_return_something_else(name, make, kind, words):
-    with pytest.raises(kind, match=words):
-        sample(Returns(make), SAMPLERS[name](), torch.ones(3, 2), make_grid(VPSDE(), "uniform", 2))
-    with pytest.raises(kind, match=words):
-        generate(Returns(make), SAMPLERS[name](), 3, (2,), steps=2)
-
-
-@pytest.mark.parametrize(("make", "kind", "words"), WRONG)
-def test_networks_that_return_something_else(make, kind, words):
-    class Network(torch.nn.Module):
-        def forward(self, x, c_noise, cond=None):
-            return make(x)
-
-    with pytest.raises(kind, match="the network " + words):
-        generate(Denoiser(Network(), VPSDE()), DDIM(), 3, (2,), steps=2)
-
-
-BAD = torch.ones(4, 2)
-BAD[2, 1] = math.nan
-
-
-@pytest.mark.parametrize(("x", "kind", "words"), [
-    (torch.ones(2), ValueError, r"x has shape \(2,\): needs \(batch, \*event\)"),
-    (torch.ones(0, 2), ValueError, "at least one row"),
-    (torch.ones(3, 5), ValueError, r"x.shape\[1:\] = \(5,\): the model's data have the event shape \(2,\)"),
-    (torch.ones(3, 2, dtype=torch.long), TypeError, "dtype torch.int64: needs a floating-point"),
-    (np.ones((3, 2)), TypeError, "type ndarray"),
-    (BAD, ValueError, "not finite in 1 of 4 rows, the first is row 2"),
-])  # fmt: skip
-def test_bad_states(x, kind, words):
-    model = Denoiser(Body(), VPSDE(), event_shape=(2,))
-    for checked in (model, ClassifierFree(model, torch.tensor(0), 1.0)):
-        with pytest.raises(kind, match=words):
-            sample(checked, DDIM(), x, make_grid(VPSDE(), "uniform", 2))
-
-
-@pytest.mark.parametrize(("options", "words"), [
-    ({"n": 0}, "n = 0"), ({"n": 2.5}, "n = 2.5: needs an integer"), ({"batch_size": 0}, "batch_size = 0"),
-    ({"first": -1}, "first = -1"), ({"steps": 0}, "steps = 0"), ({"steps": -2}, "steps = -2"),
-    ({"event_shape": (3,)}, r"event_shape = \(3,\): the model's data have the event shape \(2,\)"),
-    ({"noise": "pink"}, "noise = 'pink': needs one of"), ({"seed": -1}, "seed = -1"),
-    ({"grid": torch.tensor([0.1, 0.5])}, "strictly decreasing"),
-    ({"grid": torch.tensor([0.5, 0.1]), "steps": 3}, "grid has 1 steps of its own"),
-    ({"start": torch.ones(4, 2)}, "start was given without start_time"),
-    ({"start_time": 0.5}, "start_time was given without start"),
-    ({"start": torch.ones(3, 2), "start_time": 0.5}, r"start has shape \(3, 2\): needs \(4, 2\)"),
-    ({"start": torch.ones(4, 2), "start_time": 1.5}, "start_time = 1.5: needs a time above t_min"),
-    ({"start": torch.ones(4, 2), "start_time": 0.0}, "start_time = 0: needs a time above t_min"),
-    ({"start": BAD, "start_time": 0.5}, "start is not finite in 1 of 4 rows, the first is row 2"),
-    ({"start": torch.ones(4, 2), "start_time": 0.5, "grid": torch.tensor([0.6, 0.1])}, "grid starts at 0.6"),
-])  # fmt: skip
-def test_bad_arguments(options, words):
-    network = Seeing()
-    arguments = {"n": 4, "event_shape": (2,)} | options
-    with pytest.raises(ValueError, match=words):
-        generate(Denoiser(network, VPSDE(), event_shape=(2,)), DDIM(), **arguments)
-    assert not network.shapes, "refused before the first call"
-
-
-def test_wrong_objects():
-    with pytest.raises(TypeError, match="expected a score model"):
-        generate(DDIM(), DDIM(), 2, (2,))
-    with pytest.raises(TypeError, match="expected a score model"):
-        sample(torch.nn.Linear(2, 2), DDIM(), torch.ones(2, 2), torch.tensor([0.5, 0.1]))
-    with pytest.raises(TypeError, match=r"sampler = DDIM: needs an instance, DDIM\(\)"):
-        generate(Watched(), DDIM, 2, (2,))
-    with pytest.raises(TypeError, match="sampler = 'ddim'"):
-        generate(Watched(), "ddim", 2, (2,))
-
-
 def test_modes_of_modules_are_kept():
     model = GaussianMixture(VPSDE(), MIXTURE, 0.2)
     model.inner = torch.nn.Dropout().eval()
@@ -526,14 +285,6 @@ def test_modes_of_modules_are_kept():
     model.inner.eval()
     generate(model, SAMPLERS["ddim"](), 2, (2,), steps=2)
     assert (model.training, model.inner.training) == (True, False)
-
-
-def test_hooks_are_removed():
-    model = Watched()
-    generate(model, DDIM(), 2, (2,), steps=2, path=2)
-    with pytest.raises(FloatingPointError):
-        sample(Breaks(VPSDE()), DDIM(), torch.full((2, 2), 1e6), torch.tensor([0.6, 0.4]))
-    assert not model._forward_hooks
 
 
 def test_a_model_copied_inside_a_run_is_whole():
@@ -564,27 +315,3 @@ def test_processes_that_cannot_be_tabulated_still_run():
     ]
     torch.testing.assert_close(*found)
     assert generate(GaussianMixture(OneTime(), means, 0.3), SAMPLERS["euler"](), 3, (2,), steps=4).x.isfinite().all()
-
-
-@pytest.mark.parametrize("sampler", [ODE(solver="RK45"), AnnealedLangevin()])
-def test_paths_that_cannot_be_kept_are_refused(sampler):
-    model = GaussianMixture(VPSDE(), torch.tensor([[-1.0, 0.5], [1.0, 0.0]]), 0.3)
-    if isinstance(sampler, ODE):
-        with pytest.raises(ValueError, match="leave path out"):
-            generate(model, sampler, 2, (2,), steps=3, path=2)
-    else:
-        assert len(generate(model, sampler, 2, (2,), steps=3, path=2).path.times) == 2
-
-
-@pytest.mark.parametrize(("change", "error", "words"), [
-    ({"event_shape": 2}, ValueError, "sizes of one event"), ({"event_shape": ()}, ValueError, "sizes of one event"),
-    ({"event_shape": (-2,)}, ValueError, "sizes of one event"), ({"n": 4.0}, ValueError, "n = 4.0"),
-    ({"steps": math.nan}, ValueError, "steps = nan"), ({"steps": 10**8}, ValueError, "from 1 to 1000000"),
-    ({"seed": 1.5}, ValueError, "seed = 1.5"), ({"grid": [1.0, 0.5, 0.6]}, ValueError, "strictly decreasing"),
-])  # fmt: skip
-def test_arguments_of_the_wrong_kind(change, error, words):
-    model = GaussianMixture(VPSDE(), torch.tensor([[-1.0, 0.5], [1.0, 0.0]]), 0.3)
-    arguments = {"n": 2, "event_shape": (2,)} | change
-    with pytest.raises(error, match=words):
-        generate(model, SAMPLERS["ddim"](), **arguments)
-    assert generate(model, SAMPLERS["ddim"](), 2, (2,), grid=[1.0, 0.5, 0.001]).mean_nfe == 3

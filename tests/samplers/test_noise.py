@@ -44,31 +44,33 @@ def test_a_stream_does_not_depend_on_the_padding(kind):
     found = []
     for padded in (3, 6):
         noise = SeededNoise([5, 6], sizes) if kind == "independent" else BrownianNoise([5, 6], VPSDE(), sizes)
-        x = torch.empty(2, padded, 4)
+        x = torch.empty(2, 4, padded)
         draws = [noise(x), noise.uniform(x), noise.between(times[0], times[1])(x), noise.between(*times[1:])(x)]
         for draw in draws:
             assert draw.shape == x.shape
-            assert (draw[0, 2:] == 0).all()
-            assert (draw[1, 3:] == 0).all()
-        found.append([draw[:, :3] for draw in draws])
+            assert (draw[0, :, 2:] == 0).all()
+            assert (draw[1, :, 3:] == 0).all()
+        found.append([draw[:, :, :3] for draw in draws])
     for short, long in zip(*found, strict=True):
         assert torch.equal(short, long)
-        assert (short[0, :2] != 0).all()
+        assert (short[0, :, :2] != 0).all()
 
 
 def test_sizes_pass_through_generate():
     """Padding carries no noise, and a sample is the same however far it is padded."""
     sizes, found = [1, 3, 2, 2], []
     for padded in (3, 5):
-        model = Gaussian(VPSDE(), torch.zeros(padded, 2, dtype=torch.float64), 1.0)
-        drawn = generate(model, SAMPLERS["ancestral"](), 4, (padded, 2), steps=4, sizes=sizes, batch_size=2)
+        model = Gaussian(VPSDE(), torch.zeros(2, padded, dtype=torch.float64), 1.0)
+        drawn = generate(model, SAMPLERS["ancestral"](), 4, (2, padded), steps=4, sizes=sizes, batch_size=2)
         assert drawn.sizes.tolist() == sizes
-        assert all((x[size:] == 0).all() and (x[:size] != 0).all() for x, size in zip(drawn.x, sizes, strict=True))
-        found.append(drawn.x[:, :3])
+        for x, size in zip(drawn.x, sizes, strict=True):
+            assert (x[:, size:] == 0).all()
+            assert (x[:, :size] != 0).all()
+        found.append(drawn.x[:, :, :3])
     torch.testing.assert_close(*found, rtol=0, atol=1e-12)
     for bad, words in (([1, 2], "2 numbers, 4 samples"), ([1, 2, 3, 9], "sizes = 9: needs an integer from 1 to 5")):
         with pytest.raises(ValueError, match=words):
-            generate(model, DDIM(), 4, (5, 2), sizes=bad)
+            generate(model, DDIM(), 4, (2, 5), sizes=bad)
 
 
 @dataclass(frozen=True)

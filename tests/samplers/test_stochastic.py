@@ -1,28 +1,25 @@
-"""Stochastic samplers: strong convergence on one Brownian path, paths that refine, churn, temperature, Langevin steps,
-the adaptive solver of the reverse SDE."""
+"""Stochastic samplers: strong convergence on one Brownian path, churn, temperature, Langevin steps."""
 
 import math
-import sys
 from functools import lru_cache
 from itertools import pairwise, product
 
-import numpy as np
 import pytest
 import torch
 
-from samplers import GRIDS, SeededNoise, generate, sample
+from samplers import GRIDS, SeededNoise
 from samplers.ancestral import Ancestral
 from samplers.ddim import DDIM
 from samplers.euler_maruyama import EulerMaruyama
 from samplers.heun import Heun
 from samplers.langevin import AnnealedLangevin, Langevin
-from samplers.noise.brownian import BrownianNoise, make_noise
+from samplers.noise.brownian import BrownianNoise
 from samplers.reverse_diffusion import ReverseDiffusion
-from samplers.reverse_sde import ReverseSDE, _System
-from sde import VESDE, VPSDE, ScoreModel
-from sde.process.base import derivative
-from tests.batteries.test_order import MEAN, STD, gaussian, moments, slope
+from samplers.reverse_sde import ReverseSDE
+from sde import VESDE, VPSDE
+from tests.oracles.affine import MEAN, STD, gaussian, moments, slope
 from tests.oracles.exact import Gaussian, GaussianMixture
+from tests.oracles.noises import clock, never, nothing, unit
 from tests.oracles.processes import PROCESSES
 
 SOLVERS = {
@@ -38,28 +35,12 @@ MODELS = {
 FINE, ROWS = 2048, 256
 
 
-def unit(x):
-    return torch.ones_like(x)
-
-
-def nothing(x):
-    return torch.zeros_like(x)
-
-
-def never(x):
-    raise AssertionError("drew noise")
-
-
 def walk(model, sampler, x, times, noise):
     """The loop, with a path's noise for each step."""
     carry = None
     for t, s in pairwise(times):
         x, carry = sampler.step(model, x, t, s, noise.between(t, s), carry)
     return x
-
-
-def clock(sde, t):
-    return (-sde.log_snr(t)).exp()
 
 
 class Path:
@@ -248,79 +229,6 @@ def test_churn_within_its_range_alone():
     Heun(1.0).step(model, x, times[0], times[1], never)
 
 
-def test_increments_are_normal_and_independent(process):
-    """Mean 0, variance 1, no correlation: of neighbouring steps, and of a step with its parts and their sum."""
-    times = GRIDS["log_snr"](process, 12)[::4]
-    noise, x = BrownianNoise([5], process), torch.empty(1, 20_000, dtype=torch.float64)
-    draws = [noise.between(t, s)(x)[0] for t, s in pairwise(times)]
-    first = noise.between(times[0], times[1])
-    draws += [noise(x)[0], [first(x), first(x)][1][0]]
-    table = torch.stack(draws)
-    assert table.mean(1).abs().max() < 4 / math.sqrt(20_000)
-    torch.testing.assert_close(torch.cov(table), torch.eye(5, dtype=torch.float64), rtol=0, atol=0.05)
-
-
-def test_smaller_steps_refine_the_same_path(process):
-    fine, x = GRIDS["karras"](process, 12), torch.empty(3, 2, dtype=torch.float64)
-
-    def increments(times, noise):
-        spans = [(clock(process, t) - clock(process, s)).sqrt() for t, s in pairwise(times)]
-        return torch.stack([h * noise.between(t, s)(x) for h, (t, s) in zip(spans, pairwise(times), strict=True)])
-
-    parts = increments(fine, BrownianNoise([3, 4, 5], process))
-    for stride in (2, 3, 12):
-        whole = increments(fine[::stride], BrownianNoise([3, 4, 5], process))
-        sums = parts.view(-1, stride, 3, 2).sum(1)
-        torch.testing.assert_close(whole, sums, rtol=1e-6, atol=1e-9)
-    # Asked for in any order, as by a callback that goes back.
-    noise = BrownianNoise([3, 4, 5], process)
-    for i in (7, 2, 9, 3):
-        h = (clock(process, fine[i]) - clock(process, fine[i + 1])).sqrt()
-        torch.testing.assert_close(h * noise.between(fine[i], fine[i + 1])(x), parts[i], rtol=1e-6, atol=1e-9)
-
-
-def test_a_path_depends_on_its_seed_alone():
-    sde = VPSDE()
-    t, s = GRIDS["log_snr"](sde, 8)[2:4]
-    states = torch.get_rng_state(), np.random.get_state()[1].copy()
-    rows = BrownianNoise([1, 2, 2**40], sde).between(t, s)(torch.empty(3, 4, 4))
-    assert rows.dtype == torch.float32
-    assert torch.equal(BrownianNoise([2**40], sde).between(t, s)(torch.empty(1, 4, 4)), rows[2:])
-    assert (rows[0] - rows[1]).abs().min() > 0
-    start = torch.empty(3, 4)
-    assert torch.equal(make_noise("brownian", [1, 2, 3], sde)(start), make_noise("independent", [1, 2, 3], sde)(start))
-    assert torch.equal(states[0], torch.get_rng_state())
-    assert (states[1] == np.random.get_state()[1]).all()
-
-
-def test_generate_keeps_a_seeds_path():
-    """Whatever the chunks; and twice the steps are nearer than with noise of their own."""
-    model = Gaussian(VPSDE(), torch.full((50,), MEAN, dtype=torch.float64), STD)
-
-    def draw(noise, steps, size):
-        return generate(model, Ancestral(), 3, (50,), steps=steps, noise=noise, batch_size=size).x
-
-    whole = draw("brownian", 30, 3)
-    torch.testing.assert_close(draw("brownian", 30, 2), whole, rtol=0, atol=1e-12)
-    near, far = (
-        (draw(noise, 60, 3) - draw(noise, 30, 3)).square().mean().sqrt() for noise in ("brownian", "independent")
-    )
-    assert near < 0.2 * far
-
-
-def test_brownian_noise_says_what_it_needs(monkeypatch):
-    t, s = GRIDS["log_snr"](VPSDE(), 8)[2:4]
-    with pytest.raises(ValueError, match="2 seeds, x has 3 rows"):
-        BrownianNoise([1, 2], VPSDE()).between(t, s)(torch.empty(3, 4))
-    with pytest.raises(ValueError, match="noise = 'brown': needs one of independent, brownian"):
-        make_noise("brown", [1], VPSDE())
-    monkeypatch.setitem(sys.modules, "torchsde", None)
-    with pytest.raises(ImportError, match="needs torchsde, a dependency of score-sde: pip install torchsde"):
-        BrownianNoise([1], VPSDE())
-    with pytest.raises(ImportError, match="needs torchsde, a dependency of score-sde: pip install torchsde"):
-        ReverseSDE().step(gaussian(VPSDE()), torch.ones(1, 1), t, s, nothing)
-
-
 def test_langevin_steps_know_neither_the_grid_nor_batch_mates(process):
     """A corrector's step is the same wherever the step came from, and alone or beside a sample of huge score."""
     model = GaussianMixture(process, torch.tensor([[-1.5, 0.0], [1.0, 1.0]], dtype=torch.float64), 0.3)
@@ -348,82 +256,3 @@ def test_annealed_langevin_in_its_own_notation():
     for _ in range(3):
         expected = expected + 0.3 * sigma2 * (0.3 - expected) / (0.8**2 + sigma2) + math.sqrt(0.6 * sigma2)
     torch.testing.assert_close(AnnealedLangevin().step(model, x, t, s, unit)[0], expected)
-
-
-@pytest.mark.parametrize(("process", "stop"), [("vp", 1), *((name, 2) for name in PROCESSES)], indirect=["process"])
-def test_the_adaptive_solver_ends_at_the_exact_law(process, stop):
-    """Half-way, and at the data."""
-    dim = 4000
-    model = Gaussian(process, torch.full((dim,), MEAN, dtype=torch.float64), STD)
-    x = SeededNoise([1])(torch.empty(1, dim, dtype=torch.float64)) * process.prior_std()
-    times = GRIDS["log_snr"](process, 2)[[0, stop]]
-    state = torch.get_rng_state()
-    end = sample(model, ReverseSDE(0.03, 0.03), x, times, SeededNoise([2]), denoise=False)
-    assert torch.equal(state, torch.get_rng_state())
-    alpha = process.alpha(times[-1]).item()
-    std = math.sqrt((alpha * STD) ** 2 + process.sigma(times[-1]).item() ** 2)
-    assert end.mean().item() == pytest.approx(alpha * MEAN, abs=4 * std / math.sqrt(dim))
-    assert end.std().item() == pytest.approx(std, rel=4 / math.sqrt(2 * dim))
-
-
-def test_the_adaptive_solvers_equation(process):
-    """dv of v = x / m, m^2 = alpha^2 + sigma^2, in log(alpha / sigma), from dx = (f x - g^2 score) dt + g dw in t."""
-    model = gaussian(process)
-
-    def m(t):
-        return (process.alpha(t) ** 2 + process.sigma(t) ** 2).sqrt()
-
-    for t in GRIDS["log_snr"](process, 6)[1:-1]:
-        u, x = 0.5 * process.log_snr(t), torch.full((1, 1), 0.4, dtype=torch.float64)
-        g2, rate = process.g2(t), -2 * process.sigma(t) ** 2 / process.g2(t)
-        table = np.array([u - 1, u + 1]), np.array([t, t])
-        system = _System(model, (1,), table, 0, 100)
-        drift = (process.f(t) * x - g2 * model.score(x, t)) / m(t) - x * derivative(m, t) / m(t) ** 2
-        torch.testing.assert_close(system.f(u, x / m(t)), drift * rate, rtol=1e-6, atol=1e-9)
-        torch.testing.assert_close(system.g(u, x).squeeze(0) ** 2, -(g2 * rate / m(t) ** 2).view(1, 1))
-
-
-def test_the_adaptive_solver_follows_its_path():
-    """A tenth of the tolerance moves a sample a little, another path moves it much."""
-    model, times = MODELS["gaussian"](VPSDE()), GRIDS["log_snr"](VPSDE(), 1)
-    x = torch.tensor([[-1.0], [0.2], [1.3]], dtype=torch.float64)
-    ends = [
-        sample(model, ReverseSDE(tol, tol), x, times, SeededNoise([seed] * 3))
-        for tol, seed in ((1e-2, 1), (1e-3, 1), (1e-2, 7))
-    ]
-    assert ends[0].shape == x.shape
-    assert (ends[0] - ends[1]).abs().max() < 0.05 < (ends[0] - ends[2]).abs().max()
-
-
-class PerRow(ScoreModel):
-    """The posterior mean is a number of each sample's own."""
-
-    def __init__(self, sde, values):
-        super().__init__(sde)
-        self.values = values
-
-    def forward(self, x, t):
-        return self.values.expand_as(x)
-
-    def rows(self, index):
-        return PerRow(self.sde, self.values[index])
-
-
-def test_the_adaptive_solver_is_alone_with_each_sample():
-    values, times = torch.tensor([[3.0], [-2.0], [0.5]]), GRIDS["log_snr"](VPSDE(), 2)
-    model, x = PerRow(VPSDE(), values), torch.tensor([[9.0], [0.1], [0.2]])
-    together = sample(model, ReverseSDE(), x, times, SeededNoise([1, 2, 3]), denoise=False)
-    assert together.dtype == torch.float32
-    torch.testing.assert_close(together, values, rtol=0, atol=0.1)
-    for i in range(3):
-        alone = sample(model.rows([i]), ReverseSDE(), x[i : i + 1], times, SeededNoise([i + 1]), denoise=False)
-        torch.testing.assert_close(alone, together[i : i + 1], rtol=0, atol=1e-5)
-
-
-def test_the_adaptive_solver_gives_up_with_a_sentence():
-    times, x = GRIDS["log_snr"](VPSDE(), 1), torch.ones(2, 1, dtype=torch.float64)
-    with pytest.raises(ArithmeticError, match=r"sample 0 took 20 calls .* loosen rtol and atol, or raise max_nfe = 20"):
-        sample(gaussian(VPSDE()), ReverseSDE(max_nfe=20), x, times, SeededNoise([1, 2]))
-    model = PerRow(VPSDE(), torch.tensor([[0.0], [math.nan]]))
-    with pytest.raises(FloatingPointError, match=r"sample 1 became non-finite at t = 1 \(sigma"):
-        sample(model, ReverseSDE(), x, times, SeededNoise([1, 2]))

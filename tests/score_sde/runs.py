@@ -80,3 +80,29 @@ def untrained(folder: Path, x: np.ndarray, labels: np.ndarray | None = None, *ov
     run.write_config()
     save_model(run.model_file, "denoiser", spec, model.state_dict())
     return run
+
+
+CONFIGS = {
+    "points": ["--config.data.toy=ring", "--config.model.network.width=16", "--config.model.network.layers=1"],
+    "digits": ["--config.model.network.channels=8", "--config.model.network.attention_resolutions=()"],
+    "arrays": ["--config.model.network.channels=8"],
+}
+
+
+def run_of(name, folder):
+    """A run folder of a config with random weights: nothing here depends on how good they are."""
+    overrides = list(CONFIGS[name])
+    if name == "arrays":
+        waves = np.sin(np.linspace(0, 6, 32) + np.random.default_rng(0).uniform(0, 6, (60, 2, 1)))
+        np.save(folder / "waves.npy", waves)
+        overrides.append(f"--config.data.root={folder / 'waves.npy'}")
+    run = Run(folder, resolve(read_config(config_path(name)), overrides), torch.device("cpu"))
+    data, _ = run.data()
+    spec = json.loads(json.dumps(denoiser_spec(run.config, data)))
+    model, generator = build_denoiser(spec), torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if not parameter.any():
+            parameter.data.normal_(std=0.05, generator=generator)
+    save_model(run.model_file, "denoiser", spec, model.state_dict())
+    run.write_config()
+    return run

@@ -14,12 +14,9 @@ from samplers import DDIM, SAMPLERS, Ancestral, generate, sample
 from samplers.grid import make_grid
 from samplers.noise.seeded import SeededNoise, sample_seeds
 from score_sde.comparison.candidates import Candidate, find_candidates, steps_within
-from score_sde.comparison.pareto import front, jackknife_error, left_out, recommend
 from score_sde.comparison.ranking import show
-from score_sde.comparison.reference import MAX_COMPONENTS, Reference
 from score_sde.comparison.sampling import sample_all
 from score_sde.config.config import config_path, read_config, resolve
-from score_sde.evaluation.features import extractor
 from score_sde.kinds import kind_of
 from score_sde.metrics.frechet import frechet_distance
 from score_sde.metrics.metric import METRICS
@@ -33,6 +30,7 @@ from sde.data import Dataset
 from sde.data.transform import Transform
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.interval import GuidanceInterval
+from tests.oracles.domination import dominated
 from tests.oracles.exact import Gaussian, GaussianMixture
 from tests.score_sde.runs import call
 
@@ -243,122 +241,6 @@ def test_a_sampler_that_fails_fails_alone(tmp_path, generator, monkeypatch):
     assert failed.failure.startswith("torn, 4 calls, is left out: sample")
     assert "became non-finite in step 1 of 3" in failed.failure
     assert len(fine.x) == 8
-
-
-def dominated(row, rows, cost):
-    return any(
-        other[cost] <= row[cost]
-        and other["behind"] <= row["behind"]
-        and (other[cost], other["behind"]) != (row[cost], row["behind"])
-        for other in rows
-    )
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_dominated_ones_are_never_recommended(seed):
-    """Few values, so that there are many ties."""
-    draw = np.random.default_rng(seed)
-    rows = [
-        {"calls": int(draw.integers(1, 6)), "seconds": int(draw.integers(1, 6)), "behind": int(draw.integers(0, 5)),
-         "behind_stderr": float(draw.uniform(0, 3))} for _ in range(12)
-    ]  # fmt: skip
-    for name in ("calls", "seconds"):
-        marks = front([(row[name], row["behind"]) for row in rows])
-        assert marks == [not dominated(row, rows, name) for row in rows]
-        for row, mark in zip(rows, marks, strict=True):
-            row[f"front_{name}"] = mark
-    chosen = rows[recommend(rows)]
-    assert not dominated(chosen, rows, "calls")
-    assert chosen["behind"] <= chosen["behind_stderr"]
-    on_both = [row for row in rows if row["front_calls"] and row["front_seconds"]]
-    near = [row for row in on_both if row["behind"] <= row["behind_stderr"]]
-    assert not near or chosen["calls"] == min(row["calls"] for row in near)
-
-
-def row(calls, seconds, behind, stderr):
-    return {"calls": calls, "seconds": seconds, "behind": behind, "behind_stderr": stderr}
-
-
-@pytest.mark.parametrize(("rows", "chosen"), [
-    # The cheapest of those that chance alone may separate from the best.
-    ([row(5, 5, 0.5, 0.4), row(10, 10, 0.2, 0.3), row(20, 20, 0.1, 0.3), row(50, 50, 0.0, 0.0)], 1),
-    ([row(5, 5, 0.5, 0.6), row(10, 10, 0.2, 0.3), row(20, 20, 0.1, 0.3), row(50, 50, 0.0, 0.0)], 0),
-    ([row(5, 5, 0.5, 0.4), row(10, 10, 0.2, 0.1), row(20, 20, 0.1, 0.05), row(50, 50, 0.0, 0.0)], 3),
-    # Within its error, but beaten by the second at the same calls.
-    ([row(10, 10, 0.3, 9.0), row(10, 9, 0.2, 0.3), row(20, 20, 0.0, 0.0)], 1),
-    # Cheap in calls alone.
-    ([row(10, 30, 0.2, 0.3), row(12, 12, 0.1, 0.3), row(20, 20, 0.0, 0.0)], 1),
-])  # fmt: skip
-def test_what_is_recommended(rows, chosen):
-    for name in ("calls", "seconds"):
-        for its, mark in zip(rows, front([(its[name], its["behind"]) for its in rows]), strict=True):
-            its[f"front_{name}"] = mark
-    assert recommend(rows) == chosen
-
-
-def test_the_jackknife_of_a_mean_is_the_usual_error(generator):
-    x = torch.randn(16, 3, dtype=torch.float64, generator=generator)
-    found = left_out(lambda part: part[:, 0].mean().item(), x)
-    assert jackknife_error(found) == pytest.approx(x[:, 0].std().item() / 4, rel=1e-12)
-    x = torch.randn(160, 1, dtype=torch.float64, generator=generator)
-    groups = x.view(16, 10).mean(1)
-    assert jackknife_error(left_out(lambda part: part.mean().item(), x)) == pytest.approx(groups.std().item() / 4)
-
-
-def test_the_jackknife_of_distances(generator):
-    """Its error is how much the distance differs from one set of samples to the next; of two that move alike, the
-    difference has none."""
-    data = torch.randn(400, 2, dtype=torch.float64, generator=generator) * 1.3
-    values, errors = [], []
-    for _ in range(60):
-        x = torch.randn(96, 2, dtype=torch.float64, generator=generator)
-        values.append(frechet_distance(x, data))
-        errors.append(jackknife_error(left_out(lambda part: frechet_distance(part, data), x)))
-    assert 0.75 < np.mean(errors) / np.std(values) < 1.35
-    one, other = (left_out(lambda part: part.square().mean().item(), z) for z in (x, x + 0.0))
-    assert jackknife_error(one - other) == 0
-
-
-def dataset(x, labels=None, classes=None):
-    return Dataset(x.float(), labels, classes, Transform((0.5,), (2.0,)))
-
-
-def measured(training, held_out, metrics=("frechet",), **options):
-    run = SimpleNamespace(device=torch.device("cpu"), kind=kind_of(training.event_shape))
-    return Reference(training, held_out, extractor(run, "data", training), metrics, **options)
-
-
-def test_distances_on_principal_components(generator):
-    """Of data in a subspace all is kept, and a Frechet distance does not ask how they are turned."""
-    basis = torch.linalg.qr(torch.randn(90, 8, generator=generator)).Q.T
-    training, held_out, x = (torch.randn(300, 8, generator=generator) * (1 + i) @ basis for i in range(3))
-    found = measured(dataset(training), dataset(held_out))
-    assert (found.dim, found.width) == (90, MAX_COMPONENTS)
-    encoded = [((z - 0.5) / 2).double() for z in (x, held_out)]
-    assert found.measure("frechet", found.features(x)) == pytest.approx(frechet_distance(*encoded), rel=1e-4)
-    assert found.measure("frechet", found.items) == pytest.approx(0, abs=1e-9)
-    assert measured(dataset(training), dataset(held_out[:100])).width == 25
-    with pytest.raises(ValueError, match=r"--num_samples=127: the Frechet distance of 64 features needs at least 128"):
-        found.check(127)
-    found.check(128)
-    few = measured(dataset(training), dataset(held_out[:40]), ("frechet", "coverage"))
-    with pytest.raises(ValueError, match="--num_samples=49: the coverage of 10 features needs at least 50 samples"):
-        few.check(49)
-    with pytest.raises(ValueError, match="--metrics=coverage: the coverage needs 50 held-out items, of 40"):
-        few.check(60)
-
-
-def test_items_of_the_classes_asked_for(generator):
-    labels = torch.arange(120) % 3
-    x = torch.randn(120, 2, generator=generator) + labels[:, None]
-    data = dataset(x, labels, 3)
-    found = measured(data, data, labels=torch.tensor([2, 0, 2]))
-    assert len(found.items) == len(found.known) == 80
-    mean, std = found.of_training("frechet", 30)
-    assert mean > 0 < std
-    assert found.of_training("frechet", 80)[0] == pytest.approx(0, abs=1e-9)
-    with pytest.raises(ValueError, match="3 held-out items"):
-        measured(data, dataset(x[:10], labels[:10], 3), labels=torch.tensor([2]))
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,7 @@ from score_sde.pages.charts import COLORS, beyond, charts, inline_svg
 from score_sde.pages.comparison import compare_page
 from score_sde.pages.frame import STYLE
 from score_sde.pages.table import columns, number, with_error
-from tests.score_sde.browser import BROWSER, shown
-from tests.score_sde.test_report_page import Page
+from tests.score_sde.browser import BROWSER, Page, shown
 
 COMMAND = "python main.py --mode sample --workdir 'runs/a <run>' --sampler auto --steps 9"
 

@@ -25,8 +25,7 @@ from score_sde.run.inputs import read_items
 from score_sde.run.items import write_arrays
 from sde import Transform
 from sde.inverse.operators import CompressedSensing
-from tests.score_sde.runs import untrained
-from tests.score_sde.test_cli import call
+from tests.score_sde.runs import call, untrained
 
 # One worker, so that what the tests share is trained once.
 pytestmark = pytest.mark.xdist_group("kinds")

@@ -9,7 +9,7 @@ from score_sde.training import precision as speed
 from score_sde.training.memory import dry_run, out_of_memory
 from sde.checkpoint.spec import build_denoiser
 from sde.training.loss import denoising_loss
-from tests.sde.test_training import same, trainer
+from tests.sde.small_training import same, trainer
 
 UNET = {"network": {"name": "unet", "channels": 8}, "event_shape": [1, 8, 8], "num_classes": None,
         "sde": {"name": "vp"}, "parametrization": "edm", "sigma_data": 1.0,

@@ -5,7 +5,6 @@ import io
 import math
 import re
 import shlex
-from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
@@ -14,7 +13,7 @@ from PIL import Image
 from score_sde.cli import main
 from score_sde.pages.report import MAX_PICTURES, duration, write_report
 from score_sde.plots.curves import CHARTS
-from tests.score_sde.browser import BROWSER, shown
+from tests.score_sde.browser import BROWSER, Page, shown
 
 CONFIG = {
     "data": {"root": "<a> & \"b\" 'c'", "event_shape": (1, 8, 8)},
@@ -29,7 +28,6 @@ STATE = {
     "device": "cpu",
     "precision": "bfloat16",
 }
-VOID = {"meta", "img", "br"}
 
 
 def metrics(steps=200):
@@ -51,38 +49,6 @@ def add_pictures(folder, steps):
     (folder / "samples").mkdir(parents=True)
     for step in steps:
         Image.new("L", (64, 40), step % 256).save(folder / "samples" / f"train-{step:07d}.png")
-
-
-class Page(HTMLParser):
-    """The elements of a page; fails on tags that do not nest and on ids or attributes given twice."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.declared, self.open, self.elements, self.seen = "", [], [], {}
-        self.feed(html)
-        self.close()
-        assert self.open == []
-        assert self.declared == "doctype html"
-
-    def handle_decl(self, declared):
-        self.declared = declared
-
-    def handle_starttag(self, tag, attributes):
-        assert len({name for name, _ in attributes}) == len(attributes)
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-            self.seen.setdefault(tag, []).append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        for tag in self.open:
-            self.seen[tag][-1] += data
-
-    def attributes(self, tag, name):
-        return [values[name] for kind, values in self.elements if kind == tag]
 
 
 def page_of(folder, **changes):

@@ -1,6 +1,5 @@
 """--mode visualize: what is plotted is what the library computes, and files open with the frames that are stated."""
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -13,49 +12,22 @@ from samplers import GRIDS, SAMPLERS, SeededNoise, generate
 from samplers.grid import make_grid
 from samplers.noise.seeded import sample_seeds
 from score_sde.cli import main
-from score_sde.config.config import config_path, read_config, resolve
 from score_sde.kinds import kind_of
 from score_sde.modes.visualize import PLANE_POINTS, visualize
 from score_sde.plots.field import Begun, axes_of, fields, panel_times
 from score_sde.plots.film import Reel, animation, as_spread, chosen, strip
 from score_sde.plots.process_plot import process_arrays
 from score_sde.run.folder import Run
-from score_sde.training.spec import denoiser_spec
 from sde import VESDE, VPSDE, Transform
-from sde.checkpoint.models import load_model, save_model
-from sde.checkpoint.spec import build_denoiser
+from sde.checkpoint.models import load_model
 from sde.data.statistics import spread
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
 from tests.oracles.exact import GaussianMixture
-from tests.score_sde.runs import call
+from tests.score_sde.runs import CONFIGS, call, run_of
 
 CPU = torch.device("cpu")
 MEANS = torch.tensor([[-1.5, 0.0], [1.0, 1.0], [0.5, -1.0]])
-CONFIGS = {
-    "points": ["--config.data.toy=ring", "--config.model.network.width=16", "--config.model.network.layers=1"],
-    "digits": ["--config.model.network.channels=8", "--config.model.network.attention_resolutions=()"],
-    "arrays": ["--config.model.network.channels=8"],
-}
-
-
-def run_of(name, folder):
-    """A run folder of a config with random weights: nothing here depends on how good they are."""
-    overrides = list(CONFIGS[name])
-    if name == "arrays":
-        waves = np.sin(np.linspace(0, 6, 32) + np.random.default_rng(0).uniform(0, 6, (60, 2, 1)))
-        np.save(folder / "waves.npy", waves)
-        overrides.append(f"--config.data.root={folder / 'waves.npy'}")
-    run = Run(folder, resolve(read_config(config_path(name)), overrides), CPU)
-    data, _ = run.data()
-    spec = json.loads(json.dumps(denoiser_spec(run.config, data)))
-    model, generator = build_denoiser(spec), torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        if not parameter.any():
-            parameter.data.normal_(std=0.05, generator=generator)
-    save_model(run.model_file, "denoiser", spec, model.state_dict())
-    run.write_config()
-    return run
 
 
 @pytest.fixture(scope="module")

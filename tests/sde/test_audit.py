@@ -18,7 +18,7 @@ from sde.model.classifier import NoisyClassifier
 from sde.networks import CLASSIFIERS, MLP, NETWORKS
 from sde.training.audit import audit, describe, prior_mismatch
 from sde.training.ignored_inputs import ignored_inputs
-from tests.sde.test_data import config, load_dataset
+from tests.sde.small_data import config, load_dataset
 
 
 def normal(count=400, event=(3,), seed=0):

@@ -9,8 +9,8 @@ from sde.guidance.autoguidance import Autoguidance
 from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
+from tests.oracles.by_class import LABELS, MEANS, STD, Bayes, ByClass, batch  # noqa: F401 (a fixture)
 from tests.oracles.exact import Gaussian, GaussianMixture
-from tests.sde.test_guidance import LABELS, MEANS, STD, Bayes, ByClass, batch  # noqa: F401 (a fixture)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.0, -0.5])

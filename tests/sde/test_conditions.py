@@ -20,7 +20,7 @@ from sde.networks.attention import attend
 from sde.networks.embedding import repeat_to
 from sde.process.base import expand
 from tests.batteries.networks import build, fresh, inputs
-from tests.sde.test_guidance import Network
+from tests.oracles.by_class import Network
 
 SHAPES = {"vector": (3,), "image": (2, 4, 3), "sequence": (5, 2)}
 EVENT = (1, 8, 6)

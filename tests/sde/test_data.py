@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from score_sde.config.component import options_of
-from score_sde.config.naming import with_keys
 from score_sde.config.options import SHARED, DataOptions, own_keys
 from sde import data
 from sde.data import DATASETS, arrays
@@ -18,23 +17,7 @@ from sde.data.idx import read_idx
 from sde.data.statistics import measure, spread
 from sde.data.toys import TOYS
 from sde.data.transform import Transform
-
-
-def config(dataset, **keys):
-    keys = {key: str(value) if key.endswith("root") else value for key, value in keys.items()}
-    return {"dataset": dataset, **keys}
-
-
-def load_dataset(**options):
-    """As at the door of the command line, where options get their keys."""
-    with with_keys("data"):
-        return data.load_dataset(**options)
-
-
-def refused(sentence, function, *arguments, **keys):
-    """The whole sentence of the ValueError at the door, numbers and paths included."""
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"), with_keys("data", "model"):
-        function(*arguments, **keys)
+from tests.sde.small_data import config, load_dataset, refused
 
 
 def numbers(*shape, seed=0):

@@ -7,7 +7,7 @@ import torch
 
 from sde.training.fit import MAX_SKIPPED, fit
 from sde.training.loss import denoising_loss
-from tests.sde.test_training import trainer
+from tests.sde.small_training import trainer
 
 
 def breaking(run, bad):

@@ -7,8 +7,8 @@ from samplers import SAMPLERS, generate
 from sde import VPSDE
 from sde.guidance.classifier import Classifier
 from sde.guidance.gradient import POINTS, LikelihoodGuidance
+from tests.oracles.by_class import LABELS, MEANS, STD, ByClass, batch  # noqa: F401 (a fixture)
 from tests.oracles.exact import Gaussian
-from tests.sde.test_guidance import LABELS, MEANS, STD, ByClass, batch  # noqa: F401 (a fixture)
 
 MEAN, DIRECTION = torch.tensor([0.4, -0.3], dtype=torch.float64), torch.tensor([0.6, 0.8], dtype=torch.float64)
 NOISE = 0.3

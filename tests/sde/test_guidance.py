@@ -1,100 +1,17 @@
-"""Guidance against exact Bayes: a mixture whose classes are its components."""
+"""Guidance against exact Bayes."""
 
 import pytest
 import torch
 
 from samplers import SAMPLERS, generate, log_likelihood
-from sde import PARAMETRIZATIONS, VPSDE, Denoiser, NoisyClassifier, ScoreModel, Transform
-from sde.condition.tree import as_tree
+from sde import PARAMETRIZATIONS, VPSDE, Denoiser, NoisyClassifier, Transform
 from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
-from sde.process.base import expand
-from tests.oracles.exact import Gaussian, GaussianMixture
-
-MEANS = torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.0, -1.2]], dtype=torch.float64)
-STD = 0.4
+from tests.oracles.by_class import LABELS, MEANS, Bayes, ByClass, Network, batch, seen_as  # noqa: F401 (a fixture)
 
 
-class ByClass(ScoreModel):
-    """The exact denoiser of the mixture, given the component or (null, None) not."""
-
-    num_classes, null_trained = 3, True
-
-    def __init__(self, sde):
-        super().__init__(sde)
-        self.register_buffer("means", MEANS)
-        # In a plain list: to those who count calls, this is one network.
-        self.components = [Gaussian(sde, mean, STD) for mean in MEANS]
-        self.whole = [GaussianMixture(sde, MEANS, STD)]
-
-    @property
-    def mixture(self):
-        return self.whole[0]
-
-    def score_of(self, labels, x, t):
-        """The exact score of each row's own class."""
-        return torch.stack([self.components[y].score(x[[i]], t[[i]])[0] for i, y in enumerate(labels.tolist())])
-
-    def forward(self, x, t, cond=None):
-        everything = self.mixture.forward(x, t)
-        if cond is None:
-            return everything
-        single = torch.stack([component.forward(x, t) for component in self.components])
-        rows, labels = torch.arange(len(x)), as_tree(cond)["labels"]
-        return torch.where((labels >= 0)[:, None], single[labels.clamp(min=0), rows], everything)
-
-
-class Bayes:
-    """Exact logits of p(y | x_t)."""
-
-    num_classes = 3
-
-    def __init__(self, sde):
-        self.mixture = GaussianMixture(sde, MEANS, STD)
-
-    def __call__(self, x, t):
-        return self.mixture.component_logits(x, t)
-
-
-class Network(torch.nn.Module):
-    """A network told c_in x and c_noise alone, whose output is ``function`` of the x and t that these stand for."""
-
-    num_classes = 3
-
-    def __init__(self, sde, function, sigma_data):
-        super().__init__()
-        self.sde, self.function, self.sigma_data = [sde], function, sigma_data
-
-    def forward(self, inputs, c_noise, *cond):
-        (sde,) = self.sde
-        t = sde.t_of_log_snr(-8 * c_noise)
-        c_in = (sde.sigma(t) ** 2 + (sde.alpha(t) * self.sigma_data) ** 2).rsqrt()
-        return self.function(inputs / expand(c_in, inputs), t, *cond)
-
-
-def seen_as(parametrization, exact, sigma_data=0.7):
-    """The denoiser of a network that is exact in a parametrization."""
-    sde, formulas = exact.sde, PARAMETRIZATIONS[parametrization]
-
-    def output(x, t, cond):
-        c_skip, c_out, _ = formulas(sde.alpha(t), sde.sigma(t), sigma_data)
-        return (exact(x, t, cond) - expand(c_skip, x) * x) / expand(c_out, x)
-
-    return Denoiser(Network(sde, output, sigma_data), sde, parametrization, sigma_data)
-
-
-@pytest.fixture
-def batch(process, generator):
-    t = torch.rand(6, generator=generator, dtype=torch.float64) * (process.t_max - process.t_min) + process.t_min
-    x0 = GaussianMixture(process, MEANS, STD).draw(6, generator)
-    return process.perturb(x0, t, torch.randn(x0.shape, generator=generator, dtype=torch.float64)), t
-
-
-LABELS = torch.tensor([0, 1, 2, 2, 1, 0])
-
-
-def test_classifier_guidance_turns_the_prior_into_the_class(process, batch):
+def test_classifier_guidance_turns_the_prior_into_the_class(process, batch):  # noqa: F811
     x, t = batch
     model = ByClass(process)
     guided = Classifier(model.mixture, Bayes(process), LABELS, 1.0)
@@ -102,7 +19,7 @@ def test_classifier_guidance_turns_the_prior_into_the_class(process, batch):
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5, -1.0])
-def test_classifier_free_guidance(process, batch, scale):
+def test_classifier_free_guidance(process, batch, scale):  # noqa: F811
     x, t = batch
     model = ByClass(process)
     guided = ClassifierFree(model, LABELS, scale)
@@ -113,7 +30,7 @@ def test_classifier_free_guidance(process, batch, scale):
 
 
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
-def test_every_parametrization(process, batch, parametrization):
+def test_every_parametrization(process, batch, parametrization):  # noqa: F811
     x, t = batch
     exact = ByClass(process)
     model = seen_as(parametrization, exact)
@@ -125,7 +42,7 @@ def test_every_parametrization(process, batch, parametrization):
         torch.testing.assert_close(guided.score(x, t), prior + scale * (own - prior), rtol=1e-5, atol=1e-5)
 
 
-def test_a_negative_condition_takes_the_place_of_null(process, batch):
+def test_a_negative_condition_takes_the_place_of_null(process, batch):  # noqa: F811
     x, t = batch
     model = ByClass(process)
     model.null_trained = False
@@ -139,7 +56,7 @@ def test_a_negative_condition_takes_the_place_of_null(process, batch):
     torch.testing.assert_close(one(x, t), many(x, t))
 
 
-def test_two_calls_are_the_same_in_half_the_memory(process, batch):
+def test_two_calls_are_the_same_in_half_the_memory(process, batch):  # noqa: F811
     x, t = batch
     model, sizes = ByClass(process), []
     model.register_forward_hook(lambda _module, args, _output: sizes.append(len(args[0])))
@@ -173,7 +90,7 @@ def test_every_sampler_takes_guided_models(name, process):
         assert (nearest == labels).float().mean() > 0.7
 
 
-def test_one_label_serves_every_sample(batch, process):
+def test_one_label_serves_every_sample(batch, process):  # noqa: F811
     x, t = batch
     model = ByClass(process)
     one, many = Conditional(model, torch.tensor(2)), Conditional(model, torch.full((6,), 2))

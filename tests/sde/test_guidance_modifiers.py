@@ -14,8 +14,8 @@ from sde.guidance.conditional import Conditional
 from sde.guidance.interval import GuidanceInterval
 from sde.guidance.rescale import GuidanceRescale
 from sde.guidance.threshold import DynamicThreshold
+from tests.oracles.by_class import LABELS, MEANS, STD, Bayes, ByClass, batch  # noqa: F401 (a fixture)
 from tests.oracles.exact import GaussianMixture
-from tests.sde.test_guidance import LABELS, MEANS, STD, Bayes, ByClass, batch  # noqa: F401 (a fixture)
 
 
 class Fixed(ScoreModel):

@@ -19,7 +19,7 @@ from sde.data.folders import Folder
 from sde.data.images import ImageFiles, read_images
 from sde.data.prefetch import Prefetch
 from sde.data.transform import Transform
-from tests.sde.test_data import config, load_dataset, refused
+from tests.sde.small_data import config, load_dataset, refused
 
 
 def picture(size=(5, 4), mode="RGB", seed=0):

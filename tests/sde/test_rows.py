@@ -16,7 +16,7 @@ from sde.guidance import (
     LikelihoodGuidance,
 )
 from sde.inverse import DPS, MMPS, Mask, PiGDM, Replacement
-from tests.sde.test_guidance import Bayes, ByClass
+from tests.oracles.by_class import Bayes, ByClass
 
 COUNT = 5
 LABELS = torch.arange(COUNT) % 3

@@ -4,7 +4,6 @@ import copy
 import json
 import math
 import pickle
-from functools import partial
 
 import pytest
 import torch
@@ -21,33 +20,9 @@ from sde.training.loss import BatchNoise, denoising_loss
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
 from tests.oracles.processes import Straight
-
-SPEC = {"network": {"name": "mlp", "width": 16, "layers": 1, "dropout": 0.2}, "event_shape": [3], "num_classes": 2,
-        "sde": describe_sde(VPSDE()), "parametrization": "edm", "sigma_data": 1.0,
-        "transform": {"shift": [0.0], "scale": [1.0], "levels": None}, "null_trained": True}  # fmt: skip
-
+from tests.sde.small_training import SPEC, dataset, same, trainer
 
 CLASSIFIER_KEYS = ("network", "event_shape", "num_classes", "sde", "sigma_data")
-
-
-def dataset(count=23):
-    x = torch.randn(count, 3, generator=torch.Generator().manual_seed(1))
-    return Dataset(x, torch.arange(count) % 2, 2, Transform())
-
-
-def trainer(steps=20, dropout=0.2, **options):
-    torch.manual_seed(0)
-    model = build_denoiser({**SPEC, "network": {**SPEC["network"], "dropout": dropout}})
-    return Trainer(model, dataset(), partial(denoising_loss, cond_dropout=0.3),
-                   TrainingOptions(steps=steps, batch_size=8, warmup_steps=5, **options))  # fmt: skip
-
-
-def same(a, b):
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
 @pytest.mark.parametrize("options", [{"optimizer": "adam"}, {"optimizer": "adamw"}, {"gradient_accumulation": 4}])

@@ -1,0 +1,30 @@
+"""The samplers that batteries run over: every registered one, and each with its options."""
+
+from samplers import (
+    DDIM,
+    PREDICTORS,
+    SAMPLERS,
+    Ancestral,
+    AnnealedLangevin,
+    DPMSolverPP,
+    ExponentialAdams,
+    PredictorCorrector,
+    ReverseSDE,
+    SASolver,
+    UniPC,
+)
+from samplers.numerics.exponential import PREDICTIONS
+
+VARIANTS = {name: factory() for name, factory in SAMPLERS.items()} | {
+    # Its paths are drawn slowly: a loose tolerance does for what is asked here.
+    "reverse_sde": ReverseSDE(0.1, 0.1),
+    "ancestral-beta": Ancestral("beta"), "ddim-eta": DDIM(0.5), "ddim-1": DDIM(1.0),
+    **{f"deis-{k}-{kind}": ExponentialAdams(k, kind) for k in (1, 2, 3, 4) for kind in PREDICTIONS},
+    **{f"unipc-{k}-{kind}": UniPC(k, kind) for k in (1, 2, 3) for kind in PREDICTIONS},
+    **{f"dpmpp-{k}{'s' * single}": DPMSolverPP(k, single) for k in (1, 2, 3) for single in (False, True)},
+    **{f"sa_solver-{k}m": SASolver(k) for k in (1, 3)}, "sa_solver-eta": SASolver(2, eta=0.4),
+    "sa_solver-1-noise": SASolver(1, "noise"), "sa_solver-3-noise": SASolver(3, "noise"),
+    # With a corrector that hardly moves, the order of the pair is that of its predictor.
+    **{f"pc-{name}": PredictorCorrector(kind(), AnnealedLangevin(1e-12)) for name, kind in PREDICTORS.items()},
+}  # fmt: skip
+ORDERED = {name: sampler for name, sampler in VARIANTS.items() if sampler.order and name != "pc"}
