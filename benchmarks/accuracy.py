@@ -24,7 +24,7 @@ from samplers.grid import make_grid
 GRIDS = {"l": "log_snr", "k": "karras"}
 
 Row = dict[int, tuple[float, str]]
-"""By number of calls: the error, and a note, the grid's letter for a fixed sampler."""
+"""Errors by number of calls, each with a note, the grid's letter for a fixed sampler."""
 
 
 def fixed_row(case: Case, fixed: Fixed, columns: list[int]) -> Row:

@@ -17,10 +17,10 @@ from samplers.numerics.runge_kutta import check_tolerances
 from samplers.step import Noise, Result
 
 FIRST_STEP, MIN_STEP = 0.3, 1e-9
-"""In units of log(alpha / sigma), in which every SDE has steps of about the same size."""
+"""Step sizes in units of log(alpha / sigma), in which every SDE has steps of about the same size."""
 
 PATH_RESOLUTION = 1e-5
-"""To which the Brownian path is resolved, in the same units."""
+"""Resolution of the Brownian path, in the same units."""
 
 TABLE_ENTRIES = 2049
 """Entries of the table of times; between them t is linear, which is right to about 1e-6 of a unit."""

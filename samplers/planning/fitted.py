@@ -15,7 +15,7 @@ from samplers.numerics.weights import divided_differences, exponential_weights
 from samplers.step import Result
 
 MAX_COMBINED = 8
-"""How many noise predictions a step may combine."""
+"""Noise predictions that a step combines at most."""
 
 RIDGE_STRENGTH = 1e-4
 """How strongly a fit holds on to the exponential method it departs from, relative to its features' mean square."""
@@ -136,7 +136,7 @@ class Fitter:
         return LinearMultistep(tuple(times.tolist()), tuple(self.weights))
 
 
-def imagined_errors(log_ratios: np.ndarray, states: Tensor, outputs: Tensor) -> Tensor:
+def predicted_errors(log_ratios: np.ndarray, states: Tensor, outputs: Tensor) -> Tensor:
     """What each step of a grid would leave to each pilot (steps, P) if it began on the reference: a fit without calls.
 
     states (steps + 1, P, C), the reference's x / alpha, and outputs, its noise predictions, at the grid's log_ratios.

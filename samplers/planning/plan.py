@@ -18,7 +18,7 @@ from samplers.planning.pilots import Pilots, equidistributed
 from samplers.protocol import GaussianProcess, transform_of
 
 BUDGET = 200
-"""What a plan may cost, in samples of the planned number of calls."""
+"""Cost of a plan at most, in samples of the planned number of calls."""
 
 FIXED_GRIDS = ("log_snr", "karras")
 
@@ -26,7 +26,7 @@ FITTED_MARGIN = 1.25
 """A fixed sampler is taken where a fitted one, which has seen these pilots, is not better by this factor."""
 
 FOUND = {"linear_multistep": LinearMultistep, "deis": ExponentialAdams}
-"""What a plan's sampler can be, by the name that its record gives it."""
+"""Samplers of plans, by the name that a record gives them."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,6 @@ def _candidates(pilots: Pilots, calls: int) -> list[tuple[str, Fitter | Exponent
     ]
     return [
         ("fitted-equal", Fitter(pilots.state, pilots.keep), equal),
-        min(fixed, key=lambda candidate: pilots.imagined(*candidate[1:])),
+        min(fixed, key=lambda candidate: pilots.predicted_error(*candidate[1:])),
         ("fitted-halfway", Fitter(pilots.state, pilots.keep), halfway),
     ]

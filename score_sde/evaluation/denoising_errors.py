@@ -142,6 +142,6 @@ def _mean_square(x: Tensor) -> Tensor:
 
 
 def _differ(cond: Condition, other: Condition) -> Tensor:
-    """Which rows are not the same, (n,)."""
+    """True for rows that differ, (n,)."""
     apart = map_condition(lambda a, b: (a != b).reshape(len(a), -1).any(1), cond, other)
     return torch.stack(list(apart.values())).any(0) if isinstance(apart, dict) else apart

@@ -28,8 +28,8 @@ class Sets:
 
 
 def refusals(names: Sequence[str] | None, samples: int, real: int, dimension: int) -> dict[str, str]:
-    """By name, why metrics cannot be taken of so few items with so many features. Raises ValueError where ``names``,
-    keys of METRICS, ask for one of them."""
+    """Reasons, by name, why metrics cannot be taken of so few items with so many features. Raises ValueError where
+    ``names``, keys of METRICS, ask for one of them."""
     found = {
         name: metric.shortage(samples, real, dimension)
         for name, metric in METRICS.items()

@@ -11,7 +11,7 @@ from sde.process.base import SDE
 from sde.training.loss import WEIGHTINGS, BatchNoise, denoising_loss
 
 SEED = 0
-"""Of times, noise and dequantization: the same in every run, so that runs can be compared."""
+"""Seed of times, noise and dequantization: the same in every run, so that runs can be compared."""
 MAX_TRAINING_ITEMS = 20_000
 """Training items at most among which the nearest is sought."""
 NUMBERS_AT_ONCE = 2**24

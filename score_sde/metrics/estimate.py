@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 NORMAL_QUANTILE = 1.959963984540054
-"""Of the normal law, for 95 %."""
+"""Quantile of the normal law for 95 %, both sides."""
 
 
 @dataclass(frozen=True)

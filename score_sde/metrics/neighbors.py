@@ -63,7 +63,7 @@ class Memorization:
     def from_sets(
         cls, samples: Tensor, held_out: Tensor, training: Tensor, resamples: int = 100, seed: int = 0
     ) -> "Memorization":
-        """Of features (n, d), (m, d) and (k, d)."""
+        """From features (n, d) of samples, (m, d) of held-out and (k, d) of training items."""
         own, other = (nearest(x.double(), training.double())[:, None] for x in (samples, held_out))
         options: dict[str, Any] = {"resamples": resamples, "seed": seed, "limits": (0.0, 1.0)}
         return cls(*(subsampled(function, own, other, **options) for function in (share_nearer, share_close)))

@@ -153,7 +153,7 @@ COLUMNS = {
 
 
 def table(run: Run, m: dict) -> list[str]:
-    """What was measured, for people."""
+    """The measurements as lines of text."""
     known = ", ".join(part for part in (m["step"] and f"step {m['step']}", m["missing"]) if part)
     lines = [
         f"{run.folder}: {run.weights}, {known}; error of {m['items']} held-out items by noise level, 1 is c_skip x:",

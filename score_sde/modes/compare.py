@@ -121,7 +121,7 @@ def _sampled(
     seed: int,
     batch_size: int,
 ) -> tuple[list[tuple[Candidate, Drawn]], Samples | None, list[str]]:
-    """What the candidates drew that came to their end, the exact flow of the first samples, and sentences to know."""
+    """The candidates that came to their end with what they drew, the exact flow of the first samples, and notes."""
     candidates, notes = find_candidates(run, guides, cond, names, budgets)
     model, shape = guides(cond), guides.denoiser.event_shape
     sampled = sample_all(model, candidates, count, shape, seed=seed, batch_size=batch_size, progress=True)
@@ -140,7 +140,7 @@ def _sampled(
 
 
 def _record(run: Run, reference: Reference, count: int) -> dict:
-    """What the JSON says of the circumstances."""
+    """The circumstances of a comparison, for its JSON."""
     used = reference.extractor
     return {
         "mode": "compare",

@@ -31,7 +31,7 @@ STRIP_SAMPLES = 16
 MAX_HELD_OUT = 5000
 """Held-out items at most that samples are compared with."""
 COLORS = {"classifier-free": BLUE, "classifier": ORANGE}
-"""Of each kind of guidance."""
+"""Colors by kind of guidance."""
 
 
 def guidance_sweep(

@@ -10,7 +10,7 @@ from score_sde.pages.charts import capitalized
 
 
 def number(value: float) -> str:
-    """To three digits."""
+    """The value as text, to three digits."""
     return f"{value:.3g}"
 
 

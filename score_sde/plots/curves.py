@@ -16,7 +16,7 @@ from sde.files import write_whole
 BLUE, ORANGE, RED = "#3b82d0", "#e08020", "#d64545"
 """Colours that are seen on white as well as on black."""
 MAX_POINTS = 800
-"""Of a curve, at most: more are thinned out."""
+"""Points of a curve at most: more are thinned out."""
 
 
 class Curves(NamedTuple):

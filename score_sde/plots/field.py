@@ -21,7 +21,7 @@ MAX_ARROWS = 16
 NOISE_EXTENT = 3.5
 """Standard deviations of the noise that a panel extends beyond the data."""
 TOLERANCE = 1e-4
-"""Of log p, which is then within a few hundredths of a nat."""
+"""Tolerance of the solver of log p, which is then within a few hundredths of a nat."""
 
 
 class Begun(ScoreModel):

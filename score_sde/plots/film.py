@@ -27,7 +27,7 @@ GAP_PIXELS = 2
 """Pixels of the gap between images."""
 FRAME_SECONDS, LAST_SECONDS = 0.15, 1.5
 AXES_MARGIN = 0.35
-"""Of the data's extent, around points and signals, for the noise."""
+"""Margin around points and signals for the noise, as a share of the data's extent."""
 
 
 class Reel(NamedTuple):
