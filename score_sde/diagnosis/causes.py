@@ -59,7 +59,7 @@ def wrong_range(m: dict) -> Finding | None:
     then, now = m["range"]["sigma_data"]
     if model == data and (not m["range"]["measured"] or 1 / MAX_SIZE_RATIO < then / now < MAX_SIZE_RATIO):
         return None
-    if model["levels"] != data["levels"]:
+    if model["num_levels"] != data["num_levels"]:
         said = f"the model was trained on {_levels(model)}, the data have {_levels(data)}"
     elif model != data:
         said = f"the model takes {_affine(model)}, the data now come with {_affine(data)}"
@@ -146,7 +146,7 @@ def best(m: dict) -> float:
 
 
 def _levels(transform: dict) -> str:
-    return f"{transform['levels']} levels" if transform["levels"] else "continuous values"
+    return f"{transform['num_levels']} levels" if transform["num_levels"] else "continuous values"
 
 
 def _affine(transform: dict) -> str:

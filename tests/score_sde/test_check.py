@@ -307,7 +307,7 @@ def changed(m, **changes):
     ({"samples__nearest": 1.5}, "samples off", "the median is 1.50 times as far from training items"),
     ({"error__linear": 0.1}, "undertrained", "the best linear filter 0.100"),
     ({"range__sigma_data": [1.0, 1.2]}, "value range mismatch", "a factor of 1.2"),
-    ({"range__model__levels": 17}, "value range mismatch", "the model was trained on 17 levels"),
+    ({"range__model__num_levels": 17}, "value range mismatch", "the model was trained on 17 levels"),
     ({"disagreements": [{"key": "network.width", "config": 8, "model": 48, "checkpoint": 8}]},
      "config of another model", "the model file is another run's"),
     ({"disagreements": [{"key": "num_classes", "config": None, "model": 8, "checkpoint": 8}]},
