@@ -3,6 +3,7 @@
 import inspect
 import math
 import textwrap
+from typing import Any
 
 from absl import flags
 
@@ -86,8 +87,9 @@ INTEGERS = {"threads": 1, "steps": 1, "num_samples": 1, "seed": 0, "batch_size":
             "num_measurements": 1, "repaint_steps": 1}  # fmt: skip
 """Flags that are whole numbers, and their least."""
 
-NUMBERS = {"rtol": {}, "atol": {}, "blur_std": {}, "sigma_y": {},
-           "guidance_rescale": {"lower_bound": 0, "upper_bound": 1}}  # fmt: skip
+NUMBERS: dict[str, dict[str, Any]] = {
+    "rtol": {}, "atol": {}, "blur_std": {}, "sigma_y": {}, "guidance_rescale": {"lower_bound": 0, "upper_bound": 1}
+}  # fmt: skip
 """Flags that are numbers, and their limits."""
 
 LISTS = ("guidance_scale", "classifier_scale")
@@ -175,7 +177,7 @@ def usage(mode: str | None = None) -> str:
     chosen = {mode: MODES[mode]} if mode in MODES else MODES
     lines = [f"usage: {program()} --mode MODE [--workdir DIR] [flags] [--config.KEY=VALUE ...]", ""]
     for name, its in chosen.items():
-        lines.append(f"{name:<18}{inspect.getdoc(its.function).partition(chr(10))[0].replace('`', '')}")
+        lines.append(f"{name:<18}{(inspect.getdoc(its.function) or '').partition(chr(10))[0].replace('`', '')}")
     lines += ["", "for example:", *(f"  {program()} --mode {name} {EXAMPLES[name]}" for name in chosen)]
     lines += ["", "flags of every mode:", *(_describe(name, TEXTS[name], "") for name in EVERYWHERE)]
     if mode in MODES:
@@ -225,8 +227,8 @@ def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:
     mode = MODES[name]
     for flag in options:
         if options[flag].present and flag not in {*mode.flags, *EVERYWHERE}:
-            key = mode.training and flag in ("steps", "batch_size", "seed")
-            hint = f": the key is --config.training.{flag}" if key else ""
+            in_config = mode.training and flag in ("steps", "batch_size", "seed")
+            hint = f": the key is --config.training.{flag}" if in_config else ""
             takers = [other for other, its in MODES.items() if flag in its.flags]
             raise ValueError(f"--{flag} is for --mode {' and '.join(takers)}, --mode {name} would ignore it{hint}")
     for argument in overrides:

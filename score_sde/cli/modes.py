@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pkgutil import resolve_name
+from typing import Any
 
 from score_sde.run.outputs import written
 
@@ -27,7 +28,7 @@ class Mode:
     @property
     def defaults(self) -> dict:
         """The value of each flag of the function that is not given."""
-        found = {}
+        found: dict[str, Any] = {}
         for parameter in self._parameters:
             if is_dataclass(parameter.annotation):
                 found |= {field.name: field.default for field in fields(parameter.annotation)}
@@ -46,7 +47,7 @@ class Mode:
         found = {}
         for parameter in self._parameters:
             options = parameter.annotation
-            if is_dataclass(options):
+            if isinstance(options, type) and is_dataclass(options):
                 own = {field.name: values[field.name] for field in fields(options) if field.name in values}
                 if own:
                     found[parameter.name] = options(**{name: _single(name, value) for name, value in own.items()})

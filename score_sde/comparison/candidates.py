@@ -86,7 +86,7 @@ def find_candidates(
 ) -> tuple[list[Candidate], list[str]]:
     """The samplers of these names, keys of SAMPLERS or "auto", at each budget, and a sentence for each budget that one
     step of a sampler exceeds. Raises ValueError for a sampler that no budget is enough for."""
-    model, event_shape = guides(cond), guides.denoiser.event_shape
+    model, event_shape = guides(cond), guides.event_shape
     found, notes = [], []
     for name in names:
         configured = dict(run.config.sampler)
@@ -126,10 +126,11 @@ def _fixed(
     model = guides(cond)
     if name == "auto":
         plan = planned(run, guides, cond is not None, steps)
-        sampler, times = plan.sampler, plan.times
+        # The grid of a plan's sampler is its times, not a name.
+        sampler, times = plan.sampler, plan.times  # type: ignore[assignment]
     else:
         times = make_grid(model.sde, sampler.grid, steps)
-    deterministic = try_out(model, guides.denoiser.event_shape, sampler, times)[1]
+    deterministic = try_out(model, guides.event_shape, sampler, times)[1]
     return Candidate(name, sampler, times, f"--sampler {name} --steps {steps}", deterministic, budget=budget)
 
 

@@ -28,9 +28,9 @@ def tabulate(
     """
     features = [reference.features(found.x) for _, found in ran]
     measured = {name: _measured(name, reference, features) for name in reference.metrics}
-    rows = []
+    rows: list[dict] = []
     for i, (candidate, found) in enumerate(ran):
-        solved = candidate.deterministic and exact is not None
+        flow = exact if candidate.deterministic else None
         own = {name: values[i] for name, values in measured.items()}
         rows.append(
             {
@@ -42,7 +42,7 @@ def tabulate(
                 "seconds": found.seconds,
                 **own[reference.metrics[0]],
                 "metrics": own,
-                "error": flow_error(found.values[: len(exact)], exact, training) if solved else None,
+                "error": None if flow is None else flow_error(found.values[: len(flow)], flow, training),
                 "command": f"{common} {candidate.flags}",
             }
         )

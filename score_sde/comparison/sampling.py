@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from samplers import ODE, Samples, generate
 from score_sde.comparison.candidates import Candidate
+from score_sde.run.sampling import path_of
 from sde import ScoreModel
 from sde.data import Dataset
 
@@ -37,7 +38,7 @@ class Drawn:
     @property
     def values(self) -> Tensor:
         """The same before quantized data are floored; of deterministic candidates alone."""
-        return torch.cat([part.path.denoised[-1] for part in self.parts])
+        return torch.cat([path_of(part).denoised[-1] for part in self.parts])
 
     @property
     def nfe(self) -> Tensor:

@@ -61,6 +61,8 @@ def read_config(path: Path) -> dict:
     """The values that a config file's get_config() returns."""
     try:
         spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise ImportError("its name does not end in .py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module.get_config().to_dict()

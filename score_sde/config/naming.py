@@ -28,6 +28,8 @@ def keys_of(*sections: str) -> dict[str, str]:
 def named(sentence: str, names: Mapping[str, str]) -> str:
     """The sentence with each name replaced where the library marks it as an option: "name = value", "name=value", in
     backticks, or before a colon at its beginning."""
+    if not names:
+        return sentence
     words = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     marked = re.compile(rf"`({words})`|(?<![\w.-])({words})(?==| = )|^({words})(?=: )")
     return marked.sub(lambda found: names[found[1] or found[2] or found[3]], sentence)

@@ -29,12 +29,13 @@ class Section:
     @classmethod
     def of(cls, values: Mapping[str, Any]):
         """The section of flat values, every one of its keys among them. Raises ValueError as its dataclasses do."""
-        parts, kinds = {}, get_type_hints(cls)
+        parts: dict[str, Any] = {}
+        kinds = get_type_hints(cls)
         for name in (f.name for f in fields(cls)):  # type: ignore[arg-type]
             kind = kinds[name]
             if kind is Component:
                 parts[name] = Component.of(values[name])
-            elif is_dataclass(kind):
+            elif isinstance(kind, type) and is_dataclass(kind):
                 parts[name] = kind(**{f.name: values[f.name] for f in fields(kind)})
             else:
                 parts[name] = values[name]

@@ -1,6 +1,6 @@
 """The keys of a config: their defaults, and what they may be set to."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 
 from samplers import SAMPLERS
@@ -51,7 +51,7 @@ def auto() -> None:
 
 CHOICES_OF_SAMPLER: dict[str, Callable] = {**SAMPLERS, "auto": auto}
 
-NAMED: dict[str, dict[str, Callable]] = {
+NAMED: Mapping[str, Mapping[str, Callable]] = {
     "sde": SDES,
     "model.network": NETWORKS,
     "classifier.network": CLASSIFIERS,

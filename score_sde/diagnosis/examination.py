@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ def disagreements(run: Run, model: Denoiser, data: Dataset, state: dict | None) 
     held = describe(json.loads(state["spec"])) if state else {}
     found = []
     for key, config, file in differences(configured, stored, ""):
-        value = held
+        value: Any = held
         for part in key[1:].split("."):
             value = value.get(part) if isinstance(value, dict) else None
         found.append({"key": key[1:], "config": config, "model": file, "checkpoint": value})

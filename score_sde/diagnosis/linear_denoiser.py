@@ -18,6 +18,9 @@ class LinearDenoiser(ScoreModel):
     """
 
     num_classes = None
+    mean: Tensor
+    values: Tensor
+    directions: Tensor
 
     def __init__(self, sde: SDE, items: Tensor, sigma_data: float) -> None:
         super().__init__(sde)

@@ -11,9 +11,11 @@ from sde.condition.tree import Condition, condition_kinds, map_condition, restri
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.guidance.conditional import Conditional
+from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser, call_network, noise_input
 from sde.model.score import ScoreModel
 from sde.process.base import expand
+from sde.process.level import Coefficient
 from sde.training.loss import TIMES, BatchNoise, denoising_loss
 
 
@@ -40,7 +42,7 @@ class DenoisingErrors:
     def __init__(
         self,
         data: Dataset,
-        model: Denoiser,
+        model: Denoiser | NoisyClassifier,
         times: str,
         device: torch.device,
         items: int = 256,
@@ -92,7 +94,8 @@ class DenoisingErrors:
 
         def error(at: Batch) -> Tensor:
             cond = {"own": at.cond, "other": at.other, "none": None}[which] if condition_kinds(model) else None
-            return denoising_loss(model, at.x0, cond, at.draws)
+            # The linear denoiser is no Denoiser, and has what the loss asks of one.
+            return denoising_loss(model, at.x0, cond, at.draws)  # type: ignore[arg-type]
 
         return self.each(error)
 
@@ -120,10 +123,10 @@ class DenoisingErrors:
             x = self.sde.perturb(at.x0, t, at.draws.noise(at.x0))
             _, _, c_in, c_noise = model.coefficients(t)
 
-            def output(c_noise: Tensor, cond: Condition | None) -> Tensor:
+            def output(c_noise: Coefficient, cond: Condition | None) -> Tensor:
                 return call_network(model.network, x, c_in, c_noise, model.standardization(cond), autocast=None)
 
-            told = {
+            told: dict[str, tuple[Coefficient, Condition | None]] = {
                 "time": (noise_input(self.sde.log_snr(at.other_time)).expand(len(x)), at.cond),
                 "other": (c_noise, at.other),
                 "none": (c_noise, None),

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,15 +89,15 @@ def extractor(run: Run, name: str, training: Dataset, download: bool = False) ->
         digest = hashlib.sha256(f"{training.transform.digest}{named}".encode()).hexdigest()
         return Extractor("data", digest, kind.features(training.transform), device)
     if name == "classifier":
-        network = evaluation_classifier(run, training).to(device)
-        return Extractor("classifier", network.digest, network.features, device)
+        judge = evaluation_classifier(run, training).to(device)
+        return Extractor("classifier", judge.digest, judge.features, device)
     network, digest = _inception(download) if name == "inception" else _scripted(name)
     network = network.to(device).eval()
     convert = kind.network_input(training.transform, training.event_shape, f"--features={name}")
     return Extractor(name, digest, lambda x: network(convert(x)), device)
 
 
-def _scripted(path: str) -> tuple[Callable[[Tensor], Tensor], str]:
+def _scripted(path: str) -> tuple[torch.nn.Module, str]:
     """A TorchScript module of a file, (B, 3, height, width) bytes -> (B, d), and the file's hash."""
     if not Path(path).is_file():
         raise ValueError(f"--features={path}: needs {', '.join(EXTRACTORS)}, or a TorchScript file that exists")
@@ -115,7 +116,8 @@ class _Scripted(torch.nn.Module):
         super().__init__()
         self.module, self.path = module, path
         # The Inception file of Karras et al. returns its features only when it is told to.
-        named = any(argument.name == "return_features" for argument in module.forward.schema.arguments)
+        forward: Any = module.forward
+        named = any(argument.name == "return_features" for argument in forward.schema.arguments)
         self.options = {"return_features": True} if named else {}
 
     def forward(self, x: Tensor) -> Tensor:
@@ -129,7 +131,7 @@ class _Scripted(torch.nn.Module):
             ) from None
 
 
-def _inception(download: bool) -> tuple[Callable[[Tensor], Tensor], str]:
+def _inception(download: bool) -> tuple[torch.nn.Module, str]:
     """torch-fidelity's Inception, the one of the FID, and the hash of its weights."""
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,13 +14,14 @@ from torch.nn import functional as F
 from score_sde.kinds import kind_of
 from score_sde.kinds.base import Kind
 from score_sde.run.folder import Run
+from sde.condition.tree import require_labels
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.data.transform import Transform
 from sde.files import write_whole
 
 FEATURES = 64
-SETTINGS = {"features": FEATURES, "width": 32, "steps": 800, "batch_size": 128, "lr": 3e-3, "seed": 0}
+SETTINGS: dict[str, Any] = {"features": FEATURES, "width": 32, "steps": 800, "batch_size": 128, "lr": 3e-3, "seed": 0}
 """What the network is made and trained by; another value is another network, in another file."""
 FINGERPRINT_ITEMS = 1000
 """Training items that tell data apart, and the scale of features."""
@@ -54,7 +56,7 @@ class EvaluationClassifier(nn.Module):
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, SETTINGS["lr"], total_steps=steps)
         for _ in range(steps):
             x, cond = data.batch(torch.randint(len(data), (SETTINGS["batch_size"],), generator=generator))
-            labels = cond["labels"]
+            labels = require_labels(cond)
             optimizer.zero_grad()
             F.cross_entropy(self(x), labels).backward()
             optimizer.step()
@@ -72,13 +74,14 @@ class EvaluationClassifier(nn.Module):
 def evaluation_classifier(run: Run, training: Dataset) -> EvaluationClassifier:
     """The classifier of a run's training items, in float64 on the CPU: trained once, and kept in the run's features/
     under its digest. Raises ValueError for data without classes, and for a damaged file."""
-    if training.labels is None:
+    classes = training.num_classes
+    if training.labels is None or classes is None:
         raise ValueError("the data have no classes, so no classifier of them can be trained")
     digest = _digest(training, run.kind)
     path = run.folder / "features" / f"classifier-{digest[:12]}.safetensors"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SETTINGS["seed"])
-        network = EvaluationClassifier(training.event_shape, training.num_classes, training.transform, digest, run.kind)
+        network = EvaluationClassifier(training.event_shape, classes, training.transform, digest, run.kind)
 
     def make() -> None:
         if not path.exists():
@@ -98,7 +101,7 @@ def _digest(data: Dataset, kind: Kind) -> str:
     """Of items spread over the set, their number and classes, the transform and SETTINGS, and the kind where it is not
     the one that the shape tells."""
     x, cond = data.batch(spread(len(data), FINGERPRINT_ITEMS))
-    labels = cond["labels"]
+    labels = require_labels(cond)
     named = [] if kind is kind_of(data.event_shape) else [kind.name]
     about = json.dumps([len(data), data.num_classes, data.event_shape, data.transform.digest, SETTINGS, *named])
     return hashlib.sha256(about.encode() + x.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()

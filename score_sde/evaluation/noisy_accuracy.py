@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from score_sde.evaluation.denoising_errors import Batch, DenoisingErrors
+from sde.condition.tree import require_labels
 from sde.data import Dataset
 from sde.model.classifier import NoisyClassifier
 
@@ -22,7 +23,7 @@ class NoisyAccuracy:
     @property
     def chance(self) -> float:
         """The share of the most frequent class: the accuracy of a classifier that looks at nothing."""
-        labels = self.measured.cond["labels"]
+        labels = require_labels(self.measured.cond)
         return labels.bincount().max().item() / len(labels)
 
     def by_noise(self, classifier: NoisyClassifier) -> list[dict]:
@@ -30,7 +31,7 @@ class NoisyAccuracy:
 
         def right(at: Batch) -> Tensor:
             x = classifier.sde.perturb(at.x0, at.draws.t, at.draws.noise(at.x0))
-            return classifier(x, at.draws.t).argmax(1) == at.cond["labels"]
+            return classifier(x, at.draws.t).argmax(1) == require_labels(at.cond)
 
         accuracy = self.measured.each(right).mean(1).tolist()
         return [

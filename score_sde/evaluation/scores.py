@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from tqdm import tqdm
 
@@ -47,7 +48,7 @@ def scores(
     """Estimates by name, keys of METRICS, ``memorization`` and ``duplicates``, as plain values; {"refused": why} for
     those of ``refusals``. Memorization compares with real items that are ``unseen`` in training; without them there is
     none."""
-    values = {}
+    values: dict[str, dict[str, Any]] = {}
     for name in tqdm(names or METRICS, desc="metrics", leave=False):
         if name in refused:
             values[name] = {"refused": refused[name]}
@@ -59,10 +60,10 @@ def scores(
         verdict = reading(own, real, METRICS[name].larger)
         values[name] = {**asdict(own), "reference": asdict(real), "reading": verdict}
     _warn_of_the_same(sets, values)
-    samples, real, known = (part.features for part in (sets.samples, sets.real, sets.training))
+    samples, held, known = (part.features for part in (sets.samples, sets.real, sets.training))
     if unseen:
         copied = share(sets.samples.found_in(sets.training), len(samples))
-        values["memorization"] = asdict(Memorization.from_sets(samples, real, known, resamples, seed)) | {
+        values["memorization"] = asdict(Memorization.from_sets(samples, held, known, resamples, seed)) | {
             "copies": asdict(copied)
         }
     near, exact = near_duplicates(samples, known, resamples, seed), share(sets.samples.repeated(), len(samples))

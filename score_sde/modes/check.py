@@ -36,9 +36,9 @@ def check(run: Run, *, num_samples: int = 256, batch_size: int = 256) -> dict:
             f"--num_samples={num_samples}: a fault cannot be told from chance with fewer than {MIN_SAMPLES} items"
         )
     (training, held_out), model = run.data(), run.model()
-    if tuple(model.event_shape) != held_out.event_shape:
+    if model.event_shape != held_out.event_shape:
         raise ValueError(
-            f"the model has items of shape {tuple(model.event_shape)}, the data {held_out.event_shape}: name the data "
+            f"the model has items of shape {model.event_shape}, the data {held_out.event_shape}: name the data "
             "of training in config.data"
         )
     if model.num_classes and (held_out.num_classes or 0) > model.num_classes:
@@ -78,7 +78,7 @@ def measure(run: Run, model: Denoiser, training: Dataset, held_out: Dataset, ite
         held_out, training, model.sde, settings.time_distribution, settings.loss_weighting, device=run.device
     )
     state, missing = newest_state(run, model)
-    raw = state and raw_model(model, state)
+    raw = raw_model(model, state) if state else None
     if state and not raw:
         missing = "the newest training state is another network's"
     conditional = at.cond is not None
@@ -87,7 +87,7 @@ def measure(run: Run, model: Denoiser, training: Dataset, held_out: Dataset, ite
     if raw:
         errors["raw"] = at.errors(raw)
     told = {which: at.errors(model, which) for which in ("other", "none") if conditional}
-    error = {name: values.mean().item() for name, values in errors.items()}
+    error: dict[str, float | None] = {name: values.mean().item() for name, values in errors.items()}
     error["averaged_none"] = told["none"].mean().item() if conditional else None
     error["raw_none"] = at.errors(raw, "none").mean().item() if raw and conditional else None
     sensitivity = at.sensitivity(model, "time", *told)
@@ -109,7 +109,7 @@ def measure(run: Run, model: Denoiser, training: Dataset, held_out: Dataset, ite
         "error_stderr": {name: mean_and_error(values.mean(0))[1] for name, values in errors.items()},
         # Of another file of weights the run's decay says nothing.
         "averaging": averaging(model, raw, state, settings.ema_decay)
-        if raw and run.weights_file == run.model_file
+        if raw and state and run.weights_file == run.model_file
         else None,
         "sensitivity": sensitivity | {"raw_output": at.sensitivity(raw)["output"] if raw else None},
         "conditional": bool(condition_kinds(model)),

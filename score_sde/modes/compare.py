@@ -27,6 +27,7 @@ from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split
+from score_sde.run.sampling import path_of
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
@@ -72,8 +73,11 @@ def compare(
         reference = Reference(training, held_out, found, measures, targets)
         reference.check(num_samples)
         ran, exact, notes = _sampled(run, guides, cond, names, budgets, num_samples, seed, batch_size)
-        rows = tabulate(ran, reference, exact and exact.path.denoised[-1], training, common)
-        flow = exact and {"samples": len(exact.x), "tolerance": ODE_TOLERANCE, "calls": exact.mean_nfe}
+        ends = None if exact is None else path_of(exact).denoised[-1]
+        rows = tabulate(ran, reference, ends, training, common)
+        flow = None
+        if exact is not None:
+            flow = {"samples": len(exact.x), "tolerance": ODE_TOLERANCE, "calls": exact.mean_nfe}
         about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape)}
         about |= {"kind": run.kind.name, "flow": flow}
         record = _record(run, reference, num_samples) | about | {"rows": rows, "notes": notes}
@@ -123,7 +127,7 @@ def _sampled(
 ) -> tuple[list[tuple[Candidate, Drawn]], Samples | None, list[str]]:
     """The candidates that came to their end with what they drew, the exact flow of the first samples, and notes."""
     candidates, notes = find_candidates(run, guides, cond, names, budgets)
-    model, shape = guides(cond), guides.denoiser.event_shape
+    model, shape = guides(cond), guides.event_shape
     sampled = sample_all(model, candidates, count, shape, seed=seed, batch_size=batch_size, progress=True)
     notes += [found.failure for found in sampled if found.failure]
     ran = [(candidate, found) for candidate, found in zip(candidates, sampled, strict=True) if not found.failure]

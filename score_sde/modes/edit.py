@@ -45,14 +45,15 @@ def edit(
     count = len(inputs.x)
     conditions, bound = bind(run, denoiser, labels, inputs.cond, count, guidance)
     model = bound(1)
-    drawn = [
+    parts = [
         draw(
             run.world, model, sampling.sampler, count, data.event_shape, start=inputs.x, start_time=time, steps=steps,
             grid=sampling.times, **sampling.options,
         )
         for time in times
     ]  # fmt: skip
-    if not run.world.is_main:
+    drawn = [samples for samples in parts if samples is not None]
+    if not drawn:
         return {}
     x, nfe = (torch.stack([getattr(samples, name) for samples in drawn], 1) for name in ("x", "nfe"))
     changes = [(inputs.x - samples.x).double().square().mean().sqrt().item() for samples in drawn]
@@ -60,9 +61,12 @@ def edit(
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     columns = {"input": inputs.x[:, None]} | {f"t = {time:g}": x[:, [i]] for i, time in enumerate(times)}
     shown = panels(columns, picture, kind=run.kind, levels=data.transform.num_levels)
-    arrays = {"input": inputs.x, "x": x, "start_times": np.array(times), "nfe": nfe, "index": inputs.index,
-              "labels": inputs.labels, "conditions": conditions, "seeds": np.array(drawn[0].seeds)}  # fmt: skip
-    write_arrays(numbers, arrays, run.settings)
+    write_arrays(
+        numbers,
+        {"input": inputs.x, "x": x, "start_times": np.array(times), "nfe": nfe, "index": inputs.index,
+         "labels": inputs.labels, "conditions": conditions, "seeds": np.array(drawn[0].seeds)},
+        run.settings,
+    )  # fmt: skip
     means, seconds = [samples.mean_nfe for samples in drawn], sum(samples.seconds for samples in drawn)
     moved = ", ".join(f"{change:.3g} at t = {time:g}" for time, change in zip(times, changes, strict=True))
     print(

@@ -1,12 +1,11 @@
 """--mode ema: averages of other lengths, rebuilt from the snapshots of a run and compared on held-out data."""
 
-from torch import nn
-
 from score_sde.config.naming import with_keys
 from score_sde.evaluation.validation import Validation
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
 from score_sde.run.items import open_split
+from sde import Denoiser
 from sde.checkpoint.models import load_model, save_model
 from sde.checkpoint.snapshots import find_snapshots, reconstruct, solve, stored_spec
 
@@ -43,7 +42,7 @@ def reconstruct_ema(run: Run, *, relative_std: str = DEFAULT_LENGTHS, at_step: i
     )
     losses: dict[str, float] = {}
 
-    def measure(name: str, model: nn.Module, error: float | None = None) -> None:
+    def measure(name: str, model: Denoiser, error: float | None = None) -> None:
         losses[name] = validation.losses(model)["loss"]
         print(f"{name:<40}{'' if error is None else f'{error:.1%}':>14}{losses[name]:>15.5f}")
 
@@ -55,7 +54,7 @@ def reconstruct_ema(run: Run, *, relative_std: str = DEFAULT_LENGTHS, at_step: i
         state = reconstruct(snapshots, length, step)
         save_model(path, "denoiser", stored_spec(snapshots[-1].path), state)
         measure(f"ema/{path.name}", load_model(path).to(run.device), error)
-    best = min(losses, key=losses.get)
+    best = min(losses, key=lambda name: losses[name])
     print(f"best: {best}" + (f", which --weights {best} selects in the other modes" if best.startswith("ema") else ""))
     return {
         "mode": "ema",

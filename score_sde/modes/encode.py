@@ -75,7 +75,7 @@ def encode_items(
     if transform.num_levels:
         noisy = dequantized(transform, x, seed)
         typical = joined(
-            batched(lambda *a: there(*a, offset=0.0), model, noisy, run, batch_size, "dequantized"), "latent"
+            batched(lambda model, u: there(model, u, 0.0), model, noisy, run, batch_size, "dequantized"), "latent"
         )
     if not run.world.is_main:
         return {}

@@ -3,6 +3,7 @@
 import platform
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +27,7 @@ from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.sampling import Sampling
-from sde.condition.tree import labels_of
+from sde.condition.tree import labels_of, require_labels
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.files import finite, write_json
@@ -82,7 +83,7 @@ def evaluate(
     count, other = num_samples if x is None else len(x), training if split == "test" else run.data()[1]
     like = spread(len(other), count)
     refused = refusals(names, count, min(len(data), len(like)), dimension)
-    if x is None:
+    if x is None or path is None:
         path = Path(f"{base}.npz") if base else run.folder / "samples" / "evaluation.npz"
         x, asked = _draw(run, sampling, guidance, labels, num_samples, path)
         check_samples(x, asked, data, path)
@@ -95,13 +96,14 @@ def evaluate(
         training=known,
     )
     # Samples without a class were asked for none.
-    classed = asked is not None and data.labels is not None and bool((asked >= 0).any())
-    judge = evaluation_classifier(run, training) if classed else None
+    judged = None
+    if asked is not None and data.labels is not None and bool((asked >= 0).any()):
+        judged = evaluation_classifier(run, training), x[asked >= 0], asked[asked >= 0]
 
     def measure() -> dict:
         values = scores(sets, names, refused, subsamples, seed, unseen=split == "test")
-        if judge is not None:
-            values["accuracy"] = _accuracy(judge, x[asked >= 0], asked[asked >= 0], data)
+        if judged is not None:
+            values["accuracy"] = _accuracy(*judged, data)
         return values
 
     values = run.world.broadcast_from_main(measure)
@@ -138,17 +140,19 @@ def _draw(
     cond = read_condition(run, guides, labels, None, n)
     drawn, asked = sampling(guides, guidance, cond, n), labels_of(cond)
 
-    def keep() -> Tensor:
+    def keep() -> Tensor | None:
+        if drawn is None:
+            return None
         write_arrays(path, {"x": drawn.x, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, "labels": asked})
         return drawn.x
 
     return run.world.broadcast_from_main(keep), asked
 
 
-def _nothing_ignored(run: Run, given: dict[str, object]) -> None:
+def _nothing_ignored(run: Run, given: Mapping[str, object]) -> None:
     """Refuse flags of sampling, ``given`` where their value is true, beside samples that are there already."""
     other = run.config.sampler != resolve(read_run_config(run.folder), []).sampler
-    given = given | {"--sampler or its options": other, "--weights": run.weights != Run.weights}
+    given = {**given, "--sampler or its options": other, "--weights": run.weights != Run.weights}
     found = [flag for flag, value in given.items() if value]
     if found:
         raise ValueError(
@@ -174,7 +178,7 @@ def _accuracy(judge: EvaluationClassifier, x: Tensor, asked: Tensor, data: Datas
     """The share of samples that an independent classifier takes for the class that was asked for, and of real items
     that it takes for their own."""
     items, cond = data.batch(torch.arange(len(data)))
-    labels = cond["labels"]
+    labels = require_labels(cond)
     parts = ((x.float(), asked), (items, labels))
     own, real = (share(int((judge.classes(part) == known).sum()), len(part)) for part, known in parts)
     return {**asdict(own), "reference": asdict(real), "reading": reading(own, real, larger=True)}

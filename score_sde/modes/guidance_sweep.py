@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from score_sde.run.items import open_split
 from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling
 from sde import Denoiser
-from sde.condition.tree import labels_of
+from sde.condition.tree import labels_of, require_labels
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.files import finite, write_json, write_whole
@@ -72,8 +73,7 @@ def guidance_sweep(
     settings = settings_of(run, denoiser, guidance_scale, classifier_scale)
     guides = Guides(run, denoiser, *(options for _, _, options in settings))
     cond = read_condition(run, guides, labels, None, num_samples)
-    asked = labels_of(cond)
-    check_counts(num_samples, asked)
+    asked = checked_classes(num_samples, labels_of(cond))
     for _, _, options in settings:
         # Before anything is drawn, for what it refuses.
         guides(cond, options)
@@ -106,12 +106,12 @@ def guidance_sweep(
     result |= {"classes": asked.unique().tolist(), "judge_accuracy": accuracy, "real": asdict(real), "rows": rows}
     write_whole(picture, plot(rows, real, num_samples))
     names = [f"{row['guidance']} {row['scale']:g}" for row in rows]
-    levels, labels = held_out.transform.num_levels, asked[:STRIP_SAMPLES]
-    shown = strip(torch.stack(firsts), names, strip_picture, kind=run.kind, levels=levels, labels=labels)
+    levels, classes = held_out.transform.num_levels, asked[:STRIP_SAMPLES]
+    shown = strip(torch.stack(firsts), names, strip_picture, kind=run.kind, levels=levels, labels=classes)
     write_json(numbers, finite(result | {"settings": run.settings}))
     print(f"  {picture}, {strip_picture if shown else 'no picture of the samples for this shape'}, {numbers}")
-    found = {"picture": str(picture), "strip": str(strip_picture) if shown else None, "numbers": str(numbers)}
-    return result | found
+    files = {"picture": str(picture), "strip": str(strip_picture) if shown else None, "numbers": str(numbers)}
+    return result | files
 
 
 def settings_of(
@@ -132,7 +132,7 @@ def settings_of(
     return settings
 
 
-def check_counts(num_samples: int, asked: Tensor | None) -> None:
+def checked_classes(num_samples: int, asked: Tensor | None) -> Tensor:
     """Refuse to measure diversity without classes, or in classes that have a single sample."""
     if asked is None:
         raise ValueError("--labels=none: a sweep asks for classes; give class numbers, as in 0,1,2, or leave it out")
@@ -142,12 +142,13 @@ def check_counts(num_samples: int, asked: Tensor | None) -> None:
             f"--num_samples={num_samples}: diversity needs two samples of each class, {2 * len(asked.unique())} for "
             f"those that are asked for, and here class {int(asked[counts.argmin()])} has one; take more"
         )
+    return asked
 
 
 def judged_items(judge: EvaluationClassifier, held_out: Dataset, asked: Tensor) -> tuple[float, Tradeoff]:
     """The judge's accuracy on the held-out items, and the accuracy and diversity of those in the classes asked for."""
     x, cond = held_out.batch(spread(len(held_out), MAX_HELD_OUT))
-    labels = cond["labels"]
+    labels = require_labels(cond)
     found, kept = judge.classes(x), torch.isin(labels, asked)
     if not torch.isin(asked, labels).all():
         raise ValueError("the held-out items have none of some class that is asked for: give --labels that they have")
@@ -175,7 +176,7 @@ def plot(rows: list[dict], real: Tradeoff, num_samples: int) -> bytes:
     """Accuracy against diversity, and both over the scale."""
     figure, axes = plt.subplot_mosaic([["tradeoff", "accuracy"], ["tradeoff", "diversity"]], figsize=(9.5, 4.6),
                                       width_ratios=(1.35, 1), layout="constrained")  # fmt: skip
-    bars = {"fmt": "o-", "markersize": 3.5, "linewidth": 1.2, "elinewidth": 0.8, "capsize": 2}
+    bars: dict[str, Any] = {"fmt": "o-", "markersize": 3.5, "linewidth": 1.2, "elinewidth": 0.8, "capsize": 2}
     for kind in dict.fromkeys(row["guidance"] for row in rows):
         own = [row for row in rows if row["guidance"] == kind]
         values = {key: [row[key] for row in own] for key in own[0]}

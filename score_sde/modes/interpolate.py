@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,10 +54,10 @@ def interpolate(
     # One condition per strip, that of its first item, so that both ends are on the flow that the strip is decoded by.
     first = map_condition(lambda c: c[::2], targets)
     conditions, bound = bind(run, denoiser, labels, first, len(ends), guidance)
-    tolerances = {"rtol": rtol, "atol": atol}
+    tolerances: dict[str, Any] = {"rtol": rtol, "atol": atol}
     begin = time.perf_counter()
-    if seed_pairs:
-        blank = torch.empty((ends.numel(), *denoiser.event_shape))
+    if x is None:
+        blank = torch.empty((ends.numel(), *data.event_shape))
         latent = SeededNoise(ends.flatten().tolist())(blank) * denoiser.sde.prior_std()
     else:
         there = batched(lambda model, x: encode(model, x, **tolerances), bound(2), x, run, batch_size, "encoding")
@@ -95,7 +96,7 @@ def interpolate(
         "seconds": round(seconds, 2),
     }
     ends_sentence = ""
-    if not seed_pairs:
+    if x is not None:
         values = joined(decoded, "values").view(path.shape)[:, [0, -1]].flatten(0, 1)
         result["end_error"] = relative_error(values, data.transform.dequantize(x, 0.5), data)
         ends_sentence = f", ends within {result['end_error']:.1e} of the data's standard deviation (rms)"

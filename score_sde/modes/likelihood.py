@@ -3,6 +3,7 @@
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,8 @@ from score_sde.run.inputs import read_items, spread_items
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.labels import Labels
 from score_sde.run.outputs import stem
-from sde.condition.tree import labels_of
+from sde import ScoreModel
+from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.distributed.world import World
@@ -68,9 +70,9 @@ def likelihood(
         condition = "unnormalized"
     others = None if ood_file is None else _others(ood_file, data, num_samples, run.kind)
     exact = (probes == 0) if probes is not None else math.prod(data.event_shape) <= EXACT_UP_TO
-    settings = {"probes": None if exact else probes or 2, "rtol": rtol, "atol": atol, "seed": seed}
+    settings: dict[str, Any] = {"probes": None if exact else probes or 2, "rtol": rtol, "atol": atol, "seed": seed}
 
-    def model_for(targets: Tensor | None):
+    def model_for(targets: Condition | None) -> ScoreModel:
         return bound(targets if conditioned else None)
 
     index = spread_items(data, split, num_samples)

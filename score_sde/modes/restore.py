@@ -16,10 +16,11 @@ from score_sde.restoration.methods import STEPS, choose_method, posterior, with_
 from score_sde.restoration.tasks import check_rows, make_operator, measure, read_measured, visible
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions
-from score_sde.run.inputs import Inputs, only_one, open_inputs
+from score_sde.run.inputs import only_one, open_inputs
 from score_sde.run.items import bind, open_split, write_arrays
 from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling, draw
+from sde.condition.tree import labels_of
 from sde.data import Dataset
 from sde.inverse.operators import LinearOperator, Mask
 
@@ -66,13 +67,14 @@ def restore(
         raise ValueError(f"{name} observes every entry, and without noise: there is nothing to restore")
     if measurements_file:
         y = read_measured(measurements_file, operator, name, data.event_shape, data.transform.num_levels, run.kind)
-        inputs = Inputs(None, None, None, Path(measurements_file).stem)
+        truth, targets, index, source = None, None, None, Path(measurements_file).stem
     else:
         inputs = open_inputs(data, split, items, num_samples, input, run.kind)
         check_rows(operator, len(inputs.x), name)
         y = measure(operator, inputs.x, sigma_y, seed)
+        truth, targets, index, source = inputs.x, inputs.cond, inputs.index, inputs.source
     count, shape, levels = len(y), data.event_shape, data.transform.num_levels
-    conditions, bound = bind(run, denoiser, labels, inputs.cond, count, guidance)
+    conditions, bound = bind(run, denoiser, labels, targets, count, guidance)
     rows = torch.arange(count).repeat_interleave(samples_per_item)
     each = operator.rows(rows).to(run.device)
     model = posterior(method, bound(samples_per_item), each, y[rows].to(run.device), sigma_y)
@@ -80,7 +82,7 @@ def restore(
     if found is None:
         return {}
     each.cpu()
-    x = each.restore(found.x, y[rows]) if task == "inpaint" and sigma_y == 0 else found.x
+    x = each.restore(found.x, y[rows]) if isinstance(each, Mask) and sigma_y == 0 else found.x
     samples, error = x.view(count, samples_per_item, *shape), rms(each(x) - y[rows])
     # As they were drawn: what was put back says nothing of the rest.
     missed = rms(each(found.x) - y[rows])
@@ -106,16 +108,15 @@ def restore(
         "seconds": round(found.seconds, 2),
         "seed": seed,
     }
-    truth = inputs.x
     if truth is not None:
         result |= {"psnr": psnr(samples, truth[:, None], data), "psnr_mean": psnr(samples.mean(1), truth, data)}
     path = stem(run, out, "restore")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     drawn = show(truth, visible(operator, y, run.kind), samples, picture, run.kind, levels)
-    arrays = {"x": truth, "y": y, "samples": samples, "index": inputs.index, "labels": inputs.labels,
+    arrays = {"x": truth, "y": y, "samples": samples, "index": index, "labels": labels_of(targets),
               "conditions": conditions, "seeds": np.array(found.seeds).reshape(count, samples_per_item)}  # fmt: skip
     write_arrays(numbers, arrays | operator.state_dict(), run.settings)
-    describe(result, task == "inpaint", inputs.source)
+    describe(result, task == "inpaint", source)
     print(f"  {picture if drawn else 'no picture for this shape'}, {numbers}")
     return result | {"picture": str(picture) if drawn else None, "numbers": str(numbers)}
 
@@ -147,8 +148,8 @@ def show(truth: Tensor | None, y: Tensor | None, samples: Tensor, path: Path, ki
     """One row per item: what it is, what was measured, the samples, their mean and their standard deviation, where
     there are any."""
     several = samples.shape[1] > 1
-    columns = {"input": truth, "measured": y, "samples": samples, "mean": samples.mean(1) if several else None}
-    columns = {caption: x if caption == "samples" else x[:, None] for caption, x in columns.items() if x is not None}
+    every = {"input": truth, "measured": y, "samples": samples, "mean": samples.mean(1) if several else None}
+    columns = {caption: x if caption == "samples" else x[:, None] for caption, x in every.items() if x is not None}
     return panels(columns, path, kind=kind, levels=levels, spread=samples.std(1) if several else None)
 
 

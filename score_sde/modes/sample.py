@@ -11,6 +11,7 @@ from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.items import write_arrays
 from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling, low_resolution
+from sde.condition.tree import Condition
 
 
 def sample(
@@ -34,7 +35,7 @@ def sample(
     if cascade:
         if condition:
             raise ValueError(f"--condition={condition} and --cascade={cascade} both give the images: choose one")
-        cond = low_resolution(sampling, cascade, guides, labels, num_samples)
+        cond: Condition | None = low_resolution(sampling, cascade, guides, labels, num_samples)
     else:
         cond = read_condition(run, guides, labels, condition, num_samples)
     drawn = sampling(guides, guidance, cond, num_samples)
@@ -45,8 +46,9 @@ def sample(
     path = stem(run, out, sampling.name if count == 1 and not sampling.steps else f"{sampling.name}-{count}")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     shown = show(drawn.x, cond, picture, kind=run.kind, levels=guides.denoiser.transform.num_levels)
-    arrays = {"x": drawn.x, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, **(cond or {})}
-    write_arrays(numbers, arrays, run.settings)
+    write_arrays(
+        numbers, {"x": drawn.x, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, **(cond or {})}, run.settings
+    )
     run.kind.write(list(drawn.x), path, run.about)
     least, most = drawn.nfe.min().item(), drawn.nfe.max().item()
     spread = f" ({least:g} to {most:g})" if least < most else ""

@@ -1,6 +1,7 @@
 """--mode train and --mode train_classifier: into a run folder, continued by the same command."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,13 +17,15 @@ from score_sde.run.folder import Run
 from score_sde.training.precision import settle
 from score_sde.training.session import Session
 from score_sde.training.spec import classifier_spec, denoiser_spec
-from sde import Denoiser
+from sde import Denoiser, NoisyClassifier
 from sde.checkpoint.spec import build_classifier, build_denoiser
 from sde.condition.tree import Condition, restrict_to
 from sde.files import write_whole
 from sde.guidance.conditional import Conditional
 from sde.training.loss import BatchNoise, classifier_loss, denoising_loss
 from sde.training.trainer import StepResult, Trainer
+
+M = TypeVar("M", bound=nn.Module)
 
 PREVIEW_SAMPLES = 60
 """Samples in the pictures made during training."""
@@ -36,7 +39,7 @@ def train(run: Run) -> dict:
     with with_keys("model", "model.network", "sde"):
         model = _seeded(settings.seed, build_denoiser, spec).to(run.device)
 
-    def loss(module: nn.Module, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
+    def loss(module: Denoiser, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
         options = {"weighting": settings.loss_weighting, "cond_dropout": settings.cond_dropout}
         return denoising_loss(module, x0, restrict_to(cond, model), draws, **options)
 
@@ -51,7 +54,7 @@ def train(run: Run) -> dict:
     def sample(step: int, done: StepResult) -> None:
         averaged, raw = session.averaged(), session.raw()
         with session.tolerated("a preview"):
-            run.world.broadcast_from_main(lambda: preview(step, averaged, raw))
+            run.world.broadcast_from_main(lambda: preview(step, _held(averaged, Denoiser), _held(raw, Denoiser)))
 
     def preview(step: int, averaged: Denoiser, raw: Denoiser) -> None:
         session.record_held_out(step, validation.losses(averaged), validation.losses(raw))
@@ -94,7 +97,7 @@ def train_classifier(run: Run) -> dict:
 
     def measured() -> list[dict]:
         averaged = session.averaged()
-        return run.world.broadcast_from_main(lambda: noisy.by_noise(averaged))
+        return run.world.broadcast_from_main(lambda: noisy.by_noise(_held(averaged, NoisyClassifier)))
 
     def record(step: int, done: StepResult) -> None:
         session.record({"step": step, "accuracy_by_noise": measured(), "chance": noisy.chance})
@@ -111,7 +114,14 @@ def train_classifier(run: Run) -> dict:
     return session.summary("train_classifier") | {"accuracy": accuracy, "chance": noisy.chance}
 
 
-def _seeded(seed: int, build: Callable[[dict], nn.Module], spec: dict) -> nn.Module:
+def _held(module: nn.Module | None, kind: type[M]) -> M:
+    """The module that the first process has. Raises TypeError for another one, or where there is none."""
+    if not isinstance(module, kind):
+        raise TypeError(f"there is a {type(module).__name__}, not the {kind.__name__} that the first process has")
+    return module
+
+
+def _seeded(seed: int, build: Callable[[dict], M], spec: dict) -> M:
     """A module whose initial weights depend on the seed alone; the global random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -18,6 +18,7 @@ from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_grid
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.outputs import stem, written
+from score_sde.run.sampling import path_of
 from sde import ScoreModel
 from sde.checkpoint.spec import build_sde
 from sde.condition.tree import Condition, labels_of
@@ -69,10 +70,12 @@ def visualize(
         process_picture(sde, arrays, Path(f"{path}-process.png"))
         _keep(run, result, path, "process", arrays)
     for name in chosen:
-        if name in ("trajectory", "denoised"):
-            view.film(name, path, frames, result)
-        elif name == "field":
+        if view is None or name == "process":
+            continue
+        if name == "field":
             view.field(path, result)
+        else:
+            view.film(name, path, frames, result)
     print("\n".join([*result["pictures"], *result["numbers"]]))
     return result
 
@@ -138,12 +141,13 @@ class View:
         """Strip, animation and numbers of the ``trajectory``, forward and reverse, or of the ``denoised`` predictions
         beside the states they were made from."""
         samples = self.reverse()
-        way, sde = samples.path, self.denoiser.sde
-        x, targets = self.data.batch(spread(len(self.data), self.count))
-        labels, targets = (labels_of(cond) for cond in (self.cond, targets))
-        arrays = {"times": way.times, "sigma": noise_of(sde, way.times), "x": samples.x, **(self.cond or {})}
+        way, sde = path_of(samples), self.denoiser.sde
+        x, own = self.data.batch(spread(len(self.data), self.count))
+        labels, targets = labels_of(self.cond), labels_of(own)
+        sigma = noise_of(sde, way.times)
+        arrays: dict[str, Tensor | None] = {"times": way.times, "sigma": sigma, "x": samples.x, **(self.cond or {})}
         states = as_spread(way.x, way.times, sde, self.data.transform, self.denoiser.sigma_data)
-        reverse = Reel("x_t, noise to data", states, arrays["sigma"], labels)
+        reverse = Reel("x_t, noise to data", states, sigma, labels)
         if name == "trajectory":
             times = way.times.flip(0)
             ahead = forward(sde, self.data, x, times, self.seed)
@@ -151,7 +155,7 @@ class View:
             reels = [Reel("x_t, data to noise", shown, noise_of(sde, times), targets), reverse]
             arrays |= {"forward_times": times, "forward": ahead, "reverse": way.x, "items": x, "targets": targets}
         else:
-            reels = [reverse, Reel("denoised, E[x_0 | x_t]", way.denoised, arrays["sigma"], labels)]
+            reels = [reverse, Reel("denoised, E[x_0 | x_t]", way.denoised, sigma, labels)]
             arrays |= {"reverse": way.x, "denoised": way.denoised}
         kind = self.run.kind
         drawable = kind.shown(x) is not None
@@ -171,7 +175,7 @@ class View:
         if not model.normalized:
             print("a guided model is no density: its score and flow are drawn over noisy data")
         labels = labels_of(cond)
-        if "," in (self.asked[0] or ""):
+        if labels is not None and "," in (self.asked[0] or ""):
             print(f"the field is that of class {labels.item()} alone, the first of --labels={self.asked[0]}")
         items, own = self.data.batch(spread(len(self.data), PLANE_POINTS))
         classes = labels_of(own)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from matplotlib.axes import Axes
 
@@ -75,7 +76,7 @@ class Costs:
 def charts(metric: Metric, training: float) -> tuple[Costs, ...]:
     """Those of a comparison by a metric, that of training items beside it."""
     name, up = capitalized(metric.title), f"{metric.title} to held-out data"
-    more = {"training": training, "distance": metric.limits[1] == math.inf and not metric.larger}
+    more: dict[str, Any] = {"training": training, "distance": metric.limits[1] == math.inf and not metric.larger}
     return (
         Costs(f"{name} by network calls", "calls", "value", "front_calls", "network calls per sample", up, **more),
         Costs(f"{name} by time", "seconds", "value", "front_seconds", "milliseconds per sample", up, 1000, **more),
@@ -111,7 +112,7 @@ def inline_svg(chart: Costs, rows: Sequence[dict]) -> str:
 def _mark(axes: Axes, chart: Costs, rows: Sequence[dict]) -> None:
     """A line along the front, and rings around its points and the recommended one."""
     front = chart.points([row for row in rows if row[chart.front]])
-    ring = {"linestyle": "", "marker": "o", "markerfacecolor": "none", "markeredgecolor": INK}
+    ring: dict[str, Any] = {"linestyle": "", "marker": "o", "markerfacecolor": "none", "markeredgecolor": INK}
     axes.plot(*front, drawstyle="steps-post", color=INK, linewidth=0.8, linestyle="--", zorder=1)
     axes.plot(*front, **ring, markersize=9, markeredgewidth=0.9, label="front")
     chosen = [row for row in rows if row["recommended"]]

@@ -1,7 +1,7 @@
 """A chart: numbers of rows drawn on axes, as an SVG that fits a page of any colour."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,9 +30,9 @@ class Chart(Protocol):
 
 def chart_svg(chart: Chart, rows: Sequence[dict], size: tuple[float, float] = (4.7, 2.9), ink: str = GREY) -> bytes:
     """The file of a chart without a background, its text in the colour ``ink``."""
-    with plt.rc_context(
-        {**dict.fromkeys(THEMED, ink), "svg.fonttype": "none", "svg.hashsalt": chart.title, "font.size": 9.5}
-    ):
+    style: dict[Any, Any] = dict.fromkeys(THEMED, ink)
+    style |= {"svg.fonttype": "none", "svg.hashsalt": chart.title, "font.size": 9.5}
+    with plt.rc_context(style):
         figure, axes = plt.subplots(figsize=size, layout="constrained")
         chart.draw(axes, rows)
         empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -28,7 +28,8 @@ class Begun(ScoreModel):
     """The same model with a process that begins at time t: its data are the noisy x_t, of which it has the density."""
 
     def __init__(self, model: ScoreModel, t: float) -> None:
-        super().__init__(replace(model.sde, t_min=t), model.transform)
+        # Every process is a frozen dataclass, which SDE does not say.
+        super().__init__(replace(model.sde, t_min=t), model.transform)  # type: ignore[type-var]
         self.model, self.normalized = model, model.normalized
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:

@@ -104,7 +104,8 @@ def animation(reels: Sequence[Reel], items: Tensor, path: Path, kind: Kind) -> i
             cell.draw(axes, reel.x[j], reel.labels)
             axes.set_title(f"{reel.caption}\nsigma / alpha = {_number(reel.sigma[j])}", fontsize=10)
         figure.canvas.draw()
-        pages.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()))
+        pixels = figure.canvas.buffer_rgba()  # type: ignore[attr-defined]  # Agg's canvas, as plots.pictures says.
+        pages.append(Image.fromarray(np.asarray(pixels)[..., :3].copy()))
     plt.close(figure)
     times = [round(1000 * FRAME_SECONDS)] * (len(pages) - 1) + [round(1000 * LAST_SECONDS)]
     buffer = io.BytesIO()
@@ -112,7 +113,7 @@ def animation(reels: Sequence[Reel], items: Tensor, path: Path, kind: Kind) -> i
     write_whole(path, buffer.getvalue())
     # Pillow joins frames that are alike.
     with Image.open(buffer) as image:
-        return image.n_frames
+        return image.n_frames  # type: ignore[attr-defined]  # A GIF has them.
 
 
 class _Cell:
@@ -121,7 +122,7 @@ class _Cell:
     def __init__(
         self, kind: Kind, reels: Sequence[Reel], items: Tensor, most: int, columns: int, marker: float
     ) -> None:
-        items = kind.shown(items).double()
+        items = _shown(kind, items)
         self.kind, self.marker = kind, marker
         self.most = min(most, *(reel.x.shape[1] for reel in reels))
         self.columns = min(columns, math.isqrt(self.most - 1) + 1)
@@ -133,7 +134,7 @@ class _Cell:
 
     def draw(self, axes, x: Tensor, labels: Tensor | None) -> None:
         """A frame x (n, *event)."""
-        kind, shown = self.kind, self.kind.shown(x).double()
+        kind, shown = self.kind, _shown(self.kind, x)
         margin = AXES_MARGIN * (self.high - self.low)
         if kind.layout == "plane":
             size = self.marker / len(x) ** 0.5
@@ -163,6 +164,16 @@ class _Cell:
         x = np.pad(x, ((0, -len(x) % self.columns), (0, 0), (0, GAP_PIXELS), (0, GAP_PIXELS)), constant_values=0.5)
         rows = x.reshape(-1, self.columns, *x.shape[1:]).transpose(0, 3, 1, 4, 2)
         return rows.reshape(rows.shape[0] * rows.shape[1], -1, x.shape[1])[:-GAP_PIXELS, :-GAP_PIXELS]
+
+
+def _shown(kind: Kind, x: Tensor) -> Tensor:
+    """What a picture shows of items, in float64. Raises ValueError for a kind that has no picture."""
+    shown = kind.shown(x)
+    if shown is None:
+        raise ValueError(
+            f"items of kind {kind.name} and shape {tuple(x.shape[1:])} have no picture: leave the film out"
+        )
+    return shown.double()
 
 
 def _number(sigma: Tensor) -> str:

@@ -1,6 +1,8 @@
 """Panels: tables of pictures, a row per item, a column for each thing that became of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +58,7 @@ def _images(kind: Kind, columns: dict[str, Tensor], levels: int | None, spread: 
     return sheet(pixels.reshape(-1, *pixels.shape[2:]), pixels.shape[1], list(captions)[1:], captions)
 
 
-def _cells(x: Tensor, size: tuple[int, int], low: float, high: float) -> np.ndarray:
+def _cells(x: Tensor, size: Sequence[int], low: float, high: float) -> np.ndarray:
     """Images (n, k, channels, height, width) as coloured pixels of one size."""
     for axis in (-2, -1):
         repeats = size[axis] // x.shape[axis]
@@ -79,7 +81,7 @@ def _points(kind: Kind, columns: dict[str, Tensor]) -> bytes:
 
 def _signals(kind: Kind, columns: dict[str, Tensor]) -> bytes:
     rows = min(MAX_SIGNALS, len(next(iter(columns.values()))))
-    shape = {"figsize": (3 * len(columns), 1.2 * rows), "sharey": True, "squeeze": False}
+    shape: dict[str, Any] = {"figsize": (3 * len(columns), 1.2 * rows), "sharey": True, "squeeze": False}
     figure, axes = plt.subplots(rows, len(columns), **shape)
     for cells, (caption, x) in zip(axes.T, columns.items(), strict=True):
         cells[0].set_title(caption, fontsize=9)

@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -105,7 +106,12 @@ def strips(x: Tensor, path: Path, *, kind: Kind, levels: int | None, background:
         axes.set_aspect("equal")
         content = figure_bytes(figure)
     else:
-        shape = {"figsize": (1.5 * frames, 1.2 * rows), "sharex": True, "sharey": True, "squeeze": False}
+        shape: dict[str, Any] = {
+            "figsize": (1.5 * frames, 1.2 * rows),
+            "sharex": True,
+            "sharey": True,
+            "squeeze": False,
+        }
         figure, axes = plt.subplots(rows, frames, **shape)
         for cell, item in zip(axes.flat, shown.flatten(0, 1), strict=True):
             kind.draw(cell, item[None])

@@ -24,7 +24,9 @@ def process_arrays(sde: SDE, steps: int) -> dict[str, Tensor]:
 
 def title_of(sde: SDE) -> str:
     """The process and its parameters."""
-    values = [(f.name, getattr(sde, f.name)) for f in fields(sde)]
+    # Every process is a dataclass, which SDE does not say.
+    names = [f.name for f in fields(sde)]  # type: ignore[arg-type]
+    values = [(name, getattr(sde, name)) for name in names]
     return (
         f"{type(sde).__name__}({', '.join(f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v}' for k, v in values)})"
     )

@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +18,8 @@ MAX_IN_ROW = 16
 """Images up to which a setting is one row of them; more are a block, ten per row."""
 MAX_SIGNALS = 8
 """Signals of each setting that are drawn."""
+SHARED: dict[str, Any] = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
+"""Options of axes that have one scale."""
 
 
 def strip(
@@ -59,8 +62,8 @@ def _images(kind: Kind, x: Tensor, names: Sequence[str], levels: int | None) -> 
 def _points(kind: Kind, x: Tensor, names: Sequence[str], labels: Tensor | None) -> bytes:
     across = min(len(x), 4)
     down = math.ceil(len(x) / across)
-    shape = {"figsize": (3 * across, 3.2 * down), "sharex": True, "sharey": True, "squeeze": False}
-    figure, grid = plt.subplots(down, across, **shape, layout="constrained")
+    size = 3 * across, 3.2 * down
+    figure, grid = plt.subplots(down, across, figsize=size, **SHARED)
     for axes in grid.flat[len(x) :]:
         axes.axis("off")
     for axes, name, points in zip(grid.flat, names, x, strict=False):
@@ -72,8 +75,8 @@ def _points(kind: Kind, x: Tensor, names: Sequence[str], labels: Tensor | None) 
 
 def _signals(kind: Kind, x: Tensor, names: Sequence[str]) -> bytes:
     rows = min(MAX_SIGNALS, x.shape[1])
-    shape = {"figsize": (3.5 * len(x), 0.9 * rows + 0.3), "sharex": True, "sharey": True, "squeeze": False}
-    figure, grid = plt.subplots(rows, len(x), **shape, layout="constrained")
+    size = 3.5 * len(x), 0.9 * rows + 0.3
+    figure, grid = plt.subplots(rows, len(x), figsize=size, **SHARED)
     for column, name, signals in zip(grid.T, names, x, strict=True):
         column[0].set_title(name, fontsize=9)
         for axes, signal in zip(column, signals, strict=False):

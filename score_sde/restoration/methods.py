@@ -1,6 +1,7 @@
 """Methods of --mode restore: posteriors by name, and the sampler."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +15,12 @@ from sde import ScoreModel
 from sde.inverse.operators import LinearOperator
 from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
 
-METHODS = {"mmps": MMPS, "pigdm": PiGDM, "dps": partial(DPS, gamma=0.3), "replacement": Replacement}
+METHODS: dict[str, Callable[..., ScoreModel]] = {
+    "mmps": MMPS,
+    "pigdm": PiGDM,
+    "dps": partial(DPS, gamma=0.3),
+    "replacement": Replacement,
+}
 
 AUTO = "dps"
 """The method of --method auto."""

@@ -1,5 +1,8 @@
 """Tasks of --mode restore: measurement operators by name, and what they make of items."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,7 +15,7 @@ from score_sde.restoration.masks import read_mask
 from score_sde.run.inputs import read_items
 from sde.inverse.operators import LinearOperator, Mask
 
-TASKS = {
+TASKS: dict[str, tuple[str | None, Any]] = {
     "inpaint": ("mask", "left"),
     "superres": ("factor", 2),
     "deblur": ("blur_std", 1.5),
@@ -23,7 +26,7 @@ TASKS = {
 
 
 def make_operator(
-    task: str, shape: tuple[int, ...], options: dict[str, object], seed: int, kind: Kind
+    task: str, shape: tuple[int, ...], options: Mapping[str, Any], seed: int, kind: Kind
 ) -> tuple[LinearOperator, str]:
     """The operator that ``--task`` measures items of a shape and a kind with, and the flags that say so.
 
@@ -49,9 +52,10 @@ def make_operator(
     return operator, name
 
 
-def _value(task: str, options: dict[str, object]) -> object:
+def _value(task: str, options: Mapping[str, Any]) -> Any:
     flag, default = TASKS.get(task, (None, None))
-    return default if options.get(flag) is None else options[flag]
+    value = None if flag is None else options.get(flag)
+    return default if value is None else value
 
 
 def measure(operator: LinearOperator, x: Tensor, sigma_y: float, seed: int) -> Tensor:
@@ -64,13 +68,13 @@ def read_measured(
     path: str, operator: LinearOperator, name: str, shape: tuple[int, ...], levels: int | None, kind: Kind
 ) -> Tensor:
     """The measurements y (n, *measurement) of ``--measurements_file``, of a mask items where hidden ones are void."""
-    masked = isinstance(operator, Mask)
-    wanted, hidden = (shape, ~operator.mask) if masked else (tuple(operator(torch.zeros(1, *shape)).shape[1:]), None)
+    hidden = ~operator.mask if isinstance(operator, Mask) else None
+    wanted = tuple(operator(torch.zeros(1, *shape)).shape[1:]) if hidden is None else shape
     y, _ = read_items(
         "--measurements_file", path, wanted, levels, kind, f"what {name} measures has", whole=False, hidden=hidden
     )
     check_rows(operator, len(y), name)
-    return operator(y) if masked else y
+    return y if hidden is None else operator(y)
 
 
 def check_rows(operator: LinearOperator, count: int, name: str) -> None:

@@ -17,6 +17,7 @@ from score_sde.run.labels import Labels
 from sde import Denoiser
 from sde.condition.tree import (
     NULL_LABEL,
+    C,
     Condition,
     check_condition,
     condition_kinds,
@@ -30,7 +31,7 @@ from sde.data.statistics import spread
 from sde.networks.embedding import repeat_to
 
 
-def cycled(cond: Condition, count: int) -> Condition:
+def cycled(cond: C, count: int) -> C:
     """``count`` rows of a condition, the first ones again behind the last."""
     return map_condition(lambda c: c[torch.arange(count) % len(c)], cond)
 
@@ -53,9 +54,9 @@ def read_condition(run: Run, guides: Guides, labels: str | None, file: str | Non
     if not (file or model.conditions):
         return asked.of_samples(count)
     if labels and (file == "none" or not file):
-        beside = " and ".join(model.conditions)
+        others = " and ".join(model.conditions)
         raise ValueError(
-            f"--labels={labels}: the model is conditioned on {beside} as well, and held-out items have classes of "
+            f"--labels={labels}: the model is conditioned on {others} as well, and held-out items have classes of "
             "their own; add --condition=FILE.npz or --cascade, or leave the labels out"
         )
     if file == "none":
@@ -119,9 +120,9 @@ def open_cascade(run: Run, folder: str, model: Denoiser) -> Guides:
     config = replace(resolve(read_run_config(path), []), sampler=run.config.sampler)
     low = Run(path, config, run.device, run.world)
     drawn = low.model()
-    if tuple(drawn.event_shape) != tuple(wanted):
+    if drawn.event_shape != tuple(wanted):
         raise ValueError(
-            f"{flag} draws items of shape {tuple(drawn.event_shape)}, but {run.folder} is conditioned on images of "
+            f"{flag} draws items of shape {drawn.event_shape}, but {run.folder} is conditioned on images of "
             f"shape {tuple(wanted)}: train one for the other, by config.data.downsample or config.data.superres_factor"
         )
     if drawn.conditions:

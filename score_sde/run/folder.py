@@ -14,6 +14,7 @@ from score_sde.config.naming import FOLDER, with_keys
 from score_sde.config.options import Config, PrecisionOptions
 from score_sde.kinds import KINDS, kind_of
 from score_sde.kinds.base import About, Kind
+from sde import Denoiser, NoisyClassifier
 from sde.checkpoint.models import load_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.states import Checkpoints
@@ -106,7 +107,7 @@ class Run:
         """The training and held-out data, which are read once."""
         return self._split
 
-    def model(self):
+    def model(self) -> Denoiser:
         """The trained denoiser on the device, in full precision: adaptive solvers would control its rounding."""
         if self.model_file.exists() and not self.weights_file.exists():
             raise ValueError(
@@ -119,7 +120,7 @@ class Run:
         arrange(model.network, self.config.training.memory_format)
         return model
 
-    def classifier(self):
+    def classifier(self) -> NoisyClassifier:
         """The trained classifier on the device."""
         if not self.classifier_file.exists():
             raise ValueError(

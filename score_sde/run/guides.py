@@ -11,7 +11,7 @@ from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
 from score_sde.run.labels import read_classes
 from sde import Denoiser, NoisyClassifier, ScoreModel
-from sde.condition.tree import Condition, condition_kinds, labels_of, restrict_to
+from sde.condition.tree import Condition, condition_kinds, labels_of, require_labels, restrict_to
 from sde.guidance.autoguidance import Autoguidance
 from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
@@ -42,13 +42,10 @@ class GuidanceOptions:
         for name, value in (("negative_labels", self.negative_labels), ("autoguidance", self.autoguidance)):
             if value and self.guidance_scale == 1:
                 raise ValueError(f"--{name}={value}: with --guidance_scale=1 it does nothing; try 2")
-        for name, value in (
-            ("guidance_interval", self.guidance_interval),
-            ("guidance_rescale", self.guidance_rescale),
-        ):
-            if value and self.guidance_scale == 1 and not self.classifier_scale:
+        for name, limit in (("guidance_interval", self.guidance_interval), ("guidance_rescale", self.guidance_rescale)):
+            if limit and self.guidance_scale == 1 and not self.classifier_scale:
                 raise ValueError(
-                    f"--{name}={value}: there is no guidance to limit; give --guidance_scale or --classifier_scale"
+                    f"--{name}={limit}: there is no guidance to limit; give --guidance_scale or --classifier_scale"
                 )
 
     def given(self) -> str:
@@ -99,6 +96,13 @@ class Guides:
         """Number of classes that labels are taken from, the classifier's where the model is unconditional."""
         return self.denoiser.num_classes or (self.classifier.num_classes if self.classifier else None)
 
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """That of the data. Raises ValueError for a model that does not say."""
+        if self.denoiser.event_shape is None:
+            raise ValueError(f"{self.run.weights_file} does not say what shape its items have: train it again")
+        return self.denoiser.event_shape
+
     def files(self, options: GuidanceOptions) -> list[Path]:
         """The weights of the models that take part."""
         found = [self.run.weights_file]
@@ -138,7 +142,7 @@ def guided(
             conditioned = weak if own is None else Conditional(weak, own)
             score_model = Autoguidance(score_model, conditioned, options.guidance_scale)
     if classifier:
-        score_model = Classifier(score_model, classifier, cond["labels"], options.classifier_scale)
+        score_model = Classifier(score_model, classifier, require_labels(cond), options.classifier_scale)
     if options.guidance_rescale:
         with with_flag("--guidance_rescale", f"{options.guidance_rescale:g}"):
             score_model = GuidanceRescale(score_model, options.guidance_rescale)
@@ -180,12 +184,13 @@ def _negative(text: str, count: int, model: Denoiser) -> Tensor:
             f"--negative_labels={text}: the model is conditioned on {' and '.join(condition_kinds(model))}, and has no "
             "classes; leave it out"
         )
-    if text == "none":
+    classes = None if text == "none" else read_classes(text, count, model.num_classes, "--negative_labels")
+    if classes is None:
         raise ValueError(
             "--negative_labels=none: without it, --guidance_scale steers away from the unconditional branch already; "
             "leave it out, or give class numbers"
         )
-    return read_classes(text, count, model.num_classes, "--negative_labels")
+    return classes
 
 
 def _numbers(flag: str, text: str, form: str) -> list[float]:

@@ -45,7 +45,7 @@ def open_inputs(
     only_one({"items": items, "num_samples": num_samples, "input": file})
     if file:
         x, labels = read_items("--input", file, data.event_shape, data.transform.num_levels, kind, about=data.about)
-        return Inputs(x, labels, None, Path(file).stem)
+        return Inputs(x, None if labels is None else {"labels": labels}, None, Path(file).stem)
     if items:
         index = torch.tensor(read_numbers("--items", items, len(data), "numbers of items, as in 0,1,2"))
     else:

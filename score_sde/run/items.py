@@ -2,8 +2,9 @@
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,12 +84,12 @@ def joined(results: list, name: str) -> Tensor:
 
 
 def write_arrays(
-    path: Path, arrays: dict[str, Tensor | np.ndarray | None], settings: dict[str, str] | None = None
+    path: Path, arrays: Mapping[str, Tensor | np.ndarray | None], settings: dict[str, str] | None = None
 ) -> None:
     """An .npz of the arrays that are there, and of ``settings`` as JSON text, where what the command set is to go with
     them."""
     buffer = io.BytesIO()
-    held = {name: np.asarray(x) for name, x in arrays.items() if x is not None}
+    held: dict[str, Any] = {name: np.asarray(x) for name, x in arrays.items() if x is not None}
     if settings is not None:
         held["settings"] = np.array(json.dumps(settings))
     np.savez_compressed(buffer, **held)

@@ -30,7 +30,7 @@ def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: Gu
     if path.exists():
         return _read(path)
     cond = read_condition(run, guides, None, None, pilot_count(calls)) if conditional else None
-    found = plan(guides(cond, options), guides.denoiser.event_shape, calls)
+    found = plan(guides(cond, options), guides.event_shape, calls)
     path.parent.mkdir(exist_ok=True)
     write_json(path, found.record())
     print(

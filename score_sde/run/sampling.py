@@ -1,8 +1,11 @@
 """Sampling of a run: its sampler as the flags describe it, and what several processes draw."""
 
+from typing import Any
+
 import torch
 
 from samplers import NOISES, SAMPLERS, Samples, generate
+from samplers.loop.trajectory import Trajectory
 from score_sde.config.config import pick
 from score_sde.run.conditions import cascade_seed, open_cascade, upscaled
 from score_sde.run.folder import Run
@@ -30,18 +33,19 @@ class Sampling:
             raise ValueError(f"--grid={grid}: --sampler auto finds its own grid; leave it out")
         self.sampler = None if self.name == "auto" else SAMPLERS[self.name](**options)
         self.run, self.grid = run, grid
-        self.steps = AUTO_CALLS if self.sampler is None and steps is None else steps
-        self.options = {"noise": noise, "seed": seed, "batch_size": batch_size}
+        self.calls = AUTO_CALLS if steps is None else steps
+        self.steps = self.calls if self.sampler is None else steps
+        self.options: dict[str, Any] = {"noise": noise, "seed": seed, "batch_size": batch_size}
 
     def __call__(self, guides: Guides, options: GuidanceOptions, cond: Condition | None, n: int) -> Samples | None:
         """n samples of the guided model, as of ``draw``."""
         sampler, times, steps = self.sampler, self.times, self.steps
         if sampler is None:
             found = self.run.world.broadcast_from_main(
-                lambda: planned(self.run, guides, cond is not None, steps, options)
+                lambda: planned(self.run, guides, cond is not None, self.calls, options)
             )
             sampler, times = found.sampler, found.times
-        model, event_shape = guides(cond, options), guides.denoiser.event_shape
+        model, event_shape = guides(cond, options), guides.event_shape
         return draw(self.run.world, model, sampler, n, event_shape, steps=steps, grid=times, **self.options)
 
 
@@ -54,9 +58,18 @@ def low_resolution(sampling: Sampling, cascade: str, guides: Guides, labels: str
     options = options | {"seed": cascade_seed(options["seed"])}
     draws = Sampling(first.run, sampling.steps, sampling.grid, **options)
     drawn = draws(first, UNGUIDED, restrict_to(asked, first.denoiser), n)
-    if run.world.is_main:
+    image = None
+    if drawn is not None:
+        image = drawn.x
         print(f"{n} image{'s' * (n > 1)} of {cascade}, {drawn.mean_nfe:g} network calls each, {drawn.seconds:.1f} s")
-    return upscaled(asked, run.world.broadcast_from_main(lambda: drawn.x), guides)
+    return upscaled(asked, run.world.broadcast_from_main(lambda: image), guides)
+
+
+def path_of(samples: Samples) -> Trajectory:
+    """The path of samples that were drawn with one. Raises ValueError where it was not asked for."""
+    if samples.path is None:
+        raise ValueError("the samples have no path: draw them with path, the number of its states")
+    return samples.path
 
 
 def draw(world: World, model: ScoreModel, sampler, n: int, event_shape: tuple[int, ...], **options) -> Samples | None:

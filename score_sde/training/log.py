@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from score_sde.config.migration import current_line
 from sde.files import finite, write_whole
@@ -18,7 +19,7 @@ class Metrics:
     def __init__(self, path: Path, tensorboard: bool = False) -> None:
         self.path = path
         self._writer_class = _summary_writer() if tensorboard else None
-        self._writer = None
+        self._writer: Any = None
         self._purge_step: int | None = None
 
     def record(self, line: dict) -> None:

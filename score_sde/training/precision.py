@@ -5,12 +5,13 @@ from dataclasses import replace
 from itertools import product
 
 import torch
-from torch import nn
 
 from score_sde.config.options import MEMORY_FORMATS, PRECISIONS, PrecisionOptions
 from score_sde.run.folder import Run, arrange
 from sde.condition.tree import map_condition
 from sde.data import Dataset
+from sde.model.classifier import NoisyClassifier
+from sde.model.denoiser import Denoiser
 from sde.training.loss import BatchNoise
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Loss
@@ -22,7 +23,7 @@ MIN_SPEEDUP = 1.2
 
 
 def settle(
-    run: Run, model: nn.Module, data: Dataset, loss: Loss, options: TrainingOptions | None = None
+    run: Run, model: Denoiser | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions | None = None
 ) -> PrecisionOptions:
     """Set the model's precision and memory format to those asked for, of which "auto" becomes what a few passes find
     fastest, the first process's; returns what was set. ``options`` are those of the training, by default the
@@ -53,14 +54,20 @@ def settle(
     return replace(asked, precision=precision, memory_format=memory_format)
 
 
-def apply(model: nn.Module, precision: str, memory_format: str) -> None:
+def apply(model: Denoiser | NoisyClassifier, precision: str, memory_format: str) -> None:
     """Set the dtype of the network's body and the memory format of its weights."""
     model.autocast = PRECISIONS[precision]
     arrange(model.network, memory_format)
 
 
 def _measure(
-    run: Run, model: nn.Module, data: Dataset, loss: Loss, options: TrainingOptions, choices: list, repeats: int = 3
+    run: Run,
+    model: Denoiser | NoisyClassifier,
+    data: Dataset,
+    loss: Loss,
+    options: TrainingOptions,
+    choices: list,
+    repeats: int = 3,
 ) -> dict:
     """Seconds of a forward and backward pass of a few items, interleaved, the least of each choice."""
     part = options.batch_size // options.gradient_accumulation // run.world.size

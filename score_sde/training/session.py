@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from score_sde.config.config import differences
@@ -17,6 +17,7 @@ from score_sde.run.folder import Run
 from score_sde.training.interrupts import Interrupts
 from score_sde.training.log import Metrics
 from score_sde.training.memory import dry_run, out_of_memory
+from sde import Denoiser, NoisyClassifier
 from sde.checkpoint.models import save_model
 from sde.checkpoint.snapshots import save_averages
 from sde.checkpoint.spec import build
@@ -69,16 +70,16 @@ class Session:
             ) from None
         print(f"continuing {self.run.folder} at step {self.trainer.step}")
 
-    def averaged(self) -> nn.Module | None:
+    def averaged(self) -> Denoiser | NoisyClassifier | None:
         """A module apart with the averaged weights, in eval mode; in the first process, None in the others."""
         return self._apart(self.trainer.ema.module_state(self.trainer.module))
 
-    def raw(self) -> nn.Module | None:
+    def raw(self) -> Denoiser | NoisyClassifier | None:
         """The module as it is; where it is sharded, a whole one apart in the first process, None in the others."""
         module = self.trainer.module
         return self._apart(module.state_dict()) if self.trainer.sharded else module
 
-    def _apart(self, state: dict[str, Tensor]) -> nn.Module | None:
+    def _apart(self, state: dict[str, Tensor]) -> Denoiser | NoisyClassifier | None:
         state = self.run.world.collect(state)
         if not self.run.world.is_main:
             return None
@@ -111,7 +112,7 @@ class Session:
         trainer, options, world = self.trainer, self.trainer.options, self.run.world
         raw = self.raw()
         with with_keys("data", "model", "sde"):
-            lines = world.broadcast_from_main(lambda: audit(trainer.data, raw))
+            lines = world.broadcast_from_main(lambda: [] if raw is None else audit(trainer.data, raw))
         for line in lines:
             print(line)
         print(

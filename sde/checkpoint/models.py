@@ -4,16 +4,19 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from typing import Literal, overload
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from sde.checkpoint.migration import current_spec, current_state
 from sde.checkpoint.spec import build
 from sde.checkpoint.states import FORMAT, read_state
 from sde.distributed.world import World
 from sde.files import write_whole
+from sde.model.classifier import NoisyClassifier
+from sde.model.denoiser import Denoiser
 
 WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod)\.")
 """Parts of names that DistributedDataParallel and torch.compile put in."""
@@ -30,7 +33,13 @@ def save_model(path: Path, kind: str, spec: dict, state: dict[str, Tensor], worl
     world.broadcast_from_main(lambda: write_whole(path, to_safetensors(content, metadata)))
 
 
-def load_model(path: Path, kind: str = "denoiser") -> nn.Module:
+@overload
+def load_model(path: Path, kind: Literal["denoiser"] = "denoiser") -> Denoiser: ...
+@overload
+def load_model(path: Path, kind: Literal["classifier"]) -> NoisyClassifier: ...
+@overload
+def load_model(path: Path, kind: str) -> Denoiser | NoisyClassifier: ...
+def load_model(path: Path, kind: str = "denoiser") -> Denoiser | NoisyClassifier:
     """The model of a file of ``save_model``, or of a training state (``Checkpoints``), which has the averaged weights
     that such a file of its step has; in eval mode on the CPU. Raises ValueError for a missing, damaged or other kind of
     file, and for the folder of a sharded state."""

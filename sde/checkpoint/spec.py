@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 
 import torch
-from torch import nn
 
 from sde.condition.standardization import Standardization
 from sde.data.transform import Transform
@@ -72,10 +71,13 @@ def build_classifier(spec: dict) -> NoisyClassifier:
     return NoisyClassifier(network, build_sde(spec["sde"]), spec["sigma_data"])
 
 
-BUILDERS: dict[str, Callable[[dict], nn.Module]] = {"denoiser": build_denoiser, "classifier": build_classifier}
+BUILDERS: dict[str, Callable[[dict], Denoiser | NoisyClassifier]] = {
+    "denoiser": build_denoiser,
+    "classifier": build_classifier,
+}
 
 
-def build(kind: str, spec: dict) -> nn.Module:
+def build(kind: str, spec: dict) -> Denoiser | NoisyClassifier:
     """A module of a kind, a key of BUILDERS, to load weights into; leaves the global random state alone."""
     with torch.random.fork_rng(devices=[]):
         return BUILDERS[kind](spec)

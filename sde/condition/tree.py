@@ -76,6 +76,14 @@ def labels_of(cond: Condition | None) -> Tensor | None:
     return None if cond is None else cond.get("labels")
 
 
+def require_labels(cond: Condition | None) -> Tensor:
+    """The labels (B,) of a condition that must have them. Raises ValueError where it has none."""
+    labels = labels_of(cond)
+    if labels is None:
+        raise ValueError("the condition has no labels: give the classes, one per sample")
+    return labels
+
+
 def condition_kinds(model: nn.Module) -> tuple[str, ...]:
     """The KINDS that a model is conditioned on, by its ``num_classes`` and, where it has any, ``conditions``."""
     num_classes: Any = model.num_classes

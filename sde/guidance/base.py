@@ -45,9 +45,10 @@ def pair_of(model: ScoreModel, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     return denoised, denoised
 
 
-def check_guided(guided: ScoreModel, name: str) -> None:
+def check_guided(guided: ScoreModel, name: str) -> Guidance:
     if not isinstance(guided, Guidance):
         raise ValueError(
             f"{name} around {type(guided).__name__}, which is not guided: needs a Guidance, such as ClassifierFree, "
             "Classifier or Autoguidance"
         )
+    return guided

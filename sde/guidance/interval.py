@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sde.guidance.base import Guidance, check_guided, pair_of
+from sde.model.score import ScoreModel
 
 
 class GuidanceInterval(Guidance):
@@ -18,8 +19,8 @@ class GuidanceInterval(Guidance):
 
     with_rows = ("base", "guided")
 
-    def __init__(self, guided: Guidance, low: float = 0.0, high: float = math.inf) -> None:
-        check_guided(guided, "GuidanceInterval")
+    def __init__(self, guided: ScoreModel, low: float = 0.0, high: float = math.inf) -> None:
+        guided = check_guided(guided, "GuidanceInterval")
         super().__init__(guided.sde, guided.transform)
         least, most = self.sde.noise_level(torch.tensor([self.sde.t_min, self.sde.t_max], dtype=torch.float64)).tolist()
         if not (0 <= low < high and low < most and high >= least):

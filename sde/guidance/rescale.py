@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from sde.guidance.base import Guidance, check_guided
+from sde.model.score import ScoreModel
 from sde.process.base import expand
 
 
@@ -18,8 +19,8 @@ class GuidanceRescale(Guidance):
 
     with_rows = ("base", "guided")
 
-    def __init__(self, guided: Guidance, strength: float = 0.7) -> None:
-        check_guided(guided, "GuidanceRescale")
+    def __init__(self, guided: ScoreModel, strength: float = 0.7) -> None:
+        guided = check_guided(guided, "GuidanceRescale")
         super().__init__(guided.sde, guided.transform)
         if not 0 <= strength <= 1:
             raise ValueError(f"rescale strength {strength:g}: needs a number from 0, no change, to 1")

@@ -1,11 +1,11 @@
 """The trainer: one optimizer step after the other. Knows no sampler."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sde.condition.tree import Condition, map_condition
 from sde.data import Dataset
@@ -18,7 +18,7 @@ from sde.training.ema import Averages
 from sde.training.loss import BatchNoise
 from sde.training.options import OPTIMIZERS, TrainingOptions
 
-Loss = Callable[[nn.Module, Tensor, Condition | None, BatchNoise], Tensor]
+Loss = Callable[[Any, Tensor, Any, BatchNoise], Tensor]
 """(module, x0 in model units, conditions in data units, draws) -> losses (B,)"""
 
 

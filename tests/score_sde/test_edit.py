@@ -94,6 +94,13 @@ def test_files_of_ones_own(run, tmp_path, capsys):
         assert np.array_equal(again["x"], numbers["x"])
 
 
+def test_classes_in_a_file_of_ones_own_are_those_of_its_items(run, tmp_path, capsys):
+    np.savez(tmp_path / "own.npz", x=np.zeros((2, *SHAPE)), labels=np.array([1, 0]))
+    flags = ["--input", tmp_path / "own.npz", "--start_time", "0.5", "--labels", "data"]
+    numbers, _ = edit(capsys, run, tmp_path / "e", *flags)
+    assert numbers["labels"].tolist() == numbers["conditions"].tolist() == [1, 0]
+
+
 @pytest.mark.parametrize(("flags", "words"), [
     (["--start_time", "0.5,1.5"], "--start_time=0.5,1.5: 1.5 is out of range, allowed are times above t_min = 0.001"),
     (["--start_time", "0.001"], "0.001 is out of range"),
