@@ -1,4 +1,4 @@
-"""Error against network calls of the deterministic samplers and of ``plan``, on exact scores or on a trained model.
+"""Accuracy of deterministic samplers and of ``plan`` by network calls, on exact scores or on a trained model.
 
     python benchmarks/accuracy.py [--targets ring,digits,gmm16] [--calls 5,10] [--seeds 0,1,2] [--plot FILE.png]
     python benchmarks/accuracy.py --targets others
@@ -24,7 +24,7 @@ from samplers.grid import make_grid
 GRIDS = {"l": "log_snr", "k": "karras"}
 
 Row = dict[int, tuple[float, str]]
-"""By number of calls: the error, and a note, the grid's letter for a fixed sampler."""
+"""Errors by number of calls, each with a note, the grid's letter for a fixed sampler."""
 
 
 def fixed_row(case: Case, fixed: Fixed, columns: list[int]) -> Row:
@@ -98,7 +98,7 @@ def print_table(title: str, rows: dict[str, Row], columns: list[int]) -> None:
 
 
 def draw(cases: dict[str, dict[str, Row]], path: Path) -> None:
-    """One panel a case: error against calls."""
+    """One panel per case: error against calls."""
     import matplotlib.pyplot as plt
 
     styles = {

@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of the metrics hold the truth, over simulated sets whose truth is known.
+"""Coverage of the metrics' 95 % intervals: how often they hold the truth, over simulated sets whose truth is known.
 
     python benchmarks/coverage.py [--cases 200] [--resamples 100] [--only frechet,energy]
 

@@ -3,7 +3,7 @@
     python benchmarks/likelihood.py [--items 64] [--targets ring,gmm16,digits]
     python benchmarks/likelihood.py --config cifar10 --batch_size 8 [--repeats 3]
 
-The scores are exact under VPSDE(), and the error is the rms distance to the exact log-density, in nats a dimension.
+The scores are exact under VPSDE(), and the error is the rms distance to the exact log-density, in nats per dimension.
 With ``--config`` they are those of a mixture of 64 smooth random images of the config's shape, and every call pays a
 pass of the config's network as well, whose output counts for nothing: the error stays exact and the time is the
 network's. The plain one integrates the batch as one vector with one error norm, by scipy's RK45, and takes velocity and
@@ -94,7 +94,7 @@ PRICED = [*WAYS][:3]
 
 
 def measure(model, x: Tensor, exact: Tensor, repeats: int, ways: list[str]) -> dict[str, dict]:
-    """Root mean square error a dimension, calls and median seconds of each way."""
+    """Root mean square error per dimension, calls and median seconds of each way."""
     found = {way: {"seconds": []} for way in ways}
     for _ in range(repeats):
         for way in ways:

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a clock that waits for the device, and networks of configs on random weights."""
+"""Measuring: a clock that waits for the device, and networks of configs on random weights."""
 
 import time
 from collections.abc import Callable

@@ -2,8 +2,8 @@
 
     python benchmarks/posterior.py [--samples 10000] [--steps 100]
 
-The problem, 8 of 16 dimensions observed, is that of tests/linear_gaussian.py. The table is Markdown, its cells as in
-docs/guidance.md; the last line is JSON.
+The problem, 8 of 16 dimensions observed, is that of tests/oracles/linear_gaussian.py. The table is Markdown, its cells
+as in docs/guidance.md; the last line is JSON.
 """
 
 import argparse

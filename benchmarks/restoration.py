@@ -1,4 +1,4 @@
-"""What the methods of --mode restore make of a run's held-out items, and how many of them a classifier recognises.
+"""Restoration: a run's held-out items by each method of --mode restore, and the share that a classifier recognizes.
 
     python benchmarks/restoration.py --workdir runs/digits [--task inpaint --mask upper] [--sigma_y 0]
         [--methods mmps,pigdm,dps,replacement] [--num_items 50] [--draws 4] [--steps 30] [--resamplings 4]
@@ -30,7 +30,7 @@ from score_sde.run.folder import Run, choose_device
 from sde.data import Dataset
 from sde.data.statistics import spread
 
-MOST = 10_000
+MAX_TRAINING_ITEMS = 10_000
 """Training items of the classifier."""
 
 
@@ -38,7 +38,7 @@ class Judge:
     """The classifier, on the entries of items in data units, standardized by one number for all."""
 
     def __init__(self, data: Dataset) -> None:
-        index = spread(len(data), MOST)
+        index = spread(len(data), MAX_TRAINING_ITEMS)
         x, _ = data.batch(index)
         self.scale = x.std().item()
         self.machine = SVC().fit(self._rows(x), data.labels[index].numpy())

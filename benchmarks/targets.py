@@ -1,4 +1,4 @@
-"""What ``accuracy.py`` compares: mixtures with exact scores and trained models, fixed samplers, and peers' figures."""
+"""Targets of ``accuracy.py``: mixtures with exact scores and trained models, fixed samplers, and peers' figures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

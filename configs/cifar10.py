@@ -1,4 +1,4 @@
-"""CIFAR-10 as images in a zip or folder, one sub-folder a class; the network has the size of DDPM's."""
+"""CIFAR-10 as images in a zip or folder, one sub-folder per class; the network has the size of DDPM's."""
 
 from ml_collections import ConfigDict
 

@@ -1,4 +1,4 @@
-"""How a score model is simulated: samplers, time grids, the loop, likelihood. Meets score models by protocol."""
+"""Samplers of score models, with their time grids, the loop and likelihood. Meets score models by protocol."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,13 +38,13 @@ PREDICTORS = {
     "euler": Euler,
     "heun": Heun,
 }
-"""What ``--sampler pc`` predicts with: samplers that remember nothing, which the corrector would invalidate."""
+"""Predictors of predictor_corrector: samplers that remember nothing, which the corrector would invalidate."""
 
 
 def predictor_corrector(
     predictor: str = "ancestral", snr: float = 0.16, corrector_steps: int = 1
 ) -> PredictorCorrector:
-    """A predictor by name with a Langevin corrector: the flat options of ``--sampler pc``."""
+    """A predictor by name with a Langevin corrector: the flat options of the sampler named "pc"."""
     return PredictorCorrector(
         PREDICTORS[choose("predictor", predictor, tuple(PREDICTORS))](), Langevin(snr, corrector_steps)
     )

@@ -1,4 +1,4 @@
-"""The watch on a model's calls: what is reported was counted, never computed from a formula."""
+"""Calls of a model, watched: what is reported was counted, never computed from a formula."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from samplers.checks import check_model, check_output, score_models
 
 See = Callable[[Tensor, Tensor, Tensor], None]
-"""What is told of a model's call: x, t and the output."""
+"""An observer of a model's calls, told x, t and the output of each."""
 
 # Which rows of the batch a solver is calling the model on. The solver and the watch around it meet only in the model,
 # whose x and t guidance may have doubled or split, so that a variable of the context tells the one of the other.

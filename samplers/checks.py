@@ -1,4 +1,4 @@
-"""What is refused before work is wasted, and failures that name their samples."""
+"""Checks: what is refused before work is wasted, and failures that name their samples."""
 
 import math
 from collections.abc import Sequence

@@ -60,7 +60,7 @@ def karras(sde, steps: int, start: float | None = None, rho: float = 7.0) -> Ten
     return times_of_log_snr(sde, -2 * rho * (first + (last - first) * _fractions(steps)).log(), start)
 
 
-MOST_STEPS = 1_000_000
+MAX_STEPS = 1_000_000
 """More would fill the memory with times before the first step."""
 
 GRIDS = {"uniform": uniform, "polynomial": polynomial, "log_snr": log_snr, "cosine": cosine, "karras": karras}
@@ -88,7 +88,7 @@ def make_grid(sde, grid: str, steps: int, start: float | None = None) -> Tensor:
             option = ""
         if not option or not 0 < options[option] < math.inf:
             raise ValueError(f"grid = {grid!r}: a number behind a name is karras:RHO or polynomial:POWER, above 0")
-    return check_times(GRIDS[name](sde, check_integer("steps", steps, 1, MOST_STEPS), start, **options), sde)
+    return check_times(GRIDS[name](sde, check_integer("steps", steps, 1, MAX_STEPS), start, **options), sde)
 
 
 def check_times(times: Tensor | Sequence[float], sde) -> Tensor:

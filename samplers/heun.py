@@ -18,11 +18,11 @@ class Heun:
     x_s / alpha_s = x / alpha_t + (sigma_s / alpha_s - sigma_t / alpha_t) (n(x, t) + n(x', s)) / 2, with x' the Euler
     step (Karras et al. 2022, algorithm 1; for any SDE). Order 2, two network calls.
 
-    With ``churn`` a step first adds noise up to an earlier time u > t, then steps from u to s (algorithm 2), where
-    log(r_u / r_t) = churn log(r_t / r_s), at most log sqrt(2), with r = sigma / alpha: x_u = (alpha_u / alpha_t) x +
-    noise_scale std z, std^2 the variance of q(x_u | x_t). This deviates from the paper's gamma = S_churn / steps, which
-    a step does not know: churn is about S_churn / log(r_max / r_min), the same dynamics at any number of steps, and 1
-    is as much noise as the reverse SDE has. Only times with churn_min <= sigma / alpha <= churn_max are churned
+    With ``churn`` a step first adds noise up to an earlier time u > t, then steps from u to s (algorithm 2): x_u =
+    (alpha_u / alpha_t) x + noise_scale std z, std^2 the variance of q(x_u | x_t). The time u has log(r_u / r_t) = churn
+    log(r_t / r_s), at most log sqrt(2), with r = sigma / alpha. This deviates from the paper's gamma = S_churn / steps,
+    which a step does not know: churn is about S_churn / log(r_max / r_min), the same dynamics at any number of steps,
+    and 1 is as much noise as the reverse SDE has. Only times with churn_min <= sigma / alpha <= churn_max are churned
     (S_tmin, S_tmax); ``noise_scale`` is S_noise. Churn 0 is deterministic and draws nothing.
     """
 

@@ -18,7 +18,7 @@ class Langevin:
 
     The step size follows the signal-to-noise rule e = 2 snr^2 E|z|^2 / |score|^2 (Song et al. 2021, algorithms 4 and
     5), with these deviations from the paper. The score's norm is a sample's own, where the paper's code averages norms
-    over the batch, so that a sample does not depend on its batch-mates; |z|^2 is its mean, the dimension, since a step
+    over the batch: a sample does not depend on its batch-mates. For |z|^2 stands its mean, the dimension, since a step
     that grows with its own noise inflates the variance in low dimensions. Algorithm 5's factor alpha for VP is left
     out, as e is already relative to the score. And e <= sigma^2: curvatures of log p_s are at least -1 / sigma^2, so
     that this bound keeps a step from overshooting where the score is small, near a mode.

@@ -1,4 +1,4 @@
-"""Solvers that choose their own steps, for each sample."""
+"""Solvers of the probability-flow ODE that choose their own steps, for each sample."""
 
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""Resampling: steps that are taken several times, with noise added in between."""
+"""RePaint's resampling: steps that are taken several times, with noise added in between."""
 
 from dataclasses import dataclass
 

@@ -16,13 +16,13 @@ from samplers.numerics.exponential import norm
 from samplers.numerics.runge_kutta import check_tolerances
 from samplers.step import Noise, Result
 
-FIRST_STEP, LEAST_STEP = 0.3, 1e-9
-"""In units of log(alpha / sigma), in which every SDE has steps of about the same size."""
+FIRST_STEP, MIN_STEP = 0.3, 1e-9
+"""Step sizes in units of log(alpha / sigma), in which every SDE has steps of about the same size."""
 
-RESOLUTION = 1e-5
-"""To which the Brownian path is resolved, in the same units."""
+PATH_RESOLUTION = 1e-5
+"""Resolution of the Brownian path, in the same units."""
 
-TABLE = 2049
+TABLE_ENTRIES = 2049
 """Entries of the table of times; between them t is linear, which is right to about 1e-6 of a unit."""
 
 Table = tuple[np.ndarray, np.ndarray]
@@ -36,7 +36,7 @@ class ReverseSDE:
     It is solved in u = log(alpha / sigma) for v = x / sqrt(alpha^2 + sigma^2), in which no SDE is different from
     another: dv = (c^2 v - 2 c n) du + sqrt(2) c dw, c = sigma / sqrt(alpha^2 + sigma^2), n(v, u) the predicted noise.
     Every sample is solved alone, on a Brownian path of its own whose seed is a digest of its row of the noise, so that
-    it depends neither on its batch-mates nor on their number; the price is one network call a sample and stage.
+    it depends neither on its batch-mates nor on their number; the price is one network call per sample and stage.
     """
 
     rtol: float = 1e-2
@@ -57,7 +57,7 @@ class ReverseSDE:
         levels = model.sde.level(t), model.sde.level(s)
         ends = 0.5 * torch.tensor([at.log_snr for at in levels], dtype=torch.float64)
         # One inverse for all stages of all samples: by bisection, it can cost as much as a small network.
-        clock = torch.linspace(ends[0], ends[1], TABLE, dtype=torch.float64)
+        clock = torch.linspace(ends[0], ends[1], TABLE_ENTRIES, dtype=torch.float64)
         times = model.sde.t_of_log_snr(2 * clock)
         table = clock.numpy(), times.numpy()
         before, after = map(norm, levels)
@@ -69,7 +69,7 @@ class ReverseSDE:
                 system = _System(row, x.shape[1:], table, i, self.max_nfe)
                 end = torchsde.sdeint(
                     system, start, ends, bm=path, method="srk", adaptive=True, rtol=self.rtol, atol=self.atol,
-                    dt=FIRST_STEP, dt_min=LEAST_STEP,
+                    dt=FIRST_STEP, dt_min=MIN_STEP,
                 )[-1]  # fmt: skip
             solved.append(after * end.reshape(x.shape[1:]))
         return torch.stack(solved), carry
@@ -89,7 +89,7 @@ class _Path:
         # Whole numbers as ends, which rounding to the resolution leaves alone.
         self.interval = torchsde.BrownianInterval(
             math.floor(ends[0]), math.ceil(ends[1]), size=like.shape, dtype=torch.float64, entropy=seed,
-            levy_area_approximation=self.levy_area_approximation, halfway_tree=True, tol=RESOLUTION,
+            levy_area_approximation=self.levy_area_approximation, halfway_tree=True, tol=PATH_RESOLUTION,
         )  # fmt: skip
 
     def __call__(self, start: Tensor, end: Tensor, return_U: bool = False) -> tuple[Tensor, Tensor]:

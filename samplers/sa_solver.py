@@ -16,8 +16,8 @@ class SASolver:
     """Exponential Adams method on the reverse SDE with diffusion eta g (Xue et al. 2023, SA-Solver, section 4).
 
     ``prediction`` "denoised" with eta 1 is DPM-Solver++ SDE: x_s = (sigma_s / sigma_t) exp(-eta^2 h) x + (1 + eta^2)
-    alpha_s integral of exp((1 + eta^2)(u - lambda_s)) P(u) du + sigma_s sqrt(1 - exp(-2 eta^2 h)) z, where h is the
-    step in lambda and P the polynomial through the last ``solver_order`` denoised values: 2 for 2M, 3 for 3M (whose
+    alpha_s integral of exp((1 + eta^2)(u - lambda_s)) P(u) du + sigma_s sqrt(1 - exp(-2 eta^2 h)) z. Here h is the
+    step in lambda, and P the polynomial through the last ``solver_order`` denoised values: 2 for 2M, 3 for 3M (whose
     quadratic term is integrated exactly here).
 
     "noise" is the exponential integrator of SEEDS (Gonzalez et al. 2023): x_s = (alpha_s / alpha_t) x - (1 + eta^2)

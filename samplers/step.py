@@ -1,4 +1,4 @@
-"""What a sampler is: a frozen dataclass of hyper-parameters with ``step``; what it remembers travels in ``carry``."""
+"""The sampler, a frozen dataclass of hyper-parameters with ``step``; what it remembers travels in ``carry``."""
 
 from typing import Any, Protocol
 

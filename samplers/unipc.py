@@ -12,7 +12,7 @@ from samplers.step import Result
 
 @dataclass(frozen=True)
 class UniPC:
-    """Predictor and corrector at one network call a step (Zhao et al. 2023, UniPC, algorithms 1 and 2).
+    """Predictor and corrector at one network call per step (Zhao et al. 2023, UniPC, algorithms 1 and 2).
 
     The predictor is ExponentialAdams of ``solver_order`` points. At the next step the network sees the predicted
     state, and its output corrects it: the last step is taken once more, with the polynomial through one point more, the

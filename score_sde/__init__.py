@@ -1,1 +1,1 @@
-"""What is done with score models and samplers: the command line and its modes. Here sde and samplers meet."""
+"""The command line, its modes and all that they need: here sde and samplers meet."""

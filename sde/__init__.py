@@ -1,4 +1,4 @@
-"""What is learned: diffusion processes, noise-conditional networks, score models, guidance, training."""
+"""Score models and what they are made of: diffusion processes, noise-conditional networks, guidance, training."""
 
 from sde import renamed
 from sde.data.transform import Transform

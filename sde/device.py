@@ -1,4 +1,4 @@
-"""Tensors on their way to a device."""
+"""Devices: tensors on their way to one."""
 
 import torch
 from torch import Tensor

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 WRITTEN = (".safetensors", ".json", ".jsonl", ".png", ".html")
-"""Of the files at the top of a run folder."""
+"""Suffixes of the files at the top of a run folder."""
 
 
 def write_whole(path: Path, content: bytes) -> None:

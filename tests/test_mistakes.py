@@ -184,14 +184,14 @@ MISTAKES = {
     "too few seeds": (
         lambda: drawn(seed=[1]),
         ValueError,
-        "seed has 1 seeds, 2 samples are asked for: give one a sample",
+        "seed has 1 seeds, 2 samples are asked for: give one per sample",
     ),
     "no seed": (lambda: drawn(seed=None), ValueError, "seed = None: needs an integer from 0"),
     "a negative seed": (lambda: drawn(seed=[0, -1]), ValueError, "needs integers from 0"),
     "seeds of another batch": (
         lambda: SeededNoise([1, 2])(X),
         ValueError,
-        "has 2 seeds, x has 4 rows: give one seed a row",
+        "has 2 seeds, x has 4 rows: give one seed per row",
     ),
     "another event shape": (lambda: generate(denoiser(), HEUN, 2, (4,)), ValueError, "data have the event shape (3,)"),
     "double precision": (lambda: denoiser()(X.double(), T), ValueError, "bring one to the other with .to"),

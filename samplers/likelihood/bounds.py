@@ -53,10 +53,10 @@ def variational_bound(
     x (B, *event) in data units. It holds for any D: p is the density of the reverse SDE that D drives, with the decoder
     behind it, and equals that of the probability-flow ODE only where D is exact.
 
-    Times: one a draw and sample, in ``draws`` equal parts of the proposal whose density in l = log snr is proportional
-    to v snr / (1 + v snr), v = |x|^2 / dim + 0.1: that is E snr |x - D|^2 of normal data of that variance, flat at high
-    snr (for such data the estimator's variance is then that of |z|^2, 2 / (dim draws) of the square) and falling with
-    snr where uniform l would waste its draws. A poor v costs variance, never bias.
+    Times: one per draw and sample, in ``draws`` equal parts of the proposal whose density in l = log snr is
+    proportional to v snr / (1 + v snr), v = |x|^2 / dim + 0.1: that is E snr |x - D|^2 of normal data of that variance.
+    It is flat at high snr: for such data the estimator's variance is then that of |z|^2, 2 / (dim draws) of the square.
+    It falls with snr where uniform l would waste its draws. A poor v costs variance, never bias.
 
     ``decoder`` is "discretized" where the transform has levels, else "gaussian". gaussian: N(x; z_0 / alpha, (sigma /
     alpha)^2), whose mean is a constant; the bound is of the density at x. discretized: p(k | z_0) proportional to
@@ -188,7 +188,7 @@ def _bound(
 
 
 def _stratified_error(values: Tensor) -> Tensor:
-    """Standard error of the mean of values (draws, B), one a stratum, from the differences of neighbors.
+    """Standard error of the mean of values (draws, B), one per stratum, from the differences of neighbors.
 
     Var = sum of Var(y_i) / n^2; half the mean square of y_i - y_(i+1) is in expectation the variance in a stratum plus
     what is left of the strata's drift, so that the error is not understated (collapsed strata; Cochran 1977, section

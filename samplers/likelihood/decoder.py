@@ -1,4 +1,4 @@
-"""p(x | z_0), how a variational bound reads the data off the least noisy variable."""
+"""Decoders: p(x | z_0), how a variational bound reads the data off the least noisy variable."""
 
 import math
 from collections.abc import Sequence

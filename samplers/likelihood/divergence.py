@@ -32,7 +32,7 @@ def _products(velocity: Tensor, x: Tensor, directions: Tensor, keep: bool, graph
 
 
 def exact_divergence(velocity: Tensor, x: Tensor, at_once: int, graph: bool = False) -> Tensor:
-    """sum_j d velocity_j / d x_j, (B, *event) twice -> (B, 1): the Jacobian's rows, ``at_once`` basis vectors a pass.
+    """sum_j d velocity_j / d x_j, (B, *event) twice -> (B, 1): the Jacobian's rows, ``at_once`` basis vectors per pass.
 
     With ``graph`` the result can be differentiated.
     """

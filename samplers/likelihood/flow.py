@@ -1,4 +1,4 @@
-"""Log-likelihood by the instantaneous change of variables along the probability-flow ODE."""
+"""The log-likelihood of the flow, by the instantaneous change of variables along the probability-flow ODE."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -44,15 +44,15 @@ def log_likelihood(
 ) -> LogLikelihood:
     """log p(x) of x (B, *event) in data units (Song et al. 2021, appendix D.2, eq. 39).
 
-    log p_0(x) = log p_T(x_T) + integral of div velocity dt, from t_min to t_max. ``probes=None`` takes the exact trace
-    (one vector-Jacobian product a dimension, the network called once); an integer averages that many probes, Rademacher
-    or "gaussian" ones by ``probe_kind``, whose spread gives ``stderr``; one probe cannot tell it, and reports infinity.
-    Products are taken for ``at_once`` rows a backward pass, which bounds the memory. x and log p have error norms of
-    their own, log p in nats a dimension, so that neither hides in the other. A sample's value does not depend on its
-    batch-mates; ``first`` is the number of the first item where a set is evaluated in parts. The density is that of x_t
-    at t_min. With ``differentiable`` gradients reach x and the model's parameters through the solver's accepted steps,
-    at the memory of all of them, and the model stays in the mode it is in. Raises ValueError for guided models, which
-    are no normalized densities, unless ``guided``, and for transforms without a ``log_det``.
+    log p_0(x) = log p_T(x_T) + integral of div velocity dt, from t_min to t_max. With ``probes`` None it takes the
+    exact trace (one vector-Jacobian product per dimension, the network called once); an integer averages that many
+    probes, Rademacher or "gaussian" ones by ``probe_kind``, whose spread gives ``stderr``; one probe cannot tell it,
+    and reports infinity. Products are taken for ``at_once`` rows per backward pass, which bounds the memory. x and log
+    p have error norms of their own, log p in nats per dimension, so that neither hides in the other. A sample's value
+    does not depend on its batch-mates; ``first`` is the number of the first item where a set is evaluated in parts. The
+    density is that of x_t at t_min. With ``differentiable`` gradients reach x and the model's parameters through the
+    solver's accepted steps, at the memory of all of them, and the model stays in the mode it is in. Raises ValueError
+    for guided models, which are no normalized densities, unless ``guided``, and for transforms without a ``log_det``.
     """
     if not (guided or getattr(model, "normalized", True)):
         raise ValueError("a guided model is not a normalized density: pass guided=True to integrate it all the same")

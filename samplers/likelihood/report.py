@@ -1,4 +1,4 @@
-"""A likelihood with what is needed to trust it: where its standard error comes from, bounds, and checks."""
+"""The likelihood report, with what is needed to trust it: where its standard error comes from, bounds, and checks."""
 
 import math
 from dataclasses import dataclass
@@ -12,14 +12,18 @@ from samplers.checks import check_integer
 from samplers.likelihood.bounds import discrete_bound, variational_bound
 from samplers.likelihood.flow import LogLikelihood, log_likelihood
 from samplers.noise.door import as_noise
-from samplers.noise.seeded import DEQUANTISATION, SeededNoise, item_seeds, sample_seeds
+from samplers.noise.seeded import (
+    DEQUANTIZATION,
+    DRAW_OFFSET,
+    START_OFFSET,
+    SeededNoise,
+    item_seeds,
+    sample_seeds,
+)
 from samplers.protocol import Transform, transform_of
 
-TRUNCATION = 3
-"""Sets apart the noise between 0 and t_min."""
-
-TIGHTER = 0.1
-"""By how much the tolerances of the check are smaller."""
+CHECK_TOLERANCE = 0.1
+"""Factor of the tolerances in the check of the solver."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def dequantized(transform: Transform, x: Tensor, seed: int, draw: int = 0) -> Te
     """Quantized x plus uniform noise in [0, 1), that of an item by seed, draw and its number alone; or continuous x."""
     if not transform.num_levels:
         return x
-    keys = item_seeds(seed, DEQUANTISATION, len(x), draw=draw)
+    keys = item_seeds(seed, DEQUANTIZATION, len(x), draw=draw)
     rows = [np.random.Generator(np.random.Philox(key)).random(x.shape[1:]) for key in keys]
     return transform.dequantize(x, torch.from_numpy(np.stack(rows)).to(x.dtype))
 
@@ -113,7 +117,7 @@ def likelihood_report(
 
     ``draws`` dequantizations of each item are averaged; with one, the first ``subset`` items get a second, so that its
     part of the standard error is known. ``probes`` are those of log_likelihood. ``bound_draws`` are the network calls
-    an item of each bound, whose discrete chain has ``discrete_steps``. ``progress(items)`` hears of finished work.
+    per item of each bound, whose discrete chain has ``discrete_steps``. ``progress(items)`` hears of finished work.
     ``world`` (sde.distributed.world.World) shares the items among processes, each of which gets the whole report.
     Raises ValueError as log_likelihood does, and for one probe, one item, or several draws of continuous data.
     """
@@ -143,7 +147,8 @@ def likelihood_report(
 
     def ode(points: Tensor, draw: int, scale: float = 1.0) -> LogLikelihood:
         def evaluate(rows, part: Tensor, first: int) -> LogLikelihood:
-            options: dict[str, Any] = {"probes": probes, "seed": seed + (draw << 32), "first": first, "guided": guided}
+            key = seed + draw * DRAW_OFFSET
+            options: dict[str, Any] = {"probes": probes, "seed": key, "first": first, "guided": guided}
             found = log_likelihood(rows, part, rtol=scale * rtol, atol=scale * atol, **options)
             return LogLikelihood(*(value.cpu() for value in vars(found).values()))
 
@@ -173,9 +178,9 @@ def likelihood_report(
     mean = estimate(nats.mean(0))
     parts = _split(mean.stderr, in_unit(again), probe_variance, in_unit, count, draws)
     inner = points[:few]
-    tight = ode(inner, 0, TIGHTER)
+    tight = ode(inner, 0, CHECK_TOLERANCE)
     alpha, sigma = (f(torch.tensor(sde.t_min, dtype=torch.float64)) for f in (sde.alpha, sde.sigma))
-    noise = as_noise(SeededNoise([number + (TRUNCATION << 29) for number in sample_seeds(seed, few)]), sde)
+    noise = as_noise(SeededNoise([number + START_OFFSET for number in sample_seeds(seed, few)]), sde)
     encoded = transform.encode(inner)
     noisy = ode(transform.decode(alpha * encoded + sigma * noise(encoded)), 0)
     options: dict[str, Any] = {"draws": bound_draws, "seed": seed}

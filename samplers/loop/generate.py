@@ -1,4 +1,4 @@
-"""Drawing samples: what users call."""
+"""Generation: drawing samples, what users call."""
 
 import math
 import time
@@ -80,8 +80,8 @@ def generate(
 
     Samples are drawn in chunks of at most ``batch_size``, all of one shape: a smaller last one is filled up with copies
     of its last sample, so that a compiled network is compiled once. A chunk that does not fit the device's memory is
-    halved, with a warning. Sample i has its own noise, from ``seed`` and i or from ``seed[i]``, so that it comes out
-    the same whatever n and the chunks are (to the rounding of the network, which may depend on the batch). Conditions
+    halved, with a warning. Sample i has its own noise, from ``seed`` and i or from ``seed[i]``: it comes out the same
+    whatever n and the chunks are, to the rounding of the network, which may depend on the batch. Conditions
     bound to the model and ``start`` have a row for each of the n samples; ``first`` is the number of the first of them
     where several processes draw a run's parts.
     The callback sees one chunk after the other. The model is put into eval mode and back. Raises ValueError and

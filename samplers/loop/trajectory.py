@@ -1,4 +1,4 @@
-"""What a run looked like on its way."""
+"""Trajectories: states and predictions of a run on its way."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

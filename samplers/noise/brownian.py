@@ -1,4 +1,4 @@
-"""Noise from one Brownian path a sample, which smaller steps refine instead of replacing."""
+"""Brownian noise: one path per sample, which smaller steps refine instead of replacing."""
 
 import math
 from collections.abc import Sequence
@@ -64,13 +64,13 @@ def _place(tau: float) -> tuple[int, float]:
 
 
 class BrownianNoise:
-    """Noise whose increments belong to one Brownian path a sample: the same seed with more steps refines the same path.
+    """Noise from one Brownian path per sample: the same seed with more steps refines the same path.
 
     The path runs in the clock tau(t) = exp(-log_snr(t)) = sigma^2 / alpha^2: since d tau = g^2 / alpha^2 dt, the noise
     of the reverse SDE for x / alpha, (g / alpha) dw, is exactly dW(tau), for every SDE. The loop asks ``between(t, s)``
     for the noise of a step. Called itself, as for the starting point, it is SeededNoise(seeds). Row i depends on
-    ``seeds[i]`` alone, and with ``sizes`` not on its padding, as in SeededNoise. A step
-    costs about 0.5 ms a sample, and 2 ms for 3 x 32 x 32.
+    ``seeds[i]`` alone, and with ``sizes`` not on its padding, as in SeededNoise. A step costs about
+    0.5 ms per sample, and 2 ms for 3 x 32 x 32.
     """
 
     def __init__(self, seeds: Sequence[int], sde, sizes: Sequence[int] | None = None) -> None:
@@ -96,7 +96,7 @@ class BrownianNoise:
 
     def increments(self, x: Tensor, start: float, end: float) -> Tensor:
         if len(x) != len(self.seeds):
-            raise ValueError(f"BrownianNoise has {len(self.seeds)} seeds, x has {len(x)} rows: give one seed a row")
+            raise ValueError(f"BrownianNoise has {len(self.seeds)} seeds, x has {len(x)} rows: give one seed per row")
         rows = torch.zeros(x.shape, dtype=torch.float64)
         parts = [*rows]
         if self.independent.sizes is not None:

@@ -1,4 +1,4 @@
-"""Noise that belongs to a sample, not to a batch."""
+"""Seeded noise, which belongs to a sample, not to a batch, and the ids of all streams of random numbers."""
 
 from collections.abc import Iterable, Sequence
 from numbers import Integral
@@ -6,6 +6,30 @@ from numbers import Integral
 import numpy as np
 import torch
 from torch import Tensor
+
+# Streams. Random numbers for different purposes are independent under one seed. Samples take (seed << 32) + number
+# (sample_seeds); other purposes, each of which is named here, take keys beside those. None of these values may change.
+
+PROBES = 1
+"""Purpose of item_seeds: the probes of a divergence."""
+
+DEQUANTIZATION = 2
+"""Purpose of item_seeds: where in its cell a quantized value lies. Number 3 stands in START_OFFSET."""
+
+MEASUREMENT = 4
+"""Purpose of item_seeds: the noise of a measurement that is simulated."""
+
+BOUNDS = 5
+"""Purpose of item_seeds: times and noise of a variational bound."""
+
+START_OFFSET = 3 << 29
+"""Added to the seeds of samples: the noise from 0 to t_min, at which a likelihood report starts its check."""
+
+PILOT_OFFSET = 1 << 31
+"""Added to the seeds of samples: the starting points of the pilots of a plan."""
+
+DRAW_OFFSET = 1 << 32
+"""Added to the seed of the probes once for each dequantization after the first."""
 
 
 class SeededNoise:
@@ -50,7 +74,9 @@ class SeededNoise:
 
     def _empty(self, x: Tensor, dtype: type) -> np.ndarray:
         if len(x) != len(self.generators):
-            raise ValueError(f"SeededNoise has {len(self.generators)} seeds, x has {len(x)} rows: give one seed a row")
+            raise ValueError(
+                f"SeededNoise has {len(self.generators)} seeds, x has {len(x)} rows: give one seed per row"
+            )
         return np.empty(x.shape, dtype) if self.sizes is None else np.zeros(x.shape, dtype)
 
     def _real(self, draws: np.ndarray) -> Iterable[np.ndarray]:
@@ -69,20 +95,16 @@ def real_part(event_shape: Sequence[int], size: int) -> tuple[slice, ...]:
 
 def sample_seeds(seed: int | Sequence[int], count: int, first: int = 0) -> list[int]:
     """The seeds of ``count`` samples of a run from number ``first``: distinct over all runs (seed) and samples; or
-    those given, one a sample, such as the ``seeds`` of an earlier run."""
+    those given, one per sample, such as the ``seeds`` of an earlier run."""
     if isinstance(seed, Sequence):
         if len(seed) != count:
-            raise ValueError(f"seed has {len(seed)} seeds, {count} samples are asked for: give one a sample")
+            raise ValueError(f"seed has {len(seed)} seeds, {count} samples are asked for: give one per sample")
         if not all(isinstance(s, Integral) and 0 <= s < 2**63 for s in seed):
             raise ValueError(f"seed = {seed}: needs integers from 0 to {2**63 - 1}")
         return list(seed)
     if not isinstance(seed, Integral) or not 0 <= seed < 2**31:
         raise ValueError(f"seed = {seed}: needs an integer from 0 to {2**31 - 1}")
     return [(seed << 32) + index for index in range(first, first + count)]
-
-
-PROBES, DEQUANTISATION, MEASUREMENT, BOUNDS = 1, 2, 4, 5
-"""What items draw random numbers for: by the same seed each purpose has its own."""
 
 
 def item_seeds(seed: int, purpose: int, count: int, first: int = 0, draw: int = 0) -> list[np.random.SeedSequence]:

@@ -1,4 +1,4 @@
-"""Full float32: without TF32, whose eleven bits of mantissa an adaptive solver would take for the model's own."""
+"""Precision: float32 without TF32, whose eleven bits of mantissa an adaptive solver would take for the model's own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

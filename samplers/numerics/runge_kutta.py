@@ -93,11 +93,11 @@ def integrate(
 ) -> Solution:
     """Solve d state / dt = function(index, t, state) from ``start`` to ``end``, each sample with its own steps.
 
-    ``state`` is a tuple of tensors with one row a sample; the error of each is measured apart, as the root mean square
-    over a sample's entries relative to atol + rtol |value|, and a step is accepted where every part is below 1. Samples
-    that have arrived leave the batch. ``function`` gets the rows' indices (A,), their times (A,) in float64 on the CPU,
-    and their states; ``sigma``, of a time, is for messages. Raises FloatingPointError where a sample becomes non-
-    finite, ArithmeticError where it needs more than ``max_nfe`` calls.
+    ``state`` is a tuple of tensors with one row per sample; the error of each is measured apart, as the root mean
+    square over a sample's entries relative to atol + rtol |value|, and a step is accepted where every part is below 1.
+    Samples that have arrived leave the batch. ``function`` gets the rows' indices (A,), their times (A,) in float64 on
+    the CPU, and their states; ``sigma``, of a time, is for messages. Raises FloatingPointError where a sample becomes
+    non- finite, ArithmeticError where it needs more than ``max_nfe`` calls.
     """
     check_tolerances(rtol, atol, max_nfe)
     count, span = len(state[0]), end - start

@@ -1,4 +1,4 @@
-"""Coefficients of multistep methods on any grid, in float64: the one place that computes them."""
+"""Weights of multistep methods on any grid, in float64: the one place that computes them."""
 
 from functools import lru_cache
 

@@ -14,13 +14,13 @@ from samplers.numerics.exponential import log_ratio
 from samplers.numerics.weights import divided_differences, exponential_weights
 from samplers.step import Result
 
-REACH = 8
-"""How many noise predictions a step may combine."""
+MAX_COMBINED = 8
+"""Noise predictions that a step combines at most."""
 
-RIDGE = 1e-4
+RIDGE_STRENGTH = 1e-4
 """How strongly a fit holds on to the exponential method it departs from, relative to its features' mean square."""
 
-ROBUST = 0.3
+ROBUST_PART = 0.3
 """Residuals below this part of the median count alike: above, the logarithm's weight, one over the square."""
 
 
@@ -29,9 +29,9 @@ class LinearMultistep:
     """x_s / alpha_s = x / alpha_t + sum_k w_ik n_(i-k) at step i from times[i] to times[i + 1], n the noise
     predictions.
 
-    One row of ``weights`` a step, newest prediction first (the non-stationary solvers of Shaul et al. 2024, section 3,
-    without weights on earlier states). Made by ``plan``, for one model and one grid. One network call a step. Raises
-    ValueError away from its times.
+    One row of ``weights`` per step, newest prediction first (the non-stationary solvers of Shaul et al. 2024, section
+    3, without weights on earlier states). Made by ``plan``, for one model and one grid. One network call per step.
+    Raises ValueError away from its times.
     """
 
     times: tuple[float, ...]
@@ -41,8 +41,8 @@ class LinearMultistep:
     def __post_init__(self) -> None:
         lengths = [len(row) for row in self.weights]
         numbers = [*self.times, *(weight for row in self.weights for weight in row)]
-        if lengths != [min(i + 1, REACH) for i in range(len(self.times) - 1)] or not lengths:
-            raise ValueError(f"weights: need a row a step of {len(self.times)} times")
+        if lengths != [min(i + 1, MAX_COMBINED) for i in range(len(self.times) - 1)] or not lengths:
+            raise ValueError(f"weights: need a row per step of {len(self.times)} times")
         if not all(isinstance(number, float) and math.isfinite(number) for number in numbers):
             raise ValueError("times and weights must be finite floats")
 
@@ -64,7 +64,7 @@ class LinearMultistep:
                 f"step {i + 1} from t = {t:.6g} to {s:.6g} is not a step of this sampler: its weights were fitted to "
                 "its own times; run it from the first to the last"
             )
-        outputs = [model.noise(x, t), *outputs][:REACH]
+        outputs = [model.noise(x, t), *outputs][:MAX_COMBINED]
         return _advance(x, model.sde, t, s, self.weights[i], outputs), (i + 1, outputs)
 
 
@@ -97,9 +97,9 @@ def fit_step(nodes: tuple[float, ...], end: float, outputs: Tensor, change: Tens
     slope = torch.einsum("ipc,pc->pi", features, rest)
     squares = start = rest.square().sum(1)
     for _ in range(4):
-        trust = 1 / (squares + ROBUST * squares.median() + 1e-300)
+        trust = 1 / (squares + ROBUST_PART * squares.median() + 1e-300)
         total = torch.einsum("p,pij->ij", trust, gram)
-        total += RIDGE * total.diagonal().mean() * torch.eye(len(total), dtype=total.dtype)
+        total += RIDGE_STRENGTH * total.diagonal().mean() * torch.eye(len(total), dtype=total.dtype)
         fitted = torch.linalg.solve(total, trust @ slope)
         squares = (start - 2 * slope @ fitted + torch.einsum("i,pij,j->p", fitted, gram, fitted)).clamp(min=0)
     return base + (fitted / scale).numpy() @ basis, squares.sqrt()
@@ -123,7 +123,7 @@ class Fitter:
         """As LinearMultistep, after the fit."""
         start, end = model.sde.level(t), model.sde.level(s)
         nodes, outputs = carry or ((), [])
-        nodes, outputs = (log_ratio(start), *nodes)[:REACH], [model.noise(x, t), *outputs][:REACH]
+        nodes, outputs = (log_ratio(start), *nodes)[:MAX_COMBINED], [model.noise(x, t), *outputs][:MAX_COMBINED]
         seen = torch.stack([pick(output, self.keep) for output in outputs])
         weights, _ = fit_step(
             nodes, log_ratio(end), seen, self.reference(log_ratio(end)) - pick(x, self.keep) / start.alpha
@@ -136,14 +136,14 @@ class Fitter:
         return LinearMultistep(tuple(times.tolist()), tuple(self.weights))
 
 
-def imagined_errors(log_ratios: np.ndarray, states: Tensor, outputs: Tensor) -> Tensor:
+def predicted_errors(log_ratios: np.ndarray, states: Tensor, outputs: Tensor) -> Tensor:
     """What each step of a grid would leave to each pilot (steps, P) if it began on the reference: a fit without calls.
 
     states (steps + 1, P, C), the reference's x / alpha, and outputs, its noise predictions, at the grid's log_ratios.
     """
     left = []
     for i, (before, after) in enumerate(pairwise(states)):
-        window = slice(max(0, i + 1 - REACH), i + 1)
+        window = slice(max(0, i + 1 - MAX_COMBINED), i + 1)
         nodes, seen = tuple(log_ratios[window][::-1].tolist()), outputs[window].flip(0)
         left.append(fit_step(nodes, float(log_ratios[i + 1]), seen, after - before)[1])
     return torch.stack(left)

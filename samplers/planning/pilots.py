@@ -12,10 +12,10 @@ from samplers.deis import ExponentialAdams
 from samplers.grid import make_grid, times_of_log_snr
 from samplers.loop.sample import sample
 from samplers.noise.door import as_noise
-from samplers.planning.fitted import imagined_errors, pick
+from samplers.planning.fitted import pick, predicted_errors
 from samplers.step import Stepper
 
-COORDINATES = 2048
+MAX_COORDINATES = 2048
 """How many coordinates of an event are looked at."""
 
 
@@ -26,7 +26,7 @@ class Pilots(nn.Module):
     def __init__(self, model, x: Tensor, steps: int, generator: torch.Generator) -> None:
         super().__init__()
         self.sde, self.end = model.sde, x
-        self.keep = torch.randperm(x[0].numel(), generator=generator)[:COORDINATES].sort().values
+        self.keep = torch.randperm(x[0].numel(), generator=generator)[:MAX_COORDINATES].sort().values
         # Picked on the way: whole states of so fine a run could fill the memory.
         states, denoised = [pick(x, self.keep)], []
 
@@ -59,16 +59,17 @@ class Pilots(nn.Module):
         return self.state(log_ratio) - np.exp(-log_ratio) * self.noise(log_ratio)
 
     def distances(self, x: Tensor) -> Tensor:
-        """From where the trajectories end, relative to the root mean square of their ends, (P,)."""
+        """Distances of x (P, *event) from the ends of the trajectories, relative to the root mean square of their ends,
+        (P,)."""
         gap, end = (part.double().flatten(1).cpu() for part in (x - self.end, self.end))
         return gap.norm(dim=1) / end.square().sum(1).mean().sqrt()
 
-    def shrunk(self, log_ratios: np.ndarray, left: Tensor) -> Tensor:
-        """Errors ``left`` (steps, P) in x / alpha at the ends of a grid's steps, as the flow of Gaussian data of the
-        spread of the trajectories' ends would shrink them on the way to there, up to a factor."""
+    def contracted(self, log_ratios: np.ndarray, left: Tensor) -> Tensor:
+        """Errors ``left`` (steps, P) in x / alpha at the ends of a grid's steps, contracted as the flow of N(0,
+        spread^2) contracts them on the way to the data, up to a factor: divided by sqrt(spread^2 + noise_level^2)."""
         return left / torch.from_numpy(np.hypot(self.spread, np.exp(-log_ratios[1:])))[:, None]
 
-    def imagined(self, sampler: Stepper, times: Tensor) -> float:
+    def predicted_error(self, sampler: Stepper, times: Tensor) -> float:
         """The accumulated error of a sampler whose every step begins on the trajectories; no network calls."""
         log_ratios = (self.sde.log_snr(times) / 2).numpy()
         alpha = self.sde.alpha(times)
@@ -76,7 +77,7 @@ class Pilots(nn.Module):
         for i, (t, s) in enumerate(pairwise(times)):
             x, carry = sampler.step(self, alpha[i] * states[i], t, s, as_noise(torch.zeros_like, self.sde), carry)
             left.append((x / alpha[i + 1] - states[i + 1]).norm(dim=1))
-        return _typical(self.shrunk(log_ratios, torch.stack(left)))
+        return _typical(self.contracted(log_ratios, torch.stack(left)))
 
 
 def _typical(left: Tensor) -> float:
@@ -95,8 +96,8 @@ def equidistributed(pilots: Pilots, steps: int, rounds: int = 8) -> Tensor:
     log_ratios = np.linspace(ends[0], ends[1], steps + 1)
     best = (math.inf, log_ratios)
     for _ in range(rounds):
-        left = imagined_errors(log_ratios, pilots.state(log_ratios), pilots.noise(log_ratios))
-        left = pilots.shrunk(log_ratios, left).clamp(min=1e-300)
+        left = predicted_errors(log_ratios, pilots.state(log_ratios), pilots.noise(log_ratios))
+        left = pilots.contracted(log_ratios, left).clamp(min=1e-300)
         size = _typical(left)
         if size < best[0]:
             best = (size, log_ratios)

@@ -1,4 +1,4 @@
-"""The choice of sampler and time grid for one model and a number of network calls, made on a few pilot samples."""
+"""The plan: a sampler and a time grid for one model and a number of network calls, chosen on a few pilot samples."""
 
 from dataclasses import asdict, dataclass, field
 
@@ -11,22 +11,22 @@ from samplers.deis import ExponentialAdams
 from samplers.grid import make_grid, times_of_log_snr
 from samplers.loop.sample import sample
 from samplers.noise.door import as_noise
-from samplers.noise.seeded import SeededNoise, sample_seeds
+from samplers.noise.seeded import PILOT_OFFSET, SeededNoise, sample_seeds
 from samplers.numerics.exponential import PREDICTIONS
 from samplers.planning.fitted import Fitter, LinearMultistep
 from samplers.planning.pilots import Pilots, equidistributed
 from samplers.protocol import GaussianProcess, transform_of
 
 BUDGET = 200
-"""What a plan may cost, in samples of the planned number of calls."""
+"""Cost of a plan at most, in samples of the planned number of calls."""
 
 FIXED_GRIDS = ("log_snr", "karras")
 
-MARGIN = 1.25
+FITTED_MARGIN = 1.25
 """A fixed sampler is taken where a fitted one, which has seen these pilots, is not better by this factor."""
 
 FOUND = {"linear_multistep": LinearMultistep, "deis": ExponentialAdams}
-"""What a plan's sampler can be, by the name that its record gives it."""
+"""Samplers of plans, by the name that a record gives them."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def plan(model, event_shape: tuple[int, ...], calls: int, *, seed: int = 0) -> P
     check_integer("calls", calls)
     check_event_shape(model, event_shape)
     count = pilot_count(calls)
-    noise = as_noise(SeededNoise([number + 2**31 for number in sample_seeds(seed, count)]), model.sde)
+    noise = as_noise(SeededNoise([number + PILOT_OFFSET for number in sample_seeds(seed, count)]), model.sde)
     inner_shape = transform_of(model).inner_shape(event_shape)
     x = model.sde.sample_prior(tensor_like(model).new_empty((count, *inner_shape)), noise)
     model = model.rows(torch.arange(count))
@@ -110,7 +110,7 @@ def plan(model, event_shape: tuple[int, ...], calls: int, *, seed: int = 0) -> P
     if not found:
         raise ArithmeticError(f"no sampler with {calls} calls stays finite on this model: check its output")
     errors = {name: error for name, (error, _, _) in found.items()}
-    best = min(errors, key=lambda name: errors[name] * (MARGIN if name.startswith("fitted") else 1))
+    best = min(errors, key=lambda name: errors[name] * (FITTED_MARGIN if name.startswith("fitted") else 1))
     _, sampler, times = found[best]
     cost = counter.nfe.sum().item()
     return Plan(sampler, times, errors[best], round(cost), cost / run, errors)
@@ -129,6 +129,6 @@ def _candidates(pilots: Pilots, calls: int) -> list[tuple[str, Fitter | Exponent
     ]
     return [
         ("fitted-equal", Fitter(pilots.state, pilots.keep), equal),
-        min(fixed, key=lambda candidate: pilots.imagined(*candidate[1:])),
+        min(fixed, key=lambda candidate: pilots.predicted_error(*candidate[1:])),
         ("fitted-halfway", Fitter(pilots.state, pilots.keep), halfway),
     ]

@@ -80,7 +80,7 @@ TEXTS = {
     "measurements_file": "a file like that of --input with measurements, in place of items to be measured",
     "start_time": "times to which items are noised; the later, the more changes",
 }
-"""What each flag means."""
+"""Help of each flag."""
 
 INTEGERS = {"threads": 1, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0,
             "dequantizations": 1, "samples_per_item": 1, "subsamples": 2, "at_step": 1, "frames": 2, "factor": 1,
@@ -113,10 +113,10 @@ OLD_FLAGS = {
     "samples": "--samples_file",
     "seeds": "--seed_pairs",
 }
-"""What flags that were renamed are called now."""
+"""New names of flags that were renamed."""
 
 OLD_VALUES = {("method", "moments"): "mmps"}
-"""What values of flags that were renamed are called now."""
+"""New names of values, by flag and old value."""
 
 EXAMPLES = {
     "train": "--config digits --workdir runs/digits --config.training.steps=200",

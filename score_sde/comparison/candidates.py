@@ -1,4 +1,4 @@
-"""Samplers as they are compared: each at budgets of counted network calls."""
+"""Candidates, the samplers of a comparison: each at budgets of counted network calls."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from sde import ScoreModel
 from sde.condition.tree import Condition
 
 TOLERANCES = (1e-2, 1e-3)
-"""At which samplers that choose their own steps are compared, relative and absolute."""
+"""Tolerances, relative and absolute, at which samplers that choose their own steps are compared."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Candidate:
 
     @property
     def label(self) -> str:
-        """What it is called beside its samples."""
+        """The caption beside its samples."""
         return f"{self.name}, {self.budget} calls" if self.budget else f"{self.name}, tolerance {self.tolerance:g}"
 
 

@@ -1,11 +1,11 @@
-"""Which of several points are worth what they cost, given how far chance alone moves them."""
+"""The Pareto front: which of several points are worth what they cost, given how far chance alone moves them."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import Tensor
 
-GROUPS = 16
+JACKKNIFE_GROUPS = 16
 """Parts of the samples that are left out in turn."""
 
 
@@ -17,9 +17,9 @@ def front(points: Sequence[tuple[float, float]]) -> list[bool]:
 
 
 def left_out(statistic: Callable[[Tensor], float], x: Tensor) -> np.ndarray:
-    """The statistic of x (n, ...) without each of GROUPS consecutive parts of its rows in turn: (GROUPS,), or (n,) for
-    fewer rows than that."""
-    groups = min(GROUPS, len(x))
+    """The statistic of x (n, ...) without each of JACKKNIFE_GROUPS consecutive parts of its rows in turn:
+    (JACKKNIFE_GROUPS,), or (n,) for fewer rows than that."""
+    groups = min(JACKKNIFE_GROUPS, len(x))
     kept = np.ones(len(x), bool)
     found = []
     for part in np.array_split(np.arange(len(x)), groups):

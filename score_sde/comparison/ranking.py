@@ -1,4 +1,4 @@
-"""What a comparison found: a row for each sampler and budget, with what chance alone explains."""
+"""The ranking that a comparison found: a row for each sampler and budget, with what chance alone explains."""
 
 from collections.abc import Sequence
 
@@ -78,7 +78,7 @@ def _measured(name: str, reference: Reference, features: Sequence[Tensor]) -> li
 
 
 def show(record: dict) -> None:
-    """Print a comparison: a line a row, and the command to take."""
+    """Print a comparison: a line per row, and the command to take."""
     first, *others = record["metrics"]
     print(
         f"{record['num_samples']} samples each from the same noise against {record['held_out']} held-out items; "

@@ -1,4 +1,4 @@
-"""How far samples are from held-out data, by one metric or several."""
+"""The reference of a comparison: how far samples are from held-out data, by one metric or several."""
 
 from collections.abc import Sequence
 
@@ -13,22 +13,22 @@ from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.distributed.world import World
 
-COMPONENTS = 64
+MAX_COMPONENTS = 64
 """Features of an item that are compared; of more, as many principal components."""
 
-ITEMS = 10_000
+MAX_ITEMS = 10_000
 """Held-out and training items at most, spread over the sets."""
 
-DRAWS = 8
-"""Sets of training items that are held against the held-out ones."""
+TRAINING_SUBSETS = 8
+"""Random subsets of the training items whose values are the reference: as far as the data are from themselves."""
 
 
 class Reference:
     """``metrics``, keys of METRICS, of samples against held-out items, in the features of an ``extractor``.
 
-    Where these are more than COMPONENTS or than a quarter of the held-out items, as many leading principal components
-    of the training items' features are compared. With ``labels`` only items of these classes count. Raises ValueError
-    where fewer than four are held out.
+    Where these are more than MAX_COMPONENTS or than a quarter of the held-out items, as many leading principal
+    components of the training items' features are compared. With ``labels`` only items of these classes count. Raises
+    ValueError where fewer than four are held out.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Reference:
             self._extracted(data.batch(index)[0]) for data, index in zip((training, held_out), indices, strict=True)
         )
         self.dim = items.shape[1]
-        self.width = min(self.dim, COMPONENTS, len(items) // 4)
+        self.width = min(self.dim, MAX_COMPONENTS, len(items) // 4)
         self.projection = None
         if self.width < self.dim:
             self.projection = PCA(self.width, svd_solver="randomized", random_state=0).fit(known.numpy())
@@ -56,7 +56,7 @@ class Reference:
     def check(self, n: int) -> None:
         """Raise ValueError where n samples are too few for one of the metrics."""
         for name in self.metrics:
-            # Of two samples a feature a covariance has all its rank without a part of them, too.
+            # Of two samples per feature a covariance has all its rank without a part of them, too.
             least = 2 * self.width if name == "frechet" else METRICS[name].items(self.width)
             title, held_out = METRICS[name].title, len(self.items)
             if n < least:
@@ -77,7 +77,7 @@ class Reference:
     def of_training(self, name: str, n: int) -> tuple[float, float]:
         """Mean and standard deviation of the metric of n training items, of all where there are fewer."""
         generator = np.random.default_rng(0)
-        drawn = (generator.permutation(len(self.known))[:n] for _ in range(DRAWS))
+        drawn = (generator.permutation(len(self.known))[:n] for _ in range(TRAINING_SUBSETS))
         found = torch.tensor([self.measure(name, self.known[torch.from_numpy(index)]) for index in drawn])
         return found.mean().item(), found.std(correction=1).item()
 
@@ -90,8 +90,8 @@ class Reference:
 
 
 def _of_classes(data: Dataset, labels: Tensor | None) -> Tensor:
-    """Positions of the items of these classes, of all without labels; ITEMS at most."""
+    """Positions of the items of these classes, of all without labels; MAX_ITEMS at most."""
     index = torch.arange(len(data))
     if labels is not None and data.labels is not None:
         index = index[torch.isin(data.labels, labels)]
-    return index[spread(len(index), ITEMS)]
+    return index[spread(len(index), MAX_ITEMS)]

@@ -1,4 +1,4 @@
-"""Samples of several samplers from the same noise, with what they cost."""
+"""Sampling to compare: samples of several samplers from the same noise, with what they cost."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,7 +19,7 @@ from sde.data import Dataset
 ROUNDS = 4
 """Parts of the samples. In each, every sampler draws in turn, so that a machine that slows down slows all of them."""
 
-TIGHT = 1e-6
+ODE_TOLERANCE = 1e-6
 """Tolerances of the solution that deterministic samplers are held against."""
 
 
@@ -91,9 +91,10 @@ def sample_all(
 
 
 def solved(model: ScoreModel, n: int, event_shape: Sequence[int], *, seed: int, batch_size: int | None) -> Samples:
-    """Where the probability-flow ODE leads from the same noise, by ``ode`` at TIGHT, with a closing denoising call like
-    all samples; ``path.denoised[-1]`` (n, *event) in data units, before quantized data are floored."""
-    return generate(model, ODE(TIGHT, TIGHT), n, tuple(event_shape), seed=seed, batch_size=batch_size, path=2)
+    """Where the probability-flow ODE leads from the same noise, by ``ode`` at ODE_TOLERANCE, with a closing denoising
+    call like all samples; ``path.denoised[-1]`` (n, *event) in data units, before quantized data are floored."""
+    solver = ODE(ODE_TOLERANCE, ODE_TOLERANCE)
+    return generate(model, solver, n, tuple(event_shape), seed=seed, batch_size=batch_size, path=2)
 
 
 def flow_error(values: Tensor, exact: Tensor, data: Dataset) -> float:

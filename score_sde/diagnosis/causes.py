@@ -1,18 +1,18 @@
-"""Faults that spoil every other measurement of a run: its description, data, sense of time, average and training."""
+"""Causes: faults that spoil every other measurement, in description, data, sense of time, average and training."""
 
 from typing import NamedTuple
 
-SIZES_APART = 1.05
+MAX_SIZE_RATIO = 1.05
 """Factor between root mean squares of the data, then and now, above which they are other data."""
 INSENSITIVE = 1e-3
 """Relative change of the network's output below which it ignores an input."""
-FRESH = 0.3
+UNTRAINED_RATIO = 0.3
 """Size of the output relative to that of the raw weights below which weights are hardly trained."""
-YOUNG = 1.05
+LAGGING_RATIO = 1.05
 """Held-out error of the averaged weights over that of the raw ones above which the average lags behind."""
-FILTERED = 1.0
+LINEAR_RATIO = 1.0
 """Held-out error over that of the linear filter above which a network is undertrained."""
-SILENT = 1e-3
+SILENT_OUTPUT = 1e-3
 """Size of the output, about 1 in every parametrization, below which a network does nothing yet."""
 
 
@@ -57,7 +57,7 @@ def wrong_config(m: dict) -> Finding | None:
 def wrong_range(m: dict) -> Finding | None:
     model, data = m["range"]["model"], m["range"]["data"]
     then, now = m["range"]["sigma_data"]
-    if model == data and (not m["range"]["measured"] or 1 / SIZES_APART < then / now < SIZES_APART):
+    if model == data and (not m["range"]["measured"] or 1 / MAX_SIZE_RATIO < then / now < MAX_SIZE_RATIO):
         return None
     if model["num_levels"] != data["num_levels"]:
         said = f"the model was trained on {_levels(model)}, the data have {_levels(data)}"
@@ -74,14 +74,14 @@ def wrong_range(m: dict) -> Finding | None:
     return Finding(
         "value range mismatch",
         said + "; samples come in the units of the model",
-        "use the data of training (config.data.root, .levels, .layout), or train a new model on these",
+        "use the data of training (config.data.root, .num_levels, .channels), or train a new model on these",
     )
 
 
 def ignored_time(m: dict) -> Finding | None:
     change, output, raw = (m["sensitivity"][key] for key in ("time", "output", "raw_output"))
     # Fresh weights depend on nothing either; their output is small beside that of trained ones.
-    if change >= INSENSITIVE or (raw and output < FRESH * raw) or output < SILENT:
+    if change >= INSENSITIVE or (raw and output < UNTRAINED_RATIO * raw) or output < SILENT_OUTPUT:
         return None
     return Finding(
         "network ignores time",
@@ -94,7 +94,7 @@ def young_average(m: dict) -> Finding | None:
     about, error = m["averaging"], m["error"]
     # With conditions and without: wrong conditions alone do not make an average bad.
     kinds = [kind for kind in ("", "_none") if about and error[f"raw{kind}"] is not None]
-    if not kinds or any(error[f"averaged{kind}"] <= YOUNG * error[f"raw{kind}"] for kind in kinds):
+    if not kinds or any(error[f"averaged{kind}"] <= LAGGING_RATIO * error[f"raw{kind}"] for kind in kinds):
         return None
     lag = (
         f"its held-out error is {error['averaged']:.3f}, that of the raw weights {error['raw']:.3f}, from which it "
@@ -122,7 +122,7 @@ def young_average(m: dict) -> Finding | None:
 
 def undertrained(m: dict) -> Finding | None:
     error, linear, output = best(m), m["error"]["linear"], m["sensitivity"]["output"]
-    if error <= FILTERED * linear and output >= SILENT:
+    if error <= LINEAR_RATIO * linear and output >= SILENT_OUTPUT:
         return None
     history = [loss for loss in m["held_out_losses"] if loss is not None]
     remedy = "train for more steps, or with another config.training.lr"
@@ -135,7 +135,7 @@ def undertrained(m: dict) -> Finding | None:
     return Finding(
         "undertrained",
         f"its held-out error is {error:.3f}, that of the best linear filter {linear:.3f}, which knows no more of the "
-        "data than their mean and covariance" + f"; its output is near 0, {output:.1g}" * (output < SILENT),
+        "data than their mean and covariance" + f"; its output is near 0, {output:.1g}" * (output < SILENT_OUTPUT),
         remedy,
     )
 

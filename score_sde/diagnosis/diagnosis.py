@@ -1,4 +1,4 @@
-"""What measurements of a run say is wrong, in words, with the remedy; docs/check.md has where the limits come from."""
+"""The diagnosis: what is wrong, in words, with the remedy; docs/check.md has where the limits come from."""
 
 from score_sde.diagnosis.causes import (
     INSENSITIVE,
@@ -10,19 +10,19 @@ from score_sde.diagnosis.causes import (
     wrong_range,
     young_average,
 )
-from sde.training.audit import MISMATCH
+from sde.training.audit import MAX_PRIOR_MISMATCH
 
-SIGNIFICANT = 3.0
+SIGNIFICANT_STDERRS = 3.0
 """Standard errors that a difference of errors must be, to count."""
-FEW = 40
+MIN_CONDITION_ITEMS = 40
 """Items with another condition below which nothing is said of conditions."""
-MEMORISED, COPIED = 0.75, 0.5
+MEMORIZED_LOSS_RATIO, COPIED_DISTANCE_RATIO = 0.75, 0.5
 """Training error over held-out error, and samples' distance to the training items over that of held-out items, below
 which the model has memorized."""
-SHIFTED, WIDER, CERTAIN = 0.25, 1.25, 4.0
+MAX_MEAN_SHIFT, MAX_STD_RATIO, MIN_STDERRS = 0.25, 1.25, 4.0
 """Of samples: shift of a mean in standard deviations of the data, factor between standard deviations, and how many
-standard errors either must be."""
-ASTRAY = 1.3
+standard errors either must be to count."""
+MAX_NEAREST_RATIO = 1.3
 """Samples' distance to the training items, over that of held-out items, above which they are no data."""
 
 
@@ -54,10 +54,10 @@ def ignored_condition(m: dict) -> Finding | None:
 
 def shuffled_labels(m: dict) -> Finding | None:
     conditions = m["conditions"]
-    if not conditions or conditions["items"] < FEW:
+    if not conditions or conditions["items"] < MIN_CONDITION_ITEMS:
         return None
     gain, error = conditions["gain"]
-    if gain > SIGNIFICANT * error:
+    if gain > SIGNIFICANT_STDERRS * error:
         return None
     own, other, none = (conditions["error"][key] for key in ("own", "other", "none"))
     worse = ", and more than none, so that they name other classes" if m["null_trained"] and own > 1.02 * none else ""
@@ -83,10 +83,10 @@ def no_dropout(m: dict) -> Finding | None:
 
 def untrained_null(m: dict) -> Finding | None:
     conditions = m["conditions"]
-    if not conditions or conditions["items"] < FEW:
+    if not conditions or conditions["items"] < MIN_CONDITION_ITEMS:
         return None
     (gain, stderr), error = conditions["gain_of_none"], conditions["error"]
-    if gain >= -SIGNIFICANT * stderr:
+    if gain >= -SIGNIFICANT_STDERRS * stderr:
         return None
     return Finding(
         "unconditional branch untrained",
@@ -100,9 +100,9 @@ def memorized(m: dict) -> Finding | None:
     training, held_out = (m["error"][name] for name in ("training", "averaged"))
     noise = sum(m["error_stderr"][name] ** 2 for name in ("training", "averaged")) ** 0.5
     share, near, said = training / held_out, m["samples"]["nearest"], []
-    if share < MEMORISED and held_out - training > SIGNIFICANT * noise:
+    if share < MEMORIZED_LOSS_RATIO and held_out - training > SIGNIFICANT_STDERRS * noise:
         said.append(f"the error of training items is {share:.2f} times that of held-out ones")
-    if near is not None and near < COPIED:
+    if near is not None and near < COPIED_DISTANCE_RATIO:
         said.append(f"samples are {near:.2f} times as far from the nearest training item as held-out ones")
     if not said:
         return None
@@ -117,12 +117,12 @@ def off_samples(m: dict) -> Finding | None:
     columns = ("mean", "std", "data_mean", "data_std", "mean_stderr", "std_stderr")
     for channel, values in enumerate(zip(*(samples[key] for key in columns), strict=True)):
         mean, std, data_mean, data_std, mean_error, std_error = values
-        if abs(mean - data_mean) > max(SHIFTED * data_std, CERTAIN * mean_error):
+        if abs(mean - data_mean) > max(MAX_MEAN_SHIFT * data_std, MIN_STDERRS * mean_error):
             said.append(f"channel {channel} has mean {mean:.3g}, the data {data_mean:.3g}")
-        far = not 1 / WIDER < std / data_std < WIDER
-        if far and abs(std - data_std) > CERTAIN * std_error:
+        far = not 1 / MAX_STD_RATIO < std / data_std < MAX_STD_RATIO
+        if far and abs(std - data_std) > MIN_STDERRS * std_error:
             said.append(f"channel {channel} has standard deviation {std:.3g}, the data {data_std:.3g}")
-    if samples["nearest"] is not None and samples["nearest"] > ASTRAY:
+    if samples["nearest"] is not None and samples["nearest"] > MAX_NEAREST_RATIO:
         said.append(f"the median is {samples['nearest']:.2f} times as far from training items as held-out items are")
     if not said:
         return None
@@ -138,11 +138,11 @@ def off_samples(m: dict) -> Finding | None:
 def wide_prior(m: dict) -> Finding | None:
     lower, upper = m["prior"]
     # Of two schedules it is not known which one is meant.
-    if lower <= MISMATCH or disagreeing(m, "sde."):
+    if lower <= MAX_PRIOR_MISMATCH or disagreeing(m, "sde."):
         return None
     return Finding(
         "prior mismatch",
-        f"between {lower:.1e} and {upper:.1e} nats a dimension lie between noised data at t_max and the prior that "
+        f"between {lower:.1e} and {upper:.1e} nats per dimension lie between noised data at t_max and the prior that "
         "sampling starts from",
         "train with a larger beta_max or sigma_max in config.sde",
     )

@@ -1,4 +1,4 @@
-"""What --mode check measures of a run: weights, data, samples and descriptions, as plain numbers."""
+"""The examination of a run by --mode check: weights, data, samples and descriptions, as plain numbers."""
 
 import copy
 import json

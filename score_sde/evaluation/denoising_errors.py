@@ -1,4 +1,4 @@
-"""Items at fixed noise levels with fixed noise: what is measured of a denoiser there, item by item."""
+"""Denoising errors, item by item, at fixed noise levels with fixed noise."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -145,6 +145,6 @@ def _mean_square(x: Tensor) -> Tensor:
 
 
 def _differ(cond: Condition, other: Condition) -> Tensor:
-    """Which rows are not the same, (n,)."""
+    """True for rows that differ, (n,)."""
     apart = map_condition(lambda a, b: (a != b).reshape(len(a), -1).any(1), cond, other)
     return torch.stack(list(apart.values())).any(0) if isinstance(apart, dict) else apart

@@ -1,4 +1,4 @@
-"""Samples in a file, and what is refused of them before they are measured."""
+"""Given samples: those in a file, and what is refused of them before they are measured."""
 
 import warnings
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from score_sde.metrics.metric import LEAST
+from score_sde.metrics.metric import MIN_ITEMS
 from sde.condition.tree import check_labels
 from sde.data import Dataset, existing
 from sde.data.arrays import as_tensor, read_array
@@ -48,8 +48,8 @@ def check_samples(x: Tensor, labels: Tensor | None, data: Dataset, path: Path) -
     """Raise ValueError for samples x (n, *event) that cannot be held against data: too few, of another shape, not
     finite, or out of the data's range."""
     for what, items in ((str(path), x), ("the split of the data", data)):
-        if len(items) < LEAST:
-            raise ValueError(f"{what} has {len(items)} items: no interval can be trusted for fewer than {LEAST}")
+        if len(items) < MIN_ITEMS:
+            raise ValueError(f"{what} has {len(items)} items: no interval can be trusted for fewer than {MIN_ITEMS}")
     shape, known = tuple(x.shape[1:]), tuple(data.event_shape)
     if shape != known:
         last = shape == known[1:] + known[:1]

@@ -1,4 +1,4 @@
-"""A classifier of a run's real training items, to judge samples by and to compare sets in its features."""
+"""The judge: a classifier of a run's real training items, to judge samples by and to compare sets in its features."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ from sde.files import write_whole
 FEATURES = 64
 SETTINGS: dict[str, Any] = {"features": FEATURES, "width": 32, "steps": 800, "batch_size": 128, "lr": 3e-3, "seed": 0}
 """What the network is made and trained by; another value is another network, in another file."""
-MEASURED = 1000
+FINGERPRINT_ITEMS = 1000
 """Training items that tell data apart, and the scale of features."""
 
 
@@ -62,7 +62,7 @@ class EvaluationClassifier(nn.Module):
             optimizer.step()
             schedule.step()
         with torch.no_grad():
-            self.scale = self._body(data.batch(spread(len(data), MEASURED))[0]).var(0).mean().sqrt()
+            self.scale = self._body(data.batch(spread(len(data), FINGERPRINT_ITEMS))[0]).var(0).mean().sqrt()
 
     @torch.no_grad()
     def classes(self, x: Tensor, batch_size: int = 500) -> Tensor:
@@ -100,7 +100,7 @@ def evaluation_classifier(run: Run, training: Dataset) -> EvaluationClassifier:
 def _digest(data: Dataset, kind: Kind) -> str:
     """Of items spread over the set, their number and classes, the transform and SETTINGS, and the kind where it is not
     the one that the shape tells."""
-    x, cond = data.batch(spread(len(data), MEASURED))
+    x, cond = data.batch(spread(len(data), FINGERPRINT_ITEMS))
     labels = require_labels(cond)
     named = [] if kind is kind_of(data.event_shape) else [kind.name]
     about = json.dumps([len(data), data.num_classes, data.event_shape, data.transform.digest, SETTINGS, *named])

@@ -1,4 +1,4 @@
-"""How well a noise-conditional classifier tells classes apart, by noise level."""
+"""Accuracy of a noise-conditional classifier on noisy items, by noise level."""
 
 import torch
 from torch import Tensor
@@ -8,9 +8,9 @@ from sde.condition.tree import require_labels
 from sde.data import Dataset
 from sde.model.classifier import NoisyClassifier
 
-LEVELS = 10
+NUM_LEVELS = 10
 """Noise levels: the middles of equal parts of the process in log(sigma / alpha)."""
-ITEMS = 1000
+MAX_ITEMS = 1000
 
 
 class NoisyAccuracy:
@@ -18,7 +18,7 @@ class NoisyAccuracy:
     time. ``classifier`` says what process and classes there are."""
 
     def __init__(self, held_out: Dataset, classifier: NoisyClassifier, device: torch.device) -> None:
-        self.measured = DenoisingErrors(held_out, classifier, "log_snr", device, ITEMS, LEVELS)
+        self.measured = DenoisingErrors(held_out, classifier, "log_snr", device, MAX_ITEMS, NUM_LEVELS)
 
     @property
     def chance(self) -> float:

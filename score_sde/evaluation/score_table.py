@@ -1,8 +1,8 @@
-"""What --mode evaluate prints."""
+"""The table of scores that --mode evaluate prints."""
 
 from score_sde.evaluation.scores import Sets
 from score_sde.metrics.metric import METRICS
-from score_sde.metrics.neighbors import CLOSE
+from score_sde.metrics.neighbors import CLOSE_SHARE
 
 Row = tuple[str, str, str, str, str]
 
@@ -20,12 +20,12 @@ def show(values: dict[str, dict], sets: Sets, features: str, split: str) -> None
     if "memorization" in values:
         rows += _too_many(values["memorization"], {
             "nearer": ("memorized: nearer", 0.5, "nearer to training items than held-out ones"),
-            "close": ("memorized: close", CLOSE, "as near as the nearest 5 % of held-out items"),
+            "close": ("memorized: close", CLOSE_SHARE, "as near as the nearest 5 % of held-out items"),
             "copies": ("memorized: copies", 0.0, "equal to a training item"),
         })  # fmt: skip
     rows += _too_many(values["duplicates"], {
         "exact": ("duplicates: exact", 0.0, "equal to another sample"),
-        "near": ("duplicates: near", CLOSE, "as near to another as the nearest 5 % of real items"),
+        "near": ("duplicates: near", CLOSE_SHARE, "as near to another as the nearest 5 % of real items"),
     })  # fmt: skip
     count, dimension = sets.real.features.shape
     print(f"{len(sets.samples):,} samples against {count:,} {split} items, {dimension} features ({features}):")

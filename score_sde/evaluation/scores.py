@@ -1,4 +1,4 @@
-"""The metrics of one set of samples, and of real items in their place."""
+"""Scores: the metrics of one set of samples, and of real items in their place."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from score_sde.metrics.metric import METRICS
 from score_sde.metrics.neighbors import Memorization, near_duplicates
 from score_sde.metrics.proportion import share
 
-SAME = 1e-3
+SAME_ITEMS_SHARE = 1e-3
 """A Frechet distance below this share of that of real items is no luck."""
 
 
@@ -29,8 +29,8 @@ class Sets:
 
 
 def refusals(names: Sequence[str] | None, samples: int, real: int, dimension: int) -> dict[str, str]:
-    """By name, why metrics cannot be taken of so few items with so many features. Raises ValueError where ``names``,
-    keys of METRICS, ask for one of them."""
+    """Reasons, by name, why metrics cannot be taken of so few items with so many features. Raises ValueError where
+    ``names``, keys of METRICS, ask for one of them."""
     found = {
         name: metric.shortage(samples, real, dimension)
         for name, metric in METRICS.items()
@@ -85,7 +85,7 @@ def _warn_of_the_same(sets: Sets, values: dict[str, dict]) -> None:
     copied, usual = (part.found_in(sets.real) / len(part) for part in (sets.samples, sets.reference))
     found = values.get("frechet", {})
     distance, real = (part.get("value", 1.0) for part in (found, found.get("reference", {})))
-    if copied > 0.1 + 2 * usual or distance < SAME * real:
+    if copied > 0.1 + 2 * usual or distance < SAME_ITEMS_SHARE * real:
         warnings.warn(
             f"{copied:.0%} of the samples equal an item that they are held against (other real ones: {usual:.0%}), and "
             f"the Frechet distance is {distance:.2g}: are these the same files?",

@@ -1,4 +1,4 @@
-"""Accuracy against diversity of samples that were asked for by class, with the errors that chance leaves."""
+"""The trade-off of accuracy against diversity of samples asked for by class, with the errors that chance leaves."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Held-out losses by noise level, and how near samples are to the training data."""
+"""Validation: held-out losses by noise level, and how near samples are to the training data."""
 
 import torch
 from torch import Tensor
@@ -11,10 +11,10 @@ from sde.process.base import SDE
 from sde.training.loss import WEIGHTINGS, BatchNoise, denoising_loss
 
 SEED = 0
-"""Of times, noise and dequantization: the same in every run, so that runs can be compared."""
-NEIGHBORS = 20_000
+"""Seed of times, noise and dequantization: the same in every run, so that runs can be compared."""
+MAX_TRAINING_ITEMS = 20_000
 """Training items at most among which the nearest is sought."""
-CHUNK = 2**24
+NUMBERS_AT_ONCE = 2**24
 """Numbers of the training items that are compared at a time."""
 
 
@@ -102,7 +102,7 @@ class Validation:
     def _distances(self, x: Tensor) -> Tensor:
         x = self._vectors(x)
         nearest = x.new_full((len(x),), torch.inf)
-        for index in spread(len(self.training), NEIGHBORS).split(max(1, CHUNK // x.shape[1])):
+        for index in spread(len(self.training), MAX_TRAINING_ITEMS).split(max(1, NUMBERS_AT_ONCE // x.shape[1])):
             items = self._vectors(self.training.batch(index)[0])
             # Distances by matrix products have no digits left where they are small.
             distances = torch.cdist(x, items, compute_mode="donot_use_mm_for_euclid_dist")

@@ -13,7 +13,7 @@ from score_sde.kinds.base import About, Event, Kind, no_images
 from score_sde.kinds.elements import image
 from score_sde.kinds.tasks import TASKS
 from sde.data.folders import SUFFIXES
-from sde.data.images import DEEP, MODES
+from sde.data.images import DEEP_MODES, MODES
 from sde.data.transform import Transform
 
 
@@ -121,11 +121,13 @@ def read_pixels(flag: str, file: Path, mode: str) -> np.ndarray:
 
     try:
         with Pillow.open(file) as opened:
-            deep = opened.mode.startswith(DEEP)
+            deep = opened.mode.startswith(DEEP_MODES)
             pixels = np.asarray(ImageOps.exif_transpose(opened).convert(mode))
     # Pillow raises many unrelated exceptions for damaged files.
     except Exception as error:
         raise ValueError(f"{flag}={file} is not a readable image ({error})") from None
     if deep:
-        raise ValueError(f"{flag}={file} has more than 256 levels: save it with 8 bits a channel, or give a .npy file")
+        raise ValueError(
+            f"{flag}={file} has more than 256 levels: save it with 8 bits per channel, or give a .npy file"
+        )
     return pixels

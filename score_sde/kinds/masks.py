@@ -54,4 +54,4 @@ MASKS: dict[str, MaskOf] = {
     "box": all_but_the_centre,
     "random:": random_share,
 }
-"""Of any kind of data; a word that ends in a colon has a value behind it."""
+"""Masks by word, for any kind of data; a word that ends in a colon has a value behind it."""

@@ -15,7 +15,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "other": {"color": "C3", "markersize": 5, "label": "decoded"},
     "background": {"s": 2, "c": "0.85", "linewidths": 0},
 }
-"""By the role of the points."""
+"""Styles of points by their role."""
 
 
 class Point(Kind):
@@ -32,7 +32,7 @@ class Point(Kind):
         return x.narrow(lead, 0, 2) if x.ndim - lead == 1 and x.shape[lead] > 1 else None
 
     def scale(self, shown: Tensor, levels: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Of each coordinate."""
+        """The smallest and the largest value of each coordinate."""
         return shown.amin(0).numpy(), shown.amax(0).numpy()
 
     def draw(

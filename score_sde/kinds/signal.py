@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CHANNELS = 4
-"""Of a signal, that are drawn."""
+"""Channels of a signal that are drawn, at most."""
 WIDTH, HEIGHT = 240, 60
 """Pixels of the element of a page."""
 
@@ -19,7 +19,7 @@ STYLES: dict[str, dict[str, Any]] = {
     "items": {"linewidth": 0.8, "markersize": 2},
     "other": {"color": "black", "linewidth": 0.8},
 }
-"""By the role of the curves."""
+"""Styles of curves by their role."""
 
 
 class Signal(Kind):

@@ -1,10 +1,10 @@
-"""How good it is: distances between sets of features, each with an interval, and what a reader should know of them."""
+"""Metrics: distances between sets of features, each with an interval, and what a reader should know of them."""
 
 from score_sde.metrics.bootstrap import subsampled
 from score_sde.metrics.estimate import Estimate
 from score_sde.metrics.frechet import Moments, frechet_distance, gaussian_distance
 from score_sde.metrics.kernel import KERNELS, kernel_distance
-from score_sde.metrics.metric import LEAST, METRICS, Metric
+from score_sde.metrics.metric import METRICS, MIN_ITEMS, Metric
 from score_sde.metrics.neighbors import Memorization, coverage, density, near_duplicates, precision, recall
 from score_sde.metrics.proportion import share
 from score_sde.metrics.sliced import sliced_wasserstein, wasserstein_1d
@@ -14,7 +14,7 @@ __all__ = [
     "CLASSIFIERS",
     "Estimate",
     "KERNELS",
-    "LEAST",
+    "MIN_ITEMS",
     "METRICS",
     "Memorization",
     "Metric",

@@ -1,4 +1,4 @@
-"""Intervals by drawing again from the items, without repeating one."""
+"""The bootstrap: intervals by drawing again from the items, without repeating one."""
 
 from collections.abc import Callable
 
@@ -9,12 +9,10 @@ from torch import Tensor
 
 from score_sde.metrics.estimate import Estimate
 from score_sde.metrics.proportion import share
+from score_sde.metrics.streams import SUBSAMPLES
 
-HALVES = 1
-"""Sets these random numbers apart from others by the same seed."""
-
-LARGEST = 2000
-"""Items of a part, where more of them would only cost time."""
+MAX_PART_ITEMS = 2000
+"""Items of a part at most, where more of them would only cost time."""
 
 
 def subsampled(
@@ -44,12 +42,12 @@ def subsampled(
         raise ValueError(f"{len(x)} and {len(y)} items: halves of them need at least 4 of each")
     value = function(x, y)
     largest = max(len(x), len(y))
-    kept = 0.5 if biased else min(0.5, LARGEST / largest)
+    kept = 0.5 if biased else min(0.5, MAX_PART_ITEMS / largest)
     sizes = [max(2, round(kept * len(z))) for z in (x, y)]
     drawn = sum(size / len(z) for size, z in zip(sizes, (x, y), strict=True)) / 2
     ratio = drawn / (1 - drawn)
     # Of a key of their own, or sets that were drawn by the same seed would be halved along their values.
-    generator = np.random.default_rng((seed, HALVES))
+    generator = np.random.default_rng((seed, SUBSAMPLES))
     found = []
     for _ in range(resamples):
         parts = (generator.permutation(len(z))[:size] for z, size in zip((x, y), sizes, strict=True))

@@ -1,10 +1,10 @@
-"""A value with its 95 % interval."""
+"""Estimates: values with their 95 % intervals."""
 
 import math
 from dataclasses import dataclass
 
-QUANTILE = 1.959963984540054
-"""Of the normal law, for 95 %."""
+NORMAL_QUANTILE = 1.959963984540054
+"""Quantile of the normal law for 95 %, both sides."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is known of a metric beside its formula."""
+"""Metrics by name: what is known of each beside its formula."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from score_sde.metrics.neighbors import coverage, density, precision, recall
 from score_sde.metrics.sliced import sliced_wasserstein
 from score_sde.metrics.two_sample import two_sample_test
 
-LEAST = 50
+MIN_ITEMS = 50
 """Items of each set, below which no interval here has been tried."""
 
 
@@ -34,7 +34,7 @@ class Metric:
     larger: bool = False
     biased: bool = False
     limits: tuple[float, float] = (0.0, math.inf)
-    items: Callable[[int], int] = lambda d: LEAST
+    items: Callable[[int], int] = lambda d: MIN_ITEMS
 
     def __call__(self, samples: Tensor, data: Tensor) -> float:
         """The value alone."""
@@ -62,7 +62,7 @@ class Metric:
 
 def _nonsingular(dimension: int) -> int:
     """So many items that both covariances can have full rank."""
-    return max(LEAST, dimension + 1)
+    return max(MIN_ITEMS, dimension + 1)
 
 
 METRICS: dict[str, Metric] = {

@@ -1,4 +1,4 @@
-"""What nearest neighbors say: are samples like data, is all of the data there, are items copied or repeated."""
+"""Nearest neighbors: are samples like data, is all of the data there, are items copied or repeated."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from score_sde.metrics.bootstrap import subsampled
 from score_sde.metrics.distances import blocks, distances, nearest, radii
 from score_sde.metrics.estimate import Estimate
 
-CLOSE = 0.05
+CLOSE_SHARE = 0.05
 """The share of real items that counts as close to the training items, or to each other, by definition."""
 
 
@@ -49,9 +49,12 @@ def _balls(x: Tensor, y: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Memorization:
-    """``nearer``: the probability that a sample is nearer to its nearest training item than a held-out item is to its
-    own, 1/2 where samples are new (the statistic of Meehan, Chaudhuri and Dasgupta 2020, over all of the space);
-    ``close``: the share of samples nearer than the nearest 5 % of held-out items, 0.05 where they are new."""
+    """Nearness of samples to the training items, beside that of held-out items.
+
+    ``nearer``: the probability that a sample is nearer to its nearest training item than a held-out item is to its
+    own. It is 1/2 where samples are new (the statistic of Meehan, Chaudhuri and Dasgupta 2020, over all of the space).
+    ``close``: the share of samples nearer than the nearest 5 % of held-out items, 0.05 where they are new.
+    """
 
     nearer: Estimate
     close: Estimate
@@ -60,7 +63,7 @@ class Memorization:
     def from_sets(
         cls, samples: Tensor, held_out: Tensor, training: Tensor, resamples: int = 100, seed: int = 0
     ) -> "Memorization":
-        """Of features (n, d), (m, d) and (k, d)."""
+        """From features (n, d) of samples, (m, d) of held-out and (k, d) of training items."""
         own, other = (nearest(x.double(), training.double())[:, None] for x in (samples, held_out))
         options: dict[str, Any] = {"resamples": resamples, "seed": seed, "limits": (0.0, 1.0)}
         return cls(*(subsampled(function, own, other, **options) for function in (share_nearer, share_close)))
@@ -75,7 +78,7 @@ def share_nearer(own: Tensor, other: Tensor) -> float:
 
 def share_close(own: Tensor, other: Tensor) -> float:
     """The share of distances own (n, 1) below the 5 % quantile of other (m, 1)."""
-    return (own < other.quantile(CLOSE)).double().mean().item()
+    return (own < other.quantile(CLOSE_SHARE)).double().mean().item()
 
 
 def near_duplicates(samples: Tensor, real: Tensor, resamples: int = 100, seed: int = 0) -> Estimate:

@@ -1,15 +1,15 @@
-"""Intervals of shares."""
+"""Proportions: shares of items with their intervals."""
 
 import math
 
-from score_sde.metrics.estimate import QUANTILE, Estimate
+from score_sde.metrics.estimate import NORMAL_QUANTILE, Estimate
 
 
 def share(successes: int, count: int) -> Estimate:
     """successes / count with Wilson's 95 % interval (Wilson 1927), which holds for shares of 0 and 1 too."""
-    p, z2 = successes / count, QUANTILE**2
+    p, z2 = successes / count, NORMAL_QUANTILE**2
     centre = (p + z2 / (2 * count)) / (1 + z2 / count)
-    width = QUANTILE * math.sqrt(p * (1 - p) / count + z2 / (4 * count**2)) / (1 + z2 / count)
+    width = NORMAL_QUANTILE * math.sqrt(p * (1 - p) / count + z2 / (4 * count**2)) / (1 + z2 / count)
     return Estimate(p, p, centre - width if successes else 0.0, centre + width if successes < count else 1.0)
 
 

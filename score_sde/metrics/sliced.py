@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from score_sde.metrics.streams import PROJECTIONS
+
 DIRECTIONS = 512
-DIRECTED = 3
-"""Sets these random numbers apart from others by the same seed."""
+"""Directions that a distance is the mean over."""
 
 
 def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = DIRECTIONS, seed: int = 0) -> float:
@@ -39,7 +40,7 @@ def orthonormal(dimension: int, count: int, seed: int) -> Tensor:
     """Unit vectors (count, d), basis by basis, or the one of one dimension; float64."""
     if dimension == 1:
         return torch.ones(1, 1, dtype=torch.float64)
-    generator = np.random.default_rng((seed, DIRECTED))
+    generator = np.random.default_rng((seed, PROJECTIONS))
     bases, wanted = [], count
     while wanted > 0:
         normal = torch.from_numpy(generator.standard_normal((dimension, min(dimension, wanted))))

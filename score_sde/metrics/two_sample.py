@@ -7,11 +7,9 @@ from torch import Tensor
 
 from score_sde.metrics.estimate import Estimate
 from score_sde.metrics.proportion import mean_share, share
+from score_sde.metrics.streams import CLASSIFIER_HALVES
 
-FITTING = 2
-"""Sets these random numbers apart from others by the same seed."""
-
-FITTED = 5
+MIN_HALF = 5
 """Items of each kind at least that a classifier is fitted to."""
 
 
@@ -34,8 +32,9 @@ CLASSIFIERS: dict[str, Callable] = {"logistic": logistic, "neighbors": neighbors
 
 def two_sample_test(x: Tensor, y: Tensor, classifier: str = "logistic", seed: int = 0) -> Estimate:
     """How often a classifier that was fitted to half of the items of x (n, d) and y (m, d) tells the kind of the
-    others, the mean of both kinds' shares, 1/2 where they have one law (Lopez-Paz and Oquab 2017); ``classifier`` is a
-    key of CLASSIFIERS.
+    others (Lopez-Paz and Oquab 2017).
+
+    The value is the mean of both kinds' shares, 1/2 where they have one law. ``classifier`` is a key of CLASSIFIERS.
 
     To a classifier, items that it was not fitted to are independent, which makes interval and p-value, Fisher's
     one-sided one for the table of kind and verdict, exact. The verdicts of a cross-validation are not: with the 5
@@ -43,13 +42,13 @@ def two_sample_test(x: Tensor, y: Tensor, classifier: str = "logistic", seed: in
     """
     from scipy.stats import fisher_exact
 
-    if min(len(x), len(y)) < 2 * FITTED:
-        raise ValueError(f"{min(len(x), len(y))} items: halves to fit to need at least {2 * FITTED} of each kind")
+    if min(len(x), len(y)) < 2 * MIN_HALF:
+        raise ValueError(f"{min(len(x), len(y))} items: halves to fit to need at least {2 * MIN_HALF} of each kind")
     parts = [part.double().cpu().numpy() for part in (x, y)]
     centre = np.concatenate(parts).mean(0)
     # By distance from the centre, so that neither the order of the items nor a rotation changes the halves.
     parts = [centred[np.linalg.norm(centred, axis=1).argsort()] for centred in (part - centre for part in parts)]
-    parts = [part[np.random.default_rng((seed, FITTING)).permutation(len(part))] for part in parts]
+    parts = [part[np.random.default_rng((seed, CLASSIFIER_HALVES)).permutation(len(part))] for part in parts]
     known, unseen = ([part[half] for part in parts] for half in (np.s_[::2], np.s_[1::2]))
     # One factor for all features keeps angles.
     scale = np.concatenate(known).std() or 1.0

@@ -25,15 +25,15 @@ from sde.condition.tree import condition_kinds
 from sde.data import Dataset
 from sde.training.audit import prior_mismatch
 
-LEAST = 16
+MIN_SAMPLES = 16
 """Items, below which chance alone looks like a fault."""
 
 
 def check(run: Run, *, num_samples: int = 256, batch_size: int = 256) -> dict:
     """Measure a run on held-out data and say what is wrong with it, and what to do."""
-    if num_samples < LEAST:
+    if num_samples < MIN_SAMPLES:
         raise ValueError(
-            f"--num_samples={num_samples}: a fault cannot be told from chance with fewer than {LEAST} items"
+            f"--num_samples={num_samples}: a fault cannot be told from chance with fewer than {MIN_SAMPLES} items"
         )
     (training, held_out), model = run.data(), run.model()
     if model.event_shape != held_out.event_shape:
@@ -124,8 +124,8 @@ def measure(run: Run, model: Denoiser, training: Dataset, held_out: Dataset, ite
 
 
 def by_level(sigma: Tensor, errors: dict[str, Tensor], score: list[float], calibrated: list[float]) -> list[dict]:
-    """A dict a level: sigma / alpha, the mean of each error and its standard error, and of the averaged weights E|sigma
-    score + z|^2 per dimension beside E|z|^2 - E|sigma score|^2, which is the same of a calibrated score."""
+    """A dict per level: sigma / alpha, the mean of each error and its standard error, and of the averaged weights
+    E|sigma score + z|^2 per dimension beside E|z|^2 - E|sigma score|^2, which is the same of a calibrated score."""
     columns = {name: values.mean(1).tolist() for name, values in errors.items()}
     stderr = (errors["averaged"].std(1) / errors["averaged"].shape[1] ** 0.5).tolist()
     return [
@@ -153,7 +153,7 @@ COLUMNS = {
 
 
 def table(run: Run, m: dict) -> list[str]:
-    """What was measured, for people."""
+    """The measurements as lines of text."""
     known = ", ".join(part for part in (m["step"] and f"step {m['step']}", m["missing"]) if part)
     lines = [
         f"{run.folder}: {run.weights}, {known}; error of {m['items']} held-out items by noise level, 1 is c_skip x:",
@@ -172,7 +172,7 @@ def table(run: Run, m: dict) -> list[str]:
         + (" in channel 0" if len(samples["mean"]) > 1 else "")
         + ("" if samples["nearest"] is None else f"; distance to training items {samples['nearest']:.2f} of held-out's")
     )
-    lines.append(f"prior: KL between {m['prior'][0]:.1e} and {m['prior'][1]:.1e} nats a dimension")
+    lines.append(f"prior: KL between {m['prior'][0]:.1e} and {m['prior'][1]:.1e} nats per dimension")
     if m["averaging"]:
         lines.append(
             f"average: {m['averaging']['mean_age']:,.0f} steps old on average, of {m['averaging']['updates']:,}, "

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from samplers import Samples
 from score_sde.comparison.candidates import Candidate, find_candidates
-from score_sde.comparison.pareto import GROUPS, RULE
+from score_sde.comparison.pareto import JACKKNIFE_GROUPS, RULE
 from score_sde.comparison.ranking import show, tabulate
 from score_sde.comparison.reference import Reference
-from score_sde.comparison.sampling import ROUNDS, TIGHT, Drawn, sample_all, solved
+from score_sde.comparison.sampling import ODE_TOLERANCE, ROUNDS, Drawn, sample_all, solved
 from score_sde.config.config import program
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.evaluation.features import EXTRACTORS, extractor
@@ -33,7 +33,7 @@ from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.files import finite, write_json, write_whole
 
-FLOW = 64
+MAX_SOLVED = 64
 """Samples, at most, whose probability-flow ODE is solved."""
 
 
@@ -75,7 +75,9 @@ def compare(
         ran, exact, notes = _sampled(run, guides, cond, names, budgets, num_samples, seed, batch_size)
         ends = None if exact is None else path_of(exact).denoised[-1]
         rows = tabulate(ran, reference, ends, training, common)
-        flow = None if exact is None else {"samples": len(exact.x), "tolerance": TIGHT, "calls": exact.mean_nfe}
+        flow = None
+        if exact is not None:
+            flow = {"samples": len(exact.x), "tolerance": ODE_TOLERANCE, "calls": exact.mean_nfe}
         about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape)}
         about |= {"kind": run.kind.name, "flow": flow}
         record = _record(run, reference, num_samples) | about | {"rows": rows, "notes": notes}
@@ -123,7 +125,7 @@ def _sampled(
     seed: int,
     batch_size: int,
 ) -> tuple[list[tuple[Candidate, Drawn]], Samples | None, list[str]]:
-    """What the candidates drew that came to their end, the exact flow of the first samples, and sentences to know."""
+    """The candidates that came to their end with what they drew, the exact flow of the first samples, and notes."""
     candidates, notes = find_candidates(run, guides, cond, names, budgets)
     model, shape = guides(cond), event_shape_of(guides.denoiser)
     sampled = sample_all(model, candidates, count, shape, seed=seed, batch_size=batch_size, progress=True)
@@ -134,14 +136,15 @@ def _sampled(
     exact = None
     if any(candidate.deterministic for candidate, _ in ran):
         try:
-            exact = solved(model.rows(slice(0, FLOW)), min(count, FLOW), shape, seed=seed, batch_size=batch_size)
+            rows = model.rows(slice(0, MAX_SOLVED))
+            exact = solved(rows, min(count, MAX_SOLVED), shape, seed=seed, batch_size=batch_size)
         except ArithmeticError as error:
             notes.append(f"There are no errors against the exact flow, which was not solved: {error}.")
     return ran, exact, notes
 
 
 def _record(run: Run, reference: Reference, count: int) -> dict:
-    """What the JSON says of the circumstances."""
+    """The circumstances of a comparison, for its JSON."""
     used = reference.extractor
     return {
         "mode": "compare",
@@ -153,7 +156,7 @@ def _record(run: Run, reference: Reference, count: int) -> dict:
         "features": reference.width,
         "held_out": len(reference.items),
         "training": {name: reference.of_training(name, count) for name in reference.metrics},
-        "jackknife_groups": GROUPS,
+        "jackknife_groups": JACKKNIFE_GROUPS,
         "rounds": ROUNDS,
         "device": run.device.type,
         "threads": torch.get_num_threads(),

@@ -19,7 +19,7 @@ from score_sde.evaluation.given_samples import check_samples, read_samples
 from score_sde.evaluation.judge import EvaluationClassifier, evaluation_classifier
 from score_sde.evaluation.score_table import show
 from score_sde.evaluation.scores import Sets, reading, refusals, scores
-from score_sde.metrics.metric import LEAST, METRICS
+from score_sde.metrics.metric import METRICS, MIN_ITEMS
 from score_sde.metrics.proportion import share
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run, file_digest
@@ -33,7 +33,7 @@ from sde.data.statistics import spread
 from sde.files import finite, write_json
 
 VERSIONS = ("torch", "numpy", "scipy", "scikit-learn")
-DRAWN = 1000
+DEFAULT_SAMPLES = 1000
 """Samples unless --num_samples says otherwise."""
 
 
@@ -48,7 +48,7 @@ def evaluate(
     steps: int | None = None,
     grid: str | None = None,
     noise: str = NOISES[0],
-    num_samples: int = DRAWN,
+    num_samples: int = DEFAULT_SAMPLES,
     seed: int = 0,
     labels: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
@@ -63,12 +63,14 @@ def evaluate(
     base = out.removesuffix(".json") if out else None
     path = x = asked = None
     if samples_file is None:
-        if num_samples < LEAST:
-            raise ValueError(f"--num_samples={num_samples}: no interval can be trusted for fewer than {LEAST}")
+        if num_samples < MIN_ITEMS:
+            raise ValueError(f"--num_samples={num_samples}: no interval can be trusted for fewer than {MIN_ITEMS}")
         sampling = Sampling(run, steps, grid, noise, seed, batch_size)
     else:
         flags = {"--steps": steps, "--grid": grid, "--labels": labels, "--noise": noise != NOISES[0]}
-        _nothing_ignored(run, flags | {"--num_samples": num_samples != DRAWN, guidance.given(): guidance != UNGUIDED})
+        _nothing_ignored(
+            run, flags | {"--num_samples": num_samples != DEFAULT_SAMPLES, guidance.given(): guidance != UNGUIDED}
+        )
         path, x, asked = read_samples(samples_file)
         check_samples(x, asked, data, path)
     found = extractor(run, features, training, download)

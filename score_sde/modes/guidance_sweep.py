@@ -27,12 +27,12 @@ from sde.data.statistics import spread
 from sde.files import finite, write_json, write_whole
 
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-SHOWN = 16
+STRIP_SAMPLES = 16
 """Samples of each scale in the strip, at most."""
-HELD_OUT = 5000
+MAX_HELD_OUT = 5000
 """Held-out items at most that samples are compared with."""
 COLORS = {"classifier-free": BLUE, "classifier": ORANGE}
-"""Of each kind of guidance."""
+"""Colors by kind of guidance."""
 
 
 def guidance_sweep(
@@ -93,7 +93,7 @@ def guidance_sweep(
         found = tradeoff(held_out.transform.encode(samples.x), asked, judge.classes(samples.x))
         row = {"guidance": kind, "scale": scale, **relative(found, real), "nfe": samples.mean_nfe}
         rows.append(row | {"seconds": round(samples.seconds, 2)})
-        firsts.append(samples.x[:SHOWN])
+        firsts.append(samples.x[:STRIP_SAMPLES])
         print(
             f"{kind:<17}{scale:>6g}{row['accuracy']:>9.3f} +- {row['accuracy_stderr']:.3f} "
             f"{row['diversity']:>9.3f} +- {row['diversity_stderr']:.3f}{samples.mean_nfe:>8g}"
@@ -106,7 +106,7 @@ def guidance_sweep(
     result |= {"classes": asked.unique().tolist(), "judge_accuracy": accuracy, "real": asdict(real), "rows": rows}
     write_whole(picture, plot(rows, real, num_samples))
     names = [f"{row['guidance']} {row['scale']:g}" for row in rows]
-    levels, classes = held_out.transform.num_levels, asked[:SHOWN]
+    levels, classes = held_out.transform.num_levels, asked[:STRIP_SAMPLES]
     shown = strip(torch.stack(firsts), names, strip_picture, kind=run.kind, levels=levels, labels=classes)
     write_json(numbers, finite(result | {"settings": run.settings}))
     print(f"  {picture}, {strip_picture if shown else 'no picture of the samples for this shape'}, {numbers}")
@@ -147,7 +147,7 @@ def checked_classes(num_samples: int, asked: Tensor | None) -> Tensor:
 
 def judged_items(judge: EvaluationClassifier, held_out: Dataset, asked: Tensor) -> tuple[float, Tradeoff]:
     """The judge's accuracy on the held-out items, and the accuracy and diversity of those in the classes asked for."""
-    x, cond = held_out.batch(spread(len(held_out), HELD_OUT))
+    x, cond = held_out.batch(spread(len(held_out), MAX_HELD_OUT))
     labels = require_labels(cond)
     found, kept = judge.classes(x), torch.isin(labels, asked)
     if not torch.isin(asked, labels).all():

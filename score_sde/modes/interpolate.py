@@ -23,7 +23,7 @@ DEFAULT_ITEMS = 6
 
 LARGEST_SEED = 2**63 - 1
 
-BACKGROUND = 2000
+BACKGROUND_POINTS = 2000
 """Data points behind the strips of points in the plane."""
 
 
@@ -126,4 +126,4 @@ def describe(ends: Tensor) -> str:
 
 def background(data: Dataset) -> Tensor:
     """Points of the data."""
-    return data.batch(spread(len(data), BACKGROUND))[0]
+    return data.batch(spread(len(data), BACKGROUND_POINTS))[0]

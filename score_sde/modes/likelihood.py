@@ -28,7 +28,7 @@ from sde.distributed.world import World
 EXACT_UP_TO = 16
 """Dimensions up to which the trace is exact unless --probes says otherwise."""
 
-HINT = 64
+MAX_TRAINING_ITEMS = 64
 """Training items whose likelihood is set beside that of the held-out ones."""
 
 
@@ -86,7 +86,7 @@ def likelihood(
         )  # fmt: skip
     values = {}
     if split == "test" and not unnormalized:
-        hint, hint_targets = training.batch(spread(len(training), HINT))
+        hint, hint_targets = training.batch(spread(len(training), MAX_TRAINING_ITEMS))
         values["training"] = _nats(run.world, model_for(hint_targets), hint, batch_size, settings)
     if others is not None:
         values["others"] = _nats(run.world, denoiser, others, batch_size, settings)
@@ -142,7 +142,8 @@ def _show(condition: str, split: str, report: LikelihoodReport, result: dict) ->
     print(f"  bound of {report.discrete_steps} discrete steps {report.discrete}")
     if "training" in result:
         mean, error = result["training"]
-        print(f"  training items              {mean:.4f} +- {error:.4f}   ({HINT} at most; much better is memorized)")
+        hint = f"{MAX_TRAINING_ITEMS} at most; much better is memorized"
+        print(f"  training items              {mean:.4f} +- {error:.4f}   ({hint})")
     print(
         f"  {result['nfe']:g} network calls each, {result['nfe_max']} at most, {result['rejected']:g} steps rejected; "
         f"a tenth of the tolerances changes an item by {report.tolerance_change:.1e} at most"

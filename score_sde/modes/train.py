@@ -27,7 +27,7 @@ from sde.training.trainer import StepResult, Trainer
 
 M = TypeVar("M", bound=nn.Module)
 
-PREVIEW = 60
+PREVIEW_SAMPLES = 60
 """Samples in the pictures made during training."""
 
 
@@ -58,10 +58,10 @@ def train(run: Run) -> dict:
 
     def preview(step: int, averaged: Denoiser, raw: Denoiser) -> None:
         session.record_held_out(step, validation.losses(averaged), validation.losses(raw))
-        cond = held_out_condition(held_out, averaged, PREVIEW)
+        cond = held_out_condition(held_out, averaged, PREVIEW_SAMPLES)
         bound = averaged if cond is None else Conditional(averaged, cond)
         try:
-            samples = generate(bound, DPMSolverPP(), PREVIEW, data.event_shape, steps=12)
+            samples = generate(bound, DPMSolverPP(), PREVIEW_SAMPLES, data.event_shape, steps=12)
         except FloatingPointError as error:
             tqdm.write(f"warning: no samples at step {step} ({error}): try a smaller config.training.lr")
         else:

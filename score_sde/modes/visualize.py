@@ -24,7 +24,7 @@ from sde.checkpoint.spec import build_sde
 from sde.condition.tree import Condition, labels_of
 from sde.data.statistics import spread
 
-WHAT = ("process", "trajectory", "denoised", "field")
+PLOTS = ("process", "trajectory", "denoised", "field")
 IGNORED = {
     "process": ("sampler", "grid", "frames", "num_samples", "labels", "condition", *asdict(UNGUIDED)),
     "field": ("sampler", "steps", "grid", "frames", "num_samples"),
@@ -32,7 +32,7 @@ IGNORED = {
 """Flags that a picture alone has no use for."""
 FRAMES = 40
 """States of a film at most; runs of fewer steps have fewer."""
-POINTS, ITEMS = 1000, 16
+PLANE_POINTS, DEFAULT_SAMPLES = 1000, 16
 """Samples of points in the plane, and of anything else."""
 
 
@@ -52,7 +52,7 @@ def visualize(
     out: str | None = None,
 ) -> dict:
     """Draw the process and its grids, films from data to noise and back, denoised predictions, density and score."""
-    chosen = WHAT if pick("--plots", plots, ("all", *WHAT)) == "all" else (plots,)
+    chosen = PLOTS if pick("--plots", plots, ("all", *PLOTS)) == "all" else (plots,)
     for name in IGNORED.get(plots, ()):
         if name in run.settings:
             flag = f"--{name}={run.settings[name]}"
@@ -100,7 +100,7 @@ class View:
         self.guides = Guides(run, self.denoiser, guidance)
         self.asked = labels, condition
         self.planar = run.kind.planar(self.data.event_shape)
-        self.count = num_samples or (POINTS if self.planar else ITEMS)
+        self.count = num_samples or (PLANE_POINTS if self.planar else DEFAULT_SAMPLES)
         self.steps, self.grid = steps, read_grid(grid)
         self.samples: Samples | None = None
 
@@ -177,7 +177,7 @@ class View:
         labels = labels_of(cond)
         if labels is not None and "," in (self.asked[0] or ""):
             print(f"the field is that of class {labels.item()} alone, the first of --labels={self.asked[0]}")
-        items, own = self.data.batch(spread(len(self.data), POINTS))
+        items, own = self.data.batch(spread(len(self.data), PLANE_POINTS))
         classes = labels_of(own)
         # Of a class that no item has, all are shown.
         shown = items if labels is None or classes is None else items[classes == labels]

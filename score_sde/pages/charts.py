@@ -19,7 +19,7 @@ COLORS = ("#3b82d0", "#d0631a", "#2d9a5c", "#d64545", "#9a5fd0", "#16909c", "#a6
 """Seen on white as well as on black."""
 MARKERS = "osD^vPX<>p"
 
-TALL = 6
+MAX_HEIGHT = 6
 """Times the smallest distance that a chart shows: one sampler with too few steps would make all others alike."""
 
 
@@ -78,9 +78,9 @@ def charts(metric: Metric, training: float) -> tuple[Costs, ...]:
     name, up = capitalized(metric.title), f"{metric.title} to held-out data"
     more: dict[str, Any] = {"training": training, "distance": metric.limits[1] == math.inf and not metric.larger}
     return (
-        Costs(f"{name} by network calls", "calls", "value", "front_calls", "network calls a sample", up, **more),
-        Costs(f"{name} by time", "seconds", "value", "front_seconds", "milliseconds a sample", up, 1000, **more),
-        Costs("Error by network calls", "calls", "error", "front_error", "network calls a sample",
+        Costs(f"{name} by network calls", "calls", "value", "front_calls", "network calls per sample", up, **more),
+        Costs(f"{name} by time", "seconds", "value", "front_seconds", "milliseconds per sample", up, 1000, **more),
+        Costs("Error by network calls", "calls", "error", "front_error", "network calls per sample",
               "error to the flow, in std of the data"),
     )  # fmt: skip
 
@@ -98,7 +98,7 @@ def beyond(chart: Costs, rows: Sequence[dict]) -> list[dict]:
 def _top(rows: Sequence[dict]) -> float:
     values = [row["value"] for row in rows]
     # Unbiased estimates of small distances may be below 0.
-    return TALL * (min(values) if min(values) > 0 else median(map(abs, values)))
+    return MAX_HEIGHT * (min(values) if min(values) > 0 else median(map(abs, values)))
 
 
 def inline_svg(chart: Costs, rows: Sequence[dict]) -> str:
@@ -106,7 +106,7 @@ def inline_svg(chart: Costs, rows: Sequence[dict]) -> str:
     if all(row[chart.loss] is None for row in rows):
         return ""
     svg = chart_svg(chart, rows, (4.7, 3.8), INK).decode()
-    return _inline(svg, f"{chart.title}, a line a sampler; the table has the numbers")
+    return _inline(svg, f"{chart.title}, a line per sampler; the table has the numbers")
 
 
 def _mark(axes: Axes, chart: Costs, rows: Sequence[dict]) -> None:

@@ -69,7 +69,7 @@ def _advice(record: dict) -> Iterator[str]:
     yield f"<h1>Samplers compared <small>{escape(record['run'])}</small></h1>"
     yield (
         f'<p class="advice">Recommended: <strong>{row["sampler"]}</strong>, {row["calls"]:.4g} network calls and '
-        f"{number(1000 * row['seconds'])} ms a sample.</p>"
+        f"{number(1000 * row['seconds'])} ms per sample.</p>"
     )
     yield f'<div class="copy"><pre><code>{escape(row["command"])}</code></pre></div>'
     behind = f"{with_error(row['behind'], row['behind_stderr'])} {away} {best}" if row["behind"] else best

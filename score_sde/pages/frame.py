@@ -1,4 +1,4 @@
-"""A page that needs no other file: its frame, its style, its images."""
+"""The frame of a page that needs no other file: its style, its images."""
 
 from collections.abc import Iterable
 from html import escape

@@ -14,7 +14,7 @@ from score_sde.plots.curves import CHARTS, present, series
 from sde.data.statistics import spread
 from sde.files import write_whole
 
-PICTURES = 13
+MAX_PICTURES = 13
 """Pictures of samples at most on a page: the newest as large as four of the others, in rows of four."""
 
 STYLE = """
@@ -115,7 +115,7 @@ def _samples(folder: Path) -> Iterator[str]:
     if not found:
         return
     yield '<h2>Samples</h2>\n<p>Of the averaged weights, from the same noise every time.</p>\n<div class="history">'
-    for i in spread(len(found), PICTURES).tolist():
+    for i in spread(len(found), MAX_PICTURES).tolist():
         step, path = found[i]
         picture, items = path.with_suffix(".png"), path.with_suffix(".html")
         shown = image("png", picture.read_bytes(), f"samples at step {step:,}") if picture.exists() else ""

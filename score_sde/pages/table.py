@@ -1,4 +1,4 @@
-"""The table of a comparison: a row a sampler and budget, with buttons that sort where the page's script runs."""
+"""The table of a comparison: a row per sampler and budget, with buttons that sort where the page's script runs."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +10,7 @@ from score_sde.pages.charts import capitalized
 
 
 def number(value: float) -> str:
-    """To three digits."""
+    """The value as text, to three digits."""
     return f"{value:.3g}"
 
 
@@ -38,7 +38,7 @@ def columns(names: Sequence[str]) -> tuple[Column, ...]:
         Column("Sampler", "sampler", lambda row: row["sampler"]),
         Column("Steps", "steps", lambda row: str(row["steps"] or f"to {row['tolerance']:g}")),
         Column("Calls", "calls", lambda row: f"{row['calls']:.4g}"),
-        Column("ms a sample", "seconds", lambda row: number(1000 * row["seconds"])),
+        Column("ms per sample", "seconds", lambda row: number(1000 * row["seconds"])),
         Column(capitalized(METRICS[first].title), "value", lambda row: with_error(row["value"], row["stderr"])),
         Column(behind, "behind", lambda row: with_error(row["behind"], row["behind_stderr"])),
         *(_further(name) for name in others),

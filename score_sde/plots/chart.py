@@ -16,11 +16,11 @@ THEMED = ("text.color", "axes.labelcolor", "axes.edgecolor", "grid.color", "xtic
 
 
 class Chart(Protocol):
-    """What a chart shows, of rows of numbers by their names."""
+    """A drawing of rows of numbers by their names, with a title."""
 
     @property
     def title(self) -> str:
-        """What is above it."""
+        """The title above the axes."""
         ...
 
     def draw(self, axes: Axes, rows: Sequence[dict]) -> None:

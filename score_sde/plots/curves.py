@@ -15,8 +15,8 @@ from sde.files import write_whole
 
 BLUE, ORANGE, RED = "#3b82d0", "#e08020", "#d64545"
 """Colours that are seen on white as well as on black."""
-POINTS = 800
-"""Of a curve, at most: more are thinned out."""
+MAX_POINTS = 800
+"""Points of a curve at most: more are thinned out."""
 
 
 class Curves(NamedTuple):
@@ -208,5 +208,5 @@ def _curve(axes: Axes, steps: np.ndarray, values: np.ndarray, style: str = "", *
 
 
 def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    index = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), POINTS)).round().astype(int))
+    index = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), MAX_POINTS)).round().astype(int))
     return steps[index], values[index]

@@ -1,4 +1,4 @@
-"""Densities, scores and the probability flow in the plane."""
+"""Fields in the plane: densities, scores and the probability flow."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +14,14 @@ from sde.model.score import ScoreModel
 
 NOISE_LEVELS = (0.05, 0.25, 0.7, 2.0)
 """sigma / alpha of the panels, in units of sigma_data."""
-GRID = 48
+GRID_POINTS = 48
 """Points of the plane along each axis."""
-ARROWS = 16
+MAX_ARROWS = 16
 """Arrows along each axis, at most."""
-REACH = 3.5
+NOISE_EXTENT = 3.5
 """Standard deviations of the noise that a panel extends beyond the data."""
 TOLERANCE = 1e-4
-"""Of log p, which is then within a few hundredths of a nat."""
+"""Tolerance of the solver of log p, which is then within a few hundredths of a nat."""
 
 
 class Begun(ScoreModel):
@@ -43,11 +43,11 @@ def panel_times(sde, sigma_data: float) -> Tensor:
     return times[times < sde.t_max]
 
 
-def axes_of(model: ScoreModel, items: Tensor, t: Tensor, count: int = GRID) -> Tensor:
+def axes_of(model: ScoreModel, items: Tensor, t: Tensor, count: int = GRID_POINTS) -> Tensor:
     """Middles (2, count) of equal cells in data units, over all that x_t of the items (n, 2) reaches."""
     alpha, sigma = model.sde.alpha(t), model.sde.sigma(t)
     x0 = model.transform.encode(items)
-    ends = torch.stack([alpha * x0.amin(0) - REACH * sigma, alpha * x0.amax(0) + REACH * sigma])
+    ends = torch.stack([alpha * x0.amin(0) - NOISE_EXTENT * sigma, alpha * x0.amax(0) + NOISE_EXTENT * sigma])
     low, high = model.transform.decode(ends).double()
     return low[:, None] + (high - low)[:, None] * (torch.arange(count, dtype=torch.float64) + 0.5) / count
 
@@ -97,7 +97,7 @@ def field_picture(panels: list[dict[str, Tensor]], title: str, path: Path) -> No
             axes.set_xlim(x[0], x[-1])
             axes.set_ylim(y[0], y[-1])
             axes.tick_params(labelsize=8)
-        every = max(1, len(x) // ARROWS)
+        every = max(1, len(x) // MAX_ARROWS)
         few = slice(every // 2, None, every)
         score = panel["score"].numpy()[few, few]
         # Lengths by the square root, as scores of the margins are many times those near the data.

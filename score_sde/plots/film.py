@@ -22,12 +22,12 @@ from sde.process.base import SDE
 STRIP_ITEMS = 4
 """Images or signals in a cell of a strip, one above the other."""
 GIF_IMAGES, GIF_SIGNALS = 16, 6
-"""Images, four a row, or signals in a panel of an animation."""
-LINE = 2
-"""Pixels between images, each of which has about 64."""
+"""Images, four per row, or signals in a panel of an animation."""
+GAP_PIXELS = 2
+"""Pixels of the gap between images."""
 FRAME_SECONDS, LAST_SECONDS = 0.15, 1.5
-MARGIN = 0.35
-"""Of the data's extent, around points and signals, for the noise."""
+AXES_MARGIN = 0.35
+"""Margin around points and signals for the noise, as a share of the data's extent."""
 
 
 class Reel(NamedTuple):
@@ -63,7 +63,7 @@ def as_spread(x: Tensor, times: Tensor, sde: SDE, transform: Transform, sigma_da
 
 
 def strip(reels: Sequence[Reel], items: Tensor, path: Path, frames: int, kind: Kind) -> None:
-    """A row a reel of ``frames`` of its frames, the first and last among them; ``items`` (n, *event) of the data say
+    """A row per reel of ``frames`` of its frames, the first and last among them; ``items`` (n, *event) of the data say
     which values are black and white, and where the axes end."""
     cell = _Cell(kind, reels, items, STRIP_ITEMS, columns=1, marker=40)
     columns = min(frames, len(reels[0].x))
@@ -135,7 +135,7 @@ class _Cell:
     def draw(self, axes, x: Tensor, labels: Tensor | None) -> None:
         """A frame x (n, *event)."""
         kind, shown = self.kind, _shown(self.kind, x)
-        margin = MARGIN * (self.high - self.low)
+        margin = AXES_MARGIN * (self.high - self.low)
         if kind.layout == "plane":
             size = self.marker / len(x) ** 0.5
             if labels is None:
@@ -161,9 +161,9 @@ class _Cell:
         x = np.clip((x - self.low) / max(self.high - self.low, 1e-12), 0, 1)[:, : 3 if x.shape[1] > 1 else 1]
         zoom = max(1, round(64 / x.shape[-1]))
         x = x.repeat(zoom, 2).repeat(zoom, 3)
-        x = np.pad(x, ((0, -len(x) % self.columns), (0, 0), (0, LINE), (0, LINE)), constant_values=0.5)
+        x = np.pad(x, ((0, -len(x) % self.columns), (0, 0), (0, GAP_PIXELS), (0, GAP_PIXELS)), constant_values=0.5)
         rows = x.reshape(-1, self.columns, *x.shape[1:]).transpose(0, 3, 1, 4, 2)
-        return rows.reshape(rows.shape[0] * rows.shape[1], -1, x.shape[1])[:-LINE, :-LINE]
+        return rows.reshape(rows.shape[0] * rows.shape[1], -1, x.shape[1])[:-GAP_PIXELS, :-GAP_PIXELS]
 
 
 def _shown(kind: Kind, x: Tensor) -> Tensor:

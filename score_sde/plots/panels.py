@@ -1,4 +1,4 @@
-"""Tables of pictures: a row an item, a column what became of it."""
+"""Panels: tables of pictures, a row per item, a column for each thing that became of it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from sde.files import write_whole
 HIDDEN = (90, 115, 165)
 """The colour of entries that are NaN."""
 
-MOST_SIGNALS = 16
+MAX_SIGNALS = 16
 
 
 def panels(
@@ -80,7 +80,7 @@ def _points(kind: Kind, columns: dict[str, Tensor]) -> bytes:
 
 
 def _signals(kind: Kind, columns: dict[str, Tensor]) -> bytes:
-    rows = min(MOST_SIGNALS, len(next(iter(columns.values()))))
+    rows = min(MAX_SIGNALS, len(next(iter(columns.values()))))
     shape: dict[str, Any] = {"figsize": (3 * len(columns), 1.2 * rows), "sharey": True, "squeeze": False}
     figure, axes = plt.subplots(rows, len(columns), **shape)
     for cells, (caption, x) in zip(axes.T, columns.items(), strict=True):

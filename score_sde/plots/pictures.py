@@ -20,7 +20,7 @@ from sde.files import write_whole
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-CURVES = 16
+MAX_CURVES = 16
 """Items with axes for each that are drawn."""
 
 
@@ -69,7 +69,7 @@ def comparison(x: Tensor, other: Tensor, path: Path, *, kind: Kind, levels: int 
     if first is None or second is None:
         return False
     if kind.layout == "sheet":
-        # As many pairs a row as leave the fewest places empty.
+        # As many pairs per row as leave the fewest places empty.
         pairs = len(x) if len(x) <= 6 else min((5, 4, 6), key=lambda columns: -len(x) % columns)
         both = torch.stack([first, second], 1).flatten(0, 1)
         content = _image_grid(both, kind, levels, 2 * pairs, range(2, 2 * pairs, 2))
@@ -126,7 +126,7 @@ def _check(x: Tensor, path: Path) -> None:
 
 
 def _image_grid(shown: Tensor, kind: Kind, levels: int | None, columns: int, gaps: Collection[int] = ()) -> bytes:
-    """Images (n, channels, height, width), ``columns`` a row; a wider gap before each column in ``gaps``."""
+    """Images (n, channels, height, width), ``columns`` per row; a wider gap before each column in ``gaps``."""
     pixels = scaled(shown.double().nan_to_num().numpy(), *kind.scale(shown.double(), levels))
     # What is padded looks like what lies between images.
     return sheet(np.where(shown.isnan().numpy(), np.uint8(BACKGROUND), pixels), columns, gaps)
@@ -142,7 +142,7 @@ def figure_bytes(figure, kind: str = "png", **options) -> bytes:
 
 def _curves(kind: Kind, sets: dict[str, Tensor]) -> bytes:
     """The first items of sets (n, ...) by their role, each on axes of its own, one set over the other."""
-    count = min(CURVES, *(len(shown) for shown in sets.values()))
+    count = min(MAX_CURVES, *(len(shown) for shown in sets.values()))
     figure, axes = plt.subplots(count, 1, figsize=(8, count), sharex=True, squeeze=False)
     for i, row in enumerate(axes[:, 0]):
         for role, shown in sets.items():

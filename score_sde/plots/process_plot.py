@@ -1,4 +1,4 @@
-"""What a process looks like: alpha, sigma, the log signal-to-noise ratio, and where the grids put their steps."""
+"""The plot of a process: alpha, sigma, the log signal-to-noise ratio, and where the grids put their steps."""
 
 from dataclasses import fields
 from pathlib import Path

@@ -17,7 +17,7 @@ def sheet(
     captions: dict[int, str] | None = None,
     width: int = 640,
 ) -> bytes:
-    """A PNG of images (n, channels, height, width), uint8, ``columns`` a row, enlarged to about ``width`` where they
+    """A PNG of images (n, channels, height, width), uint8, ``columns`` per row, enlarged to about ``width`` where they
     are small; a wider gap before each column in ``gaps``, and ``captions`` above columns by their numbers."""
     from PIL import Image, ImageDraw, ImageFont
 

@@ -1,4 +1,4 @@
-"""Pictures of the same samples under several settings, with the name of each."""
+"""Strips: pictures of the same samples under several settings, with the name of each."""
 
 import io
 import math
@@ -14,9 +14,9 @@ from score_sde.plots.pictures import figure_bytes, plt
 from score_sde.plots.sheet import sheet
 from sde.files import write_whole
 
-ROW = 16
-"""Images up to which a setting is one row of them; more are a block, ten a row."""
-SIGNALS = 8
+MAX_IN_ROW = 16
+"""Images up to which a setting is one row of them; more are a block, ten per row."""
+MAX_SIGNALS = 8
 """Signals of each setting that are drawn."""
 SHARED: dict[str, Any] = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
 """Options of axes that have one scale."""
@@ -44,7 +44,7 @@ def strip(
 def _images(kind: Kind, x: Tensor, names: Sequence[str], levels: int | None) -> bytes:
     values, count = x.double().numpy(), x.shape[1]
     low, high = kind.scale(x.double(), levels)
-    columns, across = (count, 1) if count <= ROW else (10, math.ceil(len(x) ** 0.5))
+    columns, across = (count, 1) if count <= MAX_IN_ROW else (10, math.ceil(len(x) ** 0.5))
     blocks = [plt.imread(io.BytesIO(sheet(scaled(part, low, high), columns, width=0))) for part in values]
     height, width = blocks[0].shape[:2]
     # In inches: the images of a block, and its name above them.
@@ -74,7 +74,7 @@ def _points(kind: Kind, x: Tensor, names: Sequence[str], labels: Tensor | None) 
 
 
 def _signals(kind: Kind, x: Tensor, names: Sequence[str]) -> bytes:
-    rows = min(SIGNALS, x.shape[1])
+    rows = min(MAX_SIGNALS, x.shape[1])
     size = 3.5 * len(x), 0.9 * rows + 0.3
     figure, grid = plt.subplots(rows, len(x), figsize=size, **SHARED)
     for column, name, signals in zip(grid.T, names, x, strict=True):

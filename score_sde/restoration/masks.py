@@ -13,7 +13,7 @@ from sde.data.folders import SUFFIXES
 from sde.inverse.operators import Mask
 
 WORDS = "upper, lower, left, right (the half that is observed), box (all but the centre), random:SHARE, or a file"
-"""Of any kind of data."""
+"""Words for masks of any kind of data, as messages name them."""
 
 
 def read_mask(text: str, shape: tuple[int, ...], seed: int, masks: Mapping[str, MaskOf] = MASKS) -> Mask:

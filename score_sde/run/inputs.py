@@ -22,8 +22,10 @@ DEFAULT_ITEMS = 8
 
 @dataclass(frozen=True)
 class Inputs:
-    """Items ``x`` (n, *event) in data units, what the data say of each, ``cond``, or None, their positions ``index``
-    (n,) in the split or None, and ``source``, the name of the split or of the file that they are from."""
+    """Items ``x`` (n, *event) in data units, with what the data say of each, ``cond``, or None.
+
+    ``index`` (n,) has their positions in the split, or is None; ``source`` names the split or file that they are from.
+    """
 
     x: Tensor
     cond: Condition | None
@@ -113,8 +115,9 @@ def read_items(
     hidden: Tensor | None = None,
     about: About | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Items (n, *shape) in data units as float32, and their classes (n,) where the file holds them, of a .npy, .npz or
-    .csv file, or a single one of a file of the ``kind`` of data or of another kind.
+    """Items (n, *shape) in data units as float32, and their classes (n,) where the file holds them.
+
+    The file is a .npy, .npz or .csv file, or one of the ``kind`` of data or of another kind, which holds a single item.
 
     With ``whole``, items of data with ``levels`` are integers; ``owner`` is whose shape it is, and ``about`` are the
     values of the data that a kind's files are read by. What is ``hidden``, booleans (*shape) or (n, *shape), may hold

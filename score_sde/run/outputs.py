@@ -6,7 +6,7 @@ from pathlib import Path
 from score_sde.run.folder import Run
 
 NUMBERED = re.compile(r"(\d{6,})-")
-"""How the name of an output without ``--out`` begins."""
+"""Beginning of the name of an output without ``--out``."""
 
 
 def settings_of(given: dict, overrides: list[str], defaults: dict) -> dict[str, str]:

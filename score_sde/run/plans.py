@@ -13,7 +13,7 @@ from score_sde.run.guides import GuidanceOptions, Guides
 from sde.files import write_json
 
 VERSION = 1
-"""Of the planner: plans of an older one are made anew."""
+"""Version of the planner: plans of an older one are made anew."""
 
 
 def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: GuidanceOptions | None = None) -> Plan:

@@ -1,4 +1,4 @@
-"""Signals that end a training run in good order."""
+"""Interrupts: signals that end a training run in good order."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""The numbers of a training run: metrics.jsonl, and TensorBoard where it is asked for."""
+"""The log of a training run, its numbers: metrics.jsonl, and TensorBoard where it is asked for."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""How much memory training takes, and what to do where it is too much."""
+"""Memory of training: how much it takes, and what to do where it is too much."""
 
 import resource
 import sys

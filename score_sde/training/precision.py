@@ -16,9 +16,9 @@ from sde.training.loss import BatchNoise
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Loss
 
-SMALL = 1_000_000
+SMALL_NETWORK = 1_000_000
 """Parameters below which nothing is tried: such a run is over soon, and does not depend on a clock."""
-GAIN = 1.2
+MIN_SPEEDUP = 1.2
 """How much faster than the plain choice another one must be."""
 
 
@@ -39,14 +39,14 @@ def settle(
             )
         # Nothing is tried: it would be with the whole network on each device.
         formats, precisions = formats[:1], precisions[-1:] if run.device.type == "cuda" else precisions[:1]
-    if sum(p.numel() for p in model.parameters()) < SMALL:
+    if sum(p.numel() for p in model.parameters()) < SMALL_NETWORK:
         precisions, formats = precisions[:1], formats[:1]
     choices = [*product(precisions, formats)]
     chosen = choices[0]
     if len(choices) > 1:
         seconds = run.world.all_gather(_measure(run, model, data, loss, options, choices))[0]
         fastest = min(choices, key=seconds.get)
-        chosen = fastest if seconds[fastest] * GAIN < seconds[chosen] else chosen
+        chosen = fastest if seconds[fastest] * MIN_SPEEDUP < seconds[chosen] else chosen
         tried = ", ".join(f"{' '.join(choice)} {1000 * value:.0f} ms" for choice, value in seconds.items())
         print(f"a training pass takes {tried}: training in {' '.join(chosen)}")
     apply(model, *chosen)

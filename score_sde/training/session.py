@@ -250,7 +250,7 @@ class Session:
         return (self.trainer.step - self.first) * self.trainer.options.batch_size / (time.perf_counter() - self.start)
 
     def summary(self, mode: str) -> dict:
-        """What the command prints last."""
+        """The values of the last line that the command prints."""
         trained = self.trainer.step > self.first and self.start > 0
         return {
             "mode": mode,

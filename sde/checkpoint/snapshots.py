@@ -1,4 +1,4 @@
-"""Averages as model files in a run folder, and averages of any length rebuilt from them."""
+"""Snapshots: averages as model files in a run folder, and averages of any length rebuilt from them."""
 
 import re
 import warnings
@@ -16,10 +16,10 @@ from sde.distributed.world import World
 from sde.training.ema import Averages
 from sde.training.ema_profile import Profile, combination, exponent
 
-KEPT = 32
+MAX_SNAPSHOTS = 32
 """Snapshots of a length that a run folder holds at most."""
 
-DOUBTFUL, REFUSED = 0.1, 0.3
+DOUBTFUL_ERROR, MAX_ERROR = 0.1, 0.3
 """Relative errors of a rebuilt profile above which there is a warning, and a refusal."""
 
 
@@ -46,9 +46,9 @@ def save_averages(
     """Write the extra averages of ``module`` as models of ``kind`` and ``spec`` (``sde.checkpoint.save_model``): a
     decay's to <decay>.safetensors, a power function's to power-<relative_std>-<step>.safetensors.
 
-    Of each length at most KEPT snapshots stay: of more, the one whose neighbors are nearest to each other goes, so
-    that the steps stay about evenly spread. Those of later steps belong to what is done again, and go too. Of several
-    processes every one must call this, and the first writes.
+    Of each length at most MAX_SNAPSHOTS snapshots stay: of more, the one whose neighbors are nearest to each other
+    goes, so that the steps stay about evenly spread. Those of later steps belong to what is done again, and go too. Of
+    several processes every one must call this, and the first writes.
     """
     world = world or World()
     for name, average in averages.extra.items():
@@ -64,15 +64,15 @@ def _thin(folder: Path, now: int) -> None:
             snapshot.path.unlink()
     for length in {snapshot.relative_std for snapshot in held}:
         kept = [snapshot for snapshot in held if snapshot.relative_std == length and snapshot.step <= now]
-        if len(kept) > KEPT:
+        if len(kept) > MAX_SNAPSHOTS:
             crowded = min(range(1, len(kept) - 1), key=lambda i: kept[i + 1].step - kept[i - 1].step)
             kept[crowded].path.unlink()
 
 
 def solve(held: Sequence[Snapshot], relative_std: float, step: int) -> tuple[np.ndarray, float]:
     """Weights (n,) of the snapshots for the average of length ``relative_std`` after ``step`` updates, and the relative
-    error of its profile, of ``ema_profile.combination``. Raises ValueError where that is above REFUSED, or the step is
-    none of the run's."""
+    error of its profile, of ``ema_profile.combination``. Raises ValueError where that is above MAX_ERROR, or the step
+    is none of the run's."""
     if not held:
         raise ValueError("there are no snapshots to rebuild an average from: train with `power_ema_stds`")
     steps = {snapshot.step for snapshot in held}
@@ -80,7 +80,7 @@ def solve(held: Sequence[Snapshot], relative_std: float, step: int) -> tuple[np.
         raise ValueError(f"step = {step}: needs one from 1 to {max(steps)}, that of the newest snapshot")
     profiles = [Profile(snapshot.step, exponent(snapshot.relative_std)) for snapshot in held]
     weights, error = combination(profiles, Profile(step, exponent(relative_std)))
-    if error > REFUSED:
+    if error > MAX_ERROR:
         lengths = ", ".join(str(length) for length in sorted({snapshot.relative_std for snapshot in held}))
         near = min(steps, key=lambda other: abs(other - step))
         raise ValueError(
@@ -98,12 +98,12 @@ def reconstruct(
     """The state dict of the average that training would have kept with ``PowerEMA(module, relative_std)`` up to
     ``step``, by default the last, from snapshots of other lengths and steps; buffers are those of the nearest step.
 
-    Warns where the profile's relative error is above DOUBTFUL. Raises ValueError as ``solve``, and for files that are
-    damaged or of another network.
+    Warns where the profile's relative error is above DOUBTFUL_ERROR. Raises ValueError as ``solve``, and for files that
+    are damaged or of another network.
     """
     step = max((snapshot.step for snapshot in held), default=0) if step is None else step
     weights, error = solve(held, relative_std, step)
-    if error > DOUBTFUL:
+    if error > DOUBTFUL_ERROR:
         warnings.warn(
             f"relative_std = {relative_std}: the profile of the rebuilt average is {error:.0%} off; lengths nearer to "
             "those of the snapshots are better",

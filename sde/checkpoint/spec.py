@@ -1,4 +1,4 @@
-"""Models as plain values, their specs, and models with fresh weights from them."""
+"""Specs: models as plain values, and models with fresh weights from them."""
 
 import dataclasses
 from collections.abc import Callable

@@ -14,7 +14,7 @@ from sde.distributed.world import World
 from sde.files import remove, write_whole
 
 FORMAT = "1"
-KEPT = 2
+STATES_KEPT = 2
 """Training states kept in a run folder, so that a damaged newest one costs little."""
 
 
@@ -65,7 +65,7 @@ class Checkpoints:
                 write_whole(path, buffer.getvalue())
             # Later ones were passed over, or they would have been gone on from.
             later = [old for old in self.paths() if _step(old) > state["step"]]
-            for old in [*later, *self.paths()[len(later) + KEPT :]]:
+            for old in [*later, *self.paths()[len(later) + STATES_KEPT :]]:
                 remove(old)
 
         self.world.broadcast_from_main(finish)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 Condition = dict[str, Tensor]
-"""What is passed on inside."""
+"""A condition as the library passes it on: tensors by kind, one row per sample."""
 
 
 ConditionLike = Tensor | Condition
-"""What users may give: labels alone may be a plain tensor."""
+"""A condition as users may give it: labels alone may be a plain tensor."""
 
 
 C = TypeVar("C", Tensor, Condition, ConditionLike, Condition | None, ConditionLike | None)

@@ -69,18 +69,18 @@ def open_array(
 ) -> Arrays:
     """The arrays of a .npy, .npz or .csv file.
 
-    Of a .npz, the array "x", or the only one, holds the items; "labels" there, or the column "labels" of a .csv, the
-    classes; "vector", "image" and "sequence" beside "x" the conditions, of which those of ``kinds`` are taken.
+    Of a .npz, the array "x", or the only one, holds the items. "labels" there, or the column "labels" of a .csv, has
+    the classes. "vector", "image" and "sequence" beside "x" are the conditions, of which those of ``kinds`` are taken.
     ``channels`` is a key of CHANNELS; entries of items that are ``hidden``, booleans (*event) or (n, *event), become 0,
-    whatever they hold. A .npy above IN_MEMORY stays on disk. Raises ValueError for damaged files, items
-    that are not finite numbers, labels that are not one integer an item, and conditions of another shape.
+    whatever they hold. A .npy above IN_MEMORY stays on disk. Raises ValueError for damaged files, items that are not
+    finite numbers, labels that are not one integer per item, and conditions of another shape.
     """
     if channels not in CHANNELS:
         raise ValueError(f"channels = {channels!r}: needs one of {', '.join(CHANNELS)}")
     x, labels, others = _read(path)
     if x.ndim < 2 or not len(x) or not x.size or x.dtype.kind not in "iuf":
         raise ValueError(
-            f"{path} has shape {x.shape} and type {x.dtype}: needs numbers of shape (n, ...), one row an item"
+            f"{path} has shape {x.shape} and type {x.dtype}: needs numbers of shape (n, ...), one row per item"
         )
     x = CHANNELS[channels](x)
     if hidden is not None and hidden.shape in (x.shape, x.shape[1:]):
@@ -127,7 +127,7 @@ def class_labels(labels: np.ndarray, count: int) -> Tensor:
         remedy = ""
         if labels.ndim == 2 and len(labels) == count:
             remedy = ": flatten them" if labels.shape[1] == 1 else ": if they are one-hot, store their argmax"
-        raise ValueError(f"the labels have shape {labels.shape}, needs ({count},), one integer an item{remedy}")
+        raise ValueError(f"the labels have shape {labels.shape}, needs ({count},), one integer per item{remedy}")
     if not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(f"the labels have type {labels.dtype}: store the numbers of the classes, from 0, as integers")
     low, high = int(labels.min()), int(labels.max())
@@ -146,7 +146,7 @@ def condition_array(kind: str, array: np.ndarray, count: int | None = None, chan
     if array.dtype.kind not in "iufb":
         raise ValueError(f"the condition {kind!r} has type {array.dtype}: needs numbers")
     if count is not None and array.shape[:1] != (count,):
-        raise ValueError(f"the condition {kind!r} has shape {array.shape} for {count} items: needs one row an item")
+        raise ValueError(f"the condition {kind!r} has shape {array.shape} for {count} items: needs one row per item")
     array = CHANNELS[channels](array) if kind == "image" and array.ndim > 1 else array
     fits, form = {
         "vector": (array.ndim == 2, "(n, d)"),

@@ -1,4 +1,4 @@
-"""Items at a lower resolution: means over blocks."""
+"""Block means: items at a lower resolution."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Items kept on disk as they were decoded once."""
+"""The cache: items kept on disk as they were decoded once."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Conditions of a data set, and its resolution, as asked for."""
+"""Conditioning of a data set: its conditions, and its resolution, as asked for."""
 
 from dataclasses import replace
 

@@ -27,10 +27,10 @@ class Dataset:
 
     ``items`` is a tensor, or anything with ``shape``, ``dtype`` and indexing by a tensor of positions that returns one,
     such as files read on demand. ``conditions`` has, by kind, the vectors, images or sequences of the items, a float32
-    tensor with a row an item and NaN for null, or a function that computes them of items (B, *event). ``about`` has the
-    plain values, as of JSON, that writing an item needs, such as a sample rate. ``sizes`` (n,), integers, or None, say
-    how much of a padded item is real (``sde.data.sizes``). Raises ValueError for integers without levels, for labels
-    and sizes out of range, and for other numbers of labels, sizes or conditions than items.
+    tensor with a row per item and NaN for null, or a function that computes them of items (B, *event). ``about`` has
+    the plain values, as of JSON, that writing an item needs, such as a sample rate. ``sizes`` (n,), integers, or None,
+    say how much of a padded item is real (``sde.data.sizes``). Raises ValueError for integers without levels, for
+    labels and sizes out of range, and for other numbers of labels, sizes or conditions than items.
     """
 
     items: Items
@@ -51,12 +51,12 @@ class Dataset:
         if self.labels is not None:
             check_labels(self.labels, self.num_classes)
             if len(self.labels) != len(self):
-                raise ValueError(f"there are {len(self.labels)} labels for {len(self)} items: needs one an item")
+                raise ValueError(f"there are {len(self.labels)} labels for {len(self)} items: needs one per item")
         if self.sizes is not None:
             check_sizes(self.sizes, len(self), self.event_shape)
         for kind, held in self.conditions.items():
             if isinstance(held, Tensor) and len(held) != len(self):
-                raise ValueError(f"{kind!r} has {len(held)} rows for {len(self)} items: needs one an item")
+                raise ValueError(f"{kind!r} has {len(held)} rows for {len(self)} items: needs one per item")
 
     def __len__(self) -> int:
         return self.items.shape[0]

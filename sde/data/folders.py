@@ -66,7 +66,7 @@ class Folder:
                 if self.source.is_dir():
                     file = stack.enter_context(open(self.source / name, "rb"))
                 else:
-                    # One handle a thread, since those that share one wait for each other.
+                    # One handle per thread, since those that share one wait for each other.
                     self._local.archive = getattr(self._local, "archive", None) or zipfile.ZipFile(self.source)
                     file = stack.enter_context(self._local.archive.open(name))
                 return function(stack.enter_context(Image.open(file)))

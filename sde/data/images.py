@@ -1,4 +1,4 @@
-"""Images as items: one sub-folder a class where there are any."""
+"""Images as items: one sub-folder per class where there are any."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from sde.data.folders import Folder
 from sde.data.prefetch import in_order
 
 MODES = {"L": 1, "RGB": 3, "RGBA": 4}
-DEEP = ("I", "F")
+DEEP_MODES = ("I", "F")
 """How the names of modes with more than 256 levels begin."""
 EXIF_ORIENTATION = 0x0112
 
@@ -86,7 +86,7 @@ def _checked(folder: Folder, color_mode: str, resolution: int, workers: int) -> 
         raise ValueError(f"resolution = {resolution}: needs the side of a square, or 0 for the images' own size")
     headers = in_order(lambda name: folder.read(name, _header), folder.names, workers)
     modes, sizes = zip(*headers, strict=True)
-    if any(kind.startswith(DEEP) for kind in modes):
+    if any(kind.startswith(DEEP_MODES) for kind in modes):
         raise ValueError(
             f"{folder.source} holds images of more than 256 levels: {_table(modes, folder.names)}; save them with 8 "
             "bits, or as an array for dataset=points with `num_levels`"

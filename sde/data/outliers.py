@@ -1,4 +1,4 @@
-"""Values so far from all others that they alone set the scale of their channel."""
+"""Outliers: values so far from all others that they alone set the scale of their channel."""
 
 from typing import NamedTuple
 
@@ -7,16 +7,20 @@ import torch
 from sde.data.dataset import Dataset
 from sde.data.statistics import VALUES_AT_ONCE
 
-MOST, FEWEST = 10, 20
-"""Values of a channel that may be outliers together, and values that it needs for a judgement."""
-GAP = 30.0
-"""How many times as far from the median as all others outliers are. Of a Cauchy distribution the largest value is so
-once in 30 times, of one with a variance hardly ever."""
+MAX_OUTLIERS = 10
+"""Values of a channel that may be outliers together."""
+
+MIN_VALUES = 20
+"""Values that a channel needs for a judgement."""
+
+OUTLIER_GAP = 30.0
+"""An outlier lies more than this many times as far from the median as every other value. Of a Cauchy distribution the
+largest value does once in 30 times, of one with a variance hardly ever."""
 
 
 class Outliers(NamedTuple):
-    """``number`` values of a channel, the farthest of them ``value``, that lie more than GAP times as far from its
-    median as all others and carry more than half of its variance."""
+    """``number`` values of a channel, the farthest of them ``value``, that lie more than OUTLIER_GAP times as far from
+    its median as all others and carry more than half of its variance."""
 
     channel: int
     number: int
@@ -25,14 +29,14 @@ class Outliers(NamedTuple):
 
 def outliers(data: Dataset) -> list[Outliers]:
     """The outliers of the channels that have some, among the items that ``data.statistics`` measured. Quantized data
-    have none, and neither has a channel of which all but MOST values are the same, such as a sparse one."""
+    have none, and neither has a channel of which all but MAX_OUTLIERS values are the same, such as a sparse one."""
     statistics = data.statistics
     (mean, std), (low, high) = statistics.channels(), statistics.ranges()
     values = statistics.count * statistics.mean.numel() // len(mean)
     squares = values * std.square()
     # As many values as may be outliers together have at least this much of the variance each.
-    suspects = (torch.maximum(high - mean, mean - low).square() > squares / (2 * MOST)).nonzero().flatten()
-    if data.transform.num_levels or values < FEWEST or not len(suspects):
+    suspects = (torch.maximum(high - mean, mean - low).square() > squares / (2 * MAX_OUTLIERS)).nonzero().flatten()
+    if data.transform.num_levels or values < MIN_VALUES or not len(suspects):
         return []
     median, farthest = torch.empty(0), torch.empty(len(suspects), 0, dtype=torch.float64)
     for rows in data.measured.split(max(1, VALUES_AT_ONCE // statistics.mean.numel())):
@@ -40,15 +44,15 @@ def outliers(data: Dataset) -> list[Outliers]:
         # Of the first items, as only its order of magnitude counts.
         median = x.median(1, keepdim=True).values if not median.numel() else median
         farthest = torch.cat([farthest, x - median], 1)
-        largest = farthest.abs().topk(min(MOST + 1, farthest.shape[1]), 1).indices
+        largest = farthest.abs().topk(min(MAX_OUTLIERS + 1, farthest.shape[1]), 1).indices
         farthest = farthest.gather(1, largest)
     distance = farthest.abs()
     found = []
     for row, channel in enumerate(suspects.tolist()):
-        if distance[row, MOST] == 0:
+        if distance[row, MAX_OUTLIERS] == 0:
             continue
-        for number in range(1, min(MOST, values // 10) + 1):
-            apart = distance[row, number - 1] > GAP * distance[row, number]
+        for number in range(1, min(MAX_OUTLIERS, values // 10) + 1):
+            apart = distance[row, number - 1] > OUTLIER_GAP * distance[row, number]
             if apart and distance[row, :number].square().sum() > squares[channel] / 2:
                 found.append(Outliers(channel, number, (farthest[row, 0] + median[row, 0]).item()))
                 break

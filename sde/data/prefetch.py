@@ -1,4 +1,4 @@
-"""Values of steps, computed ahead by threads."""
+"""Prefetching: values of steps, computed ahead by threads."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,8 +12,8 @@ class Prefetch(Generic[T]):
     """``fetch(step)`` of consecutive steps, computed in threads before it is asked for.
 
     ``fetch`` must depend on the step alone; ``workers`` threads call it, or ``get`` itself with 0. At most ``ahead``
-    values wait or are in the making beside the one that was asked for, by default two a worker, and none from the step
-    ``end`` on. Threads do, without a copy of what they read, because decoding images and copying arrays leave
+    values wait or are in the making beside the one that was asked for, by default two per worker, and none from the
+    step ``end`` on. Threads do, without a copy of what they read, because decoding images and copying arrays leave
     Python's lock.
 
     A context manager: leaving it drops what was not asked for and ends the threads.

@@ -1,4 +1,4 @@
-"""What data are like: range, mean and variance, measured in one pass."""
+"""Statistics of data: range, mean and variance, measured in one pass."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Tables of numbers in text files: one row an item, one column a dimension."""
+"""Tables of numbers in text files: one row per item, one column per dimension."""
 
 import csv
 from array import array
@@ -41,7 +41,7 @@ def read_table(path: Path, label_names: tuple[str, ...]) -> tuple[np.ndarray, np
         raise ValueError(f"{path} is not a table of numbers ({error})") from None
     width = len(names) - (label_at is not None)
     if not values:
-        raise ValueError(f"{path} holds no numbers: needs a row an item")
+        raise ValueError(f"{path} holds no numbers: needs a row per item")
     return np.asarray(values).reshape(-1, width), None if label_at is None else np.asarray(labels)
 
 

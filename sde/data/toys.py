@@ -1,4 +1,4 @@
-"""Two-dimensional toy sets with labels, always the same points."""
+"""Toy sets: points in the plane with labels, always the same ones."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The invertible map between data units, which users see, and model units, in which the process runs."""
+"""The transform: an invertible map between data units, which users see, and model units, in which the process runs."""
 
 import math
 from collections.abc import Sequence

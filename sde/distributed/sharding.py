@@ -1,4 +1,4 @@
-"""Parameters split over processes."""
+"""Sharding: parameters split over processes."""
 
 import warnings
 from collections.abc import Iterator

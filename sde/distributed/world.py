@@ -1,4 +1,4 @@
-"""The processes of one run, as torchrun starts them; a process alone is a world of its own."""
+"""The world: the processes of one run, as torchrun starts them; a process alone is a world of its own."""
 
 import copy
 import os
@@ -28,7 +28,7 @@ class World:
         if size > 1 and not dist.is_initialized():
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-            # What is no tensor goes by gloo, past the devices.
+            # nccl for tensors, gloo for Python objects, which need not pass through a device.
             dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
         return cls(dist.get_rank(), dist.get_world_size()) if size > 1 else cls()
 

@@ -17,8 +17,8 @@ class ClassifierFree(Guidance):
     w is scale - 1. A negative scale steers away from the condition. ``negative``, of the structure of ``cond``, takes
     the place of null: a condition to steer away from. Both parts run in one batch of twice the size, or with
     ``batched`` False in two of the size of x, which need half the memory. Raises ValueError for a scale that is not
-    finite, for one other than 1 without ``negative`` where the model never trained the null condition, for labels
-    that it does not know, and for a model that takes no condition, as one that is guided already.
+    finite, and for one other than 1 without ``negative`` where the model never trained the null condition; for labels
+    that it does not know; and for a model that takes no condition, as one that is guided already.
     """
 
     base: Conditional

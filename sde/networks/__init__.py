@@ -1,4 +1,4 @@
-"""Plain modules: forward(x, c_noise, cond). They know neither SDE nor preconditioning."""
+"""Networks: plain modules, forward(x, c_noise, cond), that know neither SDE nor preconditioning."""
 
 from sde.networks.classifier import MLPClassifier, UNetClassifier
 from sde.networks.dit import DiT

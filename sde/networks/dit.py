@@ -1,4 +1,4 @@
-"""A transformer over patches of signals, images or volumes (Peebles and Xie 2023)."""
+"""The DiT: a transformer over patches of signals, images or volumes (Peebles and Xie 2023)."""
 
 from collections.abc import Sequence
 

@@ -47,7 +47,7 @@ CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 TRANSPOSED_CONVOLUTIONS = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-"""By the number of axes of space."""
+"""Transposed convolutions by the number of axes of space."""
 
 
 def zero_init(layer: nn.Module) -> nn.Module:

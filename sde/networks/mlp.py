@@ -1,4 +1,4 @@
-"""A residual network for vectors, and for small items of any shape."""
+"""The MLP: a residual network for vectors, and for small items of any shape."""
 
 import math
 from collections.abc import Sequence

@@ -165,7 +165,7 @@ def expand(coefficient: Coefficient, x: Tensor) -> Coefficient:
     if isinstance(coefficient, float) or coefficient.ndim == 0:
         return coefficient
     if coefficient.shape != x.shape[:1]:
-        raise ValueError(f"t has shape {tuple(coefficient.shape)}: needs () or ({len(x)},), one time a sample")
+        raise ValueError(f"t has shape {tuple(coefficient.shape)}: needs () or ({len(x)},), one time per sample")
     return send(coefficient.to(x.dtype), x.device).view(-1, *[1] * (x.ndim - 1))
 
 

@@ -1,4 +1,4 @@
-"""Training: losses, the trainer, averages of the weights, and what is looked at before."""
+"""Training: losses, the trainer, averages of the weights, and the audit before the first step."""
 
 from sde.training.fit import fit
 from sde.training.loss import TIMES, WEIGHTINGS, classifier_loss, denoising_loss

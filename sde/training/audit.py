@@ -1,4 +1,4 @@
-"""What is looked at before the first step: the data as the model will see them."""
+"""The audit before the first step: the data as the model will see them."""
 
 import warnings
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 from sde.condition.tree import check_labels
 from sde.data.dataset import Dataset
-from sde.data.outliers import GAP, outliers
+from sde.data.outliers import OUTLIER_GAP, outliers
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.process.base import SDE
 from sde.training.ignored_inputs import ignored_inputs
 
-MISMATCH = 1e-3
+MAX_PRIOR_MISMATCH = 1e-3
 """Nats per dimension of ``prior_mismatch`` above which a process ends too early."""
 
 
@@ -86,7 +86,7 @@ def audit(data: Dataset, model: Denoiser | NoisyClassifier) -> list[str]:
         f"{about['low']:g} to {about['high']:g}{measured}",
         f"in model units: mean {about['mean']:.3f}, std {about['std']:.3f}, sigma_data {about['sigma_data']:.3f} "
         f"(the model's: {model.sigma_data:.3f})",
-        f"prior: KL(q(x_T) || prior) is between {lower:.1e} and {upper:.1e} nats a dimension",
+        f"prior: KL(q(x_T) || prior) is between {lower:.1e} and {upper:.1e} nats per dimension",
     ]
     if data.conditions:
         lines.append(
@@ -165,9 +165,9 @@ def _warn_of_outliers(data: Dataset) -> None:
         held = f"the value {value:.4g}" if number == 1 else f"{number} values such as {value:.4g}"
         more = f" (the first of {len(found)} such channels)" if len(found) > 1 else ""
         _warn(
-            f"channel {channel} of the data{more} has {held}, more than {GAP:g} times as far from its median as "
-            "all others, and most of its variance is from there: the model will hardly tell the others apart; repair "
-            "or remove such items"
+            f"channel {channel} of the data{more} has {held}, more than {OUTLIER_GAP:g} times as far from its median "
+            "as all others, and most of its variance is from there: the model will hardly tell the others apart; "
+            "repair or remove such items"
         )
 
 
@@ -179,13 +179,13 @@ def _warn_of_noise(data: Dataset, model: Denoiser | NoisyClassifier, upper: floa
             f"sigma_data = {model.sigma_data:g}, but the root mean square of the data in model units is "
             f"{measured:.3g}: leave it at 0 to use the measured one"
         )
-    if upper > MISMATCH:
+    if upper > MAX_PRIOR_MISMATCH:
         ratio = sde.noise_level(torch.tensor(sde.t_max, dtype=torch.float64)).item()
-        needed = measured * (0.5 / MISMATCH) ** 0.5
+        needed = measured * (0.5 / MAX_PRIOR_MISMATCH) ** 0.5
         _warn(
             f"the process ends before the data are noise: sigma / alpha = {ratio:.3g} at t_max leaves up to "
-            f"{upper:.2g} nats a dimension between q(x_T) and the prior; data of root mean square {measured:.3g} need "
-            f"{needed:.3g}, by a larger `beta_max` or `sigma_max`"
+            f"{upper:.2g} nats per dimension between q(x_T) and the prior; data of root mean square {measured:.3g} "
+            f"need {needed:.3g}, by a larger `beta_max` or `sigma_max`"
         )
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-LONGEST = 12**-0.5
+MAX_RELATIVE_STD = 12**-0.5
 """Relative standard deviation of the uniform profile, gamma = 0."""
 
 
@@ -25,10 +25,10 @@ class Profile(NamedTuple):
 def exponent(relative_std: float) -> float:
     """The gamma >= 0 whose profile has this standard deviation, in units of t: sqrt((gamma + 1) / (gamma + 3)) /
     (gamma + 2) (eq. 123), solved as a cubic. Raises ValueError outside (0, 1 / sqrt(12)]."""
-    if not (isinstance(relative_std, int | float) and 0 < relative_std <= LONGEST):
+    if not (isinstance(relative_std, int | float) and 0 < relative_std <= MAX_RELATIVE_STD):
         raise ValueError(
-            f"relative_std = {relative_std!r}: needs a number above 0 and at most {LONGEST:.4f}, which is the uniform "
-            "average; 0.05 and 0.1 are usual"
+            f"relative_std = {relative_std!r}: needs a number above 0 and at most {MAX_RELATIVE_STD:.4f}, which is the "
+            "uniform average; 0.05 and 0.1 are usual"
         )
     # With s = relative_std^-2 and y = gamma + 7 / 3 the cubic is y^3 - p y + q = 0, with three real roots.
     s = relative_std**-2

@@ -1,4 +1,4 @@
-"""The loop that repeats a trainer's step, watches its numbers and calls back."""
+"""Fitting: the loop that repeats a trainer's step, watches its numbers and calls back."""
 
 from collections import deque
 from collections.abc import Callable
@@ -9,8 +9,8 @@ from sde.training.trainer import StepResult, Trainer
 
 Callback = Callable[[int, StepResult], None]
 
-WINDOW, ALLOWED = 100, 10
-"""A run stops where this many of its last steps, ``WINDOW``, were skipped."""
+SKIP_WINDOW, MAX_SKIPPED = 100, 10
+"""A run stops where this many of its last steps, ``SKIP_WINDOW``, were skipped."""
 
 
 def fit(
@@ -23,8 +23,8 @@ def fit(
 
     A callback (n, function) is called with the step and what the steps since its last call did, stacked and on the CPU,
     every n steps and at the end. Numbers are read from the device every ``read_every`` steps, and before every
-    callback; several processes ask ``stop`` only then. Raises FloatingPointError where ALLOWED of the last WINDOW steps
-    were skipped; it names step, noise level and parameter.
+    callback; several processes ask ``stop`` only then. Raises FloatingPointError where MAX_SKIPPED of the last
+    SKIP_WINDOW steps were skipped; it names step, noise level and parameter.
     """
     pending: list[StepResult] = []
     unseen: list[list[StepResult]] = [[] for _ in callbacks]
@@ -62,14 +62,14 @@ def _watch(trainer: Trainer, steps: StepResult, bad: deque[int]) -> None:
     for row in steps.skipped.nonzero().flatten().tolist():
         trainer.skipped += 1
         bad.append(start + row + 1)
-        while bad[0] <= bad[-1] - WINDOW:
+        while bad[0] <= bad[-1] - SKIP_WINDOW:
             bad.popleft()
-        if len(bad) == ALLOWED:
+        if len(bad) == MAX_SKIPPED:
             raise FloatingPointError(_diagnosis(trainer, steps, row, bad[-1]))
 
 
 def _diagnosis(trainer: Trainer, steps: StepResult, row: int, step: int) -> str:
-    # The largest of the losses, where all are finite: not finite counts as largest.
+    # The worst item: one whose loss is not finite if there is one, else that of the largest loss.
     losses = steps.losses[row].nan_to_num(nan=torch.inf)
     item = int(losses.argmax())
     worst = trainer.world.all_gather((losses[item].item(), steps.times[row][item].item()))
@@ -79,7 +79,7 @@ def _diagnosis(trainer: Trainer, steps: StepResult, row: int, step: int) -> str:
         named = [name for name, p in trainer.parameters.items() if p.grad is not None]
         where = f"the gradient of {named[steps.hit[row]]} first"
     return (
-        f"{ALLOWED} of the last {WINDOW} steps were skipped because they were not finite, the last one step {step}, "
-        f"at noise level sigma / alpha = {trainer.module.sde.noise_level(t):.3g} (t = {t:.3g}), in {where}: "
+        f"{MAX_SKIPPED} of the last {SKIP_WINDOW} steps were skipped because they were not finite, the last one step "
+        f"{step}, at noise level sigma / alpha = {trainer.module.sde.noise_level(t):.3g} (t = {t:.3g}), in {where}: "
         f"try a smaller `lr` than {trainer.options.lr:g}, or look at the data"
     )

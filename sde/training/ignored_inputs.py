@@ -1,4 +1,4 @@
-"""Whether a network sees what it is given."""
+"""Ignored inputs: the test whether a network sees what it is given."""
 
 import copy
 

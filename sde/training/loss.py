@@ -1,4 +1,4 @@
-"""Denoising score matching: where in time it is asked, and how much each time counts."""
+"""The loss, denoising score matching: where in time it is asked, and how much each time counts."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What an optimization is asked to do, and its learning rate along the way."""
+"""Training options: what an optimization is asked to do, and its learning rate along the way."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

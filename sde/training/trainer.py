@@ -1,4 +1,4 @@
-"""One optimizer step after the other. Knows no sampler."""
+"""The trainer: one optimizer step after the other. Knows no sampler."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -69,7 +69,7 @@ class Trainer:
         self.ema = Averages(module, options.ema_decay, options.extra_ema_decays, options.power_ema_stds)
         self._epoch: tuple[int, Tensor] | None = None
         self._offset = 0
-        # Tensors in this process's own memory need nobody ahead.
+        # No prefetching where the data are already in this process's memory.
         held = isinstance(self.data.items, Tensor) and self.device.type == "cpu"
         self._parts = Prefetch(self._read, 0 if held else workers, end=options.steps * options.gradient_accumulation)
 

@@ -141,7 +141,7 @@ def test_a_fit_finds_weights_and_ignores_an_outlier(generator):
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"times": [1.0, 0.5, 0.6, 0.001]}, "decreasing"), ({"weights": [[0.1]]}, "a row a step"),
+    ({"times": [1.0, 0.5, 0.6, 0.001]}, "decreasing"), ({"weights": [[0.1]]}, "a row per step"),
     ({"weights": [["a"], [0.1, 0.2], [0.1, 0.2, 0.3]]}, "finite"),
     ({"weights": [[float("nan")], [0.1, 0.2], [0.1, 0.2, 0.3]]}, "finite"),
 ])  # fmt: skip

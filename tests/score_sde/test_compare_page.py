@@ -77,7 +77,7 @@ def test_the_table_is_the_json():
 def test_the_recommendation_comes_first():
     page = Page(HTML)
     assert page.seen["title"] == ["Samplers compared: a <run>"]
-    assert page.seen["p"][0] == "Recommended: auto, 10 network calls and 8.1 ms a sample."
+    assert page.seen["p"][0] == "Recommended: auto, 10 network calls and 8.1 ms per sample."
     assert page.seen["code"] == [COMMAND]
     assert "0.220 ± 0.024, 0.020 ± 0.050 above the smallest here; as many training items have 0.19" in page.seen["p"][1]
     best = RECORD | {"rows": [row("ode", 44, 0.2, 0.1, recommended=True)]}

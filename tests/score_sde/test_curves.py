@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from score_sde.plots.chart import chart_svg
-from score_sde.plots.curves import CHARTS, POINTS, curves, present, series, smoothed
+from score_sde.plots.curves import CHARTS, MAX_POINTS, curves, present, series, smoothed
 
 BY_NAME = {chart.key: chart for chart in CHARTS}
 OLD = [{"step": 50, "loss": 0.5, "lr": 0.001, "images_per_second": 700.0}, {"step": 100, "held_out_loss": 0.4}]
@@ -51,7 +51,7 @@ def test_long_curves_are_thinned_and_keep_their_ends(axes):
     lines = [{"step": n, "images_per_second": 2.0 * n} for n in range(1, 10_001)]
     BY_NAME["images_per_second"].draw(axes, lines)
     x, y = axes.lines[0].get_data()
-    assert (len(x), x[0], x[-1]) == (POINTS, 1, 10_000)
+    assert (len(x), x[0], x[-1]) == (MAX_POINTS, 1, 10_000)
     assert np.array_equal(y, 2 * x)
 
 

@@ -14,13 +14,13 @@ from score_sde.modes.ema import reconstruct_ema
 from score_sde.run.folder import Run
 from score_sde.training.spec import denoiser_spec
 from sde.checkpoint.models import load_model, save_model
-from sde.checkpoint.snapshots import KEPT, find_snapshots, reconstruct, save_averages, solve, stored_spec
+from sde.checkpoint.snapshots import MAX_SNAPSHOTS, find_snapshots, reconstruct, save_averages, solve, stored_spec
 from sde.checkpoint.spec import BUILDERS, build_denoiser
 from sde.training.ema import EMA, Averages, PowerEMA
-from sde.training.ema_profile import LONGEST, Profile, combination, exponent, inner_products
+from sde.training.ema_profile import MAX_RELATIVE_STD, Profile, combination, exponent, inner_products
 
 STEPS = 500
-LENGTHS = (0.01, 0.05, 0.1, 0.2, 0.28, LONGEST)
+LENGTHS = (0.01, 0.05, 0.1, 0.2, 0.28, MAX_RELATIVE_STD)
 
 
 def trajectory(steps=STEPS, size=6):
@@ -117,7 +117,7 @@ def test_first_update_copies_the_parameters():
 
 
 def test_inner_products_are_the_integrals():
-    profiles = [Profile(t, exponent(std)) for t in (2.0, 3.0, 5.0) for std in (0.03, 0.1, LONGEST)]
+    profiles = [Profile(t, exponent(std)) for t in (2.0, 3.0, 5.0) for std in (0.03, 0.1, MAX_RELATIVE_STD)]
     exact = [
         [quad(lambda tau: density(p)(tau) * density(q)(tau), 0, min(p.t, q.t), epsabs=1e-12)[0] for q in profiles]  # noqa: B023
         for p in profiles
@@ -285,13 +285,13 @@ def test_files(run, kind):
 def test_snapshots_stay_evenly_spread_and_few(tmp_path, kind):
     module = nn.BatchNorm1d(2)
     averages = Averages(module, 0.9, (), (0.05, 1e-5))
-    for _ in range(4 * KEPT):
+    for _ in range(4 * MAX_SNAPSHOTS):
         averages.update(module)
         save_averages(tmp_path, kind, {"size": 2}, averages, module)
     for length in (0.05, 1e-5):
         steps = [snapshot.step for snapshot in find_snapshots(tmp_path) if snapshot.relative_std == length]
-        assert len(steps) == KEPT
-        assert steps[-1] == 4 * KEPT
+        assert len(steps) == MAX_SNAPSHOTS
+        assert steps[-1] == 4 * MAX_SNAPSHOTS
         assert max(np.diff(steps)) <= 8
     averages.model_average.updates = averages.powers["power-0.05"].updates = averages.powers["power-1e-05"].updates = 50
     save_averages(tmp_path, kind, {"size": 2}, averages, module)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from score_sde.cli import main
-from score_sde.evaluation.noisy_accuracy import LEVELS, NoisyAccuracy
+from score_sde.evaluation.noisy_accuracy import NUM_LEVELS, NoisyAccuracy
 from score_sde.plots.curves import ACCURACY, present
 from sde.data import Dataset
 from sde.data.transform import Transform
@@ -40,7 +40,9 @@ def test_the_best_classifier_of_two_gaussians(process):
     assert found == noisy.by_noise(Bayes(process)), "the same noise every time"
     sigma = np.array([level["noise_level"] for level in found])
     ends = (-0.5 * process.log_snr(torch.tensor([process.t_min, process.t_max], dtype=torch.float64))).numpy()
-    np.testing.assert_allclose(np.log(sigma), ends[0] + (ends[1] - ends[0]) * (np.arange(LEVELS) + 0.5) / LEVELS)
+    np.testing.assert_allclose(
+        np.log(sigma), ends[0] + (ends[1] - ends[0]) * (np.arange(NUM_LEVELS) + 0.5) / NUM_LEVELS
+    )
     expected = torch.special.ndtr(torch.from_numpy((STD**2 + sigma**2) ** -0.5)).numpy()
     error = np.sqrt(expected * (1 - expected) / 1000)
     accuracy = np.array([level["accuracy"] for level in found])
@@ -66,7 +68,7 @@ def test_it_is_recorded_printed_and_drawn(trained, capsys):
     assert [line["step"] for line in measured] == [10, 20, 30, 40]
     last = {f"{level['noise_level']:.3g}": level["accuracy"] for level in measured[-1]["accuracy_by_noise"]}
     assert result["accuracy"] == last
-    assert len(last) == LEVELS
+    assert len(last) == NUM_LEVELS
     assert 0.45 < result["chance"] < 0.55
     sentence = out[out.index("held-out accuracy by noise level") :].splitlines()[0]
     assert all(f"{sigma}: {value:.1%}" in sentence for sigma, value in last.items())

@@ -24,7 +24,7 @@ def run(tmp_path, *overrides):
 
 def settled(tmp_path, monkeypatch, capsys, seconds, *overrides, small=0):
     """What is chosen where passes take these seconds, and what was printed."""
-    monkeypatch.setattr(speed, "SMALL", small)
+    monkeypatch.setattr(speed, "SMALL_NETWORK", small)
     monkeypatch.setattr(speed, "_measure", lambda *arguments: {c: seconds[c] for c in arguments[-1]})
     where, training = run(tmp_path, *overrides), trainer()
     found = speed.settle(where, training.module, training.data, denoising_loss)

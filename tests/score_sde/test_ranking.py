@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from score_sde.comparison.pareto import front, jackknife_error, left_out, recommend
-from score_sde.comparison.reference import COMPONENTS, Reference
+from score_sde.comparison.reference import MAX_COMPONENTS, Reference
 from score_sde.evaluation.features import extractor
 from score_sde.kinds import kind_of
 from score_sde.metrics.frechet import frechet_distance
@@ -95,7 +95,7 @@ def test_distances_on_principal_components(generator):
     basis = torch.linalg.qr(torch.randn(90, 8, generator=generator)).Q.T
     training, held_out, x = (torch.randn(300, 8, generator=generator) * (1 + i) @ basis for i in range(3))
     found = measured(dataset(training), dataset(held_out))
-    assert (found.dim, found.width) == (90, COMPONENTS)
+    assert (found.dim, found.width) == (90, MAX_COMPONENTS)
     encoded = [((z - 0.5) / 2).double() for z in (x, held_out)]
     assert found.measure("frechet", found.features(x)) == pytest.approx(frechet_distance(*encoded), rel=1e-4)
     assert found.measure("frechet", found.items) == pytest.approx(0, abs=1e-9)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from score_sde.cli import main
-from score_sde.pages.report import PICTURES, duration, write_report
+from score_sde.pages.report import MAX_PICTURES, duration, write_report
 from score_sde.plots.curves import CHARTS
 from tests.score_sde.browser import BROWSER, Page, shown
 
@@ -124,7 +124,7 @@ def test_sample_history_is_spread_out_newest_first(tmp_path):
     (tmp_path / "samples" / "train-best.png").write_bytes(b"of the user's own")
     page = page_of(tmp_path, metrics=[])
     shown = [int(re.sub(r"\D", "", alt)) for alt in page.attributes("img", "alt") if alt.startswith("samples at")]
-    assert len(shown) == PICTURES
+    assert len(shown) == MAX_PICTURES
     assert shown == sorted(shown, reverse=True)
     assert (shown[0], shown[-1]) == (20_000_000, 10)
     assert all(20 <= a - b <= 40 for a, b in pairwise(shown[1:]))

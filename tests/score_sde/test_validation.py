@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from score_sde.evaluation import validation
-from score_sde.evaluation.validation import NEIGHBORS, Validation
+from score_sde.evaluation.validation import MAX_TRAINING_ITEMS, Validation
 from sde import VPSDE
 from sde.checkpoint.spec import build_denoiser, describe_sde
 from sde.data.dataset import Dataset
@@ -143,7 +143,7 @@ def test_few_held_out_items(count):
 
 @pytest.mark.parametrize("shape", [(5,), (2, 3), (1, 4, 4), (2, 2, 3, 2)])
 def test_nearest_is_brute_force(shape, monkeypatch, generator):
-    monkeypatch.setattr(validation, "CHUNK", 7 * torch.Size(shape).numel())
+    monkeypatch.setattr(validation, "NUMBERS_AT_ONCE", 7 * torch.Size(shape).numel())
     training, held_out, samples = (torch.randn((n, *shape), generator=generator) for n in (30, 11, 4))
     scale = torch.linspace(1, 3, shape[0])
     transform = Transform((0.5,) * shape[0], tuple(scale.tolist()))
@@ -179,6 +179,6 @@ def test_small_distances_keep_their_digits(generator):
 
 
 def test_training_items_are_spread_over_the_set(generator):
-    training = torch.arange(2 * NEIGHBORS + 500.0)[:, None]
+    training = torch.arange(2 * MAX_TRAINING_ITEMS + 500.0)[:, None]
     far = validate(dataset(torch.zeros(1, 1)), dataset(training)).nearest(training[-10:])
     assert far["smallest"] <= 2

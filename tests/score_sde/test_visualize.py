@@ -13,7 +13,7 @@ from samplers.grid import make_grid
 from samplers.noise.seeded import sample_seeds
 from score_sde.cli import main
 from score_sde.kinds import kind_of
-from score_sde.modes.visualize import POINTS, visualize
+from score_sde.modes.visualize import PLANE_POINTS, visualize
 from score_sde.plots.field import Begun, axes_of, fields, panel_times
 from score_sde.plots.film import Reel, animation, as_spread, chosen, strip
 from score_sde.plots.process_plot import process_arrays
@@ -216,7 +216,7 @@ def test_guided_fields_have_no_density(runs, tmp_path, capsys, coarse):
     arrays = arrays_of(result, "field")
     assert "mass" not in result
     assert "log_density" not in arrays
-    x, cond = run.data()[1].batch(spread(len(run.data()[1]), POINTS))
+    x, cond = run.data()[1].batch(spread(len(run.data()[1]), PLANE_POINTS))
     assert arrays["points"].shape[1] == (cond["labels"] == 3).sum() < len(x), (
         "only points of the class are beneath its field"
     )

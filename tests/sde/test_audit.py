@@ -62,7 +62,9 @@ def test_lines():
     lines = quiet(data, denoiser(data, sigma_data=0.5))
     assert lines[0] == "data: 1,437 items of shape 1x8x8, uint8, 17 levels, from 0 to 16"
     assert lines[1] == (f"in model units: mean {mean:.3f}, std {std:.3f}, sigma_data {rms:.3f} (the model's: 0.500)")
-    assert re.fullmatch(r"prior: KL\(q\(x_T\) \|\| prior\) is between \S+e-\d+ and \S+e-\d+ nats a dimension", lines[2])
+    assert re.fullmatch(
+        r"prior: KL\(q\(x_T\) \|\| prior\) is between \S+e-\d+ and \S+e-\d+ nats per dimension", lines[2]
+    )
     counts = torch.bincount(data.labels).tolist()
     assert lines[3] == "items of class " + ", ".join(f"{label}: {count}" for label, count in enumerate(counts))
     about = describe(data)
@@ -253,7 +255,7 @@ def test_row_27_a_process_that_ends_too_early():
     measured = data.sigma_data
     assert measured == pytest.approx(1, rel=1e-6)
     warned(
-        "the process ends before the data are noise: sigma / alpha = 5 at t_max leaves up to 0.02 nats a dimension "
+        "the process ends before the data are noise: sigma / alpha = 5 at t_max leaves up to 0.02 nats per dimension "
         "between q(x_T) and the prior; data of root mean square 1 need 22.4, by a larger config.sde.beta_max or "
         "config.sde.sigma_max",
         data, denoiser(data, VESDE(sigma_max=5.0)),

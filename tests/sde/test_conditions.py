@@ -375,7 +375,7 @@ def test_data_hold_and_move_conditions():
     moved = data.to(torch.device("cpu"))
     assert torch.equal(moved.batch(index)[1]["sequence"], found["sequence"])
     assert copy.copy(data).condition_shapes == SHAPES
-    refused("'vector' has 2 rows for 6 items: needs one an item",
+    refused("'vector' has 2 rows for 6 items: needs one per item",
             Dataset, data.items, None, None, Transform(), {"vector": torch.zeros(2, 3)})  # fmt: skip
 
 

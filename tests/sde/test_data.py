@@ -152,7 +152,7 @@ def test_tables_without_numbers(tmp_path):
     path = tmp_path / "t.csv"
     for text in ("", "a,b\n", "\n\n", "label\n1\n"):
         path.write_text(text)
-        refused(f"{path} holds no numbers: needs a row an item", read_array, path)
+        refused(f"{path} holds no numbers: needs a row per item", read_array, path)
     path.write_bytes(b"\xff\xfe1,2\n")
     with pytest.raises(ValueError, match=r"t\.csv is not a table of numbers \('utf-8' codec"):
         read_array(path)
@@ -234,9 +234,9 @@ def test_row_9_sequences_with_channels_last(tmp_path):
 @pytest.mark.parametrize(("labels", "reason"), [
     (np.arange(20) % 3 + 0.0, "the labels have type float64: store the numbers of the classes, from 0, as integers"),
     (np.eye(4, dtype=int)[np.arange(20) % 4],
-     "the labels have shape (20, 4), needs (20,), one integer an item: if they are one-hot, store their argmax"),
-    ((np.arange(20) % 3)[:, None], "the labels have shape (20, 1), needs (20,), one integer an item: flatten them"),
-    (np.arange(19) % 3, "the labels have shape (19,), needs (20,), one integer an item"),
+     "the labels have shape (20, 4), needs (20,), one integer per item: if they are one-hot, store their argmax"),
+    ((np.arange(20) % 3)[:, None], "the labels have shape (20, 1), needs (20,), one integer per item: flatten them"),
+    (np.arange(19) % 3, "the labels have shape (19,), needs (20,), one integer per item"),
     (np.arange(20) % 10 + 1,
      "the labels run from 1 to 10, but classes are numbered from 0 (are they 1-based?): renumber them"),
     (np.arange(20) % 3 - 1, "the labels run from -1 to 1, but classes are numbered from 0: renumber them"),
@@ -252,14 +252,16 @@ def test_array_files_that_cannot_be_read(tmp_path):
     path = tmp_path / "x.npy"
     np.save(path, np.ones(10))
     refused(
-        f"{path} has shape (10,) and type float64: needs numbers of shape (n, ...), one row an item", open_array, path
+        f"{path} has shape (10,) and type float64: needs numbers of shape (n, ...), one row per item", open_array, path
     )
     np.save(path, np.zeros((0, 3)))
     refused(
-        f"{path} has shape (0, 3) and type float64: needs numbers of shape (n, ...), one row an item", open_array, path
+        f"{path} has shape (0, 3) and type float64: needs numbers of shape (n, ...), one row per item", open_array, path
     )
     np.save(path, np.array([["a"], ["b"]]))
-    refused(f"{path} has shape (2, 1) and type <U1: needs numbers of shape (n, ...), one row an item", open_array, path)
+    refused(
+        f"{path} has shape (2, 1) and type <U1: needs numbers of shape (n, ...), one row per item", open_array, path
+    )
     path.write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"x\.npy is not a readable \.npy, \.npz or \.csv file \("):
         open_array(path)
@@ -293,7 +295,7 @@ def test_held_out_part():
 
 def test_datasets_refuse_what_does_not_fit():
     x = torch.randn(4, 2)
-    refused("there are 3 labels for 4 items: needs one an item", Dataset, x, torch.tensor([0, 1, 0]), 2, Transform())
+    refused("there are 3 labels for 4 items: needs one per item", Dataset, x, torch.tensor([0, 1, 0]), 2, Transform())
     refused("label 2 is out of range: allowed are 0 to 1 (are they 1-based?)",
             Dataset, x, torch.tensor([1, 2, 1, 2]), 2, Transform())  # fmt: skip
     refused("labels must be integers of shape (B,); got torch.float32 of shape (4,)",

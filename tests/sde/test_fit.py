@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sde.training.fit import ALLOWED, fit
+from sde.training.fit import MAX_SKIPPED, fit
 from sde.training.loss import denoising_loss
 from tests.sde.small_training import trainer
 
@@ -43,7 +43,7 @@ def test_many_skipped_steps_stop_the_run():
     with pytest.raises(FloatingPointError) as caught:
         fit(run, [], read_every=1)
     # Of 105, 110, ... the tenth.
-    assert (run.step, run.skipped) == (150, ALLOWED)
+    assert (run.step, run.skipped) == (150, MAX_SKIPPED)
     run.step = 149
     level = (-0.5 * run.module.sde.log_snr(run.micro_batch(0)[2].t[3])).exp()
     message = str(caught.value)

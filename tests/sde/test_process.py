@@ -93,7 +93,7 @@ def test_times_of_a_batch_never_broadcast_over_coordinates(generator):
     x = torch.randn(5, 2, generator=generator)
     assert expand(torch.ones(5), x).shape == (5, 1)
     for shape in ((2,), (5, 1), (1,)):
-        with pytest.raises(ValueError, match="one time a sample"):
+        with pytest.raises(ValueError, match="one time per sample"):
             VPSDE().perturb(x, torch.full(shape, 0.5), x)
 
 
