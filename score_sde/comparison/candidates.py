@@ -13,7 +13,7 @@ from samplers.checks import tensor_like
 from samplers.grid import make_grid
 from samplers.noise.door import as_noise
 from samplers.protocol import transform_of
-from score_sde.run.folder import Run
+from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import Guides
 from score_sde.run.plans import planned
 from sde import ScoreModel
@@ -86,7 +86,7 @@ def find_candidates(
 ) -> tuple[list[Candidate], list[str]]:
     """The samplers of these names, keys of SAMPLERS or "auto", at each budget, and a sentence for each budget that one
     step of a sampler exceeds. Raises ValueError for a sampler that no budget is enough for."""
-    model, event_shape = guides(cond), guides.event_shape
+    model, event_shape = guides(cond), event_shape_of(guides.denoiser)
     found, notes = [], []
     for name in names:
         configured = dict(run.config.sampler)
@@ -130,7 +130,7 @@ def _fixed(
         sampler, times = plan.sampler, plan.times  # type: ignore[assignment]
     else:
         times = make_grid(model.sde, sampler.grid, steps)
-    deterministic = try_out(model, guides.event_shape, sampler, times)[1]
+    deterministic = try_out(model, event_shape_of(guides.denoiser), sampler, times)[1]
     return Candidate(name, sampler, times, f"--sampler {name} --steps {steps}", deterministic, budget=budget)
 
 

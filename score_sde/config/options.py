@@ -31,7 +31,7 @@ class Section:
         """The section of flat values, every one of its keys among them. Raises ValueError as its dataclasses do."""
         parts: dict[str, Any] = {}
         kinds = get_type_hints(cls)
-        for name in (f.name for f in fields(cls)):  # type: ignore[arg-type]
+        for name in (f.name for f in fields(cls)):  # type: ignore[arg-type]  # Each section is a dataclass.
             kind = kinds[name]
             if kind is Component:
                 parts[name] = Component.of(values[name])

@@ -23,7 +23,7 @@ from score_sde.pages.comparison import compare_page
 from score_sde.pages.items import items
 from score_sde.plots.pictures import drawn
 from score_sde.run.conditions import read_condition
-from score_sde.run.folder import Run
+from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split
@@ -75,9 +75,7 @@ def compare(
         ran, exact, notes = _sampled(run, guides, cond, names, budgets, num_samples, seed, batch_size)
         ends = None if exact is None else path_of(exact).denoised[-1]
         rows = tabulate(ran, reference, ends, training, common)
-        flow = None
-        if exact is not None:
-            flow = {"samples": len(exact.x), "tolerance": ODE_TOLERANCE, "calls": exact.mean_nfe}
+        flow = None if exact is None else {"samples": len(exact.x), "tolerance": ODE_TOLERANCE, "calls": exact.mean_nfe}
         about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape)}
         about |= {"kind": run.kind.name, "flow": flow}
         record = _record(run, reference, num_samples) | about | {"rows": rows, "notes": notes}
@@ -127,7 +125,7 @@ def _sampled(
 ) -> tuple[list[tuple[Candidate, Drawn]], Samples | None, list[str]]:
     """The candidates that came to their end with what they drew, the exact flow of the first samples, and notes."""
     candidates, notes = find_candidates(run, guides, cond, names, budgets)
-    model, shape = guides(cond), guides.event_shape
+    model, shape = guides(cond), event_shape_of(guides.denoiser)
     sampled = sample_all(model, candidates, count, shape, seed=seed, batch_size=batch_size, progress=True)
     notes += [found.failure for found in sampled if found.failure]
     ran = [(candidate, found) for candidate, found in zip(candidates, sampled, strict=True) if not found.failure]

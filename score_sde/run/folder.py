@@ -130,6 +130,13 @@ class Run:
         return load_model(self.classifier_file, "classifier").to(self.device)
 
 
+def event_shape_of(model: Denoiser) -> tuple[int, ...]:
+    """Shape of the items of a trained model. Raises ValueError for one that does not say."""
+    if model.event_shape is None:
+        raise ValueError("the model does not say what shape its items have: build it with event_shape")
+    return model.event_shape
+
+
 def file_digest(path: Path) -> str:
     """sha256 of a file."""
     with open(path, "rb") as file:

@@ -96,13 +96,6 @@ class Guides:
         """Number of classes that labels are taken from, the classifier's where the model is unconditional."""
         return self.denoiser.num_classes or (self.classifier.num_classes if self.classifier else None)
 
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """That of the data. Raises ValueError for a model that does not say."""
-        if self.denoiser.event_shape is None:
-            raise ValueError(f"{self.run.weights_file} does not say what shape its items have: train it again")
-        return self.denoiser.event_shape
-
     def files(self, options: GuidanceOptions) -> list[Path]:
         """The weights of the models that take part."""
         found = [self.run.weights_file]

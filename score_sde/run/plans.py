@@ -8,7 +8,7 @@ from pathlib import Path
 from samplers import Plan, pilot_count, plan
 from score_sde.config.migration import PLAN_FLAGS, current_plan
 from score_sde.run.conditions import read_condition
-from score_sde.run.folder import Run, file_digest
+from score_sde.run.folder import Run, event_shape_of, file_digest
 from score_sde.run.guides import GuidanceOptions, Guides
 from sde.files import write_json
 
@@ -30,7 +30,7 @@ def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: Gu
     if path.exists():
         return _read(path)
     cond = read_condition(run, guides, None, None, pilot_count(calls)) if conditional else None
-    found = plan(guides(cond, options), guides.event_shape, calls)
+    found = plan(guides(cond, options), event_shape_of(guides.denoiser), calls)
     path.parent.mkdir(exist_ok=True)
     write_json(path, found.record())
     print(

@@ -8,7 +8,7 @@ from samplers import NOISES, SAMPLERS, Samples, generate
 from samplers.loop.trajectory import Trajectory
 from score_sde.config.config import pick
 from score_sde.run.conditions import cascade_seed, open_cascade, upscaled
-from score_sde.run.folder import Run
+from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_grid
 from score_sde.run.labels import Labels
@@ -45,7 +45,7 @@ class Sampling:
                 lambda: planned(self.run, guides, cond is not None, self.calls, options)
             )
             sampler, times = found.sampler, found.times
-        model, event_shape = guides(cond, options), guides.event_shape
+        model, event_shape = guides(cond, options), event_shape_of(guides.denoiser)
         return draw(self.run.world, model, sampler, n, event_shape, steps=steps, grid=times, **self.options)
 
 

@@ -153,7 +153,7 @@ def test_all_start_from_the_same_noise_and_draw_what_generate_draws(generator):
     for its, drawn in zip(candidates, found, strict=True):
         assert [len(part.x) for part in drawn.parts] == [2, 3, 2, 3]
         once = generate(model, its.sampler, 10, (2,), grid=its.times, seed=5)
-        assert torch.equal(drawn.calls, once.nfe)
+        assert torch.equal(drawn.nfe, once.nfe)
         torch.testing.assert_close(drawn.x, once.x, rtol=1e-12, atol=1e-12)
 
 
