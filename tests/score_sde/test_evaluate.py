@@ -103,7 +103,10 @@ def test_samples_of_a_run(plane, tmp_path, capsys):
     assert np.load(file)["x"].shape == (60, 2)
     assert record["weights"]["file"] == str(plane / "model.safetensors")
     again = call(capsys, plane, "--samples_file", file, *QUICK, "--out", tmp_path / "r")[2]
-    assert {**again, "record": ""} == {**result, "record": ""}
+    told = {"record": "", "settings": {}}
+    assert again | told == result | told
+    assert result["settings"]["num_samples"] == "60"
+    assert again["settings"]["samples_file"] == str(file)
     assert json.loads((tmp_path / "r.json").read_text())["weights"] is None, "which drew the file is not known"
     call(capsys, plane, "--num_samples", 60, "--steps", 3, "--metrics", "energy", "--out", tmp_path / "s.json")
     assert json.loads((tmp_path / "s.json").read_text())["samples"]["file"] == str(tmp_path / "s.npz")

@@ -125,7 +125,7 @@ def test_dequantisation_fills_the_cells(generator):
 def test_conditional_models_get_the_labels():
     class Knows(Oracle):
         def forward(self, x, t, cond=None):
-            return torch.zeros_like(x) if cond is None else cond[:, None].expand_as(x).to(x)
+            return torch.zeros_like(x) if cond is None else cond["labels"][:, None].expand_as(x).to(x)
 
     labels = torch.arange(50) % 4
     data = dataset(labels[:, None].expand(50, 3).float(), None, labels, 4)

@@ -359,7 +359,7 @@ def test_the_options_are_those_of_the_sets():
     own["points"] = {"root", "toy", "channels", "num_levels", "test_fraction"}
     assert {dataset: {*own_keys(dataset)} for dataset in DATASETS} == own
     options = options_of(DataOptions)
-    assert options.keys() == {*SHARED}.union(*own.values())
+    assert options.keys() == {*SHARED, "kind"}.union(*own.values()), "what kind of data they are, no set is asked"
     for dataset, keys in own.items():
         assert {key: options_of(DATASETS[dataset])[key] for key in keys} == {key: options[key] for key in keys}
         assert DataOptions(dataset).arguments().keys() == keys | {*SHARED}
