@@ -243,7 +243,7 @@ def test_a_kind_of_ones_own_is_sampled_and_read(tallies, tmp_path, capsys):
 
 
 def test_a_kind_of_ones_own_is_evaluated(tallies, tmp_path, capsys):
-    evaluate = ["--mode", "evaluate", "--workdir", tallies, "--num_samples", 60, "--steps", 2, "--resamples", 4]
+    evaluate = ["--mode", "evaluate", "--workdir", tallies, "--num_samples", 60, "--steps", 2, "--subsamples", 4]
     for features, count in (("data", 4), ("classifier", 64)):
         status, result, error = call(capsys, *evaluate, "--features", features, "--out", tmp_path / features,
                                      "--metrics", "energy")  # fmt: skip
@@ -254,7 +254,7 @@ def test_a_kind_of_ones_own_is_evaluated(tallies, tmp_path, capsys):
 
 
 def test_a_kind_of_ones_own_is_restored(tallies, tmp_path, capsys):
-    restore = ["--mode", "restore", "--workdir", tallies, "--items", "0,1", "--steps", 2, "--draws", 2]
+    restore = ["--mode", "restore", "--workdir", tallies, "--items", "0,1", "--steps", 2, "--samples_per_item", 2]
     status, result, error = call(capsys, *restore, "--mask", "first:5", "--out", tmp_path / "m")
     assert status == 0, error
     numbers = np.load(result["numbers"])
@@ -273,7 +273,7 @@ def test_a_kind_of_ones_own_is_restored(tallies, tmp_path, capsys):
 
 def test_a_kind_of_ones_own_is_compared(tallies, tmp_path, capsys):
     status, _, error = call(
-        capsys, "--mode", "compare", "--workdir", tallies, "--samplers", "ddim", "--calls", 4, "--num_samples", 60,
+        capsys, "--mode", "compare", "--workdir", tallies, "--samplers", "ddim", "--nfe", 4, "--num_samples", 60,
         "--out", tmp_path / "c",
     )  # fmt: skip
     assert status == 0, error
