@@ -24,8 +24,6 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.exact import GaussianMixture
-
 from benchmarks.measure import random_model
 from benchmarks.targets import TARGETS
 from samplers import log_likelihood
@@ -33,6 +31,7 @@ from samplers.calls import CallCounter
 from samplers.likelihood.divergence import draw_probes
 from score_sde.run.folder import choose_device
 from sde import VPSDE, Denoiser, ScoreModel
+from tests.oracles.exact import GaussianMixture
 
 
 def plain(model, x: Tensor, rtol: float = 1e-5, atol: float = 1e-5) -> Tensor:

@@ -28,6 +28,7 @@ from score_sde.config.options import MEMORY_FORMATS, PRECISIONS, PrecisionOption
 from score_sde.run.folder import Run, choose_device
 from score_sde.training.memory import peak_memory
 from score_sde.training.precision import apply, settle
+from sde.condition.tree import map_condition
 from sde.training.loss import denoising_loss
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
@@ -41,13 +42,14 @@ def ours(run: Run, model, data, batch_size: int) -> tuple[PrecisionOptions, dict
     loss = partial(denoising_loss, weighting=run.config.training.loss_weighting)
     chosen = settle(run, model, data, loss)
     trainers: dict[tuple[str, str], Trainer] = {}
-    x, labels = (part.to(run.device) for part in data.batch(torch.arange(batch_size)))
+    x, cond = data.batch(torch.arange(batch_size))
+    x, cond = x.to(run.device), map_condition(lambda c: c.to(run.device), cond)
     t = torch.tensor(0.5, dtype=torch.float64)
 
     @torch.no_grad()
     def forward(choice: tuple[str, str]) -> None:
         apply(model, *choice)
-        model.eval()(x, t, labels if model.num_classes else None)
+        model.eval()(x, t, cond if model.num_classes else None)
 
     def train(choice: tuple[str, str]) -> None:
         apply(model, *choice)
@@ -77,7 +79,7 @@ def diffusers(run: Run, batch_size: int) -> dict[str, Passes]:
         block_out_channels=[network["channels"] * multiplier for multiplier in network["channel_mult"]],
         down_block_types=["AttnDownBlock2D" if attended[level] else "DownBlock2D" for level in levels],
         up_block_types=["AttnUpBlock2D" if attended[level] else "UpBlock2D" for level in reversed(levels)],
-        dropout=network.dropout,
+        dropout=network["dropout"],
     ).to(run.device)
     print(f"diffusers UNet2DModel: {sum(p.numel() for p in model.parameters()):,} parameters")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)

@@ -14,7 +14,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from tests.linear_gaussian import DIM, Problem, problem
 from torch import Tensor
 
 from samplers import SAMPLERS, Ancestral, Sampler, sample
@@ -22,6 +21,7 @@ from samplers.grid import make_grid
 from samplers.repaint import RePaint
 from sde import VPSDE, ScoreModel
 from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
+from tests.oracles.linear_gaussian import DIM, Problem, problem
 
 
 def methods(task: Problem) -> dict[str, ScoreModel]:

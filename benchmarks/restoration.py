@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workdir", required=True)
     parser.add_argument("--task", default="inpaint", choices=[*TASKS])
-    for name, kind in (("mask", str), ("factor", int), ("blur_std", float), ("measurements", int)):
+    for name, kind in (("mask", str), ("factor", int), ("blur_std", float), ("num_measurements", int)):
         parser.add_argument(f"--{name}", type=kind)
     parser.add_argument("--sigma_y", type=float, default=0.0)
     parser.add_argument("--methods", default="")

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from tests.exact import GaussianMixture
 from torch import Tensor
 
 from samplers import (
@@ -30,6 +29,7 @@ from samplers.numerics.exponential import PREDICTIONS
 from sde import SDE, VESDE, VPSDE, ScoreModel, SubVPSDE
 from sde.checkpoint.models import load_model
 from sde.guidance.classifier_free import ClassifierFree
+from tests.oracles.exact import GaussianMixture
 
 VE = VESDE(sigma_min=0.02, sigma_max=80.0)
 

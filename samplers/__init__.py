@@ -68,7 +68,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 }
 """Samplers by name; the keyword arguments of each are its options."""
 
-_RENAMED = {"DPMpp": "DPMSolverPP", "StochasticAdams": "SASolver"}
+_RENAMED = {"DPMpp": "DPMSolverPP", "StochasticAdams": "SASolver", "dequantised": "dequantized"}
 
 
 def __getattr__(name: str) -> Any:

@@ -43,7 +43,7 @@ class LikelihoodReport:
 
     ``ode`` is the value by the probability-flow ODE, of the density of x_t at t_min, and for quantized data the bound
     by uniform dequantization; ``stderr_parts`` its standard error's parts by data, dequantization and probes, whose
-    squares add up to its square. ``importance``, with several draws and the exact trace, is the tighter
+    squares add up to its square. ``importance``, with several dequantizations and the exact trace, is the tighter
     importance-weighted bound. ``bound_at_zero`` bounds the likelihood at t = 0 by the density at t_min, on the subset,
     and ``at_t_min`` is ``ode`` there. ``variational`` and ``discrete`` are the bounds of samplers.likelihood.bounds.
     ``tolerance_change`` is the largest change of an item of the subset at a tenth of the tolerances. ``nats`` (n,) are
@@ -100,7 +100,7 @@ def likelihood_report(
     model,
     x: Tensor,
     *,
-    draws: int = 1,
+    dequantizations: int = 1,
     probes: int | None = None,
     rtol: float = 1e-5,
     atol: float = 1e-5,
@@ -115,13 +115,13 @@ def likelihood_report(
 ) -> LikelihoodReport:
     """Evaluate log p(x) of x (n, *event) in data units, as its integers where quantized; see LikelihoodReport.
 
-    ``draws`` dequantizations of each item are averaged; with one, the first ``subset`` items get a second, so that its
+    ``dequantizations`` of each item are averaged; with one, the first ``subset`` items get a second, so that its
     part of the standard error is known. ``probes`` are those of log_likelihood. ``bound_draws`` are the network calls
     per item of each bound, whose discrete chain has ``discrete_steps``. ``progress(items)`` hears of finished work.
     ``world`` (sde.distributed.world.World) shares the items among processes, each of which gets the whole report.
-    Raises ValueError as log_likelihood does, and for one probe, one item, or several draws of continuous data.
+    Raises ValueError as log_likelihood does, and for one probe, one item, or dequantizations of continuous data.
     """
-    check_integer("draws", draws)
+    check_integer("dequantizations", dequantizations)
     check_integer("subset", subset, 2)
     check_integer("batch_size", batch_size)
     if probes is not None:
@@ -130,8 +130,8 @@ def likelihood_report(
     if len(x) < 2:
         raise ValueError(f"{len(x)} items: a standard error needs at least 2")
     transform, sde = transform_of(model), model.sde
-    if draws > 1 and not transform.num_levels:
-        raise ValueError(f"draws = {draws}: draws are dequantizations, and these data are continuous; leave it at 1")
+    if dequantizations > 1 and not transform.num_levels:
+        raise ValueError(f"dequantizations = {dequantizations}: these data are continuous; leave it at 1")
     device = next((p.device for p in model.parameters()), x.device)
     count, few = len(x), min(subset, len(x))
     dim = x[0].numel()
@@ -167,16 +167,16 @@ def likelihood_report(
 
     points = dequantized(transform, x, seed)
     first = ode(points, 0)
-    runs = [first] + [ode(dequantized(transform, x, seed, draw), draw) for draw in range(1, draws)]
+    runs = [first] + [ode(dequantized(transform, x, seed, draw), draw) for draw in range(1, dequantizations)]
     nats = torch.stack([run.nats.double() for run in runs])
-    if draws > 1 or unit == "nats":
+    if dequantizations > 1 or unit == "nats":
         again = nats[:, :few]
     else:
         second = ode(dequantized(transform, x[:few], seed, 1), 1)
         again = torch.stack([nats[0, :few], second.nats.double()])
     probe_variance = torch.stack([run.stderr.double() ** 2 for run in runs]).mean(0)
     mean = estimate(nats.mean(0))
-    parts = _split(mean.stderr, in_unit(again), probe_variance, in_unit, count, draws)
+    parts = _split(mean.stderr, in_unit(again), probe_variance, in_unit, count, dequantizations)
     inner = points[:few]
     tight = ode(inner, 0, CHECK_TOLERANCE)
     alpha, sigma = (f(torch.tensor(sde.t_min, dtype=torch.float64)) for f in (sde.alpha, sde.sigma))
@@ -192,7 +192,9 @@ def likelihood_report(
         unit=unit,
         ode=mean,
         stderr_parts=parts,
-        importance=None if draws == 1 or probes is not None else estimate(nats.logsumexp(0) - math.log(draws)),
+        importance=None
+        if dequantizations == 1 or probes is not None
+        else estimate(nats.logsumexp(0) - math.log(len(nats))),
         bound_at_zero=estimate(noisy.nats + dim * alpha.log()),
         at_t_min=estimate(first.nats[:few]),
         **{name: estimate(torch.cat([bound.nats.cpu() for bound in found])) for name, found in bounds.items()},
@@ -200,18 +202,18 @@ def likelihood_report(
         subset=few,
         tolerance_change=(in_unit(tight.nats) - in_unit(first.nats[:few])).abs().max().item(),
         nats=nats.mean(0),
-        stderr=(probe_variance / draws).sqrt(),
+        stderr=(probe_variance / dequantizations).sqrt(),
         nfe=first.nfe,
         rejected=first.rejected,
     )
 
 
-def _split(total: float, again: Tensor, probe_variance: Tensor, in_unit, count: int, draws: int) -> dict[str, float]:
+def _split(total: float, again: Tensor, probe_variance: Tensor, in_unit, count: int, repeats: int) -> dict[str, float]:
     """The parts of a standard error, from repeated draws (k, few) and the probes' variance (n,) in nats."""
     unit = in_unit(torch.ones(())).abs().item()
-    probes = unit * (probe_variance.mean().item() / (draws * count)) ** 0.5
+    probes = unit * (probe_variance.mean().item() / (repeats * count)) ** 0.5
     within = again.var(0).mean().item() if len(again) > 1 else 0.0
     own = unit**2 * probe_variance[: again.shape[1]].mean().item()
-    dequantization = (max(within - own, 0.0) / (draws * count)) ** 0.5
+    dequantization = (max(within - own, 0.0) / (repeats * count)) ** 0.5
     data = max(total**2 - probes**2 - dequantization**2, 0.0) ** 0.5
     return {"data": data, "dequantization": dequantization, "probes": probes}

@@ -22,11 +22,15 @@ ARRAYS = (".npy", ".npz", ".csv", ".tsv")
 
 
 def kind_of(shape: tuple[int, ...], source: str = "") -> Kind:
-    """The kind of data for which nobody names one: that whose files the ``source`` is one of, or the first that items
-    of a shape fit."""
-    suffix = Path(source).suffix.lower()
+    """The kind of data for which nobody names one: that whose files the ``source`` is one of, or a folder of, or the
+    first that items of a shape fit."""
+    path = Path(source)
+    if source and path.is_dir():
+        path = next((file for file in path.rglob("*.*") if file.is_file()), path)
+    suffix = path.suffix.lower()
     reading = (kind for kind in KINDS.values() if suffix in kind.files)
-    return next(reading, None) or next(kind for kind in KINDS.values() if kind.fits(shape))
+    fitting = (kind for name, kind in KINDS.items() if name != "array" and kind.fits(shape))
+    return next(reading, None) or next(fitting, KINDS["array"])
 
 
 def reader(file: Path, own: Kind) -> Kind | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from samplers import LikelihoodReport, dequantized, likelihood_report, log_likelihood
+from score_sde.config.naming import with_keys
 from score_sde.kinds.base import Kind
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
@@ -79,10 +80,11 @@ def likelihood(
     x, targets = data.batch(index)
     model = model_for(targets)
     begin = time.perf_counter()
-    with tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.is_main) as bar:
+    bar = tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.is_main)
+    with bar, with_keys(dequantizations="--dequantizations", probes="--probes"):
         report = likelihood_report(
-            model, x, draws=dequantizations, batch_size=batch_size, guided=unnormalized, progress=bar.update,
-            world=run.world, **settings,
+            model, x, dequantizations=dequantizations, batch_size=batch_size, guided=unnormalized,
+            progress=bar.update, world=run.world, **settings,
         )  # fmt: skip
     values = {}
     if split == "test" and not unnormalized:

@@ -61,7 +61,10 @@ class Run:
 
     def with_speed(self, speed: PrecisionOptions) -> "Run":
         """The same run with the precision and memory format that were settled."""
-        return replace(self, config=self.config.settled(**asdict(speed)))
+        run = replace(self, config=self.config.settled(**asdict(speed)))
+        # What was read of the data stays read.
+        vars(run).update({name: value for name, value in vars(self).items() if name not in vars(run)})
+        return run
 
     @property
     def kind(self) -> Kind:

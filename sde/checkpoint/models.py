@@ -75,7 +75,7 @@ def read_description(path: Path) -> dict:
     """The first of what ``read_model`` finds, without the weights where they need not be read."""
     try:
         with safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {}).get("score_sde", "{}"))
+            return _about(file)
     except (SafetensorError, OSError):
         return read_model(path)[0]
 
@@ -83,10 +83,15 @@ def read_description(path: Path) -> dict:
 def _stored(path: Path) -> tuple[dict, dict[str, Tensor]]:
     """What describes the model of a safetensors file, empty for one that is not of this project, and its weights."""
     with safe_open(path, "pt") as file:
-        about = json.loads((file.metadata() or {}).get("score_sde", "{}"))
-        if "spec" in about:
-            about["spec"] = current_spec(about["spec"])
-        return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        return _about(file), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def _about(file) -> dict:
+    """What the metadata of an open safetensors file say of its model, as of today; nothing for another's file."""
+    about = json.loads((file.metadata() or {}).get("score_sde", "{}"))
+    if "spec" in about:
+        about["spec"] = current_spec(about["spec"])
+    return about
 
 
 def _averaged(path: Path, reason: str) -> tuple[dict, dict[str, Tensor]]:

@@ -14,9 +14,14 @@ SUPERRES = "superres"
 def downsampled(parts: tuple[Dataset, Dataset], factor: int) -> tuple[Dataset, Dataset]:
     """Both parts with block means in the place of the items: continuous data, standardized by those of the first."""
     key = "downsample"
-    train, test = (
-        replace(part, items=BlockMeans(part.items, factor, key).held(), transform=Transform()) for part in parts
-    )
+
+    def smaller(part: Dataset) -> Dataset:
+        # A block that is real in part counts as real.
+        sizes = None if part.sizes is None else (part.sizes + factor - 1) // factor
+        items = BlockMeans(part.items, factor, key).held()
+        return replace(part, items=items, transform=Transform(), sizes=sizes)
+
+    train, test = (smaller(part) for part in parts)
     transform = Transform.standardize(train.statistics)
     return replace(train, transform=transform), replace(test, transform=transform)
 

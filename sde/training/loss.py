@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sde.condition.tree import ConditionLike, as_tree, drop_conditions
-from sde.data.sizes import item_means
+from sde.data.sizes import cut, item_means
 from sde.data.transform import Transform
 from sde.device import send
 from sde.model.classifier import NoisyClassifier
@@ -141,7 +141,8 @@ def denoising_loss(
     is over the times' own distribution, which the weight does not undo unless it is one of IMPORTANCE. Each condition
     is dropped with probability ``cond_dropout``.
     """
-    x = model.sde.perturb(x0, draws.t, draws.noise(x0))
+    # What is padded carries no noise, as in sampling.
+    x = cut(model.sde.perturb(x0, draws.t, draws.noise(x0)), draws.sizes)
     if cond is not None and cond_dropout:
         cond = drop_conditions(cond, send(draws.u < cond_dropout, x0.device))
     errors = item_means((model(x, draws.t, cond) - x0).float().square(), draws.sizes)

@@ -69,7 +69,7 @@ def test_several_draws_tighten_the_bound(generator):
     transform = Transform.of_levels(4)
     model = GaussianMixture(VPSDE(), MEANS, 0.2, transform=transform)
     x = transform.quantize(transform.decode(model.draw(100, generator)))
-    report = likelihood_report(model, x, draws=4)
+    report = likelihood_report(model, x, dequantizations=4)
     assert report.importance.mean < report.ode.mean
     single = likelihood_report(model, x)
     assert report.ode.mean == pytest.approx(single.ode.mean, abs=3 * single.stderr_parts["dequantization"])
@@ -87,7 +87,7 @@ def test_batches_change_nothing(generator):
     assert not torch.equal(dequantized(transform, x, 0), dequantized(transform, x, 0, 1))
 
 
-@pytest.mark.parametrize(("change", "words"), [({"draws": 0}, "draws = 0"), ({"subset": 1}, "subset = 1"),
+@pytest.mark.parametrize(("change", "words"), [({"dequantizations": 0}, "dequantizations = 0"), ({"subset": 1}, "subset = 1"),
                                                ({"batch_size": 0}, "batch_size = 0")])  # fmt: skip
 def test_bad_input(change, words, generator):
     model = GaussianMixture(VPSDE(), MEANS, 0.2)

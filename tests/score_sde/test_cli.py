@@ -85,7 +85,7 @@ def test_likelihood(trained, capsys):
     guided = "--unnormalized", "--labels", "data"
     assert call(capsys, *base, "--guidance_scale", 2, *guided)[1]["density"] == "unnormalized"
     for options, words in ((guided, "nothing is guided"), (("--probes", 1), "probes = 1: needs"),
-                           (("--dequantizations", 2), "draws are dequantizations"),
+                           (("--dequantizations", 2), "--dequantizations = 2: these data are continuous"),
                            (("--ood_file", "x.npy", "--labels", "data"), "one set has p(x | y)")):  # fmt: skip
         status, _, err = call(capsys, *base, *options)
         assert status == 2

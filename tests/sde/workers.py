@@ -1,4 +1,4 @@
-"""What each process does in test_parallel: python -m tests.workers FOLDER FOLDER_OF_ONE_PROCESS."""
+"""What each process does in test_parallel: python -m tests.sde.workers FOLDER FOLDER_OF_ONE_PROCESS."""
 
 import io
 import json
