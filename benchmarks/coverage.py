@@ -120,7 +120,7 @@ def line(mean: float, std: float) -> Gaussian:
     return Gaussian(torch.tensor([mean], dtype=torch.float64), torch.tensor([[std]], dtype=torch.float64))
 
 
-def recognised(x: Tensor, y: Tensor, resamples: int, seed: int) -> Estimate:
+def recognized(x: Tensor, y: Tensor, resamples: int, seed: int) -> Estimate:
     """The share of x above 0."""
     return share(int((x > 0).sum()), len(x))
 
@@ -154,7 +154,7 @@ def cases(n: int = 400, m: int = 300) -> dict[str, Case]:
         "two_sample_linear": Case(left, right, n, m, of("two_sample_linear"), phi(0.6)),
         "two_sample_linear, equal laws": Case(left, left, n, m, of("two_sample_linear"), 0.5),
         "two_sample_neighbors": Case(left, right, n, m, of("two_sample_neighbors")),
-        "accuracy": Case(line(1.5, 1.0), one, n // 2, 2, recognised, phi(1.5)),
+        "accuracy": Case(line(1.5, 1.0), one, n // 2, 2, recognized, phi(1.5)),
         "memorized: nearer": Case(one, line(0.5, 1.0), n, m, distances(share_nearer), phi(0.5 / 2**0.5)),
         "memorized: close": Case(line(-0.5, 1.0), one, n, m, distances(share_close), phi(-1.6448536269514722 + 0.5)),
     }

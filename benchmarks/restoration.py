@@ -46,7 +46,7 @@ class Judge:
     def _rows(self, x: Tensor) -> np.ndarray:
         return (x.flatten(1) / self.scale).numpy()
 
-    def recognised(self, x: Tensor, labels: Tensor) -> float:
+    def recognized(self, x: Tensor, labels: Tensor) -> float:
         """Share of items x (n, *event) that it takes for ``labels`` (n,)."""
         return float((self.machine.predict(self._rows(x)) == labels.numpy()).mean())
 
@@ -72,7 +72,7 @@ def main() -> None:
     (training, held_out), model, shape = run.data(), run.model(), run.data()[0].event_shape
     judge = Judge(training)
     everything, _ = held_out.batch(torch.arange(len(held_out)))
-    real = judge.recognised(everything, held_out.labels)
+    real = judge.recognized(everything, held_out.labels)
     index = spread(len(held_out), options.num_items)
     x, labels = everything[index], held_out.labels[index].repeat_interleave(options.draws)
     given = {name: getattr(options, name) for name, _ in TASKS.values() if name}
@@ -83,7 +83,7 @@ def main() -> None:
     methods = options.methods.split(",") if options.methods else [m for m in METHODS if exact or m != "replacement"]
     print(f"{name}, {options.num_items} items, {options.draws} samples each by {options.sampler}; the classifier knows "
           f"{real:.1%} of {len(held_out)} held-out items\n")  # fmt: skip
-    print("| method | recognised | PSNR | of the mean | measurement error | spread | all different | calls | seconds |")
+    print("| method | recognized | PSNR | of the mean | measurement error | spread | all different | calls | seconds |")
     print("|---|---|---|---|---|---|---|---|---|")
     found = {}
     for method in methods:
@@ -94,7 +94,7 @@ def main() -> None:
         grouped = restored.unflatten(0, (-1, options.draws))
         pairs = [(grouped[:, i] != grouped[:, j]).flatten(1).any(1) for i in range(options.draws) for j in range(i)]
         found[method] = {
-            "recognised": judge.recognised(restored, labels),
+            "recognized": judge.recognized(restored, labels),
             "psnr": psnr(grouped, x[:, None], held_out),
             "psnr_mean": psnr(grouped.mean(1), x, held_out),
             "measurement_error": (operator(samples.x) - each.cpu()).double().square().mean().sqrt().item(),
@@ -104,7 +104,7 @@ def main() -> None:
             "seconds": samples.seconds,
         }
         row = found[method]
-        print(f"| {method} | {row['recognised']:.1%} | {row['psnr']:.2f} | {row['psnr_mean']:.2f} | "
+        print(f"| {method} | {row['recognized']:.1%} | {row['psnr']:.2f} | {row['psnr_mean']:.2f} | "
               f"{row['measurement_error']:.3g} | {row['spread']:.3g} | {row['different']:.0%} | {row['nfe']:g} | "
               f"{row['seconds']:.1f} |", flush=True)  # fmt: skip
     print(json.dumps({"task": name, "real": real, "options": vars(options), "methods": found}))

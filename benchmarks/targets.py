@@ -157,12 +157,12 @@ def trained(folder: Path, count: int, quantile: float) -> Case:
     3 in its own precision."""
     denoiser = load_model(folder / "model.safetensors", "denoiser").eval()
 
-    def labelled(rows: int) -> ScoreModel:
+    def labeled(rows: int) -> ScoreModel:
         if not denoiser.num_classes:
             return denoiser
         return ClassifierFree(denoiser, torch.arange(rows) % denoiser.num_classes, 1.0)
 
-    model = labelled(count)
+    model = labeled(count)
     start = model.sde.prior_std() * SeededNoise(sample_seeds(0, count))(torch.empty(count, *denoiser.event_shape))
     end = sample(model, ExponentialAdams(3, "v"), start, make_grid(model.sde, "log_snr", 500), denoise=False)
-    return Case(model, start, end, lambda calls: labelled(pilot_count(calls)), quantile)
+    return Case(model, start, end, lambda calls: labeled(pilot_count(calls)), quantile)

@@ -73,7 +73,8 @@ _RENAMED = {"DPMpp": "DPMSolverPP", "StochasticAdams": "SASolver", "dequantised"
 
 def __getattr__(name: str) -> Any:
     if name in _RENAMED:
-        raise AttributeError(f"samplers.{name} has a new name: take samplers.{_RENAMED[name]}")
+        # No AttributeError, whose sentence ``from samplers import name`` would hide.
+        raise ImportError(f"samplers.{name} has a new name: take samplers.{_RENAMED[name]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -58,7 +58,7 @@ class Process(Protocol):
         ...
 
     def constrain(self, noise: Tensor) -> Tensor:
-        """Normal numbers as this process may have them: as they are, or for example with their centre of mass removed.
+        """Normal numbers as this process may have them: as they are, or for example with their center of mass removed.
         Called twice it must do what it does once."""
         ...
 

@@ -6,16 +6,16 @@ from importlib.abc import MetaPathFinder
 
 _PLACES = {
     "binding": "condition binding",
-    "fit": "training fit",
+    "fit": "training",
     "gradients": "guidance",
     "guided": "guidance base",
     "limits": "guidance",
-    "loss": "training loss",
+    "loss": "training",
     "measurement": "inverse measurement",
-    "operators": "inverse operators",
-    "options": "training options",
+    "operators": "inverse",
+    "options": "training",
     "parallel": "distributed world",
-    "posterior": "inverse posterior",
+    "posterior": "inverse",
     "schedule": "process schedule",
     "snapshots": "checkpoint snapshots",
     "spec": "checkpoint spec",
@@ -26,9 +26,17 @@ MOVED = {name: ".".join(["sde", *place.split()]) for name, place in _PLACES.item
 
 
 def missing(package: str, name: str, places: Mapping[str, str]) -> AttributeError:
-    """What a package's ``__getattr__`` raises: with the new name, where it is an old one."""
+    """What a package's ``__getattr__`` raises: with the new place, where it is a module that moved."""
     hint = f": it is {places[name]} now" if name in places else ""
     return AttributeError(f"module {package!r} has no attribute {name!r}{hint}")
+
+
+def gone(package: str, name: str, names: Mapping[str, str]) -> ImportError | AttributeError:
+    """The same for a class with a new name: an ImportError, since ``from package import name`` hides the sentence of an
+    AttributeError."""
+    if name in names:
+        return ImportError(f"{package}.{name} has a new name: take {package}.{names[name]}")
+    return missing(package, name, {})
 
 
 class Renamed(MetaPathFinder):

@@ -61,7 +61,7 @@ def variational_bound(
     ``decoder`` is "discretized" where the transform has levels, else "gaussian". gaussian: N(x; z_0 / alpha, (sigma /
     alpha)^2), whose mean is a constant; the bound is of the density at x. discretized: p(k | z_0) proportional to
     N(z_0; alpha x_k, sigma^2) over the levels k of each dimension (Kingma et al. 2021, eqs. 8 and 9; the exact
-    posterior under a flat prior, unlike differences of the normal cdf), x_k the centre of the cell [k, k + 1); the
+    posterior under a flat prior, unlike differences of the normal cdf), x_k the center of the cell [k, k + 1); the
     bound is of the probability of the integers floor(x). ``start`` is the time of z_0: t_min, or for
     discretized, if later, the time when sigma / alpha is CELL_SHARE cells. ``first`` is the number of the first item
     where a set is evaluated in parts. Raises ValueError for arguments out of place and for transforms without a

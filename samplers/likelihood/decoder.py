@@ -55,7 +55,7 @@ def checked_log_det(model, event_shape: Sequence[int]) -> float:
 
 
 def level_log_prob(z: Tensor, std: Tensor, level: Tensor, levels: int) -> Tensor:
-    """log p(level | z_0) where z_0 / alpha lies std z cells from the level's centre: z, level of one shape.
+    """log p(level | z_0) where z_0 / alpha lies std z cells from the level's center: z, level of one shape.
 
     log softmax of -(j - std z)^2 / (2 std^2) over j, summed over the levels within 9 std of z_0, as others are lost.
     """

@@ -72,7 +72,7 @@ class Kind:
         self, axes: "Axes", shown: Tensor, role: str = "items", labels: Tensor | None = None, **style: Any
     ) -> None:
         """Draw what is ``shown`` of items (n, ...) on axes, where the layout has some. The role is that of the items in
-        the picture: a set of "items", coloured by ``labels`` (n,); the "truth", and another set over it; the
+        the picture: a set of "items", colored by ``labels`` (n,); the "truth", and another set over it; the
         "background"; a "path" in order; or "guesses" of one item, with NaN where it is hidden. ``style`` are options
         of matplotlib."""
         raise NotImplementedError(f"{self.name} has no picture")

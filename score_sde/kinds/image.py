@@ -18,7 +18,7 @@ from sde.data.transform import Transform
 
 
 class Image(Kind):
-    """Items of one, three or four channels are gray, coloured, or coloured and transparent; of others the first channel
+    """Items of one, three or four channels are gray, colored, or colored and transparent; of others the first channel
     is shown, in gray."""
 
     name = "image"
@@ -42,7 +42,7 @@ class Image(Kind):
         return pixels.permute(2, 0, 1)[None] * ((levels - 1) / 255)
 
     def shown(self, x: Tensor, lead: int = 1) -> Tensor | None:
-        return colours(x, lead) if x.ndim - lead == 3 else None
+        return colors(x, lead) if x.ndim - lead == 3 else None
 
     def element(self, item: Tensor, levels: int | None, about: About) -> str:
         return pixels(self, item, levels) or super().element(item, levels, about)
@@ -62,7 +62,7 @@ class Image(Kind):
         return in_a_row(shape)
 
 
-def colours(x: Tensor, lead: int) -> Tensor:
+def colors(x: Tensor, lead: int) -> Tensor:
     """Images x (*lead, channels, height, width) with channels that a picture has: the first alone, in gray, of two or
     of more than four."""
     return x if x.shape[lead] in MODES.values() else x.narrow(lead, 0, 1)
@@ -95,7 +95,7 @@ def byte_images(transform: Transform, shape: Event, flag: str) -> Callable[[Tens
         )
     if shape[0] == 1:
         # At the line of the mode that asked for the features.
-        warnings.warn(f"{flag} reads colours: gray images are repeated to 3 channels", stacklevel=4)
+        warnings.warn(f"{flag} reads colors: gray images are repeated to 3 channels", stacklevel=4)
     factor = 255 / (transform.num_levels - 1)
     return lambda x: (x * factor).round().to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
 

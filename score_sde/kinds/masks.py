@@ -23,7 +23,7 @@ def half(axis: int, second: bool) -> MaskOf:
     return observed
 
 
-def all_but_the_centre(space: tuple[int, ...], value: str, seed: int) -> Tensor:
+def all_but_the_center(space: tuple[int, ...], value: str, seed: int) -> Tensor:
     """False in the middle half of every axis."""
     inside = torch.ones(space, dtype=torch.bool)
     for axis, size in enumerate(space):
@@ -51,7 +51,7 @@ MASKS: dict[str, MaskOf] = {
     "lower": half(-2, True),
     "left": half(-1, False),
     "right": half(-1, True),
-    "box": all_but_the_centre,
+    "box": all_but_the_center,
     "random:": random_share,
 }
 """Masks by word, for any kind of data; a word that ends in a colon has a value behind it."""

@@ -12,7 +12,7 @@ TaskOf = Callable[[tuple[int, ...], Any], LinearOperator]
 def colorize(shape: tuple[int, ...], value: None) -> LinearOperator:
     """The gray image. Raises ValueError for items of one channel."""
     if shape[0] == 1:
-        raise ValueError(f"items of shape {shape} have one channel, so that there is no colour to restore")
+        raise ValueError(f"items of shape {shape} have one channel, so that there is no color to restore")
     return Grayscale() if shape[0] == 3 else Grayscale([1 / shape[0]] * shape[0])
 
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from score_sde.kinds.base import About, Event, Kind
-from score_sde.kinds.image import colours, in_a_row, pixels
+from score_sde.kinds.image import colors, in_a_row, pixels
 from score_sde.kinds.tasks import TASKS
 
 
@@ -18,7 +18,7 @@ class Volume(Kind):
         return len(shape) == 4
 
     def shown(self, x: Tensor, lead: int = 1) -> Tensor | None:
-        return colours(x.select(lead + 1, x.shape[lead + 1] // 2), lead) if x.ndim - lead == 4 else None
+        return colors(x.select(lead + 1, x.shape[lead + 1] // 2), lead) if x.ndim - lead == 4 else None
 
     def element(self, item: Tensor, levels: int | None, about: About) -> str:
         return pixels(self, item, levels) or super().element(item, levels, about)

@@ -17,8 +17,8 @@ def blocks(x: Tensor, y: Tensor) -> Iterator[slice]:
 def distances(x: Tensor, y: Tensor) -> Tensor:
     """|x_i - y_j| (n, m) of x (n, d) and y (m, d)."""
     # Products of large numbers lose the digits of small distances.
-    centre = y.mean(0)
-    return torch.cdist(x - centre, y - centre)
+    center = y.mean(0)
+    return torch.cdist(x - center, y - center)
 
 
 def nearest(x: Tensor, y: Tensor) -> Tensor:

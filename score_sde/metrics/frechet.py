@@ -29,9 +29,9 @@ class Moments:
         for part in x.split(ITEMS_AT_ONCE):
             part = part.double()
             own, total = part.mean(0), count + len(part)
-            change, centred = own - mean, part - own
+            change, centerd = own - mean, part - own
             mean = mean + change * (len(part) / total)
-            scatter = scatter + centred.T @ centred + torch.outer(change, change) * (count * len(part) / total)
+            scatter = scatter + centerd.T @ centerd + torch.outer(change, change) * (count * len(part) / total)
             count = total
         if not scatter.isfinite().all():
             raise ValueError("x holds NaN or infinite features: remove or repair those items")

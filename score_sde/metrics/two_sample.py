@@ -45,9 +45,9 @@ def two_sample_test(x: Tensor, y: Tensor, classifier: str = "logistic", seed: in
     if min(len(x), len(y)) < 2 * MIN_HALF:
         raise ValueError(f"{min(len(x), len(y))} items: halves to fit to need at least {2 * MIN_HALF} of each kind")
     parts = [part.double().cpu().numpy() for part in (x, y)]
-    centre = np.concatenate(parts).mean(0)
-    # By distance from the centre, so that neither the order of the items nor a rotation changes the halves.
-    parts = [centred[np.linalg.norm(centred, axis=1).argsort()] for centred in (part - centre for part in parts)]
+    center = np.concatenate(parts).mean(0)
+    # By distance from the center, so that neither the order of the items nor a rotation changes the halves.
+    parts = [centerd[np.linalg.norm(centerd, axis=1).argsort()] for centerd in (part - center for part in parts)]
     parts = [part[np.random.default_rng((seed, CLASSIFIER_HALVES)).permutation(len(part))] for part in parts]
     known, unseen = ([part[half] for part in parts] for half in (np.s_[::2], np.s_[1::2]))
     # One factor for all features keeps angles.

@@ -1,4 +1,4 @@
-"""Charts of a comparison: losses against costs, as SVG in the colours of its page."""
+"""Charts of a comparison: losses against costs, as SVG in the colors of its page."""
 
 import math
 import re
@@ -13,7 +13,7 @@ from score_sde.metrics.metric import Metric
 from score_sde.plots.chart import chart_svg, logarithmic
 
 INK = "#010203"
-"""Stands for the colour of the page's text."""
+"""Stands for the color of the page's text."""
 
 COLORS = ("#3b82d0", "#d0631a", "#2d9a5c", "#d64545", "#9a5fd0", "#16909c", "#a67c28", "#d14f9b", "#6d8a1f", "#82878f")
 """Seen on white as well as on black."""

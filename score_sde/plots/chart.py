@@ -1,4 +1,4 @@
-"""A chart: numbers of rows drawn on axes, as an SVG that fits a page of any colour."""
+"""A chart: numbers of rows drawn on axes, as an SVG that fits a page of any color."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -29,7 +29,7 @@ class Chart(Protocol):
 
 
 def chart_svg(chart: Chart, rows: Sequence[dict], size: tuple[float, float] = (4.7, 2.9), ink: str = GREY) -> bytes:
-    """The file of a chart without a background, its text in the colour ``ink``."""
+    """The file of a chart without a background, its text in the color ``ink``."""
     style: dict[Any, Any] = dict.fromkeys(THEMED, ink)
     style |= {"svg.fonttype": "none", "svg.hashsalt": chart.title, "font.size": 9.5}
     with plt.rc_context(style):

@@ -31,7 +31,7 @@ AXES_MARGIN = 0.35
 
 
 class Reel(NamedTuple):
-    """A row of a film: its caption, frames x (k, n, *event) in data units, sigma / alpha of each (k,), and what colours
+    """A row of a film: its caption, frames x (k, n, *event) in data units, sigma / alpha of each (k,), and what colors
     points, labels (n,) or None."""
 
     caption: str

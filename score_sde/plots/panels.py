@@ -15,7 +15,7 @@ from score_sde.plots.sheet import sheet
 from sde.files import write_whole
 
 HIDDEN = (90, 115, 165)
-"""The colour of entries that are NaN."""
+"""The color of entries that are NaN."""
 
 MAX_SIGNALS = 16
 
@@ -59,15 +59,15 @@ def _images(kind: Kind, columns: dict[str, Tensor], levels: int | None, spread: 
 
 
 def _cells(x: Tensor, size: Sequence[int], low: float, high: float) -> np.ndarray:
-    """Images (n, k, channels, height, width) as coloured pixels of one size."""
+    """Images (n, k, channels, height, width) as colored pixels of one size."""
     for axis in (-2, -1):
         repeats = size[axis] // x.shape[axis]
         x = x.repeat_interleave(max(1, repeats), axis).narrow(axis, 0, size[axis])
     x = x.narrow(2, 0, min(3, x.shape[2])).double().expand(-1, -1, 3, -1, -1)
     hidden = x.isnan()
-    colour = torch.tensor(HIDDEN, dtype=torch.float64).view(3, 1, 1)
+    color = torch.tensor(HIDDEN, dtype=torch.float64).view(3, 1, 1)
     pixels = scaled(x.nan_to_num().numpy(), low, high)
-    return np.where(hidden.numpy(), colour.numpy(), pixels).astype(np.uint8)
+    return np.where(hidden.numpy(), color.numpy(), pixels).astype(np.uint8)
 
 
 def _points(kind: Kind, columns: dict[str, Tensor]) -> bytes:

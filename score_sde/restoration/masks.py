@@ -12,7 +12,7 @@ from score_sde.kinds.masks import MASKS, MaskOf
 from sde.data.folders import SUFFIXES
 from sde.inverse.operators import Mask
 
-WORDS = "upper, lower, left, right (the half that is observed), box (all but the centre), random:SHARE, or a file"
+WORDS = "upper, lower, left, right (the half that is observed), box (all but the center), random:SHARE, or a file"
 """Words for masks of any kind of data, as messages name them."""
 
 

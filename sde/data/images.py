@@ -22,7 +22,7 @@ class ImageFiles:
     """The pixels (n, channels, height, width), uint8, of image files, decoded on indexing by a tensor of positions.
 
     Images are turned as their EXIF orientation says and converted to ``mode``, a key of MODES. With ``resized``, they
-    are cropped to the shape about their centre and resized by Pillow's Lanczos filter; a JPEG is then decoded at the
+    are cropped to the shape about their center and resized by Pillow's Lanczos filter; a JPEG is then decoded at the
     smallest resolution of its own that is at least twice that.
     """
 

@@ -15,7 +15,7 @@ from sde.data.dataset import Dataset, Items
 from sde.data.idx import read_idx
 from sde.data.images import read_images
 from sde.data.statistics import measure
-from sde.data.toys import TOYS, labelled_toys
+from sde.data.toys import TOYS, labeled_toys
 from sde.data.transform import Transform
 
 Split = tuple[Dataset, Dataset]
@@ -118,7 +118,7 @@ def points(
         if statistics.count < 2:
             raise ValueError(f"root = {path} holds one item: needs one to train and one to hold out at least")
     elif toy in TOYS:
-        items, labels = labelled_toys(toy, 25_000)
+        items, labels = labeled_toys(toy, 25_000)
         statistics, held = measure(items), None
     else:
         raise ValueError(f"toy = {toy!r}: needs one of {', '.join(TOYS)}, or an array in `root`")

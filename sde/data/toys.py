@@ -41,7 +41,7 @@ def spiral(rng: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
 TOYS = {"moons": moons, "ring": ring, "checkerboard": checkerboard, "spiral": spiral}
 
 
-def labelled_toys(name: str, n: int) -> tuple[Tensor, Tensor]:
+def labeled_toys(name: str, n: int) -> tuple[Tensor, Tensor]:
     """n points (n, 2) and labels (n,) of a toy set."""
     x, labels = TOYS[name](np.random.default_rng(0), n)
     return torch.from_numpy(x).float(), torch.from_numpy(labels.astype(np.int64))

@@ -9,7 +9,7 @@ from sde.guidance.gradient import LikelihoodGuidance
 from sde.guidance.interval import GuidanceInterval
 from sde.guidance.rescale import GuidanceRescale
 from sde.guidance.threshold import DynamicThreshold
-from sde.renamed import missing
+from sde.renamed import gone
 
 __all__ = [
     "Autoguidance",
@@ -25,4 +25,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    raise missing(__name__, name, {"LogProbability": "LikelihoodGuidance", "Rescaled": "GuidanceRescale"})
+    raise gone(__name__, name, {"LogProbability": "LikelihoodGuidance", "Rescaled": "GuidanceRescale"})

@@ -9,7 +9,7 @@ from sde.process.base import expand
 
 
 class DynamicThreshold(ScoreModel):
-    """A posterior mean held within the data's bounds: u = (D - centre) / half_width becomes clip(u, -s, s) / s, with s
+    """A posterior mean held within the data's bounds: u = (D - center) / half_width becomes clip(u, -s, s) / s, with s
     = max(1, the ``quantile`` of |u| over the sample's event) (Saharia et al. 2022, section 2.3, whose bounds are -1
     and 1).
 
@@ -39,8 +39,8 @@ class DynamicThreshold(ScoreModel):
         self.low, self.high = low, high
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        centre, half_width = (self.low + self.high) / 2, (self.high - self.low) / 2
-        u = (self.transform.decode(self.model(x, t)) - centre) / half_width
+        center, half_width = (self.low + self.high) / 2, (self.high - self.low) / 2
+        u = (self.transform.decode(self.model(x, t)) - center) / half_width
         sizes = u.flatten(1).abs()
         s = expand(sizes.kthvalue(math.ceil(self.quantile * sizes.shape[1]), 1).values.clamp(min=1), u)
-        return self.transform.encode(centre + half_width * u.clamp(-s, s) / s)
+        return self.transform.encode(center + half_width * u.clamp(-s, s) / s)

@@ -2,6 +2,7 @@
 
 from sde.inverse.operators import Blur, CompressedSensing, Grayscale, Mask, SuperResolution
 from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
+from sde.renamed import gone
 
 __all__ = [
     "DPS",
@@ -14,3 +15,7 @@ __all__ = [
     "Replacement",
     "SuperResolution",
 ]
+
+
+def __getattr__(name: str) -> object:
+    raise gone(__name__, name, {"MomentMatching": "MMPS"})

@@ -106,7 +106,7 @@ class Mask(LinearOperator):
 
 
 class Grayscale(LinearOperator):
-    """The weighted sum of the channels, (B, C, *space) -> (B, 1, *space), of which colourisation is the inverse.
+    """The weighted sum of the channels, (B, C, *space) -> (B, 1, *space), of which colorisation is the inverse.
 
     ``weights`` has a number for each channel: by default luma (ITU-R BT.601) for red, green, blue; (1 / C,) * C is the
     mean.

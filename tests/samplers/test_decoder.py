@@ -31,8 +31,8 @@ class Dequantized(ScoreModel):
         t = torch.tensor(start, dtype=torch.float64)
         std = self.sde.sigma(t) / self.sde.alpha(t)
         z, weights = (torch.from_numpy(a) for a in np.polynomial.hermite_e.hermegauss(40))
-        centres = self.transform.encode(torch.arange(self.transform.num_levels, dtype=torch.float64)[:, None] + 0.5)
-        away = (self.points[:, None] + std * z)[..., None] - centres.flatten()
+        centers = self.transform.encode(torch.arange(self.transform.num_levels, dtype=torch.float64)[:, None] + 0.5)
+        away = (self.points[:, None] + std * z)[..., None] - centers.flatten()
         shares = self.log_weights.softmax(0)[:, None] * weights / weights.sum()
         return (shares[..., None] * (-0.5 * (away / std) ** 2).softmax(-1)).sum((0, 1)).log()
 
@@ -63,12 +63,12 @@ def test_probabilities_of_levels(name):
 @pytest.mark.parametrize(("levels", "std"), [(2, 0.3), (17, 0.05), (17, 0.4), (256, 1.3), (5, 40.0)])
 def test_decoder_is_normalised(levels, std):
     """Over the levels, for one z_0, and against a softmax over all of them; far tails too."""
-    centre = torch.tensor([0.5, 1.9, levels / 2, levels - 0.01, -3.0, levels + 8.0], dtype=torch.float64)
-    level = torch.arange(levels, dtype=torch.float64)[:, None] + 0 * centre
-    z = (centre - (level + 0.5)) / std
+    center = torch.tensor([0.5, 1.9, levels / 2, levels - 0.01, -3.0, levels + 8.0], dtype=torch.float64)
+    level = torch.arange(levels, dtype=torch.float64)[:, None] + 0 * center
+    z = (center - (level + 0.5)) / std
     found = level_log_prob(z, torch.tensor(std, dtype=torch.float64), level, levels)
     torch.testing.assert_close(found, (-0.5 * z**2).log_softmax(0), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(found.exp().sum(0), torch.ones_like(centre), rtol=1e-9, atol=0)
+    torch.testing.assert_close(found.exp().sum(0), torch.ones_like(center), rtol=1e-9, atol=0)
 
 
 def test_decoders_agree_on_fine_levels(generator):

@@ -87,8 +87,8 @@ def test_batches_change_nothing(generator):
     assert not torch.equal(dequantized(transform, x, 0), dequantized(transform, x, 0, 1))
 
 
-@pytest.mark.parametrize(("change", "words"), [({"dequantizations": 0}, "dequantizations = 0"), ({"subset": 1}, "subset = 1"),
-                                               ({"batch_size": 0}, "batch_size = 0")])  # fmt: skip
+@pytest.mark.parametrize(("change", "words"), [({"dequantizations": 0}, "dequantizations = 0"),
+                                               ({"subset": 1}, "subset = 1"), ({"batch_size": 0}, "batch_size = 0")])  # fmt: skip
 def test_bad_input(change, words, generator):
     model = GaussianMixture(VPSDE(), MEANS, 0.2)
     with pytest.raises(ValueError, match=words):

@@ -74,8 +74,8 @@ def test_sizes_pass_through_generate():
 
 
 @dataclass(frozen=True)
-class Centred(VPSDE):
-    """Points whose centre of mass is fixed at zero: noise (B, points, 2) has none."""
+class Centered(VPSDE):
+    """Points whose center of mass is fixed at zero: noise (B, points, 2) has none."""
 
     def constrain(self, noise):
         return noise - noise.mean(1, keepdim=True)
@@ -84,7 +84,7 @@ class Centred(VPSDE):
 @pytest.mark.parametrize("noise", ["independent", "brownian"])
 @pytest.mark.parametrize("name", ["ancestral", "ddim", "euler_maruyama", "pc"])
 def test_a_constraint_reaches_every_draw(name, noise):
-    model = Gaussian(Centred(), torch.zeros(5, 2, dtype=torch.float64), 1.0)
+    model = Gaussian(Centered(), torch.zeros(5, 2, dtype=torch.float64), 1.0)
     x = generate(model, SAMPLERS[name](), 3, (5, 2), steps=5, noise=noise).x
     assert x.mean(1).abs().max() < 1e-6
     assert x.std() > 0.3

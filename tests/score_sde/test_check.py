@@ -21,7 +21,7 @@ from sde.checkpoint.models import load_model, save_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.spec import build
 from sde.data.statistics import spread
-from sde.data.toys import labelled_toys
+from sde.data.toys import labeled_toys
 from sde.guidance.conditional import Conditional
 from tests.score_sde.runs import call, run_of
 
@@ -42,7 +42,7 @@ def train(folder, root, *overrides):
 def healthy(tmp_path_factory, unrendered_module):
     """Eight classes on a ring, and a run on them."""
     folder = tmp_path_factory.mktemp("check")
-    x, labels = labelled_toys("ring", 4000)
+    x, labels = labeled_toys("ring", 4000)
     np.savez(folder / "ring.npz", x=x.numpy(), labels=labels.numpy())
     return train(folder / "run", folder / "ring.npz")
 
@@ -264,7 +264,7 @@ def test_data_of_another_shape(broken, tmp_path, capsys):
 
 
 def test_data_of_other_classes(broken, tmp_path, capsys):
-    x, labels = labelled_toys("ring", 2000)
+    x, labels = labeled_toys("ring", 2000)
     data = f"--config.data.root={tmp_path / 'other.npz'}"
     np.savez(tmp_path / "other.npz", x=x, labels=np.arange(len(labels)) % 50)
     status, _, error = call(capsys, "--mode", "check", "--workdir", broken, data)

@@ -173,7 +173,7 @@ def test_values_do_not_depend_on_the_batch(digits, tmp_path, capsys):
     for features, tolerance in (("data", 0), ("classifier", 1e-10), (str(tmp_path / "pooled.pt"), 1e-5)):
         run = ["--samples_file", digits / "fresh.npz", "--features", features, "--metrics", ",".join(names)]
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "--features=.* reads colours")
+            warnings.filterwarnings("ignore", "--features=.* reads colors")
             results = [call(capsys, digits, *run, *QUICK, "--batch_size", size)[2] for size in (1, 7, 256)]
         for other in results[1:]:
             assert [other[name] for name in names] == pytest.approx([results[0][name] for name in names], rel=tolerance)

@@ -174,7 +174,7 @@ def test_runs_that_cannot_be_swept(tmp_path, capsys):
     """Without labels, without a model or classifier of classes, without a trained unconditional branch."""
     x, labels = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32), np.arange(200) % 2
     runs = {
-        "unlabelled": (None, [], "has no labels here: a sweep asks for classes"),
+        "unlabeled": (None, [], "has no labels here: a sweep asks for classes"),
         "unconditional": (labels, ["--config.model.conditional=False"], "the model is unconditional and there is no"),
         "full": (labels, ["--config.training.cond_dropout=0.0"], "guidance scale 0.0 needs the unconditional branch, "
                  "which this model never trained"),

@@ -9,8 +9,8 @@ from score_sde.kinds import KINDS, kind_of
 from score_sde.plots.panels import HIDDEN, panels
 
 
-def colours(path):
-    """How many pixels there are of each colour."""
+def colors(path):
+    """How many pixels there are of each color."""
     with Image.open(path) as image:
         values, counts = np.unique(np.asarray(image).reshape(-1, 3), axis=0, return_counts=True)
     return {tuple(value): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
@@ -26,7 +26,7 @@ def test_images(tmp_path):
     spread = torch.zeros(2, 1, 4, 4)
     spread[1] = 0.5
     assert panels(columns, tmp_path / "p.png", kind=KINDS["image"], levels=16, spread=spread)
-    found, cell = colours(tmp_path / "p.png"), 16 * round(640 / 6 / 5) ** 2
+    found, cell = colors(tmp_path / "p.png"), 16 * round(640 / 6 / 5) ** 2
     assert found[HIDDEN] == 2 * cell // 2
     # Captions, whose edges are gray, take a few pixels more.
     level = {k: round(found[(k * 17,) * 3] / cell, 2) for k in (2, 3, 4, 5)}
@@ -34,13 +34,13 @@ def test_images(tmp_path):
     assert round(found[255, 255, 255] / cell, 2) == 1, "the largest deviation is white"
 
 
-def test_gray_beside_colour(tmp_path):
+def test_gray_beside_color(tmp_path):
     """Continuous values from the lowest to the highest of all columns."""
     red = torch.zeros(1, 1, 3, 4, 4)
     red[:, :, 0] = 4.0
     columns = {"input": red, "gray": torch.full((1, 1, 1, 4, 4), 2.0)}
     assert panels(columns, tmp_path / "p.png", kind=KINDS["image"], levels=None)
-    found = colours(tmp_path / "p.png")
+    found = colors(tmp_path / "p.png")
     assert found[255, 0, 0] == 16 * round(640 / 2 / 5) ** 2
     # 2 of 0 to 4 is half way, 127.5, and as gray as the background.
     assert found[128, 128, 128] > found[255, 0, 0]

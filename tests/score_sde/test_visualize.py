@@ -148,7 +148,7 @@ def test_frames_of_a_strip_are_spread_in_the_angle(process):
     assert chosen(torch.tensor([100.0, 99.0, 98.0, 0.1]), 3) == [0, 2, 3]
 
 
-def test_strips_and_animations_of_colours_and_volumes(tmp_path, generator):
+def test_strips_and_animations_of_colors_and_volumes(tmp_path, generator):
     for event in ((3, 6, 4), (1, 3, 4, 4)):
         x = torch.rand(3, 6, *event, generator=generator)
         reels = [Reel("one", x, torch.tensor([0.1, 1.0, 9.0])), Reel("two", x, torch.tensor([9.0, 1.0, 0.1]))]

@@ -302,9 +302,9 @@ def test_rows_and_single_rows():
     fitted = expand_rows(part, torch.zeros(2, *EVENT))
     assert torch.equal(fitted["vector"], cond["vector"][[0, 0]])
     assert torch.equal(fitted["image"], cond["image"][[2, 0]])
-    labelled = Denoiser(network("mlp", ("labels",)), VPSDE())
+    labeled = Denoiser(network("mlp", ("labels",)), VPSDE())
     for given in ({"labels": torch.tensor(2)}, torch.tensor(2)):
-        alone = bind_condition(given, labelled)
+        alone = bind_condition(given, labeled)
         assert alone.keys() == {"labels"}
         assert torch.equal(alone["labels"], torch.tensor([2]))
     assert restrict_to(cond, model).keys() == cond.keys()

@@ -156,11 +156,11 @@ def test_threshold_stays_within_the_bounds_of_the_data(generator, name, quantile
     )
     model = DynamicThreshold(Fixed(d, transform=transform), quantile, *(bounds or ()))
     found = model(torch.zeros_like(d), torch.tensor(0.5, dtype=torch.float64))
-    centre, half = (low + high) / 2, (high - low) / 2
+    center, half = (low + high) / 2, (high - low) / 2
     for one, before in zip(found, d, strict=True):
-        u = (before - centre) / half
+        u = (before - center) / half
         s = max(1.0, sorted(u.abs().flatten().tolist())[math.ceil(quantile * 30) - 1])
-        torch.testing.assert_close(one, centre + half * u.clamp(-s, s) / s)
+        torch.testing.assert_close(one, center + half * u.clamp(-s, s) / s)
         assert low - 1e-9 <= one.min() <= one.max() <= high + 1e-9
     torch.testing.assert_close(found[0], d[0], msg="what is within stays")
 
