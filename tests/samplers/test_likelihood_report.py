@@ -88,7 +88,8 @@ def test_batches_change_nothing(generator):
 
 
 @pytest.mark.parametrize(("change", "words"), [({"dequantizations": 0}, "dequantizations = 0"),
-                                               ({"subset": 1}, "subset = 1"), ({"batch_size": 0}, "batch_size = 0")])  # fmt: skip
+                                               ({"subset": 1}, "subset = 1"),
+                                               ({"batch_size": 0}, "batch_size = 0")])  # fmt: skip
 def test_bad_input(change, words, generator):
     model = GaussianMixture(VPSDE(), MEANS, 0.2)
     with pytest.raises(ValueError, match=words):
