@@ -24,6 +24,7 @@ from samplers import SAMPLERS, SeededNoise, sample
 from samplers.grid import make_grid
 from score_sde.run.folder import choose_device
 from sde import SDES, Denoiser
+from sde.guidance import ClassifierFree
 
 ADAPTIVE = ("ode", "reverse_sde")
 
@@ -34,6 +35,7 @@ class Nothing(nn.Module):
     def __init__(self, inner: nn.Module | None = None) -> None:
         super().__init__()
         self.inner, self.calls = inner, 0
+        self.num_classes = getattr(inner, "num_classes", 10)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond=None) -> Tensor:
         self.calls += 1
@@ -53,13 +55,17 @@ def build(options: argparse.Namespace, overrides: list[str], device: torch.devic
 @torch.no_grad()
 def measure(model: Denoiser, name: str, x: Tensor, options: argparse.Namespace) -> dict[str, float]:
     """Medians for one sampler."""
+    labels = torch.arange(len(x), device=x.device) % 10
+    sampled = ClassifierFree(model, labels, 2.0) if options.guided else model
+    # Guidance takes both of its branches in one batch.
+    seen = torch.cat([x, x]) if options.guided else x
     sampler = SAMPLERS[name]()
     times = make_grid(model.sde, sampler.grid, options.steps)
-    c_noise = x.new_zeros(len(x))
+    c_noise = x.new_zeros(len(seen))
 
     def loop() -> None:
         noise = SeededNoise(range(len(x))) if options.seeded else torch.randn_like
-        sample(model, sampler, x * model.sde.prior_std(), times, noise)
+        sample(sampled, sampler, x * model.sde.prior_std(), times, noise)
 
     model.network.calls = 0
     loop()
@@ -67,7 +73,7 @@ def measure(model: Denoiser, name: str, x: Tensor, options: argparse.Namespace) 
 
     def bare() -> None:
         for _ in range(calls):
-            model.network(x, c_noise, None)
+            model.network(seen, c_noise, None)
 
     taken = {"loop": [], "bare": []}
     for _ in range(options.repeats):
@@ -89,6 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", help="a config file, or the name of one in configs/; default: a trivial network")
     parser.add_argument("--sde", default="vp", choices=tuple(SDES), help="of the trivial network")
+    parser.add_argument("--guided", action="store_true", help="with classifier-free guidance")
     parser.add_argument("--samplers", help="comma-separated; default: all with fixed steps")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=100)
