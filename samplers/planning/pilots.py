@@ -8,6 +8,7 @@ import torch
 from scipy.interpolate import make_interp_spline
 from torch import Tensor, nn
 
+from samplers.calls import Watch
 from samplers.deis import ExponentialAdams
 from samplers.grid import make_grid, times_of_log_snr
 from samplers.loop.sample import sample
@@ -35,7 +36,7 @@ class Pilots(nn.Module):
             states.append(pick(x, self.keep))
 
         times = make_grid(model.sde, "log_snr", steps)
-        with model.register_forward_hook(lambda module, args, output: denoised.append(pick(output, self.keep))):
+        with Watch(model, see=lambda x, t, output: denoised.append(pick(output, self.keep))):
             sample(model, ExponentialAdams(4, "noise"), x, times, callback=arrive)
         alpha, sigma = model.sde.alpha(times)[:, None, None], model.sde.sigma(times)[:, None, None]
         picked, answers = torch.stack(states), torch.stack(denoised)

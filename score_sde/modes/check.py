@@ -130,7 +130,7 @@ def by_level(sigma: Tensor, errors: dict[str, Tensor], score: list[float], calib
     stderr = (errors["averaged"].std(1) / errors["averaged"].shape[1] ** 0.5).tolist()
     return [
         {
-            "sigma": noise,
+            "noise_level": noise,
             **{name: values[i] for name, values in columns.items()},
             "stderr": stderr[i],
             "score": score[i],
@@ -141,7 +141,7 @@ def by_level(sigma: Tensor, errors: dict[str, Tensor], score: list[float], calib
 
 
 COLUMNS = {
-    "sigma": "sigma/alpha",
+    "noise_level": "sigma/alpha",
     "raw": "raw",
     "averaged": "averaged",
     "stderr": "+-",

@@ -108,7 +108,7 @@ def evaluate(
 
     values = run.world.broadcast_from_main(measure)
     show(values, sets, found.name, split)
-    settings = {"features": features, "split": split, "seed": seed, "resamples": subsamples}
+    settings = {"features": features, "split": split, "seed": seed, "subsamples": subsamples}
     if samples_file is None:
         settings |= {"steps": steps, "grid": grid, "noise": noise, "labels": labels, "guidance": asdict(guidance)}
         settings |= {"sampler": run.config.sampler.to_dict()}

@@ -102,7 +102,7 @@ def likelihood(
         "trace": "exact" if exact else f"{probes or 2} probes",
         **report.summary(),
         "seconds": round(time.perf_counter() - begin, 1),
-        **{"seed": seed, "rtol": rtol, "atol": atol, "draws": dequantizations, "t_min": denoiser.sde.t_min},
+        **{"seed": seed, "rtol": rtol, "atol": atol, "dequantizations": dequantizations, "t_min": denoiser.sde.t_min},
         **{name: [v.mean().item(), v.std().item() / len(v) ** 0.5] for name, v in in_unit.items()},
     }
     _show(condition, split, report, result)
@@ -137,7 +137,7 @@ def _show(condition: str, split: str, report: LikelihoodReport, result: dict) ->
     print(f"  probability flow at t_min   {report.ode}   (standard error by {split_up})")
     if report.importance is not None:
         print(f"  importance-weighted         {report.importance}")
-    elif result["draws"] > 1:
+    elif result["dequantizations"] > 1:
         print("  importance-weighted         needs --probes 0: the error of probes would bias it upwards")
     print(f"  bound at t = 0              {report.bound_at_zero}   (the flow's on these {subset}: {report.at_t_min})")
     print(f"  variational bound           {report.variational}")

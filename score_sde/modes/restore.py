@@ -100,7 +100,7 @@ def restore(
         "method": method,
         "sampler": sampling.name,
         "num_items": count,
-        "draws": samples_per_item,
+        "samples_per_item": samples_per_item,
         "sigma_y": sigma_y,
         "observed": observed(operator, y, shape),
         "measurement_error": error,

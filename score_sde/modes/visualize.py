@@ -63,7 +63,7 @@ def visualize(
         # What they refuse comes before a name is taken.
         view.check(chosen, required=plots == "field")
     path = run.world.broadcast_from_main(lambda: stem(run, out, "visualize", f"-{chosen[0]}.npz"))
-    result: dict = {"mode": "visualize", "what": list(chosen), "pictures": [], "numbers": []}
+    result: dict = {"mode": "visualize", "plots": list(chosen), "pictures": [], "numbers": []}
     if "process" in chosen:
         sde = run.model().sde if run.model_file.exists() else build_sde(run.config.sde.to_dict())
         arrays = process_arrays(sde, steps or 10)
@@ -145,7 +145,12 @@ class View:
         x, own = self.data.batch(spread(len(self.data), self.count))
         labels, targets = labels_of(self.cond), labels_of(own)
         sigma = noise_of(sde, way.times)
-        arrays: dict[str, Tensor | None] = {"times": way.times, "sigma": sigma, "x": samples.x, **(self.cond or {})}
+        arrays: dict[str, Tensor | None] = {
+            "times": way.times,
+            "noise_level": sigma,
+            "x": samples.x,
+            **(self.cond or {}),
+        }
         states = as_spread(way.x, way.times, sde, self.data.transform, self.denoiser.sigma_data)
         reverse = Reel("x_t, noise to data", states, sigma, labels)
         if name == "trajectory":

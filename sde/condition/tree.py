@@ -1,12 +1,4 @@
-"""Conditions: what a model is told of each sample beside its noise level, a dict of tensors with one row per sample.
-
-It has some of KINDS: ``"labels"`` (B,), integers; ``"vector"`` (B, d); ``"image"`` (B, C, *space); ``"sequence"``
-(B, L, d), tokens without an order. Users may give labels alone as a plain tensor of integers: ``as_tree`` makes the
-dict of it, where a condition enters.
-
-The null condition, which stands for "unconditional" and whose embedding is learned, is written into the tensor itself:
--1 for integers, NaN for floats. So a batch can mix conditioned and unconditioned rows in one network call.
-"""
+"""The dict of a condition (see ``sde.condition``): its kinds, its null rows, and what a model may be given."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, overload

@@ -91,7 +91,7 @@ def test_films(runs, tmp_path, capsys, coarse, name):
     arrays = arrays_of(result, "trajectory")
     assert torch.equal(arrays["x"], drawn.x)
     assert torch.equal(arrays["times"], drawn.times)
-    torch.testing.assert_close(arrays["sigma"], sde.sigma(drawn.times) / sde.alpha(drawn.times))
+    torch.testing.assert_close(arrays["noise_level"], sde.sigma(drawn.times) / sde.alpha(drawn.times))
     _, held_out = run.data()
     items, _ = held_out.batch(spread(len(held_out), 5))
     assert torch.equal(arrays["items"], items)

@@ -7,15 +7,12 @@ import pytest
 import torch
 
 from samplers import SAMPLERS, generate
-from sde import VPSDE, Denoiser
+from sde import VPSDE, Denoiser, Transform
 from sde.condition.binding import bind_condition, expand_rows, rows_of
 from sde.condition.standardization import Standardization
 from sde.condition.tree import NULL_LABEL, drop_conditions, null_like, restrict_to
 from sde.data.dataset import Dataset
-from sde.data.transform import Transform
-from sde.guidance.autoguidance import Autoguidance
-from sde.guidance.classifier_free import ClassifierFree
-from sde.guidance.conditional import Conditional
+from sde.guidance import Autoguidance, ClassifierFree, Conditional
 from sde.networks.attention import attend
 from sde.networks.embedding import repeat_to
 from sde.process.base import expand
