@@ -160,8 +160,9 @@ def describe(result: dict, masked: bool, source: str) -> None:
         f"mask observes {share}" if masked else f"{result['task']}: {share} as many values as an item has are measured"
     )
     count = result["num_items"]
+    per_item = result["samples_per_item"]
     print(
-        f"{count} item{'s' * (count > 1)} ({source}), {result['draws']} sample{'s' * (result['draws'] > 1)} each by "
+        f"{count} item{'s' * (count > 1)} ({source}), {per_item} sample{'s' * (per_item > 1)} each by "
         f"{result['method']} with {result['sampler']}, {result['nfe']:g} network calls each, {result['seconds']:.1f} s"
     )
     sigma_y, error = result["sigma_y"], result["measurement_error"]
