@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.measure import random_model
 from benchmarks.targets import TARGETS
 from samplers import log_likelihood
-from samplers.calls import CallCounter
+from samplers.calls import Watch
 from samplers.likelihood.divergence import draw_probes
 from score_sde.run.folder import choose_device
 from sde import VPSDE, Denoiser, ScoreModel
@@ -97,7 +97,7 @@ def measure(model, x: Tensor, exact: Tensor, repeats: int, ways: list[str]) -> d
     found = {way: {"seconds": []} for way in ways}
     for _ in range(repeats):
         for way in ways:
-            with CallCounter(model, len(x)) as counter:
+            with Watch(model, len(x)) as counter:
                 start = time.perf_counter()
                 nats = WAYS[way](model, x)
                 found[way]["seconds"].append(time.perf_counter() - start)

@@ -22,7 +22,7 @@ from samplers import (
     pilot_count,
     sample,
 )
-from samplers.calls import CallCounter
+from samplers.calls import Watch
 from samplers.grid import make_grid
 from samplers.noise.seeded import sample_seeds
 from samplers.numerics.exponential import PREDICTIONS
@@ -130,7 +130,7 @@ class Case:
     def error(self, sampler, times: Tensor) -> tuple[float, float]:
         """The median over samples, or another quantile, of the distance to the solution, over the root mean square norm
         of the solutions; and the counted network calls of a sample. Infinite where a sample is."""
-        with CallCounter(self.model, len(self.start)) as counter:
+        with Watch(self.model, len(self.start)) as counter:
             try:
                 x = sample(self.model, sampler, self.start, times, denoise=False)
             except FloatingPointError:

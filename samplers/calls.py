@@ -91,13 +91,6 @@ class Watch:
         return self._own + self._shared / (self.count or 1)
 
 
-class CallCounter(Watch):
-    """Counts the network calls of the ``count`` samples of a batch inside a ``with`` block; see Watch."""
-
-    def __init__(self, model: nn.Module, count: int) -> None:
-        super().__init__(model, count)
-
-
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """The model in eval mode, each of its modules put back afterwards."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from samplers.calls import CallCounter, evaluating
+from samplers.calls import Watch, evaluating
 from samplers.checks import check_data, check_model, check_state, tensor_like
 from samplers.ode import ODE
 from samplers.protocol import GaussianProcess, transform_of
@@ -79,7 +79,7 @@ def _flow(
 ) -> tuple[Tensor, Tensor]:
     """The probability flow of z (B, *inner) from time start to time end, and the network calls (B,) it took."""
     t, s = (torch.tensor(time, dtype=torch.float64) for time in (start, end))
-    with evaluating(model), CallCounter(model, len(z)) as counter:
+    with evaluating(model), Watch(model, len(z)) as counter:
         z, _ = ODE(rtol, atol, max_nfe).step(model, z, t, s, None)
         if denoise:
             z = model(z, s)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samplers.calls import CallCounter, evaluating
+from samplers.calls import Watch, evaluating
 from samplers.checks import NonFiniteError, check_data, check_integer, check_model
 from samplers.grid import check_times, times_of_log_snr
 from samplers.likelihood.decoder import checked_log_det, choose_decoder, gaussian_log_prob, level_log_prob, start_of
@@ -158,7 +158,7 @@ def _bound(
         return torch.from_numpy(np.stack([g.standard_normal(target.shape[1:]) for g in generators])).to(target)
 
     losses, logs = [], []
-    with torch.no_grad(), evaluating(model), CallCounter(model, count) as counter:
+    with torch.no_grad(), evaluating(model), Watch(model, count) as counter:
         for draw in range(draws):
             u = (draw + torch.tensor([g.random() for g in generators], dtype=torch.float64)) / draws
             t, factor = proposal(u, square + 0.1)

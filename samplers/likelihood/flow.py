@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from samplers.calls import CallCounter, evaluating, part
+from samplers.calls import Watch, evaluating, part
 from samplers.checks import SampleError, check_data, check_integer, check_model
 from samplers.likelihood.decoder import checked_log_det
 from samplers.likelihood.divergence import draw_probes, exact_divergence, probed_divergence
@@ -80,7 +80,7 @@ def log_likelihood(
     start = (z, z.new_zeros((count, probes or 1)))
     try:
         mode = nullcontext() if differentiable else evaluating(model)
-        with torch.set_grad_enabled(differentiable), mode, CallCounter(model, count) as counter:
+        with torch.set_grad_enabled(differentiable), mode, Watch(model, count) as counter:
             solution = integrate(
                 derivative, start, model.sde.t_min, model.sde.t_max, rtol=rtol, atol=atol, max_nfe=max_nfe,
                 sigma=model.sde.sigma,

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-from samplers.calls import CallCounter, evaluating
+from samplers.calls import Watch, evaluating
 from samplers.checks import check_event_shape, check_integer, check_model, tensor_like
 from samplers.deis import ExponentialAdams
 from samplers.grid import make_grid, times_of_log_snr
@@ -94,7 +94,7 @@ def plan(model, event_shape: tuple[int, ...], calls: int, *, seed: int = 0) -> P
     inner_shape = transform_of(model).inner_shape(event_shape)
     x = model.sde.sample_prior(tensor_like(model).new_empty((count, *inner_shape)), noise)
     model = model.rows(torch.arange(count))
-    with evaluating(model), torch.no_grad(), CallCounter(model, count) as counter:
+    with evaluating(model), torch.no_grad(), Watch(model, count) as counter:
         # Fine enough for errors a hundredth of the planned ones; with three candidates' runs within the budget.
         fine = max(5 * calls, min(40, 150 * calls // count))
         pilots = Pilots(model, x, fine, torch.Generator().manual_seed(seed))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from samplers import DDIM, SAMPLERS, Sampler, SeededNoise, sample
-from samplers.calls import CallCounter, evaluating
+from samplers.calls import Watch, evaluating
 from samplers.checks import tensor_like
 from samplers.grid import make_grid
 from samplers.noise.door import as_noise
@@ -61,7 +61,7 @@ def try_out(model: ScoreModel, event_shape: Sequence[int], sampler: Sampler, tim
     one, silence = model.rows(slice(0, 1)), Silence()
     like = tensor_like(model).new_empty((1, *transform_of(model).inner_shape(event_shape)))
     x = model.sde.sample_prior(like, as_noise(SeededNoise([0]), model.sde), times[0])
-    with evaluating(one), CallCounter(one, 1) as counter:
+    with evaluating(one), Watch(one, 1) as counter:
         sample(one, sampler, x, times, silence)
     return counter.nfe.item(), not silence.asked
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from samplers import SAMPLERS, Samples, generate
 from score_sde.config.config import pick
 from score_sde.plots.field import axes_of, field_picture, fields, panel_times
-from score_sde.plots.film import Reel, animation, as_spread, forward, noise_of, strip
+from score_sde.plots.film import Reel, animation, as_spread, forward, strip
 from score_sde.plots.process_plot import process_arrays, process_picture, title_of
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run
@@ -144,7 +144,7 @@ class View:
         way, sde = path_of(samples), self.denoiser.sde
         x, own = self.data.batch(spread(len(self.data), self.count))
         labels, targets = labels_of(self.cond), labels_of(own)
-        sigma = noise_of(sde, way.times)
+        sigma = sde.noise_level(way.times)
         arrays: dict[str, Tensor | None] = {
             "times": way.times,
             "noise_level": sigma,
@@ -157,7 +157,7 @@ class View:
             times = way.times.flip(0)
             ahead = forward(sde, self.data, x, times, self.seed)
             shown = as_spread(ahead, times, sde, self.data.transform, self.denoiser.sigma_data)
-            reels = [Reel("x_t, data to noise", shown, noise_of(sde, times), targets), reverse]
+            reels = [Reel("x_t, data to noise", shown, sde.noise_level(times), targets), reverse]
             arrays |= {"forward_times": times, "forward": ahead, "reverse": way.x, "items": x, "targets": targets}
         else:
             reels = [reverse, Reel("denoised, E[x_0 | x_t]", way.denoised, sigma, labels)]
@@ -192,7 +192,7 @@ class View:
             axes = axes_of(model, items, t)
             points = forward(sde, self.data, shown, t[None], self.seed)[0]
             found = fields(model, axes, t, 4096, self.run.device)
-            panels.append({"t": t, "sigma": noise_of(sde, t), "axes": axes, "points": points, **found})
+            panels.append({"t": t, "sigma": sde.noise_level(t), "axes": axes, "points": points, **found})
         what = [] if labels is None else [f"class {labels.item()}"]
         guidance, plain = asdict(self.guides.options), asdict(UNGUIDED)
         what += [f"{name.replace('_', ' ')} {written(v)}" for name, v in guidance.items() if v != plain[name]]

@@ -49,11 +49,6 @@ def forward(sde: SDE, data: Dataset, x: Tensor, times: Tensor, seed: int) -> Ten
     return torch.stack([transform.decode(sde.perturb(x0, t, z)) for t in times])
 
 
-def noise_of(sde: SDE, t: Tensor) -> Tensor:
-    """sigma / alpha."""
-    return sde.noise_level(t)
-
-
 def as_spread(x: Tensor, times: Tensor, sde: SDE, transform: Transform, sigma_data: float) -> Tensor:
     """States x (k, n, *event) at ``times`` (k,), in data units, scaled to the spread of the data: x_t sigma_data /
     sqrt(alpha^2 sigma_data^2 + sigma^2) in model units. At the noise end of any process pictures would show little."""

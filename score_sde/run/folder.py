@@ -66,7 +66,7 @@ class Run:
         vars(run).update({name: value for name, value in vars(self).items() if name not in vars(run)})
         return run
 
-    @property
+    @cached_property
     def kind(self) -> Kind:
         """The kind of the data: that of ``config.data.kind``, or found from their files, and last from their shape."""
         data = self.config.data
