@@ -8,6 +8,7 @@ from torch import Tensor
 
 from samplers.checks import check_integer
 from samplers.numerics.transition import alpha_ratio
+from samplers.padding import row_means
 from samplers.step import Noise, Result
 
 
@@ -37,7 +38,7 @@ class Langevin:
         bound = model.sde.level(s).sigma ** 2
         for _ in range(self.corrector_steps):
             score = model.score(x, s)
-            mean_square = score.flatten(1).square().mean(1)
+            mean_square = row_means(score.square(), model)
             size = (2 * self.snr**2 / mean_square).clamp(max=bound).view(-1, *[1] * (x.ndim - 1))
             x = x + size * score + (2 * size).sqrt() * noise(x)
         return x, carry
