@@ -133,10 +133,9 @@ def generate(
                 x = run(rows, sampler, x, times, draws, watch, callback=report)
         except SampleError as error:
             raise error.renumbered([first + i for i in index]) from None
-        x = transform.quantize(transform.decode(x[:count])).cpu()
-        if own is not None and inner_shape == tuple(event_shape):
-            x = cut(x, own[:count])
-        seen = None if recorder is None else recorder.trajectory(count, transform.decode)
+        kept = None if own is None or inner_shape != tuple(event_shape) else own[:count]
+        x = cut(transform.quantize(transform.decode(x[:count])), kept).cpu()
+        seen = None if recorder is None else recorder.trajectory(count, lambda x: cut(transform.decode(x), kept))
         return x, watch.nfe[:count], seen
 
     # Chunks of even size leave little to fill up.

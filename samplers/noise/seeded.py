@@ -21,6 +21,9 @@ DEQUANTIZATION = 2
 MEASUREMENT = 4
 """Purpose of item_seeds: the noise of a measurement that is simulated."""
 
+SIZES = 6
+"""Key beside the seed of a sample: the size of a sample that is padded."""
+
 BOUNDS = 5
 """Purpose of item_seeds: times and noise of a variational bound."""
 

@@ -30,6 +30,8 @@ TEXTS = {
     "seed": "seed of the random numbers",
     "labels": "classes, cycled, as in 0,1,2, or none; by default every class in turn, but none in likelihood, encode, "
     "interpolate, restore and edit, where data is each item's own class",
+    "sizes": "sizes of the samples, cycled, as in 5,8, where the items are of unequal size; by default drawn as the "
+    "training items have them",
     "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "
     "by default that of held-out items, for models that are conditioned on more than classes",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",

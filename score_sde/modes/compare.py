@@ -28,6 +28,7 @@ from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split
 from score_sde.run.sampling import path_of
+from score_sde.run.sizes import sizes_of_samples
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
@@ -84,7 +85,7 @@ def compare(
         base = Path(out) if out else run.folder / "compare" / "compare"
         base = base.with_suffix("") if base.suffix in (".html", ".json") else base
         page, numbers = Path(f"{base}.html"), Path(f"{base}.json")
-        write_whole(page, compare_page(record, pictures(run, ran, exact.x if exact else None, held_out, targets)))
+        write_whole(page, compare_page(record, pictures(run, ran, exact, held_out, targets)))
         write_json(numbers, finite(record))
         show(record)
         chosen = next(row for row in rows if row["recommended"])
@@ -128,7 +129,8 @@ def _sampled(
     """The candidates that came to their end with what they drew, the exact flow of the first samples, and notes."""
     candidates, notes = find_candidates(run, guides, cond, names, budgets)
     model, shape = guides(cond), event_shape_of(guides.denoiser)
-    sampled = sample_all(model, candidates, count, shape, seed=seed, batch_size=batch_size, progress=True)
+    sizes = sizes_of_samples(run, count, seed)
+    sampled = sample_all(model, candidates, count, shape, seed=seed, batch_size=batch_size, sizes=sizes, progress=True)
     notes += [found.failure for found in sampled if found.failure]
     ran = [(candidate, found) for candidate, found in zip(candidates, sampled, strict=True) if not found.failure]
     if not ran:
@@ -137,7 +139,9 @@ def _sampled(
     if any(candidate.deterministic for candidate, _ in ran):
         try:
             rows = model.rows(slice(0, MAX_SOLVED))
-            exact = solved(rows, min(count, MAX_SOLVED), shape, seed=seed, batch_size=batch_size)
+            few = min(count, MAX_SOLVED)
+            own = None if sizes is None else sizes[:few]
+            exact = solved(rows, few, shape, seed=seed, batch_size=batch_size, sizes=own)
         except ArithmeticError as error:
             notes.append(f"There are no errors against the exact flow, which was not solved: {error}.")
     return ran, exact, notes
@@ -175,7 +179,7 @@ def command(run: Run, given: dict, count: int) -> str:
 
 
 def pictures(
-    run: Run, ran: Sequence[tuple[Candidate, Drawn]], exact: Tensor | None, held_out: Dataset, labels: Tensor | None
+    run: Run, ran: Sequence[tuple[Candidate, Drawn]], exact: Samples | None, held_out: Dataset, labels: Tensor | None
 ) -> dict[str, list[tuple[str, bytes | str]]]:
     """Headings, and below each captions with PNGs or HTML: the first samples of the candidates by their budget, those
     of the exact flow, and held-out items. Nothing for what has no picture."""
@@ -186,7 +190,8 @@ def pictures(
         caption: str, x: Tensor, own: Tensor | None, sizes: Tensor | None = None
     ) -> list[tuple[str, bytes | str]]:
         own = None if own is None else own[:count]
-        picture = drawn(x[:count], kind=kind, levels=levels, labels=own, sizes=sizes)
+        first = None if sizes is None else sizes[:count]
+        picture = drawn(x[:count], kind=kind, levels=levels, labels=own, sizes=first)
         both = picture, items(x, kind, levels, held_out.about, sizes)
         return [(caption, content) for content in both if content]
 
@@ -194,10 +199,10 @@ def pictures(
     for candidate, its in ran:
         heading = f"{candidate.budget} network calls" if candidate.budget else "Steps of its own choice"
         caption = candidate.name if candidate.budget else f"{candidate.name}, tolerance {candidate.tolerance:g}"
-        found.setdefault(heading, []).extend(shown(caption, its.x, labels))
+        found.setdefault(heading, []).extend(shown(caption, its.x, labels, its.sizes))
     last = found.setdefault("To compare with", [])
     if exact is not None:
-        last += shown("the exact flow", exact, None if labels is None else labels[: len(exact)])
+        last += shown("the exact flow", exact.x, None if labels is None else labels[: len(exact.x)], exact.sizes)
     index = spread(len(held_out), count)
     real, own = held_out.batch(index)
     last += shown("held-out items", real, labels_of(own), held_out.sizes_of(index))
