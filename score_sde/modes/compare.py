@@ -78,7 +78,7 @@ def compare(
         rows = tabulate(ran, reference, ends, training, common)
         flow = None
         if exact is not None:
-            flow = {"samples": len(exact.x), "tolerance": ODE_TOLERANCE, "calls": exact.mean_nfe}
+            flow = {"samples": len(exact.x), "tolerance": ODE_TOLERANCE, "nfe": exact.mean_nfe}
         about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape)}
         about |= {"kind": run.kind.name, "flow": flow}
         record = _record(run, reference, num_samples) | about | {"rows": rows, "notes": notes}
@@ -89,7 +89,7 @@ def compare(
         write_json(numbers, finite(record))
         show(record)
         chosen = next(row for row in rows if row["recommended"])
-        recommended = {key: chosen[key] for key in ("sampler", "steps", "calls", "value", "command")}
+        recommended = {key: chosen[key] for key in ("sampler", "steps", "nfe", "value", "command")}
         seconds = round(time.perf_counter() - begin, 1)
         print(f"compared in {seconds:g} s: {page}, {numbers}")
         return {

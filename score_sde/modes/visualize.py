@@ -195,7 +195,7 @@ class View:
             axes = axes_of(model, items, t)
             points = forward(sde, self.data, shown, t[None], self.seed)[0]
             found = fields(model, axes, t, 4096, self.run.device)
-            panels.append({"t": t, "sigma": sde.noise_level(t), "axes": axes, "points": points, **found})
+            panels.append({"t": t, "noise_level": sde.noise_level(t), "axes": axes, "points": points, **found})
         what = [] if labels is None else [f"class {labels.item()}"]
         guidance, plain = asdict(self.guides.options), asdict(UNGUIDED)
         what += [f"{name.replace('_', ' ')} {written(v)}" for name, v in guidance.items() if v != plain[name]]

@@ -82,7 +82,7 @@ def test_distances_are_those_of_the_samples(tmp_path, generator):
     for row in record["rows"]:
         x = generate(model, SAMPLERS[row["sampler"]](), 40, (3,), steps=row["steps"], seed=3).x
         assert row["value"] == pytest.approx(frechet_distance(x, held_out), rel=1e-9)
-        assert row["calls"] == 6
+        assert row["nfe"] == 6
         parts.append(np.array([frechet_distance(x[rows], held_out) for rows in kept]))
     best, other = record["rows"]
     assert (best["behind"], best["behind_stderr"]) == (0, 0)
@@ -110,12 +110,12 @@ def test_several_metrics_and_the_first_ranks(tmp_path, generator):
     assert record["metrics"] == ["recall", "energy"]
     assert record["training"].keys() == {"recall", "energy"}
     chosen = next(its for its in rows if its["recommended"])
-    assert not dominated(chosen, rows, "calls")
+    assert not dominated(chosen, rows, "nfe")
 
 
 def test_columns_of_long_names(capsys):
     names = ["two_sample_neighbors", "kernel"]
-    row = {"steps": 4, "calls": 5.0, "seconds": 0.002, "error": 0.14, "recommended": True, "command": "python main.py",
+    row = {"steps": 4, "nfe": 5.0, "seconds": 0.002, "error": 0.14, "recommended": True, "command": "python main.py",
            "metrics": {name: {"value": 0.5, "stderr": 0.1} for name in names}}  # fmt: skip
     rows = [row | {"sampler": name} for name in ("ode", "reverse_diffusion")]
     show({"metrics": names, "num_samples": 9, "held_out": 9, "training": {name: [0.5, 0.1] for name in names},
@@ -261,15 +261,15 @@ def test_from_the_command_line(trained, capsys):
     assert status == 0
     record = json.loads((trained / "compare" / "compare.json").read_text())
     assert record["notes"] == ["pc is left out at 5 calls, as one step takes 6."]
-    assert [its["calls"] for its in record["rows"]] == [4, 4, 6, 8, 8]
-    assert all(its["calls"] <= its["budget"] for its in record["rows"])
+    assert [its["nfe"] for its in record["rows"]] == [4, 4, 6, 8, 8]
+    assert all(its["nfe"] <= its["budget"] for its in record["rows"])
     assert all(its["value"] > 0 < its["stderr"] for its in record["rows"])
     assert [its["recommended"] for its in record["rows"]].count(True) == 1
     words = shlex.split(result["recommended"]["command"])
     assert words[:6] == ["python", "main.py", "--mode", "sample", "--workdir", str(trained)]
     status, again, _ = call(capsys, *words[2:])
     assert status == 0
-    assert again["nfe"] == result["recommended"]["calls"]
+    assert again["nfe"] == result["recommended"]["nfe"]
     assert again["num_samples"] == 60
 
 

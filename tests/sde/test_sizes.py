@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sde import NoisyClassifier, VPSDE, Denoiser, Transform
+from sde import VPSDE, Denoiser, NoisyClassifier, Transform
 from sde.checkpoint.models import read_description, save_model
 from sde.checkpoint.spec import build_denoiser
 from sde.data import Dataset
