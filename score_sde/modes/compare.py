@@ -73,7 +73,8 @@ def compare(
         targets = targets if targets is not None and (targets >= 0).all() else None
         reference = Reference(training, held_out, found, measures, targets)
         reference.check(num_samples)
-        ran, exact, notes = _sampled(run, guides, cond, names, budgets, num_samples, seed, batch_size)
+        sizes = None if training.sizes is None else sizes_of_samples(run, num_samples, seed)
+        ran, exact, notes = _sampled(run, guides, cond, names, budgets, num_samples, seed, batch_size, sizes)
         ends = None if exact is None else path_of(exact).denoised[-1]
         rows = tabulate(ran, reference, ends, training, common)
         flow = None
@@ -125,11 +126,11 @@ def _sampled(
     count: int,
     seed: int,
     batch_size: int,
+    sizes: Tensor | None,
 ) -> tuple[list[tuple[Candidate, Drawn]], Samples | None, list[str]]:
     """The candidates that came to their end with what they drew, the exact flow of the first samples, and notes."""
     candidates, notes = find_candidates(run, guides, cond, names, budgets)
     model, shape = guides(cond), event_shape_of(guides.denoiser)
-    sizes = sizes_of_samples(run, count, seed)
     sampled = sample_all(model, candidates, count, shape, seed=seed, batch_size=batch_size, sizes=sizes, progress=True)
     notes += [found.failure for found in sampled if found.failure]
     ran = [(candidate, found) for candidate, found in zip(candidates, sampled, strict=True) if not found.failure]

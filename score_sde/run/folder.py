@@ -91,8 +91,9 @@ class Run:
     def sizes(self) -> list[list[int]] | None:
         """The law of the sizes of training items, pairs of a size and its count, from the model, or from the data; None
         for items that are real as a whole."""
-        if self._spec:
-            return self._spec.get("sizes")
+        spec = {} if "_split" in vars(self) else self._spec
+        if spec:
+            return spec.get("sizes")
         sizes = self.data()[0].sizes
         return None if sizes is None else law_of(sizes)
 
