@@ -66,12 +66,14 @@ def sample_all(
     seed: int = 0,
     batch_size: int | None = None,
     sizes: Tensor | None = None,
+    values: bool = True,
     progress: bool = False,
 ) -> list[Drawn]:
     """n samples by each candidate, in rounds; sample i of all starts from the same noise, that of ``generate``.
 
-    Conditions bound to the model, and ``sizes``, have n rows. A first run, which reserves memory, is not timed. A
-    candidate that becomes non-finite or needs too many calls fails alone.
+    Conditions bound to the model, and ``sizes``, have n rows. With ``values`` those of deterministic candidates are
+    kept. A first run, which reserves memory, is not timed. A candidate that becomes non-finite or needs too many calls
+    fails alone.
     """
     drawn = [Drawn() for _ in candidates]
     ends = [n * number // ROUNDS for number in range(ROUNDS + 1)]
@@ -80,7 +82,7 @@ def sample_all(
     def draw(candidate: Candidate, rows: slice) -> Samples:
         return generate(
             model.rows(rows), candidate.sampler, rows.stop - rows.start, tuple(event_shape), grid=candidate.times,
-            seed=seed, first=rows.start, batch_size=batch_size, path=2 if candidate.deterministic else None,
+            seed=seed, first=rows.start, batch_size=batch_size, path=2 if values and candidate.deterministic else None,
             sizes=None if sizes is None else sizes[rows],
         )  # fmt: skip
 

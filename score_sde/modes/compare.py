@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from samplers import Samples
-from score_sde.comparison.candidates import Candidate, find_candidates
+from samplers import ODE, Samples
+from samplers.protocol import suits
+from score_sde.comparison.candidates import Candidate, find_candidates, suited
 from score_sde.comparison.pareto import JACKKNIFE_GROUPS, RULE
 from score_sde.comparison.ranking import show, tabulate
 from score_sde.comparison.reference import Reference
@@ -61,6 +62,9 @@ def compare(
     budgets = read_calls(nfe)
     held_out, training, denoiser = open_split(run, "test")
     guides = Guides(run, denoiser, guidance)
+    names, left_out = suited(names, denoiser.sde)
+    for sentence in left_out:
+        print(sentence)
     cond = read_condition(run, guides, labels, condition, num_samples)
     found = extractor(run, features, training, download)
     given = {"seed": seed, "labels": labels, "condition": condition}
@@ -75,6 +79,7 @@ def compare(
         reference.check(num_samples)
         sizes = None if training.sizes is None else sizes_of_samples(run, num_samples, seed)
         ran, exact, notes = _sampled(run, guides, cond, names, budgets, num_samples, seed, batch_size, sizes)
+        notes = left_out + notes
         ends = None if exact is None else path_of(exact).denoised[-1]
         rows = tabulate(ran, reference, ends, training, common)
         flow = None
@@ -131,13 +136,16 @@ def _sampled(
     """The candidates that came to their end with what they drew, the exact flow of the first samples, and notes."""
     candidates, notes = find_candidates(run, guides, cond, names, budgets)
     model, shape = guides(cond), event_shape_of(guides.denoiser)
-    sampled = sample_all(model, candidates, count, shape, seed=seed, batch_size=batch_size, sizes=sizes, progress=True)
+    solvable = suits(ODE(), model.sde)
+    sampled = sample_all(
+        model, candidates, count, shape, seed=seed, batch_size=batch_size, sizes=sizes, values=solvable, progress=True
+    )
     notes += [found.failure for found in sampled if found.failure]
     ran = [(candidate, found) for candidate, found in zip(candidates, sampled, strict=True) if not found.failure]
     if not ran:
         raise ArithmeticError(f"no sampler ran to its end: {' '.join(notes)}")
     exact = None
-    if any(candidate.deterministic for candidate, _ in ran):
+    if solvable and any(candidate.deterministic for candidate, _ in ran):
         try:
             rows = model.rows(slice(0, MAX_SOLVED))
             few = min(count, MAX_SOLVED)

@@ -15,8 +15,10 @@ from samplers.grid import make_grid
 from samplers.noise.seeded import SeededNoise, sample_seeds
 from score_sde.comparison.candidates import Candidate, find_candidates, steps_within
 from score_sde.comparison.ranking import show
+from score_sde.comparison.reference import Reference
 from score_sde.comparison.sampling import sample_all
 from score_sde.config.config import config_path, read_config, resolve
+from score_sde.evaluation.features import extractor
 from score_sde.kinds import kind_of
 from score_sde.metrics.frechet import frechet_distance
 from score_sde.metrics.metric import METRICS
@@ -32,6 +34,7 @@ from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.interval import GuidanceInterval
 from tests.oracles.domination import dominated
 from tests.oracles.exact import Gaussian, GaussianMixture
+from tests.samplers.test_protocol import Bits, Reverse, TwoStates
 from tests.score_sde.runs import call
 
 FIXED = [name for name in SAMPLERS if name not in ("ode", "reverse_sde")]
@@ -293,3 +296,36 @@ def test_mistakes(trained, capsys, arguments, words):
     assert len(error.strip().splitlines()) == 1
     for word in words:
         assert word in error
+
+
+class Independent(Bits):
+    """Bits as the denoiser of a run."""
+
+    transform, event_shape, num_classes, conditions, null_trained = Transform(), (8,), None, {}, True
+
+
+def test_a_process_without_a_flow(tmp_path, generator, capsys, monkeypatch):
+    """Of a chain on integers the samplers that know it are compared; the rest is named before any work."""
+    model = Independent(TwoStates(), 0.85)
+    run, _ = gaussian_run(tmp_path, generator, (8,))
+    parts = tuple(Dataset((torch.rand(600, 8, generator=generator) < 0.85).float(), None, None, Transform())
+                  for _ in range(2))  # fmt: skip
+    run.model, run.data = lambda: model, lambda: parts
+    with pytest.raises(ValueError, match="--samplers=heun,auto: TwoStates is no GaussianProcess"):
+        compare(run, samplers="heun,auto", nfe="5")
+    monkeypatch.setitem(SAMPLERS, "reverse", Reverse)
+    monkeypatch.setattr("score_sde.modes.compare.CHOICES_OF_SAMPLER", ("reverse", "heun", "auto"))
+    result = compare(run, samplers="reverse,heun,auto", nfe="3,5", num_samples=64)
+    record, out = json.loads((tmp_path / "compare" / "compare.json").read_text()), capsys.readouterr().out
+    sentence = "heun and auto, and errors against the exact flow, are left out, as TwoStates is no GaussianProcess"
+    assert out.startswith(sentence)
+    assert record["notes"][0].startswith(sentence)
+    assert [(row["sampler"], row["nfe"], row["error"]) for row in record["rows"]] == [
+        ("reverse", 3, None), ("reverse", 5, None)
+    ]  # fmt: skip
+    assert result["recommended"]["sampler"] == "reverse"
+    chosen = result["recommended"]["steps"]
+    drawn = generate(model, Reverse(), 64, (8,), steps=chosen, seed=0).x
+    frechet = next(row["value"] for row in record["rows"] if row["steps"] == chosen)
+    reference = Reference(parts[0], parts[1], extractor(run, "data", parts[0]))
+    assert reference.measure("frechet", reference.features(drawn)) == pytest.approx(frechet)
