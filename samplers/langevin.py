@@ -9,9 +9,11 @@ from torch import Tensor
 from samplers.checks import check_integer
 from samplers.numerics.transition import alpha_ratio
 from samplers.padding import row_means
+from samplers.renamed import renamed_arguments
 from samplers.step import Noise, Result
 
 
+@renamed_arguments(corrections="corrector_steps")
 @dataclass(frozen=True)
 class Langevin:
     """Corrector: ``corrector_steps`` times x + e score(x, s) + sqrt(2 e) z, at the arrival time s, as in the paper's
@@ -44,6 +46,7 @@ class Langevin:
         return x, carry
 
 
+@renamed_arguments(corrections="corrector_steps")
 @dataclass(frozen=True)
 class AnnealedLangevin:
     """Annealed Langevin dynamics (Song and Ermon 2019, algorithm 1): at each noise level, ``corrector_steps`` times

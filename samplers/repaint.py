@@ -7,9 +7,11 @@ from torch import Tensor
 from samplers.ancestral import Ancestral
 from samplers.checks import check_integer
 from samplers.numerics.transition import alpha_ratio, forward_variance, root
+from samplers.renamed import renamed_arguments
 from samplers.step import Noise, Result, Sampler
 
 
+@renamed_arguments(resamplings="repaint_steps")
 @dataclass(frozen=True)
 class RePaint:
     """A sampler's step t -> s, taken ``repaint_steps`` times, with a jump back from s to t before each but the first

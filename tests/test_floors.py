@@ -19,7 +19,7 @@ FLOORS = {
         "checkpoint",
     ],
     "samplers": [
-        "protocol",
+        "protocol renamed",
         "step checks",
         "padding",
         "calls grid noise numerics",

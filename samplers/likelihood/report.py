@@ -99,6 +99,18 @@ def dequantized(transform: Transform, x: Tensor, seed: int, draw: int = 0, sizes
     return transform.dequantize(x, u.to(x.dtype))
 
 
+def report_work(
+    transform: Transform, count: int, *, dequantizations: int = 1, subset: int = 32, rows=lambda n: slice(n)
+) -> int:
+    """How many items ``likelihood_report`` of ``count`` tells its ``progress`` of, an item as often as it is evaluated;
+    ``rows`` (World.rows) is the part of n items that a process has."""
+    few = min(subset, count)
+    again = 1 if transform.num_levels and dequantizations == 1 else 0
+    whole, parts = (len(range(n)[rows(n)]) for n in (count, few))
+    # The draws and two bounds; a second draw of the subset, the check of the solver and the bound at t = 0.
+    return whole * (dequantizations + 2) + parts * (again + 2)
+
+
 def likelihood_report(
     model,
     x: Tensor,
@@ -121,7 +133,8 @@ def likelihood_report(
 
     ``dequantizations`` of each item are averaged; with one, the first ``subset`` items get a second, so that its
     part of the standard error is known. ``probes`` are those of log_likelihood. ``bound_draws`` are the network calls
-    per item of each bound, whose discrete chain has ``discrete_steps``. ``progress(items)`` hears of finished work.
+    per item of each bound, whose discrete chain has ``discrete_steps``. ``progress(items)`` hears of finished work,
+    ``report_work`` in all.
     ``world`` (sde.distributed.world.World) shares the items among processes, each of which gets the whole report.
     ``sizes`` (n,) say how much of padded items is real, as in ``generate``.
     Raises ValueError as log_likelihood does, and for one probe, one item, or dequantizations of continuous data.

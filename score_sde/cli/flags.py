@@ -12,6 +12,7 @@ from score_sde.cli.modes import MODES
 from score_sde.config.config import pick, program
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.run.outputs import written
+from sde.renamed import sentence
 
 TEXTS = {
     "mode": f"what to do: {', '.join(MODES)}",
@@ -218,9 +219,9 @@ def refuse_old(arguments: list[str]) -> None:
             negated = flag.removeprefix("no")
             name = flag if flag in OLD_FLAGS else negated
             if name in OLD_FLAGS:
-                raise ValueError(f"--{flag} has another name now: {OLD_FLAGS[name]}")
+                raise ValueError(sentence(f"--{flag}", OLD_FLAGS[name]))
         if (flag, text) in OLD_VALUES:
-            raise ValueError(f"--{flag}={text} has another name now: --{flag}={OLD_VALUES[flag, text]}")
+            raise ValueError(sentence(f"--{flag}={text}", f"--{flag}={OLD_VALUES[flag, text]}"))
 
 
 def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:

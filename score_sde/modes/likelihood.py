@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from samplers import LikelihoodReport, dequantized, likelihood_report, log_likelihood
+from samplers.likelihood.report import report_work
 from score_sde.config.naming import with_keys
 from score_sde.kinds.base import Kind
 from score_sde.run.folder import Run
@@ -80,7 +81,8 @@ def likelihood(
     (x, targets), sizes = data.batch(index), data.sizes_of(index)
     model = model_for(targets)
     begin = time.perf_counter()
-    bar = tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.is_main)
+    work = report_work(data.transform, len(x), dequantizations=dequantizations, rows=run.world.rows)
+    bar = tqdm(total=work, desc="likelihood", unit="item", disable=not run.world.is_main)
     with bar, with_keys(dequantizations="--dequantizations", probes="--probes"):
         report = likelihood_report(
             model, x, dequantizations=dequantizations, batch_size=batch_size, guided=unnormalized,
