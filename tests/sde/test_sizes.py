@@ -90,12 +90,12 @@ def test_a_classifier_sees_no_noise_where_nothing_is():
     """As samples are that it guides: the loss of padded items is that of items with zeros there."""
     seen = []
 
-    def network(x, c_noise):
-        seen.append(x)
-        return x.flatten(1)[:, :3]
+    class Seeing(torch.nn.Module):
+        def forward(self, x, c_noise):
+            seen.append(x)
+            return x.flatten(1)[:, :3]
 
-    classifier = NoisyClassifier(torch.nn.Module(), VPSDE(), 0.5)
-    classifier.network = network
+    classifier = NoisyClassifier(Seeing(), VPSDE(), 0.5)
     draws = BatchNoise.draw(VPSDE(), (4, 2, 5), torch.Generator().manual_seed(0))
     classifier_loss(classifier, items(), torch.tensor([0, 1, 2, 0]), draws._replace(sizes=SIZES))
     assert torch.equal(seen[0], cut(seen[0], SIZES))
