@@ -226,6 +226,8 @@ def test_files_of_unequal_items(tmp_path, runs):
         assert torch.equal(one.items, other.items)
         assert torch.equal(one.sizes, other.sizes)
         assert one.transform == other.transform
+    found, _, own = read_items("--input", str(runs / "second.npz"), (1, 12), None, KINDS["signal"])
+    assert not padding_of(found, own).any()
     np.save(folder / "240.npy", np.zeros((5, 2)))
     with pytest.raises(ValueError, match=r"series: items have these axes and channels: \(2, 1\), \(2, 2\)"):
         load_dataset("points", root=str(folder), channels="last")
