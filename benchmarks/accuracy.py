@@ -1,6 +1,6 @@
 """Accuracy of deterministic samplers and of ``plan`` by network calls, on exact scores or on a trained model.
 
-    python benchmarks/accuracy.py [--targets ring,digits,gmm16] [--calls 5,10] [--seeds 0,1,2] [--plot FILE.png]
+    python benchmarks/accuracy.py [--targets ring,digits,gmm16] [--nfe 5,10] [--seeds 0,1,2] [--plot FILE.png]
     python benchmarks/accuracy.py --targets others
     python benchmarks/accuracy.py --workdir runs/digits [--samples 64]
 
@@ -55,8 +55,8 @@ def plan_row(case: Case, columns: list[int], seeds: list[int]) -> tuple[Row, lis
                 raise RuntimeError(f"a plan took {counted} calls where {calls} were allowed")
             choice = next(name for name, value in found.errors.items() if value == found.error)
             pilots = {"choice": choice, "pilots_error": found.error, "cost": found.cost, "seconds": round(seconds, 2)}
-            records.append({"calls": calls, "seed": seed, "error": error} | pilots)
-        row[calls] = (statistics.median(r["error"] for r in records if r["calls"] == calls), "")
+            records.append({"nfe": calls, "seed": seed, "error": error} | pilots)
+        row[calls] = (statistics.median(r["error"] for r in records if r["nfe"] == calls), "")
     return row, records
 
 
@@ -135,7 +135,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--targets", default="ring,digits,gmm16", help="comma-separated; others: the further nine")
     parser.add_argument("--workdir", type=Path, help="a run folder: measure on its trained model, not on targets")
     parser.add_argument("--samples", type=int, help="starting points; default: 256, or 64 of a trained model")
-    parser.add_argument("--calls", help="comma-separated; default: 5,8,10,15,20,30,50, or up to 20 of a trained model")
+    parser.add_argument("--nfe", help="comma-separated; default: 5,8,10,15,20,30,50, or up to 20 of a trained model")
     parser.add_argument("--samplers", help=f"comma-separated; default: all of plan, {', '.join(FIXED)}")
     parser.add_argument("--seeds", default="0", help="of the plans' pilots, comma-separated; their median is reported")
     parser.add_argument("--quantile", type=float, default=0.5, help="of the samples' errors; default: 0.5, the median")
@@ -150,19 +150,19 @@ def parse() -> argparse.Namespace:
     ):
         if unknown := [name for name in chosen if name not in known]:
             parser.error(f"--{flag}: {unknown[0]!r} is none of {', '.join(known)}")
-    calls = options.calls or ("5,8,10,15,20" if options.workdir else "5,8,10,15,20,30,50")
+    calls = options.nfe or ("5,8,10,15,20" if options.workdir else "5,8,10,15,20,30,50")
     try:
-        options.calls, options.seeds = ([int(n) for n in text.split(",")] for text in (calls, options.seeds))
+        options.nfe, options.seeds = ([int(n) for n in text.split(",")] for text in (calls, options.seeds))
     except ValueError as error:
-        parser.error(f"--calls and --seeds need whole numbers: {error}")
+        parser.error(f"--nfe and --seeds need whole numbers: {error}")
     if options.workdir and not (options.workdir / "model.safetensors").exists():
         parser.error(
             f"--workdir={options.workdir}: there is no model.safetensors; train with main.py --mode train first"
         )
     if not 0 <= options.quantile <= 1:
         parser.error(f"--quantile={options.quantile}: needs a number from 0 to 1")
-    if min(options.calls) < 3:
-        parser.error(f"--calls={min(options.calls)}: needs at least 3, a step of dpmpp-3-singlestep")
+    if min(options.nfe) < 3:
+        parser.error(f"--nfe={min(options.nfe)}: needs at least 3, a step of dpmpp-3-singlestep")
     return options
 
 
@@ -176,11 +176,11 @@ def main() -> None:
         rows: dict[str, Row] = {}
         for sampler in options.samplers:
             if sampler == "plan":
-                rows["plan"], plans[name] = plan_row(case, options.calls, options.seeds)
+                rows["plan"], plans[name] = plan_row(case, options.nfe, options.seeds)
             else:
-                rows[sampler] = fixed_row(case, FIXED[sampler], options.calls)
-        best = compare(rows, PEERS.get(name, {}) if at == 0.5 else {}, options.calls)
-        print_table(name, {key: row for key, row in rows.items() if key != "plan"} | best, options.calls)
+                rows[sampler] = fixed_row(case, FIXED[sampler], options.nfe)
+        best = compare(rows, PEERS.get(name, {}) if at == 0.5 else {}, options.nfe)
+        print_table(name, {key: row for key, row in rows.items() if key != "plan"} | best, options.nfe)
         cases[name] = rows | best
     for key in (key for key in best if " / " in key):
         cells = {(n, c): value for n, rows in cases.items() for c, value in rows.get(key, {}).items()}

@@ -1,6 +1,6 @@
 """Coverage of the metrics' 95 % intervals: how often they hold the truth, over simulated sets whose truth is known.
 
-    python benchmarks/coverage.py [--cases 200] [--resamples 100] [--only frechet,energy]
+    python benchmarks/coverage.py [--cases 200] [--subsamples 100] [--only frechet,energy]
 
 Each case draws new sets from known laws. The truth is a closed form; for metrics without one (precision, recall,
 density, coverage and the test by neighbors, which depend on the number of items) it is the mean over 2,000 other
@@ -120,14 +120,16 @@ def line(mean: float, std: float) -> Gaussian:
     return Gaussian(torch.tensor([mean], dtype=torch.float64), torch.tensor([[std]], dtype=torch.float64))
 
 
-def recognized(x: Tensor, y: Tensor, resamples: int, seed: int) -> Estimate:
+def recognized(x: Tensor, y: Tensor, subsamples: int, seed: int) -> Estimate:
     """The share of x above 0."""
     return share(int((x > 0).sum()), len(x))
 
 
 def distances(function: Callable[[Tensor, Tensor], float]) -> Callable[[Tensor, Tensor, int, int], Estimate]:
     """A function of distances (n, 1) to training items, as memorization takes it."""
-    return lambda x, y, resamples, seed: subsampled(function, x, y, resamples=resamples, seed=seed, limits=(0.0, 1.0))
+    return lambda x, y, subsamples, seed: subsampled(
+        function, x, y, subsamples=subsamples, seed=seed, limits=(0.0, 1.0)
+    )
 
 
 def cases(n: int = 400, m: int = 300) -> dict[str, Case]:
@@ -160,14 +162,14 @@ def cases(n: int = 400, m: int = 300) -> dict[str, Case]:
     }
 
 
-def coverage(case: Case, count: int, resamples: int, seed: int = 0) -> dict[str, float]:
+def coverage(case: Case, count: int, subsamples: int, seed: int = 0) -> dict[str, float]:
     """Of ``count`` intervals the share that hold the truth, lie below and above it; the truth; the mean of the
     estimates, corrected, and the mean width."""
     truth = case.truth
     if truth is None:
         values = [case.estimate(*case.sets(10**6 + draw), 2, 0).value for draw in range(DRAWS)]
         truth = sum(values) / len(values)
-    found = [case.estimate(*case.sets(seed + draw), resamples, seed + draw) for draw in range(count)]
+    found = [case.estimate(*case.sets(seed + draw), subsamples, seed + draw) for draw in range(count)]
     below, above = (sum(test) / count for test in zip(*((e.high < truth, e.low > truth) for e in found), strict=True))
     means = {name: sum(getattr(e, name) for e in found) / count for name in ("value", "corrected", "low", "high")}
     return {"covered": round(1 - below - above, 4), "below": below, "above": above, "truth": truth, **means}
@@ -177,13 +179,13 @@ def main() -> None:
     """Simulate and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=200)
-    parser.add_argument("--resamples", type=int, default=100)
+    parser.add_argument("--subsamples", type=int, default=100)
     parser.add_argument("--only")
     options = parser.parse_args()
     found = {}
     for name, case in cases().items():
         if not options.only or name.partition(",")[0] in options.only.split(","):
-            found[name] = coverage(case, options.cases, options.resamples)
+            found[name] = coverage(case, options.cases, options.subsamples)
             print(f"{name:<34}{found[name]['covered']:>8.1%} of {options.cases}", flush=True)
     print(json.dumps(found))
 

@@ -104,7 +104,7 @@ def measure(model, x: Tensor, exact: Tensor, repeats: int, ways: list[str]) -> d
             gap = nats.double().cpu() - exact.double().cpu()
             found[way] |= {
                 "rms": gap.square().mean().sqrt().item() / x[0].numel(),
-                "calls": counter.nfe.mean().item(),
+                "nfe": counter.nfe.mean().item(),
             }
     return {way: row | {"seconds": statistics.median(row["seconds"])} for way, row in found.items()}
 
@@ -113,7 +113,7 @@ def show(title: str, rows: dict[str, dict]) -> None:
     """A Markdown table."""
     print(f"\n| {title} | rms error, nats/dim | calls | seconds |\n|---|---|---|---|")
     for way, row in rows.items():
-        print(f"| {way} | {row['rms']:.1e} | {row['calls']:.0f} | {row['seconds']:.2f} |", flush=True)
+        print(f"| {way} | {row['rms']:.1e} | {row['nfe']:.0f} | {row['seconds']:.2f} |", flush=True)
 
 
 def main() -> None:

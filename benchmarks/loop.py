@@ -81,7 +81,7 @@ def measure(model: Denoiser, name: str, x: Tensor, options: argparse.Namespace) 
             taken[key].append(seconds(function, x.device))
     whole, network = (statistics.median(taken[key]) for key in ("loop", "bare"))
     return {
-        "calls": calls,
+        "nfe": calls,
         "loop_s": round(whole, 5),
         "bare_s": round(network, 5),
         "us_per_step": round(1e6 * (whole - network) / options.steps, 1),
@@ -113,11 +113,11 @@ def main() -> None:
         parser.error(str(error))
     x = torch.randn(options.batch_size, *event_shape, device=device)
     results = {}
-    print(f"{'sampler':16s} {'calls':>6s} {'loop, s':>9s} {'bare, s':>9s} {'us/step over':>13s} {'loop / bare':>12s}")
+    print(f"{'sampler':16s} {'nfe':>6s} {'loop, s':>9s} {'bare, s':>9s} {'us/step over':>13s} {'loop / bare':>12s}")
     for name in names:
         found = results[name] = measure(model, name, x, options)
         print(
-            f"{name:16s} {found['calls']:6d} {found['loop_s']:9.4f} {found['bare_s']:9.4f} "
+            f"{name:16s} {found['nfe']:6d} {found['loop_s']:9.4f} {found['bare_s']:9.4f} "
             f"{found['us_per_step']:13.1f} {found['ratio']:12.3f}",
             flush=True,
         )

@@ -67,7 +67,9 @@ def main() -> None:
              methods(task).items()]  # fmt: skip
     replacement = Replacement(mask.prior(VPSDE()), mask.operator, mask.y)
     for count in (1, 5, 10, 20):
-        cases.append((f"Replacement, resamplings {count}", "mask, ancestral", replacement, RePaint(Ancestral(), count)))
+        cases.append(
+            (f"Replacement, repaint_steps {count}", "mask, ancestral", replacement, RePaint(Ancestral(), count))
+        )
     found: dict[str, dict[str, tuple[float, float]]] = {}
     for row, name, model, sampler in cases:
         errors = columns[name][0].errors(draw(model, sampler, options.samples, options.steps))

@@ -1,7 +1,7 @@
 """Restoration: a run's held-out items by each method of --mode restore, and the share that a classifier recognizes.
 
     python benchmarks/restoration.py --workdir runs/digits [--task inpaint --mask upper] [--sigma_y 0]
-        [--methods mmps,pigdm,dps,replacement] [--num_items 50] [--draws 4] [--steps 30] [--resamplings 4]
+        [--methods mmps,pigdm,dps,replacement] [--num_items 50] [--draws 4] [--steps 30] [--repaint_steps 4]
 
 A support vector classifier (scikit-learn), trained on the run's real training items, is asked for the class of every
 sample; it is measured on all held-out items first. Labels are not given to the model. The table is Markdown, its
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=4)
     parser.add_argument("--sampler", default="ancestral", choices=[*SAMPLERS])
     parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--resamplings", type=int, default=4)
+    parser.add_argument("--repaint_steps", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     options = parser.parse_args()
@@ -87,7 +87,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     found = {}
     for method in methods:
-        sampler = RePaint(SAMPLERS[options.sampler](), options.resamplings)
+        sampler = RePaint(SAMPLERS[options.sampler](), options.repaint_steps)
         guided = posterior(method, model, operator.to(run.device), each, options.sigma_y)
         samples = generate(guided, sampler, len(each), shape, steps=options.steps, seed=options.seed, batch_size=100)
         restored = operator.cpu().restore(samples.x, each.cpu()) if exact else samples.x

@@ -24,6 +24,7 @@ from samplers.noise.seeded import SeededNoise
 from samplers.ode import ODE
 from samplers.pc import PredictorCorrector
 from samplers.planning.plan import Plan, pilot_count, plan
+from samplers.renamed import sentence
 from samplers.reverse_diffusion import ReverseDiffusion
 from samplers.reverse_sde import ReverseSDE
 from samplers.sa_solver import SASolver
@@ -74,7 +75,7 @@ _RENAMED = {"DPMpp": "DPMSolverPP", "StochasticAdams": "SASolver", "dequantised"
 def __getattr__(name: str) -> Any:
     if name in _RENAMED:
         # No AttributeError, whose sentence ``from samplers import name`` would hide.
-        raise ImportError(f"samplers.{name} has a new name: take samplers.{_RENAMED[name]}")
+        raise ImportError(sentence(f"samplers.{name}", f"samplers.{_RENAMED[name]}"))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

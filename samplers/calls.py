@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from samplers.checks import check_model, check_output, score_models
+from samplers.padding import Padded
 
 See = Callable[[Tensor, Tensor, Tensor], None]
 """An observer of a model's calls, told x, t and the output of each."""
@@ -45,9 +46,10 @@ class Watch:
 
     def __init__(self, model: nn.Module, count: int | None = None, see: See | None = None) -> None:
         check_model(model)
-        self.model, self.count, self.see = model, count, see
+        # A padded model's views are those of the model inside, which is what is called.
+        self.model, self.count, self.see = model.model if isinstance(model, Padded) else model, count, see
         models = score_models(model)
-        self.watched = list(dict.fromkeys([model, *models]))
+        self.watched = list(dict.fromkeys([self.model, *models]))
         self.innermost = {m for m in models if len(score_models(m)) == 1} if count else set()
         self._shared, self._own = 0, torch.zeros(count or 0, dtype=torch.float64)
 

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from samplers.checks import check_integer, choose
 from samplers.numerics.exponential import PREDICTIONS, History, remember
+from samplers.renamed import renamed_arguments
 from samplers.step import Result
 
 
+@renamed_arguments(order="solver_order")
 @dataclass(frozen=True)
 class ExponentialAdams:
     """Exponential Adams-Bashforth on the probability-flow ODE (Zhang and Chen 2023, DEIS, eqs. 14 and 15).

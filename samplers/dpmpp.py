@@ -10,11 +10,13 @@ from torch import Tensor
 from samplers.checks import check_integer
 from samplers.deis import ExponentialAdams
 from samplers.numerics.exponential import PREDICTIONS, log_ratio
+from samplers.renamed import renamed_arguments
 from samplers.step import Result
 
 DENOISED = PREDICTIONS["denoised"]
 
 
+@renamed_arguments(order="solver_order")
 @dataclass(frozen=True)
 class DPMSolverPP:
     """DPM-Solver++ of order 1 to 3, multistep or ``singlestep`` (Lu et al. 2022b, algorithms 1 and 2, appendix B).

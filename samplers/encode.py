@@ -9,6 +9,7 @@ from torch import Tensor
 from samplers.calls import Watch, evaluating
 from samplers.checks import check_data, check_model, check_state, tensor_like
 from samplers.ode import ODE
+from samplers.padding import Sizes, check_sizes, cut, padded
 from samplers.protocol import GaussianProcess, transform_of
 
 
@@ -33,7 +34,14 @@ class Decoded:
 
 @torch.no_grad()
 def encode(
-    model, x: Tensor, *, rtol: float = 1e-5, atol: float = 1e-5, max_nfe: int = 10_000, offset: float | Tensor = 0.5
+    model,
+    x: Tensor,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_nfe: int = 10_000,
+    offset: float | Tensor = 0.5,
+    sizes: Sizes | None = None,
 ) -> Encoded:
     """x (B, *event) in data units to its latent, by dx / dt = f x - g^2 score / 2 from t_min to t_max (Song et al.
     2021, section 4.3 and appendix D.3).
@@ -41,37 +49,48 @@ def encode(
     x is taken as the state at t_min, so that ``decode`` is the inverse, to the tolerances. A quantized x stands for the
     cell [x, x + 1), and ``offset`` says which point of it is encoded: 0.5 the middle, from which ``decode`` finds the
     integer again; 0 takes values that are continuous already as they are. Continuous data have no offset. Each item
-    has steps of its own: its latent does not depend on its batch-mates. Raises ValueError and TypeError for bad
+    has steps of its own: its latent does not depend on its batch-mates. ``sizes`` (B,) say how much of padded items is
+    real, as in ``generate``: latents are 0 elsewhere. Raises ValueError and TypeError for bad
     input, FloatingPointError where an item becomes non-finite, ArithmeticError beyond ``max_nfe`` calls.
     """
     check_model(model, GaussianProcess, "encode")
     like = tensor_like(model)
     if isinstance(x, Tensor):
         x = x.to(like.device, x.dtype if x.is_floating_point() else like.dtype)
+    real = None if sizes is None else check_sizes(sizes, len(x), x.shape[1:])
+    x = cut(x, real)
     check_data(x, model)
     transform = transform_of(model)
-    z = transform.encode(transform.dequantize(x, offset))
-    latent, nfe = _flow(model, z, model.sde.t_min, model.sde.t_max, rtol, atol, max_nfe)
+    z = cut(transform.encode(transform.dequantize(x, offset)), real)
+    latent, nfe = _flow(padded(model, real), z, model.sde.t_min, model.sde.t_max, rtol, atol, max_nfe)
     return Encoded(latent, nfe)
 
 
 @torch.no_grad()
 def decode(
-    model, latent: Tensor, *, rtol: float = 1e-5, atol: float = 1e-5, max_nfe: int = 10_000, denoise: bool = False
+    model,
+    latent: Tensor,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_nfe: int = 10_000,
+    denoise: bool = False,
+    sizes: Sizes | None = None,
 ) -> Decoded:
     """Latents (B, *inner) in model units back to data units, by the same ODE from t_max to t_min.
 
     ``denoise`` returns the posterior mean at t_min, as samplers do, by one more call: latents drawn from the prior
     become the samples of the ``ode`` sampler. It is no inverse of ``encode``, which knows nothing of that last step.
-    Raises as ``encode`` does.
+    Of padded items, by their ``sizes`` (B,), what is not real is 0. Raises as ``encode`` does.
     """
     check_model(model, GaussianProcess, "decode")
     check_state(latent, model, "latent")
-    latent = latent.to(tensor_like(model).device)
-    z, nfe = _flow(model, latent, model.sde.t_max, model.sde.t_min, rtol, atol, max_nfe, denoise=denoise)
+    real = None if sizes is None else check_sizes(sizes, len(latent), latent.shape[1:])
+    latent = cut(latent.to(tensor_like(model).device), real)
+    z, nfe = _flow(padded(model, real), latent, model.sde.t_max, model.sde.t_min, rtol, atol, max_nfe, denoise=denoise)
     transform = transform_of(model)
-    values = transform.decode(z)
-    return Decoded(transform.quantize(values), values, nfe)
+    values = cut(transform.decode(z), real)
+    return Decoded(cut(transform.quantize(values), real), values, nfe)
 
 
 def _flow(

@@ -8,9 +8,12 @@ from torch import Tensor
 
 from samplers.checks import check_integer
 from samplers.numerics.transition import alpha_ratio
+from samplers.padding import row_means
+from samplers.renamed import renamed_arguments
 from samplers.step import Noise, Result
 
 
+@renamed_arguments(corrections="corrector_steps")
 @dataclass(frozen=True)
 class Langevin:
     """Corrector: ``corrector_steps`` times x + e score(x, s) + sqrt(2 e) z, at the arrival time s, as in the paper's
@@ -37,12 +40,13 @@ class Langevin:
         bound = model.sde.level(s).sigma ** 2
         for _ in range(self.corrector_steps):
             score = model.score(x, s)
-            mean_square = score.flatten(1).square().mean(1)
+            mean_square = row_means(score.square(), model)
             size = (2 * self.snr**2 / mean_square).clamp(max=bound).view(-1, *[1] * (x.ndim - 1))
             x = x + size * score + (2 * size).sqrt() * noise(x)
         return x, carry
 
 
+@renamed_arguments(corrections="corrector_steps")
 @dataclass(frozen=True)
 class AnnealedLangevin:
     """Annealed Langevin dynamics (Song and Ermon 2019, algorithm 1): at each noise level, ``corrector_steps`` times

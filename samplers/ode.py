@@ -11,6 +11,7 @@ from torch import Tensor
 from samplers.calls import part
 from samplers.checks import NonFiniteError, SampleError, choose
 from samplers.numerics.runge_kutta import check_tolerances, integrate
+from samplers.padding import real_share
 from samplers.step import Result
 
 SOLVERS = ("dopri5", "RK23", "RK45", "DOP853", "Radau", "BDF", "LSODA")
@@ -54,7 +55,7 @@ class ODE:
 
         solution = integrate(
             velocity, (x,), t.item(), s.item(), rtol=self.rtol, atol=self.atol, max_nfe=self.max_nfe, first_step=carry,
-            sigma=model.sde.sigma,
+            sigma=model.sde.sigma, share=real_share(model, x),
         )  # fmt: skip
         return solution.state[0], solution.step
 

@@ -144,8 +144,8 @@ class Transform(Protocol):
         ...
 
     def cells_per_unit(self, event_shape: Sequence[int]) -> Tensor:
-        """How many cells a model unit is long, in each entry: (1, *event) in float64 on the CPU. Asked for quantized
-        data with a ``log_det`` alone."""
+        """How many cells a model unit is long, in each entry: (1, *event) in float64 on the CPU; of continuous data,
+        how many data units. Asked with a ``log_det`` alone, for quantized data and for padded ones."""
         ...
 
     def log_det(self, event_shape: Sequence[int]) -> float | None:

@@ -14,6 +14,7 @@ from samplers.calls import part
 from samplers.checks import NonFiniteError, SampleError
 from samplers.numerics.exponential import norm
 from samplers.numerics.runge_kutta import check_tolerances
+from samplers.padding import Padded
 from samplers.step import Noise, Result
 
 FIRST_STEP, MIN_STEP = 0.3, 1e-9
@@ -63,15 +64,17 @@ class ReverseSDE:
         before, after = map(norm, levels)
         solved = []
         for i, seeding in enumerate(noise(x)):
-            start = (x[i] / before).reshape(-1, 1)
-            path = _Path(ends, _digest(seeding), start)
             with part(model, torch.tensor([i]), len(x)) as row:
-                system = _System(row, x.shape[1:], table, i, self.max_nfe)
+                # Of a padded sample what is real alone.
+                kept = row.real(x[i : i + 1])[0] if isinstance(row, Padded) else torch.ones_like(x[i], dtype=torch.bool)
+                start = (x[i] / before)[kept][:, None]
+                path = _Path(ends, _digest(seeding[kept]), start)
+                system = _System(row, kept, table, i, self.max_nfe)
                 end = torchsde.sdeint(
                     system, start, ends, bm=path, method="srk", adaptive=True, rtol=self.rtol, atol=self.atol,
                     dt=FIRST_STEP, dt_min=MIN_STEP,
                 )[-1]  # fmt: skip
-            solved.append(after * end.reshape(x.shape[1:]))
+            solved.append(after * system.event(end))
         return torch.stack(solved), carry
 
 
@@ -113,11 +116,15 @@ class _System:
     noise_type = "additive"
     sde_type = "ito"
 
-    def __init__(self, model, event: torch.Size, table: Table, sample: int, max_nfe: int) -> None:
-        self.model, self.event, self.table = model, event, table
+    def __init__(self, model, kept: Tensor, table: Table, sample: int, max_nfe: int) -> None:
+        self.model, self.kept, self.table = model, kept, table
         self.sample, self.max_nfe = sample, max_nfe
         self.nfe = 0
         self.known: list[tuple[Tensor, float, Tensor]] = []
+
+    def event(self, v: Tensor) -> Tensor:
+        """v (d, 1) in its places in the event, (*event), 0 elsewhere."""
+        return v.new_zeros(self.kept.shape).masked_scatter(self.kept, v)
 
     def f(self, u: Tensor, v: Tensor) -> Tensor:
         # A method asks for the same stage twice, and step doubling for the first stage twice more.
@@ -134,8 +141,8 @@ class _System:
         t = torch.tensor(np.interp(u.item(), *self.table), dtype=torch.float64)
         c = _noise_part(u)
         at = self.model.sde.level(t)
-        x = norm(at) * v.reshape(1, *self.event)
-        drift = c**2 * v - 2 * c * self.model.noise(x, t).reshape(-1, 1)
+        x = norm(at) * self.event(v)[None]
+        drift = c**2 * v - 2 * c * self.model.noise(x, t)[0][self.kept][:, None]
         if not drift.isfinite().all():
             raise NonFiniteError(
                 [self.sample],

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from samplers.checks import check_factor, check_integer, choose
 from samplers.numerics.exponential import PREDICTIONS, History, log_ratio, remember
+from samplers.renamed import renamed_arguments
 from samplers.step import Result
 
 
+@renamed_arguments(points="solver_order")
 @dataclass(frozen=True)
 class SASolver:
     """Exponential Adams method on the reverse SDE with diffusion eta g (Xue et al. 2023, SA-Solver, section 4).

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from samplers.checks import check_integer, choose
 from samplers.numerics.exponential import PREDICTIONS, remember
+from samplers.renamed import renamed_arguments
 from samplers.step import Result
 
 
+@renamed_arguments(points="solver_order")
 @dataclass(frozen=True)
 class UniPC:
     """Predictor and corrector at one network call per step (Zhao et al. 2023, UniPC, algorithms 1 and 2).

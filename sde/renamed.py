@@ -31,11 +31,16 @@ def missing(package: str, name: str, places: Mapping[str, str]) -> AttributeErro
     return AttributeError(f"module {package!r} has no attribute {name!r}{hint}")
 
 
+def sentence(old: str, new: str) -> str:
+    """What is said of an old name."""
+    return f"{old} has a new name: take {new}"
+
+
 def gone(package: str, name: str, names: Mapping[str, str]) -> ImportError | AttributeError:
     """The same for a class with a new name: an ImportError, since ``from package import name`` hides the sentence of an
     AttributeError."""
     if name in names:
-        return ImportError(f"{package}.{name} has a new name: take {package}.{names[name]}")
+        return ImportError(sentence(f"{package}.{name}", f"{package}.{names[name]}"))
     return missing(package, name, {})
 
 

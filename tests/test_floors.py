@@ -19,8 +19,9 @@ FLOORS = {
         "checkpoint",
     ],
     "samplers": [
-        "protocol",
+        "protocol renamed",
         "step checks",
+        "padding",
         "calls grid noise numerics",
         "ancestral ddim deis dpmpp euler euler_maruyama heun langevin ode pc repaint reverse_diffusion reverse_sde "
         "sa_solver unipc",

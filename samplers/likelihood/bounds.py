@@ -12,6 +12,7 @@ from samplers.checks import NonFiniteError, check_data, check_integer, check_mod
 from samplers.grid import check_times, times_of_log_snr
 from samplers.likelihood.decoder import checked_log_det, choose_decoder, gaussian_log_prob, level_log_prob, start_of
 from samplers.noise.seeded import BOUNDS, item_seeds
+from samplers.padding import Sizes, check_sizes, cut, filled, padded, real_counts
 from samplers.protocol import GaussianProcess, transform_of
 
 
@@ -46,6 +47,7 @@ def variational_bound(
     decoder: str | None = None,
     seed: int = 0,
     first: int = 0,
+    sizes: Sizes | None = None,
 ) -> Bound:
     """The bound in continuous time (Kingma et al. 2021, eqs. 11 to 17; Song et al. 2021b, theorem 3).
 
@@ -64,10 +66,11 @@ def variational_bound(
     posterior under a flat prior, unlike differences of the normal cdf), x_k the center of the cell [k, k + 1); the
     bound is of the probability of the integers floor(x). ``start`` is the time of z_0: t_min, or for
     discretized, if later, the time when sigma / alpha is CELL_SHARE cells. ``first`` is the number of the first item
-    where a set is evaluated in parts. Raises ValueError for arguments out of place and for transforms without a
+    where a set is evaluated in parts. ``sizes`` (B,) say how much of padded items is real, as in ``generate``: the
+    bound is that of the real entries alone. Raises ValueError for arguments out of place and for transforms without a
     ``log_det``, NonFiniteError where the model's output is not finite.
     """
-    decoder = _checked(model, x, decoder, "variational_bound")
+    x, real, decoder = _checked(model, x, sizes, decoder, "variational_bound")
     sde, start = model.sde, start_of(model, decoder, x.shape[1:]) if start is None else start
     low, high = (sde.log_snr(t) for t in check_times((sde.t_max, start), sde))
 
@@ -79,7 +82,7 @@ def variational_bound(
         # snr / density; the density's own snr cancels.
         return sde.t_of_log_snr(log_snr), 0.5 * (above - below) * (1 / v + log_snr.exp())
 
-    return _bound(model, x, proposal, (sde.t_max, start), decoder, draws, seed, first)
+    return _bound(model, x, real, proposal, (sde.t_max, start), decoder, draws, seed, first)
 
 
 def discrete_bound(
@@ -91,6 +94,7 @@ def discrete_bound(
     decoder: str | None = None,
     seed: int = 0,
     first: int = 0,
+    sizes: Sizes | None = None,
 ) -> Bound:
     """The bound -L_T - sum L_t - L_0 on a grid of times (Ho et al. 2020, eqs. 5, 7, 8 and 12 to 14).
 
@@ -102,7 +106,7 @@ def discrete_bound(
     bound of an exact model, and ``variational_bound`` at the end. Other arguments as there; the decoder differs from Ho
     et al. in its mean, z_0 / alpha, as the continuous bound has it.
     """
-    decoder = _checked(model, x, decoder, "discrete_bound")
+    x, real, decoder = _checked(model, x, sizes, decoder, "discrete_bound")
     sde = model.sde
     if isinstance(times, int):
         start = start_of(model, decoder, x.shape[1:])
@@ -121,24 +125,33 @@ def discrete_bound(
         return times[step[:, 0]], 0.5 * gain[step[:, 0]] / shares.gather(1, step)[:, 0]
 
     ends = (times[0].item(), times[-1].item())
-    return _bound(model, x, proposal, ends, decoder, draws, seed, first)
+    return _bound(model, x, real, proposal, ends, decoder, draws, seed, first)
 
 
-def _checked(model, x: Tensor, decoder: str | None, who: str) -> str:
-    """The decoder of a bound ``who`` on x (B, *event), after the checks of all three."""
+def _checked(model, x: Tensor, sizes: Sizes | None, decoder: str | None, who: str) -> tuple[Tensor, Tensor | None, str]:
+    """x (B, *event) with 0 where it is padded, the sizes and the decoder of a bound ``who``, after their checks."""
     check_model(model, GaussianProcess, who)
+    real = None if sizes is None else check_sizes(sizes, len(x), x.shape[1:])
+    x = cut(x, real)
     check_data(x, model)
     checked_log_det(model, x.shape[1:])
-    return choose_decoder(decoder, model)
+    return x, real, choose_decoder(decoder, model)
 
 
 def _bound(
-    model, x: Tensor, proposal: Proposal, ends: tuple[float, float], decoder: str, draws: int, seed: int, first: int
+    model,
+    x: Tensor,
+    sizes: Tensor | None,
+    proposal: Proposal,
+    ends: tuple[float, float],
+    decoder: str,
+    draws: int,
+    seed: int,
+    first: int,
 ) -> Bound:
     for name, value, least in (("draws", draws, 1), ("seed", seed, 0), ("first", first, 0)):
         check_integer(name, value, least)
-    sde, count = model.sde, len(x)
-    transform = transform_of(model)
+    sde, count, transform, model = model.sde, len(x), transform_of(model), padded(model, sizes)
     noise_end, data_end = (torch.tensor(t, dtype=torch.float64) for t in ends)
     num_levels = transform.num_levels if decoder == "discretized" else None
     if num_levels:
@@ -150,12 +163,13 @@ def _bound(
             )
         x = transform.quantize(x)
         cells = sde.sigma(data_end) / sde.alpha(data_end) * transform.cells_per_unit(x.shape[1:])
-    target = transform.encode(x + 0.5 if num_levels else x)
-    square = target.double().square().flatten(1).mean(1).cpu()
+    target = cut(transform.encode(x + 0.5 if num_levels else x), sizes)
+    dim = real_counts(sizes, target.shape[1:])
+    square = target.double().square().flatten(1).sum(1).cpu() / dim
     generators = [np.random.Generator(np.random.Philox(key)) for key in item_seeds(seed, BOUNDS, count, first)]
 
     def normal() -> Tensor:
-        return torch.from_numpy(np.stack([g.standard_normal(target.shape[1:]) for g in generators])).to(target)
+        return filled(target.shape, sizes, lambda row, part: generators[row].standard_normal(part)).to(target)
 
     losses, logs = [], []
     with torch.no_grad(), evaluating(model), Watch(model, count) as counter:
@@ -165,16 +179,16 @@ def _bound(
             error = target - model(sde.perturb(target, t, normal()), t)
             losses.append(factor.to(error) * error.flatten(1).square().sum(1))
             if num_levels:
-                logs.append(level_log_prob(normal(), cells, x, num_levels).flatten(1).sum(1))
+                logs.append(cut(level_log_prob(normal(), cells, x, num_levels), sizes).flatten(1).sum(1))
     diffusion = -torch.stack(losses).double().cpu()
     bad = (~diffusion.isfinite().all(0)).nonzero().flatten().tolist()
     if bad:
         raise NonFiniteError([first + row for row in bad], "got a posterior mean that is not finite")
-    mean, dim = diffusion.mean(0), target[0].numel()
+    mean = diffusion.mean(0)
     if num_levels:
         reconstruction = torch.stack(logs).double().cpu()
     else:
-        reconstruction = torch.zeros_like(diffusion) + gaussian_log_prob(model, x, data_end)
+        reconstruction = torch.zeros_like(diffusion) + gaussian_log_prob(model, x, data_end, sizes)
     ratio = (sde.sigma(noise_end) / sde.prior_std()) ** 2
     prior = -0.5 * dim * ((sde.alpha(noise_end) / sde.prior_std()) ** 2 * square + ratio - 1 - ratio.log())
     return Bound(

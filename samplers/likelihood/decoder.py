@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from samplers.checks import choose
+from samplers.padding import real, real_counts
 from samplers.protocol import transform_of
 
 DECODERS = ("gaussian", "discretized")
@@ -36,21 +37,27 @@ def start_of(model, decoder: str, event_shape: Sequence[int]) -> float:
     return max(model.sde.t_min, model.sde.t_of_log_snr(torch.tensor(-2 * math.log(ratio), dtype=torch.float64)).item())
 
 
-def gaussian_log_prob(model, x: Tensor, t: Tensor) -> float:
+def gaussian_log_prob(model, x: Tensor, t: Tensor, sizes: Tensor | None = None) -> Tensor | float:
     """E log N(x; z_0 / alpha, (sigma / alpha)^2) in data units, -dim log(2 pi e sigma^2 / alpha^2) / 2 + log det; x
-    (B, *event) in data units."""
-    constant = -0.5 * x[0].numel() * (math.log(2 * math.pi * math.e) - model.sde.log_snr(t).item())
-    return constant + checked_log_det(model, x.shape[1:])
+    (B, *event) in data units, of these ``sizes`` (B,) with a value of each."""
+    constant = math.log(2 * math.pi * math.e) - model.sde.log_snr(t).item()
+    dim = x[0].numel() if sizes is None else real_counts(sizes, x.shape[1:])
+    return -0.5 * dim * constant + checked_log_det(model, x.shape[1:], sizes)
 
 
-def checked_log_det(model, event_shape: Sequence[int]) -> float:
-    """The log-determinant of the model's transform. Raises ValueError where it has none."""
-    found = transform_of(model).log_det(tuple(event_shape))
+def checked_log_det(model, event_shape: Sequence[int], sizes: Tensor | None = None) -> Tensor | float:
+    """The log-determinant of the model's transform; of items of these ``sizes`` (B,) that of what is real of each, in
+    float64. Raises ValueError where it has none."""
+    transform = transform_of(model)
+    found = transform.log_det(tuple(event_shape))
     if found is None:
         raise ValueError(
             "the model's transform has no log_det, as one with another shape inside: its data have no density that the "
             "flow could tell; ask for the likelihood of what encode makes of them, of the model without the transform"
         )
+    if sizes is not None:
+        entries = -transform.cells_per_unit(tuple(event_shape)).log()
+        return torch.where(real(sizes, event_shape), entries, 0).flatten(1).sum(1)
     return found
 
 

@@ -6,21 +6,32 @@ from torch import Tensor
 
 from samplers.checks import choose
 from samplers.noise.seeded import PROBES, item_seeds
+from samplers.padding import filled
 
 PROBE_KINDS = ("rademacher", "gaussian")
 
 
-def draw_probes(shape: tuple[int, ...], probes: int, seed: int, first: int, kind: str = "rademacher") -> Tensor:
-    """Directions (k, B, *event) of unit covariance; those of row i depend on the seed and on first + i alone.
+def draw_probes(
+    shape: tuple[int, ...],
+    probes: int,
+    seed: int,
+    first: int,
+    kind: str = "rademacher",
+    sizes: Tensor | None = None,
+) -> Tensor:
+    """Directions (k, B, *event) of unit covariance; those of row i depend on the seed and on first + i alone, 0 where
+    items of these ``sizes`` are padded.
 
     Rademacher probes have the smaller variance: that of the off-diagonal elements alone (Hutchinson 1990).
     """
     choose("probe_kind", kind, PROBE_KINDS)
-    rows = []
-    for key in item_seeds(seed, PROBES, shape[0], first):
-        generator, size = np.random.Generator(np.random.Philox(key)), (probes, *shape[1:])
-        rows.append(generator.integers(0, 2, size) * 2 - 1 if kind == "rademacher" else generator.standard_normal(size))
-    return torch.from_numpy(np.stack(rows, 1))
+    keys = item_seeds(seed, PROBES, shape[0], first)
+
+    def draw(row: int, part: tuple[int, ...]) -> np.ndarray:
+        generator, size = np.random.Generator(np.random.Philox(keys[row])), (probes, *part)
+        return generator.integers(0, 2, size) * 2 - 1 if kind == "rademacher" else generator.standard_normal(size)
+
+    return filled(shape, sizes, draw, lead=1).movedim(1, 0)
 
 
 def _products(velocity: Tensor, x: Tensor, directions: Tensor, keep: bool, graph: bool) -> Tensor:

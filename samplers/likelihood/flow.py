@@ -11,6 +11,7 @@ from samplers.checks import SampleError, check_data, check_integer, check_model
 from samplers.likelihood.decoder import checked_log_det
 from samplers.likelihood.divergence import draw_probes, exact_divergence, probed_divergence
 from samplers.numerics.runge_kutta import integrate
+from samplers.padding import Sizes, check_sizes, cut, padded, real_counts
 from samplers.protocol import GaussianProcess, transform_of
 
 
@@ -41,6 +42,7 @@ def log_likelihood(
     probe_kind: str = "rademacher",
     differentiable: bool = False,
     at_once: int = 64,
+    sizes: Sizes | None = None,
 ) -> LogLikelihood:
     """log p(x) of x (B, *event) in data units (Song et al. 2021, appendix D.2, eq. 39).
 
@@ -51,19 +53,25 @@ def log_likelihood(
     p have error norms of their own, log p in nats per dimension, so that neither hides in the other. A sample's value
     does not depend on its batch-mates; ``first`` is the number of the first item where a set is evaluated in parts. The
     density is that of x_t at t_min. With ``differentiable`` gradients reach x and the model's parameters through the
-    solver's accepted steps, at the memory of all of them, and the model stays in the mode it is in. Raises ValueError
-    for guided models, which are no normalized densities, unless ``guided``, and for transforms without a ``log_det``.
+    solver's accepted steps, at the memory of all of them, and the model stays in the mode it is in. ``sizes`` (B,) say
+    how much of padded items is real, as in ``generate``: the density is that of the real entries alone. Raises
+    ValueError for guided models, which are no normalized densities, unless ``guided``, and for transforms without a
+    ``log_det``.
     """
     if not (guided or getattr(model, "normalized", True)):
         raise ValueError("a guided model is not a normalized density: pass guided=True to integrate it all the same")
     check_model(model, GaussianProcess, "log_likelihood")
+    real = None if sizes is None else check_sizes(sizes, len(x), x.shape[1:])
+    x = cut(x, real)
     check_data(x, model)
-    log_det = checked_log_det(model, x.shape[1:])
+    log_det = checked_log_det(model, x.shape[1:], real)
+    model = padded(model, real)
     if probes is not None:
         check_integer("probes", probes)
-    z = transform_of(model).encode(x)
-    directions = None if probes is None else draw_probes(tuple(z.shape), probes, seed, first, probe_kind).to(z)
-    count, dim = len(z), z[0].numel()
+    z = cut(transform_of(model).encode(x), real)
+    directions = None if probes is None else draw_probes(tuple(z.shape), probes, seed, first, probe_kind, real).to(z)
+    count = len(z)
+    dims = real_counts(real, z.shape[1:]).expand(count).to(z)[:, None]
     check_integer("at_once", at_once)
 
     def derivative(index: Tensor, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -75,7 +83,7 @@ def log_likelihood(
                 trace = exact_divergence(velocity, leaf, together, differentiable)
             else:
                 trace = probed_divergence(velocity, leaf, directions[:, index.to(z.device)], together, differentiable)
-        return (velocity if differentiable else velocity.detach()), trace / dim
+        return (velocity if differentiable else velocity.detach()), trace / dims[index.to(z.device)]
 
     start = (z, z.new_zeros((count, probes or 1)))
     try:
@@ -83,12 +91,16 @@ def log_likelihood(
         with torch.set_grad_enabled(differentiable), mode, Watch(model, count) as counter:
             solution = integrate(
                 derivative, start, model.sde.t_min, model.sde.t_max, rtol=rtol, atol=atol, max_nfe=max_nfe,
-                sigma=model.sde.sigma,
+                sigma=model.sde.sigma, share=None if real is None else dims[:, 0].double().cpu() / z[0].numel(),
             )  # fmt: skip
     except SampleError as error:
         raise error.renumbered(range(first, first + count)) from None
-    latent, traces = solution.state[0], dim * solution.state[1]
-    nats = model.sde.prior_log_prob(latent) + traces.mean(1) + log_det
+    latent, traces = solution.state[0], dims * solution.state[1]
+    prior = model.sde.prior_log_prob(latent)
+    if real is not None:
+        # The latent is 0 where it is padded, and the prior the same for every entry.
+        prior = prior - (1 - dims[:, 0] / z[0].numel()) * model.sde.prior_log_prob(torch.zeros_like(latent))
+    nats = prior + traces.mean(1) + (log_det.to(prior) if isinstance(log_det, Tensor) else log_det)
     if probes is None:
         stderr = torch.zeros_like(nats)
     else:

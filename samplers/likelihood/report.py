@@ -20,6 +20,7 @@ from samplers.noise.seeded import (
     item_seeds,
     sample_seeds,
 )
+from samplers.padding import Sizes, check_sizes, cut, filled, real_counts
 from samplers.protocol import Transform, transform_of
 
 CHECK_TOLERANCE = 0.1
@@ -39,7 +40,8 @@ class MeanAndError:
 
 @dataclass(frozen=True)
 class LikelihoodReport:
-    """``unit``: "bits/dim" of quantized data, less is better, or "nats" of continuous data, more is better.
+    """``unit``: "bits/dim" of quantized data, less is better, or "nats" of continuous data, more is better. A padded
+    item has as many dimensions as entries that are real.
 
     ``ode`` is the value by the probability-flow ODE, of the density of x_t at t_min, and for quantized data the bound
     by uniform dequantization; ``stderr_parts`` its standard error's parts by data, dequantization and probes, whose
@@ -67,9 +69,9 @@ class LikelihoodReport:
     nfe: Tensor
     rejected: Tensor
 
-    def in_unit(self, nats: Tensor, event_shape: tuple[int, ...]) -> Tensor:
-        """log p in nats, in the unit of the report."""
-        return nats if self.unit == "nats" else -nats / (math.prod(event_shape) * math.log(2))
+    def in_unit(self, nats: Tensor, event_shape: tuple[int, ...], sizes: Tensor | None = None) -> Tensor:
+        """log p (n,) in nats of items, of these ``sizes`` where they are padded, in the unit of the report."""
+        return nats if self.unit == "nats" else -nats / (real_counts(sizes, event_shape) * math.log(2))
 
     def summary(self) -> dict:
         """The report as plain values, for JSON; the mean under the name of its unit."""
@@ -87,13 +89,26 @@ class LikelihoodReport:
         }
 
 
-def dequantized(transform: Transform, x: Tensor, seed: int, draw: int = 0) -> Tensor:
-    """Quantized x plus uniform noise in [0, 1), that of an item by seed, draw and its number alone; or continuous x."""
+def dequantized(transform: Transform, x: Tensor, seed: int, draw: int = 0, sizes: Tensor | None = None) -> Tensor:
+    """Quantized x plus uniform noise in [0, 1), that of an item by seed, draw and its number alone; or continuous x. Of
+    items of these ``sizes`` what is padded has none."""
     if not transform.num_levels:
         return x
     keys = item_seeds(seed, DEQUANTIZATION, len(x), draw=draw)
-    rows = [np.random.Generator(np.random.Philox(key)).random(x.shape[1:]) for key in keys]
-    return transform.dequantize(x, torch.from_numpy(np.stack(rows)).to(x.dtype))
+    u = filled(x.shape, sizes, lambda row, part: np.random.Generator(np.random.Philox(keys[row])).random(part))
+    return transform.dequantize(x, u.to(x.dtype))
+
+
+def report_work(
+    transform: Transform, count: int, *, dequantizations: int = 1, subset: int = 32, rows=lambda n: slice(n)
+) -> int:
+    """How many items ``likelihood_report`` of ``count`` tells its ``progress`` of, an item as often as it is evaluated;
+    ``rows`` (World.rows) is the part of n items that a process has."""
+    few = min(subset, count)
+    again = 1 if transform.num_levels and dequantizations == 1 else 0
+    whole, parts = (len(range(n)[rows(n)]) for n in (count, few))
+    # The draws and two bounds; a second draw of the subset, the check of the solver and the bound at t = 0.
+    return whole * (dequantizations + 2) + parts * (again + 2)
 
 
 def likelihood_report(
@@ -112,13 +127,16 @@ def likelihood_report(
     discrete_steps: int = 1000,
     progress=None,
     world=None,
+    sizes: Sizes | None = None,
 ) -> LikelihoodReport:
     """Evaluate log p(x) of x (n, *event) in data units, as its integers where quantized; see LikelihoodReport.
 
     ``dequantizations`` of each item are averaged; with one, the first ``subset`` items get a second, so that its
     part of the standard error is known. ``probes`` are those of log_likelihood. ``bound_draws`` are the network calls
-    per item of each bound, whose discrete chain has ``discrete_steps``. ``progress(items)`` hears of finished work.
+    per item of each bound, whose discrete chain has ``discrete_steps``. ``progress(items)`` hears of finished work,
+    ``report_work`` in all.
     ``world`` (sde.distributed.world.World) shares the items among processes, each of which gets the whole report.
+    ``sizes`` (n,) say how much of padded items is real, as in ``generate``.
     Raises ValueError as log_likelihood does, and for one probe, one item, or dequantizations of continuous data.
     """
     check_integer("dequantizations", dequantizations)
@@ -134,21 +152,25 @@ def likelihood_report(
         raise ValueError(f"dequantizations = {dequantizations}: these data are continuous; leave it at 1")
     device = next((p.device for p in model.parameters()), x.device)
     count, few = len(x), min(subset, len(x))
-    dim = x[0].numel()
+    real = None if sizes is None else check_sizes(sizes, count, x.shape[1:])
+    x, dims = cut(x, real), real_counts(real, x.shape[1:]).expand(count)
+
+    def own(rows: Tensor | slice) -> Tensor | None:
+        return None if real is None else real[rows]
 
     def batches(function, points: Tensor) -> list:
         parts, mine = [], range(len(points)) if world is None else range(len(points))[world.rows(len(points))]
         for first in mine[::batch_size]:
             rows = torch.arange(first, min(first + batch_size, mine.stop))
-            parts.append(function(model.rows(rows), points[rows].to(device), first))
+            parts.append(function(model.rows(rows), points[rows].to(device), first, own(rows)))
             if progress is not None:
                 progress(len(rows))
         return parts if world is None else world.all_gather_flat(parts)
 
     def ode(points: Tensor, draw: int, scale: float = 1.0) -> LogLikelihood:
-        def evaluate(rows, part: Tensor, first: int) -> LogLikelihood:
+        def evaluate(rows, part: Tensor, first: int, sizes: Tensor | None) -> LogLikelihood:
             key = seed + draw * DRAW_OFFSET
-            options: dict[str, Any] = {"probes": probes, "seed": key, "first": first, "guided": guided}
+            options: dict[str, Any] = {"probes": probes, "seed": key, "first": first, "guided": guided, "sizes": sizes}
             found = log_likelihood(rows, part, rtol=scale * rtol, atol=scale * atol, **options)
             return LogLikelihood(*(value.cpu() for value in vars(found).values()))
 
@@ -158,21 +180,23 @@ def likelihood_report(
     unit = "bits/dim" if transform.num_levels else "nats"
 
     def in_unit(nats: Tensor) -> Tensor:
-        return nats.double().cpu() if unit == "nats" else -nats.double().cpu() / (dim * math.log(2))
+        # The items of the subset are the first.
+        return nats.double().cpu() if unit == "nats" else -nats.double().cpu() / (dims[: nats.shape[-1]] * math.log(2))
 
     def estimate(nats: Tensor) -> MeanAndError:
         values = in_unit(nats)
         stderr = values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan
         return MeanAndError(values.mean().item(), stderr)
 
-    points = dequantized(transform, x, seed)
+    points = dequantized(transform, x, seed, sizes=real)
     first = ode(points, 0)
-    runs = [first] + [ode(dequantized(transform, x, seed, draw), draw) for draw in range(1, dequantizations)]
+    runs = [first]
+    runs += [ode(dequantized(transform, x, seed, draw, real), draw) for draw in range(1, dequantizations)]
     nats = torch.stack([run.nats.double() for run in runs])
     if dequantizations > 1 or unit == "nats":
         again = nats[:, :few]
     else:
-        second = ode(dequantized(transform, x[:few], seed, 1), 1)
+        second = ode(dequantized(transform, x[:few], seed, 1, own(slice(few))), 1)
         again = torch.stack([nats[0, :few], second.nats.double()])
     probe_variance = torch.stack([run.stderr.double() ** 2 for run in runs]).mean(0)
     mean = estimate(nats.mean(0))
@@ -180,13 +204,16 @@ def likelihood_report(
     inner = points[:few]
     tight = ode(inner, 0, CHECK_TOLERANCE)
     alpha, sigma = (f(torch.tensor(sde.t_min, dtype=torch.float64)) for f in (sde.alpha, sde.sigma))
-    noise = as_noise(SeededNoise([number + START_OFFSET for number in sample_seeds(seed, few)]), sde)
+    seeds, subset_sizes = [number + START_OFFSET for number in sample_seeds(seed, few)], own(slice(few))
+    noise = as_noise(SeededNoise(seeds, None if subset_sizes is None else subset_sizes.tolist()), sde)
     encoded = transform.encode(inner)
     noisy = ode(transform.decode(alpha * encoded + sigma * noise(encoded)), 0)
     options: dict[str, Any] = {"draws": bound_draws, "seed": seed}
     bounds = {
-        "variational": batches(lambda m, part, k: variational_bound(m, part, first=k, **options), x),
-        "discrete": batches(lambda m, part, k: discrete_bound(m, part, discrete_steps, first=k, **options), x),
+        "variational": batches(lambda m, part, k, own: variational_bound(m, part, first=k, sizes=own, **options), x),
+        "discrete": batches(
+            lambda m, part, k, own: discrete_bound(m, part, discrete_steps, first=k, sizes=own, **options), x
+        ),
     }
     return LikelihoodReport(
         unit=unit,
@@ -195,7 +222,7 @@ def likelihood_report(
         importance=None
         if dequantizations == 1 or probes is not None
         else estimate(nats.logsumexp(0) - math.log(len(nats))),
-        bound_at_zero=estimate(noisy.nats + dim * alpha.log()),
+        bound_at_zero=estimate(noisy.nats + dims[:few] * alpha.log()),
         at_t_min=estimate(first.nats[:few]),
         **{name: estimate(torch.cat([bound.nats.cpu() for bound in found])) for name, found in bounds.items()},
         discrete_steps=discrete_steps,
@@ -210,10 +237,11 @@ def likelihood_report(
 
 def _split(total: float, again: Tensor, probe_variance: Tensor, in_unit, count: int, repeats: int) -> dict[str, float]:
     """The parts of a standard error, from repeated draws (k, few) and the probes' variance (n,) in nats."""
-    unit = in_unit(torch.ones(())).abs().item()
-    probes = unit * (probe_variance.mean().item() / (repeats * count)) ** 0.5
+    # In the square of the unit.
+    variance = probe_variance * in_unit(torch.ones_like(probe_variance)).square()
+    probes = (variance.mean().item() / (repeats * count)) ** 0.5
     within = again.var(0).mean().item() if len(again) > 1 else 0.0
-    own = unit**2 * probe_variance[: again.shape[1]].mean().item()
+    own = variance[: again.shape[1]].mean().item()
     dequantization = (max(within - own, 0.0) / (repeats * count)) ** 0.5
     data = max(total**2 - probes**2 - dequantization**2, 0.0) ** 0.5
     return {"data": data, "dequantization": dequantization, "probes": probes}

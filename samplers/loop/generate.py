@@ -26,6 +26,7 @@ from samplers.loop.sample import Callback, run
 from samplers.loop.trajectory import Recorder, Trajectory, check_path, join
 from samplers.noise.brownian import NOISES, make_noise
 from samplers.noise.seeded import sample_seeds
+from samplers.padding import Sizes, check_sizes, cut, padded
 from samplers.protocol import Process, transform_of
 from samplers.step import Sampler
 
@@ -34,7 +35,7 @@ from samplers.step import Sampler
 class Samples:
     """``x`` (n, *event) in data units, on the CPU; ``nfe`` (n,), network calls counted for each sample; ``times``
     (steps + 1,), the grid; ``seconds``; ``seeds`` (n,); ``path``, where asked for; ``sizes`` (n,), how many entries are
-    real along every axis behind the channels, or None: all."""
+    real along every axis behind the channels, or None: all. What is not real of x is 0."""
 
     x: Tensor
     nfe: Tensor
@@ -65,7 +66,7 @@ def generate(
     start_time: float | None = None,
     batch_size: int | None = None,
     path: int | None = None,
-    sizes: Sequence[int] | None = None,
+    sizes: Sizes | None = None,
     progress: bool = False,
     callback: Callback | None = None,
 ) -> Samples:
@@ -75,8 +76,8 @@ def generate(
     one of NOISES. ``start`` (n, *event) in data units begins at data instead of pure noise: it is perturbed to the time
     ``start_time``, from which the grid runs (image to image; Meng et al. 2022). ``path=k`` keeps k of the states and
     denoised predictions on the way (see Trajectory), without further network calls. ``sizes``, one per sample, says
-    how many entries are real along every axis behind the channels: the noise of the rest is zero, and a sample's own
-    does not depend on how far it is padded.
+    how many entries are real along every axis behind the channels (samplers.padding): the rest is 0 in x, has no noise,
+    and is 0 wherever the model is called, as in training. With another shape inside, they are those of the state.
 
     Samples are drawn in chunks of at most ``batch_size``, all of one shape: a smaller last one is filled up with copies
     of its last sample, so that a compiled network is compiled once. A chunk that does not fit the device's memory is
@@ -99,10 +100,9 @@ def generate(
     times = _times(model.sde, sampler, steps, grid, start is not None, start_time)
     if path is not None:
         check_path(path, len(times) - 1)
+    known = check_sizes(sizes, n, inner_shape)
     if start is not None:
-        start = _encoded(start, (n, *event_shape), model, like)
-    if sizes is not None:
-        _check_sizes(sizes, n, max(inner_shape[1:] or inner_shape))
+        start = _encoded(start, (n, *event_shape), model, like, known if inner_shape == tuple(event_shape) else None)
     seeds = sample_seeds(seed, n, first)
     begin = time.perf_counter()
     bar = tqdm(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
@@ -111,12 +111,14 @@ def generate(
     def draw(index: list[int], count: int) -> tuple[Tensor, Tensor, Trajectory | None]:
         """The samples with these numbers, of which those beyond ``count`` are there for the shape, in data units."""
         rows = model.rows(torch.tensor(index))
-        real = None if sizes is None else [sizes[i] for i in index]
-        draws = make_noise(noise, [seeds[i] for i in index], process, real)
+        own = None if known is None else known[index]
+        rows = padded(rows, own)
+        draws = make_noise(noise, [seeds[i] for i in index], process, None if own is None else own.tolist())
         if start is None:
             x = process.sample_prior(like.new_empty((len(index), *inner_shape)), draws, times[0])
         else:
             x = process.noised(start[index].to(like.device), times[0], draws)
+        x = cut(x, own)
         recorder = None if path is None else Recorder(len(times) - 1, path, len(index))
 
         def report(step: int, s: Tensor, x: Tensor) -> bool:
@@ -131,8 +133,9 @@ def generate(
                 x = run(rows, sampler, x, times, draws, watch, callback=report)
         except SampleError as error:
             raise error.renumbered([first + i for i in index]) from None
-        x = transform.quantize(transform.decode(x[:count])).cpu()
-        seen = None if recorder is None else recorder.trajectory(count, transform.decode)
+        kept = None if own is None or inner_shape != tuple(event_shape) else own[:count]
+        x = cut(transform.quantize(transform.decode(x[:count])), kept).cpu()
+        seen = None if recorder is None else recorder.trajectory(count, lambda x: cut(transform.decode(x), kept))
         return x, watch.nfe[:count], seen
 
     # Chunks of even size leave little to fill up.
@@ -151,7 +154,7 @@ def generate(
     items, nfe, paths = zip(*parts, strict=True)
     x, seen = torch.cat(items), None if path is None else join(paths)
     seconds = time.perf_counter() - begin
-    return Samples(x, torch.cat(nfe), times, seconds, seeds, seen, None if sizes is None else torch.tensor(sizes))
+    return Samples(x, torch.cat(nfe), times, seconds, seeds, seen, known)
 
 
 def _unless_full(draw, index: list[int], count: int):
@@ -191,20 +194,13 @@ def _times(
 
 
 @torch.no_grad()
-def _encoded(start: Tensor, shape: tuple[int, ...], model, like: Tensor) -> Tensor:
+def _encoded(start: Tensor, shape: tuple[int, ...], model, like: Tensor, sizes: Tensor | None) -> Tensor:
     """start (n, *event) from data units to model units, checked."""
     if start.shape != shape:
         raise ValueError(f"start has shape {tuple(start.shape)}: needs {shape}, one row for each of the n samples")
     process: Process = model.sde
-    start = start.to(process.state_dtype(like.dtype))
+    start = cut(start.to(process.state_dtype(like.dtype)), sizes)
     check_data(start, model, "start")
     transform = transform_of(model)
     # Quantized data stand for the cells above them, [x, x + 1): here for their middle.
     return transform.encode(transform.dequantize(start, 0.5))
-
-
-def _check_sizes(sizes: Sequence[int], n: int, most: int) -> None:
-    if len(sizes) != n:
-        raise ValueError(f"sizes has {len(sizes)} numbers, {n} samples are asked for: give one per sample")
-    for size in sizes:
-        check_integer("sizes", size, 1, most)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from samplers.checks import check_process, choose
 from samplers.noise.door import as_noise
-from samplers.noise.seeded import SeededNoise, real_part
+from samplers.noise.seeded import SeededNoise
+from samplers.padding import real_part
 from samplers.protocol import GaussianProcess, Noise
 
 DEPTH = 20

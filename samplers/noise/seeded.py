@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samplers.padding import real_part
+
 # Streams. Random numbers for different purposes are independent under one seed. Samples take (seed << 32) + number
 # (sample_seeds); other purposes, each of which is named here, take keys beside those. None of these values may change.
 
@@ -18,6 +20,9 @@ DEQUANTIZATION = 2
 
 MEASUREMENT = 4
 """Purpose of item_seeds: the noise of a measurement that is simulated."""
+
+SIZES = 6
+"""Key beside the seed of a sample: the size of a sample that is padded."""
 
 BOUNDS = 5
 """Purpose of item_seeds: times and noise of a variational bound."""
@@ -40,8 +45,9 @@ class SeededNoise:
     numbers are float32 before they take the dtype of x. Uniform ones have a stream of their own, 2^128 numbers further,
     so that neither kind moves the other.
 
-    ``sizes``, one per seed, says how many entries are real along every axis behind the channels (``real_part``): the
-    rest, padding, takes nothing from the stream and gets zeros. A sample has the same numbers however far it is padded.
+    ``sizes``, one per seed, says how many entries are real along every axis behind the channels (``samplers.padding``):
+    the rest, padding, takes nothing from the stream and gets zeros. A sample has the same numbers however far it is
+    padded.
     """
 
     def __init__(self, seeds: Iterable[int | np.random.SeedSequence], sizes: Sequence[int] | None = None) -> None:
@@ -84,13 +90,6 @@ class SeededNoise:
         if self.sizes is None:
             return draws
         return [row[real_part(row.shape, size)] for row, size in zip(draws, self.sizes, strict=True)]
-
-
-def real_part(event_shape: Sequence[int], size: int) -> tuple[slice, ...]:
-    """Where an item of a shape (channels, *space), or (length,), is real: its first ``size`` entries along every axis
-    of space, or all of a shorter axis."""
-    channels = event_shape[:1] if len(event_shape) > 1 else ()
-    return (*(slice(None) for _ in channels), *(slice(min(size, length)) for length in event_shape[len(channels) :]))
 
 
 def sample_seeds(seed: int | Sequence[int], count: int, first: int = 0) -> list[int]:

@@ -42,9 +42,12 @@ def check_tolerances(rtol: float, atol: float, max_nfe: int) -> None:
     check_integer("max_nfe", max_nfe)
 
 
-def _scaled_norm(parts: State, scales: State) -> Tensor:
-    """For each sample, the largest over the parts of the root mean square of part / scale; float64 on the CPU."""
+def _scaled_norm(parts: State, scales: State, share: Tensor | None) -> Tensor:
+    """For each sample, the largest over the parts of the root mean square of part / scale, in the first part over a
+    ``share`` (B,) of its entries, where it is given; float64 on the CPU."""
     norms = [(p.detach() / s.detach()).flatten(1).square().mean(1).sqrt() for p, s in zip(parts, scales, strict=True)]
+    if share is not None:
+        norms[0] = norms[0] / share.to(norms[0]).sqrt()
     return torch.stack(norms).amax(0).cpu().double()
 
 
@@ -62,17 +65,24 @@ def _combine(base: State, step: Tensor, weights: np.ndarray, slopes: list[State]
 
 
 def _first_step(
-    function: Derivative, start: float, span: float, state: State, slope: State, rtol: float, atol: float
+    function: Derivative,
+    start: float,
+    span: float,
+    state: State,
+    slope: State,
+    rtol: float,
+    atol: float,
+    share: Tensor | None,
 ) -> Tensor:
     """Starting step sizes (Hairer, Norsett and Wanner 1993, section II.4), one network call."""
     count = len(state[0])
     scales = _scales(state, state, rtol, atol)
-    d0, d1 = _scaled_norm(state, scales), _scaled_norm(slope, scales)
+    d0, d1 = _scaled_norm(state, scales, share), _scaled_norm(slope, scales, share)
     h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), torch.full_like(d0, 1e-6), 0.01 * d0 / d1).clamp(max=abs(span))
     sign = math.copysign(1.0, span)
     probe = _combine(state, sign * h0, np.ones(1), [slope])
     ahead = function(torch.arange(count), start + sign * h0, probe)
-    d2 = _scaled_norm(tuple(p - q for p, q in zip(ahead, slope, strict=True)), scales) / h0
+    d2 = _scaled_norm(tuple(p - q for p, q in zip(ahead, slope, strict=True)), scales, share) / h0
     largest = torch.maximum(d1, d2)
     h1 = torch.where(largest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / largest) ** (1 / ORDER))
     return sign * torch.minimum(100 * h0, h1).clamp(max=abs(span))
@@ -90,14 +100,16 @@ def integrate(
     max_nfe: int = 10_000,
     first_step: Tensor | None = None,
     sigma: Callable[[Tensor], Tensor] | None = None,
+    share: Tensor | None = None,
 ) -> Solution:
     """Solve d state / dt = function(index, t, state) from ``start`` to ``end``, each sample with its own steps.
 
     ``state`` is a tuple of tensors with one row per sample; the error of each is measured apart, as the root mean
     square over a sample's entries relative to atol + rtol |value|, and a step is accepted where every part is below 1.
     Samples that have arrived leave the batch. ``function`` gets the rows' indices (A,), their times (A,) in float64 on
-    the CPU, and their states; ``sigma``, of a time, is for messages. Raises FloatingPointError where a sample becomes
-    non- finite, ArithmeticError where it needs more than ``max_nfe`` calls.
+    the CPU, and their states; ``sigma``, of a time, is for messages; ``share`` (B,) is how much of the first part of
+    each sample can change, which its error is averaged over. Raises FloatingPointError where a sample becomes
+    non-finite, ArithmeticError where it needs more than ``max_nfe`` calls.
     """
     check_tolerances(rtol, atol, max_nfe)
     count, span = len(state[0]), end - start
@@ -108,7 +120,7 @@ def integrate(
     index, t = torch.arange(count), torch.full((count,), start, dtype=torch.float64)
     slope = function(index, t, state)
     if first_step is None:
-        h = _first_step(function, start, span, state, slope, rtol, atol)
+        h = _first_step(function, start, span, state, slope, rtol, atol, share)
         nfe += 1
     else:
         h = first_step.clone()
@@ -124,7 +136,7 @@ def integrate(
         slopes.append(function(index, arrival, new))
         nfe[index] += len(slopes) - 1
         error = _combine(tuple(torch.zeros_like(p) for p in state), trial, E, slopes)
-        norm = _scaled_norm(error, _scales(state, new, rtol, atol))
+        norm = _scaled_norm(error, _scales(state, new, rtol, atol), None if share is None else share[index])
         accepted = norm <= 1
         if not norm.isfinite().all():
             raise _non_finite(norm, index, t, trial, state, sigma)

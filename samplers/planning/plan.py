@@ -46,8 +46,8 @@ class Plan:
     errors: dict[str, float] = field(default_factory=dict)
 
     @property
-    def calls(self) -> int:
-        """Network calls of a sample."""
+    def nfe(self) -> int:
+        """Network calls of a sample, a final denoising one not counted."""
         return len(self.times) - 1
 
     def record(self) -> dict:

@@ -12,6 +12,7 @@ from score_sde.cli.modes import MODES
 from score_sde.config.config import pick, program
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.run.outputs import written
+from sde.renamed import sentence
 
 TEXTS = {
     "mode": f"what to do: {', '.join(MODES)}",
@@ -30,6 +31,8 @@ TEXTS = {
     "seed": "seed of the random numbers",
     "labels": "classes, cycled, as in 0,1,2, or none; by default every class in turn, but none in likelihood, encode, "
     "interpolate, restore and edit, where data is each item's own class",
+    "sizes": "sizes of the samples, cycled, as in 5,8, where the items are of unequal size; by default drawn as the "
+    "training items have them",
     "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "
     "by default that of held-out items, for models that are conditioned on more than classes",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
@@ -216,9 +219,9 @@ def refuse_old(arguments: list[str]) -> None:
             negated = flag.removeprefix("no")
             name = flag if flag in OLD_FLAGS else negated
             if name in OLD_FLAGS:
-                raise ValueError(f"--{flag} has another name now: {OLD_FLAGS[name]}")
+                raise ValueError(sentence(f"--{flag}", OLD_FLAGS[name]))
         if (flag, text) in OLD_VALUES:
-            raise ValueError(f"--{flag}={text} has another name now: --{flag}={OLD_VALUES[flag, text]}")
+            raise ValueError(sentence(f"--{flag}={text}", f"--{flag}={OLD_VALUES[flag, text]}"))
 
 
 def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:

@@ -12,7 +12,7 @@ from samplers.calls import Watch, evaluating
 from samplers.checks import tensor_like
 from samplers.grid import make_grid
 from samplers.noise.door import as_noise
-from samplers.protocol import transform_of
+from samplers.protocol import GaussianProcess, missing, suits, transform_of
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import Guides
 from score_sde.run.plans import planned
@@ -64,6 +64,22 @@ def try_out(model: ScoreModel, event_shape: Sequence[int], sampler: Sampler, tim
     with evaluating(one), Watch(one, 1) as counter:
         sample(one, sampler, x, times, silence)
     return counter.nfe.item(), not silence.asked
+
+
+def suited(names: Sequence[str], process) -> tuple[list[str], list[str]]:
+    """Those of the samplers of these names, keys of SAMPLERS or "auto", that work on a process, and a sentence on what
+    a comparison leaves out, where it does. Raises ValueError where none of them works."""
+    lacking = missing(process, GaussianProcess)
+    if not lacking:
+        return list(names), []
+    kept = [name for name in names if name != "auto" and suits(SAMPLERS[name](), process)]
+    members = ", ".join([*lacking[:3], *["..."] * (len(lacking) > 3)])
+    why = f"{type(process).__name__} is no GaussianProcess (it has no {members})"
+    if not kept:
+        raise ValueError(f"--samplers={','.join(names)}: {why}, and these samplers work on nothing else; name others")
+    left = [name for name in names if name not in kept]
+    out = f"{' and '.join(left)}, and errors against the exact flow," if left else "Errors against the exact flow"
+    return kept, [f"{out} are left out, as {why}."]
 
 
 def steps_within(calls_of: Callable[[int], float], budget: int) -> int:

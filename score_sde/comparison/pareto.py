@@ -47,8 +47,8 @@ RULE = (
 
 
 def recommend(rows: Sequence[dict]) -> int:
-    """The position of the row that RULE names: rows with ``calls``, ``behind``, how much worse than the best they are,
-    ``behind_stderr``, and ``front_calls`` and ``front_seconds``."""
-    near = [i for i, row in enumerate(rows) if row["front_calls"] and row["behind"] <= row["behind_stderr"]]
+    """The position of the row that RULE names: rows with ``nfe``, ``behind``, how much worse than the best they are,
+    ``behind_stderr``, and ``front_nfe`` and ``front_seconds``."""
+    near = [i for i, row in enumerate(rows) if row["front_nfe"] and row["behind"] <= row["behind_stderr"]]
     fast = [i for i in near if rows[i]["front_seconds"]]
-    return min(fast or near, key=lambda i: (rows[i]["calls"], rows[i]["behind"]))
+    return min(fast or near, key=lambda i: (rows[i]["nfe"], rows[i]["behind"]))

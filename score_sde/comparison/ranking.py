@@ -12,7 +12,7 @@ from score_sde.metrics.metric import METRICS
 from score_sde.pages.table import number, with_error
 from sde.data import Dataset
 
-FRONTS = {"calls": ("calls", "behind"), "seconds": ("seconds", "behind"), "error": ("calls", "error")}
+FRONTS = {"nfe": ("nfe", "behind"), "seconds": ("seconds", "behind"), "error": ("nfe", "error")}
 """The Pareto fronts that rows are marked by, as front_NAME, and the cost and the loss of each."""
 
 
@@ -38,7 +38,7 @@ def tabulate(
                 "steps": len(candidate.times) - 1 if candidate.budget else None,
                 "tolerance": candidate.tolerance,
                 "budget": candidate.budget,
-                "calls": found.nfe.mean().item(),
+                "nfe": found.nfe.mean().item(),
                 "seconds": found.seconds,
                 **own[reference.metrics[0]],
                 "metrics": own,
@@ -54,7 +54,7 @@ def tabulate(
     chosen = recommend(rows)
     for i, row in enumerate(rows):
         row["recommended"] = i == chosen
-    return sorted(rows, key=lambda row: (row["calls"], row["behind"]))
+    return sorted(rows, key=lambda row: (row["nfe"], row["behind"]))
 
 
 def _measured(name: str, reference: Reference, features: Sequence[Tensor]) -> list[dict[str, float]]:
@@ -88,12 +88,12 @@ def show(record: dict) -> None:
     width = max(12, *(len(row["sampler"]) for row in record["rows"]))
     print(f"  {'sampler':<{width}} steps   calls  ms/sample  {'  '.join(heads)}  error to the flow")
     for row in record["rows"]:
-        mark = "*" if row["recommended"] else "|" if row["front_calls"] else " "
+        mark = "*" if row["recommended"] else "|" if row["front_nfe"] else " "
         steps = row["steps"] or f"{row['tolerance']:g}"
         texts = (with_error(own["value"], own["stderr"]).replace("±", "+-") for own in row["metrics"].values())
         values = "  ".join(f"{text:<{len(head)}}" for text, head in zip(texts, heads, strict=True))
         error = "" if row["error"] is None else number(row["error"])
-        cost = f"{row['calls']:>7.4g} {1000 * row['seconds']:>10.3g}"
+        cost = f"{row['nfe']:>7.4g} {1000 * row['seconds']:>10.3g}"
         print(f"{mark} {row['sampler']:<{width}} {steps:>5} {cost}  {values}  {error}".rstrip())
     for note in record["notes"]:
         print(f"  {note}")

@@ -41,6 +41,12 @@ class Drawn:
         return torch.cat([path_of(part).denoised[-1] for part in self.parts])
 
     @property
+    def sizes(self) -> Tensor | None:
+        """How much of each sample is real (n,), None where all is."""
+        sizes = [part.sizes for part in self.parts if part.sizes is not None]
+        return torch.cat(sizes) if sizes else None
+
+    @property
     def nfe(self) -> Tensor:
         """Network calls counted for each sample (n,)."""
         return torch.cat([part.nfe for part in self.parts])
@@ -59,12 +65,15 @@ def sample_all(
     *,
     seed: int = 0,
     batch_size: int | None = None,
+    sizes: Tensor | None = None,
+    values: bool = True,
     progress: bool = False,
 ) -> list[Drawn]:
     """n samples by each candidate, in rounds; sample i of all starts from the same noise, that of ``generate``.
 
-    Conditions bound to the model have n rows. A first run, which reserves memory, is not timed. A candidate that
-    becomes non-finite or needs too many calls fails alone.
+    Conditions bound to the model, and ``sizes``, have n rows. With ``values`` those of deterministic candidates are
+    kept. A first run, which reserves memory, is not timed. A candidate that becomes non-finite or needs too many calls
+    fails alone.
     """
     drawn = [Drawn() for _ in candidates]
     ends = [n * number // ROUNDS for number in range(ROUNDS + 1)]
@@ -73,7 +82,8 @@ def sample_all(
     def draw(candidate: Candidate, rows: slice) -> Samples:
         return generate(
             model.rows(rows), candidate.sampler, rows.stop - rows.start, tuple(event_shape), grid=candidate.times,
-            seed=seed, first=rows.start, batch_size=batch_size, path=2 if candidate.deterministic else None,
+            seed=seed, first=rows.start, batch_size=batch_size, path=2 if values and candidate.deterministic else None,
+            sizes=None if sizes is None else sizes[rows],
         )  # fmt: skip
 
     with suppress(ArithmeticError):
@@ -90,11 +100,19 @@ def sample_all(
     return drawn
 
 
-def solved(model: ScoreModel, n: int, event_shape: Sequence[int], *, seed: int, batch_size: int | None) -> Samples:
+def solved(
+    model: ScoreModel,
+    n: int,
+    event_shape: Sequence[int],
+    *,
+    seed: int,
+    batch_size: int | None,
+    sizes: Tensor | None = None,
+) -> Samples:
     """Where the probability-flow ODE leads from the same noise, by ``ode`` at ODE_TOLERANCE, with a closing denoising
     call like all samples; ``path.denoised[-1]`` (n, *event) in data units, before quantized data are floored."""
     solver = ODE(ODE_TOLERANCE, ODE_TOLERANCE)
-    return generate(model, solver, n, tuple(event_shape), seed=seed, batch_size=batch_size, path=2)
+    return generate(model, solver, n, tuple(event_shape), seed=seed, batch_size=batch_size, sizes=sizes, path=2)
 
 
 def flow_error(values: Tensor, exact: Tensor, data: Dataset) -> float:

@@ -27,6 +27,7 @@ from score_sde.config.options import (
 )
 from score_sde.config.schema import CHOICES, DEFAULTS, NAMED, options_of
 from sde.data import DATASETS
+from sde.renamed import sentence
 
 PACKAGE = Path(__file__).resolve().parent.parent
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
@@ -39,7 +40,7 @@ def pick(key: str, value: str, allowed: Iterable[str]) -> str:
     if value not in allowed:
         new = new_value(value)
         if new and new.partition(",")[0] in allowed:
-            raise ValueError(f"{key} = {value!r} has a new name: take {new}")
+            raise ValueError(sentence(f"{key} = {value!r}", new))
         near = difflib.get_close_matches(str(value), allowed, 1, 0.5)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(f"{key} = {value!r}: needs one of {', '.join(allowed)}{hint}")
@@ -215,7 +216,7 @@ def _override(overrides: list[str], key: str) -> str | None:
 def _unknown(path: str, key: str, allowed: Iterable[str]) -> str:
     new = new_key(path)
     if new and new.rpartition(".")[2] in allowed:
-        return f"unknown key {path}: it is {new} now"
+        return sentence(path, new)
     near = difflib.get_close_matches(key, list(allowed), 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else f"known keys are {', '.join(sorted(allowed))}"
     return f"unknown key {path}: {hint}"

@@ -91,7 +91,8 @@ def current_plan(record: dict) -> dict:
 
 
 def current_line(line: dict) -> dict:
-    """A line of metrics.jsonl, as of today: sigma / alpha is the noise level."""
+    """A line of metrics.jsonl, as of today: sigma / alpha is the noise level, and not all items are images."""
+    line = renamed(line, {"images_per_second": "items_per_second"})
     for key in ("by_noise", "accuracy_by_noise"):
         if isinstance(line.get(key), list):
             line = line | {key: [renamed(level, {"sigma": "noise_level"}) for level in line[key]]}

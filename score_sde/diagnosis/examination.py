@@ -20,6 +20,7 @@ from sde import Denoiser
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.spec import describe_sde
 from sde.data import Dataset
+from sde.data.sizes import cut, real
 from sde.data.statistics import spread
 from sde.guidance.conditional import Conditional
 from sde.networks import NETWORKS
@@ -111,7 +112,7 @@ def linear_filter(model: Denoiser, at: DenoisingErrors, training: Dataset) -> Li
     index = spread(len(training), min(FILTER_ITEMS, max(2, FILTER_NUMBERS // at.x[0].numel())))
     x, transform = training.batch(index)[0], at.transform
     u = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
-    items = transform.encode(transform.dequantize(x, u)).to(at.device)
+    items = cut(transform.encode(transform.dequantize(x, u)), training.sizes_of(index)).to(at.device)
     return LinearDenoiser(model.sde, items, model.sigma_data)
 
 
@@ -134,9 +135,11 @@ def of_conditions(at: DenoisingErrors, own: Tensor, other: Tensor, none: Tensor)
     }
 
 
-def channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def channel_moments(x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Mean and standard deviation of each channel of items (n, channels, ...), and the standard errors of both, from
-    the spread over the items; (channels,)."""
+    the spread over the items; (channels,). Of padded items, by their ``sizes`` (n,), those of the real entries."""
+    if sizes is not None:
+        return _real_moments(x.double(), real(sizes, x.shape[1:]).expand_as(x))
     x = x.double().reshape(len(x), x.shape[1] if x.ndim > 1 else 1, -1)
     mean = x.mean((0, 2))
     squares = (x - mean[:, None]).square().mean(2)
@@ -144,14 +147,37 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return mean, std, x.mean(2).std(0) / root, squares.std(0) / root / (2 * std)
 
 
+def _real_moments(x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of the ratio of two means over the items, sums over entries that are real, with its error by the delta method."""
+    x, inside = (part.reshape(len(x), x.shape[1], -1) for part in (torch.where(inside, x, 0), inside.double()))
+    counts, root = inside.sum(2), len(x) ** 0.5
+
+    def ratio(sums: Tensor) -> tuple[Tensor, Tensor]:
+        value = sums.sum(0) / counts.sum(0).clamp(min=1)
+        return value, (sums - value * counts).std(0) / counts.mean(0).clamp(min=1 / len(x)) / root
+
+    mean, error = ratio(x.sum(2))
+    variance, spread_of = ratio((inside * (x - mean[:, None]).square()).sum(2))
+    return mean, variance.sqrt(), error, spread_of / (2 * variance.sqrt())
+
+
 def of_samples(model: Denoiser, at: DenoisingErrors, training: Dataset, nearest: Validation) -> dict:
     """Samples by 20 steps of DPM-Solver++ under the items' own conditions beside training items, in data units: moments
     and range, and distances to the nearest training items."""
     count = len(at.x)
     bound = model if at.cond is None else Conditional(model, at.cond)
-    x = generate(bound, DPMSolverPP(), count, training.event_shape, steps=SAMPLING_STEPS, batch_size=at.batch_size).x
-    items, _ = training.batch(spread(len(training), 2000))
-    (mean, std, *errors), (data_mean, data_std, *data_errors) = channel_moments(x), channel_moments(items.cpu())
+    drawn = generate(
+        bound,
+        DPMSolverPP(),
+        count,
+        training.event_shape,
+        steps=SAMPLING_STEPS,
+        batch_size=at.batch_size,
+        sizes=at.sizes,
+    )
+    x, index = drawn.x, spread(len(training), 2000)
+    mean, std, *errors = channel_moments(x, at.sizes)
+    data_mean, data_std, *data_errors = channel_moments(training.batch(index)[0].cpu(), training.sizes_of(index))
     error = [(a.square() + b.square()).sqrt().tolist() for a, b in zip(errors, data_errors, strict=True)]
     return {
         "count": count,

@@ -9,12 +9,13 @@ from tqdm import tqdm
 
 from sde.condition.tree import Condition, condition_kinds, map_condition, restrict_to
 from sde.data import Dataset
+from sde.data.sizes import cut, item_means
 from sde.data.statistics import spread
 from sde.guidance.conditional import Conditional
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser, call_network, noise_input
 from sde.model.score import ScoreModel
-from sde.process.base import expand
+from sde.process.base import SDE, expand
 from sde.process.level import Coefficient
 from sde.training.loss import TIMES, BatchNoise, denoising_loss
 
@@ -108,8 +109,9 @@ class DenoisingErrors:
         def squares(at: Batch) -> Tensor:
             t, z = at.draws.t, at.draws.noise(at.x0)
             bound = model if at.cond is None else Conditional(model, at.cond)
-            scaled = expand(self.sde.sigma(t), at.x0) * bound.score(self.sde.perturb(at.x0, t, z), t)
-            return torch.stack([_mean_square(scaled + z), _mean_square(z) - _mean_square(scaled)], 1)
+            scaled = expand(self.sde.sigma(t), at.x0) * bound.score(noisy(self.sde, at), t)
+            both, own, theirs = (item_means(x.double().square(), at.draws.sizes) for x in (scaled + z, z, scaled))
+            return torch.stack([both, own - theirs], 1)
 
         return self.each(squares)
 
@@ -120,7 +122,7 @@ class DenoisingErrors:
 
         def squares(at: Batch) -> Tensor:
             t = at.draws.t
-            x = self.sde.perturb(at.x0, t, at.draws.noise(at.x0))
+            x = noisy(self.sde, at)
             _, _, c_in, c_noise = model.coefficients(t)
 
             def output(c_noise: Coefficient, cond: Condition | None) -> Tensor:
@@ -133,15 +135,16 @@ class DenoisingErrors:
             }
             first = output(c_noise, at.cond)
             changed = [output(*told[change]) - first for change in changes]
-            return torch.stack([_mean_square(values) for values in (first, *changed)], 1)
+            return torch.stack([item_means(x.double().square(), at.draws.sizes) for x in (first, *changed)], 1)
 
         size, *changed = self.each(squares).mean((0, 1)).sqrt().tolist()
         relative = {change: value / size if size else 0.0 for change, value in zip(changes, changed, strict=True)}
         return {"output": size, **relative}
 
 
-def _mean_square(x: Tensor) -> Tensor:
-    return x.double().square().flatten(1).mean(1)
+def noisy(sde: SDE, at: Batch) -> Tensor:
+    """x_t of the items, 0 where they are padded, as in training."""
+    return cut(sde.perturb(at.x0, at.draws.t, at.draws.noise(at.x0)), at.draws.sizes)
 
 
 def _differ(cond: Condition, other: Condition) -> Tensor:

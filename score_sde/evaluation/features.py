@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from score_sde.evaluation.judge import evaluation_classifier
-from score_sde.kinds import kind_of
+from score_sde.kinds import named_beside
 from score_sde.run.folder import Run, file_digest
 from sde.data import Dataset
 from sde.distributed.world import World
@@ -85,8 +85,8 @@ def extractor(run: Run, name: str, training: Dataset, download: bool = False) ->
         raise ValueError(f"--download is for --features inception; --features {name} would ignore it")
     kind = run.kind
     if name == "data":
-        named = "" if kind is kind_of(training.event_shape) else kind.name
-        digest = hashlib.sha256(f"{training.transform.digest}{named}".encode()).hexdigest()
+        named = f"{training.transform.digest}{named_beside(kind, training.event_shape)}"
+        digest = hashlib.sha256(named.encode()).hexdigest()
         return Extractor("data", digest, kind.features(training.transform), device)
     if name == "classifier":
         judge = evaluation_classifier(run, training).to(device)

@@ -7,24 +7,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from score_sde.config.naming import with_flag
 from score_sde.metrics.metric import MIN_ITEMS
 from sde.condition.tree import check_labels
 from sde.data import Dataset, existing
-from sde.data.arrays import as_tensor, read_array
+from sde.data.arrays import as_sizes, as_tensor, read_array
+from sde.data.sizes import cut
 from sde.data.statistics import measure
 
 OTHER_UNITS = 10.0
 """Times as far as the data, or as near, that samples spread where their units must be others."""
 
 
-def read_samples(name: str) -> tuple[Path, Tensor, Tensor | None]:
-    """The path, the samples (n, *event) and the classes that were asked for (n,), or None, of the .npz of --mode sample
-    or of another file of arrays."""
+def read_samples(name: str) -> tuple[Path, Tensor, Tensor | None, Tensor | None]:
+    """The path, the samples (n, *event), the classes that were asked for (n,) and the sizes (n,), or None, of the .npz
+    of --mode sample or of another file of arrays. What is padded is 0."""
     path = existing(name, "--samples_file")
     if path.is_dir():
         raise ValueError(f"--samples_file={path} is a folder: name a file in it, .npz, .npy or .csv")
     if path.suffix != ".npz":
-        return path, read_array(path)[0], None
+        x, _, sizes = read_array(path)
+        return path, x, None, sizes
     try:
         with np.load(path) as file:
             arrays = dict(file)
@@ -41,10 +44,12 @@ def read_samples(name: str) -> tuple[Path, Tensor, Tensor | None]:
             f"--samples_file={path} holds labels of type {labels.dtype} and shape {labels.shape}: needs {len(x)} "
             "integers, the class that was asked for of each sample, or -1"
         )
-    return path, as_tensor(x), None if labels is None else torch.from_numpy(labels.astype(np.int64))
+    with with_flag("--samples_file", path):
+        sizes = as_sizes(arrays.get("sizes"), x.shape)
+    return path, cut(as_tensor(x), sizes), None if labels is None else torch.from_numpy(labels.astype(np.int64)), sizes
 
 
-def check_samples(x: Tensor, labels: Tensor | None, data: Dataset, path: Path) -> None:
+def check_samples(x: Tensor, labels: Tensor | None, data: Dataset, path: Path, sizes: Tensor | None = None) -> None:
     """Raise ValueError for samples x (n, *event) that cannot be held against data: too few, of another shape, not
     finite, or out of the data's range."""
     for what, items in ((str(path), x), ("the split of the data", data)):
@@ -58,7 +63,7 @@ def check_samples(x: Tensor, labels: Tensor | None, data: Dataset, path: Path) -
     if labels is not None and data.num_classes is not None:
         check_labels(labels, data.num_classes)
     try:
-        found = measure(x)
+        found = measure(x, sizes=sizes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     levels = data.transform.num_levels

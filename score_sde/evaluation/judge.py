@@ -11,7 +11,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from score_sde.kinds import kind_of
+from score_sde.kinds import named_beside
 from score_sde.kinds.base import Kind
 from score_sde.run.folder import Run
 from sde.condition.tree import require_labels
@@ -102,6 +102,7 @@ def _digest(data: Dataset, kind: Kind) -> str:
     the one that the shape tells."""
     x, cond = data.batch(spread(len(data), FINGERPRINT_ITEMS))
     labels = require_labels(cond)
-    named = [] if kind is kind_of(data.event_shape) else [kind.name]
-    about = json.dumps([len(data), data.num_classes, data.event_shape, data.transform.digest, SETTINGS, *named])
+    named = named_beside(kind, data.event_shape)
+    described = [len(data), data.num_classes, data.event_shape, data.transform.digest, SETTINGS, named]
+    about = json.dumps(described if named else described[:-1])
     return hashlib.sha256(about.encode() + x.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from score_sde.evaluation.denoising_errors import Batch, DenoisingErrors
+from score_sde.evaluation.denoising_errors import Batch, DenoisingErrors, noisy
 from sde.condition.tree import require_labels
 from sde.data import Dataset
 from sde.model.classifier import NoisyClassifier
@@ -30,8 +30,7 @@ class NoisyAccuracy:
         """``"noise_level"``, sigma / alpha, and ``"accuracy"`` at every level, from the least noise to the most."""
 
         def right(at: Batch) -> Tensor:
-            x = classifier.sde.perturb(at.x0, at.draws.t, at.draws.noise(at.x0))
-            return classifier(x, at.draws.t).argmax(1) == require_labels(at.cond)
+            return classifier(noisy(classifier.sde, at), at.draws.t).argmax(1) == require_labels(at.cond)
 
         accuracy = self.measured.each(right).mean(1).tolist()
         return [

@@ -43,7 +43,7 @@ def refusals(names: Sequence[str] | None, samples: int, real: int, dimension: in
 
 
 def scores(
-    sets: Sets, names: Sequence[str] | None, refused: dict[str, str], resamples: int, seed: int, unseen: bool
+    sets: Sets, names: Sequence[str] | None, refused: dict[str, str], subsamples: int, seed: int, unseen: bool
 ) -> dict[str, dict]:
     """Estimates by name, keys of METRICS, ``memorization`` and ``duplicates``, as plain values; {"refused": why} for
     those of ``refusals``. Memorization compares with real items that are ``unseen`` in training; without them there is
@@ -54,7 +54,7 @@ def scores(
             values[name] = {"refused": refused[name]}
             continue
         own, real = (
-            METRICS[name].estimate(part.features, sets.real.features, resamples, seed)
+            METRICS[name].estimate(part.features, sets.real.features, subsamples, seed)
             for part in (sets.samples, sets.reference)
         )
         verdict = reading(own, real, METRICS[name].larger)
@@ -63,10 +63,10 @@ def scores(
     samples, held, known = (part.features for part in (sets.samples, sets.real, sets.training))
     if unseen:
         copied = share(sets.samples.found_in(sets.training), len(samples))
-        values["memorization"] = asdict(Memorization.from_sets(samples, held, known, resamples, seed)) | {
+        values["memorization"] = asdict(Memorization.from_sets(samples, held, known, subsamples, seed)) | {
             "copies": asdict(copied)
         }
-    near, exact = near_duplicates(samples, known, resamples, seed), share(sets.samples.repeated(), len(samples))
+    near, exact = near_duplicates(samples, known, subsamples, seed), share(sets.samples.repeated(), len(samples))
     values["duplicates"] = {"near": asdict(near), "exact": asdict(exact)}
     return values
 

@@ -33,6 +33,11 @@ def kind_of(shape: tuple[int, ...], source: str = "") -> Kind:
     return next(reading, None) or next(fitting, KINDS["array"])
 
 
+def named_beside(kind: Kind, shape: tuple[int, ...]) -> str:
+    """What digests of data of a shape say of their kind: its name, and nothing where the shape alone tells it."""
+    return "" if kind is kind_of(shape) else kind.name
+
+
 def reader(file: Path, own: Kind) -> Kind | None:
     """The kind that reads a file of one item: a run's ``own``, or that whose files it is one of; None for arrays."""
     suffix = file.suffix.lower()

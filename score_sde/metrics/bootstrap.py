@@ -20,7 +20,7 @@ def subsampled(
     x: Tensor,
     y: Tensor,
     *,
-    resamples: int = 100,
+    subsamples: int = 100,
     seed: int = 0,
     biased: bool = False,
     limits: tuple[float, float] = (-torch.inf, torch.inf),
@@ -28,7 +28,7 @@ def subsampled(
     """function(x, y) of x (n, d) and y (m, d), and the interval of its mean over such sets, or where it is ``biased``
     of its limit for many items, within ``limits``.
 
-    ``resamples`` times a half of either set is drawn without replacement, and the function taken of the halves. About
+    ``subsamples`` times a half of either set is drawn without replacement, and the function taken of the halves. About
     the value of all items, those of halves have the variance that it has about the truth, and the same bias of order
     1/n again (Politis, Romano and Wolf 1999, ch. 2). No item is drawn twice, as twins at distance 0 would spoil
     neighbors and U-statistics. A share q other than 1/2 has (1 - q) / q times the variance and bias; unbiased
@@ -36,8 +36,8 @@ def subsampled(
     unit of skewness of the halves' values, q its quantile, since distances vary the more the larger they are: for the
     square of a normal mean this is exact. Shares of 0 or 1 in all halves have Wilson's interval.
     """
-    if resamples < 2:
-        raise ValueError(f"resamples = {resamples}: needs at least 2 for an interval")
+    if subsamples < 2:
+        raise ValueError(f"subsamples = {subsamples}: needs at least 2 for an interval")
     if min(len(x), len(y)) < 4:
         raise ValueError(f"{len(x)} and {len(y)} items: halves of them need at least 4 of each")
     value = function(x, y)
@@ -49,7 +49,7 @@ def subsampled(
     # Of a key of their own, or sets that were drawn by the same seed would be halved along their values.
     generator = np.random.default_rng((seed, SUBSAMPLES))
     found = []
-    for _ in range(resamples):
+    for _ in range(subsamples):
         parts = (generator.permutation(len(z))[:size] for z, size in zip((x, y), sizes, strict=True))
         found.append(function(*(z[torch.from_numpy(part)] for z, part in zip((x, y), parts, strict=True))))
     values = torch.tensor(found, dtype=torch.float64)
@@ -60,7 +60,7 @@ def subsampled(
         return share(round(value * count), count)
     skewness = ((values - values.mean()) ** 3).mean().item() / spread**3 if spread else 0.0
     # Few halves know their spread badly.
-    quantile = t.ppf(0.975, resamples - 1)
+    quantile = t.ppf(0.975, subsamples - 1)
     shift = skewness * (quantile**2 + 1) / 6
     # Of shares near 0 or 1 the skewness may be so large that the value itself would be left out.
     moves = min(shift - quantile, 0), max(shift + quantile, 0)

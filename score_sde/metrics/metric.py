@@ -41,7 +41,7 @@ class Metric:
         found = self.function(samples, data)
         return found.value if isinstance(found, Estimate) else found
 
-    def estimate(self, samples: Tensor, data: Tensor, resamples: int = 100, seed: int = 0) -> Estimate:
+    def estimate(self, samples: Tensor, data: Tensor, subsamples: int = 100, seed: int = 0) -> Estimate:
         """The value with its interval. Raises ValueError for fewer items than it needs."""
         dimension = samples.shape[1]
         if min(len(samples), len(data)) < self.items(dimension):
@@ -49,7 +49,7 @@ class Metric:
         found = self.function(samples, data)
         if isinstance(found, Estimate):
             return found
-        options: dict[str, Any] = {"resamples": resamples, "seed": seed, "biased": self.biased, "limits": self.limits}
+        options: dict[str, Any] = {"subsamples": subsamples, "seed": seed, "biased": self.biased, "limits": self.limits}
         return subsampled(self, samples, data, **options)
 
     def shortage(self, n: int, m: int, dimension: int) -> str:

@@ -61,11 +61,11 @@ class Memorization:
 
     @classmethod
     def from_sets(
-        cls, samples: Tensor, held_out: Tensor, training: Tensor, resamples: int = 100, seed: int = 0
+        cls, samples: Tensor, held_out: Tensor, training: Tensor, subsamples: int = 100, seed: int = 0
     ) -> "Memorization":
         """From features (n, d) of samples, (m, d) of held-out and (k, d) of training items."""
         own, other = (nearest(x.double(), training.double())[:, None] for x in (samples, held_out))
-        options: dict[str, Any] = {"resamples": resamples, "seed": seed, "limits": (0.0, 1.0)}
+        options: dict[str, Any] = {"subsamples": subsamples, "seed": seed, "limits": (0.0, 1.0)}
         return cls(*(subsampled(function, own, other, **options) for function in (share_nearer, share_close)))
 
 
@@ -81,13 +81,13 @@ def share_close(own: Tensor, other: Tensor) -> float:
     return (own < other.quantile(CLOSE_SHARE)).double().mean().item()
 
 
-def near_duplicates(samples: Tensor, real: Tensor, resamples: int = 100, seed: int = 0) -> Estimate:
+def near_duplicates(samples: Tensor, real: Tensor, subsamples: int = 100, seed: int = 0) -> Estimate:
     """The share of samples (n, d) nearer to another one than the nearest 5 % of as many real items (m, d) are to each
     other, 0.05 where no sample repeats another; of the larger set so many are taken as there are in the smaller."""
     size = min(len(samples), len(real))
     # Evenly, as items may be in order of their classes.
     parts = (x[torch.linspace(0, len(x) - 1, size).round().long()] for x in (samples, real))
-    return subsampled(share_near, *parts, resamples=resamples, seed=seed, limits=(0.0, 1.0))
+    return subsampled(share_near, *parts, subsamples=subsamples, seed=seed, limits=(0.0, 1.0))
 
 
 def share_near(x: Tensor, y: Tensor) -> float:

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from samplers import Samples
-from score_sde.comparison.candidates import Candidate, find_candidates
+from samplers import ODE, Samples
+from samplers.protocol import suits
+from score_sde.comparison.candidates import Candidate, find_candidates, suited
 from score_sde.comparison.pareto import JACKKNIFE_GROUPS, RULE
 from score_sde.comparison.ranking import show, tabulate
 from score_sde.comparison.reference import Reference
@@ -28,6 +29,7 @@ from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split
 from score_sde.run.sampling import path_of
+from score_sde.run.sizes import sizes_of_samples
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
@@ -60,6 +62,9 @@ def compare(
     budgets = read_calls(nfe)
     held_out, training, denoiser = open_split(run, "test")
     guides = Guides(run, denoiser, guidance)
+    names, left_out = suited(names, denoiser.sde)
+    for sentence in left_out:
+        print(sentence)
     cond = read_condition(run, guides, labels, condition, num_samples)
     found = extractor(run, features, training, download)
     given = {"seed": seed, "labels": labels, "condition": condition}
@@ -72,23 +77,25 @@ def compare(
         targets = targets if targets is not None and (targets >= 0).all() else None
         reference = Reference(training, held_out, found, measures, targets)
         reference.check(num_samples)
-        ran, exact, notes = _sampled(run, guides, cond, names, budgets, num_samples, seed, batch_size)
+        sizes = None if training.sizes is None else sizes_of_samples(run, num_samples, seed)
+        ran, exact, notes = _sampled(run, guides, cond, names, budgets, num_samples, seed, batch_size, sizes)
+        notes = left_out + notes
         ends = None if exact is None else path_of(exact).denoised[-1]
         rows = tabulate(ran, reference, ends, training, common)
         flow = None
         if exact is not None:
-            flow = {"samples": len(exact.x), "tolerance": ODE_TOLERANCE, "calls": exact.mean_nfe}
+            flow = {"samples": len(exact.x), "tolerance": ODE_TOLERANCE, "nfe": exact.mean_nfe}
         about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape)}
         about |= {"kind": run.kind.name, "flow": flow}
         record = _record(run, reference, num_samples) | about | {"rows": rows, "notes": notes}
         base = Path(out) if out else run.folder / "compare" / "compare"
         base = base.with_suffix("") if base.suffix in (".html", ".json") else base
         page, numbers = Path(f"{base}.html"), Path(f"{base}.json")
-        write_whole(page, compare_page(record, pictures(run, ran, exact.x if exact else None, held_out, targets)))
+        write_whole(page, compare_page(record, pictures(run, ran, exact, held_out, targets)))
         write_json(numbers, finite(record))
         show(record)
         chosen = next(row for row in rows if row["recommended"])
-        recommended = {key: chosen[key] for key in ("sampler", "steps", "calls", "value", "command")}
+        recommended = {key: chosen[key] for key in ("sampler", "steps", "nfe", "value", "command")}
         seconds = round(time.perf_counter() - begin, 1)
         print(f"compared in {seconds:g} s: {page}, {numbers}")
         return {
@@ -124,20 +131,26 @@ def _sampled(
     count: int,
     seed: int,
     batch_size: int,
+    sizes: Tensor | None,
 ) -> tuple[list[tuple[Candidate, Drawn]], Samples | None, list[str]]:
     """The candidates that came to their end with what they drew, the exact flow of the first samples, and notes."""
     candidates, notes = find_candidates(run, guides, cond, names, budgets)
     model, shape = guides(cond), event_shape_of(guides.denoiser)
-    sampled = sample_all(model, candidates, count, shape, seed=seed, batch_size=batch_size, progress=True)
+    solvable = suits(ODE(), model.sde)
+    sampled = sample_all(
+        model, candidates, count, shape, seed=seed, batch_size=batch_size, sizes=sizes, values=solvable, progress=True
+    )
     notes += [found.failure for found in sampled if found.failure]
     ran = [(candidate, found) for candidate, found in zip(candidates, sampled, strict=True) if not found.failure]
     if not ran:
         raise ArithmeticError(f"no sampler ran to its end: {' '.join(notes)}")
     exact = None
-    if any(candidate.deterministic for candidate, _ in ran):
+    if solvable and any(candidate.deterministic for candidate, _ in ran):
         try:
             rows = model.rows(slice(0, MAX_SOLVED))
-            exact = solved(rows, min(count, MAX_SOLVED), shape, seed=seed, batch_size=batch_size)
+            few = min(count, MAX_SOLVED)
+            own = None if sizes is None else sizes[:few]
+            exact = solved(rows, few, shape, seed=seed, batch_size=batch_size, sizes=own)
         except ArithmeticError as error:
             notes.append(f"There are no errors against the exact flow, which was not solved: {error}.")
     return ran, exact, notes
@@ -175,7 +188,7 @@ def command(run: Run, given: dict, count: int) -> str:
 
 
 def pictures(
-    run: Run, ran: Sequence[tuple[Candidate, Drawn]], exact: Tensor | None, held_out: Dataset, labels: Tensor | None
+    run: Run, ran: Sequence[tuple[Candidate, Drawn]], exact: Samples | None, held_out: Dataset, labels: Tensor | None
 ) -> dict[str, list[tuple[str, bytes | str]]]:
     """Headings, and below each captions with PNGs or HTML: the first samples of the candidates by their budget, those
     of the exact flow, and held-out items. Nothing for what has no picture."""
@@ -186,7 +199,8 @@ def pictures(
         caption: str, x: Tensor, own: Tensor | None, sizes: Tensor | None = None
     ) -> list[tuple[str, bytes | str]]:
         own = None if own is None else own[:count]
-        picture = drawn(x[:count], kind=kind, levels=levels, labels=own, sizes=sizes)
+        first = None if sizes is None else sizes[:count]
+        picture = drawn(x[:count], kind=kind, levels=levels, labels=own, sizes=first)
         both = picture, items(x, kind, levels, held_out.about, sizes)
         return [(caption, content) for content in both if content]
 
@@ -194,10 +208,10 @@ def pictures(
     for candidate, its in ran:
         heading = f"{candidate.budget} network calls" if candidate.budget else "Steps of its own choice"
         caption = candidate.name if candidate.budget else f"{candidate.name}, tolerance {candidate.tolerance:g}"
-        found.setdefault(heading, []).extend(shown(caption, its.x, labels))
+        found.setdefault(heading, []).extend(shown(caption, its.x, labels, its.sizes))
     last = found.setdefault("To compare with", [])
     if exact is not None:
-        last += shown("the exact flow", exact, None if labels is None else labels[: len(exact)])
+        last += shown("the exact flow", exact.x, None if labels is None else labels[: len(exact.x)], exact.sizes)
     index = spread(len(held_out), count)
     real, own = held_out.batch(index)
     last += shown("held-out items", real, labels_of(own), held_out.sizes_of(index))

@@ -1,5 +1,6 @@
 """--mode edit: items, noised to a time and brought back (SDEdit; Meng et al. 2022)."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ from score_sde.plots.panels import panels
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions
 from score_sde.run.inputs import open_inputs, read_floats
-from score_sde.run.items import bind, open_split, write_arrays
+from score_sde.run.items import bind, open_split, root_mean_square, write_arrays
 from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling, draw
 from sde import SDE
+from sde.data.sizes import cut
 
 
 def edit(
@@ -48,7 +50,7 @@ def edit(
     parts = [
         draw(
             run.world, model, sampling.sampler, count, data.event_shape, start=inputs.x, start_time=time, steps=steps,
-            grid=sampling.times, **sampling.options,
+            grid=sampling.times, sizes=inputs.sizes, **sampling.options,
         )
         for time in times
     ]  # fmt: skip
@@ -56,15 +58,16 @@ def edit(
     if not drawn:
         return {}
     x, nfe = (torch.stack([getattr(samples, name) for samples in drawn], 1) for name in ("x", "nfe"))
-    changes = [(inputs.x - samples.x).double().square().mean().sqrt().item() for samples in drawn]
+    changes = [root_mean_square(inputs.x - samples.x, inputs.sizes).item() for samples in drawn]
     path = stem(run, out, "edit")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
-    columns = {"input": inputs.x[:, None]} | {f"t = {time:g}": x[:, [i]] for i, time in enumerate(times)}
+    ends = {f"t = {time:g}": samples.x for time, samples in zip(times, drawn, strict=True)}
+    columns = {name: cut(end, inputs.sizes, math.nan)[:, None] for name, end in ({"input": inputs.x} | ends).items()}
     shown = panels(columns, picture, kind=run.kind, levels=data.transform.num_levels)
     write_arrays(
         numbers,
-        {"input": inputs.x, "x": x, "start_times": np.array(times), "nfe": nfe, "index": inputs.index,
-         "labels": inputs.labels, "conditions": conditions, "seeds": np.array(drawn[0].seeds)},
+        {"input": inputs.x, "x": x, "sizes": inputs.sizes, "start_times": np.array(times), "nfe": nfe,
+         "index": inputs.index, "labels": inputs.labels, "conditions": conditions, "seeds": np.array(drawn[0].seeds)},
         run.settings,
     )  # fmt: skip
     means, seconds = [samples.mean_nfe for samples in drawn], sum(samples.seconds for samples in drawn)

@@ -7,7 +7,7 @@ from score_sde.run.inputs import read_floats
 from score_sde.run.items import open_split
 from sde import Denoiser
 from sde.checkpoint.models import load_model, save_model
-from sde.checkpoint.snapshots import find_snapshots, reconstruct, solve, stored_spec
+from sde.checkpoint.snapshots import DOUBTFUL_ERROR, find_snapshots, reconstruct, solve, stored_spec
 
 LENGTHS = "numbers with commas between them, as in 0.03,0.05,0.1"
 DEFAULT_LENGTHS = "0.03,0.04,0.05,0.07,0.1,0.14"
@@ -17,7 +17,7 @@ def reconstruct_ema(run: Run, *, relative_std: str = DEFAULT_LENGTHS, at_step: i
     """Rebuild averages of other lengths into ema/ of the run folder, and compare their held-out losses.
 
     They are those of a step, by default the newest; beside them are the run's model and its other averages. All lengths
-    are checked before work starts.
+    are checked before work starts. Lengths that come with a warning are never called the best.
     """
     folder, lengths = run.folder / "ema", read_floats("--relative_std", relative_std, LENGTHS)
     snapshots = find_snapshots(folder)
@@ -41,6 +41,7 @@ def reconstruct_ema(run: Run, *, relative_std: str = DEFAULT_LENGTHS, at_step: i
         f"{'weights':<40}{'profile error':>14}{'held-out loss':>15}"
     )
     losses: dict[str, float] = {}
+    doubtful: set[str] = set()
 
     def measure(name: str, model: Denoiser, error: float | None = None) -> None:
         losses[name] = validation.losses(model)["loss"]
@@ -54,7 +55,10 @@ def reconstruct_ema(run: Run, *, relative_std: str = DEFAULT_LENGTHS, at_step: i
         state = reconstruct(snapshots, length, step)
         save_model(path, "denoiser", stored_spec(snapshots[-1].path), state)
         measure(f"ema/{path.name}", load_model(path).to(run.device), error)
-    best = min(losses, key=lambda name: losses[name])
+        if error > DOUBTFUL_ERROR:
+            doubtful.add(f"ema/{path.name}")
+    # Of a length that the snapshots do not tell well the loss is that of another average.
+    best = min(losses.keys() - doubtful, key=lambda name: losses[name])
     print(f"best: {best}" + (f", which --weights {best} selects in the other modes" if best.startswith("ema") else ""))
     return {
         "mode": "ema",

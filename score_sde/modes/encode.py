@@ -14,6 +14,7 @@ from score_sde.run.inputs import spread_items
 from score_sde.run.items import batched, bind, joined, open_split, relative_error, write_arrays
 from score_sde.run.outputs import stem
 from sde.condition.tree import labels_of
+from sde.data.sizes import real
 
 
 def encode_items(
@@ -33,23 +34,29 @@ def encode_items(
     data, _, denoiser = open_split(run, split)
     index = spread_items(data, split, num_samples)
     count = len(index)
-    x, targets = data.batch(index)
+    (x, targets), sizes = data.batch(index), data.sizes_of(index)
     conditions, bound = bind(run, denoiser, labels, targets, count, guidance)
     model, transform = bound(1), data.transform
 
-    def there(model, x: Tensor, offset: float = 0.5):
-        return encode(model, x, rtol=rtol, atol=atol, offset=offset)
+    def there(model, x: Tensor, offset: float = 0.5, sizes: Tensor | None = None):
+        return encode(model, x, rtol=rtol, atol=atol, offset=offset, sizes=sizes)
 
     begin = time.perf_counter()
-    encoded = batched(there, model, x, run, batch_size, "encoding")
+    encoded = batched(there, model, x, run, batch_size, "encoding", sizes)
     latent = joined(encoded, "latent")
     decoded = batched(
-        lambda model, z: decode(model, z, rtol=rtol, atol=atol), model, latent, run, batch_size, "decoding"
+        lambda model, z, **own: decode(model, z, rtol=rtol, atol=atol, **own),
+        model,
+        latent,
+        run,
+        batch_size,
+        "decoding",
+        sizes,
     )
     seconds = time.perf_counter() - begin
     nfe = torch.stack([joined(encoded, "nfe"), joined(decoded, "nfe")], 1)
     again, values = joined(decoded, "x"), joined(decoded, "values")
-    error = relative_error(values, transform.dequantize(x, 0.5), data)
+    error = relative_error(values, transform.dequantize(x, 0.5), data, sizes)
     result = {
         "mode": "encode",
         "split": split,
@@ -64,7 +71,8 @@ def encode_items(
     }
     sentence = f"{error:.2e} of the data's standard deviation (rms)"
     if transform.num_levels:
-        result["exact"] = (again == x).double().mean().item()
+        same = again == x if sizes is None else (again == x)[real(sizes, data.event_shape).expand_as(x)]
+        result["exact"] = same.double().mean().item()
         sentence += f", {result['exact']:.3%} of the values come back exactly"
     print(
         f"{count} {split} items to their latents and back, {result['nfe_encode']:g} + {result['nfe_decode']:g} network "
@@ -73,21 +81,31 @@ def encode_items(
     # The middles of cells have less spread than the noise-filled cells that the model was trained on.
     typical = latent
     if transform.num_levels:
-        noisy = dequantized(transform, x, seed)
+        noisy = dequantized(transform, x, seed, sizes=sizes)
         typical = joined(
-            batched(lambda model, u: there(model, u, 0.0), model, noisy, run, batch_size, "dequantized"), "latent"
+            batched(
+                lambda model, u, **own: there(model, u, 0.0, **own),
+                model,
+                noisy,
+                run,
+                batch_size,
+                "dequantized",
+                sizes,
+            ),
+            "latent",
         )
     if not run.world.is_main:
         return {}
-    result |= latent_statistics(typical, denoiser.sde.prior_std())
+    result |= latent_statistics(typical, denoiser.sde.prior_std(), sizes)
     show_statistics(result, "dequantized items" if transform.num_levels else "items")
     path = stem(run, out, "encode")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
-    drawn = comparison(x, again, picture, kind=run.kind, levels=transform.num_levels)
+    drawn = comparison(x, again, picture, kind=run.kind, levels=transform.num_levels, sizes=sizes)
     write_arrays(
         numbers,
         {
             "x": x,
+            "sizes": sizes,
             "latent": latent,
             "latent_dequantized": typical if transform.num_levels else None,
             "decoded": again,
@@ -102,21 +120,25 @@ def encode_items(
     return result | {"picture": str(picture) if drawn else None, "numbers": str(numbers)}
 
 
-def latent_statistics(latent: Tensor, prior_std: float) -> dict:
+def latent_statistics(latent: Tensor, prior_std: float, sizes: Tensor | None = None) -> dict:
     """Mean, standard deviation and correlation of latents (n, *event) in units of the prior's, with what N(0, 1) gives.
 
     ``latent_correlation`` is the root mean square, over all pairs of two entries of the event, of their correlation
     coefficient over the items; for independent entries 1 / sqrt(n - 1). It comes from the items' Gram matrix, which has
-    the same squares: the matrix of all pairs of entries may not fit the memory.
+    the same squares: the matrix of all pairs of entries may not fit the memory. Of items of unequal ``sizes`` the
+    entries that are real count, and there are no correlations.
     """
     z = latent.double().flatten(1) / prior_std
     count, dim = z.shape
+    entries = z.flatten() if sizes is None else z[real(sizes, latent.shape[1:]).expand_as(latent).flatten(1)]
     found = {
-        "latent_mean": z.mean().item(),
-        "latent_mean_stderr": (count * dim) ** -0.5,
-        "latent_std": z.std(correction=0).item(),
-        "latent_std_stderr": (2 * count * dim) ** -0.5,
+        "latent_mean": entries.mean().item(),
+        "latent_mean_stderr": len(entries) ** -0.5,
+        "latent_std": entries.std(correction=0).item(),
+        "latent_std_stderr": (2 * len(entries)) ** -0.5,
     }
+    if sizes is not None:
+        return found
     std = z.std(0, correction=0)
     if count < 3 or dim < 2 or not (std > 0).all():
         return found

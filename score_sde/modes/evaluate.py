@@ -61,7 +61,7 @@ def evaluate(
     data, training, _ = open_split(run, split)
     names = read_names("--metrics", metrics, METRICS) if metrics else None
     base = out.removesuffix(".json") if out else None
-    path = x = asked = None
+    path = x = asked = sizes = None
     if samples_file is None:
         if num_samples < MIN_ITEMS:
             raise ValueError(f"--num_samples={num_samples}: no interval can be trusted for fewer than {MIN_ITEMS}")
@@ -71,8 +71,8 @@ def evaluate(
         _nothing_ignored(
             run, flags | {"--num_samples": num_samples != DEFAULT_SAMPLES, guidance.given(): guidance != UNGUIDED}
         )
-        path, x, asked = read_samples(samples_file)
-        check_samples(x, asked, data, path)
+        path, x, asked, sizes = read_samples(samples_file)
+        check_samples(x, asked, data, path, sizes)
     found = extractor(run, features, training, download)
 
     def of(part: Dataset, index: Tensor) -> Extracted:
@@ -85,8 +85,8 @@ def evaluate(
     refused = refusals(names, count, min(len(data), len(like)), dimension)
     if x is None or path is None:
         path = Path(f"{base}.npz") if base else run.folder / "samples" / "evaluation.npz"
-        x, asked = _draw(run, sampling, guidance, labels, num_samples, path)
-        check_samples(x, asked, data, path)
+        x, asked, sizes = _draw(run, sampling, guidance, labels, num_samples, path)
+        check_samples(x, asked, data, path, sizes)
     _warn_of_classes(asked, data)
     known = of(training, torch.arange(len(training)))
     sets = Sets(
@@ -134,19 +134,21 @@ def evaluate(
 
 def _draw(
     run: Run, sampling: Sampling, guidance: GuidanceOptions, labels: str | None, n: int, path: Path
-) -> tuple[Tensor, Tensor | None]:
-    """n samples in data units, which are kept in a file, and the classes asked for."""
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """n samples in data units, which are kept in a file, the classes asked for, and the sizes of padded ones."""
     guides = Guides(run, run.model(), guidance)
     cond = read_condition(run, guides, labels, None, n)
     drawn, asked = sampling(guides, guidance, cond, n), labels_of(cond)
 
-    def keep() -> Tensor | None:
+    def keep() -> tuple[Tensor, Tensor | None] | None:
         if drawn is None:
             return None
-        write_arrays(path, {"x": drawn.x, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, "labels": asked})
-        return drawn.x
+        arrays = {"x": drawn.x, "sizes": drawn.sizes, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, "labels": asked}
+        write_arrays(path, arrays)
+        return drawn.x, drawn.sizes
 
-    return run.world.broadcast_from_main(keep), asked
+    x, sizes = run.world.broadcast_from_main(keep)
+    return x, asked, sizes
 
 
 def _nothing_ignored(run: Run, given: Mapping[str, object]) -> None:

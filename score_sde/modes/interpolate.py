@@ -14,8 +14,10 @@ from score_sde.run.guides import UNGUIDED, GuidanceOptions
 from score_sde.run.inputs import read_numbers
 from score_sde.run.items import batched, bind, joined, open_split, relative_error, write_arrays
 from score_sde.run.outputs import stem
+from score_sde.run.sizes import drawn_sizes
 from sde.condition.tree import map_condition
 from sde.data import Dataset
+from sde.data.sizes import cut, law_of
 from sde.data.statistics import spread
 
 DEFAULT_ITEMS = 6
@@ -51,6 +53,9 @@ def interpolate(
     text = seed_pairs or items or ",".join(map(str, range(min(DEFAULT_ITEMS, len(data)) // 2 * 2)))
     ends = read_pairs(kind, text, LARGEST_SEED + 1 if seed_pairs else len(data))
     x, targets = (None, None) if seed_pairs else data.batch(ends.flatten())
+    sizes = data.sizes_of(ends.flatten()) if x is not None else None
+    if data.sizes is not None and x is None:
+        sizes = drawn_sizes(run.sizes or law_of(data.sizes), ends.flatten().tolist())
     # One condition per strip, that of its first item, so that both ends are on the flow that the strip is decoded by.
     first = map_condition(lambda c: c[::2], targets)
     conditions, bound = bind(run, denoiser, labels, first, len(ends), guidance)
@@ -58,20 +63,33 @@ def interpolate(
     begin = time.perf_counter()
     if x is None:
         blank = torch.empty((ends.numel(), *data.event_shape))
-        latent = SeededNoise(ends.flatten().tolist())(blank) * denoiser.sde.prior_std()
+        own = None if sizes is None else sizes.tolist()
+        latent = SeededNoise(ends.flatten().tolist(), own)(blank) * denoiser.sde.prior_std()
     else:
-        there = batched(lambda model, x: encode(model, x, **tolerances), bound(2), x, run, batch_size, "encoding")
+        there = batched(
+            lambda model, x, **own: encode(model, x, **tolerances, **own),
+            bound(2),
+            x,
+            run,
+            batch_size,
+            "encoding",
+            sizes,
+        )
         latent = joined(there, "latent")
     weights = torch.linspace(0, 1, frames, dtype=torch.float64)
-    path = slerp(latent[::2], latent[1::2], weights)
+    path, between = slerp(latent[::2], latent[1::2], weights), None
+    if sizes is not None:
+        between = sizes_between(sizes.view(-1, 2), weights).flatten()
+        path = cut(path.flatten(0, 1), between).view_as(path)
     # Seeds give the samples of --sampler ode, which end with a denoising call; items come back as they were.
     decoded = batched(
-        lambda model, z: decode(model, z, denoise=bool(seed_pairs), **tolerances),
+        lambda model, z, **own: decode(model, z, denoise=bool(seed_pairs), **tolerances, **own),
         bound(frames),
         path.flatten(0, 1),
         run,
         batch_size,
         "decoding",
+        between,
     )
     if not run.world.is_main:
         return {}
@@ -81,10 +99,19 @@ def interpolate(
     target = stem(run, out, "interpolate")
     picture, numbers = Path(f"{target}.png"), Path(f"{target}.npz")
     behind = background(data) if run.kind.planar(data.event_shape) else None
-    drawn = strips(strip, picture, kind=run.kind, levels=data.transform.num_levels, background=behind)
+    drawn = strips(strip, picture, kind=run.kind, levels=data.transform.num_levels, background=behind, sizes=between)
+    frame_sizes = None if between is None else between.view(path.shape[:2])
     write_arrays(
         numbers,
-        {"x": strip, "latent": path, "weights": weights, "nfe": nfe, kind: ends, "conditions": conditions},
+        {
+            "x": strip,
+            "sizes": frame_sizes,
+            "latent": path,
+            "weights": weights,
+            "nfe": nfe,
+            kind: ends,
+            "conditions": conditions,
+        },
         run.settings,
     )
     result = {
@@ -98,7 +125,7 @@ def interpolate(
     ends_sentence = ""
     if x is not None:
         values = joined(decoded, "values").view(path.shape)[:, [0, -1]].flatten(0, 1)
-        result["end_error"] = relative_error(values, data.transform.dequantize(x, 0.5), data)
+        result["end_error"] = relative_error(values, data.transform.dequantize(x, 0.5), data, sizes)
         ends_sentence = f", ends within {result['end_error']:.1e} of the data's standard deviation (rms)"
     print(
         f"{len(ends)} strip{'s' * (len(ends) > 1)} of {frames} frames between {kind} {describe(ends)}, "
@@ -116,6 +143,11 @@ def read_pairs(kind: str, text: str, limit: int) -> Tensor:
         what = f"one of the {kind} only" if len(numbers) == 1 else f"an odd number of {kind}, {len(numbers)}"
         raise ValueError(f"{flag}={text}: {what}; needs pairs, as in 3,17 or 3,17,5,8 for two strips")
     return torch.tensor(numbers).view(-1, 2)
+
+
+def sizes_between(sizes: Tensor, weights: Tensor) -> Tensor:
+    """The sizes (n, frames) of the frames between two items of sizes (n, 2), at weights (frames,) from 0 to 1."""
+    return torch.lerp(sizes[:, :1].double(), sizes[:, 1:].double(), weights).round().long()
 
 
 def describe(ends: Tensor) -> str:

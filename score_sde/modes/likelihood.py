@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from samplers import LikelihoodReport, dequantized, likelihood_report, log_likelihood
+from samplers.likelihood.report import report_work
 from score_sde.config.naming import with_keys
 from score_sde.kinds.base import Kind
 from score_sde.run.folder import Run
@@ -77,22 +78,25 @@ def likelihood(
         return bound(targets if conditioned else None)
 
     index = spread_items(data, split, num_samples)
-    x, targets = data.batch(index)
+    (x, targets), sizes = data.batch(index), data.sizes_of(index)
     model = model_for(targets)
     begin = time.perf_counter()
-    bar = tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.is_main)
+    work = report_work(data.transform, len(x), dequantizations=dequantizations, rows=run.world.rows)
+    bar = tqdm(total=work, desc="likelihood", unit="item", disable=not run.world.is_main)
     with bar, with_keys(dequantizations="--dequantizations", probes="--probes"):
         report = likelihood_report(
             model, x, dequantizations=dequantizations, batch_size=batch_size, guided=unnormalized,
-            progress=bar.update, world=run.world, **settings,
+            progress=bar.update, world=run.world, sizes=sizes, **settings,
         )  # fmt: skip
-    values = {}
+    values, in_unit = {}, {}
     if split == "test" and not unnormalized:
-        hint, hint_targets = training.batch(spread(len(training), MAX_TRAINING_ITEMS))
-        values["training"] = _nats(run.world, model_for(hint_targets), hint, batch_size, settings)
+        few = spread(len(training), MAX_TRAINING_ITEMS)
+        (hint, hint_targets), own = training.batch(few), training.sizes_of(few)
+        values["training"] = _nats(run.world, model_for(hint_targets), hint, own, batch_size, settings)
+        in_unit["training"] = report.in_unit(values["training"], data.event_shape, own)
     if others is not None:
-        values["others"] = _nats(run.world, denoiser, others, batch_size, settings)
-    in_unit = {name: report.in_unit(nats, data.event_shape) for name, nats in values.items()}
+        values["others"] = _nats(run.world, denoiser, *others, batch_size, settings)
+        in_unit["others"] = report.in_unit(values["others"], data.event_shape, others[1])
     result = {
         "mode": "likelihood",
         "split": split,
@@ -108,11 +112,12 @@ def likelihood(
     _show(condition, split, report, result)
     if others is not None:
         result["auroc"] = _auroc(report.nats, values["others"])
-        print(f"  AUROC of log p(x) against {ood_file}: {result['auroc']:.4f} ({len(others)} items)")
+        print(f"  AUROC of log p(x) against {ood_file}: {result['auroc']:.4f} ({len(others[0])} items)")
     if out and run.world.is_main:
         path = Path(f"{stem(run, out, 'likelihood')}.npz")
         arrays = {
             "index": index,
+            "sizes": sizes,
             "nats": report.nats,
             "stderr": report.stderr,
             "nfe": report.nfe,
@@ -152,20 +157,25 @@ def _show(condition: str, split: str, report: LikelihoodReport, result: dict) ->
     )
 
 
-def _nats(world: World, model, x: Tensor, batch_size: int, settings: dict) -> Tensor:
+def _nats(world: World, model, x: Tensor, sizes: Tensor | None, batch_size: int, settings: dict) -> Tensor:
     """log p of further items (n,), once each."""
     device, parts = next(model.parameters()).device, []
-    x = dequantized(model.transform, x, settings["seed"])
+    x = dequantized(model.transform, x, settings["seed"], sizes=sizes)
     for rows in world.batches(len(x), batch_size):
         part = model.rows(rows), x[rows].to(device)
-        parts.append(log_likelihood(*part, first=rows.start, **settings).nats.double().cpu())
+        own = None if sizes is None else sizes[rows]
+        parts.append(log_likelihood(*part, first=rows.start, sizes=own, **settings).nats.double().cpu())
     return torch.cat(world.all_gather_flat(parts))
 
 
-def _others(path: str, data: Dataset, most: int, kind: Kind) -> Tensor:
-    """At most so many items of --ood_file, in the units of the data."""
-    x, _ = read_items("--ood_file", path, data.event_shape, data.transform.num_levels, kind, about=data.about)
-    return x[spread(len(x), most)]
+def _others(path: str, data: Dataset, most: int, kind: Kind) -> tuple[Tensor, Tensor | None]:
+    """At most so many items of --ood_file, in the units of the data, and their sizes."""
+    x, _, sizes = read_items(
+        "--ood_file", path, data.event_shape, data.transform.num_levels, kind, about=data.about,
+        unequal=data.sizes is not None,
+    )  # fmt: skip
+    index = spread(len(x), most)
+    return x[index], None if sizes is None else sizes[index]
 
 
 def _auroc(own: Tensor, others: Tensor) -> float:

@@ -12,6 +12,7 @@ from score_sde.run.items import write_arrays
 from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling, low_resolution
 from sde.condition.tree import Condition
+from sde.data.sizes import trimmed
 
 
 def sample(
@@ -26,11 +27,12 @@ def sample(
     condition: str | None = None,
     cascade: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
+    sizes: str | None = None,
     batch_size: int = 256,
     out: str | None = None,
 ) -> dict:
     """Draw samples; write ``<out>.png`` and ``<out>.npz``."""
-    sampling = Sampling(run, steps, grid, noise, seed, batch_size)
+    sampling = Sampling(run, steps, grid, noise, seed, batch_size, sizes)
     guides = Guides(run, run.model(), guidance)
     if cascade:
         if condition:
@@ -45,11 +47,11 @@ def sample(
     count = sampling.steps or len(drawn.times) - 1
     path = stem(run, out, sampling.name if count == 1 and not sampling.steps else f"{sampling.name}-{count}")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
-    shown = show(drawn.x, cond, picture, kind=run.kind, levels=guides.denoiser.transform.num_levels)
-    write_arrays(
-        numbers, {"x": drawn.x, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, **(cond or {})}, run.settings
-    )
-    run.kind.write(list(drawn.x), path, run.about)
+    levels = guides.denoiser.transform.num_levels
+    shown = show(drawn.x, cond, picture, kind=run.kind, levels=levels, sizes=drawn.sizes)
+    arrays = {"x": drawn.x, "sizes": drawn.sizes, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, **(cond or {})}
+    write_arrays(numbers, arrays, run.settings)
+    run.kind.write(trimmed(drawn.x, drawn.sizes), path, run.about)
     least, most = drawn.nfe.min().item(), drawn.nfe.max().item()
     spread = f" ({least:g} to {most:g})" if least < most else ""
     counted = "1 sample" if num_samples == 1 else f"{num_samples} samples"

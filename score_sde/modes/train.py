@@ -14,6 +14,7 @@ from score_sde.evaluation.validation import Validation
 from score_sde.pages.items import items
 from score_sde.run.conditions import held_out_condition, show
 from score_sde.run.folder import Run
+from score_sde.run.sizes import sizes_of_samples
 from score_sde.training.precision import settle
 from score_sde.training.session import Session
 from score_sde.training.spec import classifier_spec, denoiser_spec
@@ -61,14 +62,15 @@ def train(run: Run) -> dict:
         cond = held_out_condition(held_out, averaged, PREVIEW_SAMPLES)
         bound = averaged if cond is None else Conditional(averaged, cond)
         try:
-            samples = generate(bound, DPMSolverPP(), PREVIEW_SAMPLES, data.event_shape, steps=12)
+            sizes = sizes_of_samples(run, PREVIEW_SAMPLES, 0)
+            samples = generate(bound, DPMSolverPP(), PREVIEW_SAMPLES, data.event_shape, steps=12, sizes=sizes)
         except FloatingPointError as error:
             tqdm.write(f"warning: no samples at step {step} ({error}): try a smaller config.training.lr")
         else:
             session.record({"step": step, "nearest": validation.nearest(samples.x)})
             path = run.folder / "samples" / f"train-{step:07d}.png"
-            show(samples.x, cond, path, kind=run.kind, levels=data.transform.num_levels)
-            shown = items(samples.x, run.kind, data.transform.num_levels, data.about)
+            show(samples.x, cond, path, kind=run.kind, levels=data.transform.num_levels, sizes=samples.sizes)
+            shown = items(samples.x, run.kind, data.transform.num_levels, data.about, samples.sizes)
             if shown:
                 write_whole(path.with_suffix(".html"), shown.encode())
         session.report()

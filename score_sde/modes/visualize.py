@@ -19,6 +19,7 @@ from score_sde.run.inputs import read_grid
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.outputs import stem, written
 from score_sde.run.sampling import path_of
+from score_sde.run.sizes import sizes_of_samples
 from sde import ScoreModel
 from sde.checkpoint.spec import build_sde
 from sde.condition.tree import Condition, labels_of
@@ -115,6 +116,7 @@ class View:
             self.samples = drawn_path(
                 self.guides(self.cond), SAMPLERS[name](**options), self.count, self.data.event_shape,
                 steps=self.steps, grid=self.grid, seed=self.seed, batch_size=self.batch_size,
+                sizes=sizes_of_samples(self.run, self.count, self.seed),
             )  # fmt: skip
         return self.samples
 
@@ -149,6 +151,7 @@ class View:
             "times": way.times,
             "noise_level": sigma,
             "x": samples.x,
+            "sizes": samples.sizes,
             **(self.cond or {}),
         }
         states = as_spread(way.x, way.times, sde, self.data.transform, self.denoiser.sigma_data)
@@ -192,7 +195,7 @@ class View:
             axes = axes_of(model, items, t)
             points = forward(sde, self.data, shown, t[None], self.seed)[0]
             found = fields(model, axes, t, 4096, self.run.device)
-            panels.append({"t": t, "sigma": sde.noise_level(t), "axes": axes, "points": points, **found})
+            panels.append({"t": t, "noise_level": sde.noise_level(t), "axes": axes, "points": points, **found})
         what = [] if labels is None else [f"class {labels.item()}"]
         guidance, plain = asdict(self.guides.options), asdict(UNGUIDED)
         what += [f"{name.replace('_', ' ')} {written(v)}" for name, v in guidance.items() if v != plain[name]]

@@ -78,9 +78,9 @@ def charts(metric: Metric, training: float) -> tuple[Costs, ...]:
     name, up = capitalized(metric.title), f"{metric.title} to held-out data"
     more: dict[str, Any] = {"training": training, "distance": metric.limits[1] == math.inf and not metric.larger}
     return (
-        Costs(f"{name} by network calls", "calls", "value", "front_calls", "network calls per sample", up, **more),
+        Costs(f"{name} by network calls", "nfe", "value", "front_nfe", "network calls per sample", up, **more),
         Costs(f"{name} by time", "seconds", "value", "front_seconds", "milliseconds per sample", up, 1000, **more),
-        Costs("Error by network calls", "calls", "error", "front_error", "network calls per sample",
+        Costs("Error by network calls", "nfe", "error", "front_error", "network calls per sample",
               "error to the flow, in std of the data"),
     )  # fmt: skip
 

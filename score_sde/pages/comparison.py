@@ -68,7 +68,7 @@ def _advice(record: dict) -> Iterator[str]:
     away = "below" if METRICS[first].larger else "above"
     yield f"<h1>Samplers compared <small>{escape(record['run'])}</small></h1>"
     yield (
-        f'<p class="advice">Recommended: <strong>{row["sampler"]}</strong>, {row["calls"]:.4g} network calls and '
+        f'<p class="advice">Recommended: <strong>{row["sampler"]}</strong>, {row["nfe"]:.4g} network calls and '
         f"{number(1000 * row['seconds'])} ms per sample.</p>"
     )
     yield f'<div class="copy"><pre><code>{escape(row["command"])}</code></pre></div>'
@@ -86,7 +86,7 @@ def _charts(record: dict) -> Iterator[str]:
         svg = inline_svg(chart, record["rows"])
         if svg:
             off = [
-                f"{row['sampler']} at {row['calls']:.4g} calls, {number(row['value'])}"
+                f"{row['sampler']} at {row['nfe']:.4g} calls, {number(row['value'])}"
                 for row in beyond(chart, record["rows"])
             ]
             caption = f"<figcaption>Off the chart: {'; '.join(off)}.</figcaption>" if off else ""
@@ -138,6 +138,6 @@ def _method(record: dict) -> Iterator[str]:
         yield (
             f"<p>Error to the flow: root mean square difference between the first {flow['samples']} samples and where "
             "the probability-flow ODE leads from the same noise, in standard deviations of the data, before values "
-            f"are rounded. The ODE was solved to a tolerance of {flow['tolerance']:g} with {flow['calls']:.4g} calls a "
+            f"are rounded. The ODE was solved to a tolerance of {flow['tolerance']:g} with {flow['nfe']:.4g} calls a "
             "sample. Stochastic samplers have none, as they lead elsewhere.</p>"
         )

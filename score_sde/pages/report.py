@@ -36,7 +36,7 @@ FACTS = (
     ("Training loss", "loss", ".4g"),
     ("Distance to training data", "ratio", ".0%"),
     ("Items seen", "seen", ",d"),
-    ("Items per second", "images_per_second", ",.0f"),
+    ("Items per second", "items_per_second", ",.0f"),
     ("Skipped steps", "skipped", ",d"),
     ("Parameters", "parameters", ",d"),
     ("Device", "device", ""),

@@ -37,7 +37,7 @@ def columns(names: Sequence[str]) -> tuple[Column, ...]:
     return (
         Column("Sampler", "sampler", lambda row: row["sampler"]),
         Column("Steps", "steps", lambda row: str(row["steps"] or f"to {row['tolerance']:g}")),
-        Column("Calls", "calls", lambda row: f"{row['calls']:.4g}"),
+        Column("Calls", "nfe", lambda row: f"{row['nfe']:.4g}"),
         Column("ms per sample", "seconds", lambda row: number(1000 * row["seconds"])),
         Column(capitalized(METRICS[first].title), "value", lambda row: with_error(row["value"], row["stderr"])),
         Column(behind, "behind", lambda row: with_error(row["behind"], row["behind_stderr"])),
@@ -55,8 +55,9 @@ def _further(name: str) -> Column:
 
 
 def fronts(row: dict) -> list[str]:
-    """The names of the fronts that a row is on."""
-    return [key.removeprefix("front_") for key, on in row.items() if key.startswith("front_") and on]
+    """The names of the fronts that a row is on, in words."""
+    names = [key.removeprefix("front_") for key, on in row.items() if key.startswith("front_") and on]
+    return ["calls" if name == "nfe" else name for name in names]
 
 
 def table(record: dict) -> Iterator[str]:

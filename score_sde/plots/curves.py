@@ -168,9 +168,9 @@ CHARTS = (
     ),
     Curves("lr", "Learning rate", draw_one("lr"), "Of the last step before each record."),
     Curves(
-        "images_per_second",
+        "items_per_second",
         "Items per second",
-        draw_one("images_per_second"),
+        draw_one("items_per_second"),
         "Mean since the command began; pictures and checkpoints count as time.",
     ),
 )

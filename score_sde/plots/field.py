@@ -79,8 +79,8 @@ def fields(model: ScoreModel, axes: Tensor, t: Tensor, batch_size: int, device: 
 
 
 def field_picture(panels: list[dict[str, Tensor]], title: str, path: Path) -> None:
-    """Panels, each ``fields`` with its ``"axes"``, ``"sigma"`` and noisy ``"points"`` (n, 2): above the score, below
-    the flow towards the data."""
+    """Panels, each ``fields`` with its ``"axes"``, ``"noise_level"`` and noisy ``"points"`` (n, 2): above the score,
+    below the flow towards the data."""
     width, height = panels[-1]["axes"].diff().sum(1).tolist()
     size = 3.6 * len(panels), 2 * (3.4 * min(2.0, max(0.5, height / width)) + 0.4) + 0.5
     figure, grid = plt.subplots(2, len(panels), figsize=size, squeeze=False, layout="constrained")
@@ -108,7 +108,7 @@ def field_picture(panels: list[dict[str, Tensor]], title: str, path: Path) -> No
         column[1].streamplot(
             x, y, *np.moveaxis(towards, -1, 0), color="0.15", density=0.9, linewidth=0.7, arrowsize=0.8
         )
-        column[0].set_title(f"sigma / alpha = {panel['sigma']:.2g}", fontsize=10)
+        column[0].set_title(f"sigma / alpha = {panel['noise_level']:.2g}", fontsize=10)
     grid[0, 0].set_ylabel("score (arrows, length by its root)")
     grid[1, 0].set_ylabel("probability flow towards the data")
     figure.suptitle(title)

@@ -87,4 +87,6 @@ def _signals(kind: Kind, columns: dict[str, Tensor]) -> bytes:
         cells[0].set_title(caption, fontsize=9)
         for cell, item in zip(cells, x, strict=False):
             kind.draw(cell, item, "guesses")
+            # What is hidden or padded at an end has its place.
+            cell.set_xlim(-0.5, item.shape[-1] - 0.5)
     return figure_bytes(figure)

@@ -61,11 +61,13 @@ def drawn(
     return _curves(kind, {"items": shown})
 
 
-def comparison(x: Tensor, other: Tensor, path: Path, *, kind: Kind, levels: int | None) -> bool:
+def comparison(
+    x: Tensor, other: Tensor, path: Path, *, kind: Kind, levels: int | None, sizes: Tensor | None = None
+) -> bool:
     """Items x (n, *event) and what became of them: images side by side in pairs, points and signals drawn over each
-    other. Returns and raises as ``picture`` does."""
+    other; of padded ones, by their ``sizes`` (n,), what is real. Returns and raises as ``picture`` does."""
     _check(torch.stack([x, other]), path)
-    first, second = kind.shown(x), kind.shown(other)
+    first, second = (kind.shown(cut(items, sizes, math.nan)) for items in (x, other))
     if first is None or second is None:
         return False
     if kind.layout == "sheet":
@@ -86,11 +88,20 @@ def comparison(x: Tensor, other: Tensor, path: Path, *, kind: Kind, levels: int 
     return True
 
 
-def strips(x: Tensor, path: Path, *, kind: Kind, levels: int | None, background: Tensor | None = None) -> bool:
+def strips(
+    x: Tensor,
+    path: Path,
+    *,
+    kind: Kind,
+    levels: int | None,
+    background: Tensor | None = None,
+    sizes: Tensor | None = None,
+) -> bool:
     """Rows of frames x (rows, frames, *event): a row of images or of signals each, or a line through points in the
-    plane, with the data ``background`` (n, *event) behind it. Returns and raises as ``picture`` does."""
+    plane, with the data ``background`` (n, *event) behind it; of padded frames, by their ``sizes`` (rows * frames,),
+    what is real. Returns and raises as ``picture`` does."""
     _check(x, path)
-    shown = kind.shown(x, 2)
+    shown = kind.shown(cut(x.flatten(0, 1), sizes, math.nan).view_as(x), 2)
     if shown is None:
         return False
     rows, frames = x.shape[:2]

@@ -10,20 +10,33 @@ from torch import Tensor
 from score_sde.kinds.image import read_pixels
 from score_sde.kinds.masks import MASKS, MaskOf
 from sde.data.folders import SUFFIXES
+from sde.data.sizes import real, trim
 from sde.inverse.operators import Mask
 
 WORDS = "upper, lower, left, right (the half that is observed), box (all but the center), random:SHARE, or a file"
 """Words for masks of any kind of data, as messages name them."""
 
 
-def read_mask(text: str, shape: tuple[int, ...], seed: int, masks: Mapping[str, MaskOf] = MASKS) -> Mask:
+def read_mask(
+    text: str, shape: tuple[int, ...], seed: int, masks: Mapping[str, MaskOf] = MASKS, sizes: Tensor | None = None
+) -> Mask:
     """``--mask`` for items of a shape, a word of ``masks`` or a file. A word's mask is the same in all channels, a
-    random one that of the seed. Raises ValueError for anything else, and where the mask is not boolean or does not fit
+    random one that of the seed. Of items of these ``sizes`` (n,) each has its own, a word's that of an item as large.
+    Raises ValueError for anything else, and where the mask is not boolean or does not fit
     the items."""
     word, colon, value = text.partition(":")
     make = masks.get(word) if not colon else None
     make = make or masks.get(f"{word}:")
-    return Mask(make(shape[1:] or shape, value, seed) if make else _read_file(text, masks), shape)
+    if sizes is None:
+        return Mask(make(shape[1:] or shape, value, seed) if make else _read_file(text, masks), shape)
+    if not make:
+        inside = Mask(_read_file(text, masks), shape).mask & real(sizes, shape)
+        return Mask(inside.expand(len(sizes), *shape), shape)
+    each = torch.zeros(len(sizes), *shape, dtype=torch.bool)
+    for mask, size in zip(each, sizes.tolist(), strict=True):
+        inside = trim(mask, size)
+        inside.copy_(make(tuple(inside.shape[1:] or inside.shape), value, seed).expand(inside.shape))
+    return Mask(each, shape)
 
 
 def _read_file(text: str, masks: Mapping[str, MaskOf]) -> Tensor:

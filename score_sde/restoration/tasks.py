@@ -13,7 +13,8 @@ from score_sde.config.naming import with_words
 from score_sde.kinds.base import Kind
 from score_sde.restoration.masks import read_mask
 from score_sde.run.inputs import read_items
-from sde.inverse.operators import LinearOperator, Mask
+from sde.data.sizes import real
+from sde.inverse.operators import LinearOperator, Mask, OfReal
 
 TASKS: dict[str, tuple[str | None, Any]] = {
     "inpaint": ("mask", "left"),
@@ -26,12 +27,13 @@ TASKS: dict[str, tuple[str | None, Any]] = {
 
 
 def make_operator(
-    task: str, shape: tuple[int, ...], options: Mapping[str, Any], seed: int, kind: Kind
+    task: str, shape: tuple[int, ...], options: Mapping[str, Any], seed: int, kind: Kind, sizes: Tensor | None = None
 ) -> tuple[LinearOperator, str]:
     """The operator that ``--task`` measures items of a shape and a kind with, and the flags that say so.
 
     ``options`` are the values of the flags in TASKS, None where they were not given; ``seed`` is that of a random mask.
-    Raises ValueError for a flag of another task, and for items that the operator does not fit.
+    Of items of these ``sizes`` (n,) what is real is measured, and a word for a mask is meant of it. Raises ValueError
+    for a flag of another task, and for items that the operator does not fit.
     """
     pick("--task", task, {**TASKS, **kind.tasks})
     flag, _ = TASKS.get(task, (None, None))
@@ -47,7 +49,12 @@ def make_operator(
             f"--task=inpaint or {' or '.join(kind.tasks)}"
         )
     with with_words(name):
-        operator = read_mask(value, shape, seed, kind.masks) if task == "inpaint" else kind.tasks[task](shape, value)
+        operator: LinearOperator
+        if task == "inpaint":
+            operator = read_mask(value, shape, seed, kind.masks, sizes)
+        else:
+            operator = kind.tasks[task](shape, value)
+            operator = operator if sizes is None else OfReal(operator, real(sizes, shape))
         operator.rows(slice(0, 1))(torch.zeros(1, *shape))
     return operator, name
 
@@ -61,7 +68,11 @@ def _value(task: str, options: Mapping[str, Any]) -> Any:
 def measure(operator: LinearOperator, x: Tensor, sigma_y: float, seed: int) -> Tensor:
     """y = A(x) + N(0, sigma_y^2 I) of items x (n, *event); the noise of item i depends on the seed and on i alone."""
     y = operator(x)
-    return y + sigma_y * SeededNoise(item_seeds(seed, MEASUREMENT, len(x)))(y) if sigma_y else y
+    if not sigma_y:
+        return y
+    noisy = y + sigma_y * SeededNoise(item_seeds(seed, MEASUREMENT, len(x)))(y)
+    # Of items whose masks observe less than others', the rest of a row is no measurement.
+    return operator(operator.adjoint(noisy)) if isinstance(operator, Mask) else noisy
 
 
 def read_measured(
@@ -70,7 +81,7 @@ def read_measured(
     """The measurements y (n, *measurement) of ``--measurements_file``, of a mask items where hidden ones are void."""
     hidden = ~operator.mask if isinstance(operator, Mask) else None
     wanted = tuple(operator(torch.zeros(1, *shape)).shape[1:]) if hidden is None else shape
-    y, _ = read_items(
+    y, _, _ = read_items(
         "--measurements_file", path, wanted, levels, kind, f"what {name} measures has", whole=False, hidden=hidden
     )
     check_rows(operator, len(y), name)

@@ -125,6 +125,11 @@ def open_cascade(run: Run, folder: str, model: Denoiser) -> Guides:
             f"{flag} draws items of shape {drawn.event_shape}, but {run.folder} is conditioned on images of "
             f"shape {tuple(wanted)}: train one for the other, by config.data.downsample or config.data.superres_factor"
         )
+    if run.sizes or low.sizes:
+        raise ValueError(
+            f"{flag}: the items are of unequal size, and the two stages would draw sizes of their own; draw the first "
+            "by itself, and give its samples by --condition"
+        )
     if drawn.conditions:
         raise ValueError(
             f"{flag} is itself conditioned on {' and '.join(drawn.conditions)}: name the run of a first stage"
@@ -158,4 +163,4 @@ def show(
     image = None if cond is None else cond.get("image")
     if image is None or image.shape[1] != x.shape[1]:
         return picture(x, path, kind=kind, levels=levels, labels=labels_of(cond), sizes=sizes)
-    return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, kind=kind, levels=levels)
+    return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, kind=kind, levels=levels, sizes=sizes)

@@ -19,6 +19,7 @@ from sde.checkpoint.models import load_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.states import Checkpoints
 from sde.data import Split, load_dataset
+from sde.data.sizes import law_of
 from sde.distributed.world import World
 from sde.files import write_json
 
@@ -72,10 +73,10 @@ class Run:
         data = self.config.data
         if data.kind:
             return KINDS[pick("config.data.kind", data.kind, KINDS)]
-        return kind_of(self._event_shape, data.root)
+        return kind_of(self.event_shape, data.root)
 
     @cached_property
-    def _event_shape(self) -> tuple[int, ...]:
+    def event_shape(self) -> tuple[int, ...]:
         """That of the model, for which the data need not be there, or of the data."""
         spec = {} if "_split" in vars(self) else self._spec
         return tuple(spec["event_shape"]) if spec else self.data()[0].event_shape
@@ -85,6 +86,16 @@ class Run:
         """Plain values of the data that writing an item needs, from the model, or from the data."""
         spec = {} if "_split" in vars(self) else self._spec
         return spec.get("about", {}) if spec else self.data()[0].about
+
+    @property
+    def sizes(self) -> list[list[int]] | None:
+        """The law of the sizes of training items, pairs of a size and its count, from the model, or from the data; None
+        for items that are real as a whole."""
+        spec = {} if "_split" in vars(self) else self._spec
+        if spec:
+            return spec.get("sizes")
+        sizes = self.data()[0].sizes
+        return None if sizes is None else law_of(sizes)
 
     @cached_property
     def _spec(self) -> dict:

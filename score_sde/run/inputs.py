@@ -9,11 +9,13 @@ from torch import Tensor
 
 from samplers import GRIDS
 from score_sde.config.config import pick
+from score_sde.config.naming import with_flag
 from score_sde.kinds import reader
 from score_sde.kinds.base import About, Kind
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset, existing
 from sde.data.arrays import read_array
+from sde.data.sizes import pad
 from sde.data.statistics import spread
 
 DEFAULT_ITEMS = 8
@@ -25,12 +27,14 @@ class Inputs:
     """Items ``x`` (n, *event) in data units, with what the data say of each, ``cond``, or None.
 
     ``index`` (n,) has their positions in the split, or is None; ``source`` names the split or file that they are from.
+    ``sizes`` (n,) say how much of each is real, None where all is.
     """
 
     x: Tensor
     cond: Condition | None
     index: Tensor | None
     source: str
+    sizes: Tensor | None = None
 
     @property
     def labels(self) -> Tensor | None:
@@ -44,14 +48,17 @@ def open_inputs(
     """The items of ``--items``, those of ``--input``, or ``--num_samples`` of them spread over the split."""
     only_one({"items": items, "num_samples": num_samples, "input": file})
     if file:
-        x, labels = read_items("--input", file, data.event_shape, data.transform.num_levels, kind, about=data.about)
-        return Inputs(x, None if labels is None else {"labels": labels}, None, Path(file).stem)
+        x, labels, sizes = read_items(
+            "--input", file, data.event_shape, data.transform.num_levels, kind, about=data.about,
+            unequal=data.sizes is not None,
+        )  # fmt: skip
+        return Inputs(x, None if labels is None else {"labels": labels}, None, Path(file).stem, sizes)
     if items:
         index = torch.tensor(read_numbers("--items", items, len(data), "numbers of items, as in 0,1,2"))
     else:
         index = spread_items(data, split, num_samples or DEFAULT_ITEMS)
     x, cond = data.batch(index)
-    return Inputs(x, cond, index, split)
+    return Inputs(x, cond, index, split, data.sizes_of(index))
 
 
 def spread_items(data: Dataset, split: str, num_samples: int) -> Tensor:
@@ -114,26 +121,41 @@ def read_items(
     whole: bool = True,
     hidden: Tensor | None = None,
     about: About | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """Items (n, *shape) in data units as float32, and their classes (n,) where the file holds them.
+    unequal: bool = False,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Items (n, *shape) in data units as float32, and their classes (n,) and sizes (n,) where the file holds them.
 
     The file is a .npy, .npz or .csv file, or one of the ``kind`` of data or of another kind, which holds a single item.
 
     With ``whole``, items of data with ``levels`` are integers; ``owner`` is whose shape it is, and ``about`` are the
     values of the data that a kind's files are read by. What is ``hidden``, booleans (*shape) or (n, *shape), may hold
-    anything, as NaN, and is read as 0 from arrays. Raises ValueError for items of another shape, or with values that
+    anything, as NaN, and is read as 0 from arrays. Items of ``unequal`` sizes may be smaller than the shape, which they
+    are then padded to. Raises ValueError for items of another shape, or with values that
     the data cannot have.
     """
     file = existing(path, flag)
     its = reader(file, kind)
-    labels = None
+    labels = sizes = None
     if its:
         x = its.read(file, shape, levels, about or {}, flag)
         x = x.round() if whole and levels else x
     else:
-        x, labels = read_array(file, None if hidden is None else hidden.numpy())
+        x, labels, sizes = read_array(file, None if hidden is None else hidden.numpy())
+    if unequal:
+        x, sizes = _padded(flag, path, x, sizes, shape)
     if tuple(x.shape[1:]) != shape:
         raise ValueError(f"{flag}={path}: its items have shape {tuple(x.shape[1:])}, {owner} {shape}")
     if levels and whole and (x.min() < 0 or x.max() >= levels or (x != x.round()).any()):
         raise ValueError(f"{flag}={path}: needs integers from 0 to {levels - 1}, like the data")
-    return x.float(), labels
+    return x.float(), labels, sizes
+
+
+def _padded(
+    flag: str, path: str, x: Tensor, sizes: Tensor | None, shape: tuple[int, ...]
+) -> tuple[Tensor, Tensor | None]:
+    """Items of unequal size in the shape of all, and their sizes: those of the file, or else the one that they have."""
+    if x.ndim == len(shape) + 1 and (len(shape) == 1 or x.shape[1] == shape[0]):
+        with with_flag(flag, path):
+            x, own = pad(list(x), shape)
+        sizes = own if sizes is None else sizes
+    return x, sizes

@@ -18,15 +18,29 @@ from score_sde.run.labels import Labels
 from sde import Denoiser, ScoreModel
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset
+from sde.data.sizes import real
 from sde.data.statistics import spread
 from sde.files import write_whole
 
 
-def relative_error(values: Tensor, x: Tensor, data: Dataset) -> float:
-    """Root mean square of values - x (n, *event), relative to the data's standard deviation, both in model units."""
-    some, _ = data.batch(spread(len(data), 10_000))
-    encode = data.transform.encode
-    return ((encode(values) - encode(x)).double().square().mean().sqrt() / encode(some).double().std()).item()
+def relative_error(values: Tensor, x: Tensor, data: Dataset, sizes: Tensor | None = None) -> float:
+    """Root mean square of values - x (n, *event) where they are real, relative to the data's standard deviation, both
+    in model units."""
+    index = spread(len(data), 10_000)
+    some, encode = encoded_entries(data, index), data.transform.encode
+    return (root_mean_square(encode(values) - encode(x), sizes) / some.std()).item()
+
+
+def encoded_entries(data: Dataset, index: Tensor) -> Tensor:
+    """The entries of items at positions that are real, in model units, in a row."""
+    x, sizes = data.transform.encode(data.batch(index)[0]).double(), data.sizes_of(index)
+    return x.flatten() if sizes is None else x[real(sizes, data.event_shape).expand_as(x)]
+
+
+def root_mean_square(x: Tensor, sizes: Tensor | None = None) -> Tensor:
+    """The root mean square over all entries of x (n, *event) that are real."""
+    x = x.double()
+    return (x if sizes is None else x[real(sizes, x.shape[1:]).expand_as(x)]).square().mean().sqrt()
 
 
 def open_split(run: Run, split: str) -> tuple[Dataset, Dataset, Denoiser]:
@@ -62,15 +76,19 @@ def bind(
     return labels_of(cond), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))
 
 
-def batched(function: Callable, model: ScoreModel, x: Tensor, run: Run, batch_size: int, name: str) -> list:
+def batched(
+    function: Callable, model: ScoreModel, x: Tensor, run: Run, batch_size: int, name: str, sizes: Tensor | None = None
+) -> list:
     """function(model, part) of the parts of x (n, *event), with the rows of the model that belong to them; a dataclass
-    of tensors, here on the CPU. Several processes share the work, and each gets all of it."""
+    of tensors, here on the CPU. Where there are ``sizes`` (n,) it takes those of the part as well. Several processes
+    share the work, and each gets all of it."""
     results, world = [], run.world
     mine = world.rows(len(x))
     with tqdm(total=mine.stop - mine.start, desc=name, unit="item", disable=not world.is_main) as bar:
         for rows in world.batches(len(x), batch_size):
             try:
-                result = function(model.rows(rows), x[rows].to(run.device))
+                own = {} if sizes is None else {"sizes": sizes[rows]}
+                result = function(model.rows(rows), x[rows].to(run.device), **own)
             except SampleError as error:
                 raise error.renumbered(range(rows.start, rows.stop)) from None
             results.append(type(result)(*(value.cpu() for value in vars(result).values())))

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from samplers import NOISES, SAMPLERS, Samples, generate
-from samplers.loop.trajectory import Trajectory
+from samplers.loop.trajectory import Trajectory, join
 from score_sde.config.config import pick
 from score_sde.run.conditions import cascade_seed, open_cascade, upscaled
 from score_sde.run.folder import Run, event_shape_of
@@ -13,6 +13,7 @@ from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_grid
 from score_sde.run.labels import Labels
 from score_sde.run.plans import planned
+from score_sde.run.sizes import sizes_of_samples
 from sde import ScoreModel
 from sde.condition.tree import Condition, restrict_to
 from sde.distributed.world import World
@@ -24,7 +25,16 @@ AUTO_CALLS = 10
 class Sampling:
     """The sampler of a run, as the flags of sampling describe it."""
 
-    def __init__(self, run: Run, steps: int | None, grid: str | None, noise: str, seed: int, batch_size: int) -> None:
+    def __init__(
+        self,
+        run: Run,
+        steps: int | None,
+        grid: str | None,
+        noise: str,
+        seed: int,
+        batch_size: int,
+        sizes: str | None = None,
+    ) -> None:
         options = dict(run.config.sampler)
         self.name = options.pop("name")
         pick("--noise", noise, NOISES)
@@ -32,7 +42,7 @@ class Sampling:
         if self.name == "auto" and grid:
             raise ValueError(f"--grid={grid}: --sampler auto finds its own grid; leave it out")
         self.sampler = None if self.name == "auto" else SAMPLERS[self.name](**options)
-        self.run, self.grid = run, grid
+        self.run, self.grid, self.sizes = run, grid, sizes
         self.calls = AUTO_CALLS if steps is None else steps
         self.steps = self.calls if self.sampler is None else steps
         self.options: dict[str, Any] = {"noise": noise, "seed": seed, "batch_size": batch_size}
@@ -46,7 +56,8 @@ class Sampling:
             )
             sampler, times = found.sampler, found.times
         model, event_shape = guides(cond, options), event_shape_of(guides.denoiser)
-        return draw(self.run.world, model, sampler, n, event_shape, steps=steps, grid=times, **self.options)
+        own = {"sizes": sizes_of_samples(self.run, n, self.options["seed"], self.sizes)}
+        return draw(self.run.world, model, sampler, n, event_shape, steps=steps, grid=times, **own, **self.options)
 
 
 def low_resolution(sampling: Sampling, cascade: str, guides: Guides, labels: str | None, n: int) -> Condition:
@@ -79,12 +90,20 @@ def draw(world: World, model: ScoreModel, sampler, n: int, event_shape: tuple[in
     count, part = mine.stop - mine.start, None
     if count:
         options |= {"first": mine.start, "progress": world.is_main}
-        if "start" in options:
-            options["start"] = options["start"][mine]
+        options |= {name: options[name][mine] for name in ("start", "sizes") if options.get(name) is not None}
         part = generate(model.rows(mine), sampler, count, event_shape, **options)
     parts = [part for part in world.gather(part) if part is not None]
     if not world.is_main:
         return None
     x, nfe = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "nfe"))
     seeds = [seed for part in parts for seed in part.seeds]
-    return Samples(x, nfe, parts[0].times, max(part.seconds for part in parts), seeds)
+    paths, sizes = [part.path for part in parts], [part.sizes for part in parts]
+    return Samples(
+        x,
+        nfe,
+        parts[0].times,
+        max(part.seconds for part in parts),
+        seeds,
+        None if None in paths else join(paths),
+        None if None in sizes else torch.cat(sizes),
+    )

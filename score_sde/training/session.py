@@ -180,8 +180,8 @@ class Session:
         """Record what the steps since the last time did."""
         options, good = self.trainer.options, ~done.skipped
         self.loss, norm = done.loss[good].mean().item(), done.norm[good].mean().item()
-        speed = self.images_per_second()
-        bar.set_postfix(loss=f"{self.loss:.4f}", images_per_s=f"{speed:.0f}", refresh=False)
+        speed = self.items_per_second()
+        bar.set_postfix(loss=f"{self.loss:.4f}", items_per_s=f"{speed:.0f}", refresh=False)
         self.record(
             {
                 "step": step,
@@ -190,7 +190,7 @@ class Session:
                 "lr": self.trainer.optimizer.param_groups[0]["lr"],
                 "grad_norm": norm,
                 "skipped": self.trainer.skipped,
-                "images_per_second": speed,
+                "items_per_second": speed,
                 "seconds_left": (options.steps - step) * options.batch_size / speed,
             }
         )
@@ -245,7 +245,7 @@ class Session:
             if self.kind == "denoiser":
                 write_report(self.run.folder, config=self.run.values(), metrics=lines, state=state)
 
-    def images_per_second(self) -> float:
+    def items_per_second(self) -> float:
         """Mean speed since the start of this command, pictures and checkpoints included."""
         return (self.trainer.step - self.first) * self.trainer.options.batch_size / (time.perf_counter() - self.start)
 
@@ -259,7 +259,7 @@ class Session:
             "ended": self.ended,
             "skipped": self.trainer.skipped,
             "loss": self.loss if trained else None,
-            "images_per_second": round(self.images_per_second(), 1) if trained else None,
+            "items_per_second": round(self.items_per_second(), 1) if trained else None,
             "seconds": round(time.perf_counter() - self.start, 1) if trained else 0.0,
             "file": str(self.file),
         }

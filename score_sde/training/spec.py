@@ -6,6 +6,7 @@ import torch
 
 from score_sde.config.options import Config
 from sde.data import Dataset
+from sde.data.sizes import law_of
 
 
 def _shared(config: Config, data: Dataset) -> dict:
@@ -29,7 +30,9 @@ def denoiser_spec(config: Config, data: Dataset) -> dict:
         "null_trained": not (classes or conditions) or config.training.cond_dropout > 0,
     }
     # A model without them is described as it was before there were any, so that its checkpoints go on.
-    found = {name: value for name, value in (("conditions", conditions), ("about", data.about)) if value}
+    law = None if data.sizes is None else law_of(data.sizes)
+    further = {"conditions": conditions, "about": data.about, "sizes": law}
+    found = {name: value for name, value in further.items() if value}
     return _plain(spec | found)
 
 

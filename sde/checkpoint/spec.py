@@ -41,7 +41,7 @@ def construct(table: dict, key: str, name: str, options: dict, *arguments):
 def build_denoiser(spec: dict) -> Denoiser:
     """A denoiser with fresh weights from plain values; ``spec`` has the keys network, event_shape, num_classes, sde,
     parametrization, sigma_data, transform, null_trained and, where there are any beside classes, conditions: shape,
-    shift and scale of each, by kind."""
+    shift and scale of each, by kind. What else it holds, ``about`` the data and their ``sizes``, is for others."""
     options, conditions = dict(spec["network"]), spec.get("conditions", {})
     if conditions:
         options["conditions"] = {kind: about["shape"] for kind, about in conditions.items()}

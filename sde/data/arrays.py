@@ -9,6 +9,7 @@ import torch
 from numpy.typing import DTypeLike
 from torch import Tensor
 
+from sde.data.sizes import check_sizes, cut, pad
 from sde.data.statistics import Statistics, measure
 from sde.data.tables import read_table
 
@@ -55,57 +56,99 @@ def as_tensor(x: np.ndarray) -> Tensor:
 
 
 class Arrays(NamedTuple):
-    """``items`` (n, *event) of a file, their ``labels`` (n,) or None, the ``statistics`` of the items, and the other
-    ``conditions`` (sde.condition) that were asked for, by kind."""
+    """``items`` (n, *event) of a file, their ``labels`` (n,) or None, the ``statistics`` of the items, the other
+    ``conditions`` (sde.condition) that were asked for, by kind, and of padded items the ``sizes`` (n,), or None."""
 
     items: Tensor | ArrayFile
     labels: Tensor | None
     statistics: Statistics
     conditions: dict[str, Tensor]
+    sizes: Tensor | None = None
 
 
 def open_array(
     path: Path, channels: str = "first", kinds: Sequence[str] = (), hidden: np.ndarray | None = None
 ) -> Arrays:
-    """The arrays of a .npy, .npz or .csv file.
+    """The arrays of a .npy, .npz or .csv file, or of a folder of .npy files, each one item, of unequal sizes.
 
     Of a .npz, the array "x", or the only one, holds the items. "labels" there, or the column "labels" of a .csv, has
-    the classes. "vector", "image" and "sequence" beside "x" are the conditions, of which those of ``kinds`` are taken.
-    ``channels`` is a key of CHANNELS; entries of items that are ``hidden``, booleans (*event) or (n, *event), become 0,
-    whatever they hold. A .npy above IN_MEMORY stays on disk. Raises ValueError for damaged files, items that are not
+    the classes. "vector", "image" and "sequence" beside "x" are the conditions, of which those of ``kinds`` are taken;
+    "sizes" (n,) says how much of each item is real (sde.data.sizes), and what else it holds becomes 0. ``channels`` is
+    a key of CHANNELS; entries of items that are ``hidden``, booleans (*event) or (n, *event), become 0, whatever they
+    hold. A .npy above IN_MEMORY stays on disk. Raises ValueError for damaged files, items that are not
     finite numbers, labels that are not one integer per item, and conditions of another shape.
     """
     if channels not in CHANNELS:
         raise ValueError(f"channels = {channels!r}: needs one of {', '.join(CHANNELS)}")
-    x, labels, others = _read(path)
+    x, labels, others = _read_folder(path, channels) if path.is_dir() else _read(path)
     if x.ndim < 2 or not len(x) or not x.size or x.dtype.kind not in "iuf":
         raise ValueError(
             f"{path} has shape {x.shape} and type {x.dtype}: needs numbers of shape (n, ...), one row per item"
         )
-    x = CHANNELS[channels](x)
+    x = x if path.is_dir() else CHANNELS[channels](x)
     if hidden is not None and hidden.shape in (x.shape, x.shape[1:]):
         x = np.where(hidden, x.dtype.type(0), x)
     items = ArrayFile(x) if x.nbytes > IN_MEMORY and isinstance(x, np.memmap) else as_tensor(x)
     try:
         classes = None if labels is None else class_labels(labels, len(x))
         conditions = {kind: condition_array(kind, others[kind], len(x), channels) for kind in kinds if kind in others}
-        return Arrays(items, classes, measure(items), conditions)
+        sizes = as_sizes(others.get("sizes"), items.shape)
+        if sizes is not None and isinstance(items, Tensor):
+            items = cut(items, sizes)
+        return Arrays(items, classes, measure(items, sizes=sizes), conditions, sizes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
-def read_array(path: Path, hidden: np.ndarray | None = None) -> tuple[Tensor, Tensor | None]:
-    """Items and labels of ``open_array``, in memory."""
+def read_array(path: Path, hidden: np.ndarray | None = None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Items, labels and sizes of ``open_array``, in memory."""
     found = open_array(path, hidden=hidden)
-    return found.items[torch.arange(found.items.shape[0])], found.labels
+    return found.items[torch.arange(found.items.shape[0])], found.labels, found.sizes
+
+
+def array_of(path: Path, name: str) -> np.ndarray | None:
+    """An array of a name beside the items of an .npz, or None."""
+    return _read(path)[2].get(name)
+
+
+def as_sizes(sizes: np.ndarray | None, shape: Sequence[int]) -> Tensor | None:
+    """Sizes (n,) of items (n, *event) of a shape, or None. Raises ValueError for what are none."""
+    if sizes is None:
+        return None
+    if sizes.dtype.kind not in "iu":
+        raise ValueError(f"the sizes have type {sizes.dtype}: needs integers, how many entries of each item are real")
+    found = torch.from_numpy(sizes.astype(np.int64))
+    check_sizes(found, shape[0], shape[1:])
+    return found
+
+
+def _read_folder(path: Path, channels: str) -> tuple[np.ndarray, None, dict[str, np.ndarray]]:
+    """The items in the .npy files of a folder, in the order of their names, with their channels first and padded where
+    their sizes differ, and these."""
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() == ".npy" and not file.name.startswith("."))
+    if not files:
+        raise ValueError(
+            f"{path} is a folder without .npy files: needs one with an item in each, or a .npy, .npz or .csv file; "
+            "dataset=images reads folders of images"
+        )
+    items = []
+    for file in files:
+        x = _read(file)[0]
+        if not x.ndim or not x.size or x.dtype.kind not in "iuf":
+            raise ValueError(f"{file} has shape {x.shape} and type {x.dtype}: needs the numbers of one item")
+        items.append(as_tensor(CHANNELS[channels](x[None])[0] if x.ndim > 1 or channels == "none" else x))
+    try:
+        whole, sizes = pad(items)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    unequal = any(item.shape != whole.shape[1:] for item in items)
+    return whole.numpy(), None, {"sizes": sizes.numpy()} if unequal else {}
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
     """Items, labels and other arrays of a file as they are, a .npy not yet read from the disk."""
     if path.suffix.lower() in (".csv", ".tsv"):
         return *read_table(path, LABELS), {}
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: needs a .npy, .npz or .csv file; dataset=images reads folders")
     try:
         loaded = np.load(path, mmap_mode="r", allow_pickle=False)
         arrays = dict(loaded) if isinstance(loaded, np.lib.npyio.NpzFile) else {"x": loaded}

@@ -106,12 +106,12 @@ class Dataset:
             for kind in self.conditions
         }
 
-    def _items(self, index: Tensor) -> Tensor:
-        return cut(self.items[index].to(torch.float32), self.sizes_of(index))
-
     def _condition(self, kind: str, index: Tensor) -> Tensor:
         held = self.conditions[kind]
-        return held[index] if isinstance(held, Tensor) else held(self._items(index))
+        return held[index] if isinstance(held, Tensor) else held(self._items(index, self.sizes_of(index)))
+
+    def _items(self, index: Tensor, sizes: Tensor | None) -> Tensor:
+        return cut(self.items[index].to(torch.float32), sizes)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Condition | None]:
         """Items (B, *event) as float32 in data units, with 0 where they are padded, and their conditions, at positions
@@ -119,9 +119,10 @@ class Dataset:
 
         Where the items are on a device, so is what is returned, and the CPU does not wait for it.
         """
+        sizes = self.sizes_of(index)
         if isinstance(self.items, Tensor):
             index = send(index, self.items.device)
-        x = self._items(index)
+        x = self._items(index, sizes)
         tree = {} if self.labels is None else {"labels": self.labels[index]}
         for kind, held in self.conditions.items():
             tree[kind] = held[index] if isinstance(held, Tensor) else held(x)

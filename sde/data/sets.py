@@ -109,17 +109,19 @@ def points(
     """The items (n, *event) of a .npy, .npz or .csv file, ``root``, whose channels are where ``channels`` says, and
     those of the ``conditions`` that an .npz has; without a file the toy set in the plane of the name ``toy``.
 
+    Items of unequal sizes are padded, with the array ``sizes`` (n,) beside them in an .npz, or lie in a folder of .npy
+    files, one in each.
     Integers need ``num_levels``; floats are continuous and standardized per channel.
     """
     if root:
         path = existing(root, "`root`")
         kinds = [kind for kind in FEATURES if kind in conditions]
-        items, labels, statistics, held = open_array(path, channels, kinds)
+        items, labels, statistics, held, sizes = open_array(path, channels, kinds)
         if statistics.count < 2:
             raise ValueError(f"root = {path} holds one item: needs one to train and one to hold out at least")
     elif toy in TOYS:
         items, labels = labeled_toys(toy, 25_000)
-        statistics, held = measure(items), None
+        statistics, held, sizes = measure(items), None, None
     else:
         raise ValueError(f"toy = {toy!r}: needs one of {', '.join(TOYS)}, or an array in `root`")
     if num_levels and not (statistics.low >= 0 and statistics.high < num_levels and statistics.whole):
@@ -128,7 +130,7 @@ def points(
             f"and {'run' if statistics.whole else 'are fractions'} from {statistics.low:g} to {statistics.high:g}"
         )
     transform = Transform.of_levels(num_levels) if num_levels else Transform.standardize(statistics)
-    return split(items, labels, transform, test_fraction, held)
+    return split(items, labels, transform, test_fraction, held, sizes)
 
 
 def split(
@@ -137,6 +139,7 @@ def split(
     transform: Transform,
     test_fraction: float,
     conditions: dict[str, Tensor] | None = None,
+    sizes: Tensor | None = None,
 ) -> Split:
     """A fixed random part of the items is held out."""
     count = items.shape[0]
@@ -154,6 +157,7 @@ def split(
             num_classes,
             transform,
             {kind: c[part] for kind, c in (conditions or {}).items()},
+            sizes=None if sizes is None else sizes[part],
         )
         for part in parts
     )

@@ -22,6 +22,44 @@ def cut(x: Tensor, sizes: Tensor | None, value: float = 0.0) -> Tensor:
     return x if sizes is None else torch.where(real(sizes.to(x.device), x.shape[1:]), x, value)
 
 
+def pad(items: Sequence[Tensor], shape: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+    """Items (channels, *space), or (length,), of unequal size in one tensor (n, *event), with 0 where they are padded,
+    and their sizes (n,): to the longest of each axis, or to a shape. Raises ValueError for items that no size tells:
+    with other channels, too large, or with several axes that do not end alike."""
+    channels = {(item.ndim, *item.shape[:1]) if item.ndim > 1 else (item.ndim,) for item in items}
+    if len(channels) != 1:
+        raise ValueError(f"items have these axes and channels: {', '.join(map(str, sorted(channels)))}; needs the same")
+    event = tuple(shape or (max(lengths) for lengths in zip(*(item.shape for item in items), strict=True)))
+    x, sizes = items[0].new_zeros(len(items), *event), []
+    for row, item in zip(x, items, strict=True):
+        size = max(item.shape[1:] or item.shape)
+        part = trim(row, size)
+        if part.shape != item.shape:
+            raise ValueError(
+                f"an item of shape {tuple(item.shape)} has no size among items of shape {event}: of every axis behind "
+                "the channels it needs as much, or all"
+            )
+        part.copy_(item)
+        sizes.append(size)
+    return x, torch.tensor(sizes)
+
+
+def law_of(sizes: Tensor, most: int = 1000) -> list[list[int]]:
+    """The law of sizes (n,), as plain values: pairs of a size and how many items have it, rising; of more than ``most``
+    sizes, as many of their quantiles."""
+    values, counts = sizes.unique(return_counts=True)
+    if len(values) > most:
+        middles = (torch.arange(most, dtype=torch.float64) + 0.5) / most
+        ordered = sizes.sort().values
+        values, counts = ordered[(middles * len(sizes)).long()].unique(return_counts=True)
+    return [[size, count] for size, count in zip(values.tolist(), counts.tolist(), strict=True)]
+
+
+def trimmed(x: Tensor, sizes: Tensor | None) -> list[Tensor]:
+    """Items x (n, *event) less what they are padded with, each."""
+    return list(x) if sizes is None else [trim(item, size) for item, size in zip(x, sizes.tolist(), strict=True)]
+
+
 def trim(item: Tensor, size: int) -> Tensor:
     """What is real of one item (*event): its first ``size`` entries along every axis of space."""
     for axis in range(1 if item.ndim > 1 else 0, item.ndim):

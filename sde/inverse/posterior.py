@@ -22,8 +22,9 @@ class Replacement(Posterior):
 
     Where y is known exactly, E[x_0 | x_t, y] is y itself in the observed entries, and every sampler then carries them
     along alpha y + sigma z. The unobserved ones are those of D(x_t): what y says beyond its noised version in x_t is
-    neglected, a bias that the resamplings of RePaint (see samplers.repaint) lessen. Deviation: the paper draws z anew
-    at every step, here it is the sampler's own, so that the marginals are the same and solvers of the flow work too.
+    neglected, a bias that the repeated steps of RePaint (see samplers.repaint) lessen. Deviation: the paper draws z
+    anew at every step, here it is the sampler's own, so that the marginals are the same and solvers of the flow work
+    too.
     """
 
     operator: Mask

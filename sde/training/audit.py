@@ -81,8 +81,10 @@ def audit(data: Dataset, model: Denoiser | NoisyClassifier) -> list[str]:
         )
     measured = "" if about["measured"] == len(data) else f" (of {about['measured']:,} measured)"
     kind = f"{about['levels']} levels" if about["levels"] else "continuous"
+    sizes = "" if data.sizes is None else f" and sizes from {int(data.sizes.min())} to {int(data.sizes.max())}"
+    shape = "x".join(map(str, data.event_shape)) + sizes
     lines = [
-        f"data: {len(data):,} items of shape {'x'.join(map(str, data.event_shape))}, {about['dtype']}, {kind}, from "
+        f"data: {len(data):,} items of shape {shape}, {about['dtype']}, {kind}, from "
         f"{about['low']:g} to {about['high']:g}{measured}",
         f"in model units: mean {about['mean']:.3f}, std {about['std']:.3f}, sigma_data {about['sigma_data']:.3f} "
         f"(the model's: {model.sigma_data:.3f})",
@@ -136,7 +138,9 @@ def _warn_of_units(data: Dataset, about: dict) -> None:
             f"transform with {chosen} does not fit values from {about['low']:g} to {about['high']:g}; look at "
             "`num_levels`"
         )
-    constant = int((statistics.var == 0).sum())
+    # What is real in a single item varies in none.
+    measured = statistics.var if statistics.counts is None else statistics.var[statistics.counts > 1]
+    constant = int((measured == 0).sum())
     if constant and not transform.num_levels:
         _warn(
             f"{constant} of {statistics.var.numel()} dimensions of the data are constant: they have no density, so "

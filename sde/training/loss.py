@@ -152,7 +152,8 @@ def denoising_loss(
 
 def classifier_loss(classifier: NoisyClassifier, x0: Tensor, cond: ConditionLike, draws: BatchNoise) -> Tensor:
     """Cross-entropies (B,) in nats of the labels in cond at x_t; x0 (B, *event) in model units."""
-    x = classifier.sde.perturb(x0, draws.t, draws.noise(x0))
+    # As a guided model sees them, without noise where they are padded.
+    x = cut(classifier.sde.perturb(x0, draws.t, draws.noise(x0)), draws.sizes)
     labels = as_tree(cond)["labels"]
     losses = torch.nn.functional.cross_entropy(classifier(x, draws.t).float(), labels, reduction="none")
     return send(draws.factor.to(losses.dtype), losses.device) * losses

@@ -37,7 +37,7 @@ def test_equal_laws_have_the_ideal_value(metric):
     within = 0
     for seed in range(8):
         x, y = points(120, 2 * seed), points(100, 2 * seed + 1)
-        found = metric.estimate(x, y, resamples=20)
+        found = metric.estimate(x, y, subsamples=20)
         assert metric.limits[0] <= found.low < found.high <= metric.limits[1]
         assert found.value == metric(x, y)
         ideal = IDEALS.get(name_of(metric))
@@ -46,8 +46,8 @@ def test_equal_laws_have_the_ideal_value(metric):
 
 
 def test_other_laws_are_told(metric):
-    real = metric.estimate(points(120, 1), points(100, 2), resamples=30)
-    found = metric.estimate(points(120, 1, shift=5.0), points(100, 2), resamples=30)
+    real = metric.estimate(points(120, 1), points(100, 2), subsamples=30)
+    found = metric.estimate(points(120, 1, shift=5.0), points(100, 2), subsamples=30)
     assert found.compared(real) == (-1 if metric.larger else 1)
     assert real.compared(found) == -found.compared(real)
     if found.p_value is not None:
@@ -97,13 +97,13 @@ def test_too_few_items_are_refused(metric):
 def test_halves_of_a_mean_have_its_variance_and_bias():
     x, y = points(101, 1, d=1), points(60, 2, d=1)
     exact = (x.var() / 101 + y.var() / 60).sqrt().item()
-    found = subsampled(lambda a, b: (a.mean() - b.mean()).item(), x, y, resamples=2000)
+    found = subsampled(lambda a, b: (a.mean() - b.mean()).item(), x, y, subsamples=2000)
     assert (found.high - found.low) / (2 * 1.959964) == pytest.approx(exact, rel=0.05)
     assert found.corrected == found.value == (x.mean() - y.mean()).item()
-    biased = subsampled(lambda a, b: a.var(correction=0).item(), x, y, resamples=4000, biased=True)
+    biased = subsampled(lambda a, b: a.var(correction=0).item(), x, y, subsamples=4000, biased=True)
     assert biased.corrected - biased.value == pytest.approx(x.var().item() / 101, rel=0.2)
     part = subsampled(
-        lambda a, b: (a.mean() - b.mean()).item(), points(9000, 1, d=1), points(9000, 2, d=1), resamples=500
+        lambda a, b: (a.mean() - b.mean()).item(), points(9000, 1, d=1), points(9000, 2, d=1), subsamples=500
     )
     assert part.high - part.low == pytest.approx(2 * 1.96 * (2 / 9000) ** 0.5, rel=0.1)
     certain = subsampled(lambda a, b: 1.0, x, y, limits=(0.0, 1.0))
@@ -111,10 +111,10 @@ def test_halves_of_a_mean_have_its_variance_and_bias():
     # 0 of all items, and above it for one half in 16: the value itself is in its interval.
     few = {3.0, 5.0, 8.0, 9.0}
     rare = subsampled(lambda a, b: float(len(a) == 50 and few <= {*a[:, 0].tolist()}), torch.arange(100.0)[:, None], y,
-                      resamples=200, limits=(0.0, 1.0))  # fmt: skip
+                      subsamples=200, limits=(0.0, 1.0))  # fmt: skip
     assert rare.low == rare.value == 0 < rare.high
-    with pytest.raises(ValueError, match="resamples = 1"):
-        subsampled(lambda a, b: 0.0, x, y, resamples=1)
+    with pytest.raises(ValueError, match="subsamples = 1"):
+        subsampled(lambda a, b: 0.0, x, y, subsamples=1)
 
 
 def test_comparing_estimates():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from samplers import dequantized, likelihood_report, log_likelihood
+from samplers.likelihood.report import report_work
 from sde import VPSDE, Transform
 from tests.batteries.tiers import TWO
 from tests.oracles.exact import GaussianMixture, Uniform
@@ -74,6 +75,18 @@ def test_several_draws_tighten_the_bound(generator):
     single = likelihood_report(model, x)
     assert report.ode.mean == pytest.approx(single.ode.mean, abs=3 * single.stderr_parts["dequantization"])
     assert json.loads(json.dumps(report.summary()))["bits_per_dim"] == report.ode.mean
+
+
+@pytest.mark.parametrize(("levels", "dequantizations", "subset"), [(4, 1, 3), (4, 2, 9), (None, 1, 32)])
+def test_progress_ends_at_its_total(generator, levels, dequantizations, subset):
+    transform = Transform() if levels is None else Transform.of_levels(levels)
+    model = GaussianMixture(VPSDE(), MEANS, 0.2, transform=transform)
+    x, heard = transform.quantize(transform.decode(model.draw(7, generator))), []
+    options = {"dequantizations": dequantizations, "subset": subset}
+    likelihood_report(model, x, batch_size=4, bound_draws=2, discrete_steps=2, progress=heard.append, **options)
+    assert sum(heard) == report_work(transform, 7, **options)
+    half = report_work(transform, 7, rows=lambda n: slice(0, n // 2), **options)
+    assert half + report_work(transform, 7, rows=lambda n: slice(n // 2, n), **options) == sum(heard)
 
 
 def test_batches_change_nothing(generator):

@@ -1,5 +1,6 @@
 """Multistep methods: their weights, and independent formulas in their papers' notation."""
 
+import inspect
 import math
 
 import numpy as np
@@ -18,9 +19,11 @@ from samplers import (
     sample,
 )
 from samplers.grid import make_grid
+from samplers.langevin import AnnealedLangevin, Langevin
 from samplers.numerics.exponential import PREDICTIONS, norm
 from samplers.numerics.weights import divided_differences, exponential_weights
 from samplers.planning.fitted import LinearMultistep
+from samplers.repaint import RePaint
 from sde import VPSDE
 from tests.oracles.exact import GaussianMixture
 
@@ -198,6 +201,22 @@ def test_renamed_samplers():
         exec("from samplers import DPMpp")
     with pytest.raises(AttributeError, match="no attribute 'Ddim'"):
         _ = samplers.Ddim
+
+
+@pytest.mark.parametrize(("make", "old", "new"), [
+    (UniPC, "points", "solver_order"), (SASolver, "points", "solver_order"), (DPMSolverPP, "order", "solver_order"),
+    (ExponentialAdams, "order", "solver_order"), (Langevin, "corrections", "corrector_steps"),
+    (AnnealedLangevin, "corrections", "corrector_steps"), (RePaint, "resamplings", "repaint_steps"),
+])  # fmt: skip
+def test_renamed_arguments(make, old, new):
+    """An old name is refused by a sentence, what was never there as Python does, and the new one stands in the
+    signature."""
+    with pytest.raises(TypeError, match=f"^{make.__name__}: {old} has a new name: take {new}$"):
+        make(**{old: 2})
+    with pytest.raises(TypeError, match="unexpected keyword argument 'nothing'"):
+        make(nothing=2)
+    assert getattr(make(**{new: 2}), new) == 2
+    assert new in inspect.signature(make).parameters
 
 
 @pytest.mark.parametrize(("sampler", "order"), [

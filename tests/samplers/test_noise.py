@@ -68,7 +68,7 @@ def test_sizes_pass_through_generate():
             assert (x[:, :size] != 0).all()
         found.append(drawn.x[:, :, :3])
     torch.testing.assert_close(*found, rtol=0, atol=1e-12)
-    for bad, words in (([1, 2], "2 numbers, 4 samples"), ([1, 2, 3, 9], "sizes = 9: needs an integer from 1 to 5")):
+    for bad, words in (([1, 2], "2 numbers for 4 items"), ([1, 2, 3, 9], "sizes = 9: needs an integer from 1 to 5")):
         with pytest.raises(ValueError, match=words):
             generate(model, DDIM(), 4, (2, 5), sizes=bad)
 

@@ -64,7 +64,7 @@ def test_calls_and_budget(calls):
     model = Counting(GaussianMixture(VPSDE(), MODES, 0.15))
     state = torch.get_rng_state()
     found = plan(model, (3,), calls)
-    assert found.calls == calls
+    assert found.nfe == calls
     assert found.cost == model.rows_seen <= BUDGET * calls
     assert found.samples == pytest.approx(found.cost / calls)
     assert torch.equal(state, torch.get_rng_state())
@@ -149,7 +149,7 @@ def test_damaged_records(change, words):
     record = plan(GaussianMixture(VPSDE(), MODES, 0.15), (3,), 3).record()
     record |= {"sampler": "linear_multistep", "options": {"times": record["times"], "weights": [[0.1]] * 3}}
     record["options"]["weights"] = [[0.1], [0.1, 0.2], [0.1, 0.2, 0.3]]
-    assert Plan.of_record(json.loads(json.dumps(record))).calls == 3
+    assert Plan.of_record(json.loads(json.dumps(record))).nfe == 3
     record["options"] |= change
     record["times"] = change.get("times", record["times"])
     with pytest.raises(ValueError, match=words):

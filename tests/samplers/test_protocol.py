@@ -261,7 +261,7 @@ def test_latents_of_another_shape():
     x = Projection().decode(torch.randn(5, 2, dtype=torch.float64))
     encoded = encode(model, x)
     assert encoded.latent.shape == (5, 2)
-    assert plan(model, (4,), 3).calls == 3
+    assert plan(model, (4,), 3).nfe == 3
     with pytest.raises(ValueError, match="transform has no log_det"):
         log_likelihood(model, x)
     with pytest.raises(ValueError, match="transform has no log_det"):

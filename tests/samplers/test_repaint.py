@@ -58,8 +58,8 @@ def test_resampling_lessens_the_bias_of_replacement(generator):
 def test_defaults_are_those_of_the_sampler():
     inner = SAMPLERS["heun"]()
     assert (RePaint(inner).order, RePaint(inner).steps, RePaint(inner).grid) == (inner.order, inner.steps, inner.grid)
-    with pytest.raises(ValueError, match="resamplings = 0"):
-        RePaint(resamplings=0)
+    with pytest.raises(ValueError, match="repaint_steps = 0"):
+        RePaint(repaint_steps=0)
 
 
 @pytest.mark.parametrize("name", ["unipc", "ancestral"])

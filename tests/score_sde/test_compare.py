@@ -15,8 +15,10 @@ from samplers.grid import make_grid
 from samplers.noise.seeded import SeededNoise, sample_seeds
 from score_sde.comparison.candidates import Candidate, find_candidates, steps_within
 from score_sde.comparison.ranking import show
+from score_sde.comparison.reference import Reference
 from score_sde.comparison.sampling import sample_all
 from score_sde.config.config import config_path, read_config, resolve
+from score_sde.evaluation.features import extractor
 from score_sde.kinds import kind_of
 from score_sde.metrics.frechet import frechet_distance
 from score_sde.metrics.metric import METRICS
@@ -32,6 +34,7 @@ from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.interval import GuidanceInterval
 from tests.oracles.domination import dominated
 from tests.oracles.exact import Gaussian, GaussianMixture
+from tests.samplers.test_protocol import Bits, Reverse, TwoStates
 from tests.score_sde.runs import call
 
 FIXED = [name for name in SAMPLERS if name not in ("ode", "reverse_sde")]
@@ -82,7 +85,7 @@ def test_distances_are_those_of_the_samples(tmp_path, generator):
     for row in record["rows"]:
         x = generate(model, SAMPLERS[row["sampler"]](), 40, (3,), steps=row["steps"], seed=3).x
         assert row["value"] == pytest.approx(frechet_distance(x, held_out), rel=1e-9)
-        assert row["calls"] == 6
+        assert row["nfe"] == 6
         parts.append(np.array([frechet_distance(x[rows], held_out) for rows in kept]))
     best, other = record["rows"]
     assert (best["behind"], best["behind_stderr"]) == (0, 0)
@@ -110,12 +113,12 @@ def test_several_metrics_and_the_first_ranks(tmp_path, generator):
     assert record["metrics"] == ["recall", "energy"]
     assert record["training"].keys() == {"recall", "energy"}
     chosen = next(its for its in rows if its["recommended"])
-    assert not dominated(chosen, rows, "calls")
+    assert not dominated(chosen, rows, "nfe")
 
 
 def test_columns_of_long_names(capsys):
     names = ["two_sample_neighbors", "kernel"]
-    row = {"steps": 4, "calls": 5.0, "seconds": 0.002, "error": 0.14, "recommended": True, "command": "python main.py",
+    row = {"steps": 4, "nfe": 5.0, "seconds": 0.002, "error": 0.14, "recommended": True, "command": "python main.py",
            "metrics": {name: {"value": 0.5, "stderr": 0.1} for name in names}}  # fmt: skip
     rows = [row | {"sampler": name} for name in ("ode", "reverse_diffusion")]
     show({"metrics": names, "num_samples": 9, "held_out": 9, "training": {name: [0.5, 0.1] for name in names},
@@ -261,15 +264,15 @@ def test_from_the_command_line(trained, capsys):
     assert status == 0
     record = json.loads((trained / "compare" / "compare.json").read_text())
     assert record["notes"] == ["pc is left out at 5 calls, as one step takes 6."]
-    assert [its["calls"] for its in record["rows"]] == [4, 4, 6, 8, 8]
-    assert all(its["calls"] <= its["budget"] for its in record["rows"])
+    assert [its["nfe"] for its in record["rows"]] == [4, 4, 6, 8, 8]
+    assert all(its["nfe"] <= its["budget"] for its in record["rows"])
     assert all(its["value"] > 0 < its["stderr"] for its in record["rows"])
     assert [its["recommended"] for its in record["rows"]].count(True) == 1
     words = shlex.split(result["recommended"]["command"])
     assert words[:6] == ["python", "main.py", "--mode", "sample", "--workdir", str(trained)]
     status, again, _ = call(capsys, *words[2:])
     assert status == 0
-    assert again["nfe"] == result["recommended"]["calls"]
+    assert again["nfe"] == result["recommended"]["nfe"]
     assert again["num_samples"] == 60
 
 
@@ -293,3 +296,36 @@ def test_mistakes(trained, capsys, arguments, words):
     assert len(error.strip().splitlines()) == 1
     for word in words:
         assert word in error
+
+
+class Independent(Bits):
+    """Bits as the denoiser of a run."""
+
+    transform, event_shape, num_classes, conditions, null_trained = Transform(), (8,), None, {}, True
+
+
+def test_a_process_without_a_flow(tmp_path, generator, capsys, monkeypatch):
+    """Of a chain on integers the samplers that know it are compared; the rest is named before any work."""
+    model = Independent(TwoStates(), 0.85)
+    run, _ = gaussian_run(tmp_path, generator, (8,))
+    parts = tuple(Dataset((torch.rand(600, 8, generator=generator) < 0.85).float(), None, None, Transform())
+                  for _ in range(2))  # fmt: skip
+    run.model, run.data = lambda: model, lambda: parts
+    with pytest.raises(ValueError, match="--samplers=heun,auto: TwoStates is no GaussianProcess"):
+        compare(run, samplers="heun,auto", nfe="5")
+    monkeypatch.setitem(SAMPLERS, "reverse", Reverse)
+    monkeypatch.setattr("score_sde.modes.compare.CHOICES_OF_SAMPLER", ("reverse", "heun", "auto"))
+    result = compare(run, samplers="reverse,heun,auto", nfe="3,5", num_samples=64)
+    record, out = json.loads((tmp_path / "compare" / "compare.json").read_text()), capsys.readouterr().out
+    sentence = "heun and auto, and errors against the exact flow, are left out, as TwoStates is no GaussianProcess"
+    assert out.startswith(sentence)
+    assert record["notes"][0].startswith(sentence)
+    assert [(row["sampler"], row["nfe"], row["error"]) for row in record["rows"]] == [
+        ("reverse", 3, None), ("reverse", 5, None)
+    ]  # fmt: skip
+    assert result["recommended"]["sampler"] == "reverse"
+    chosen = result["recommended"]["steps"]
+    drawn = generate(model, Reverse(), 64, (8,), steps=chosen, seed=0).x
+    frechet = next(row["value"] for row in record["rows"] if row["steps"] == chosen)
+    reference = Reference(parts[0], parts[1], extractor(run, "data", parts[0]))
+    assert reference.measure("frechet", reference.features(drawn)) == pytest.approx(frechet)

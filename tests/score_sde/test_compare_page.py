@@ -26,10 +26,10 @@ def png(shade):
 
 
 def row(sampler, calls, value, error=None, **more):
-    fronts = {"front_calls": False, "front_seconds": False, "front_error": False}
+    fronts = {"front_nfe": False, "front_seconds": False, "front_error": False}
     adaptive = sampler == "ode"
     return {"sampler": sampler, "steps": None if adaptive else calls - 1, "tolerance": 0.01 if adaptive else None,
-            "budget": None if adaptive else calls, "calls": float(calls), "seconds": calls / 1234, "value": value,
+            "budget": None if adaptive else calls, "nfe": float(calls), "seconds": calls / 1234, "value": value,
             "stderr": value / 9, "behind": value - 0.2, "behind_stderr": 0.05, "error": error,
             "metrics": {"frechet": {"value": value, "stderr": value / 9},
                                              "recall": {"value": value / 3, "stderr": 0.1}},
@@ -42,11 +42,11 @@ RECORD = {
     "training": {"frechet": [0.19, 0.01], "recall": [0.8, 0.1]},
     "metrics": ["frechet", "recall"],
     "extractor": {"name": "data", "features": 64}, "jackknife_groups": 16, "rounds": 4,
-    "flow": {"samples": 64, "tolerance": 1e-6, "calls": 131.25}, "device": "cpu", "threads": 2, "torch": "2.13.0",
+    "flow": {"samples": 64, "tolerance": 1e-6, "nfe": 131.25}, "device": "cpu", "threads": 2, "torch": "2.13.0",
     "rule": "The cheapest.", "notes": ["heun, 5 calls, is left out: sample 3 became <non-finite>."],
     "rows": [
-        row("ddim", 5, 2.34567, 0.3), row("auto", 10, 0.22, 0.01, recommended=True, front_calls=True, front_error=True),
-        row("pc", 10, 0.31), row("ode", 44.53125, 0.2, 0.002, front_calls=True, front_seconds=True),
+        row("ddim", 5, 2.34567, 0.3), row("auto", 10, 0.22, 0.01, recommended=True, front_nfe=True, front_error=True),
+        row("pc", 10, 0.31), row("ode", 44.53125, 0.2, 0.002, front_nfe=True, front_seconds=True),
     ],
 }  # fmt: skip
 PICTURES = {"10 network calls": [("auto", png(1)), ("pc", png(2))], "To compare with": [("held-out items", png(3))]}
@@ -62,7 +62,7 @@ def test_the_table_is_the_json():
     assert len(values) == width * len(RECORD["rows"])
     for i, its in enumerate(RECORD["rows"]):
         held = dict(zip([column.key for column in COLUMNS], values[i * width :], strict=False))
-        for key in ("steps", "calls", "seconds", "value", "behind", "error"):
+        for key in ("steps", "nfe", "seconds", "value", "behind", "error"):
             assert held[key] == ("" if its[key] is None else repr(its[key]))
         assert held["recall"] == repr(its["metrics"]["recall"]["value"])
     cells = [page.seen["td"][i : i + width] for i in range(0, len(values), width)]
@@ -110,7 +110,7 @@ def test_what_is_not_known_is_left_out():
 @pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.title)
 def test_charts_show_every_row_that_has_numbers(chart):
     numbers = [(5, 0.0, None), (9, 0.5, 1e-5), (20, 4000.0, 0.3)]
-    rows = [row(f"s{i}", *values, front_calls=i == 1, recommended=i == 1) for i, values in enumerate(numbers)]
+    rows = [row(f"s{i}", *values, front_nfe=i == 1, recommended=i == 1) for i, values in enumerate(numbers)]
     svg = inline_svg(chart, rows)
     for i, its in enumerate(rows):
         assert (f">s{i}</text>" in svg) == (its[chart.loss] is not None)
@@ -120,7 +120,7 @@ def test_charts_show_every_row_that_has_numbers(chart):
     # A ring is one more marker.
     ringed = inline_svg(chart, [its | {chart.front: True} for its in rows])
     assert ringed.count("<use") - svg.count("<use") == sum(its[chart.loss] is not None for its in rows) - (
-        chart.front == "front_calls"
+        chart.front == "front_nfe"
     )
 
 

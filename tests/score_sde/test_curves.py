@@ -11,7 +11,7 @@ from score_sde.plots.chart import chart_svg
 from score_sde.plots.curves import CHARTS, MAX_POINTS, curves, present, series, smoothed
 
 BY_NAME = {chart.key: chart for chart in CHARTS}
-OLD = [{"step": 50, "loss": 0.5, "lr": 0.001, "images_per_second": 700.0}, {"step": 100, "held_out_loss": 0.4}]
+OLD = [{"step": 50, "loss": 0.5, "lr": 0.001, "items_per_second": 700.0}, {"step": 100, "held_out_loss": 0.4}]
 
 
 @pytest.fixture
@@ -48,8 +48,8 @@ def test_smoothing():
 
 
 def test_long_curves_are_thinned_and_keep_their_ends(axes):
-    lines = [{"step": n, "images_per_second": 2.0 * n} for n in range(1, 10_001)]
-    BY_NAME["images_per_second"].draw(axes, lines)
+    lines = [{"step": n, "items_per_second": 2.0 * n} for n in range(1, 10_001)]
+    BY_NAME["items_per_second"].draw(axes, lines)
     x, y = axes.lines[0].get_data()
     assert (len(x), x[0], x[-1]) == (MAX_POINTS, 1, 10_000)
     assert np.array_equal(y, 2 * x)
@@ -98,7 +98,7 @@ def test_distances(axes):
 def test_a_single_value_is_seen(axes, key):
     """As a point, where there are no two for a line; two lines at one step are told apart."""
     distances = {"median": 0.5, "smallest": 0.2, "held_out_median": 0.6, "held_out_smallest": 0.3}
-    line = {"step": 50, "loss": 0.5, "lr": 0.001, "images_per_second": 700.0, "grad_norm": 1.0, "nearest": distances,
+    line = {"step": 50, "loss": 0.5, "lr": 0.001, "items_per_second": 700.0, "grad_norm": 1.0, "nearest": distances,
             "by_noise": [{"noise_level": 0.1, "ema": 0.5, "raw": 0.5}]}  # fmt: skip
     BY_NAME[key].draw(axes, [line])
     assert axes.lines
@@ -108,7 +108,7 @@ def test_a_single_value_is_seen(axes, key):
 
 
 def test_charts_without_numbers_are_left_out(tmp_path):
-    assert [chart.key for chart in present(CHARTS, OLD)] == ["loss", "lr", "images_per_second"]
+    assert [chart.key for chart in present(CHARTS, OLD)] == ["loss", "lr", "items_per_second"]
     assert present(CHARTS, [{"step": 1, "loss": None, "by_noise": [], "nearest": {}}]) == []
     heights = []
     for lines in (OLD, [*OLD, {"step": 100, "grad_norm": 0.5}]):
@@ -125,7 +125,7 @@ def test_charts_without_numbers_are_left_out(tmp_path):
 def test_numbers_at_the_ends(value):
     by_noise = [{"noise_level": 1.0, "ema": value, "raw": value}]
     line = {"step": 1, "skipped": 1, "by_noise": by_noise, "nearest": {"median": value}}
-    lines = [line | dict.fromkeys(("loss", "grad_norm", "lr", "images_per_second"), value)]
+    lines = [line | dict.fromkeys(("loss", "grad_norm", "lr", "items_per_second"), value)]
     assert all(chart_svg(chart, lines) for chart in present(CHARTS, lines))
     assert len(present(CHARTS, lines)) == len(CHARTS)
 

@@ -371,6 +371,12 @@ def test_the_best_length_is_found_without_training(noisy_run, capsys):
     assert losses[names[0.07]] == validation.losses(rebuilt)["loss"]
     snapshots = find_snapshots(run.folder / "ema")
     assert result["profile_error"]["0.07"] == solve(snapshots, 0.07, 200)[1]
+    # Of lengths that are warned of none is recommended, however low their losses are.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("score_sde.modes.ema.DOUBTFUL_ERROR", 0.0)
+        assert reconstruct_ema(run, relative_std="0.07,0.03")["best"] == "ema/0.6.safetensors"
+    for name in names.values():
+        (run.folder / name).unlink()
     earlier = reconstruct_ema(run, relative_std="0.05", at_step=180)
     assert earlier["best"] == "ema/rebuilt-0.05-00000180.safetensors"
 

@@ -57,7 +57,7 @@ def test_files_come_back(kind, tmp_path):
     """Arrays of every kind, what a kind writes, and images as files of their own."""
     x = items_of(kind, levels=256)
     write_arrays(tmp_path / "x.npz", {"x": x})
-    found, labels = read_items("--input", str(tmp_path / "x.npz"), SHAPES[kind.name], 256, kind)
+    found, labels, _ = read_items("--input", str(tmp_path / "x.npz"), SHAPES[kind.name], 256, kind)
     assert torch.equal(found, x)
     assert labels is None
     for path, item in zip(kind.write(x, tmp_path / "item", {}), x, strict=False):

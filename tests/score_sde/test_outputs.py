@@ -85,7 +85,7 @@ def test_old_flags_are_told_their_new_names(capsys, flag):
     for argument in ([f"--{flag}=3"], [f"--{flag}", "3"], [f"-{flag}", "3"]):
         status, result, error = call(capsys, "--mode", "sample", *argument)
         assert (status, result) == (2, None)
-        assert error == f"error: --{flag} has another name now: {OLD_FLAGS[flag]}\n"
+        assert error == f"error: --{flag} has a new name: take {OLD_FLAGS[flag]}\n"
     new = {name for name in OLD_FLAGS[flag].replace(",", "").split() if name.startswith("--") and name != "--mode"}
     known = set().union(*(mode.flags for mode in MODES.values()))
     assert {name.removeprefix("--") for name in new} <= known
@@ -95,7 +95,7 @@ def test_old_flags_are_told_their_new_names(capsys, flag):
 def test_old_values_are_told_their_new_names(capsys):
     for argument in (["--method=moments"], ["--method", "moments"]):
         status, _, error = call(capsys, "--mode", "restore", *argument)
-        assert (status, error) == (2, "error: --method=moments has another name now: --method=mmps\n")
+        assert (status, error) == (2, "error: --method=moments has a new name: take --method=mmps\n")
 
 
 @pytest.fixture(scope="module")

@@ -21,24 +21,24 @@ def test_dominated_ones_are_never_recommended(seed):
     """Few values, so that there are many ties."""
     draw = np.random.default_rng(seed)
     rows = [
-        {"calls": int(draw.integers(1, 6)), "seconds": int(draw.integers(1, 6)), "behind": int(draw.integers(0, 5)),
+        {"nfe": int(draw.integers(1, 6)), "seconds": int(draw.integers(1, 6)), "behind": int(draw.integers(0, 5)),
          "behind_stderr": float(draw.uniform(0, 3))} for _ in range(12)
     ]  # fmt: skip
-    for name in ("calls", "seconds"):
+    for name in ("nfe", "seconds"):
         marks = front([(row[name], row["behind"]) for row in rows])
         assert marks == [not dominated(row, rows, name) for row in rows]
         for row, mark in zip(rows, marks, strict=True):
             row[f"front_{name}"] = mark
     chosen = rows[recommend(rows)]
-    assert not dominated(chosen, rows, "calls")
+    assert not dominated(chosen, rows, "nfe")
     assert chosen["behind"] <= chosen["behind_stderr"]
-    on_both = [row for row in rows if row["front_calls"] and row["front_seconds"]]
+    on_both = [row for row in rows if row["front_nfe"] and row["front_seconds"]]
     near = [row for row in on_both if row["behind"] <= row["behind_stderr"]]
-    assert not near or chosen["calls"] == min(row["calls"] for row in near)
+    assert not near or chosen["nfe"] == min(row["nfe"] for row in near)
 
 
 def row(calls, seconds, behind, stderr):
-    return {"calls": calls, "seconds": seconds, "behind": behind, "behind_stderr": stderr}
+    return {"nfe": calls, "seconds": seconds, "behind": behind, "behind_stderr": stderr}
 
 
 @pytest.mark.parametrize(("rows", "chosen"), [
@@ -52,7 +52,7 @@ def row(calls, seconds, behind, stderr):
     ([row(10, 30, 0.2, 0.3), row(12, 12, 0.1, 0.3), row(20, 20, 0.0, 0.0)], 1),
 ])  # fmt: skip
 def test_what_is_recommended(rows, chosen):
-    for name in ("calls", "seconds"):
+    for name in ("nfe", "seconds"):
         for its, mark in zip(rows, front([(its[name], its["behind"]) for its in rows]), strict=True):
             its[f"front_{name}"] = mark
     assert recommend(rows) == chosen

@@ -19,7 +19,7 @@ CONFIG = {
     "data": {"root": "<a> & \"b\" 'c'", "event_shape": (1, 8, 8)},
     "training": {"lr": 1e-4, "warmup": {"steps": 5}},
 }
-OLD = [{"step": 50, "loss": 0.5, "lr": 0.001, "images_per_second": 700.0}, {"step": 100, "held_out_loss": 0.4}]
+OLD = [{"step": 50, "loss": 0.5, "lr": 0.001, "items_per_second": 700.0}, {"step": 100, "held_out_loss": 0.4}]
 STATE = {
     "status": "finished",
     "step": 200,
@@ -34,7 +34,7 @@ def metrics(steps=200):
     lines = []
     for step in range(10, steps + 1, 10):
         lines.append({"step": step, "seen": 64 * step, "loss": 0.3 + math.exp(-step / 50), "lr": 1e-3,
-                      "grad_norm": 0.5, "skipped": step // 100, "images_per_second": 700.4,
+                      "grad_norm": 0.5, "skipped": step // 100, "items_per_second": 700.4,
                       "seconds_left": 3.0 * (steps - step)})  # fmt: skip
         if step % 50 == 0:
             by_noise = [{"noise_level": 0.1 * 2**k, "ema": 0.9 - 0.1 * k, "raw": 0.9 - 0.09 * k} for k in range(8)]

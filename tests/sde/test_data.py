@@ -121,7 +121,7 @@ def test_types_of_numbers(tmp_path, kind):
 def test_tables(tmp_path):
     def table(text, name="t.csv"):
         (tmp_path / name).write_text(text)
-        x, labels = read_array(tmp_path / name)
+        x, labels, _ = read_array(tmp_path / name)
         return x.tolist(), None if labels is None else labels.tolist()
 
     rows = [[1.5, -2.0], [0.25, 300.0]]
@@ -271,8 +271,9 @@ def test_array_files_that_cannot_be_read(tmp_path):
         open_array(path)
     np.savez(tmp_path / "x.npz", a=np.ones((3, 2)), b=np.ones((3, 2)))
     refused(f"{tmp_path / 'x.npz'} holds a, b: name the data x", open_array, tmp_path / "x.npz")
-    refused(f"{tmp_path} is a folder: needs a .npy, .npz or .csv file; config.data.dataset=images reads folders",
-            open_array, tmp_path)  # fmt: skip
+    (empty := tmp_path / "empty").mkdir()
+    refused(f"{empty} is a folder without .npy files: needs one with an item in each, or a .npy, .npz or .csv file; "
+            "config.data.dataset=images reads folders of images", open_array, empty)  # fmt: skip
     refused("config.data.channels = 'NHWC': needs one of first, last, none",
             open_array, path, "NHWC")  # fmt: skip
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from sde import VPSDE, Denoiser, Transform
+from sde import VPSDE, Denoiser, NoisyClassifier, Transform
 from sde.checkpoint.models import read_description, save_model
 from sde.checkpoint.spec import build_denoiser
 from sde.data import Dataset
 from sde.data.sizes import cut, item_means, real, trim
 from sde.data.statistics import measure
-from sde.training.loss import BatchNoise, denoising_loss
+from sde.training.loss import BatchNoise, classifier_loss, denoising_loss
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
 
@@ -84,6 +84,22 @@ def test_the_loss_is_the_mean_over_real_entries():
     for i, size in enumerate(SIZES.tolist()):
         part = draws._replace(z=draws.z[..., :size])
         torch.testing.assert_close(found[i], denoising_loss(model, x0[..., :size], None, part)[i])
+
+
+def test_a_classifier_sees_no_noise_where_nothing_is():
+    """As samples are that it guides: the loss of padded items is that of items with zeros there."""
+    seen = []
+
+    class Seeing(torch.nn.Module):
+        def forward(self, x, c_noise):
+            seen.append(x)
+            return x.flatten(1)[:, :3]
+
+    classifier = NoisyClassifier(Seeing(), VPSDE(), 0.5)
+    draws = BatchNoise.draw(VPSDE(), (4, 2, 5), torch.Generator().manual_seed(0))
+    classifier_loss(classifier, items(), torch.tensor([0, 1, 2, 0]), draws._replace(sizes=SIZES))
+    assert torch.equal(seen[0], cut(seen[0], SIZES))
+    assert trim(seen[0][0], 3).ne(0).all()
 
 
 def test_what_items_are_padded_with_is_never_learned():
