@@ -36,7 +36,8 @@ class ReverseSDE:
     It is solved in u = log(alpha / sigma) for v = x / sqrt(alpha^2 + sigma^2), in which no SDE is different from
     another: dv = (c^2 v - 2 c n) du + sqrt(2) c dw, c = sigma / sqrt(alpha^2 + sigma^2), n(v, u) the predicted noise.
     Every sample is solved alone, on a Brownian path of its own whose seed is a digest of its row of the noise, so that
-    it depends neither on its batch-mates nor on their number; the price is one network call per sample and stage.
+    it depends neither on its batch-mates nor on their number; the price is one network call per sample and stage. The
+    solver works on the CPU, wherever the model is: its hundred operations a stage are small, and it looks at results.
     """
 
     rtol: float = 1e-2
@@ -62,17 +63,17 @@ class ReverseSDE:
         table = clock.numpy(), times.numpy()
         before, after = map(norm, levels)
         solved = []
-        for i, seeding in enumerate(noise(x)):
-            start = (x[i] / before).reshape(-1, 1)
+        for i, (state, seeding) in enumerate(zip(x.cpu(), noise(x).cpu(), strict=True)):
+            start = (state / before).reshape(-1, 1)
             path = _Path(ends, _digest(seeding), start)
             with part(model, torch.tensor([i]), len(x)) as row:
-                system = _System(row, x.shape[1:], table, i, self.max_nfe)
+                system = _System(row, x[i], table, i, self.max_nfe)
                 end = torchsde.sdeint(
                     system, start, ends, bm=path, method="srk", adaptive=True, rtol=self.rtol, atol=self.atol,
                     dt=FIRST_STEP, dt_min=MIN_STEP,
                 )[-1]  # fmt: skip
             solved.append(after * end.reshape(x.shape[1:]))
-        return torch.stack(solved), carry
+        return torch.stack(solved).to(x.device), carry
 
 
 class _Path:
@@ -100,11 +101,12 @@ class _Path:
 
 def _digest(row: Tensor) -> int:
     """An integer from the bits of a row of normal draws."""
-    return int.from_bytes(hashlib.blake2b(row.double().cpu().numpy().tobytes(), digest_size=8).digest())
+    return int.from_bytes(hashlib.blake2b(row.double().numpy().tobytes(), digest_size=8).digest())
 
 
 class _System:
-    """Drift and diffusion of v in u, as torchsde asks for them: u 0-d, v (d, 1).
+    """Drift and diffusion of v in u, as torchsde asks for them: u 0-d, v (d, 1), on the CPU. The model is called where
+    ``like`` (*event) is.
 
     The d entries of a sample are torchsde's batch: the diffusion is then (d, 1, 1), where one row of d entries would
     need a matrix (d, d).
@@ -113,8 +115,8 @@ class _System:
     noise_type = "additive"
     sde_type = "ito"
 
-    def __init__(self, model, event: torch.Size, table: Table, sample: int, max_nfe: int) -> None:
-        self.model, self.event, self.table = model, event, table
+    def __init__(self, model, like: Tensor, table: Table, sample: int, max_nfe: int) -> None:
+        self.model, self.like, self.table = model, like, table
         self.sample, self.max_nfe = sample, max_nfe
         self.nfe = 0
         self.known: list[tuple[Tensor, float, Tensor]] = []
@@ -134,8 +136,8 @@ class _System:
         t = torch.tensor(np.interp(u.item(), *self.table), dtype=torch.float64)
         c = _noise_part(u)
         at = self.model.sde.level(t)
-        x = norm(at) * v.reshape(1, *self.event)
-        drift = c**2 * v - 2 * c * self.model.noise(x, t).reshape(-1, 1)
+        x = (norm(at) * v).reshape(1, *self.like.shape).to(self.like.device)
+        drift = c**2 * v - 2 * c * self.model.noise(x, t).cpu().reshape(-1, 1)
         if not drift.isfinite().all():
             raise NonFiniteError(
                 [self.sample],
