@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from samplers.checks import check_factor, choose
@@ -36,6 +37,8 @@ class Ancestral:
         added = forward_variance(start, end)
         variance_t, variance_s = start.sigma**2, end.sigma**2
         alpha_ts = alpha_ratio(start, end)
-        mean = (alpha_ts * variance_s / variance_t) * x + (end.alpha * added / variance_t) * model(x, t)
+        kept = (alpha_ts * variance_s / variance_t) * x
+        mean = torch.add(kept, model(x, t), alpha=end.alpha * added / variance_t)
         variance = posterior_variance(start, end) if self.variance == "posterior" else added
-        return (mean + (self.temperature * root(variance)) * noise(x) if self.temperature else mean), carry
+        std = self.temperature * root(variance)
+        return (torch.add(mean, noise(x), alpha=std) if self.temperature else mean), carry

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from samplers.numerics.transition import posterior_variance, root
@@ -32,5 +33,5 @@ class DDIM:
         added = self.eta**2 * posterior_variance(start, end)
         # n = (x - alpha_t D) / sigma_t, written into the factors of x and D.
         keep = root(end.sigma**2 - added) / start.sigma
-        x = keep * x + (end.alpha - keep * start.alpha) * model(x, t)
-        return (x + root(added) * noise(x) if self.eta else x), carry
+        x = torch.add(keep * x, model(x, t), alpha=end.alpha - keep * start.alpha)
+        return (torch.add(x, noise(x), alpha=root(added)) if self.eta else x), carry

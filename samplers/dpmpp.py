@@ -52,8 +52,8 @@ class DPMSolverPP:
         h = log_ratio(end) - log_ratio(start)
         if carry is not None:
             previous, h_previous = carry
-            direction = denoised + (h / (2 * h_previous)) * (denoised - previous)
-        x = (end.sigma / start.sigma) * x - (end.alpha * math.expm1(-h)) * direction
+            direction = torch.lerp(previous, denoised, 1 + h / (2 * h_previous))
+        x = torch.add((end.sigma / start.sigma) * x, direction, alpha=-end.alpha * math.expm1(-h))
         return x, (denoised, h)
 
     def _stages(self, model, x: Tensor, t: Tensor, s: Tensor) -> Tensor:

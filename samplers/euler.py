@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from samplers.step import Result
@@ -18,4 +19,4 @@ class Euler:
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
-        return x + (s.item() - t.item()) * model.velocity(x, t), carry
+        return torch.add(x, model.velocity(x, t), alpha=s.item() - t.item()), carry

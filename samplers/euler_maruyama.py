@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from samplers.checks import check_factor
@@ -33,6 +34,7 @@ class EulerMaruyama:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
         start, length = model.sde.level(t), t.item() - s.item()
         added = start.g2 * length
-        mean = (1 - start.f * length) * x + (0.5 * (1 + self.eta**2) * added) * model.score(x, t)
+        kept = (1 - start.f * length) * x
+        mean = torch.add(kept, model.score(x, t), alpha=0.5 * (1 + self.eta**2) * added)
         scale = self.eta * self.temperature
-        return (mean + (scale * root(added)) * noise(x) if scale else mean), carry
+        return (torch.add(mean, noise(x), alpha=scale * root(added)) if scale else mean), carry

@@ -51,9 +51,9 @@ class Heun:
         start, end = sde.level(t), sde.level(s)
         scale = alpha_ratio(end, start)
         change = end.sigma - scale * start.sigma
-        first = model.noise(x, t)
-        second = model.noise(scale * x + change * first, s)
-        return scale * x + (0.5 * change) * (first + second), carry
+        first, kept = model.noise(x, t), scale * x
+        second = model.noise(torch.add(kept, first, alpha=change), s)
+        return torch.add(kept, first + second, alpha=0.5 * change), carry
 
     def _stir(self, sde, x: Tensor, t: Tensor, s: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """x at t with noise added up to an earlier time, and that time."""
@@ -66,4 +66,4 @@ class Heun:
             return x, t
         earlier = sde.level(u)
         std = self.noise_scale * root(forward_variance(earlier, at))
-        return alpha_ratio(earlier, at) * x + std * noise(x), u
+        return torch.add(alpha_ratio(earlier, at) * x, noise(x), alpha=std), u

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from samplers.checks import check_integer
@@ -42,7 +43,7 @@ class Langevin:
             score = model.score(x, s)
             mean_square = row_means(score.square(), model)
             size = (2 * self.snr**2 / mean_square).clamp(max=bound).view(-1, *[1] * (x.ndim - 1))
-            x = x + size * score + (2 * size).sqrt() * noise(x)
+            x = torch.addcmul(torch.addcmul(x, size, score), (2 * size).sqrt(), noise(x))
         return x, carry
 
 
@@ -78,5 +79,6 @@ class AnnealedLangevin:
         x = alpha_ratio(end, start) * x
         size = self.step_size * end.sigma**2
         for _ in range(self.corrector_steps):
-            x = x + size * model.score(x, s) + (2 * size) ** 0.5 * noise(x)
+            moved = torch.add(x, model.score(x, s), alpha=size)
+            x = torch.add(moved, noise(x), alpha=(2 * size) ** 0.5)
         return x, carry

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from samplers.ancestral import Ancestral
@@ -52,6 +53,6 @@ class RePaint:
         std = root(forward_variance(start, end))
         arrived, _ = self.sampler.step(model, x, t, s, noise)
         for _ in range(self.repaint_steps - 1):
-            back = alpha_ratio(start, end) * arrived + std * noise(x)
+            back = torch.add(alpha_ratio(start, end) * arrived, noise(x), alpha=std)
             arrived, _ = self.sampler.step(model, back, t, s, noise)
         return arrived, None

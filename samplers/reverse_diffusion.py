@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from samplers.checks import check_factor
@@ -32,5 +33,6 @@ class ReverseDiffusion:
         """x (B, *event) at time t to time s; t, s 0-d; one network call."""
         start, end = model.sde.level(t), model.sde.level(s)
         added = forward_variance(start, end)
-        mean = (2 - alpha_ratio(start, end)) * x + added * model.score(x, t)
-        return (mean + (self.temperature * root(added)) * noise(x) if self.temperature else mean), carry
+        mean = torch.add((2 - alpha_ratio(start, end)) * x, model.score(x, t), alpha=added)
+        std = self.temperature * root(added)
+        return (torch.add(mean, noise(x), alpha=std) if self.temperature else mean), carry

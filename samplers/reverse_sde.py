@@ -14,7 +14,7 @@ from samplers.calls import part
 from samplers.checks import NonFiniteError, SampleError
 from samplers.numerics.exponential import norm
 from samplers.numerics.runge_kutta import check_tolerances
-from samplers.padding import Padded
+from samplers.padding import Padded, real
 from samplers.step import Noise, Result
 
 FIRST_STEP, MIN_STEP = 0.3, 1e-9
@@ -37,7 +37,8 @@ class ReverseSDE:
     It is solved in u = log(alpha / sigma) for v = x / sqrt(alpha^2 + sigma^2), in which no SDE is different from
     another: dv = (c^2 v - 2 c n) du + sqrt(2) c dw, c = sigma / sqrt(alpha^2 + sigma^2), n(v, u) the predicted noise.
     Every sample is solved alone, on a Brownian path of its own whose seed is a digest of its row of the noise, so that
-    it depends neither on its batch-mates nor on their number; the price is one network call per sample and stage.
+    it depends neither on its batch-mates nor on their number; the price is one network call per sample and stage. The
+    solver works on the CPU, wherever the model is: its hundred operations a stage are small, and it looks at results.
     """
 
     rtol: float = 1e-2
@@ -63,19 +64,20 @@ class ReverseSDE:
         table = clock.numpy(), times.numpy()
         before, after = map(norm, levels)
         solved = []
-        for i, seeding in enumerate(noise(x)):
+        for i, (state, seeding) in enumerate(zip(x.cpu(), noise(x).cpu(), strict=True)):
             with part(model, torch.tensor([i]), len(x)) as row:
                 # Of a padded sample what is real alone.
-                kept = row.real(x[i : i + 1])[0] if isinstance(row, Padded) else torch.ones_like(x[i], dtype=torch.bool)
-                start = (x[i] / before)[kept][:, None]
+                everywhere = torch.ones_like(state, dtype=torch.bool)
+                kept = real(row.sizes, state.shape)[0] if isinstance(row, Padded) else everywhere
+                start = (state / before)[kept][:, None]
                 path = _Path(ends, _digest(seeding[kept]), start)
-                system = _System(row, kept, table, i, self.max_nfe)
+                system = _System(row, x.device, kept, table, i, self.max_nfe)
                 end = torchsde.sdeint(
                     system, start, ends, bm=path, method="srk", adaptive=True, rtol=self.rtol, atol=self.atol,
                     dt=FIRST_STEP, dt_min=MIN_STEP,
                 )[-1]  # fmt: skip
             solved.append(after * system.event(end))
-        return torch.stack(solved), carry
+        return torch.stack(solved).to(x.device), carry
 
 
 class _Path:
@@ -103,11 +105,12 @@ class _Path:
 
 def _digest(row: Tensor) -> int:
     """An integer from the bits of a row of normal draws."""
-    return int.from_bytes(hashlib.blake2b(row.double().cpu().numpy().tobytes(), digest_size=8).digest())
+    return int.from_bytes(hashlib.blake2b(row.double().numpy().tobytes(), digest_size=8).digest())
 
 
 class _System:
-    """Drift and diffusion of v in u, as torchsde asks for them: u 0-d, v (d, 1).
+    """Drift and diffusion of v in u, as torchsde asks for them: u 0-d, v (d, 1) of the entries
+    that are ``kept`` (*event), on the CPU; the model is called on ``device``.
 
     The d entries of a sample are torchsde's batch: the diffusion is then (d, 1, 1), where one row of d entries would
     need a matrix (d, d).
@@ -116,8 +119,8 @@ class _System:
     noise_type = "additive"
     sde_type = "ito"
 
-    def __init__(self, model, kept: Tensor, table: Table, sample: int, max_nfe: int) -> None:
-        self.model, self.kept, self.table = model, kept, table
+    def __init__(self, model, device: torch.device, kept: Tensor, table: Table, sample: int, max_nfe: int) -> None:
+        self.model, self.device, self.kept, self.table = model, device, kept, table
         self.sample, self.max_nfe = sample, max_nfe
         self.nfe = 0
         self.known: list[tuple[Tensor, float, Tensor]] = []
@@ -141,8 +144,8 @@ class _System:
         t = torch.tensor(np.interp(u.item(), *self.table), dtype=torch.float64)
         c = _noise_part(u)
         at = self.model.sde.level(t)
-        x = norm(at) * self.event(v)[None]
-        drift = c**2 * v - 2 * c * self.model.noise(x, t)[0][self.kept][:, None]
+        x = (norm(at) * self.event(v)[None]).to(self.device)
+        drift = c**2 * v - 2 * c * self.model.noise(x, t)[0].cpu()[self.kept][:, None]
         if not drift.isfinite().all():
             raise NonFiniteError(
                 [self.sample],

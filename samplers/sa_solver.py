@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from samplers.checks import check_factor, check_integer, choose
@@ -49,4 +50,4 @@ class SASolver:
             return moved, carry
         h = log_ratio(end) - log_ratio(start)
         variance = -math.expm1(-2 * self.eta**2 * h) if prediction.rate == 1 else self.eta**2 * math.expm1(2 * h)
-        return moved + (end.sigma * math.sqrt(variance)) * noise(x), carry
+        return torch.add(moved, noise(x), alpha=end.sigma * math.sqrt(variance)), carry

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.oracles import simulated_device
 from tests.oracles.processes import PROCESSES
+
+# Torch's backward passes know the devices that were there at the first of them.
+if simulated_device.available:
+    simulated_device.install()
 
 # Tensors here are tiny, and the tests run in two processes.
 torch.set_num_threads(1)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from samplers.numerics.weights import exponential_weights
@@ -41,7 +42,7 @@ class Prediction:
     def of(self, x: Tensor, denoised: Tensor, at: Level) -> Tensor:
         """F from x and D(x, t), of the shape of x."""
         p, q = self.output(at)
-        return denoised if p == 0 else p * x + q * denoised
+        return denoised if p == 0 else torch.add(p * x, denoised, alpha=q)
 
     def advance(
         self, x: Tensor, start: Level, end: Level, nodes: Sequence[Level], outputs: Sequence[Tensor], eta: float = 0.0
@@ -57,7 +58,7 @@ class Prediction:
         factor = (1 + eta**2) * self.factor(end)
         x = (self.scale(end) / self.scale(start) * math.exp(-excess * (u(end) - u(start)))) * x
         for weight, output in zip(weights, outputs, strict=True):
-            x = x + (factor * weight) * output
+            x = torch.add(x, output, alpha=factor * weight)
         return x
 
 

@@ -11,8 +11,8 @@ from sde.condition.tree import Condition, ConditionLike, Shapes, as_tree
 from sde.data.transform import Transform
 from sde.device import send
 from sde.model.score import ScoreModel
-from sde.process.base import SDE, check_time, expand
-from sde.process.level import Coefficient
+from sde.process.base import SDE, check_time, combine, expand
+from sde.process.level import Coefficient, Level
 
 Coefficients = tuple[Coefficient, Coefficient, Coefficient]
 
@@ -81,6 +81,11 @@ def noise_input(log_snr: Coefficient) -> Coefficient:
     return -log_snr / 8
 
 
+def network_time(at: Level) -> float:
+    """``noise_input`` of one level."""
+    return float(noise_input(at.log_snr))
+
+
 class Denoiser(ScoreModel):
     """A network seen as a score model: D(x, t) = c_skip x + c_out F(c_in x, c_noise, cond).
 
@@ -139,6 +144,9 @@ class Denoiser(ScoreModel):
         """E[x_0 | x_t = x, cond]; cond holds one row per sample, in data units; None is the learned null condition."""
         check_time(self.sde, t)
         c_skip, c_out, c_in, c_noise = self.coefficients(t)
+        if isinstance(c_noise, float):
+            # Without a transfer, which would wait for the device, nor a kernel where the run has sent them all.
+            c_noise = self.sde.level(t).on(x, network_time)
         tree = self.standardization(as_tree(cond))
         output = call_network(self.network, x, c_in, c_noise, tree, autocast=self.autocast)
         if output.shape != x.shape:
@@ -146,4 +154,4 @@ class Denoiser(ScoreModel):
                 f"the network returned shape {tuple(output.shape)} for x of shape {tuple(x.shape)}: "
                 "it must return one tensor of the shape of x"
             )
-        return expand(c_skip, x) * x + expand(c_out, x) * output
+        return combine(c_skip, x, c_out, output)

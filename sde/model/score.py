@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sde.condition.binding import rows_of
 from sde.data.transform import Transform
-from sde.process.base import SDE, expand
+from sde.process.base import SDE, combine
 
 
 class ScoreModel(nn.Module, abc.ABC):
@@ -41,17 +41,18 @@ class ScoreModel(nn.Module, abc.ABC):
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """grad log p_t(x) = (alpha D - x) / sigma^2 (Tweedie's formula; Efron 2011)."""
         denoised, at = self(x, t), self.sde.level(t)
-        return expand(at.alpha / at.sigma**2, x) * denoised - expand(at.sigma**-2, x) * x
+        return combine(at.alpha / at.sigma**2, denoised, -(at.sigma**-2), x)
 
     def noise(self, x: Tensor, t: Tensor) -> Tensor:
         """E[z | x_t = x] = (x - alpha D) / sigma = -sigma score."""
         denoised, at = self(x, t), self.sde.level(t)
-        return expand(1 / at.sigma, x) * x - expand(at.alpha / at.sigma, x) * denoised
+        return combine(1 / at.sigma, x, -at.alpha / at.sigma, denoised)
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """Drift of the probability-flow ODE, f x - g^2 score / 2 (Song et al. 2021, eq. 13)."""
-        at = self.sde.level(t)
-        return expand(at.f, x) * x - expand(0.5 * at.g2, x) * self.score(x, t)
+        denoised, at = self(x, t), self.sde.level(t)
+        rate = 0.5 * at.g2 / at.sigma**2
+        return combine(at.f + rate, x, -rate * at.alpha, denoised)
 
     def rows(self, index: Tensor | slice) -> Self:
         """The same model for some rows of the batch that it is bound to: a copy with those rows of what is named in

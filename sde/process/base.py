@@ -169,6 +169,13 @@ def expand(coefficient: Coefficient, x: Tensor) -> Coefficient:
     return send(coefficient.to(x.dtype), x.device).view(-1, *[1] * (x.ndim - 1))
 
 
+def combine(a: Coefficient, x: Tensor, b: Coefficient, y: Tensor) -> Tensor:
+    """a x + b y of x, y (B, *event), with coefficients as ``expand`` takes them: two kernels, where the formula as it
+    is written would start three."""
+    a, b = expand(a, x), expand(b, y)
+    return torch.add(a * x, y, alpha=b) if isinstance(b, float) else torch.addcmul(a * x, b, y)
+
+
 def check_time(sde: SDE, t: Tensor) -> None:
     """Raise TypeError unless t is a tensor of floats, ValueError where it lies outside the process. Times on a device
     other than the CPU, and those of a graph that is being traced, are not looked at: reading them would wait."""

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from sde.device import send
+
 Coefficient = float | Tensor
 """A Python float of one time, or a tensor of the shape of the times."""
 
@@ -58,6 +60,27 @@ class Level:
         """The squared diffusion."""
         return self._read("g2")
 
+    def on(self, like: Tensor, function: Callable[["Level"], float]) -> Tensor:
+        """function(self), a number, as a 0-d tensor of the dtype and on the device of ``like``."""
+        return like.new_full((), function(self))
+
+
+class GridLevel(Level):
+    """One of the levels of a run, which share what they compute: a row of each column."""
+
+    def __init__(self, read: Callable[[str], Coefficient], row: int, levels: "list[GridLevel]") -> None:
+        super().__init__(read)
+        self._row, self._levels = row, levels
+        self._columns: dict[tuple, Tensor] = levels[0]._columns if levels else {}
+
+    def on(self, like: Tensor, function: Callable[[Level], float]) -> Tensor:
+        """A view into the column of all levels, which is sent to the device once."""
+        key = (function, like.dtype, like.device)
+        if key not in self._columns:
+            values = torch.tensor([function(level) for level in self._levels], dtype=torch.float64)
+            self._columns[key] = send(values.to(like.dtype), like.device)
+        return self._columns[key][self._row]
+
 
 def level_at(process, t: Tensor) -> Level:
     """The level of a process, which has the methods that Level names, at times t; see Level for what it holds."""
@@ -89,7 +112,7 @@ class Grid:
 
     def __init__(self, times: Tensor) -> None:
         self.times = times
-        self.known: list[tuple[object, list[Level]]] = []
+        self.known: list[tuple[object, list[GridLevel]]] = []
 
     def points(self) -> list[Tensor]:
         """The times as 0-d tensors, each of which knows its place here: a process finds its level by it."""
@@ -108,7 +131,7 @@ class Grid:
         return levels[row]
 
 
-def _levels(process, times: Tensor) -> list[Level]:
+def _levels(process, times: Tensor) -> "list[GridLevel]":
     """The levels at times (k,): what one of them is first asked for is computed and kept for all."""
 
     def read(row: int, name: str) -> float:
@@ -117,7 +140,9 @@ def _levels(process, times: Tensor) -> list[Level]:
             vars(level)[name] = value
         return values[row]
 
-    levels = [Level(partial(read, row)) for row in range(len(times))]
+    levels: list[GridLevel] = []
+    for row in range(len(times)):
+        levels.append(GridLevel(partial(read, row), row, levels))
     return levels
 
 

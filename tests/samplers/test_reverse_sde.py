@@ -42,7 +42,7 @@ def test_the_adaptive_solvers_equation(process):
         u, x = 0.5 * process.log_snr(t), torch.full((1, 1), 0.4, dtype=torch.float64)
         g2, rate = process.g2(t), -2 * process.sigma(t) ** 2 / process.g2(t)
         table = np.array([u - 1, u + 1]), np.array([t, t])
-        system = _System(model, torch.ones(1, dtype=torch.bool), table, 0, 100)
+        system = _System(model, x.device, torch.ones(1, dtype=torch.bool), table, 0, 100)
         drift = (process.f(t) * x - g2 * model.score(x, t)) / m(t) - x * derivative(m, t) / m(t) ** 2
         torch.testing.assert_close(system.f(u, x / m(t)), drift * rate, rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(system.g(u, x).squeeze(0) ** 2, -(g2 * rate / m(t) ** 2).view(1, 1))

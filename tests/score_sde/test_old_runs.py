@@ -37,20 +37,10 @@ EXPECTED = dict(np.load(FIXTURE / "expected.npz"))
 COMMON = ["--threads", 1, "--device", "cpu"]
 
 
-def machine():
-    """What bits depend on: torch, its kernels, the processor."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return " ".join([torch.__version__, torch.backends.cpu.get_cpu_capability(), cpu])
-
-
 def same(found, name):
-    """Bit for bit on the machine of the fixture, and close to it elsewhere."""
-    if machine() == EXPECTED["machine"].item():
-        np.testing.assert_array_equal(found, EXPECTED[name], err_msg=name)
-    else:
-        np.testing.assert_allclose(found, EXPECTED[name], rtol=1e-3, atol=1e-3, err_msg=name)
+    """To the rounding of float32: kernels that were fused since round once less, and processors differ."""
+    expected = EXPECTED[name]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max(), err_msg=name)
 
 
 def call(capsys, *arguments):

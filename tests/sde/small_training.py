@@ -22,10 +22,10 @@ def dataset(count=23):
     return Dataset(x, torch.arange(count) % 2, 2, Transform())
 
 
-def trainer(steps=20, dropout=0.2, **options):
+def trainer(steps=20, dropout=0.2, device="cpu", **options):
     torch.manual_seed(0)
     model = build_denoiser({**SPEC, "network": {**SPEC["network"], "dropout": dropout}})
-    return Trainer(model, dataset(), partial(denoising_loss, cond_dropout=0.3),
+    return Trainer(model.to(device), dataset(), partial(denoising_loss, cond_dropout=0.3),
                    TrainingOptions(steps=steps, batch_size=8, warmup_steps=5, **options))  # fmt: skip
 
 

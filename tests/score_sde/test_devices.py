@@ -1,0 +1,75 @@
+"""Every mode of the command line on a simulated device, which says what it says on the CPU."""
+
+import json
+import shutil
+
+import pytest
+
+from score_sde.cli import main
+from score_sde.cli.modes import MODES
+from tests.oracles import simulated_device as sim
+from tests.score_sde.runs import SMALL, trained_once
+
+pytestmark = pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
+FEW = {"num_samples": 6, "steps": 3, "sampler": "heun"}
+COMMANDS = {
+    "sample": FEW,
+    "guidance_sweep": {"num_samples": 40, "steps": 3, "guidance_scale": "1,2"},
+    "evaluate": {"num_samples": 50, "steps": 3, "metrics": "frechet"},
+    "likelihood": {"num_samples": 6},
+    "encode": {"num_samples": 4},
+    "interpolate": {"items": "0,1", "frames": 3},
+    "restore": {"task": "inpaint", "mask": "random:0.5", "items": "0,1", "steps": 3},
+    "edit": {"items": "0,1", "start_time": 0.5, "steps": 3, "sampler": "heun"},
+    "compare": {"samplers": "heun,ddim", "nfe": "4", "num_samples": 40},
+    "ema": {"relative_std": 0.1},
+    "check": {},
+    "visualize": {"plots": "trajectory", "num_samples": 4, "steps": 3},
+    "train": {"config.training.steps": 65},
+    "train_classifier": {"config.classifier.steps": 35},
+}
+"""A small command of every mode."""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A run for each device."""
+    made = {}
+    for device in ("cpu", sim.NAME):
+        made[device] = tmp_path_factory.mktemp("devices") / device
+        shutil.copytree(trained_once(tmp_path_factory), made[device])
+        # Averages to rebuild others from.
+        averages = {"config.training.power_ema_stds": "0.05,0.1", "config.training.seed": 1}
+        again = [*SMALL, *(f"--{flag}={value}" for flag, value in averages.items()), "--config.training.steps=20"]
+        train = ["--mode", "train", "--config", "points", "--workdir", str(made[device] / "again"), "--device", device]
+        assert main.main([*train, *again, "--config.training.checkpoint_every=5"]) == 0
+    return made
+
+
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize("mode", MODES)
+def test_modes(folders, capsys, mode):
+    """The last line of every mode is that of the CPU, but for how long it took."""
+    found = {}
+    for device, folder in folders.items():
+        folder = folder / "again" if mode == "ema" else folder
+        flags = [f"--{flag}={value}" for flag, value in COMMANDS[mode].items()]
+        assert main.main(["--mode", mode, "--workdir", str(folder), "--device", device, *flags]) == 0
+        last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+        found[device] = {key: value for key, value in flat(last) if not key.endswith(("seconds", "second", "out"))}
+    here, there = found.values()
+    assert here.keys() == there.keys()
+    for key, value in here.items():
+        if isinstance(value, float):
+            assert there[key] == pytest.approx(value, rel=1e-3, abs=1e-5), key
+        elif not isinstance(value, str):
+            assert there[key] == value, key
+
+
+def flat(value, name=""):
+    """Pairs of a path and a value of nested dicts and lists."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from flat(inner, f"{name}.{key}")
+    else:
+        yield name, value
