@@ -60,7 +60,9 @@ def compare(
     budgets = read_calls(nfe)
     held_out, training, denoiser = open_split(run, "test")
     guides = Guides(run, denoiser, guidance)
-    cond = read_condition(run, guides, labels, condition, num_samples)
+    cond = read_condition(run, guides, labels, condition, num_samples, seed=seed, by_law=True)
+    if not (labels or guides.denoiser.conditions) and labels_of(cond) is not None:
+        labels = "data"
     found = extractor(run, features, training, download)
     given = {"seed": seed, "labels": labels, "condition": condition}
     common = command(run, given | asdict(guidance), num_samples)
@@ -70,8 +72,8 @@ def compare(
         targets = labels_of(cond)
         # Below 0 are those of no class.
         targets = targets if targets is not None and (targets >= 0).all() else None
-        reference = Reference(training, held_out, found, measures, targets)
-        reference.check(num_samples)
+        reference = Reference(training, held_out, found, measures, targets, samples=num_samples)
+        reference.check()
         ran, exact, notes = _sampled(run, guides, cond, names, budgets, num_samples, seed, batch_size)
         ends = None if exact is None else path_of(exact).denoised[-1]
         rows = tabulate(ran, reference, ends, training, common)
@@ -88,7 +90,8 @@ def compare(
         write_json(numbers, finite(record))
         show(record)
         chosen = next(row for row in rows if row["recommended"])
-        recommended = {key: chosen[key] for key in ("sampler", "steps", "calls", "value", "command")}
+        recommended = {key: chosen[key] for key in ("sampler", "steps", "calls", "value", "reading", "command")}
+        ties = [{key: row[key] for key in ("sampler", "steps", "calls", "value")} for row in rows if row["tied"]]
         seconds = round(time.perf_counter() - begin, 1)
         print(f"compared in {seconds:g} s: {page}, {numbers}")
         return {
@@ -96,6 +99,7 @@ def compare(
             "num_samples": num_samples,
             "metric": measures[0],
             "recommended": recommended,
+            "tied": ties,
             "page": str(page),
             "numbers": str(numbers),
             "seconds": seconds,
@@ -155,7 +159,7 @@ def _record(run: Run, reference: Reference, count: int) -> dict:
         "extractor": {"name": used.name, "sha256": used.digest, "features": reference.dim},
         "features": reference.width,
         "held_out": len(reference.items),
-        "training": {name: reference.of_training(name, count) for name in reference.metrics},
+        "real": {name: reference.real[name].record() for name in reference.metrics},
         "jackknife_groups": JACKKNIFE_GROUPS,
         "rounds": ROUNDS,
         "device": run.device.type,

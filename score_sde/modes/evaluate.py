@@ -2,7 +2,6 @@
 
 import platform
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from samplers import NOISES
 from score_sde.config.config import read_run_config, resolve
+from score_sde.evaluation.class_mix import matching
 from score_sde.evaluation.features import Extracted, extractor
 from score_sde.evaluation.given_samples import check_samples, read_samples
 from score_sde.evaluation.judge import EvaluationClassifier, evaluation_classifier
@@ -27,9 +27,8 @@ from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.sampling import Sampling
-from sde.condition.tree import labels_of, require_labels
+from sde.condition.tree import Condition, labels_of, require_labels
 from sde.data import Dataset
-from sde.data.statistics import spread
 from sde.files import finite, write_json
 
 VERSIONS = ("torch", "numpy", "scipy", "scikit-learn")
@@ -81,19 +80,23 @@ def evaluate(
     # Before anything is drawn.
     dimension = of(data, torch.arange(2)).features.shape[1]
     count, other = num_samples if x is None else len(x), training if split == "test" else run.data()[1]
-    like = spread(len(other), count)
-    refused = refusals(names, count, min(len(data), len(like)), dimension)
+    if x is None:
+        guides = Guides(run, run.model(), guidance)
+        cond = read_condition(run, guides, labels, None, num_samples, seed=seed, by_law=True)
+        asked = labels_of(cond)
+    held, like = matching(data, asked), matching(other, asked)
+    refused = refusals(names, count, len(held), len(like), dimension)
     if x is None or path is None:
         path = Path(f"{base}.npz") if base else run.folder / "samples" / "evaluation.npz"
-        x, asked = _draw(run, sampling, guidance, labels, num_samples, path)
+        x = _draw(run, sampling, guides, guidance, cond, num_samples, path)
         check_samples(x, asked, data, path)
-    _warn_of_classes(asked, data)
     known = of(training, torch.arange(len(training)))
     sets = Sets(
         samples=found(run.world, lambda rows: x[rows].float(), count, batch_size),
-        real=of(data, torch.arange(len(data))) if split == "test" else known,
-        reference=known.rows(like) if split == "test" else of(other, like),
+        real=of(data, held) if split == "test" else known.rows(held),
+        others=known.rows(like) if split == "test" else of(other, like),
         training=known,
+        unseen=split == "test",
     )
     # Samples without a class were asked for none.
     judged = None
@@ -101,9 +104,9 @@ def evaluate(
         judged = evaluation_classifier(run, training), x[asked >= 0], asked[asked >= 0]
 
     def measure() -> dict:
-        values = scores(sets, names, refused, subsamples, seed, unseen=split == "test")
+        values = scores(sets, names, refused, subsamples, seed)
         if judged is not None:
-            values["accuracy"] = _accuracy(*judged, data)
+            values["accuracy"] = _accuracy(*judged, data, held)
         return values
 
     values = run.world.broadcast_from_main(measure)
@@ -119,7 +122,7 @@ def evaluate(
         # Of samples in a file it is not known which weights drew them.
         "weights": None if samples_file else {"file": str(run.weights_file), "sha256": file_digest(run.weights_file)},
         "extractor": {"name": found.name, "sha256": found.digest, "features": dimension},
-        "items": {name: len(part) for name, part in vars(sets).items()},
+        "items": {name: len(getattr(sets, name)) for name in ("samples", "real", "others", "training")},
         "values": values,
         "settings": settings,
         "data": run.config.data.to_dict(),
@@ -133,20 +136,19 @@ def evaluate(
 
 
 def _draw(
-    run: Run, sampling: Sampling, guidance: GuidanceOptions, labels: str | None, n: int, path: Path
-) -> tuple[Tensor, Tensor | None]:
-    """n samples in data units, which are kept in a file, and the classes asked for."""
-    guides = Guides(run, run.model(), guidance)
-    cond = read_condition(run, guides, labels, None, n)
-    drawn, asked = sampling(guides, guidance, cond, n), labels_of(cond)
+    run: Run, sampling: Sampling, guides: Guides, guidance: GuidanceOptions, cond: Condition | None, n: int, path: Path
+) -> Tensor:
+    """n samples in data units, which are kept in a file."""
+    drawn = sampling(guides, guidance, cond, n)
 
     def keep() -> Tensor | None:
         if drawn is None:
             return None
-        write_arrays(path, {"x": drawn.x, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, "labels": asked})
+        seeds, asked = np.array(drawn.seeds), labels_of(cond)
+        write_arrays(path, {"x": drawn.x, "seeds": seeds, "nfe": drawn.nfe, "labels": asked})
         return drawn.x
 
-    return run.world.broadcast_from_main(keep), asked
+    return run.world.broadcast_from_main(keep)
 
 
 def _nothing_ignored(run: Run, given: Mapping[str, object]) -> None:
@@ -160,24 +162,10 @@ def _nothing_ignored(run: Run, given: Mapping[str, object]) -> None:
         )
 
 
-def _warn_of_classes(asked: Tensor | None, data: Dataset) -> None:
-    """Warn where all samples are of a part of the classes of the items that they are held against."""
-    if asked is None or data.labels is None or (asked < 0).any():
-        return
-    known = {*data.labels.tolist()}
-    found = known & {*asked.tolist()}
-    if found != known:
-        warnings.warn(
-            f"the samples are of {len(found)} of the {len(known)} classes of the items that they are held against: "
-            "distances, recall and coverage tell that more than anything",
-            stacklevel=2,
-        )
-
-
-def _accuracy(judge: EvaluationClassifier, x: Tensor, asked: Tensor, data: Dataset) -> dict:
-    """The share of samples that an independent classifier takes for the class that was asked for, and of real items
-    that it takes for their own."""
-    items, cond = data.batch(torch.arange(len(data)))
+def _accuracy(judge: EvaluationClassifier, x: Tensor, asked: Tensor, data: Dataset, held: Tensor) -> dict:
+    """The share of samples that an independent classifier takes for the class that was asked for, and of the real items
+    at positions ``held``, in the same mix of classes, that it takes for their own."""
+    items, cond = data.batch(held)
     labels = require_labels(cond)
     parts = ((x.float(), asked), (items, labels))
     own, real = (share(int((judge.classes(part) == known).sum()), len(part)) for part, known in parts)

@@ -26,7 +26,7 @@ MAX_HEIGHT = 6
 @dataclass(frozen=True)
 class Costs:
     """A chart of ``loss`` by ``cost``, keys of rows, with the words for both; ``front`` is true of rows on the Pareto
-    front. The cost is multiplied by ``factor``. ``training`` is what training items have, where that is known;
+    front. The cost is multiplied by ``factor``. ``real`` is what real items have, where that is known;
     ``distance``: the loss has no upper limit."""
 
     title: str
@@ -36,7 +36,7 @@ class Costs:
     across: str
     up: str
     factor: float = 1.0
-    training: float | None = None
+    real: dict | None = None
     distance: bool = False
 
     def points(self, rows: Sequence[dict]) -> tuple[list[float], list[float]]:
@@ -57,8 +57,8 @@ class Costs:
             if own:
                 axes.errorbar(*self.points(own), errors, **style, markersize=4.5, linewidth=1.1, elinewidth=0.8)
         _mark(axes, self, rows)
-        if self.training is not None:
-            axes.axhline(self.training, color=INK, linewidth=1, linestyle=":", label="training items")
+        if self.real is not None:
+            axes.axhline(self.real["value"], color=INK, linewidth=1, linestyle=":", label="real items")
         off = beyond(self, rows)
         costs, losses = self.points([row for row in rows if row not in off])
         top = _top(rows) if off else None
@@ -68,15 +68,21 @@ class Costs:
             logarithmic(axes, "y", top)
         else:
             axes.set_ylim(top=top)
+        if self.real is not None:
+            # Within the axes, as a range that reaches below 0 has no place on a logarithmic one.
+            bottom, top = axes.get_ylim()
+            axes.axhspan(max(self.real["low"], bottom), min(self.real["high"], top), color=INK, alpha=0.1, linewidth=0)
+            axes.set_ylim(bottom, top)
         axes.set(xlabel=self.across, ylabel=self.up)
         axes.grid(color=INK, alpha=0.15)
         axes.figure.legend(loc="outside lower center", ncols=4, fontsize="small", framealpha=0)
 
 
-def charts(metric: Metric, training: float) -> tuple[Costs, ...]:
-    """Those of a comparison by a metric, that of training items beside it."""
+def charts(metric: Metric, real: dict) -> tuple[Costs, ...]:
+    """Those of a comparison by a metric, beside it the mean of real items, ``"value"``, and the range of theirs,
+    ``"low"`` to ``"high"``."""
     name, up = capitalized(metric.title), f"{metric.title} to held-out data"
-    more: dict[str, Any] = {"training": training, "distance": metric.limits[1] == math.inf and not metric.larger}
+    more: dict[str, Any] = {"real": real, "distance": metric.limits[1] == math.inf and not metric.larger}
     return (
         Costs(f"{name} by network calls", "calls", "value", "front_calls", "network calls per sample", up, **more),
         Costs(f"{name} by time", "seconds", "value", "front_seconds", "milliseconds per sample", up, 1000, **more),

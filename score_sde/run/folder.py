@@ -86,6 +86,13 @@ class Run:
         spec = {} if "_split" in vars(self) else self._spec
         return spec.get("about", {}) if spec else self.data()[0].about
 
+    @property
+    def class_counts(self) -> list[int] | None:
+        """How many training items each class has, from the model, or from data that were read; None where neither
+        tells, as runs of earlier versions do not."""
+        known = self._spec.get("class_counts")
+        return self.data()[0].class_counts if known is None and "_split" in vars(self) else known
+
     @cached_property
     def _spec(self) -> dict:
         """What the file of the weights says of the model; nothing where there is none."""

@@ -29,7 +29,8 @@ def denoiser_spec(config: Config, data: Dataset) -> dict:
         "null_trained": not (classes or conditions) or config.training.cond_dropout > 0,
     }
     # A model without them is described as it was before there were any, so that its checkpoints go on.
-    found = {name: value for name, value in (("conditions", conditions), ("about", data.about)) if value}
+    further = (("conditions", conditions), ("about", data.about), ("class_counts", data.class_counts))
+    found = {name: value for name, value in further if value}
     return _plain(spec | found)
 
 
