@@ -46,7 +46,7 @@ TEXTS = {
     "continuous data need QUANTILE,LOW,HIGH in their units",
     "batch_size": "items at a time",
     "out": "where to write, without suffix; default the next number and a name, as in 000012-heun-25, in samples/ of "
-    "the run folder; compare/ for compare, evaluation.json for evaluate, nowhere for likelihood",
+    "the run folder; compare/ for compare, evaluations/ for evaluate, nowhere for likelihood",
     "split": "test or train: the items that are taken",
     "probes": "Rademacher probes for the trace, 0 for the exact trace; default exact up to 16 dimensions, else 2",
     "rtol": "relative tolerance of the ODE solver",

@@ -27,6 +27,7 @@ from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split
+from score_sde.run.outputs import stem
 from score_sde.run.sampling import path_of
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset
@@ -83,11 +84,14 @@ def compare(
         about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape)}
         about |= {"kind": run.kind.name, "flow": flow}
         record = _record(run, reference, num_samples) | about | {"rows": rows, "notes": notes}
-        base = Path(out) if out else run.folder / "compare" / "compare"
+        content = compare_page(record, pictures(run, ran, exact.x if exact else None, held_out, targets))
+        base = Path(out) if out else stem(run, None, "compare", ".json", "compare")
         base = base.with_suffix("") if base.suffix in (".html", ".json") else base
-        page, numbers = Path(f"{base}.html"), Path(f"{base}.json")
-        write_whole(page, compare_page(record, pictures(run, ran, exact.x if exact else None, held_out, targets)))
-        write_json(numbers, finite(record))
+        # Every comparison is kept, and the latest one has a name without a number.
+        for place in [base] if out else [base, run.folder / "compare" / "compare"]:
+            page, numbers = Path(f"{place}.html"), Path(f"{place}.json")
+            write_whole(page, content)
+            write_json(numbers, finite(record))
         show(record)
         chosen = next(row for row in rows if row["recommended"])
         recommended = {key: chosen[key] for key in ("sampler", "steps", "calls", "value", "reading", "command")}

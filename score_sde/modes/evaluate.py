@@ -26,12 +26,15 @@ from score_sde.run.folder import Run, file_digest
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split, write_arrays
+from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling
 from sde.condition.tree import Condition, labels_of, require_labels
 from sde.data import Dataset
 from sde.files import finite, write_json
 
 VERSIONS = ("torch", "numpy", "scipy", "scikit-learn")
+RECORDS, LATEST = "evaluations", "evaluation.json"
+"""The folder of a run that keeps the record of every evaluation, and the file with the latest."""
 DEFAULT_SAMPLES = 1000
 """Samples unless --num_samples says otherwise."""
 
@@ -57,9 +60,10 @@ def evaluate(
 ) -> dict:
     """Measure samples against held-out items: distances, coverage, copies, classes, each with a 95 % interval."""
     begin = time.perf_counter()
+    if subsamples < 2:
+        raise ValueError(f"--subsamples={subsamples}: an interval needs at least 2 halves")
     data, training, _ = open_split(run, split)
     names = read_names("--metrics", metrics, METRICS) if metrics else None
-    base = out.removesuffix(".json") if out else None
     path = x = asked = None
     if samples_file is None:
         if num_samples < MIN_ITEMS:
@@ -86,9 +90,10 @@ def evaluate(
         asked = labels_of(cond)
     held, like = matching(data, asked), matching(other, asked)
     refused = refusals(names, count, len(held), len(like), dimension)
+    base = out.removesuffix(".json") if out else None
     if x is None or path is None:
-        path = Path(f"{base}.npz") if base else run.folder / "samples" / "evaluation.npz"
-        x = _draw(run, sampling, guides, guidance, cond, num_samples, path)
+        path, x = _draw(run, sampling, guides, guidance, cond, num_samples, base)
+        base = str(path.with_suffix(""))
         check_samples(x, asked, data, path)
     known = of(training, torch.arange(len(training)))
     sets = Sets(
@@ -115,7 +120,6 @@ def evaluate(
     if samples_file is None:
         settings |= {"steps": steps, "grid": grid, "noise": noise, "labels": labels, "guidance": asdict(guidance)}
         settings |= {"sampler": run.config.sampler.to_dict()}
-    target = Path(f"{base}.json") if base else run.folder / "evaluation.json"
     content = {
         "mode": "evaluate",
         "samples": {"file": str(path), "sha256": file_digest(path)},
@@ -129,24 +133,39 @@ def evaluate(
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
         "seconds": round(time.perf_counter() - begin, 1),
     }
-    run.world.broadcast_from_main(lambda: write_json(target, finite(content)))
+
+    def keep() -> str:
+        target = f"{base or stem(run, None, 'given', '.json', RECORDS)}.json"
+        write_json(Path(target), finite(content))
+        if not out:
+            write_json(run.folder / LATEST, finite(content))
+        return target
+
+    target = run.world.broadcast_from_main(keep)
     print(f"  with hashes, settings and versions: {target}")
     flat = {name: found["value"] for name, found in values.items() if "value" in found}
-    return {"mode": "evaluate", "num_samples": len(x), "features": found.name, **flat, "record": str(target)}
+    return {"mode": "evaluate", "num_samples": len(x), "features": found.name, **flat, "record": target}
 
 
 def _draw(
-    run: Run, sampling: Sampling, guides: Guides, guidance: GuidanceOptions, cond: Condition | None, n: int, path: Path
-) -> Tensor:
-    """n samples in data units, which are kept in a file."""
+    run: Run,
+    sampling: Sampling,
+    guides: Guides,
+    guidance: GuidanceOptions,
+    cond: Condition | None,
+    n: int,
+    base: str | None,
+) -> tuple[Path, Tensor]:
+    """The file that n samples in data units are kept in, ``base`` or the next of the run, and the samples."""
     drawn = sampling(guides, guidance, cond, n)
 
-    def keep() -> Tensor | None:
+    def keep() -> tuple[Path, Tensor] | None:
         if drawn is None:
             return None
+        path = Path(f"{base or stem(run, None, sampling.name, '.npz', RECORDS)}.npz")
         seeds, asked = np.array(drawn.seeds), labels_of(cond)
         write_arrays(path, {"x": drawn.x, "seeds": seeds, "nfe": drawn.nfe, "labels": asked})
-        return drawn.x
+        return path, drawn.x
 
     return run.world.broadcast_from_main(keep)
 
