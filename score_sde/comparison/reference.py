@@ -9,7 +9,8 @@ from torch import Tensor
 
 from score_sde.evaluation.class_mix import matching
 from score_sde.evaluation.features import Extractor
-from score_sde.evaluation.scores import verdict
+from score_sde.evaluation.power import Power, RealItems, measure_power
+from score_sde.evaluation.scores import NOT_TOLD, verdict, with_power
 from score_sde.metrics.metric import METRICS
 from score_sde.metrics.splits import Division, Splits
 from sde.data import Dataset
@@ -56,6 +57,7 @@ class Reference:
             self.projection = PCA(self.width, svd_solver="randomized", random_state=0).fit(known.numpy())
         self.known, self.items = self._projected(known), self._projected(items)
         self.division = Division.of(samples, len(self.items), len(self.known))
+        self.places = (held_out, indices[1]), (training, indices[0])
 
     def check(self) -> None:
         """Raise ValueError where the samples are too few for one of the metrics."""
@@ -93,7 +95,14 @@ class Reference:
         own, items = (
             part[spread(len(part), size)] for part, size in ((features, self.division.n), (self.items, self.division.m))
         )
-        return verdict(self.real[name].compared(METRICS[name](own, items)), METRICS[name].larger)
+        found = verdict(self.real[name].compared(METRICS[name](own, items)), METRICS[name].larger)
+        return with_power(self.power[name]) if found == NOT_TOLD else found
+
+    @cached_property
+    def power(self) -> dict[str, Power]:
+        """By metric, what it tells of spoilt real items."""
+        items = RealItems(self.items, self.known, self.places, self.features)
+        return measure_power(items, self.real, self.division)
 
     def _extracted(self, x: Tensor) -> Tensor:
         # A comparison is the work of one process.

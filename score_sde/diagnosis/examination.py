@@ -112,7 +112,7 @@ def linear_filter(model: Denoiser, at: DenoisingErrors, training: Dataset) -> Li
     x, transform = training.batch(index)[0], at.transform
     u = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
     items = transform.encode(transform.dequantize(x, u)).to(at.device)
-    return LinearDenoiser(model.sde, items, model.sigma_data)
+    return LinearDenoiser(model.sde, items, model.sigma_data, at.t)
 
 
 def mean_and_error(values: Tensor) -> list[float]:

@@ -17,7 +17,7 @@ def show(values: dict[str, dict], sets: Sets, features: str, split: str) -> None
         real = own["reference"]
         found = f"{_number(real['value'])} +- {_number(real['spread'])}"
         rows.append(_row(metric.title + " *" * metric.biased, own, found, own["reading"]))
-    if "accuracy" in values:
+    if "value" in values.get("accuracy", {}):
         own = values["accuracy"]
         rows.append(_row("accuracy of the class", own, _number(own["reference"]["value"]), own["reading"]))
     if "memorization" in values:

@@ -1,19 +1,27 @@
 """Scores: the metrics of one set of samples, and of real items in their place."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from tqdm import tqdm
 
 from score_sde.evaluation.features import Extracted
+from score_sde.evaluation.perturbations import words
+from score_sde.evaluation.power import Power
 from score_sde.metrics.estimate import Estimate
 from score_sde.metrics.metric import METRICS, MIN_ITEMS
 from score_sde.metrics.neighbors import Memorization, near_duplicates
 from score_sde.metrics.proportion import share
 from score_sde.metrics.splits import Division, Splits
 from sde.data.statistics import spread
+
+NOT_TOLD = "not told from real items"
+"""What is said of samples that may be real items by a metric."""
+
+PowerOf = Callable[[Mapping[str, Splits], Division], dict[str, Power]]
+"""What metrics tell of spoilt real items, given the splits of each."""
 
 SAME_ITEMS_SHARE = 1e-3
 """A Frechet distance below this share of that of real items is no luck."""
@@ -52,14 +60,24 @@ def refusals(names: Sequence[str] | None, samples: int, real: int, others: int, 
 
 
 def scores(
-    sets: Sets, names: Sequence[str] | None, refused: dict[str, str], resamples: int, seed: int
+    sets: Sets, names: Sequence[str] | None, refused: dict[str, str], resamples: int, seed: int, power: PowerOf
 ) -> dict[str, dict]:
     """Estimates by name, keys of METRICS, ``memorization`` and ``duplicates``, as plain values; {"refused": why} for
-    what there are too few items for. Memorization compares with real items that are unseen in training; without them
+    what there are too few items for. ``power`` says what the metrics tell that do not tell the samples from real
+    items. Memorization compares with real items that are unseen in training; without them
     there is none."""
     values: dict[str, dict[str, Any]] = {}
+    told: dict[str, Splits] = {}
     for name in tqdm(names or METRICS, desc="metrics", leave=False):
-        values[name] = {"refused": refused[name]} if name in refused else _score(sets, name, resamples, seed)
+        if name in refused:
+            values[name] = {"refused": refused[name]}
+            continue
+        values[name], splits = _score(sets, name, resamples, seed)
+        if values[name]["reading"] == NOT_TOLD:
+            told[name] = splits
+    for name, least in power(told, sets.division).items():
+        values[name]["power"] = least
+        values[name]["reading"] = with_power(least)
     _warn_of_the_same(sets, values)
     samples, held, known = (part.features for part in (sets.samples, sets.real, sets.training))
     if sets.unseen:
@@ -80,7 +98,13 @@ def scores(
     return values
 
 
-def _score(sets: Sets, name: str, resamples: int, seed: int) -> dict[str, Any]:
+def with_power(least: Power) -> str:
+    """The words for samples that are not told from real items, where these spoilt ones would be."""
+    would = words(least)
+    return f"{NOT_TOLD}; it would tell {would}" if would else "says nothing: it tells no spoilt real items either"
+
+
+def _score(sets: Sets, name: str, resamples: int, seed: int) -> tuple[dict[str, Any], Splits]:
     """The estimate of a metric, what real items have, and what that says."""
     metric, division = METRICS[name], sets.division
     samples, real, others = (part.features for part in (sets.samples, sets.real, sets.others))
@@ -91,7 +115,8 @@ def _score(sets: Sets, name: str, resamples: int, seed: int) -> dict[str, Any]:
         # At the sizes that real items can stand in for.
         value = metric(samples[spread(len(samples), division.n)], real[spread(len(real), division.m)])
     reference = splits.record() | asdict(division)
-    return {**asdict(own), "reference": reference, "reading": verdict(splits.compared(value), metric.larger)}
+    said = verdict(splits.compared(value), metric.larger)
+    return {**asdict(own), "reference": reference, "reading": said}, splits
 
 
 def reading(own: Estimate, real: Estimate, larger: bool) -> str:
@@ -102,7 +127,7 @@ def reading(own: Estimate, real: Estimate, larger: bool) -> str:
 def verdict(difference: int, larger: bool) -> str:
     """The words for values above, below or among those of real items, where ``larger`` is better."""
     if not difference:
-        return "not told from real items"
+        return NOT_TOLD
     better = (difference > 0) == larger
     return "better than real items: copied, or less varied?" if better else "worse than real items"
 

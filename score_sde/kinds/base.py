@@ -86,6 +86,11 @@ class Kind:
         """What items are compared in: a function of items (B, *event) in data units to features (B, d)."""
         return lambda x: transform.encode(x.double()).flatten(1)
 
+    def spectrum(self, transform: Transform, shape: Event, flag: str) -> Callable[[Tensor], Tensor]:
+        """What takes items (B, *event) in data units to the features (B, d) of their spectrum. Raises ValueError,
+        beginning with ``flag``, for a kind that has none."""
+        raise ValueError(f"{flag} is for signals, (channels, length), and the data have shape {shape}: use data")
+
     def network_input(self, transform: Transform, shape: Event, flag: str) -> Callable[[Tensor], Tensor]:
         """What takes items in data units to what networks of others read, which see images. Raises ValueError for data
         that are none."""

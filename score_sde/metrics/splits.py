@@ -32,14 +32,19 @@ class Division:
         m = min(real, (real + others) // 2)
         return cls(min(samples, real + others - m), m)
 
-    def draw(self, real: Tensor, others: Tensor, number: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Features (n, d) and (m, d) of different items, random ones of real (r, d) and others (o, d) together."""
-        index = np.random.default_rng((seed, SPLITS, number)).permutation(len(real) + len(others))[: self.n + self.m]
-        taken = torch.from_numpy(index)
-        rows = real.new_empty((len(taken), *real.shape[1:]))
-        first = taken < len(real)
-        rows[first], rows[~first] = real[taken[first]], others[taken[~first] - len(real)]
-        return rows[: self.n], rows[self.n :]
+    def positions(self, real: int, others: int, number: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Random positions (n,) and (m,), and those that are left, of different items among ``real`` ones and then
+        ``others`` together; those of split ``number``."""
+        order = np.random.default_rng((seed, SPLITS, number)).permutation(real + others)
+        n, m, spare = np.split(order, [self.n, self.n + self.m])
+        return torch.from_numpy(n), torch.from_numpy(m), torch.from_numpy(spare)
+
+
+def rows_of(real: Tensor, others: Tensor, index: Tensor) -> Tensor:
+    """The features at positions among real (r, d) and then others (o, d) together."""
+    rows, first = real.new_empty((len(index), *real.shape[1:])), index < len(real)
+    rows[first], rows[~first] = real[index[first]], others[index[~first] - len(real)]
+    return rows
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,12 @@ class Splits:
         *, least: float = 0.0, count: int = DIVISIONS, seed: int = 0,
     ) -> "Splits":  # fmt: skip
         """Of features (r, d) of real items, and (o, d) of other ones."""
-        found = (metric(*division.draw(real, others, number, seed)) for number in range(count))
+
+        def value(number: int) -> float:
+            n, m, _ = division.positions(len(real), len(others), number, seed)
+            return metric(rows_of(real, others, n), rows_of(real, others, m))
+
+        found = [value(number) for number in range(count)]
         # The sets as they are, at the same sizes.
         order = (np.random.default_rng((seed, SPLITS)).permutation(size) for size in (len(others), len(real)))
         others, real = (part[torch.from_numpy(index)] for part, index in zip((others, real), order, strict=True))

@@ -4,6 +4,7 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from score_sde.evaluation.class_mix import matching
 from score_sde.evaluation.features import Extracted, extractor
 from score_sde.evaluation.given_samples import check_samples, read_samples
 from score_sde.evaluation.judge import EvaluationClassifier, evaluation_classifier
+from score_sde.evaluation.power import RealItems, measure_power
 from score_sde.evaluation.score_table import show
 from score_sde.evaluation.scores import Sets, reading, refusals, scores
 from score_sde.metrics.metric import METRICS, MIN_ITEMS
@@ -30,6 +32,7 @@ from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling
 from sde.condition.tree import Condition, labels_of, require_labels
 from sde.data import Dataset
+from sde.distributed.world import World
 from sde.files import finite, write_json
 
 VERSIONS = ("torch", "numpy", "scipy", "scikit-learn")
@@ -104,13 +107,21 @@ def evaluate(
         unseen=split == "test",
     )
     # Samples without a class were asked for none.
-    judged = None
+    judged, unfit = None, ""
     if asked is not None and data.labels is not None and bool((asked >= 0).any()):
         judged = evaluation_classifier(run, training), x[asked >= 0], asked[asked >= 0]
+        unfit = judged[0].unfit(run.data()[1])
 
     def measure() -> dict:
-        values = scores(sets, names, refused, subsamples, seed)
-        if judged is not None:
+        def features_of(x: Tensor) -> Tensor:
+            # The work of one process.
+            return found(World(), lambda rows: x[rows], len(x), batch_size).features
+
+        items = RealItems(sets.real.features, sets.others.features, ((data, held), (other, like)), features_of)
+        values = scores(sets, names, refused, subsamples, seed, partial(measure_power, items, seed=seed))
+        if unfit:
+            values["accuracy"] = {"refused": f"accuracy of the class: {unfit}"}
+        elif judged is not None:
             values["accuracy"] = _accuracy(*judged, data, held)
         return values
 

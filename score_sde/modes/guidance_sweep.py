@@ -82,6 +82,9 @@ def guidance_sweep(
         # Before anything is drawn, for what it refuses.
         guides(cond, options)
     judge = evaluation_classifier(run, training)
+    unfit = judge.unfit(held_out)
+    if unfit:
+        raise ValueError(f"--workdir={run.folder}: {unfit}, so that a sweep of these data would show nothing")
     accuracy, real = judged_items(judge, held_out, asked[kept])
     print(
         f"the judge, a classifier of the training items, is right about {accuracy:.2%} of the held-out items\n"
