@@ -21,7 +21,7 @@ from score_sde.evaluation.features import EXTRACTORS, extractor
 from score_sde.metrics.metric import METRICS
 from score_sde.pages.comparison import compare_page
 from score_sde.pages.items import items
-from score_sde.plots.pictures import drawn
+from score_sde.plots.pictures import drawn, limits_of, outside
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
@@ -189,12 +189,18 @@ def pictures(
     of the exact flow, and held-out items. Nothing for what has no picture."""
     kind, levels = run.kind, held_out.transform.num_levels
     count = kind.examples(held_out.event_shape)
+    index = spread(len(held_out), count)
+    real, their = held_out.batch(index)
+    # One scale for all, that of real items, so that a sampler that goes astray does not make the others alike.
+    limits = limits_of(real, kind=kind, levels=levels, sizes=held_out.sizes_of(index))
 
     def shown(
         caption: str, x: Tensor, own: Tensor | None, sizes: Tensor | None = None
     ) -> list[tuple[str, bytes | str]]:
         own = None if own is None else own[:count]
-        picture = drawn(x[:count], kind=kind, levels=levels, labels=own, sizes=sizes)
+        picture = drawn(x[:count], kind=kind, levels=levels, labels=own, sizes=sizes, limits=limits)
+        away = outside(x[:count], limits, kind=kind) if limits is not None else 0
+        caption += f", {away} of {min(count, len(x))} outside" * bool(away)
         both = picture, items(x, kind, levels, held_out.about, sizes)
         return [(caption, content) for content in both if content]
 
@@ -206,7 +212,5 @@ def pictures(
     last = found.setdefault("To compare with", [])
     if exact is not None:
         last += shown("the exact flow", exact, None if labels is None else labels[: len(exact)])
-    index = spread(len(held_out), count)
-    real, own = held_out.batch(index)
-    last += shown("held-out items", real, labels_of(own), held_out.sizes_of(index))
+    last += shown("held-out items", real, labels_of(their), held_out.sizes_of(index))
     return {heading: parts for heading, parts in found.items() if parts}

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.metrics.metric import Metric
 from score_sde.plots.chart import chart_svg, logarithmic
 
@@ -18,6 +19,9 @@ INK = "#010203"
 COLORS = ("#3b82d0", "#d0631a", "#2d9a5c", "#d64545", "#9a5fd0", "#16909c", "#a67c28", "#d14f9b", "#6d8a1f", "#82878f")
 """Seen on white as well as on black."""
 MARKERS = "osD^vPX<>p"
+
+FIRST = ("auto", "dpmpp", "unipc", "heun", "ddim", "ancestral", "pc", "ode")
+"""Samplers that are compared most, and have colors of their own; of others two may share one."""
 
 MAX_HEIGHT = 6
 """Times the smallest distance that a chart shows: one sampler with too few steps would make all others alike."""
@@ -46,10 +50,7 @@ class Costs:
 
     def draw(self, axes: Axes, rows: Sequence[dict]) -> None:
         """A line per sampler, which looks the same in each chart, and the front."""
-        styles = {
-            name: {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)], "label": name}
-            for i, name in enumerate(sorted({row["sampler"] for row in rows}))
-        }
+        styles = {name: style_of(name) for name in sorted({row["sampler"] for row in rows})}
         rows = [row for row in rows if row[self.loss] is not None]
         for name, style in styles.items():
             own = sorted((row for row in rows if row["sampler"] == name), key=lambda row: row[self.cost])
@@ -76,6 +77,14 @@ class Costs:
         axes.set(xlabel=self.across, ylabel=self.up)
         axes.grid(color=INK, alpha=0.15)
         axes.figure.legend(loc="outside lower center", ncols=4, fontsize="small", framealpha=0)
+
+
+def style_of(name: str) -> dict[str, Any]:
+    """Color, marker and label of a sampler, the same on every page, whatever others are on it."""
+    place = [*dict.fromkeys((*FIRST, *CHOICES_OF_SAMPLER)), name].index(name)
+    color, lap = place % len(COLORS), place // len(COLORS)
+    marker = MARKERS[(color + 3 * lap) % len(MARKERS)]
+    return {"color": COLORS[color], "marker": marker, "linestyle": ("-", "-.")[lap % 2], "label": name}
 
 
 def charts(metric: Metric, real: dict) -> tuple[Costs, ...]:
