@@ -19,9 +19,8 @@ class LinearDenoiser(ScoreModel):
     m their mean, V and l eigenvectors and eigenvalues of their covariance (division by n), v the mean eigenvalue over
     all dimensions: the posterior mean of Gaussian data with the covariance (1 - r) C + r v. For many items r is 0, and
     it is of all functions linear in x the one with the least error for any data. Items fewer than dimensions span a
-    part of them, and take all others for certain: the ``shrinkage`` r is then what makes the error on the other half of
-    the items least where it is fitted to one half, at the times ``t`` (k,) and the weights of ``sigma_data``, that of
-    the errors it is compared by.
+    part of them, and take all others for certain, which ``shrinkage`` r mends. ``sigma_data`` is that of the errors it
+    is compared by.
     """
 
     num_classes = None
@@ -30,18 +29,21 @@ class LinearDenoiser(ScoreModel):
     directions: Tensor
     rest: Tensor
 
-    def __init__(self, sde: SDE, items: Tensor, sigma_data: float, t: Tensor) -> None:
+    def __init__(self, sde: SDE, items: Tensor, sigma_data: float, shrinkage: float = 0.0) -> None:
         super().__init__(sde)
-        self.sigma_data = sigma_data
-        flat = items.flatten(1).cpu().double()
-        self.shrinkage = self._chosen(flat, t) if len(flat) > 3 else 1.0
-        mean, values, directions, average = _covariance(flat)
-        shrunk = (1 - self.shrinkage) * values + self.shrinkage * average
-        found = {"mean": mean, "values": shrunk, "directions": directions, "rest": self.shrinkage * average}
+        self.sigma_data, self.shrinkage = sigma_data, shrinkage
+        mean, values, directions, average = _covariance(items.flatten(1).cpu().double())
+        shrunk = (1 - shrinkage) * values + shrinkage * average
+        found = {"mean": mean, "values": shrunk, "directions": directions, "rest": shrinkage * average}
         for name, value in found.items():
             self.register_buffer(name, value.to(items))
 
-    def _chosen(self, flat: Tensor, t: Tensor) -> float:
+    @classmethod
+    def fitted(cls, sde: SDE, items: Tensor, sigma_data: float, t: Tensor) -> "LinearDenoiser":
+        """With that one of SHRINKAGES whose filter of every other item has the least error, in the mean over the times
+        ``t`` (k,), of the items in between: (1 / sigma_data^2 + alpha^2 / sigma^2) E |D - x_0|^2 in closed form. With
+        1 it is the filter of white noise, so that it is never worse than that."""
+        flat = items.flatten(1).cpu().double()
         mean, values, directions, average = _covariance(flat[::2])
         centered = flat[1::2] - mean
         squares = (centered @ directions.T).square().mean(0)
@@ -51,14 +53,15 @@ class LinearDenoiser(ScoreModel):
         for share in SHRINKAGES:
             shrunk = (1 - share) * values + share * average
             loss = 0.0
-            for alpha, sigma in zip(self.sde.alpha(t).tolist(), self.sde.sigma(t).tolist(), strict=True):
+            for alpha, sigma in zip(sde.alpha(t).tolist(), sde.sigma(t).tolist(), strict=True):
                 gain, other = (alpha * one / (alpha**2 * one + sigma**2) for one in (shrunk, share * average))
                 # E |D - x_0|^2 over the noise, direction by direction.
                 error = ((1 - alpha * gain) ** 2 * squares + (sigma * gain) ** 2).sum()
                 error += (1 - alpha * other) ** 2 * rest + count * (sigma * other) ** 2
-                loss += ((1 / self.sigma_data**2 + (alpha / sigma) ** 2) * error).item()
+                loss += ((1 / sigma_data**2 + (alpha / sigma) ** 2) * error).item()
             losses.append(loss)
-        return SHRINKAGES[min(range(len(losses)), key=losses.__getitem__)]
+        best = SHRINKAGES[min(range(len(losses)), key=losses.__getitem__)]
+        return cls(sde, items, sigma_data, best)
 
     def forward(self, x: Tensor, t: Tensor, cond: None = None) -> Tensor:
         flat = x.flatten(1)

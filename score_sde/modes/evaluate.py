@@ -92,6 +92,8 @@ def evaluate(
         cond = read_condition(run, guides, labels, None, num_samples, seed=seed, by_law=True)
         asked = labels_of(cond)
     held, like = matching(data, asked), matching(other, asked)
+    if len(held) < len(data) and run.world.is_main:
+        print(f"{len(held):,} of {len(data):,} real items are in the parts of the classes asked for, and count")
     refused = refusals(names, count, len(held), len(like), dimension)
     base = out.removesuffix(".json") if out else None
     if x is None or path is None:

@@ -62,7 +62,8 @@ def read_condition(
     what the model does not take."""
     model = guides.denoiser
     usual = "data" if by_law and guides.classes else None
-    asked = Labels(labels or usual, model, guides.classes, run.class_counts)
+    labeled = labels or usual
+    asked = Labels(labeled, model, guides.classes, run.class_counts if labeled == "data" else None)
     if not (file or model.conditions):
         return asked.of_samples(count, seed)
     if labels and (file == "none" or not file):
