@@ -124,4 +124,4 @@ def test_items_of_the_classes_asked_for(generator):
     assert splits.mean > 0 < splits.spread
     assert len(measured(data, data, labels=torch.arange(90) % 3).items) == 120
     with pytest.raises(ValueError, match="3 held-out items"):
-        measured(data, dataset(x[:10], labels[:10], 3), labels=torch.tensor([2]))
+        measured(data, dataset(x[:10], labels[:10], 3), labels=torch.full((30,), 2))
