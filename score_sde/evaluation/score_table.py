@@ -39,8 +39,8 @@ def show(values: dict[str, dict], sets: Sets, features: str, split: str) -> None
     division = sets.division
     print(
         f"  real items: mean and standard deviation over {DIVISIONS} random splits of the {count + len(sets.others):,} "
-        f"real items, {division.n:,} in the samples' place against {division.m:,}; what at most 1 in 100 of them would "
-        "be is told from them"
+        f"real items, {division.n:,} in the samples' place against {division.m:,}; told from them is a value that at "
+        "most 1 in 100 of such splits would reach"
     )
     differ = [METRICS[name].title for name in measured if values[name]["reference"]["differ"]]
     if differ:

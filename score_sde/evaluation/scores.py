@@ -101,7 +101,7 @@ def scores(
 def with_power(least: Power) -> str:
     """The words for samples that are not told from real items, where these spoilt ones would be."""
     would = words(least)
-    return f"{NOT_TOLD}; it would tell {would}" if would else "says nothing: it tells no spoilt real items either"
+    return f"{NOT_TOLD}; it would tell {would}" if would else "says nothing: it does not tell spoilt real items either"
 
 
 def _score(sets: Sets, name: str, resamples: int, seed: int) -> tuple[dict[str, Any], Splits]:

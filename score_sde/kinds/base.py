@@ -34,6 +34,8 @@ class Kind:
     """Whether the first axis of an item is one of channels, so that the others are its space."""
     files: tuple[str, ...] = ()
     """Suffixes of the files, each with one item, that ``read`` takes. Arrays (.npy, .npz, .csv) may be of any kind."""
+    spectral: bool = False
+    """Whether ``spectrum`` says of items what their entries do not."""
     page_items: int = 0
     """How many items of a set pages show by ``element``, beside the picture of the set."""
     masks: Mapping[str, MaskOf] = MASKS

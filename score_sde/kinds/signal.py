@@ -30,6 +30,7 @@ class Signal(Kind):
 
     name = "signal"
     layout = "curves"
+    spectral = True
     tasks = TASKS
 
     def fits(self, shape: Event) -> bool:

@@ -129,6 +129,10 @@ def evaluate(
 
     values = run.world.broadcast_from_main(measure)
     show(values, sets, found.name, split)
+    if features == "data" and run.kind.spectral:
+        print(
+            "  entries of signals are told by little else than their size: --features spectrum compares what they hold"
+        )
     settings = {"features": features, "split": split, "seed": seed, "subsamples": subsamples}
     if samples_file is None:
         settings |= {"steps": steps, "grid": grid, "noise": noise, "labels": labels, "guidance": asdict(guidance)}

@@ -130,8 +130,8 @@ def _method(record: dict) -> Iterator[str]:
     yield (
         f"<p>{capitalized(', '.join(metric.title for metric in metrics))}: of {kind}, against {record['held_out']} "
         f"held-out items. {biased}Real items are random splits of held-out and training items, of the same sizes, "
-        "and ± is their standard deviation; what at most 1 in 100 of them would be is told from them. Of samples ± is "
-        "a standard error, by leaving "
+        "and ± is their standard deviation; told from them is a value that at most 1 in 100 of such splits would "
+        "reach. Of samples ± is a standard error, by leaving "
         f"out each of {record['jackknife_groups']} parts of the samples in turn; that of a difference leaves the same "
         "samples out of both, so that what the shared noise does to both does not count.</p>"
     )

@@ -23,10 +23,12 @@ from sde.files import write_whole
 
 
 def relative_error(values: Tensor, x: Tensor, data: Dataset) -> float:
-    """Root mean square of values - x (n, *event), relative to the data's standard deviation, both in model units."""
+    """Root mean square of values - x (n, *event), relative to the data's standard deviation, both in model units; where
+    the data are one value, it is not relative to anything."""
     some, _ = data.batch(spread(len(data), 10_000))
     encode = data.transform.encode
-    return ((encode(values) - encode(x)).double().square().mean().sqrt() / encode(some).double().std()).item()
+    error, std = (encode(values) - encode(x)).double().square().mean().sqrt().item(), encode(some).double().std().item()
+    return error / std if std > 0 else error
 
 
 def open_split(run: Run, split: str) -> tuple[Dataset, Dataset, Denoiser]:

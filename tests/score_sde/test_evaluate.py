@@ -22,6 +22,7 @@ from score_sde.metrics.splits import DIVISIONS
 from score_sde.run.folder import Run
 from sde.data.transform import Transform
 from sde.distributed.world import World
+from tests.score_sde.runs import untrained
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.load. is deprecated:DeprecationWarning"),
@@ -369,6 +370,31 @@ def test_what_so_few_items_do_not_allow_is_left_out(digits, capsys):
         "left out: Frechet distance: 60 samples and 360 real items are too few for 64 features, it needs at least 65"
         in out
     )
+
+
+def no_constant(text):
+    raise AssertionError(f"{text} is no JSON")
+
+
+@pytest.mark.parametrize(("x", "options"), [
+    (np.full((240, 1, 4, 4), 3, np.uint8), ["--config.data.num_levels=8"]),
+    (np.repeat(np.arange(2), 120)[:, None].astype(np.float32), []),
+    (np.sign(np.random.default_rng(0).normal(size=(240, 1, 1, 1))).astype(np.float32), []),
+], ids=["constant", "two points", "one pixel of two values"])  # fmt: skip
+def test_degenerate_data_have_numbers(tmp_path, capsys, x, options):
+    """No NaN, in the table or in JSON; items held against themselves are not told."""
+    run = untrained(tmp_path / "run", x, np.zeros(len(x), np.int64), *options)
+    np.savez(tmp_path / "real.npz", x=run.data()[0].batch(torch.arange(100))[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        status, out, _, err = call(capsys, run.folder, "--samples_file", tmp_path / "real.npz", *QUICK)
+    assert status == 0, err
+    assert "nan" not in out.replace("\n", " ").split()
+    record = json.loads((run.folder / "evaluation.json").read_text(), parse_constant=no_constant)
+    for found in record["values"].values():
+        for key in {"value", "corrected", "low", "high"} & found.keys():
+            assert isinstance(found[key], float)
+    assert "worse than real items" not in out
 
 
 def test_other_units_are_noticed(plane, tmp_path, capsys):
