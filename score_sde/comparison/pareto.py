@@ -44,19 +44,21 @@ REACH = float(t.ppf(0.975, JACKKNIFE_GROUPS - 1))
 """Standard errors of the jackknife, with so few groups, that a 95 % interval reaches to either side."""
 
 RULE = (
-    "Tied are all that the best, by the first metric, is not told from: the 95 % interval of the difference holds 0. "
-    "Of those of them that are on the front of calls and this metric it is the one with the fewest network calls, and "
+    "Tied are all that the best, by the first metric, is not told from, as the 95 % interval of the difference holds "
+    "0, and what is no dearer than one of them and no worse. Of these it is the one with the fewest network calls, and "
     "of equal ones the best."
 )
 
 
 def tied(rows: Sequence[dict]) -> list[bool]:
-    """Whether rows with ``behind``, how much worse than the best they are, and ``behind_stderr`` may be the best."""
-    return [row["behind"] <= REACH * row["behind_stderr"] for row in rows]
+    """Whether rows with ``calls``, ``behind``, how much worse than the best they are, and ``behind_stderr`` may be the
+    best, or take no more calls than one that may be, and are no worse."""
+    near = [row for row in rows if row["behind"] <= REACH * row["behind_stderr"]]
+    # Where little is known of a poor one, a better one beside it that is known well would be left out.
+    return [any(row["calls"] <= one["calls"] and row["behind"] <= one["behind"] for one in near) for row in rows]
 
 
 def recommend(rows: Sequence[dict]) -> int:
-    """The position of the row that RULE names: rows with ``calls``, ``behind``, ``tied`` and ``front_calls``."""
-    # A tie that is not on the front is no cheaper than one that is better, however little is known of it.
-    near = [i for i, row in enumerate(rows) if row["front_calls"] and row["tied"]]
+    """The position of the row that RULE names, on the front of calls: rows with ``calls``, ``behind`` and ``tied``."""
+    near = (i for i, row in enumerate(rows) if row["tied"])
     return min(near, key=lambda i: (rows[i]["calls"], rows[i]["behind"]))

@@ -110,8 +110,8 @@ def show(record: dict) -> None:
     chosen = next(row for row in record["rows"] if row["recommended"])
     ties = [row for row in record["rows"] if row["tied"]]
     if len(ties) > 1:
-        print(f"= tied, the best is not told from them by {first}: {named(ties)} calls")
-    print(f"* {chosen['reading']} by {first}")
+        print(f"= tied with the best by {first}: {named(ties)} calls")
+    print(f"* by {first} {chosen['reading']}")
     print(f"| on the front of calls and {first}, * recommended:\n  {chosen['command']}")
 
 

@@ -80,7 +80,7 @@ def _advice(record: dict) -> Iterator[str]:
     )
     ties = [f"{other['sampler']} at {other['calls']:.4g}" for other in record["rows"] if other["tied"]]
     if len(ties) > 1:
-        yield f"<p>Tied, as the best is not told from them: {', '.join(ties)} network calls.</p>"
+        yield f"<p>Tied with the best: {', '.join(ties)} network calls.</p>"
 
 
 def _charts(record: dict) -> Iterator[str]:

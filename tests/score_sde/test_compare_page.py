@@ -91,7 +91,7 @@ def test_the_recommendation_comes_first():
     assert page.seen["code"] == [COMMAND]
     said = "0.220 ± 0.024, 0.020 ± 0.050 above the smallest here; as many real items have 0.190 ± 0.010: not told."
     assert said in page.seen["p"][1]
-    assert page.seen["p"][2] == "Tied, as the best is not told from them: auto at 10, ode at 44.53 network calls."
+    assert page.seen["p"][2] == "Tied with the best: auto at 10, ode at 44.53 network calls."
     best = RECORD | {"rows": [row("ode", 44, 0.2, 0.1, recommended=True)]}
     assert "0.200 ± 0.022, the smallest here" in Page(compare_page(best, {}).decode()).seen["p"][1]
 

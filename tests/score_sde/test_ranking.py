@@ -34,8 +34,9 @@ def test_dominated_ones_are_never_recommended(seed):
     chosen = rows[recommend(rows)]
     assert not dominated(chosen, rows, "calls")
     assert chosen["tied"]
-    near = [row for row in rows if row["front_calls"] and row["behind"] <= REACH * row["behind_stderr"]]
-    assert chosen["calls"] == min(row["calls"] for row in near)
+    near = [row for row in rows if row["behind"] <= REACH * row["behind_stderr"]]
+    assert all(row["tied"] for row in near)
+    assert chosen["calls"] == min(row["calls"] for row in rows if row["tied"]) <= min(row["calls"] for row in near)
 
 
 def row(calls, seconds, behind, stderr):
@@ -48,7 +49,8 @@ def row(calls, seconds, behind, stderr):
     ([row(5, 5, 0.5, 0.24), row(10, 10, 0.2, 0.1), row(20, 20, 0.1, 0.1), row(50, 50, 0.0, 0.0)], 0, 4),
     ([row(5, 5, 0.5, 0.2), row(10, 10, 0.2, 0.05), row(20, 20, 0.1, 0.04), row(50, 50, 0.0, 0.0)], 3, 1),
     # Within its error, but beaten by the second at the same calls.
-    ([row(10, 10, 0.3, 9.0), row(10, 9, 0.2, 0.05), row(20, 20, 0.0, 0.0)], 2, 2),
+    ([row(10, 10, 0.3, 9.0), row(10, 9, 0.2, 0.05), row(20, 20, 0.0, 0.0)], 1, 3),
+    ([row(10, 10, 0.3, 9.0), row(10, 9, 0.4, 0.05), row(9, 9, 0.4, 0.05), row(20, 20, 0.0, 0.0)], 0, 2),
     # Calls are what is cheap, however long they took.
     ([row(10, 30, 0.2, 0.3), row(12, 12, 0.1, 0.3), row(20, 20, 0.0, 0.0)], 0, 3),
 ])  # fmt: skip
