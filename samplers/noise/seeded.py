@@ -27,6 +27,9 @@ SIZES = 6
 BOUNDS = 5
 """Purpose of item_seeds: times and noise of a variational bound."""
 
+CLASSES = 7
+"""Purpose of item_seeds: which class a sample is of."""
+
 START_OFFSET = 3 << 29
 """Added to the seeds of samples: the noise from 0 to t_min, at which a likelihood report starts its check."""
 

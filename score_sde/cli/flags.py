@@ -29,7 +29,8 @@ TEXTS = {
     "noise": f"{', '.join(NOISES)}; brownian is a path that more steps refine",
     "num_samples": "how many samples or items; default 8 for restore and edit",
     "seed": "seed of the random numbers",
-    "labels": "classes, cycled, as in 0,1,2, or none; by default every class in turn, but none in likelihood, encode, "
+    "labels": "classes, cycled, as in 0,1,2, or none, or data: drawn as often as the data have them, the default of "
+    "evaluate, compare and guidance_sweep; else by default every class in turn, but none in likelihood, encode, "
     "interpolate, restore and edit, where data is each item's own class",
     "sizes": "sizes of the samples, cycled, as in 5,8, where the items are of unequal size; by default drawn as the "
     "training items have them",
@@ -48,7 +49,7 @@ TEXTS = {
     "continuous data need QUANTILE,LOW,HIGH in their units",
     "batch_size": "items at a time",
     "out": "where to write, without suffix; default the next number and a name, as in 000012-heun-25, in samples/ of "
-    "the run folder; compare/ for compare, evaluation.json for evaluate, nowhere for likelihood",
+    "the run folder; compare/ for compare, evaluations/ for evaluate, nowhere for likelihood",
     "split": "test or train: the items that are taken",
     "probes": "Rademacher probes for the trace, 0 for the exact trace; default exact up to 16 dimensions, else 2",
     "rtol": "relative tolerance of the ODE solver",
@@ -58,7 +59,7 @@ TEXTS = {
     "samples_per_item": "samples of each item",
     "ood_file": "an .npy or .npz of other items, for the AUROC of log p(x)",
     "samples_file": "a file of samples to measure, as --mode sample writes; by default they are drawn",
-    "features": "data, classifier, inception, or a TorchScript file: what the items are compared in",
+    "features": "what items are compared in: data, spectrum (of signals), classifier, inception, or a TorchScript file",
     "download": "fetch the weights of --features inception where they are missing",
     "metrics": "some of the metrics, as in frechet,kernel; the first ranks samplers; default of evaluate: all it can",
     "subsamples": "halves of the items that an interval is made of",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.stats import t
 from torch import Tensor
 
 JACKKNIFE_GROUPS = 16
@@ -39,16 +40,25 @@ def jackknife_error(found: np.ndarray) -> float:
     return float(np.sqrt((len(found) - 1) / len(found) * np.square(found - found.mean()).sum()))
 
 
+REACH = float(t.ppf(0.975, JACKKNIFE_GROUPS - 1))
+"""Standard errors of the jackknife, with so few groups, that a 95 % interval reaches to either side."""
+
 RULE = (
-    "Of the points on the front of calls and the first metric that are at most one standard error of the difference "
-    "behind the best, those that are on the front of seconds and this metric as well, where there are any; of these "
-    "the one with the fewest network calls, and of equal ones the best."
+    "Tied are all that the best, by the first metric, is not told from, as the 95 % interval of the difference holds "
+    "0, and what is no dearer than one of them and no worse. Of these it is the one with the fewest network calls, and "
+    "of equal ones the best."
 )
 
 
+def tied(rows: Sequence[dict]) -> list[bool]:
+    """Whether rows with ``nfe``, ``behind``, how much worse than the best they are, and ``behind_stderr`` may be the
+    best, or take no more calls than one that may be, and are no worse."""
+    near = [row for row in rows if row["behind"] <= REACH * row["behind_stderr"]]
+    # Where little is known of a poor one, a better one beside it that is known well would be left out.
+    return [any(row["nfe"] <= one["nfe"] and row["behind"] <= one["behind"] for one in near) for row in rows]
+
+
 def recommend(rows: Sequence[dict]) -> int:
-    """The position of the row that RULE names: rows with ``nfe``, ``behind``, how much worse than the best they are,
-    ``behind_stderr``, and ``front_nfe`` and ``front_seconds``."""
-    near = [i for i, row in enumerate(rows) if row["front_nfe"] and row["behind"] <= row["behind_stderr"]]
-    fast = [i for i in near if rows[i]["front_seconds"]]
-    return min(fast or near, key=lambda i: (rows[i]["nfe"], rows[i]["behind"]))
+    """The position of the row that RULE names, on the front of calls: rows with ``nfe``, ``behind`` and ``tied``."""
+    near = (i for i, row in enumerate(rows) if row["tied"])
+    return min(near, key=lambda i: (rows[i]["nfe"], rows[i]["behind"]))

@@ -1,11 +1,12 @@
 """The ranking that a comparison found: a row for each sampler and budget, with what chance alone explains."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
 from score_sde.comparison.candidates import Candidate
-from score_sde.comparison.pareto import front, jackknife_error, left_out, recommend
+from score_sde.comparison.pareto import front, jackknife_error, left_out, recommend, tied
 from score_sde.comparison.reference import Reference
 from score_sde.comparison.sampling import Drawn, flow_error
 from score_sde.metrics.metric import METRICS
@@ -22,7 +23,8 @@ def tabulate(
     """A row for each candidate and what it drew, by calls and the first metric of the reference, which ranks them.
 
     ``metrics`` has by name the ``value`` with the jackknife's ``stderr``; ``behind``, how much worse than the best it
-    is, with the error of that difference, ``behind_stderr``. Those of the first metric stand in the row itself as well.
+    is, with the error of that difference, ``behind_stderr``; and ``reading``, how it compares with real items. Those of
+    the first metric stand in the row itself as well. ``tied`` are those that may be the best by it.
     ``error`` is that of a deterministic candidate's first samples against ``exact`` (m, *event), in standard deviations
     of the data; then come the fronts; whether it is ``recommended``; ``command``, its flags behind ``common``.
     """
@@ -51,13 +53,15 @@ def tabulate(
         marks = iter(front([(row[cost], row[loss]) for row in among]))
         for row in rows:
             row[f"front_{name}"] = row[loss] is not None and next(marks)
+    for row, tie in zip(rows, tied(rows), strict=True):
+        row["tied"] = tie
     chosen = recommend(rows)
     for i, row in enumerate(rows):
         row["recommended"] = i == chosen
     return sorted(rows, key=lambda row: (row["nfe"], row["behind"]))
 
 
-def _measured(name: str, reference: Reference, features: Sequence[Tensor]) -> list[dict[str, float]]:
+def _measured(name: str, reference: Reference, features: Sequence[Tensor]) -> list[dict[str, Any]]:
     """For each candidate's features."""
 
     def measure(own: Tensor) -> float:
@@ -72,9 +76,15 @@ def _measured(name: str, reference: Reference, features: Sequence[Tensor]) -> li
             "stderr": jackknife_error(parts),
             "behind": sign * (value - values[best]),
             "behind_stderr": jackknife_error(parts - without[best]),
+            "reading": reference.reading(name, own),
         }
-        for value, parts in zip(values, without, strict=True)
+        for value, parts, own in zip(values, without, features, strict=True)
     ]
+
+
+def named(rows: Sequence[dict]) -> str:
+    """The rows by sampler and calls, as in a sentence."""
+    return ", ".join(f"{row['sampler']} at {row['calls']:.4g}" for row in rows)
 
 
 def show(record: dict) -> None:
@@ -82,13 +92,13 @@ def show(record: dict) -> None:
     first, *others = record["metrics"]
     print(
         f"{record['num_samples']} samples each from the same noise against {record['held_out']} held-out items; "
-        f"as many training items: {', '.join(_of_training(record, name) for name in (first, *others))}"
+        f"as many real items: {', '.join(_of_real(record, name) for name in (first, *others))}"
     )
     heads = [f"{name + ' +- stderr':<21}" for name in (first, *others)]
     width = max(12, *(len(row["sampler"]) for row in record["rows"]))
     print(f"  {'sampler':<{width}} steps   calls  ms/sample  {'  '.join(heads)}  error to the flow")
     for row in record["rows"]:
-        mark = "*" if row["recommended"] else "|" if row["front_nfe"] else " "
+        mark = "*" if row["recommended"] else "=" if row["tied"] else "|" if row["front_nfe"] else " "
         steps = row["steps"] or f"{row['tolerance']:g}"
         texts = (with_error(own["value"], own["stderr"]).replace("±", "+-") for own in row["metrics"].values())
         values = "  ".join(f"{text:<{len(head)}}" for text, head in zip(texts, heads, strict=True))
@@ -98,9 +108,13 @@ def show(record: dict) -> None:
     for note in record["notes"]:
         print(f"  {note}")
     chosen = next(row for row in record["rows"] if row["recommended"])
+    ties = [row for row in record["rows"] if row["tied"]]
+    if len(ties) > 1:
+        print(f"= tied with the best by {first}: {named(ties)} calls")
+    print(f"* by {first} {chosen['reading']}")
     print(f"| on the front of calls and {first}, * recommended:\n  {chosen['command']}")
 
 
-def _of_training(record: dict, name: str) -> str:
-    mean, std = record["training"][name]
-    return f"{METRICS[name].title} {number(mean)} +- {number(std)}"
+def _of_real(record: dict, name: str) -> str:
+    real = record["real"][name]
+    return f"{METRICS[name].title} {number(real['value'])} +- {number(real['spread'])}"

@@ -1,14 +1,18 @@
 """The reference of a comparison: how far samples are from held-out data, by one metric or several."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
-import numpy as np
 import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from score_sde.evaluation.class_mix import matching
 from score_sde.evaluation.features import Extractor
+from score_sde.evaluation.power import Power, RealItems, measure_power
+from score_sde.evaluation.scores import NOT_TOLD, verdict, with_power
 from score_sde.metrics.metric import METRICS
+from score_sde.metrics.splits import Division, Splits
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.distributed.world import World
@@ -19,16 +23,14 @@ MAX_COMPONENTS = 64
 MAX_ITEMS = 10_000
 """Held-out and training items at most, spread over the sets."""
 
-TRAINING_SUBSETS = 8
-"""Random subsets of the training items whose values are the reference: as far as the data are from themselves."""
-
 
 class Reference:
     """``metrics``, keys of METRICS, of samples against held-out items, in the features of an ``extractor``.
 
     Where these are more than MAX_COMPONENTS or than a quarter of the held-out items, as many leading principal
-    components of the training items' features are compared. With ``labels`` only items of these classes count. Raises
-    ValueError where fewer than four are held out.
+    components of the training items' features are compared. With ``labels`` the items are in the parts of these
+    classes. ``samples`` is how many there will be of each candidate. Raises ValueError where fewer than four items are
+    held out.
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class Reference:
         extractor: Extractor,
         metrics: Sequence[str] = ("frechet",),
         labels: Tensor | None = None,
+        *,
+        samples: int,
     ) -> None:
-        self.extractor, self.metrics = extractor, tuple(metrics)
+        self.extractor, self.metrics, self.samples = extractor, tuple(metrics), samples
         indices = [_of_classes(data, labels) for data in (training, held_out)]
         if len(indices[1]) < 4:
             raise ValueError(f"{len(indices[1])} held-out items of the classes asked for: to measure by them needs 4")
@@ -52,9 +56,12 @@ class Reference:
         if self.width < self.dim:
             self.projection = PCA(self.width, svd_solver="randomized", random_state=0).fit(known.numpy())
         self.known, self.items = self._projected(known), self._projected(items)
+        self.division = Division.of(samples, len(self.items), len(self.known))
+        self.places = (held_out, indices[1]), (training, indices[0])
 
-    def check(self, n: int) -> None:
-        """Raise ValueError where n samples are too few for one of the metrics."""
+    def check(self) -> None:
+        """Raise ValueError where the samples are too few for one of the metrics."""
+        n = self.samples
         for name in self.metrics:
             # Of two samples per feature a covariance has all its rank without a part of them, too.
             least = 2 * self.width if name == "frechet" else METRICS[name].items(self.width)
@@ -74,12 +81,28 @@ class Reference:
         """The metric of samples with these features (n, width) and the held-out items."""
         return METRICS[name](features, self.items)
 
-    def of_training(self, name: str, n: int) -> tuple[float, float]:
-        """Mean and standard deviation of the metric of n training items, of all where there are fewer."""
-        generator = np.random.default_rng(0)
-        drawn = (generator.permutation(len(self.known))[:n] for _ in range(TRAINING_SUBSETS))
-        found = torch.tensor([self.measure(name, self.known[torch.from_numpy(index)]) for index in drawn])
-        return found.mean().item(), found.std(correction=1).item()
+    @cached_property
+    def real(self) -> dict[str, Splits]:
+        """By metric, what as many real items have in the samples' place."""
+        return {
+            name: Splits.measure(METRICS[name], self.items, self.known, self.division,
+                                 least=METRICS[name].least(self.division.n))
+            for name in self.metrics
+        }  # fmt: skip
+
+    def reading(self, name: str, features: Tensor) -> str:
+        """How samples with these features compare with real items in their place."""
+        own, items = (
+            part[spread(len(part), size)] for part, size in ((features, self.division.n), (self.items, self.division.m))
+        )
+        found = verdict(self.real[name].compared(METRICS[name](own, items)), METRICS[name].larger)
+        return with_power(self.power[name]) if found == NOT_TOLD else found
+
+    @cached_property
+    def power(self) -> dict[str, Power]:
+        """By metric, what it tells of spoilt real items."""
+        items = RealItems(self.items, self.known, self.places, self.features)
+        return measure_power(items, self.real, self.division)
 
     def _extracted(self, x: Tensor) -> Tensor:
         # A comparison is the work of one process.
@@ -90,8 +113,6 @@ class Reference:
 
 
 def _of_classes(data: Dataset, labels: Tensor | None) -> Tensor:
-    """Positions of the items of these classes, of all without labels; MAX_ITEMS at most."""
-    index = torch.arange(len(data))
-    if labels is not None and data.labels is not None:
-        index = index[torch.isin(data.labels, labels)]
+    """Positions of the items in the parts of these classes, of all without labels; MAX_ITEMS at most."""
+    index = matching(data, labels)
     return index[spread(len(index), MAX_ITEMS)]

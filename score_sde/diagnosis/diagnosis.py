@@ -99,9 +99,9 @@ def untrained_null(m: dict) -> Finding | None:
 def memorized(m: dict) -> Finding | None:
     training, held_out = (m["error"][name] for name in ("training", "averaged"))
     noise = sum(m["error_stderr"][name] ** 2 for name in ("training", "averaged")) ** 0.5
-    share, near, said = training / held_out, m["samples"]["nearest"], []
-    if share < MEMORIZED_LOSS_RATIO and held_out - training > SIGNIFICANT_STDERRS * noise:
-        said.append(f"the error of training items is {share:.2f} times that of held-out ones")
+    near, said = m["samples"]["nearest"], []
+    if training < MEMORIZED_LOSS_RATIO * held_out and held_out - training > SIGNIFICANT_STDERRS * noise:
+        said.append(f"the error of training items is {training / held_out:.2f} times that of held-out ones")
     if near is not None and near < COPIED_DISTANCE_RATIO:
         said.append(f"samples are {near:.2f} times as far from the nearest training item as held-out ones")
     if not said:
@@ -119,7 +119,7 @@ def off_samples(m: dict) -> Finding | None:
         mean, std, data_mean, data_std, mean_error, std_error = values
         if abs(mean - data_mean) > max(MAX_MEAN_SHIFT * data_std, MIN_STDERRS * mean_error):
             said.append(f"channel {channel} has mean {mean:.3g}, the data {data_mean:.3g}")
-        far = not 1 / MAX_STD_RATIO < std / data_std < MAX_STD_RATIO
+        far = std > MAX_STD_RATIO * data_std or data_std > MAX_STD_RATIO * std
         if far and abs(std - data_std) > MIN_STDERRS * std_error:
             said.append(f"channel {channel} has standard deviation {std:.3g}, the data {data_std:.3g}")
     if samples["nearest"] is not None and samples["nearest"] > MAX_NEAREST_RATIO:

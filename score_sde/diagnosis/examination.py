@@ -113,7 +113,7 @@ def linear_filter(model: Denoiser, at: DenoisingErrors, training: Dataset) -> Li
     x, transform = training.batch(index)[0], at.transform
     u = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
     items = cut(transform.encode(transform.dequantize(x, u)), training.sizes_of(index)).to(at.device)
-    return LinearDenoiser(model.sde, items, model.sigma_data)
+    return LinearDenoiser.fitted(model.sde, items, model.sigma_data, at.t)
 
 
 def mean_and_error(values: Tensor) -> list[float]:
@@ -144,7 +144,9 @@ def channel_moments(x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, Ten
     mean = x.mean((0, 2))
     squares = (x - mean[:, None]).square().mean(2)
     std, root = squares.mean(0).sqrt(), len(x) ** 0.5
-    return mean, std, x.mean(2).std(0) / root, squares.std(0) / root / (2 * std)
+    # A channel that is constant has no spread, and no error of it.
+    error = torch.where(std > 0, squares.std(0) / root / (2 * std), 0.0)
+    return mean, std, x.mean(2).std(0) / root, error
 
 
 def _real_moments(x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,5 +1,5 @@
-"""Features of items, in which --mode evaluate measures: the data themselves, a classifier's, or those of a named
-network."""
+"""Features of items, in which --mode evaluate measures: the data themselves, their spectrum, a classifier's, or those
+of a named network."""
 
 import hashlib
 from collections import Counter
@@ -17,7 +17,7 @@ from score_sde.run.folder import Run, file_digest
 from sde.data import Dataset
 from sde.distributed.world import World
 
-EXTRACTORS = ("data", "classifier", "inception")
+EXTRACTORS = ("data", "spectrum", "classifier", "inception")
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 """The file that torch-fidelity keeps in torch's cache of downloads."""
 
@@ -84,12 +84,18 @@ def extractor(run: Run, name: str, training: Dataset, download: bool = False) ->
     if download and name != "inception":
         raise ValueError(f"--download is for --features inception; --features {name} would ignore it")
     kind = run.kind
-    if name == "data":
-        named = f"{training.transform.digest}{named_beside(kind, training.event_shape)}"
-        digest = hashlib.sha256(named.encode()).hexdigest()
-        return Extractor("data", digest, kind.features(training.transform), device)
+    if name in ("data", "spectrum"):
+        named = named_beside(kind, training.event_shape)
+        function = kind.features(training.transform)
+        if name == "spectrum":
+            function, named = kind.spectrum(training.transform, training.event_shape, "--features=spectrum"), name
+        digest = hashlib.sha256(f"{training.transform.digest}{named}".encode()).hexdigest()
+        return Extractor(name, digest, function, device)
     if name == "classifier":
         judge = evaluation_classifier(run, training).to(device)
+        unfit = judge.unfit(run.data()[1])
+        if unfit:
+            raise ValueError(f"--features=classifier: {unfit}; use --features data, or spectrum for signals")
         return Extractor("classifier", judge.digest, judge.features, device)
     network, digest = _inception(download) if name == "inception" else _scripted(name)
     network = network.to(device).eval()

@@ -64,6 +64,23 @@ class EvaluationClassifier(nn.Module):
         with torch.no_grad():
             self.scale = self._body(data.batch(spread(len(data), FINGERPRINT_ITEMS))[0]).var(0).mean().sqrt()
 
+    def unfit(self, held_out: Dataset) -> str:
+        """The sentence about a judge that is right too seldom to be used, "" for one that may be: its accuracy on
+        held-out items, the mean over their classes, must be at least half way from chance to 1."""
+        x, cond = held_out.batch(spread(len(held_out), FINGERPRINT_ITEMS))
+        found, labels = self.classes(x), require_labels(cond)
+        known = labels[labels >= 0].unique()
+        if len(known) < 2:
+            return "" if len(known) else "no held-out item has a class, so that nobody knows how often it is right"
+        right = torch.stack([(found[labels == one] == one).double().mean() for one in known]).mean().item()
+        least = (1 + 1 / len(known)) / 2
+        if right >= least:
+            return ""
+        return (
+            f"the classifier of real items is right about {right:.1%} of held-out ones (mean over {len(known)} "
+            f"classes), and below {least:.1%} it judges nobody"
+        )
+
     @torch.no_grad()
     def classes(self, x: Tensor, batch_size: int = 500) -> Tensor:
         """The classes (n,), on the CPU, that it takes the items x (n, *event) for."""

@@ -3,6 +3,7 @@
 from score_sde.evaluation.scores import Sets
 from score_sde.metrics.metric import METRICS
 from score_sde.metrics.neighbors import CLOSE_SHARE
+from score_sde.metrics.splits import DIVISIONS
 
 Row = tuple[str, str, str, str, str]
 
@@ -13,10 +14,12 @@ def show(values: dict[str, dict], sets: Sets, features: str, split: str) -> None
     measured = [name for name in METRICS if "value" in values.get(name, {})]
     for name in measured:
         own, metric = values[name], METRICS[name]
-        rows.append(_row(metric.title + " *" * metric.biased, own, own["reference"]["value"], own["reading"]))
-    if "accuracy" in values:
+        real = own["reference"]
+        found = f"{_number(real['value'])} +- {_number(real['spread'])}"
+        rows.append(_row(metric.title + " *" * metric.biased, own, found, own["reading"]))
+    if "value" in values.get("accuracy", {}):
         own = values["accuracy"]
-        rows.append(_row("accuracy of the class", own, own["reference"]["value"], own["reading"]))
+        rows.append(_row("accuracy of the class", own, _number(own["reference"]["value"]), own["reading"]))
     if "memorization" in values:
         rows += _too_many(values["memorization"], {
             "nearer": ("memorized: nearer", 0.5, "nearer to training items than held-out ones"),
@@ -33,11 +36,22 @@ def show(values: dict[str, dict], sets: Sets, features: str, split: str) -> None
     for name, *cells, text in rows:
         aligned = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
         print("  ".join(["", name.ljust(widths[0]), *aligned, text]).rstrip())
-    print(f"  real items: {len(sets.reference):,} of the other split in the samples' place, for what is perfect")
+    division = sets.division
+    print(
+        f"  real items: mean and standard deviation over {DIVISIONS} random splits of the {count + len(sets.others):,} "
+        f"real items, {division.n:,} in the samples' place against {division.m:,}; told from them is a value that at "
+        "most 1 in 100 of such splits would reach"
+    )
+    differ = [METRICS[name].title for name in measured if values[name]["reference"]["differ"]]
+    if differ:
+        print(
+            f"  training and test items themselves are told apart by the {', the '.join(differ)}: samples no further "
+            "away are not told from real items"
+        )
     if any(METRICS[name].biased for name in measured):
         print("  * finite sets, of real items too, make it too large; the interval and the number before it do not")
-    for name in METRICS:
-        if "refused" in values.get(name, {}):
+    for name in values:
+        if "refused" in values[name]:
             print(f"  left out: {values[name]['refused']}")
 
 
@@ -45,16 +59,17 @@ def _too_many(found: dict[str, dict], texts: dict[str, tuple[str, float, str]]) 
     """Rows of shares that should not be above those of new items."""
     rows = []
     for name, (title, ideal, text) in texts.items():
-        verdict = "more" if found[name]["low"] > ideal else "no more"
-        rows.append(_row(title, found[name], ideal, f"{text}: {verdict} than new ones"))
+        if name in found:
+            verdict = "more" if found[name]["low"] > ideal else "no more"
+            rows.append(_row(title, found[name], _number(ideal), f"{text}: {verdict} than new ones"))
     return rows
 
 
-def _row(title: str, own: dict, real: float, text: str) -> Row:
+def _row(title: str, own: dict, real: str, text: str) -> Row:
     interval = f"{_number(own['low'])} to {_number(own['high'])}"
     if title.endswith("*"):
         interval = f"{_number(own['corrected'])}, {interval}"
-    return title, _number(own["value"]), interval, _number(real), text
+    return title, _number(own["value"]), interval, real, text
 
 
 def _number(value: float) -> str:

@@ -34,6 +34,8 @@ class Kind:
     """Whether the first axis of an item is one of channels, so that the others are its space."""
     files: tuple[str, ...] = ()
     """Suffixes of the files, each with one item, that ``read`` takes. Arrays (.npy, .npz, .csv) may be of any kind."""
+    spectral: bool = False
+    """Whether ``spectrum`` says of items what their entries do not."""
     page_items: int = 0
     """How many items of a set pages show by ``element``, beside the picture of the set."""
     masks: Mapping[str, MaskOf] = MASKS
@@ -85,6 +87,11 @@ class Kind:
     def features(self, transform: Transform) -> Callable[[Tensor], Tensor]:
         """What items are compared in: a function of items (B, *event) in data units to features (B, d)."""
         return lambda x: transform.encode(x.double()).flatten(1)
+
+    def spectrum(self, transform: Transform, shape: Event, flag: str) -> Callable[[Tensor], Tensor]:
+        """What takes items (B, *event) in data units to the features (B, d) of their spectrum. Raises ValueError,
+        beginning with ``flag``, for a kind that has none."""
+        raise ValueError(f"{flag} is for signals, (channels, length), and the data have shape {shape}: use data")
 
     def network_input(self, transform: Transform, shape: Event, flag: str) -> Callable[[Tensor], Tensor]:
         """What takes items in data units to what networks of others read, which see images. Raises ValueError for data

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from score_sde.kinds.base import Event, Kind
+from score_sde.kinds.palette import class_colors
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +52,7 @@ class Point(Kind):
         elif role == "guesses":
             _guesses(axes, x, style)
         else:
-            color: dict[str, Any] = {} if labels is None else {"c": labels.numpy(), "cmap": "tab10"}
+            color: dict[str, Any] = {} if labels is None else {"c": class_colors(labels)}
             size: dict[str, Any] = {"s": 60 / len(x) ** 0.4, "linewidths": 0}
             axes.scatter(*x.T, **size | color | style)
 

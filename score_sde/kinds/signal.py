@@ -1,11 +1,14 @@
 """Signals (channels, length)."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from score_sde.kinds.base import About, Event, Kind
+from score_sde.kinds.spectrum import log_spectrum
 from score_sde.kinds.tasks import TASKS
+from sde.data.transform import Transform
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +30,7 @@ class Signal(Kind):
 
     name = "signal"
     layout = "curves"
+    spectral = True
     tasks = TASKS
 
     def fits(self, shape: Event) -> bool:
@@ -34,6 +38,9 @@ class Signal(Kind):
 
     def shown(self, x: Tensor, lead: int = 1) -> Tensor | None:
         return x.narrow(lead, 0, min(CHANNELS, x.shape[lead])) if x.ndim - lead == 2 else None
+
+    def spectrum(self, transform: Transform, shape: Event, flag: str) -> Callable[[Tensor], Tensor]:
+        return lambda x: log_spectrum(transform.encode(x.double()))
 
     def draw(
         self, axes: "Axes", shown: Tensor, role: str = "items", labels: Tensor | None = None, **style: Any

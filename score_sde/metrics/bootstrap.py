@@ -58,7 +58,7 @@ def subsampled(
     if not spread and limits == (0.0, 1.0):
         count = min(len(x), len(y))
         return share(round(value * count), count)
-    skewness = ((values - values.mean()) ** 3).mean().item() / spread**3 if spread else 0.0
+    skewness = (((values - values.mean()) / spread) ** 3).mean().item() if spread else 0.0
     # Few halves know their spread badly.
     quantile = t.ppf(0.975, subsamples - 1)
     shift = skewness * (quantile**2 + 1) / 6

@@ -52,6 +52,10 @@ class Metric:
         options: dict[str, Any] = {"subsamples": subsamples, "seed": seed, "biased": self.biased, "limits": self.limits}
         return subsampled(self, samples, data, **options)
 
+    def least(self, n: int) -> float:
+        """The smallest step of its values for n samples, those of a share being counted; 0 for any other."""
+        return 1 / n if self.limits == (0.0, 1.0) else 0.0
+
     def shortage(self, n: int, m: int, dimension: int) -> str:
         """The sentence about too few items."""
         return (

@@ -6,5 +6,8 @@ SUBSAMPLES = 1
 CLASSIFIER_HALVES = 2
 """Which items a two-sample test fits its classifier to."""
 
+SPLITS = 4
+"""Which real items stand in the place of samples."""
+
 PROJECTIONS = 3
 """On which directions a sliced distance projects."""

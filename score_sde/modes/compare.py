@@ -22,12 +22,13 @@ from score_sde.evaluation.features import EXTRACTORS, extractor
 from score_sde.metrics.metric import METRICS
 from score_sde.pages.comparison import compare_page
 from score_sde.pages.items import items
-from score_sde.plots.pictures import drawn
+from score_sde.plots.pictures import drawn, limits_of, outside
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split
+from score_sde.run.outputs import stem
 from score_sde.run.sampling import path_of
 from score_sde.run.sizes import sizes_of_samples
 from sde.condition.tree import Condition, labels_of
@@ -65,7 +66,9 @@ def compare(
     names, left_out = suited(names, denoiser.sde)
     for sentence in left_out:
         print(sentence)
-    cond = read_condition(run, guides, labels, condition, num_samples)
+    cond = read_condition(run, guides, labels, condition, num_samples, seed=seed, by_law=True)
+    if not (labels or guides.denoiser.conditions) and labels_of(cond) is not None:
+        labels = "data"
     found = extractor(run, features, training, download)
     given = {"seed": seed, "labels": labels, "condition": condition}
     common = command(run, given | asdict(guidance), num_samples)
@@ -75,8 +78,8 @@ def compare(
         targets = labels_of(cond)
         # Below 0 are those of no class.
         targets = targets if targets is not None and (targets >= 0).all() else None
-        reference = Reference(training, held_out, found, measures, targets)
-        reference.check(num_samples)
+        reference = Reference(training, held_out, found, measures, targets, samples=num_samples)
+        reference.check()
         sizes = None if training.sizes is None else sizes_of_samples(run, num_samples, seed)
         ran, exact, notes = _sampled(run, guides, cond, names, budgets, num_samples, seed, batch_size, sizes)
         notes = left_out + notes
@@ -88,14 +91,18 @@ def compare(
         about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape)}
         about |= {"kind": run.kind.name, "flow": flow}
         record = _record(run, reference, num_samples) | about | {"rows": rows, "notes": notes}
-        base = Path(out) if out else run.folder / "compare" / "compare"
+        content = compare_page(record, pictures(run, ran, exact, held_out, targets))
+        base = Path(out) if out else stem(run, None, "compare", ".json", "compare")
         base = base.with_suffix("") if base.suffix in (".html", ".json") else base
-        page, numbers = Path(f"{base}.html"), Path(f"{base}.json")
-        write_whole(page, compare_page(record, pictures(run, ran, exact, held_out, targets)))
-        write_json(numbers, finite(record))
+        # Every comparison is kept, and the latest one has a name without a number.
+        for place in [base] if out else [base, run.folder / "compare" / "compare"]:
+            page, numbers = Path(f"{place}.html"), Path(f"{place}.json")
+            write_whole(page, content)
+            write_json(numbers, finite(record))
         show(record)
         chosen = next(row for row in rows if row["recommended"])
-        recommended = {key: chosen[key] for key in ("sampler", "steps", "nfe", "value", "command")}
+        recommended = {key: chosen[key] for key in ("sampler", "steps", "nfe", "value", "reading", "command")}
+        ties = [{key: row[key] for key in ("sampler", "steps", "nfe", "value")} for row in rows if row["tied"]]
         seconds = round(time.perf_counter() - begin, 1)
         print(f"compared in {seconds:g} s: {page}, {numbers}")
         return {
@@ -103,6 +110,7 @@ def compare(
             "num_samples": num_samples,
             "metric": measures[0],
             "recommended": recommended,
+            "tied": ties,
             "page": str(page),
             "numbers": str(numbers),
             "seconds": seconds,
@@ -168,7 +176,7 @@ def _record(run: Run, reference: Reference, count: int) -> dict:
         "extractor": {"name": used.name, "sha256": used.digest, "features": reference.dim},
         "features": reference.width,
         "held_out": len(reference.items),
-        "training": {name: reference.of_training(name, count) for name in reference.metrics},
+        "real": {name: reference.real[name].record() for name in reference.metrics},
         "jackknife_groups": JACKKNIFE_GROUPS,
         "rounds": ROUNDS,
         "device": run.device.type,
@@ -194,13 +202,19 @@ def pictures(
     of the exact flow, and held-out items. Nothing for what has no picture."""
     kind, levels = run.kind, held_out.transform.num_levels
     count = kind.examples(held_out.event_shape)
+    index = spread(len(held_out), count)
+    real, their = held_out.batch(index)
+    # One scale for all, that of real items, so that a sampler that goes astray does not make the others alike.
+    limits = limits_of(real, kind=kind, levels=levels, sizes=held_out.sizes_of(index))
 
     def shown(
         caption: str, x: Tensor, own: Tensor | None, sizes: Tensor | None = None
     ) -> list[tuple[str, bytes | str]]:
         own = None if own is None else own[:count]
         first = None if sizes is None else sizes[:count]
-        picture = drawn(x[:count], kind=kind, levels=levels, labels=own, sizes=first)
+        picture = drawn(x[:count], kind=kind, levels=levels, labels=own, sizes=first, limits=limits)
+        away = outside(x[:count], limits, kind=kind) if limits is not None else 0
+        caption += f", {away} of {min(count, len(x))} outside" * bool(away)
         both = picture, items(x, kind, levels, held_out.about, sizes)
         return [(caption, content) for content in both if content]
 
@@ -212,7 +226,5 @@ def pictures(
     last = found.setdefault("To compare with", [])
     if exact is not None:
         last += shown("the exact flow", exact.x, None if labels is None else labels[: len(exact.x)], exact.sizes)
-    index = spread(len(held_out), count)
-    real, own = held_out.batch(index)
-    last += shown("held-out items", real, labels_of(own), held_out.sizes_of(index))
+    last += shown("held-out items", real, labels_of(their), held_out.sizes_of(index))
     return {heading: parts for heading, parts in found.items() if parts}

@@ -2,9 +2,9 @@
 
 import platform
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,9 +14,11 @@ from torch import Tensor
 
 from samplers import NOISES
 from score_sde.config.config import read_run_config, resolve
+from score_sde.evaluation.class_mix import matching
 from score_sde.evaluation.features import Extracted, extractor
 from score_sde.evaluation.given_samples import check_samples, read_samples
 from score_sde.evaluation.judge import EvaluationClassifier, evaluation_classifier
+from score_sde.evaluation.power import RealItems, measure_power
 from score_sde.evaluation.score_table import show
 from score_sde.evaluation.scores import Sets, reading, refusals, scores
 from score_sde.metrics.metric import METRICS, MIN_ITEMS
@@ -26,13 +28,16 @@ from score_sde.run.folder import Run, file_digest
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split, write_arrays
+from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling
-from sde.condition.tree import labels_of, require_labels
+from sde.condition.tree import Condition, labels_of, require_labels
 from sde.data import Dataset
-from sde.data.statistics import spread
+from sde.distributed.world import World
 from sde.files import finite, write_json
 
 VERSIONS = ("torch", "numpy", "scipy", "scikit-learn")
+RECORDS, LATEST = "evaluations", "evaluation.json"
+"""The folder of a run that keeps the record of every evaluation, and the file with the latest."""
 DEFAULT_SAMPLES = 1000
 """Samples unless --num_samples says otherwise."""
 
@@ -58,9 +63,10 @@ def evaluate(
 ) -> dict:
     """Measure samples against held-out items: distances, coverage, copies, classes, each with a 95 % interval."""
     begin = time.perf_counter()
+    if subsamples < 2:
+        raise ValueError(f"--subsamples={subsamples}: an interval needs at least 2 halves")
     data, training, _ = open_split(run, split)
     names = read_names("--metrics", metrics, METRICS) if metrics else None
-    base = out.removesuffix(".json") if out else None
     path = x = asked = sizes = None
     if samples_file is None:
         if num_samples < MIN_ITEMS:
@@ -81,74 +87,105 @@ def evaluate(
     # Before anything is drawn.
     dimension = of(data, torch.arange(2)).features.shape[1]
     count, other = num_samples if x is None else len(x), training if split == "test" else run.data()[1]
-    like = spread(len(other), count)
-    refused = refusals(names, count, min(len(data), len(like)), dimension)
+    if x is None:
+        guides = Guides(run, run.model(), guidance)
+        cond = read_condition(run, guides, labels, None, num_samples, seed=seed, by_law=True)
+        asked = labels_of(cond)
+    held, like = matching(data, asked), matching(other, asked)
+    if len(held) < len(data) and run.world.is_main:
+        print(f"{len(held):,} of {len(data):,} real items are in the parts of the classes asked for, and count")
+    refused = refusals(names, count, len(held), len(like), dimension)
+    base = out.removesuffix(".json") if out else None
     if x is None or path is None:
-        path = Path(f"{base}.npz") if base else run.folder / "samples" / "evaluation.npz"
-        x, asked, sizes = _draw(run, sampling, guidance, labels, num_samples, path)
+        path, x, sizes = _draw(run, sampling, guides, guidance, cond, num_samples, base)
+        base = str(path.with_suffix(""))
         check_samples(x, asked, data, path, sizes)
-    _warn_of_classes(asked, data)
     known = of(training, torch.arange(len(training)))
     sets = Sets(
         samples=found(run.world, lambda rows: x[rows].float(), count, batch_size),
-        real=of(data, torch.arange(len(data))) if split == "test" else known,
-        reference=known.rows(like) if split == "test" else of(other, like),
+        real=of(data, held) if split == "test" else known.rows(held),
+        others=known.rows(like) if split == "test" else of(other, like),
         training=known,
+        unseen=split == "test",
     )
     # Samples without a class were asked for none.
-    judged = None
+    judged, unfit = None, ""
     if asked is not None and data.labels is not None and bool((asked >= 0).any()):
         judged = evaluation_classifier(run, training), x[asked >= 0], asked[asked >= 0]
+        unfit = judged[0].unfit(run.data()[1])
 
     def measure() -> dict:
-        values = scores(sets, names, refused, subsamples, seed, unseen=split == "test")
-        if judged is not None:
-            values["accuracy"] = _accuracy(*judged, data)
+        def features_of(x: Tensor) -> Tensor:
+            # The work of one process.
+            return found(World(), lambda rows: x[rows], len(x), batch_size).features
+
+        items = RealItems(sets.real.features, sets.others.features, ((data, held), (other, like)), features_of)
+        values = scores(sets, names, refused, subsamples, seed, partial(measure_power, items, seed=seed))
+        if unfit:
+            values["accuracy"] = {"refused": f"accuracy of the class: {unfit}"}
+        elif judged is not None:
+            values["accuracy"] = _accuracy(*judged, data, held)
         return values
 
     values = run.world.broadcast_from_main(measure)
     show(values, sets, found.name, split)
+    if features == "data" and run.kind.spectral:
+        print(
+            "  entries of signals are told by little else than their size: --features spectrum compares what they hold"
+        )
     settings = {"features": features, "split": split, "seed": seed, "subsamples": subsamples}
     if samples_file is None:
         settings |= {"steps": steps, "grid": grid, "noise": noise, "labels": labels, "guidance": asdict(guidance)}
         settings |= {"sampler": run.config.sampler.to_dict()}
-    target = Path(f"{base}.json") if base else run.folder / "evaluation.json"
     content = {
         "mode": "evaluate",
         "samples": {"file": str(path), "sha256": file_digest(path)},
         # Of samples in a file it is not known which weights drew them.
         "weights": None if samples_file else {"file": str(run.weights_file), "sha256": file_digest(run.weights_file)},
         "extractor": {"name": found.name, "sha256": found.digest, "features": dimension},
-        "items": {name: len(part) for name, part in vars(sets).items()},
+        "items": {name: len(getattr(sets, name)) for name in ("samples", "real", "others", "training")},
         "values": values,
         "settings": settings,
         "data": run.config.data.to_dict(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
         "seconds": round(time.perf_counter() - begin, 1),
     }
-    run.world.broadcast_from_main(lambda: write_json(target, finite(content)))
+
+    def keep() -> str:
+        target = f"{base or stem(run, None, 'given', '.json', RECORDS)}.json"
+        write_json(Path(target), finite(content))
+        if not out:
+            write_json(run.folder / LATEST, finite(content))
+        return target
+
+    target = run.world.broadcast_from_main(keep)
     print(f"  with hashes, settings and versions: {target}")
     flat = {name: found["value"] for name, found in values.items() if "value" in found}
-    return {"mode": "evaluate", "num_samples": len(x), "features": found.name, **flat, "record": str(target)}
+    return {"mode": "evaluate", "num_samples": len(x), "features": found.name, **flat, "record": target}
 
 
 def _draw(
-    run: Run, sampling: Sampling, guidance: GuidanceOptions, labels: str | None, n: int, path: Path
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """n samples in data units, which are kept in a file, the classes asked for, and the sizes of padded ones."""
-    guides = Guides(run, run.model(), guidance)
-    cond = read_condition(run, guides, labels, None, n)
-    drawn, asked = sampling(guides, guidance, cond, n), labels_of(cond)
+    run: Run,
+    sampling: Sampling,
+    guides: Guides,
+    guidance: GuidanceOptions,
+    cond: Condition | None,
+    n: int,
+    base: str | None,
+) -> tuple[Path, Tensor, Tensor | None]:
+    """The file that n samples in data units are kept in, ``base`` or the next of the run, the samples, and the sizes of
+    padded ones."""
+    drawn = sampling(guides, guidance, cond, n)
 
-    def keep() -> tuple[Tensor, Tensor | None] | None:
+    def keep() -> tuple[Path, Tensor, Tensor | None] | None:
         if drawn is None:
             return None
-        arrays = {"x": drawn.x, "sizes": drawn.sizes, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, "labels": asked}
-        write_arrays(path, arrays)
-        return drawn.x, drawn.sizes
+        path = Path(f"{base or stem(run, None, sampling.name, '.npz', RECORDS)}.npz")
+        arrays = {"x": drawn.x, "sizes": drawn.sizes, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe}
+        write_arrays(path, arrays | {"labels": labels_of(cond)})
+        return path, drawn.x, drawn.sizes
 
-    x, sizes = run.world.broadcast_from_main(keep)
-    return x, asked, sizes
+    return run.world.broadcast_from_main(keep)
 
 
 def _nothing_ignored(run: Run, given: Mapping[str, object]) -> None:
@@ -162,24 +199,10 @@ def _nothing_ignored(run: Run, given: Mapping[str, object]) -> None:
         )
 
 
-def _warn_of_classes(asked: Tensor | None, data: Dataset) -> None:
-    """Warn where all samples are of a part of the classes of the items that they are held against."""
-    if asked is None or data.labels is None or (asked < 0).any():
-        return
-    known = {*data.labels.tolist()}
-    found = known & {*asked.tolist()}
-    if found != known:
-        warnings.warn(
-            f"the samples are of {len(found)} of the {len(known)} classes of the items that they are held against: "
-            "distances, recall and coverage tell that more than anything",
-            stacklevel=2,
-        )
-
-
-def _accuracy(judge: EvaluationClassifier, x: Tensor, asked: Tensor, data: Dataset) -> dict:
-    """The share of samples that an independent classifier takes for the class that was asked for, and of real items
-    that it takes for their own."""
-    items, cond = data.batch(torch.arange(len(data)))
+def _accuracy(judge: EvaluationClassifier, x: Tensor, asked: Tensor, data: Dataset, held: Tensor) -> dict:
+    """The share of samples that an independent classifier takes for the class that was asked for, and of the real items
+    at positions ``held``, in the same mix of classes, that it takes for their own."""
+    items, cond = data.batch(held)
     labels = require_labels(cond)
     parts = ((x.float(), asked), (items, labels))
     own, real = (share(int((judge.classes(part) == known).sum()), len(part)) for part, known in parts)

@@ -21,7 +21,7 @@ from score_sde.run.items import open_split
 from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling
 from sde import Denoiser
-from sde.condition.tree import labels_of, require_labels
+from sde.condition.tree import NULL_LABEL, labels_of, require_labels
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.files import finite, write_json, write_whole
@@ -72,13 +72,20 @@ def guidance_sweep(
         classifier_scale = guidance_scale
     settings = settings_of(run, denoiser, guidance_scale, classifier_scale)
     guides = Guides(run, denoiser, *(options for _, _, options in settings))
-    cond = read_condition(run, guides, labels, None, num_samples)
-    asked = checked_classes(num_samples, labels_of(cond))
+    cond = read_condition(run, guides, labels, None, num_samples, seed=seed, by_law=True)
+    asked, left_out = measurable(held_out, labels_of(cond))
+    for sentence in left_out:
+        print(f"  left out: {sentence}")
+    # Of classes that are left out samples are drawn, and not measured.
+    kept = asked >= 0
     for _, _, options in settings:
         # Before anything is drawn, for what it refuses.
         guides(cond, options)
     judge = evaluation_classifier(run, training)
-    accuracy, real = judged_items(judge, held_out, asked)
+    unfit = judge.unfit(held_out)
+    if unfit:
+        raise ValueError(f"--workdir={run.folder}: {unfit}, so that a sweep of these data would show nothing")
+    accuracy, real = judged_items(judge, held_out, asked[kept])
     print(
         f"the judge, a classifier of the training items, is right about {accuracy:.2%} of the held-out items\n"
         f"{num_samples} samples at each scale by {sampling.name}; diversity is the mean distance within a class over "
@@ -90,10 +97,10 @@ def guidance_sweep(
         samples = sampling(guides, options, cond, num_samples)
         if samples is None:
             continue
-        found = tradeoff(held_out.transform.encode(samples.x), asked, judge.classes(samples.x))
+        found = tradeoff(held_out.transform.encode(samples.x[kept]), asked[kept], judge.classes(samples.x[kept]))
         row = {"guidance": kind, "scale": scale, **relative(found, real), "nfe": samples.mean_nfe}
         rows.append(row | {"seconds": round(samples.seconds, 2)})
-        firsts.append(samples.x[:STRIP_SAMPLES])
+        firsts.append(samples.x[kept][:STRIP_SAMPLES])
         print(
             f"{kind:<17}{scale:>6g}{row['accuracy']:>9.3f} +- {row['accuracy_stderr']:.3f} "
             f"{row['diversity']:>9.3f} +- {row['diversity_stderr']:.3f}{samples.mean_nfe:>8g}"
@@ -103,10 +110,16 @@ def guidance_sweep(
     path = stem(run, out, "guidance-sweep", ".json")
     picture, numbers, strip_picture = Path(f"{path}.png"), Path(f"{path}.json"), Path(f"{path}-strip.png")
     result = {"mode": "guidance_sweep", "sampler": sampling.name, "num_samples": num_samples, "seed": seed}
-    result |= {"classes": asked.unique().tolist(), "judge_accuracy": accuracy, "real": asdict(real), "rows": rows}
+    result |= {
+        "classes": asked[kept].unique().tolist(),
+        "left_out": left_out,
+        "judge_accuracy": accuracy,
+        "real": asdict(real),
+        "rows": rows,
+    }
     write_whole(picture, plot(rows, real, num_samples))
     names = [f"{row['guidance']} {row['scale']:g}" for row in rows]
-    levels, classes = held_out.transform.num_levels, asked[:STRIP_SAMPLES]
+    levels, classes = held_out.transform.num_levels, asked[kept][:STRIP_SAMPLES]
     shown = strip(torch.stack(firsts), names, strip_picture, kind=run.kind, levels=levels, labels=classes)
     write_json(numbers, finite(result | {"settings": run.settings}))
     print(f"  {picture}, {strip_picture if shown else 'no picture of the samples for this shape'}, {numbers}")
@@ -132,17 +145,28 @@ def settings_of(
     return settings
 
 
-def checked_classes(num_samples: int, asked: Tensor | None) -> Tensor:
-    """Refuse to measure diversity without classes, or in classes that have a single sample."""
+def measurable(held_out: Dataset, asked: Tensor | None) -> tuple[Tensor, list[str]]:
+    """The classes asked for (n,), NULL_LABEL for those that are left out, and a sentence for each of these: diversity
+    needs two samples of a class, and two held-out items that differ. Raises ValueError where none is left."""
     if asked is None:
         raise ValueError("--labels=none: a sweep asks for classes; give class numbers, as in 0,1,2, or leave it out")
-    counts = asked.bincount()[asked]
-    if counts.min() < 2:
+    x, cond = held_out.batch(spread(len(held_out), MAX_HELD_OUT))
+    known, kept, sentences = require_labels(cond), asked.clone(), []
+    for label in asked.unique().tolist():
+        count, its = int((asked == label).sum()), x[known == label]
+        why = "one sample" if count < 2 else ""
+        if len(its) < 2:
+            why = ("no held-out item", "one held-out item")[len(its)]
+        elif bool((its == its[0]).all()):
+            why = "held-out items that are all equal"
+        if why:
+            kept[asked == label] = NULL_LABEL
+            sentences.append(f"class {label} has {why}, and diversity needs two that differ")
+    if bool((kept < 0).all()):
         raise ValueError(
-            f"--num_samples={num_samples}: diversity needs two samples of each class, {2 * len(asked.unique())} for "
-            f"those that are asked for, and here class {int(asked[counts.argmin()])} has one; take more"
+            f"{'; '.join(sentences)}: no class is left to measure; take more --num_samples, or --labels of others"
         )
-    return asked
+    return kept, sentences
 
 
 def judged_items(judge: EvaluationClassifier, held_out: Dataset, asked: Tensor) -> tuple[float, Tradeoff]:
@@ -150,14 +174,7 @@ def judged_items(judge: EvaluationClassifier, held_out: Dataset, asked: Tensor) 
     x, cond = held_out.batch(spread(len(held_out), MAX_HELD_OUT))
     labels = require_labels(cond)
     found, kept = judge.classes(x), torch.isin(labels, asked)
-    if not torch.isin(asked, labels).all():
-        raise ValueError("the held-out items have none of some class that is asked for: give --labels that they have")
     real = tradeoff(held_out.transform.encode(x[kept]), labels[kept], found[kept])
-    if not real.distance:
-        raise ValueError(
-            "the held-out items of each class that is asked for are all equal, and diversity is measured in units of "
-            "theirs: give --labels of others"
-        )
     return (found == labels).double().mean().item(), real
 
 

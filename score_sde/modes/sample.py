@@ -39,7 +39,7 @@ def sample(
             raise ValueError(f"--condition={condition} and --cascade={cascade} both give the images: choose one")
         cond: Condition | None = low_resolution(sampling, cascade, guides, labels, num_samples)
     else:
-        cond = read_condition(run, guides, labels, condition, num_samples)
+        cond = read_condition(run, guides, labels, condition, num_samples, seed=seed)
     drawn = sampling(guides, guidance, cond, num_samples)
     if drawn is None:
         return {}

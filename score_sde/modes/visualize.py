@@ -112,7 +112,7 @@ class View:
             name = options.pop("name")
             if name == "auto":
                 raise ValueError("--sampler=auto: name a sampler to look at, as in --sampler heun")
-            self.cond = read_condition(self.run, self.guides, *self.asked, self.count)
+            self.cond = read_condition(self.run, self.guides, *self.asked, self.count, seed=self.seed)
             self.samples = drawn_path(
                 self.guides(self.cond), SAMPLERS[name](**options), self.count, self.data.event_shape,
                 steps=self.steps, grid=self.grid, seed=self.seed, batch_size=self.batch_size,
@@ -131,7 +131,7 @@ class View:
             )
         if "field" in chosen and self.planar:
             self._field_condition()
-        if required and "," in (self.asked[0] or ""):
+        if required and ("," in (self.asked[0] or "") or self.asked[0] == "data"):
             raise ValueError(f"--labels={self.asked[0]}: --plots=field draws one class, or all of them without labels")
 
     def _field_condition(self) -> Condition | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.metrics.metric import Metric
 from score_sde.plots.chart import chart_svg, logarithmic
 
@@ -19,6 +20,9 @@ COLORS = ("#3b82d0", "#d0631a", "#2d9a5c", "#d64545", "#9a5fd0", "#16909c", "#a6
 """Seen on white as well as on black."""
 MARKERS = "osD^vPX<>p"
 
+FIRST = ("auto", "dpmpp", "unipc", "heun", "ddim", "ancestral", "pc", "ode")
+"""Samplers that are compared most, and have colors of their own; of others two may share one."""
+
 MAX_HEIGHT = 6
 """Times the smallest distance that a chart shows: one sampler with too few steps would make all others alike."""
 
@@ -26,7 +30,7 @@ MAX_HEIGHT = 6
 @dataclass(frozen=True)
 class Costs:
     """A chart of ``loss`` by ``cost``, keys of rows, with the words for both; ``front`` is true of rows on the Pareto
-    front. The cost is multiplied by ``factor``. ``training`` is what training items have, where that is known;
+    front. The cost is multiplied by ``factor``. ``real`` is what real items have, where that is known;
     ``distance``: the loss has no upper limit."""
 
     title: str
@@ -36,7 +40,7 @@ class Costs:
     across: str
     up: str
     factor: float = 1.0
-    training: float | None = None
+    real: dict | None = None
     distance: bool = False
 
     def points(self, rows: Sequence[dict]) -> tuple[list[float], list[float]]:
@@ -46,10 +50,7 @@ class Costs:
 
     def draw(self, axes: Axes, rows: Sequence[dict]) -> None:
         """A line per sampler, which looks the same in each chart, and the front."""
-        styles = {
-            name: {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)], "label": name}
-            for i, name in enumerate(sorted({row["sampler"] for row in rows}))
-        }
+        styles = {name: style_of(name) for name in sorted({row["sampler"] for row in rows})}
         rows = [row for row in rows if row[self.loss] is not None]
         for name, style in styles.items():
             own = sorted((row for row in rows if row["sampler"] == name), key=lambda row: row[self.cost])
@@ -57,8 +58,8 @@ class Costs:
             if own:
                 axes.errorbar(*self.points(own), errors, **style, markersize=4.5, linewidth=1.1, elinewidth=0.8)
         _mark(axes, self, rows)
-        if self.training is not None:
-            axes.axhline(self.training, color=INK, linewidth=1, linestyle=":", label="training items")
+        if self.real is not None:
+            axes.axhline(self.real["value"], color=INK, linewidth=1, linestyle=":", label="real items")
         off = beyond(self, rows)
         costs, losses = self.points([row for row in rows if row not in off])
         top = _top(rows) if off else None
@@ -68,15 +69,29 @@ class Costs:
             logarithmic(axes, "y", top)
         else:
             axes.set_ylim(top=top)
+        if self.real is not None:
+            # Within the axes, as a range that reaches below 0 has no place on a logarithmic one.
+            bottom, top = axes.get_ylim()
+            axes.axhspan(max(self.real["low"], bottom), min(self.real["high"], top), color=INK, alpha=0.1, linewidth=0)
+            axes.set_ylim(bottom, top)
         axes.set(xlabel=self.across, ylabel=self.up)
         axes.grid(color=INK, alpha=0.15)
         axes.figure.legend(loc="outside lower center", ncols=4, fontsize="small", framealpha=0)
 
 
-def charts(metric: Metric, training: float) -> tuple[Costs, ...]:
-    """Those of a comparison by a metric, that of training items beside it."""
+def style_of(name: str) -> dict[str, Any]:
+    """Color, marker and label of a sampler, the same on every page, whatever others are on it."""
+    place = [*dict.fromkeys((*FIRST, *CHOICES_OF_SAMPLER)), name].index(name)
+    color, lap = place % len(COLORS), place // len(COLORS)
+    marker = MARKERS[(color + 3 * lap) % len(MARKERS)]
+    return {"color": COLORS[color], "marker": marker, "linestyle": ("-", "-.")[lap % 2], "label": name}
+
+
+def charts(metric: Metric, real: dict) -> tuple[Costs, ...]:
+    """Those of a comparison by a metric, beside it the mean of real items, ``"value"``, and the range of theirs,
+    ``"low"`` to ``"high"``."""
     name, up = capitalized(metric.title), f"{metric.title} to held-out data"
-    more: dict[str, Any] = {"training": training, "distance": metric.limits[1] == math.inf and not metric.larger}
+    more: dict[str, Any] = {"real": real, "distance": metric.limits[1] == math.inf and not metric.larger}
     return (
         Costs(f"{name} by network calls", "nfe", "value", "front_nfe", "network calls per sample", up, **more),
         Costs(f"{name} by time", "seconds", "value", "front_seconds", "milliseconds per sample", up, 1000, **more),

@@ -73,16 +73,20 @@ def _advice(record: dict) -> Iterator[str]:
     )
     yield f'<div class="copy"><pre><code>{escape(row["command"])}</code></pre></div>'
     behind = f"{with_error(row['behind'], row['behind_stderr'])} {away} {best}" if row["behind"] else best
+    real = record["real"][first]
     yield (
         f"<p>{capitalized(METRICS[first].title)} to held-out data {with_error(row['value'], row['stderr'])}, {behind} "
-        f"here; as many training items have {number(record['training'][first][0])}.</p>"
+        f"here; as many real items have {with_error(real['value'], real['spread'])}: {row['reading']}.</p>"
     )
+    ties = [f"{other['sampler']} at {other['calls']:.4g}" for other in record["rows"] if other["tied"]]
+    if len(ties) > 1:
+        yield f"<p>Tied with the best: {', '.join(ties)} network calls.</p>"
 
 
 def _charts(record: dict) -> Iterator[str]:
     yield '<h2>What a network call buys</h2>\n<div class="charts">'
     first = record["metrics"][0]
-    for chart in charts(METRICS[first], record["training"][first][0]):
+    for chart in charts(METRICS[first], record["real"][first]):
         svg = inline_svg(chart, record["rows"])
         if svg:
             off = [
@@ -114,7 +118,7 @@ def _method(record: dict) -> Iterator[str]:
         kind = f"{record['features']} principal components of {kind}"
     metrics = [METRICS[name] for name in record["metrics"]]
     names = " and ".join(metric.title for metric in metrics if metric.biased)
-    biased = f"The {names}, of training items too, is too large by a share of about 1/n. " if names else ""
+    biased = f"The {names}, of real items too, is too large by a share of about 1/n. " if names else ""
     yield "<h2>How it was measured</h2>"
     yield f"<p>Recommended: {record['rule']}</p>"
     yield (
@@ -125,7 +129,9 @@ def _method(record: dict) -> Iterator[str]:
     )
     yield (
         f"<p>{capitalized(', '.join(metric.title for metric in metrics))}: of {kind}, against {record['held_out']} "
-        f"held-out items. {biased}± is a standard error, by leaving "
+        f"held-out items. {biased}Real items are random splits of held-out and training items, of the same sizes, "
+        "and ± is their standard deviation; told from them is a value that at most 1 in 100 of such splits would "
+        "reach. Of samples ± is a standard error, by leaving "
         f"out each of {record['jackknife_groups']} parts of the samples in turn; that of a difference leaves the same "
         "samples out of both, so that what the shared noise does to both does not count.</p>"
     )

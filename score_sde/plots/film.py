@@ -136,7 +136,7 @@ class _Cell:
             if labels is None:
                 kind.draw(axes, shown, s=size)
             else:
-                kind.draw(axes, shown, labels=labels % 10, s=size, vmin=0, vmax=9)
+                kind.draw(axes, shown, labels=labels, s=size)
             axes.set_xlim(self.low[0] - margin[0], self.high[0] + margin[0])
             axes.set_ylim(self.low[1] - margin[1], self.high[1] + margin[1])
         elif kind.layout == "sheet":

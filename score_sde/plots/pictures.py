@@ -20,6 +20,10 @@ from sde.files import write_whole
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+Limits = tuple[np.ndarray, np.ndarray]
+"""The lowest and the highest value of an axis, or of black and white, that pictures have in common."""
+MARGIN = 0.3
+"""Share of the data's range that lies on either side of it."""
 MAX_CURVES = 16
 """Items with axes for each that are drawn."""
 
@@ -45,20 +49,52 @@ def picture(
 
 
 def drawn(
-    x: Tensor, *, kind: Kind, levels: int | None, labels: Tensor | None = None, sizes: Tensor | None = None
+    x: Tensor,
+    *,
+    kind: Kind,
+    levels: int | None,
+    labels: Tensor | None = None,
+    sizes: Tensor | None = None,
+    limits: Limits | None = None,
 ) -> bytes | None:
-    """The PNG that ``picture`` writes of finite samples, None for what has no picture."""
+    """The PNG that ``picture`` writes of finite samples, None for what has no picture; within ``limits``, those of
+    ``limits_of``, where several pictures are to be compared."""
     shown = kind.shown(cut(x, sizes, math.nan))
     if shown is None:
         return None
     if kind.layout == "sheet":
-        return _image_grid(shown, kind, levels, min(len(x), 10) if len(x) <= 100 else math.ceil(len(x) ** 0.5))
+        columns = min(len(x), 10) if len(x) <= 100 else math.ceil(len(x) ** 0.5)
+        return _image_grid(shown, kind, levels, columns, limits=limits)
     if kind.layout == "plane":
         figure, axes = plt.subplots(figsize=(5, 5))
         kind.draw(axes, shown, labels=labels)
         axes.set_aspect("equal")
+        if limits is not None:
+            (left, bottom), (right, top) = limits
+            axes.set(xlim=(left, right), ylim=(bottom, top))
         return figure_bytes(figure)
-    return _curves(kind, {"items": shown})
+    return _curves(kind, {"items": shown}, limits)
+
+
+def limits_of(x: Tensor, *, kind: Kind, levels: int | None, sizes: Tensor | None = None) -> Limits | None:
+    """The ends that pictures of other items have in common where items x (n, *event) are what they should be like:
+    black and white, or those of the axes, MARGIN of the range around it; None for what has no picture."""
+    shown = kind.shown(cut(x, sizes, math.nan))
+    if shown is None:
+        return None
+    low, high = (np.asarray(end, dtype=float) for end in kind.scale(shown.double(), levels))
+    # Items that are all equal have a range of none.
+    margin = 0.0 if kind.layout == "sheet" else MARGIN * np.where(high > low, high - low, np.abs(high).clip(1.0))
+    return low - margin, high + margin
+
+
+def outside(x: Tensor, limits: Limits, *, kind: Kind) -> int:
+    """How many points of x (n, *event), those of a plane, are beyond the limits; 0 in other layouts."""
+    shown = kind.shown(x) if kind.layout == "plane" else None
+    if shown is None:
+        return 0
+    low, high = (torch.as_tensor(end) for end in limits)
+    return int(((shown < low) | (shown > high)).any(1).sum())
 
 
 def comparison(
@@ -136,9 +172,18 @@ def _check(x: Tensor, path: Path) -> None:
         raise FloatingPointError(f"{path} was not written: the samples are not finite")
 
 
-def _image_grid(shown: Tensor, kind: Kind, levels: int | None, columns: int, gaps: Collection[int] = ()) -> bytes:
-    """Images (n, channels, height, width), ``columns`` per row; a wider gap before each column in ``gaps``."""
-    pixels = scaled(shown.double().nan_to_num().numpy(), *kind.scale(shown.double(), levels))
+def _image_grid(
+    shown: Tensor,
+    kind: Kind,
+    levels: int | None,
+    columns: int,
+    gaps: Collection[int] = (),
+    limits: Limits | None = None,
+) -> bytes:
+    """Images (n, channels, height, width), ``columns`` per row; a wider gap before each column in ``gaps``; black and
+    white are the limits."""
+    low, high = kind.scale(shown.double(), levels) if limits is None else map(float, limits)
+    pixels = scaled(shown.double().nan_to_num().numpy(), low, high)
     # What is padded looks like what lies between images.
     return sheet(np.where(shown.isnan().numpy(), np.uint8(BACKGROUND), pixels), columns, gaps)
 
@@ -151,11 +196,13 @@ def figure_bytes(figure, kind: str = "png", **options) -> bytes:
     return buffer.getvalue()
 
 
-def _curves(kind: Kind, sets: dict[str, Tensor]) -> bytes:
+def _curves(kind: Kind, sets: dict[str, Tensor], limits: Limits | None = None) -> bytes:
     """The first items of sets (n, ...) by their role, each on axes of its own, one set over the other."""
     count = min(MAX_CURVES, *(len(shown) for shown in sets.values()))
     figure, axes = plt.subplots(count, 1, figsize=(8, count), sharex=True, squeeze=False)
     for i, row in enumerate(axes[:, 0]):
         for role, shown in sets.items():
             kind.draw(row, shown[i : i + 1], role)
+        if limits is not None:
+            row.set_ylim(*(end.item() for end in limits))
     return figure_bytes(figure)

@@ -37,22 +37,35 @@ def cycled(cond: C, count: int) -> C:
 
 
 def held_out_condition(data: Dataset, model: Denoiser, count: int) -> Condition | None:
-    """What a model is conditioned on, ``count`` rows: every class in turn, or where there is more, the conditions of
-    items spread over the data."""
+    """What a model is conditioned on, ``count`` rows: classes by the law of the data, or where there is more, the
+    conditions of items spread over the data."""
     if not model.conditions:
-        return Labels(None, model, model.num_classes).of_samples(count)
+        usual = "data" if model.num_classes else None
+        return Labels(usual, model, model.num_classes, data.class_counts).of_samples(count)
     _, cond = data.batch(spread(len(data), count))
     return restrict_to(cycled(cond, count), model)
 
 
-def read_condition(run: Run, guides: Guides, labels: str | None, file: str | None, count: int) -> Condition | None:
+def read_condition(
+    run: Run,
+    guides: Guides,
+    labels: str | None,
+    file: str | None,
+    count: int,
+    *,
+    seed: int = 0,
+    by_law: bool = False,
+) -> Condition | None:
     """``--labels`` and ``--condition``, one row for each of ``count`` samples: the arrays of the file, cycled, or by
-    default, for models that are conditioned on more than classes, held-out items. Raises ValueError for what the model
-    does not take."""
+    default, for models that are conditioned on more than classes, held-out items. Classes that are not told are drawn
+    ``by_law``, as often as the data have them and by ``seed``, or else are all of them in turn. Raises ValueError for
+    what the model does not take."""
     model = guides.denoiser
-    asked = Labels(labels, model, guides.classes)
+    usual = "data" if by_law and guides.classes else None
+    labeled = labels or usual
+    asked = Labels(labeled, model, guides.classes, run.class_counts if labeled == "data" else None)
     if not (file or model.conditions):
-        return asked.of_samples(count)
+        return asked.of_samples(count, seed)
     if labels and (file == "none" or not file):
         others = " and ".join(model.conditions)
         raise ValueError(
@@ -70,7 +83,7 @@ def read_condition(run: Run, guides: Guides, labels: str | None, file: str | Non
         raise ValueError(f"--labels={labels} and --condition={file} both give labels: choose one")
     beside: Condition = {}
     if guides.classes and "labels" not in given:
-        beside = asked.of_samples(count) or _no_labels(count)
+        beside = asked.of_samples(count, seed) or _no_labels(count)
     with with_flag("--condition", file):
         check_condition(restrict_to(given | cycled(beside, 1), model) or {}, model.num_classes, model.conditions)
     return cycled(given, count) | beside

@@ -97,6 +97,13 @@ class Run:
         sizes = self.data()[0].sizes
         return None if sizes is None else law_of(sizes)
 
+    @property
+    def class_counts(self) -> list[int] | None:
+        """How many training items each class has, from the model, or from data that were read; None where neither
+        tells, as runs of earlier versions do not."""
+        known = self._spec.get("class_counts")
+        return self.data()[0].class_counts if known is None and "_split" in vars(self) else known
+
     @cached_property
     def _spec(self) -> dict:
         """What the file of the weights says of the model; nothing where there is none."""

@@ -25,10 +25,11 @@ from sde.files import write_whole
 
 def relative_error(values: Tensor, x: Tensor, data: Dataset, sizes: Tensor | None = None) -> float:
     """Root mean square of values - x (n, *event) where they are real, relative to the data's standard deviation, both
-    in model units."""
+    in model units; where the data are one value, it is not relative to anything."""
     index = spread(len(data), 10_000)
-    some, encode = encoded_entries(data, index), data.transform.encode
-    return (root_mean_square(encode(values) - encode(x), sizes) / some.std()).item()
+    std, encode = encoded_entries(data, index).std().item(), data.transform.encode
+    error = root_mean_square(encode(values) - encode(x), sizes).item()
+    return error / std if std > 0 else error
 
 
 def encoded_entries(data: Dataset, index: Tensor) -> Tensor:

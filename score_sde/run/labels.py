@@ -1,11 +1,15 @@
 """Labels: ``--labels`` as it is read, where samples are drawn and where items have conditions of their own.
 
-It is "none", class numbers with commas between them, or where there are items "data", the conditions they come with.
+It is "none", class numbers with commas between them, or "data": where there are items, the conditions they come with,
+and where there are none, classes as often as the data have them.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from score_sde.run.class_law import draw_classes
 from sde import Denoiser
 from sde.condition.tree import Condition, condition_kinds
 
@@ -32,13 +36,21 @@ def read_classes(text: str | None, count: int, classes: int | None, flag: str = 
 
 class Labels:
     """``--labels`` for a model. ``classes`` is how many there are to choose from, those of a guiding classifier where
-    the model has none of its own. Each reading raises ValueError for what the model, or the mode, does not take."""
+    the model has none of its own, and ``counts`` how often the data have each. Each reading raises ValueError for what
+    the model, or the mode, does not take."""
 
-    def __init__(self, text: str | None, model: Denoiser, classes: int | None) -> None:
-        self.text, self.model, self.classes = text or None, model, classes
+    def __init__(
+        self, text: str | None, model: Denoiser, classes: int | None, counts: Sequence[int] | None = None
+    ) -> None:
+        self.text, self.model, self.classes, self.counts = text or None, model, classes, counts
 
-    def of_samples(self, count: int) -> Condition | None:
-        """The labels of samples; by default every class in turn."""
+    def of_samples(self, count: int, seed: int = 0) -> Condition | None:
+        """The labels of samples; by default every class in turn, and for "data" drawn by the law of the data."""
+        if self.text == "data":
+            self._check_conditional()
+            if not self.classes:
+                raise ValueError("--labels=data: the model has no classes; leave it out")
+            return {"labels": draw_classes(self.counts, self.classes, seed, count)}
         labels = read_classes(self.text, count, self.classes)
         return None if labels is None else {"labels": labels}
 

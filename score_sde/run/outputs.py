@@ -26,8 +26,8 @@ def written(value: object) -> str:
     return ",".join(f"{one:.12g}" if isinstance(one, float) else str(one) for one in values)
 
 
-def stem(run: Run, out: str | None, head: str, suffix: str = ".npz") -> Path:
-    """``--out`` less its suffix; or in the run's samples/ the next free number and ``head``, as in 000012-heun-25.
+def stem(run: Run, out: str | None, head: str, suffix: str = ".npz", folder: str = "samples") -> Path:
+    """``--out`` less its suffix; or in a folder of the run the next free number and ``head``, as in 000012-heun-25.
 
     So that no other command takes the same name, its file with this ``suffix`` is made at once, empty: to be called
     where all that can be refused has been, and to be written over.
@@ -35,13 +35,13 @@ def stem(run: Run, out: str | None, head: str, suffix: str = ".npz") -> Path:
     if out:
         path = Path(out)
         return path.with_suffix("") if path.suffix in (".png", ".npz", ".json") else path
-    folder = run.folder / "samples"
-    folder.mkdir(parents=True, exist_ok=True)
-    taken = [int(match[1]) for path in folder.iterdir() if (match := NUMBERED.match(path.name))]
+    place = run.folder / folder
+    place.mkdir(parents=True, exist_ok=True)
+    taken = [int(match[1]) for path in place.iterdir() if (match := NUMBERED.match(path.name))]
     number = max(taken, default=0)
     while True:
         number += 1
-        path = folder / f"{number:06d}-{head}"
+        path = place / f"{number:06d}-{head}"
         try:
             Path(f"{path}{suffix}").touch(exist_ok=False)
         except FileExistsError:

@@ -26,6 +26,9 @@ from sde.training.audit import audit
 from sde.training.fit import Callback, fit
 from sde.training.trainer import StepResult, Trainer
 
+NO_MODEL = (".network.activation_checkpointing", ".class_counts")
+"""What a description says beside the model: a run goes on where it differs."""
+
 
 class Session:
     """The part of a training run that reports and saves. Of several processes every one calls the same methods, and
@@ -59,7 +62,7 @@ class Session:
             changed = [
                 f"{key}: {before!r}, now {after!r}"
                 for key, before, after in differences(json.loads(state["spec"]), self.spec, self.kind)
-                if not key.endswith(".network.activation_checkpointing")
+                if not key.endswith(NO_MODEL)
             ]
             if changed:
                 raise ValueError(", ".join(changed))

@@ -31,7 +31,7 @@ def denoiser_spec(config: Config, data: Dataset) -> dict:
     }
     # A model without them is described as it was before there were any, so that its checkpoints go on.
     law = None if data.sizes is None else law_of(data.sizes)
-    further = {"conditions": conditions, "about": data.about, "sizes": law}
+    further = {"conditions": conditions, "about": data.about, "sizes": law, "class_counts": data.class_counts}
     found = {name: value for name, value in further.items() if value}
     return _plain(spec | found)
 

@@ -67,6 +67,13 @@ class Dataset:
         return tuple(self.items.shape[1:])
 
     @property
+    def class_counts(self) -> list[int] | None:
+        """How many items each class has, or None where there are no labels; items of no class do not count."""
+        if self.labels is None or self.num_classes is None:
+            return None
+        return self.labels[self.labels >= 0].bincount(minlength=self.num_classes).tolist()
+
+    @property
     def measured(self) -> Tensor:
         """Positions of up to 10,000 items spread over the set, 1000 where each has to be read or decoded."""
         return spread(len(self), 10_000 if isinstance(self.items, Tensor | ArrayFile) else 1_000)

@@ -1,5 +1,7 @@
 """What every metric of METRICS must do; registering one is enough to have it tested."""
 
+import json
+
 import pytest
 import torch
 
@@ -7,7 +9,9 @@ from score_sde.metrics import distances
 from score_sde.metrics.bootstrap import subsampled
 from score_sde.metrics.estimate import Estimate
 from score_sde.metrics.metric import METRICS
+from score_sde.metrics.neighbors import Memorization, near_duplicates
 from score_sde.metrics.proportion import share
+from score_sde.metrics.splits import Division, Splits
 from tests.oracles.coverage import ideal_coverage
 
 IDEALS = dict.fromkeys(("frechet", "kernel", "energy", "sliced_wasserstein"), 0.0)
@@ -92,6 +96,48 @@ def test_too_few_items_are_refused(metric):
     if metric is METRICS["frechet"]:
         with pytest.raises(ValueError, match=r"are too few for 100 features, .* 101"):
             metric.estimate(*wide)
+
+
+VARIED = points(60, 1, d=3)
+DEGENERATE = {
+    "all equal": (torch.ones(60, 3).double(), torch.ones(70, 3).double()),
+    "equal samples": (torch.ones(60, 3).double(), points(70, 2)),
+    "equal items": (points(60, 1), torch.ones(70, 3).double()),
+    "equal, elsewhere": (torch.ones(60, 3).double(), torch.zeros(70, 3).double()),
+    "the same set": (VARIED, VARIED),
+    "one feature": (points(60, 1, d=1), points(70, 2, d=1)),
+    "one feature, equal": (torch.full((60, 1), 1e6).double(), torch.full((70, 1), 1e6).double()),
+    "two values": (points(60, 1).sign(), points(70, 2).sign()),
+    "a feature that is constant": (torch.cat([VARIED, 7 + 0 * VARIED], 1), torch.cat([points(70, 2)[:, :3]] * 2, 1)),
+    "each twice": (points(30, 1).repeat(2, 1), points(35, 2).repeat(2, 1)),
+    "tiny": (1e-160 * points(60, 1), 1e-160 * points(70, 2)),
+}
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_degenerate_sets_have_numbers(metric, case):
+    """No NaN in a value, an interval or a verdict; where the sets are equal they are not told apart."""
+    x, y = DEGENERATE[case]
+    found = metric.estimate(x, y, resamples=4)
+    numbers = [found.value, found.corrected, found.low, found.high]
+    assert torch.tensor(numbers).isfinite().all(), numbers
+    assert found.low <= found.high
+    splits = Splits.measure(metric, y, y.flip(0), Division(40, 50), least=metric.least(40), count=4)
+    assert torch.tensor([*splits.values, *splits.limits, splits.mean, splits.spread]).isfinite().all()
+    json.dumps(splits.record(), allow_nan=False)
+    told = splits.compared(metric(x[:40], y[:50]))
+    if case in ("all equal", "one feature, equal"):
+        assert told == 0
+    if case == "equal, elsewhere":
+        assert told == (-1 if metric.larger else 1)
+
+
+@pytest.mark.parametrize("case", DEGENERATE)
+def test_nearness_of_degenerate_sets(case):
+    x, y = DEGENERATE[case]
+    memorization = Memorization.from_sets(x, y, torch.cat([y, y]), 4)
+    for found in (memorization.nearer, memorization.close, near_duplicates(x, y, 4)):
+        assert 0 <= found.low <= found.value <= found.high <= 1
 
 
 def test_halves_of_a_mean_have_its_variance_and_bias():

@@ -317,6 +317,7 @@ LAWS = {
     "score_sde/metrics/bootstrap.py": "halves",
     "score_sde/metrics/sliced.py": "directions",
     "score_sde/metrics/two_sample.py": "halves to fit to",
+    "score_sde/run/class_law.py": "tests/score_sde/test_class_law.py",
     "score_sde/run/sizes.py": "tests/score_sde/test_unequal_items.py",
     "sde/data/sets.py": "the held-out part",
     "sde/data/toys.py": "data",

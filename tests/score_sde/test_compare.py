@@ -22,6 +22,7 @@ from score_sde.evaluation.features import extractor
 from score_sde.kinds import kind_of
 from score_sde.metrics.frechet import frechet_distance
 from score_sde.metrics.metric import METRICS
+from score_sde.metrics.splits import DIVISIONS
 from score_sde.modes.compare import compare
 from score_sde.run.folder import Run
 from score_sde.training.spec import denoiser_spec
@@ -111,7 +112,9 @@ def test_several_metrics_and_the_first_ranks(tmp_path, generator):
             its["metrics"]["energy"]["value"] - min(other["metrics"]["energy"]["value"] for other in rows), abs=1e-15
         )
     assert record["metrics"] == ["recall", "energy"]
-    assert record["training"].keys() == {"recall", "energy"}
+    assert record["real"].keys() == {"recall", "energy"}
+    assert len(record["real"]["energy"]["values"]) == DIVISIONS
+    assert all(its["metrics"]["energy"]["reading"] for its in rows)
     chosen = next(its for its in rows if its["recommended"])
     assert not dominated(chosen, rows, "nfe")
 
@@ -119,9 +122,11 @@ def test_several_metrics_and_the_first_ranks(tmp_path, generator):
 def test_columns_of_long_names(capsys):
     names = ["two_sample_neighbors", "kernel"]
     row = {"steps": 4, "nfe": 5.0, "seconds": 0.002, "error": 0.14, "recommended": True, "command": "python main.py",
+           "tied": False, "reading": "worse than real items",
            "metrics": {name: {"value": 0.5, "stderr": 0.1} for name in names}}  # fmt: skip
     rows = [row | {"sampler": name} for name in ("ode", "reverse_diffusion")]
-    show({"metrics": names, "num_samples": 9, "held_out": 9, "training": {name: [0.5, 0.1] for name in names},
+    show({"metrics": names, "num_samples": 9, "held_out": 9,
+          "real": {name: {"value": 0.5, "spread": 0.1} for name in names},
           "rows": rows, "notes": []})  # fmt: skip
     head, *lines = capsys.readouterr().out.splitlines()[1:4]
     for line in lines:

@@ -33,13 +33,23 @@ def row(sampler, calls, value, error=None, **more):
             "stderr": value / 9, "behind": value - 0.2, "behind_stderr": 0.05, "error": error,
             "metrics": {"frechet": {"value": value, "stderr": value / 9},
                                              "recall": {"value": value / 3, "stderr": 0.1}},
-            "command": COMMAND, "recommended": False, **fronts, **more}  # fmt: skip
+            "command": COMMAND, "recommended": False, "tied": value < 0.25, "reading": "not told",
+            **fronts, **more}  # fmt: skip
 
 
+REAL = {
+    "value": 0.19,
+    "spread": 0.01,
+    "low": -0.16,
+    "high": 0.22,
+    "values": [0.18, 0.2],
+    "between": 0.2,
+    "differ": False,
+}
 RECORD = {
     "run": "a <run>", "weights": "model.safetensors", "num_samples": 256, "seed": 0,
     "event_shape": [1, 8, 8], "kind": "image", "held_out": 360, "features": 64,
-    "training": {"frechet": [0.19, 0.01], "recall": [0.8, 0.1]},
+    "real": {"frechet": REAL, "recall": REAL | {"value": 0.8, "spread": 0.1}},
     "metrics": ["frechet", "recall"],
     "extractor": {"name": "data", "features": 64}, "jackknife_groups": 16, "rounds": 4,
     "flow": {"samples": 64, "tolerance": 1e-6, "nfe": 131.25}, "device": "cpu", "threads": 2, "torch": "2.13.0",
@@ -52,7 +62,7 @@ RECORD = {
 PICTURES = {"10 network calls": [("auto", png(1)), ("pc", png(2))], "To compare with": [("held-out items", png(3))]}
 HTML = compare_page(RECORD, PICTURES).decode()
 COLUMNS = columns(RECORD["metrics"])
-CHARTS = charts(METRICS["frechet"], 0.19)
+CHARTS = charts(METRICS["frechet"], REAL)
 
 
 def test_the_table_is_the_json():
@@ -79,7 +89,9 @@ def test_the_recommendation_comes_first():
     assert page.seen["title"] == ["Samplers compared: a <run>"]
     assert page.seen["p"][0] == "Recommended: auto, 10 network calls and 8.1 ms per sample."
     assert page.seen["code"] == [COMMAND]
-    assert "0.220 ± 0.024, 0.020 ± 0.050 above the smallest here; as many training items have 0.19" in page.seen["p"][1]
+    said = "0.220 ± 0.024, 0.020 ± 0.050 above the smallest here; as many real items have 0.190 ± 0.010: not told."
+    assert said in page.seen["p"][1]
+    assert page.seen["p"][2] == "Tied with the best: auto at 10, ode at 44.53 network calls."
     best = RECORD | {"rows": [row("ode", 44, 0.2, 0.1, recommended=True)]}
     assert "0.200 ± 0.022, the smallest here" in Page(compare_page(best, {}).decode()).seen["p"][1]
 
@@ -169,7 +181,7 @@ def test_of_a_metric_that_should_be_large():
     found = RECORD | {"metrics": ["recall"], "rows": [its | {"metrics": {}} for its in RECORD["rows"]]}
     page = Page(compare_page(found, {}).decode())
     assert page.seen["th"][4:6] == ["Recall", "Below the largest"]
-    assert "0.020 ± 0.050 below the largest here; as many training items have 0.8" in page.seen["p"][1]
+    assert "0.020 ± 0.050 below the largest here; as many real items have 0.80 ± 0.10: not told." in page.seen["p"][1]
     assert not any("1/n" in paragraph for paragraph in page.seen["p"])
     assert any("1/n" in paragraph for paragraph in Page(HTML).seen["p"])
 

@@ -18,9 +18,11 @@ from score_sde.evaluation.features import Extractor, extractor
 from score_sde.evaluation.judge import SETTINGS
 from score_sde.kinds.image import byte_images
 from score_sde.metrics.metric import METRICS
+from score_sde.metrics.splits import DIVISIONS
 from score_sde.run.folder import Run
 from sde.data.transform import Transform
 from sde.distributed.world import World
+from tests.score_sde.runs import untrained
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit.load. is deprecated:DeprecationWarning"),
@@ -28,6 +30,7 @@ pytestmark = [
 ]
 SMALL = ["--config.training.steps=2", "--config.training.checkpoint_every=2", "--config.training.sample_every=2"]
 QUICK = ["--subsamples", "3"]
+FEW = ["--metrics", "frechet,recall", *QUICK]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -51,7 +54,8 @@ def digits(tmp_path_factory, unrendered_module):
     np.savez(folder / "held_out.npz", x=held_out[0], labels=held_out[1])
     np.savez(folder / "wrong.npz", x=training[0][::4], labels=(training[1][::4] + 1) % 10)
     noise = np.random.default_rng(0).integers(0, 17, (200, 1, 8, 8))
-    np.savez(folder / "noise.npz", x=noise, labels=np.full(200, 3))
+    np.savez(folder / "noise.npz", x=noise, labels=np.arange(200) % 10)
+    np.savez(folder / "threes.npz", x=training[0][training[1] == 3], labels=training[1][training[1] == 3])
     np.savez(folder / "few.npz", x=noise[:49])
     np.savez(folder / "signed.npz", x=noise / 8 - 1)
     np.savez(folder / "last.npz", x=np.moveaxis(np.repeat(noise, 3, 1), 1, -1))
@@ -93,9 +97,11 @@ def test_samples_of_a_run(plane, tmp_path, capsys):
     assert all(metric.title in out for metric in METRICS.values())
     assert "worse than real items" in out, "two steps of training are not enough"
     record = json.loads((plane / "evaluation.json").read_text())
-    file = plane / "samples" / "evaluation.npz"
+    file = plane / "evaluations" / "000001-heun.npz"
     assert record["samples"] == {"file": str(file), "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-    assert record["items"] == {"samples": 60, "real": 250, "reference": 60, "training": 24750}
+    assert record["items"] == {"samples": 60, "real": 250, "others": 24750, "training": 24750}
+    reference = record["values"]["energy"]["reference"]
+    assert (reference["n"], reference["m"], len(reference["values"])) == (60, 250, DIVISIONS)
     assert record["settings"]["steps"] == 2
     assert record["versions"]["torch"] == version("torch")
     assert record["extractor"]["features"] == 2
@@ -113,24 +119,66 @@ def test_samples_of_a_run(plane, tmp_path, capsys):
     assert record["samples"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest(), "the first are still there"
 
 
+def test_every_evaluation_is_kept(plane, tmp_path, capsys):
+    before = {path: path.read_bytes() for path in (plane / "evaluations").glob("*")}
+    drawn = call(capsys, plane, "--num_samples", 60, "--steps", 1, "--metrics", "energy", *QUICK)[2]["record"]
+    given = call(capsys, plane, "--samples_file", drawn.replace(".json", ".npz"), "--metrics", "kernel", *QUICK)[2]
+    names = sorted(path.name for path in (plane / "evaluations").glob("*") if path not in before)
+    assert [name[6:] for name in names] == ["-heun.json", "-heun.npz", "-given.json"]
+    assert int(names[2][:6]) == int(names[0][:6]) + 1
+    assert all(path.read_bytes() == content for path, content in before.items())
+    assert (plane / "evaluation.json").read_text() == (plane / "evaluations" / names[2]).read_text(), "the latest"
+    latest = (plane / "evaluation.json").read_bytes()
+    assert given["record"] == str(plane / "evaluations" / names[2])
+    call(capsys, plane, "--samples_file", drawn.replace(".json", ".npz"), "--metrics", "kernel", *QUICK,
+         "--out", tmp_path / "mine")  # fmt: skip
+    assert (plane / "evaluation.json").read_bytes() == latest
+    assert call(capsys, plane, "--num_samples", 60, "--subsamples", 1)[0] == 2
+    assert sorted(path.name for path in (plane / "evaluations").glob("*") if path not in before) == names
+
+
 def test_real_items_pass_for_samples(digits, capsys):
-    _, out, _, err = call(capsys, digits, "--samples_file", digits / "fresh.npz", "--features", "classifier", *QUICK)
+    _, out, _, err = call(capsys, digits, "--samples_file", digits / "fresh.npz", "--features", "classifier", *FEW)
     assert "too few" not in out, err
     record = json.loads((digits / "evaluation.json").read_text())["values"]
     assert record["accuracy"]["value"] > 0.95
     assert record["accuracy"]["reference"]["value"] > 0.95
     assert record["memorization"]["copies"]["value"] == 1
     assert "equal to a training item: more than new ones" in out
-    assert record["frechet"]["value"] < 1.5 * record["frechet"]["reference"]["value"]
-    assert call(capsys, digits, "--samples_file", digits / "wrong.npz", *QUICK)[2]["accuracy"] < 0.1
+    found = record["frechet"]["reference"]
+    assert found["low"] < record["frechet"]["value"] < found["high"]
+    assert record["frechet"]["reading"].startswith("not told from real items; it would tell noise of")
+    assert record["frechet"]["power"]["shrinkage"] <= 0.2
+    assert call(capsys, digits, "--samples_file", digits / "wrong.npz", *FEW)[2]["accuracy"] < 0.1
 
 
 def test_noise_does_not(digits, capsys):
-    with pytest.warns(UserWarning, match="the samples are of 1 of the 10 classes"):
-        _, out, result, _ = call(capsys, digits, "--samples_file", digits / "noise.npz", *QUICK)
+    _, out, result, _ = call(capsys, digits, "--samples_file", digits / "noise.npz", *QUICK)
     assert result["precision"] == result["coverage"] == 0
     assert result["two_sample_neighbors"] > 0.9
     assert out.count("worse than real items") >= 8
+
+
+def test_one_class_is_held_against_its_own(digits, capsys):
+    """Too few of them for a distance, which is said, and no distance from items of all classes is told."""
+    _, out, result, _ = call(capsys, digits, "--samples_file", digits / "threes.npz", *QUICK)
+    few = int((opened(digits).data()[1].labels == 3).sum())
+    assert f"{few} of 360 real items are in the parts of the classes asked for, and count" in out
+    assert "energy" not in result
+    assert f"left out: energy distance: 146 samples and {few} real items are too few" in out
+    assert "left out: memorization: " in out
+    assert result["accuracy"] > 0.9
+
+
+def test_a_judge_that_knows_little_is_not_used(digits, capsys, monkeypatch):
+    monkeypatch.setitem(SETTINGS, "steps", 1)
+    _, out, result, _ = call(capsys, digits, "--samples_file", digits / "fresh.npz", "--metrics", "energy", *QUICK)
+    assert "accuracy" not in result
+    assert "left out: accuracy of the class: the classifier of real items is right about" in out
+    assert "(mean over 10 classes), and below 55.0% it judges nobody" in out
+    status, _, _, err = call(capsys, digits, "--samples_file", digits / "fresh.npz", "--features", "classifier")
+    assert status == 2
+    assert "--features=classifier: the classifier of real items is right about" in err
 
 
 def test_samples_without_a_class_are_not_judged(digits, tmp_path, capsys):
@@ -152,9 +200,9 @@ def test_samples_without_a_class_are_not_judged(digits, tmp_path, capsys):
 
 def test_the_items_themselves_are_noticed(digits, capsys):
     with pytest.warns(UserWarning, match="100% of the samples equal an item that they are held against.*same files"):
-        call(capsys, digits, "--samples_file", digits / "held_out.npz", *QUICK)
+        call(capsys, digits, "--samples_file", digits / "held_out.npz", *FEW)
     with pytest.warns(UserWarning, match="same files"):
-        call(capsys, digits, "--samples_file", digits / "training.npz", "--split", "train", *QUICK)
+        call(capsys, digits, "--samples_file", digits / "training.npz", "--split", "train", *FEW)
 
 
 class Pooled(nn.Module):
@@ -169,12 +217,12 @@ class Told(nn.Module):
 
 def test_values_do_not_depend_on_the_batch(digits, tmp_path, capsys):
     torch.jit.script(Pooled()).save(tmp_path / "pooled.pt")
-    names = ("frechet", "energy", "density")
+    names = ("frechet", "density")
     for features, tolerance in (("data", 0), ("classifier", 1e-10), (str(tmp_path / "pooled.pt"), 1e-5)):
         run = ["--samples_file", digits / "fresh.npz", "--features", features, "--metrics", ",".join(names)]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "--features=.* reads colors")
-            results = [call(capsys, digits, *run, *QUICK, "--batch_size", size)[2] for size in (1, 7, 256)]
+            results = [call(capsys, digits, *run, *QUICK, "--batch_size", size)[2] for size in (7, 256)]
         for other in results[1:]:
             assert [other[name] for name in names] == pytest.approx([results[0][name] for name in names], rel=tolerance)
 
@@ -299,7 +347,7 @@ MISTAKES = [
     (["--samples_file", "noise.npz", "--metrics", "fid"], "needs one of frechet, kernel"),
     (["--samples_file", "noise.npz", "--metrics", "frechet", "--subsamples", "1"], "subsamples"),
     (["--samples_file", "noise.npz", "--split", "valid"], "test or train"),
-    (["--num_samples", "60", "--metrics", "frechet", "--steps", "1"], "60 samples and 60 real items are too few"),
+    (["--num_samples", "60", "--metrics", "frechet", "--steps", "1"], "60 samples and 360 real items are too few"),
 ]  # fmt: skip
 
 
@@ -319,9 +367,34 @@ def test_what_so_few_items_do_not_allow_is_left_out(digits, capsys):
     assert status == 0
     assert "frechet" not in result
     assert (
-        "left out: Frechet distance: 60 samples and 60 real items are too few for 64 features, it needs at least 65"
+        "left out: Frechet distance: 60 samples and 360 real items are too few for 64 features, it needs at least 65"
         in out
     )
+
+
+def no_constant(text):
+    raise AssertionError(f"{text} is no JSON")
+
+
+@pytest.mark.parametrize(("x", "options"), [
+    (np.full((240, 1, 4, 4), 3, np.uint8), ["--config.data.num_levels=8"]),
+    (np.repeat(np.arange(2), 120)[:, None].astype(np.float32), []),
+    (np.sign(np.random.default_rng(0).normal(size=(240, 1, 1, 1))).astype(np.float32), []),
+], ids=["constant", "two points", "one pixel of two values"])  # fmt: skip
+def test_degenerate_data_have_numbers(tmp_path, generator, capsys, x, options):
+    """No NaN, in the table or in JSON; items held against themselves are not told."""
+    run = untrained(tmp_path / "run", x, np.zeros(len(x), np.int64), *options)
+    np.savez(tmp_path / "real.npz", x=run.data()[0].batch(torch.randperm(180, generator=generator)[:100])[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        status, out, _, err = call(capsys, run.folder, "--samples_file", tmp_path / "real.npz", *QUICK)
+    assert status == 0, err
+    assert "nan" not in out.replace("\n", " ").split()
+    record = json.loads((run.folder / "evaluation.json").read_text(), parse_constant=no_constant)
+    for found in record["values"].values():
+        for key in {"value", "corrected", "low", "high"} & found.keys():
+            assert isinstance(found[key], float)
+    assert "worse than real items" not in out
 
 
 def test_other_units_are_noticed(plane, tmp_path, capsys):

@@ -61,7 +61,7 @@ class PairRun(Run):
 
 @pytest.fixture
 def exact(tmp_path, monkeypatch):
-    judge = SimpleNamespace(classes=lambda x: (x[:, 0] > 0).long())
+    judge = SimpleNamespace(classes=lambda x: (x[:, 0] > 0).long(), unfit=lambda data: "")
     monkeypatch.setattr(module, "evaluation_classifier", lambda run, data: judge)
     return PairRun(tmp_path, resolve(read_config(config_path("points")), []), torch.device("cpu"))
 
@@ -126,14 +126,16 @@ def test_both_kinds_and_their_files(trained, tmp_path, capsys):
 def test_scales_are_those_of_mode_sample(trained, tmp_path, capsys, monkeypatch):
     """The sweep draws what --mode sample draws at the same scales."""
     seen = []
-    judge = SimpleNamespace(classes=lambda x: seen.append(x) or torch.zeros(len(x), dtype=torch.long))
+    judge = SimpleNamespace(
+        classes=lambda x: seen.append(x) or torch.zeros(len(x), dtype=torch.long), unfit=lambda data: ""
+    )
     monkeypatch.setattr(module, "evaluation_classifier", lambda run, data: judge)
     assert sweep(capsys, trained, "--guidance_scale", "0.5,2", "--classifier_scale", "0,3")[0] == 0
     flags = [["--guidance_scale", "0.5"], ["--guidance_scale", "2"], ["--guidance_scale", "0"],
              ["--guidance_scale", "0", "--classifier_scale", "3"]]  # fmt: skip
     for x, flag in zip(seen[1:], flags, strict=True):
         call(capsys, "--mode", "sample", "--workdir", trained, "--sampler", "ddim", "--steps", 3, "--num_samples", 20,
-             "--out", tmp_path / "s", *flag)  # fmt: skip
+             "--labels", "data", "--out", tmp_path / "s", *flag)  # fmt: skip
         np.testing.assert_array_equal(np.load(tmp_path / "s.npz")["x"], x.numpy())
 
 
@@ -144,8 +146,8 @@ MISTAKES = [
     (["--guidance_scale", "1,,2"], "guidance_scale=1,,2: needs a number, or several with commas between them"),
     (["--guidance_scale", "1,inf"], "needs a number, or several"),
     (["--labels", "none"], "--labels=none: a sweep asks for classes"),
-    (["--num_samples", "3"], "--num_samples=3: diversity needs two samples of each class, 4 for those "
-     "that are asked for, and here class 1 has one"),
+    (["--num_samples", "1", "--labels", "1"], "class 1 has one sample, and diversity needs two that differ: no class "
+     "is left to measure; take more --num_samples"),
     (["--labels", "5"], "class 5 is out of range, allowed are 0 to 1"),
     (["--autoguidance", "ema/0.5.safetensors"], "--autoguidance is for --mode"),
     (["--config.data.toy=moons"], "only config.sampler can be changed"),
@@ -162,17 +164,36 @@ def test_mistakes(trained, capsys, options, words):
     assert sorted(trained.rglob("*")) == before
 
 
-def test_items_that_are_all_equal():
-    data = Dataset(torch.ones(6, 2), torch.arange(6) % 2, 2, Transform())
-    judge = SimpleNamespace(classes=lambda x: torch.zeros(len(x), dtype=torch.long))
-    with pytest.raises(ValueError, match="the held-out items of each class that is asked for are all equal"):
-        module.judged_items(judge, data, torch.tensor([0, 0]))
+def test_classes_that_are_left_out():
+    """With one sample, with no held-out item, one, or equal ones; the others are measured."""
+    labels = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 4])
+    x = torch.where(labels[:, None] == 1, 1.0, torch.randn(9, 2, generator=torch.Generator().manual_seed(0)))
+    data = Dataset(x, labels, 5, Transform())
+    kept, sentences = module.measurable(data, torch.tensor([0, 1, 2, 3, 0, 1, 4, 3, 4]))
+    assert kept.tolist() == [0, -1, -1, -1, 0, -1, -1, -1, -1]
+    reasons = ("held-out items that are all equal", "one sample", "no held-out item", "one held-out item")
+    assert sentences == [
+        f"class {label} has {why}, and diversity needs two that differ" for label, why in enumerate(reasons, 1)
+    ]
+    with pytest.raises(ValueError, match=r"class 3 has no held-out item.*no class is left to measure"):
+        module.measurable(data, torch.tensor([3, 3]))
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_rare_class_stops_nobody(exact, monkeypatch, capsys):
+    monkeypatch.setattr(PairRun, "class_counts", [990, 10])
+    found = guidance_sweep(exact, guidance_scale=(0.0, 1.0), num_samples=60, seed=2)
+    assert found["classes"] == [0]
+    assert found["left_out"] == ["class 1 has one sample, and diversity needs two that differ"]
+    assert "  left out: class 1 has one sample" in capsys.readouterr().out
+    assert [row["scale"] for row in found["rows"]] == [0.0, 1.0]
 
 
 @pytest.mark.usefixtures("unrendered")
 def test_runs_that_cannot_be_swept(tmp_path, capsys):
     """Without labels, without a model or classifier of classes, without a trained unconditional branch."""
-    x, labels = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32), np.arange(200) % 2
+    labels = np.arange(200) % 2
+    x = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32) + 5 * labels[:, None]
     runs = {
         "unlabeled": (None, [], "has no labels here: a sweep asks for classes"),
         "unconditional": (labels, ["--config.model.conditional=False"], "the model is unconditional and there is no"),
