@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sde.condition.binding import bind, expand_rows
 from sde.condition.tree import ConditionLike
-from sde.guidance.base import Guidance, base_of, check_scale, pair_of
+from sde.guidance.base import Guidance, base_of, check_scale, differentiation, pair_of
 from sde.model.score import ScoreModel
 from sde.process.base import expand
 
@@ -51,7 +51,7 @@ class GradientGuidance(Guidance, abc.ABC):
         second_order = torch.is_grad_enabled() and x.requires_grad
         if self.point == "noisy":
             base, denoised = pair(x, t)
-        with torch.enable_grad():
+        with torch.enable_grad(), differentiation(self):
             leaf = x if second_order else x.detach().requires_grad_()
             if self.point == "denoised":
                 base, denoised = pair(leaf, t)

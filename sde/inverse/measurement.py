@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sde.condition.binding import bind, expand_rows
-from sde.guidance.base import Guidance, base_of, pair_of
+from sde.guidance.base import Guidance, base_of, differentiation, pair_of
 from sde.model.score import ScoreModel
 from sde.process.base import expand
 
@@ -91,7 +91,7 @@ class PosteriorGuidance(Posterior, Guidance):
         graph = torch.is_grad_enabled() and x.requires_grad
         y, at = self.y_for(x), self.sde.level(t)
         factor = at.sigma**2 / at.alpha
-        with torch.enable_grad():
+        with torch.enable_grad(), differentiation(self):
             leaf = x if graph else x.detach().requires_grad_()
             base, denoised = pair_of(self.model, leaf, t)
             measured = self.predict_measurement(denoised)

@@ -1,7 +1,7 @@
 """Denoiser: a network seen as a score model, by preconditioning."""
 
 from collections.abc import Callable, Sequence
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +44,10 @@ def call_network(
 ) -> Tensor:
     """F(c_in x, c_noise, cond), in the dtype of x; c_in and c_noise are floats, or of shape () or (B,).
 
-    Only the network's body runs under autocast, and only it is worth compiling.
+    Only the network's body runs under autocast, and only it is worth compiling. Where x is differentiated, a compiled
+    network is asked as it was before: a compiled graph has one backward pass, which cannot be taken again.
     """
+    call = uncompiled(network) if torch.is_grad_enabled() and x.requires_grad else network
     if isinstance(c_noise, float):
         # Without a transfer, which would wait for the device.
         c_noise = x.new_full((len(x),), c_noise)
@@ -54,7 +56,7 @@ def call_network(
         c_noise = c_noise.expand(len(x)) if c_noise.ndim == 0 else c_noise
     with torch.autocast(x.device.type, autocast, enabled=autocast is not None):
         try:
-            output = network(expand(c_in, x) * x, c_noise, *cond)
+            output = call(expand(c_in, x) * x, c_noise, *cond)
         except RuntimeError as error:
             own = next(network.parameters(), x)
             if autocast is None and (own.dtype, own.device) != (x.dtype, x.device):
@@ -70,6 +72,12 @@ def call_network(
             "one tensor; wrap a network that returns more"
         )
     return output.to(x.dtype)
+
+
+def uncompiled(network: nn.Module) -> Callable[..., Any]:
+    """A network as it was before ``torch.compile(network)`` or ``network.compile()``; another one itself."""
+    network = getattr(network, "_orig_mod", network)
+    return network if getattr(network, "_compiled_call_impl", None) is None else network._call_impl
 
 
 @overload
