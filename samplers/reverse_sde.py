@@ -12,6 +12,7 @@ from torch import Tensor
 
 from samplers.calls import part
 from samplers.checks import NonFiniteError, SampleError
+from samplers.host import double
 from samplers.numerics.exponential import norm
 from samplers.numerics.runge_kutta import check_tolerances
 from samplers.step import Noise, Result
@@ -55,9 +56,9 @@ class ReverseSDE:
         Raises FloatingPointError where a sample becomes non-finite, ArithmeticError beyond ``max_nfe`` calls.
         """
         levels = model.sde.level(t), model.sde.level(s)
-        ends = 0.5 * torch.tensor([at.log_snr for at in levels], dtype=torch.float64)
+        ends = 0.5 * double([at.log_snr for at in levels])
         # One inverse for all stages of all samples: by bisection, it can cost as much as a small network.
-        clock = torch.linspace(ends[0], ends[1], TABLE_ENTRIES, dtype=torch.float64)
+        clock = torch.linspace(ends[0], ends[1], TABLE_ENTRIES, dtype=torch.float64, device="cpu")
         times = model.sde.t_of_log_snr(2 * clock)
         table = clock.numpy(), times.numpy()
         before, after = map(norm, levels)
@@ -65,7 +66,7 @@ class ReverseSDE:
         for i, seeding in enumerate(noise(x)):
             start = (x[i] / before).reshape(-1, 1)
             path = _Path(ends, _digest(seeding), start)
-            with part(model, torch.tensor([i]), len(x)) as row:
+            with part(model, torch.tensor([i], device="cpu"), len(x)) as row:
                 system = _System(row, x.shape[1:], table, i, self.max_nfe)
                 end = torchsde.sdeint(
                     system, start, ends, bm=path, method="srk", adaptive=True, rtol=self.rtol, atol=self.atol,
@@ -88,7 +89,7 @@ class _Path:
         self.like, self.shape = like, like.shape
         # Whole numbers as ends, which rounding to the resolution leaves alone.
         self.interval = torchsde.BrownianInterval(
-            math.floor(ends[0]), math.ceil(ends[1]), size=like.shape, dtype=torch.float64, entropy=seed,
+            math.floor(ends[0]), math.ceil(ends[1]), size=like.shape, dtype=torch.float64, device="cpu", entropy=seed,
             levy_area_approximation=self.levy_area_approximation, halfway_tree=True, tol=PATH_RESOLUTION,
         )  # fmt: skip
 
@@ -131,7 +132,7 @@ class _System:
                 f"took {self.max_nfe} calls and is at log(alpha / sigma) = {u.item():.4g}: loosen rtol and atol, or "
                 f"raise max_nfe = {self.max_nfe}",
             )
-        t = torch.tensor(np.interp(u.item(), *self.table), dtype=torch.float64)
+        t = double(np.interp(u.item(), *self.table))
         c = _noise_part(u)
         at = self.model.sde.level(t)
         x = norm(at) * v.reshape(1, *self.event)

@@ -1,5 +1,8 @@
 """Devices: tensors on their way to one."""
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,3 +15,32 @@ def pinned(x: Tensor, device: torch.device) -> Tensor:
 def send(x: Tensor, device: torch.device) -> Tensor:
     """x on a device; the CPU does not wait for what the device is doing."""
     return pinned(x, device).to(device, non_blocking=True)
+
+
+def double(values) -> Tensor:
+    """A number, or numbers in lists, as a tensor in float64 on the CPU, whatever torch's default dtype and device
+    are."""
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
+
+
+def as_numbers(values: Any) -> Tensor:
+    """A tensor as it is; a number, numbers in lists or an array as a tensor, reals in torch's default type. Raises
+    ValueError for what makes none."""
+    if isinstance(values, Tensor):
+        return values
+    try:
+        # An array's bytes may be in another order, or backwards.
+        array = isinstance(values, np.ndarray | np.generic)
+        found = torch.tensor(np.array(values, values.dtype.newbyteorder("=")) if array else values, device="cpu")
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(
+            f"a {type(values).__name__} that is no tensor ({error}): give numbers, one row per sample"
+        ) from None
+    # Never less than single precision, whatever the default.
+    wanted = torch.promote_types(torch.get_default_dtype(), torch.float32)
+    return found.to(wanted) if found.is_floating_point() else found
+
+
+def without_autocast(x: Tensor) -> torch.autocast:
+    """A context in which operations on the device of x keep their dtype, whatever autocast is around."""
+    return torch.autocast(x.device.type, enabled=False)

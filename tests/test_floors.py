@@ -19,7 +19,7 @@ FLOORS = {
         "checkpoint",
     ],
     "samplers": [
-        "protocol",
+        "protocol host",
         "step checks",
         "calls grid noise numerics",
         "ancestral ddim deis dpmpp euler euler_maruyama heun langevin ode pc repaint reverse_diffusion reverse_sde "

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from samplers.calls import Watch, evaluating
-from samplers.checks import NonFiniteError, check_data, check_integer, check_model
+from samplers.checks import NonFiniteError, as_states, check_data, check_integer, check_model
 from samplers.grid import check_times, times_of_log_snr
+from samplers.host import double, undisturbed
 from samplers.likelihood.decoder import checked_log_det, choose_decoder, gaussian_log_prob, level_log_prob, start_of
 from samplers.noise.seeded import BOUNDS, item_seeds
 from samplers.protocol import GaussianProcess, transform_of
@@ -37,6 +38,7 @@ Proposal = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(u (B,) uniform in (0, 1), mean squares of x (B,)) -> times (B,) and the factors (B,) of |x - D|^2."""
 
 
+@undisturbed
 def variational_bound(
     model,
     x: Tensor,
@@ -67,7 +69,7 @@ def variational_bound(
     where a set is evaluated in parts. Raises ValueError for arguments out of place and for transforms without a
     ``log_det``, NonFiniteError where the model's output is not finite.
     """
-    decoder = _checked(model, x, decoder, "variational_bound")
+    x, decoder = _checked(model, x, decoder, "variational_bound")
     sde, start = model.sde, start_of(model, decoder, x.shape[1:]) if start is None else start
     low, high = (sde.log_snr(t) for t in check_times((sde.t_max, start), sde))
 
@@ -75,13 +77,14 @@ def variational_bound(
         # The cumulative of v snr / (1 + v snr) is softplus(l + log v).
         below, above = (torch.nn.functional.softplus(end + v.log()) for end in (low, high))
         level = below + u * (above - below)
-        log_snr = level + (-torch.expm1(-level)).log() - v.log()
+        log_snr = (level + (-torch.expm1(-level)).log() - v.log()).clamp(low, high)
         # snr / density; the density's own snr cancels.
         return sde.t_of_log_snr(log_snr), 0.5 * (above - below) * (1 / v + log_snr.exp())
 
     return _bound(model, x, proposal, (sde.t_max, start), decoder, draws, seed, first)
 
 
+@undisturbed
 def discrete_bound(
     model,
     x: Tensor,
@@ -102,12 +105,12 @@ def discrete_bound(
     bound of an exact model, and ``variational_bound`` at the end. Other arguments as there; the decoder differs from Ho
     et al. in its mean, z_0 / alpha, as the continuous bound has it.
     """
-    decoder = _checked(model, x, decoder, "discrete_bound")
+    x, decoder = _checked(model, x, decoder, "discrete_bound")
     sde = model.sde
     if isinstance(times, int):
         start = start_of(model, decoder, x.shape[1:])
-        least, most = (sde.log_snr(torch.tensor(t, dtype=torch.float64)) for t in (sde.t_max, start))
-        log_snr = torch.linspace(least, most, check_integer("times", times) + 1, dtype=torch.float64)
+        least, most = (sde.log_snr(double(t)) for t in (sde.t_max, start))
+        log_snr = torch.linspace(least, most, check_integer("times", times) + 1, dtype=torch.float64, device="cpu")
         times = times_of_log_snr(sde, log_snr)
         times[-1] = start
     times = check_times(times, sde)
@@ -124,12 +127,13 @@ def discrete_bound(
     return _bound(model, x, proposal, ends, decoder, draws, seed, first)
 
 
-def _checked(model, x: Tensor, decoder: str | None, who: str) -> str:
-    """The decoder of a bound ``who`` on x (B, *event), after the checks of all three."""
+def _checked(model, x: Tensor, decoder: str | None, who: str) -> tuple[Tensor, str]:
+    """x (B, *event) and the decoder of a bound ``who`` on it, after the checks of all three."""
     check_model(model, GaussianProcess, who)
+    x = as_states(x, model)
     check_data(x, model)
     checked_log_det(model, x.shape[1:])
-    return choose_decoder(decoder, model)
+    return x, choose_decoder(decoder, model)
 
 
 def _bound(
@@ -139,7 +143,7 @@ def _bound(
         check_integer(name, value, least)
     sde, count = model.sde, len(x)
     transform = transform_of(model)
-    noise_end, data_end = (torch.tensor(t, dtype=torch.float64) for t in ends)
+    noise_end, data_end = (double(t) for t in ends)
     num_levels = transform.num_levels if decoder == "discretized" else None
     if num_levels:
         outside = ((x < 0) | (x >= num_levels)).flatten(1).any(1)
@@ -160,7 +164,7 @@ def _bound(
     losses, logs = [], []
     with torch.no_grad(), evaluating(model), Watch(model, count) as counter:
         for draw in range(draws):
-            u = (draw + torch.tensor([g.random() for g in generators], dtype=torch.float64)) / draws
+            u = (draw + double([g.random() for g in generators])) / draws
             t, factor = proposal(u, square + 0.1)
             error = target - model(sde.perturb(target, t, normal()), t)
             losses.append(factor.to(error) * error.flatten(1).square().sum(1))

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from samplers.calls import Watch, evaluating, part
-from samplers.checks import SampleError, check_data, check_integer, check_model
+from samplers.checks import SampleError, as_states, check_data, check_integer, check_model
+from samplers.host import undisturbed
 from samplers.likelihood.decoder import checked_log_det
 from samplers.likelihood.divergence import draw_probes, exact_divergence, probed_divergence
 from samplers.numerics.runge_kutta import integrate
@@ -27,6 +28,7 @@ class LogLikelihood:
     latent: Tensor
 
 
+@undisturbed
 def log_likelihood(
     model,
     x: Tensor,
@@ -57,6 +59,7 @@ def log_likelihood(
     if not (guided or getattr(model, "normalized", True)):
         raise ValueError("a guided model is not a normalized density: pass guided=True to integrate it all the same")
     check_model(model, GaussianProcess, "log_likelihood")
+    x = as_states(x, model)
     check_data(x, model)
     log_det = checked_log_det(model, x.shape[1:])
     if probes is not None:

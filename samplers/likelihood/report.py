@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samplers.checks import check_integer
+from samplers.checks import as_states, check_integer, check_model
+from samplers.host import as_tensor, double, undisturbed
 from samplers.likelihood.bounds import discrete_bound, variational_bound
 from samplers.likelihood.flow import LogLikelihood, log_likelihood
 from samplers.noise.door import as_noise
@@ -20,7 +21,7 @@ from samplers.noise.seeded import (
     item_seeds,
     sample_seeds,
 )
-from samplers.protocol import Transform, transform_of
+from samplers.protocol import GaussianProcess, Transform, transform_of
 
 CHECK_TOLERANCE = 0.1
 """Factor of the tolerances in the check of the solver."""
@@ -89,6 +90,7 @@ class LikelihoodReport:
 
 def dequantized(transform: Transform, x: Tensor, seed: int, draw: int = 0) -> Tensor:
     """Quantized x plus uniform noise in [0, 1), that of an item by seed, draw and its number alone; or continuous x."""
+    x = as_tensor(x, "x")
     if not transform.num_levels:
         return x
     keys = item_seeds(seed, DEQUANTIZATION, len(x), draw=draw)
@@ -96,6 +98,7 @@ def dequantized(transform: Transform, x: Tensor, seed: int, draw: int = 0) -> Te
     return transform.dequantize(x, torch.from_numpy(np.stack(rows)).to(x.dtype))
 
 
+@undisturbed
 def likelihood_report(
     model,
     x: Tensor,
@@ -121,6 +124,8 @@ def likelihood_report(
     ``world`` (sde.distributed.world.World) shares the items among processes, each of which gets the whole report.
     Raises ValueError as log_likelihood does, and for one probe, one item, or dequantizations of continuous data.
     """
+    check_model(model, GaussianProcess, "likelihood_report")
+    x = as_states(x, model)
     check_integer("dequantizations", dequantizations)
     check_integer("subset", subset, 2)
     check_integer("batch_size", batch_size)
@@ -139,7 +144,7 @@ def likelihood_report(
     def batches(function, points: Tensor) -> list:
         parts, mine = [], range(len(points)) if world is None else range(len(points))[world.rows(len(points))]
         for first in mine[::batch_size]:
-            rows = torch.arange(first, min(first + batch_size, mine.stop))
+            rows = torch.arange(first, min(first + batch_size, mine.stop), device="cpu")
             parts.append(function(model.rows(rows), points[rows].to(device), first))
             if progress is not None:
                 progress(len(rows))
@@ -179,7 +184,7 @@ def likelihood_report(
     parts = _split(mean.stderr, in_unit(again), probe_variance, in_unit, count, dequantizations)
     inner = points[:few]
     tight = ode(inner, 0, CHECK_TOLERANCE)
-    alpha, sigma = (f(torch.tensor(sde.t_min, dtype=torch.float64)) for f in (sde.alpha, sde.sigma))
+    alpha, sigma = (f(double(sde.t_min)) for f in (sde.alpha, sde.sigma))
     noise = as_noise(SeededNoise([number + START_OFFSET for number in sample_seeds(seed, few)]), sde)
     encoded = transform.encode(inner)
     noisy = ode(transform.decode(alpha * encoded + sigma * noise(encoded)), 0)
@@ -210,7 +215,7 @@ def likelihood_report(
 
 def _split(total: float, again: Tensor, probe_variance: Tensor, in_unit, count: int, repeats: int) -> dict[str, float]:
     """The parts of a standard error, from repeated draws (k, few) and the probes' variance (n,) in nats."""
-    unit = in_unit(torch.ones(())).abs().item()
+    unit = in_unit(torch.ones((), device="cpu")).abs().item()
     probes = unit * (probe_variance.mean().item() / (repeats * count)) ** 0.5
     within = again.var(0).mean().item() if len(again) > 1 else 0.0
     own = unit**2 * probe_variance[: again.shape[1]].mean().item()

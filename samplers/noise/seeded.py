@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samplers.host import as_numbers
+
 # Streams. Random numbers for different purposes are independent under one seed. Samples take (seed << 32) + number
 # (sample_seeds); other purposes, each of which is named here, take keys beside those. None of these values may change.
 
@@ -45,7 +47,7 @@ class SeededNoise:
     """
 
     def __init__(self, seeds: Iterable[int | np.random.SeedSequence], sizes: Sequence[int] | None = None) -> None:
-        self.seeds = list(seeds)
+        self.seeds = list(as_numbers(seeds))
         self.generators = [np.random.Generator(np.random.Philox(seed)) for seed in self.seeds]
         self.uniforms: list[np.random.Generator] = []
         self.sizes = None if sizes is None else list(sizes)
@@ -96,6 +98,7 @@ def real_part(event_shape: Sequence[int], size: int) -> tuple[slice, ...]:
 def sample_seeds(seed: int | Sequence[int], count: int, first: int = 0) -> list[int]:
     """The seeds of ``count`` samples of a run from number ``first``: distinct over all runs (seed) and samples; or
     those given, one per sample, such as the ``seeds`` of an earlier run."""
+    seed = as_numbers(seed)
     if isinstance(seed, Sequence):
         if len(seed) != count:
             raise ValueError(f"seed has {len(seed)} seeds, {count} samples are asked for: give one per sample")

@@ -97,7 +97,7 @@ def open_array(
 def read_array(path: Path, hidden: np.ndarray | None = None) -> tuple[Tensor, Tensor | None]:
     """Items and labels of ``open_array``, in memory."""
     found = open_array(path, hidden=hidden)
-    return found.items[torch.arange(found.items.shape[0])], found.labels
+    return found.items[torch.arange(found.items.shape[0], device="cpu")], found.labels
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sde.condition.binding import bind, expand_rows
 from sde.guidance.base import Guidance, base_of, differentiation, pair_of
-from sde.model.score import ScoreModel
+from sde.model.score import ScoreModel, parts_of
 from sde.process.base import expand
 
 Operator = Callable[[Tensor], Tensor]
@@ -29,7 +29,7 @@ class Posterior(ScoreModel, abc.ABC):
     with_rows: tuple[str, ...] = ("model", "operator", "y")
 
     def __init__(self, model: ScoreModel, operator: Operator, y: Tensor) -> None:
-        super().__init__(model.sde, model.transform)
+        super().__init__(*parts_of(model, type(self).__name__))
         y = bind(y)
         missing = int((~torch.isfinite(y)).sum())
         if missing:

@@ -80,6 +80,13 @@ def uncompiled(network: nn.Module) -> Callable[..., Any]:
     return network if getattr(network, "_compiled_call_impl", None) is None else network._call_impl
 
 
+def check_state(x: Tensor) -> None:
+    """Raise TypeError unless x is a tensor of floats."""
+    if not (isinstance(x, Tensor) and x.is_floating_point()):
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"x is {kind}: needs a tensor of floats of shape (B, *event), in model units")
+
+
 @overload
 def noise_input(log_snr: float) -> float: ...
 @overload
@@ -145,6 +152,7 @@ class Denoiser(ScoreModel):
 
     def forward(self, x: Tensor, t: Tensor, cond: ConditionLike | None = None) -> Tensor:
         """E[x_0 | x_t = x, cond]; cond holds one row per sample, in data units; None is the learned null condition."""
+        check_state(x)
         check_time(self.sde, t)
         c_skip, c_out, c_in, c_noise = self.coefficients(t)
         tree = self.standardization(as_tree(cond))

@@ -2,7 +2,7 @@
 
 import abc
 import copy
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from torch import Tensor, nn
 
@@ -64,6 +64,22 @@ class ScoreModel(nn.Module, abc.ABC):
         for name in self.with_rows:
             setattr(part, name, _rows_of(getattr(self, name), index))
         return part
+
+
+def parts_of(model: Any, who: str) -> tuple[SDE, Transform | None]:
+    """The process and the transform of a score model that ``who`` is put around; None for one without a transform.
+    Raises TypeError for what is no score model."""
+    if not (isinstance(model, nn.Module) and hasattr(model, "sde")):
+        raise TypeError(
+            f"{who} around {type(model).__name__}: needs a score model, a torch module with an `sde` that maps (x, t) "
+            "to a tensor of the shape of x"
+        )
+    return cast(Any, model.sde), getattr(model, "transform", None)
+
+
+def is_normalized(model: nn.Module) -> bool:
+    """Whether the scores of a model are those of one density; they are where it does not say."""
+    return bool(getattr(model, "normalized", True))
 
 
 def _rows_of(held: Any, index: Tensor | slice) -> Any:

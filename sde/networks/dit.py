@@ -30,7 +30,7 @@ def position_embedding(grid: Sequence[int], width: int, device: torch.device | N
     (Vaswani et al. 2017, section 3.5, an axis at a time); features that are left over are zero.
     """
     count = width // (2 * len(grid))
-    frequencies = 10_000.0 ** (-torch.arange(count, device=device) / count)
+    frequencies = 10_000.0 ** (-torch.arange(count, dtype=torch.float32, device=device) / count)
     axes = torch.meshgrid(*(torch.arange(size, device=device) for size in grid), indexing="ij")
     angles = torch.stack(axes, dim=-1).flatten(0, -2)[..., None] * frequencies
     features = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)

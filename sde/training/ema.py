@@ -33,9 +33,16 @@ class Average(ABC):
         torch._foreach_lerp_(list(self.average.values()), current, self.weight())
 
     def module_state(self, module: nn.Module) -> dict[str, Tensor]:
-        """The state dict of ``module`` with the averaged parameters."""
+        """The state dict of ``module`` with the averaged parameters; where a parameter has several names, as tied
+        weights have, they are one tensor in it too."""
         state = {name: value.detach().clone() for name, value in module.state_dict().items()}
-        return state | {name: value.to(state[name].dtype) for name, value in self.average.items()}
+        averages: dict[nn.Parameter, Tensor] = {}
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            # The first name is that of the average.
+            if parameter not in averages:
+                averages[parameter] = self.average[name].to(state[name].dtype)
+            state[name] = averages[parameter]
+        return state
 
     def state_dict(self) -> dict:
         """For a checkpoint."""
