@@ -24,21 +24,26 @@ def double(values) -> Tensor:
 
 
 def as_numbers(values: Any) -> Tensor:
-    """A tensor as it is; a number, numbers in lists or an array as a tensor, reals in torch's default type. Raises
-    ValueError for what makes none."""
+    """A tensor as it is, or a copy of one from inference mode, through which nothing could be differentiated; a number,
+    numbers in lists or an array as a tensor on the CPU, reals in torch's default type, or float32 where that has less.
+    Raises ValueError for what makes none."""
     if isinstance(values, Tensor):
-        return values
+        if not values.is_inference():
+            return values
+        with torch.inference_mode(False):
+            return values.clone()
+    wanted = torch.promote_types(torch.get_default_dtype(), torch.float32)
     try:
-        # An array's bytes may be in another order, or backwards.
-        array = isinstance(values, np.ndarray | np.generic)
-        found = torch.tensor(np.array(values, values.dtype.newbyteorder("=")) if array else values, device="cpu")
+        if isinstance(values, np.ndarray | np.generic):
+            # Its bytes may be in another order, or backwards.
+            values = np.array(values, values.dtype.newbyteorder("="))
+        with torch.inference_mode(False):
+            found = torch.tensor(values, device="cpu")
+            return torch.tensor(values, dtype=wanted, device="cpu") if found.is_floating_point() else found
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(
             f"a {type(values).__name__} that is no tensor ({error}): give numbers, one row per sample"
         ) from None
-    # Never less than single precision, whatever the default.
-    wanted = torch.promote_types(torch.get_default_dtype(), torch.float32)
-    return found.to(wanted) if found.is_floating_point() else found
 
 
 def without_autocast(x: Tensor) -> torch.autocast:

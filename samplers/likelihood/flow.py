@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -61,6 +62,11 @@ def log_likelihood(
     check_model(model, GaussianProcess, "log_likelihood")
     x = as_states(x, model)
     check_data(x, model)
+    if any(tensor.is_inference() for tensor in chain(model.parameters(), model.buffers())):
+        raise ValueError(
+            "the model was made in torch.inference_mode, and the likelihood takes derivatives of it: make or load it "
+            "outside"
+        )
     log_det = checked_log_det(model, x.shape[1:])
     if probes is not None:
         check_integer("probes", probes)

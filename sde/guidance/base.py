@@ -10,7 +10,9 @@ from torch import Tensor
 
 from sde.model.score import ScoreModel
 
-UNKNOWN_TO_TORCH = re.compile("donated buffer|double backward|not (been )?implemented|does not require grad")
+UNKNOWN_TO_TORCH = re.compile(
+    "donated buffer|double backward|not (been )?implemented|[Ii]nference tensor|does not require grad"
+)
 """What torch says of derivatives that it cannot take."""
 
 
@@ -49,7 +51,7 @@ def differentiation(guidance: ScoreModel) -> Iterator[None]:
             raise
         raise ValueError(
             f"{type(guidance).__name__} needs derivatives that torch cannot take ({reason}): give it what is not "
-            "compiled, and has no fused or hand-written kernels and no no_grad inside"
+            "compiled, was not made in inference mode, and has no fused or hand-written kernels and no no_grad inside"
         ) from error
 
 

@@ -25,6 +25,10 @@ class LinearOperator(nn.Module, abc.ABC):
     def __call__(self, x: Tensor) -> Tensor:
         return super().__call__(as_numbers(x))
 
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        # Of an operator that was made in inference mode as well, gradients are taken.
+        super().register_buffer(name, None if tensor is None else as_numbers(tensor), persistent)
+
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
         """A x: (B, *event) -> (B, *measurement)."""

@@ -235,7 +235,8 @@ def test_arrays_are_taken_as_tensors(expected):
         for name in ("sample", "start", "exact", "probed", "encode", "decode", "variational", "discrete", "report"):
             torch.testing.assert_close(RUNS[name](model, given), values[name], rtol=1e-5, atol=1e-5)
     drawn = [
-        generate(model, Heun(), 2, (2,), steps=2, seed=seed).x for seed in (3, np.int64(3), np.array(3), torch.tensor(3))
+        generate(model, Heun(), 2, (2,), steps=2, seed=seed).x
+        for seed in (3, np.int64(3), np.array(3), torch.tensor(3))
     ]
     assert all(torch.equal(part, drawn[0]) for part in drawn)
     drawn = [generate(model, Heun(), 2, (2,), steps=2, seed=seed).x for seed in ([4, 9], np.array([4, 9]))]

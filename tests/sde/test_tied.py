@@ -74,7 +74,7 @@ def test_a_file_holds_it_once_and_loads_tied(model, tmp_path):
     with torch.no_grad():
         model.network.inner.weight += 1
     average.update(model)
-    for state in (model.state_dict(), average.module_state(model), {n: v for n, v in model.state_dict().items()}):
+    for state in (model.state_dict(), average.module_state(model), {**model.state_dict()}):
         save_model(tmp_path / "m.safetensors", "denoiser", SPEC, state)
         with safe_open(tmp_path / "m.safetensors", "pt") as file:
             assert set(file.keys()) == {"network.inner.weight", "network.inner.bias", "network.out.bias"}
@@ -98,7 +98,7 @@ def test_parts_of_one_tensor_are_written_whole(model, tmp_path):
 
 def test_a_step_counts_it_once(model):
     """By hand: gradient descent by AdamW's first step, -lr sign(gradient) after the decay (1 - lr weight_decay)."""
-    trainer = trainer_of(model, optimizer="adamw", lr=0.1, lr_decay="constant", weight_decay=0.5)
+    trainer = trainer_of(model, optimizer="adamw", lr=0.1, lr_decay="none", weight_decay=0.5)
     assert sum(p.numel() for p in trainer.parameters.values()) == 8
     before = model.network.inner.weight.detach().clone()
     trainer.training_step()
