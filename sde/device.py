@@ -1,5 +1,7 @@
 """Devices: tensors on their way to one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,11 @@ def send(x: Tensor, device: torch.device) -> Tensor:
 
 
 def double(values) -> Tensor:
-    """A number, or numbers in lists, as a tensor in float64 on the CPU, whatever torch's default dtype and device
-    are."""
+    """A number, or numbers in lists or an array, as a tensor in float64 on the CPU, whatever torch's default dtype and
+    device are."""
+    if isinstance(values, np.ndarray):
+        # Its bytes may be in another order, or backwards.
+        values = np.array(values, np.float64, order="C")
     return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
@@ -35,8 +40,7 @@ def as_numbers(values: Any) -> Tensor:
     wanted = torch.promote_types(torch.get_default_dtype(), torch.float32)
     try:
         if isinstance(values, np.ndarray | np.generic):
-            # Its bytes may be in another order, or backwards.
-            values = np.array(values, values.dtype.newbyteorder("="))
+            values = np.array(values, values.dtype.newbyteorder("="), order="C")
         with torch.inference_mode(False):
             found = torch.tensor(values, device="cpu")
             return torch.tensor(values, dtype=wanted, device="cpu") if found.is_floating_point() else found
@@ -49,3 +53,11 @@ def as_numbers(values: Any) -> Tensor:
 def without_autocast(x: Tensor) -> torch.autocast:
     """A context in which operations on the device of x keep their dtype, whatever autocast is around."""
     return torch.autocast(x.device.type, enabled=False)
+
+
+@contextmanager
+def differentiating(device: torch.device) -> Iterator[None]:
+    """A context for losses and their gradients, whatever is around it: neither inference mode nor no_grad nor autocast,
+    which would take part in backward passes as well."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        yield

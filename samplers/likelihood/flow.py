@@ -72,19 +72,22 @@ def log_likelihood(
         check_integer("probes", probes)
     z = transform_of(model).encode(x)
     directions = None if probes is None else draw_probes(tuple(z.shape), probes, seed, first, probe_kind).to(z)
-    count, dim = len(z), z[0].numel()
+    count, dim, inner = len(z), z[0].numel(), z.dtype
+    # Sums of many steps, which half precision would not hold, whatever the model computes in.
+    z = z.to(torch.promote_types(inner, torch.float32))
     check_integer("at_once", at_once)
 
     def derivative(index: Tensor, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         with torch.enable_grad(), part(model, index, count) as rows:
-            leaf = state[0] if differentiable and state[0].requires_grad else state[0].detach().requires_grad_()
+            x = state[0].to(inner)
+            leaf = x if differentiable and x.requires_grad else x.detach().requires_grad_()
             velocity = rows.velocity(leaf, t)
             together = max(1, at_once // len(leaf))
             if directions is None:
                 trace = exact_divergence(velocity, leaf, together, differentiable)
             else:
                 trace = probed_divergence(velocity, leaf, directions[:, index.to(z.device)], together, differentiable)
-        return (velocity if differentiable else velocity.detach()), trace / dim
+        return (velocity if differentiable else velocity.detach()).to(z.dtype), trace.to(z.dtype) / dim
 
     start = (z, z.new_zeros((count, probes or 1)))
     try:

@@ -96,6 +96,7 @@ class Mask(LinearOperator):
         return torch.where(self.filled.to(x.device), x.flatten(1).gather(1, expand_rows(self.index, x)), 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        y = as_numbers(y)
         if y.shape[1:] != self.index.shape[1:]:
             count = self.index.shape[1]
             raise ValueError(
@@ -140,6 +141,7 @@ class Grayscale(LinearOperator):
         return (self._weights(x) * x).sum(1, keepdim=True)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        y = as_numbers(y)
         return self._weights(y) * y
 
 
@@ -182,6 +184,7 @@ class Blur(LinearOperator):
         return self._correlate(x, self.kernel)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        y = as_numbers(y)
         return self._correlate(y, self.kernel.flip(tuple(range(self.kernel.ndim))))
 
 
@@ -200,6 +203,7 @@ class SuperResolution(LinearOperator):
         return block_means(x, self.factor, self.axes)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        y = as_numbers(y)
         for axis in range(-self.axes, 0):
             y = y.repeat_interleave(self.factor, axis) / self.factor
         return y
@@ -227,5 +231,6 @@ class CompressedSensing(LinearOperator):
             return x.flatten(1) @ self.matrix.to(x).T
 
     def adjoint(self, y: Tensor) -> Tensor:
+        y = as_numbers(y)
         with without_autocast(y):
             return (y @ self.matrix.to(y)).view(-1, *self.event_shape)

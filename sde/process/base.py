@@ -8,6 +8,7 @@ import abc
 import math
 from collections.abc import Callable
 from functools import wraps
+from inspect import isfunction
 from typing import Any, overload
 
 import torch
@@ -77,8 +78,8 @@ class SDE(abc.ABC):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         for name in ELEMENTWISE:
-            if name in vars(cls):
-                method = vars(cls)[name]
+            method = vars(cls).get(name)
+            if isfunction(method):
                 method = within_range(method) if name == "t_of_log_snr" else method
                 setattr(cls, name, takes_numbers(method))
 

@@ -16,7 +16,9 @@ class Average(ABC):
 
     def __init__(self, module: nn.Module) -> None:
         self.updates = 0
-        self.average = {name: p.detach().float().clone() for name, p in module.named_parameters()}
+        # Steps change it in place, which inference mode around this would forbid.
+        with torch.inference_mode(False):
+            self.average = {name: p.detach().float().clone() for name, p in module.named_parameters()}
 
     @abstractmethod
     def weight(self) -> float:

@@ -10,7 +10,7 @@ from torch import Tensor
 from sde.condition.tree import Condition, map_condition
 from sde.data import Dataset
 from sde.data.prefetch import Prefetch
-from sde.device import pinned, send
+from sde.device import differentiating, pinned, send
 from sde.distributed.world import World, unsynchronized
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
@@ -124,7 +124,12 @@ class Trainer:
         self._parts.close()
 
     def training_step(self) -> StepResult:
-        """One step, skipped where the loss or a gradient is not finite; nothing is read back from the device."""
+        """One step, skipped where the loss or a gradient is not finite; nothing is read back from the device. Neither
+        inference mode nor no_grad nor autocast around it reaches into it."""
+        with differentiating(self.device):
+            return self._training_step()
+
+    def _training_step(self) -> StepResult:
         options, losses, times = self.options, [], []
         self.modes.train()
         self.optimizer.zero_grad()
@@ -157,7 +162,8 @@ class Trainer:
     def dry_run(self) -> None:
         """The passes of a first micro-batch of a step, for the memory they take; changes nothing."""
         buffers = {name: value.clone() for name, value in self.module.named_buffers()}
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+        devices = [self.device] if self.device.type == "cuda" else []
+        with differentiating(self.device), torch.random.fork_rng(devices=devices):
             self.modes.train()
             self.loss(self.replica, *self.micro_batch(0)).mean().backward()
         self.optimizer.zero_grad()

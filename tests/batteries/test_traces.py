@@ -195,3 +195,16 @@ def test_what_torch_cannot_differentiate_is_said():
     for options in ({}, {"probes": 2}, {"differentiable": True}):
         with pytest.raises(ValueError, match=r"derivatives of the model by x that torch cannot take .* hand-written"):
             log_likelihood(model, x, rtol=0.1, atol=0.1, **options)
+
+
+def test_half_precision_sums_in_single():
+    """A network in bfloat16, whose own rounding is all that is left: log p is a float32 near that of its weights in
+    float32."""
+    model = small()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    x = torch.randn(2, 2, generator=torch.Generator().manual_seed(5)).bfloat16()
+    exact = log_likelihood(model, x.float(), rtol=1e-2, atol=1e-2).nats
+    found = log_likelihood(model.bfloat16(), x, rtol=1e-1, atol=1e-1)
+    assert found.nats.dtype == found.latent.dtype == torch.float32
+    torch.testing.assert_close(found.nats, exact, rtol=0.1, atol=0.3)

@@ -64,7 +64,7 @@ def test_frozen_modules_stay_frozen():
     assert loaded.network.modes == [(True, True)]
 
 
-@pytest.mark.parametrize("around", ["autocast", "float64", "float16", "meta"])
+@pytest.mark.parametrize("around", ["autocast", "float64", "float16", "meta", "inference", "no_grad"])
 def test_what_is_around_training_changes_nothing(around):
     """Two steps, with quantized data, classes and all averages, are the same bits."""
 
@@ -85,12 +85,17 @@ def test_what_is_around_training_changes_nothing(around):
 
     expected, made = steps(*trained()), trained()
     before = torch.get_default_dtype()
-    contexts = {"autocast": lambda: torch.autocast("cpu", torch.bfloat16), "meta": lambda: torch.device("meta")}
+    contexts = {
+        "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+        "meta": lambda: torch.device("meta"),
+        "inference": torch.inference_mode,
+        "no_grad": torch.no_grad,
+    }
     try:
         if around.startswith("float"):
             torch.set_default_dtype(getattr(torch, around))
         with contexts.get(around, nullcontext)():
-            found = steps(*made)
+            found = steps(*made).clone()
     finally:
         torch.set_default_dtype(before)
     assert torch.equal(found, expected)
