@@ -89,10 +89,24 @@ def log_likelihood(
                 trace = probed_divergence(velocity, leaf, directions[:, index.to(z.device)], together, differentiable)
         return (velocity if differentiable else velocity.detach()).to(z.dtype), trace.to(z.dtype) / dim
 
+    seen = False
+
+    def see(x: Tensor, t: Tensor, output: Tensor) -> None:
+        nonlocal seen
+        if not (seen or output.requires_grad):
+            with counter.paused(), torch.no_grad():
+                moved = model(1.1 * x + 0.1, t)
+            if not torch.equal(moved, output):
+                raise ValueError(
+                    "the model's output depends on x, but has no gradient by it, which the likelihood asks for: leave "
+                    "out no_grad, inference_mode and detach in its forward"
+                )
+        seen = True
+
     start = (z, z.new_zeros((count, probes or 1)))
     try:
         mode = nullcontext() if differentiable else evaluating(model)
-        with torch.set_grad_enabled(differentiable), mode, Watch(model, count) as counter:
+        with torch.set_grad_enabled(differentiable), mode, Watch(model, count, see) as counter:
             solution = integrate(
                 derivative, start, model.sde.t_min, model.sde.t_max, rtol=rtol, atol=atol, max_nfe=max_nfe,
                 sigma=model.sde.sigma,

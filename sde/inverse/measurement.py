@@ -94,6 +94,11 @@ class PosteriorGuidance(Posterior, Guidance):
         with torch.enable_grad(), differentiation(self):
             leaf = x if graph else x.detach().requires_grad_()
             base, denoised = pair_of(self.model, leaf, t)
+            if not denoised.requires_grad:
+                raise ValueError(
+                    "the model's output has no gradient by x, which guidance by a measurement asks for: leave out "
+                    "no_grad, inference_mode and detach in its forward"
+                )
             measured = self.predict_measurement(denoised)
             if not measured.requires_grad:
                 raise ValueError(

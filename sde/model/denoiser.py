@@ -71,7 +71,21 @@ def call_network(
             f"the network returned a {type(output).__name__}{inside} for x of shape {tuple(x.shape)}: it must return "
             "one tensor; wrap a network that returns more"
         )
+    if torch.is_grad_enabled() and x.requires_grad and not output.requires_grad:
+        _check_constant(call, expand(c_in, x) * x.detach(), c_noise, cond, output)
     return output.to(x.dtype)
+
+
+@torch.no_grad()
+def _check_constant(
+    call: Callable[..., Any], x: Tensor, c_noise: Tensor, cond: Sequence[Condition | None], output: Tensor
+) -> None:
+    """Raise ValueError where the output of a network without a gradient depends on x all the same."""
+    if not torch.equal(call(1.1 * x + 0.1, c_noise, *cond), output):
+        raise ValueError(
+            "the network's output depends on x, but has no gradient by it, and likelihood or guidance ask for one: "
+            "leave out no_grad, inference_mode and detach in its forward"
+        )
 
 
 def uncompiled(network: nn.Module) -> Callable[..., Any]:

@@ -61,7 +61,8 @@ class Level:
 
 def level_at(process, t: Tensor) -> Level:
     """The level of a process, which has the methods that Level names, at times t; see Level for what it holds."""
-    if t.ndim == 0:
+    # What is traced for a graph keeps its time as a tensor: a float would be a constant of it.
+    if t.ndim == 0 and not torch.compiler.is_compiling():
         place = vars(t).get("place")
         if place is not None and not t.requires_grad:
             return place(process)

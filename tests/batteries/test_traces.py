@@ -6,7 +6,7 @@ import torch
 from samplers import log_likelihood
 from samplers.likelihood.divergence import exact_divergence, probed_divergence
 from score_sde.run.folder import arrange
-from sde import VPSDE, Denoiser, NoisyClassifier
+from sde import VPSDE, Denoiser, NoisyClassifier, ScoreModel
 from sde.guidance import Classifier, ClassifierFree, Conditional, LikelihoodGuidance
 from sde.inverse import DPS, MMPS, SuperResolution
 from sde.networks import UNet
@@ -208,3 +208,34 @@ def test_half_precision_sums_in_single():
     found = log_likelihood(model.bfloat16(), x, rtol=1e-1, atol=1e-1)
     assert found.nats.dtype == found.latent.dtype == torch.float32
     torch.testing.assert_close(found.nats, exact, rtol=0.1, atol=0.3)
+
+
+class Undifferentiated(ScoreModel):
+    """A posterior mean that keeps its gradient to itself, or has none."""
+
+    def __init__(self, inner, context, constant=False):
+        super().__init__(inner.sde)
+        self.inner, self.context, self.constant = inner, context, constant
+
+    def forward(self, x, t):
+        with self.context():
+            return self.inner(0 * x if self.constant else x, t)
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_missing_gradient_is_said(context):
+    """Of a model or of its network: the trace would be without it. A constant has none to miss."""
+    inner, x = small(), torch.randn(2, 2)
+    forward = inner.network.forward
+    options = {"rtol": 0.1, "atol": 0.1}
+    with pytest.raises(ValueError, match="the model's output depends on x, but has no gradient"):
+        log_likelihood(Undifferentiated(inner, context), x, **options)
+    with pytest.raises(ValueError, match="the model's output has no gradient by x"):
+        DPS(Undifferentiated(inner, context), lambda x: x, torch.zeros(1, 2))(x, T)
+    constant = log_likelihood(Undifferentiated(inner, torch.no_grad, constant=True), x, **options)
+    plain = log_likelihood(Undifferentiated(inner, torch.enable_grad, constant=True), x, **options)
+    torch.testing.assert_close(constant.nats, plain.nats)
+    assert torch.equal(constant.nfe, plain.nfe)
+    inner.network.forward = context()(forward)
+    with pytest.raises(ValueError, match="the network's output depends on x, but has no gradient"):
+        log_likelihood(inner, x, **options)
