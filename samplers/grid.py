@@ -104,11 +104,11 @@ def check_noise_end(sde, t: Tensor) -> None:
         late, ratio = t < sde.t_max - 1e-6 * (sde.t_max - sde.t_min), ""
     else:
         signal, least = (sde.log_snr(time).exp().item() for time in (t, double(sde.t_max)))
-        late, ratio = signal > max(MAX_SIGNAL, 4 * least), f", where alpha / sigma = {signal**0.5:.3g}"
+        late, ratio = signal > max(MAX_SIGNAL, 4 * least), f" and alpha / sigma = {signal**0.5:.3g}"
     if late:
         raise ValueError(
-            f"grid starts at t = {t:.6g}{ratio}: x is not pure noise there; start at t_max = {sde.t_max:.6g}, or give "
-            "start and start_time, the data to begin from and their time"
+            f"grid: it starts at t = {t:.6g}{ratio}, where x is not pure noise; let it start at t_max = "
+            f"{sde.t_max:.6g}, or give `start` and `start_time`, the data to begin from and their time"
         )
 
 

@@ -167,13 +167,17 @@ def small():
     return Denoiser(build("mlp", (2,)), VPSDE(), event_shape=(2,)).eval()
 
 
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace")
+@pytest.mark.parametrize("compiled", ["network", "network in place", "denoiser", "denoiser in place"])
 @pytest.mark.parametrize("options", [{"probes": 3}, {"at_once": 2}, {"probes": 2, "differentiable": True}])
-def test_likelihoods_of_a_compiled_network(options, in_place):
+def test_likelihoods_of_a_compiled_network(options, compiled):
     model, x = small(), torch.randn(2, 2)
     plain = log_likelihood(model, x, rtol=0.1, atol=0.1, **options)
-    if in_place:
-        model.network.compile(backend="aot_eager")
+    inner = model.network if compiled.startswith("network") else model
+    if compiled.endswith("in place"):
+        inner.compile(backend="aot_eager")
+    elif inner is model:
+        model = torch.compile(model, backend="aot_eager")
     else:
         model.network = torch.compile(model.network, backend="aot_eager")
     found = log_likelihood(model, x, rtol=0.1, atol=0.1, **options)

@@ -326,9 +326,7 @@ def test_pure_noise_is_not_drawn_where_x_is_more(process, late):
     """By a grid of one's own, and by a sampler that brings one, as a plan's does."""
     model, line = Gaussian(process, torch.tensor([0.3, 0.5]), 0.5), torch.linspace(late, 0, 6, dtype=torch.float64)
     times = process.t_min + (process.t_max - process.t_min) * line
-    words = (
-        r"grid starts at t = .*, where alpha / sigma = .*: x is not pure noise there; .* or give start and start_time"
-    )
+    words = r"grid: it starts at t = .* and alpha / sigma = .*, where x is not pure noise; .* `start` and `start_time`"
     fitted = LinearMultistep(tuple(times.tolist()), tuple((0.0,) * min(i + 1, 8) for i in range(5)))
     for sampler, grid in ((SAMPLERS["heun"](), times), (SAMPLERS["heun"](), times.tolist()), (fitted, None)):
         with pytest.raises(ValueError, match=words):
