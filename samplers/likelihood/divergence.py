@@ -41,11 +41,8 @@ def _products(velocity: Tensor, x: Tensor, directions: Tensor, keep: bool, graph
     rows, last = [], len(directions) - 1
     try:
         for i, direction in enumerate(directions):
-            rows.append(
-                torch.autograd.grad(velocity, x, direction, retain_graph=keep or i < last or graph, create_graph=graph)[
-                    0
-                ]
-            )
+            held = keep or graph or i < last
+            rows.append(torch.autograd.grad(velocity, x, direction, retain_graph=held, create_graph=graph)[0])
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:

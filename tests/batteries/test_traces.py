@@ -74,14 +74,13 @@ def test_traces_are_those_of_the_dense_jacobian(variant, shape):
             torch.testing.assert_close(some.T, probed, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_gradients_of_traces_are_their_changes(variant, layout):
+def test_gradients_of_traces_are_their_changes(variant):
     """By x and by all parameters, each along one direction: what ``differentiable`` likelihoods are differentiated to,
     in training, with attention that is fused where nothing asks for more."""
     shape = shape_of(variant)
     network = build(variant, shape).double().train()
-    arrange(network, layout)
+    arrange(network, "channels_last" if variant in ("unet attention", "unet ncsnpp", "unet fir") else "contiguous")
     velocity = velocity_of(network)
     x, _ = inputs(shape, 2, torch.float64)
     generator = torch.Generator().manual_seed(4)
@@ -167,11 +166,18 @@ def small():
     return Denoiser(build("mlp", (2,)), VPSDE(), event_shape=(2,)).eval()
 
 
-@pytest.mark.filterwarnings("ignore:Dynamo does not know how to trace")
-@pytest.mark.parametrize("compiled", ["network", "network in place", "denoiser", "denoiser in place"])
-@pytest.mark.parametrize("options", [{"probes": 3}, {"at_once": 2}, {"probes": 2, "differentiable": True}])
+@pytest.mark.parametrize(
+    ("compiled", "options"),
+    [
+        ("network", {"probes": 3}),
+        ("network", {"at_once": 2}),
+        ("network", {"probes": 2, "differentiable": True}),
+        ("network in place", {"differentiable": True}),
+        ("denoiser", {"probes": 2, "differentiable": True}),
+    ],
+)
 def test_likelihoods_of_a_compiled_network(options, compiled):
-    model, x = small(), torch.randn(2, 2)
+    model, x = small(), torch.randn(2, 2, requires_grad=options.get("differentiable", False))
     plain = log_likelihood(model, x, rtol=0.1, atol=0.1, **options)
     inner = model.network if compiled.startswith("network") else model
     if compiled.endswith("in place"):
@@ -183,6 +189,18 @@ def test_likelihoods_of_a_compiled_network(options, compiled):
     found = log_likelihood(model, x, rtol=0.1, atol=0.1, **options)
     torch.testing.assert_close(found.nats, plain.nats)
     assert found.nats.requires_grad == plain.nats.requires_grad
+    if x.requires_grad and compiled.startswith("network"):
+        gradients = [torch.autograd.grad(result.nats.sum(), x)[0] for result in (found, plain)]
+        torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("method", [DPS, MMPS])
+def test_guidance_of_a_compiled_network(method):
+    model, x, t = small(), torch.randn(2, 2), torch.tensor(0.4)
+    measured = SuperResolution(2, 1), torch.full((1, 1), 0.5), 0.1
+    plain = method(model, *measured)(x, t)
+    model.network = torch.compile(model.network, backend="aot_eager")
+    torch.testing.assert_close(method(model, *measured)(x, t), plain)
 
 
 class Kernel(torch.autograd.Function):

@@ -90,7 +90,15 @@ def test_wrapped_models_of_the_protocol_are_those_of_the_library(name):
     options = {"rtol": 0.1, "atol": 0.1, "guided": True}
     likelihoods = [log_likelihood(model, x, **options).nats for model in (bare, own)]
     torch.testing.assert_close(*likelihoods, rtol=1e-6, atol=1e-6)
-    assert bare.normalized == own.normalized
+
+
+def test_a_model_that_does_not_say_is_a_density():
+    """At the scales that guide nothing."""
+    model, bound = Bare(), Conditional(Bare(), SIZE)
+    assert LikelihoodGuidance(model, lambda x, t, y: x.sum(1), [0.0], scale=0.0).normalized
+    assert Autoguidance(model, bound, 1.0).normalized
+    assert Autoguidance(bound, model, 0.0).normalized
+    assert not Autoguidance(model, bound, 2.0).normalized
 
 
 def test_the_model_itself_serves_everything():

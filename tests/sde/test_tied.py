@@ -121,10 +121,13 @@ def test_states_and_snapshots_of_a_run(model, tmp_path):
     results = [t.training_step().loss for t in (trainer, again)]
     assert torch.equal(*results)
     assert torch.equal(again.module.network.out.weight, model.network.inner.weight)
-    rebuilt = reconstruct(find_snapshots(tmp_path / "ema"), 0.1, 3)
     kept = load_model(tmp_path / "ema" / "power-0.1-00000003.safetensors").state_dict()
+    held = find_snapshots(tmp_path / "ema")
     for name in NAMES:
-        torch.testing.assert_close(rebuilt[name], kept[name])
+        torch.testing.assert_close(reconstruct(held, 0.1, 3)[name], kept[name])
+    between = reconstruct(held, 0.15, 3)
+    assert torch.equal(between[NAMES[0]], between[NAMES[1]])
+    assert not torch.allclose(between[NAMES[0]], kept[NAMES[0]], rtol=1e-6)
 
 
 def test_blocks_that_share_are_split_with_the_whole():
