@@ -75,6 +75,8 @@ class SeededNoise:
         return self
 
     def _empty(self, x: Tensor, dtype: type) -> np.ndarray:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x is {type(x).__name__}: needs a tensor, whose shape, dtype and device the noise takes")
         if len(x) != len(self.generators):
             raise ValueError(
                 f"SeededNoise has {len(self.generators)} seeds, x has {len(x)} rows: give one seed per row"

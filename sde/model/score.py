@@ -38,6 +38,12 @@ class ScoreModel(nn.Module, abc.ABC):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """E[x_0 | x_t = x]."""
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        x = args[0] if args else kwargs.get("x")
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x is {type(x).__name__}: needs a tensor of shape (B, *event), in model units")
+        return super().__call__(*args, **kwargs)
+
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """grad log p_t(x) = (alpha D - x) / sigma^2 (Tweedie's formula; Efron 2011)."""
         denoised, at = self(x, t), self.sde.level(t)

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -164,3 +165,9 @@ def test_what_is_missing_is_said_at_the_door():
     bound = ClassifierFree(Vectors(), {"vector": wish}, 3.0)
     x, t = torch.zeros(2, 2, dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
     assert torch.equal(bound(x, t), 3 * wish.double().expand(2, 2))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_states_that_are_no_tensors_are_said(name):
+    with pytest.raises(TypeError, match=r"x is ndarray: needs a tensor of shape \(B, \*event\)"):
+        wrappers(Bare())[name](np.zeros((3, 2)), torch.tensor(0.5))
