@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from threading import get_ident
+from functools import partial
+from threading import Lock, get_ident
 from typing import Self
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +43,8 @@ class Watch:
     innermost: those that wrap no other, so that guidance which runs two passes in one batch counts two. A guiding
     classifier's calls are not among them. ``see(x, t, output)`` is told of every call of the model itself.
 
-    Calls from other threads are another run's: one model may serve several.
+    Calls from other threads are another run's: one model may serve several. So are those of a callback, while it is
+    ``paused``.
     """
 
     def __init__(self, model: nn.Module, count: int | None = None, see: See | None = None) -> None:
@@ -51,10 +54,11 @@ class Watch:
         models = score_models(model)
         self.watched = list(dict.fromkeys([self.model, *models]))
         self.innermost = {m for m in models if len(score_models(m)) == 1} if count else set()
-        self._shared, self._own = 0, torch.zeros(count or 0, dtype=torch.float64)
+        self._shared, self._own = 0, torch.zeros(count or 0, dtype=torch.float64, device="cpu")
 
-    def _called(self, module: nn.Module, args: tuple, kwargs: dict, output) -> None:
-        if get_ident() != self.thread:
+    def _called(self, module: nn.Module, called: nn.Module, args: tuple, kwargs: dict, output) -> None:
+        # The module watched may be called as a copy for some rows, which has its hooks.
+        if get_ident() != self.thread or self.resting:
             return
         x = args[0] if args else kwargs["x"]
         if self.checking:
@@ -69,13 +73,25 @@ class Watch:
             self.see(x, args[1] if len(args) > 1 else kwargs["t"], output)
 
     def __enter__(self) -> Self:
-        self.thread, self.checking = get_ident(), True
-        self.handles = {m: m.register_forward_hook(self._called, with_kwargs=True) for m in self.watched}
+        self.thread, self.checking, self.resting = get_ident(), True, False
+        # A run within a solver's call has a batch of its own.
+        self.token = _PART.set(None)
+        self.handles = {m: m.register_forward_hook(partial(self._called, m), with_kwargs=True) for m in self.watched}
         return self
 
     def __exit__(self, *exception) -> None:
+        _PART.reset(self.token)
         for handle in self.handles.values():
             handle.remove()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Calls inside are those of somebody else."""
+        self.resting = True
+        try:
+            yield
+        finally:
+            self.resting = False
 
     def first_step_made(self) -> None:
         """Outputs need no more checks, and modules that are neither counted nor seen no more hooks."""
@@ -93,13 +109,28 @@ class Watch:
         return self._own + self._shared / (self.count or 1)
 
 
+_LOCK = Lock()
+_HELD: WeakKeyDictionary[nn.Module, tuple[bool, int]] = WeakKeyDictionary()
+# Modules in eval mode for somebody's sake: their own mode, and how many hold them.
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode, each of its modules put back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    """The model in eval mode, each of its modules put back by the last one to leave: modules may be shared by threads
+    and by models."""
+    modules = [*model.modules()]
+    with _LOCK:
+        for module in modules:
+            mode, users = _HELD.get(module, (module.training, 0))
+            _HELD[module] = mode, users + 1
+        model.eval()
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        with _LOCK:
+            for module in modules:
+                mode, users = _HELD.pop(module)
+                if users > 1:
+                    _HELD[module] = mode, users - 1
+                else:
+                    module.training = mode

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from itertools import chain
 from numbers import Integral
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
+from samplers.host import as_tensor
 from samplers.protocol import GaussianProcess, GaussianScoreModel, Process, ScoreModel, missing, needs_of, transform_of
 
 
@@ -37,7 +38,7 @@ def score_models(model: nn.Module) -> list[nn.Module]:
 def tensor_like(model: nn.Module) -> Tensor:
     """A tensor of the dtype and on the device that the model computes in."""
     tensors = chain(model.parameters(), model.buffers())
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0, device="cpu"))
 
 
 def check_process(process, needs: type, who: str) -> None:
@@ -98,6 +99,12 @@ def _check_sizes(shape: Sequence[int], name: str) -> None:
 def _known_shape(model: nn.Module) -> tuple[int, ...] | None:
     shapes: list[Any] = [getattr(m, "event_shape", None) for m in score_models(model)]
     return next((tuple(shape) for shape in shapes if shape), None)
+
+
+def as_states(x, model: nn.Module, name: str = "x") -> Tensor:
+    """x as a tensor; an array, or numbers in lists, in the dtype of states and on the device of the model."""
+    found, like, sde = as_tensor(x, name), tensor_like(model), cast(Any, model.sde)
+    return found if isinstance(x, Tensor) else found.to(like.device, sde.state_dtype(like.dtype))
 
 
 def check_data(x: Tensor, model: nn.Module, name: str = "x") -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from samplers.checks import check_integer
 from samplers.deis import ExponentialAdams
+from samplers.host import double
 from samplers.numerics.exponential import PREDICTIONS, log_ratio
 from samplers.renamed import renamed_arguments
 from samplers.step import Result
@@ -64,7 +65,7 @@ class DPMSolverPP:
         for stage in range(1, self.solver_order):
             fraction = stage / self.solver_order
             log_snr = start.log_snr + fraction * (end.log_snr - start.log_snr)
-            u = sde.t_of_log_snr(torch.tensor(log_snr, dtype=torch.float64))
+            u = sde.t_of_log_snr(double(log_snr))
             at = sde.level(u)
             inside = model(DENOISED.advance(x, start, at, nodes, outputs), u)
             # Both orders look at the latest stage; 2S at it alone, 3S along the line from the start.

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from samplers.calls import Watch, evaluating
-from samplers.checks import check_data, check_model, check_state, tensor_like
+from samplers.checks import as_states, check_data, check_model, check_state, tensor_like
+from samplers.host import as_tensor, double, undisturbed
 from samplers.ode import ODE
 from samplers.padding import Sizes, check_sizes, cut, padded
 from samplers.protocol import GaussianProcess, transform_of
@@ -32,6 +33,7 @@ class Decoded:
     nfe: Tensor
 
 
+@undisturbed
 @torch.no_grad()
 def encode(
     model,
@@ -55,8 +57,8 @@ def encode(
     """
     check_model(model, GaussianProcess, "encode")
     like = tensor_like(model)
-    if isinstance(x, Tensor):
-        x = x.to(like.device, x.dtype if x.is_floating_point() else like.dtype)
+    x = as_states(x, model)
+    x = x.to(like.device, x.dtype if x.is_floating_point() else like.dtype)
     real = None if sizes is None else check_sizes(sizes, len(x), x.shape[1:])
     x = cut(x, real)
     check_data(x, model)
@@ -66,6 +68,7 @@ def encode(
     return Encoded(latent, nfe)
 
 
+@undisturbed
 @torch.no_grad()
 def decode(
     model,
@@ -84,6 +87,7 @@ def decode(
     Of padded items, by their ``sizes`` (B,), what is not real is 0. Raises as ``encode`` does.
     """
     check_model(model, GaussianProcess, "decode")
+    latent = as_states(latent, model, "latent")
     check_state(latent, model, "latent")
     real = None if sizes is None else check_sizes(sizes, len(latent), latent.shape[1:])
     latent = cut(latent.to(tensor_like(model).device), real)
@@ -97,7 +101,7 @@ def _flow(
     model, z: Tensor, start: float, end: float, rtol: float, atol: float, max_nfe: int, denoise: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The probability flow of z (B, *inner) from time start to time end, and the network calls (B,) it took."""
-    t, s = (torch.tensor(time, dtype=torch.float64) for time in (start, end))
+    t, s = (double(time) for time in (start, end))
     with evaluating(model), Watch(model, len(z)) as counter:
         z, _ = ODE(rtol, atol, max_nfe).step(model, z, t, s, None)
         if denoise:
@@ -118,6 +122,7 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor | Sequence[float]) -> Tensor:
     length zero by a straight line. Computed in float64, returned in the dtype of a. Raises ValueError for shapes that
     differ and weights outside [0, 1].
     """
+    a, b = as_tensor(a, "a"), as_tensor(b, "b")
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"slerp between shapes {tuple(a.shape)} and {tuple(b.shape)}: needs one (batch, *event)")
     weights = torch.as_tensor(weights, dtype=torch.float64, device=a.device)

@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from samplers.checks import check_integer, check_process
-from samplers.protocol import GaussianProcess
+from samplers.host import double
+from samplers.protocol import GaussianProcess, missing
 
 
 def _ends(sde, start: float | None) -> tuple[Tensor, Tensor]:
     first = sde.t_max if start is None else start
-    return torch.tensor(first, dtype=torch.float64), torch.tensor(sde.t_min, dtype=torch.float64)
+    return double(first), double(sde.t_min)
 
 
 def _fractions(steps: int) -> Tensor:
-    return torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    return torch.linspace(0, 1, steps + 1, dtype=torch.float64, device="cpu")
 
 
 def times_of_log_snr(sde, log_snr: Tensor, start: float | None = None) -> Tensor:
@@ -89,6 +90,26 @@ def make_grid(sde, grid: str, steps: int, start: float | None = None) -> Tensor:
         if not option or not 0 < options[option] < math.inf:
             raise ValueError(f"grid = {grid!r}: a number behind a name is karras:RHO or polynomial:POWER, above 0")
     return check_times(GRIDS[name](sde, check_integer("steps", steps, 1, MAX_STEPS), start, **options), sde)
+
+
+MAX_SIGNAL = 2e-4
+"""alpha^2 / sigma^2 up to which x counts as noise: it leaves at most 1e-4 nats per dimension between x and the prior,
+of data of unit mean square."""
+
+
+def check_noise_end(sde, t: Tensor) -> None:
+    """Raise ValueError unless x is noise alone at t (0-d), where a run from pure noise begins: a Gaussian process may
+    have the signal MAX_SIGNAL, or four times that at its own t_max; of others t_max alone is known to be noise."""
+    if missing(sde, GaussianProcess):
+        late, ratio = t < sde.t_max - 1e-6 * (sde.t_max - sde.t_min), ""
+    else:
+        signal, least = (sde.log_snr(time).exp().item() for time in (t, double(sde.t_max)))
+        late, ratio = signal > max(MAX_SIGNAL, 4 * least), f" and alpha / sigma = {signal**0.5:.3g}"
+    if late:
+        raise ValueError(
+            f"grid: it starts at t = {t:.6g}{ratio}, where x is not pure noise; let it start at t_max = "
+            f"{sde.t_max:.6g}, or give `start` and `start_time`, the data to begin from and their time"
+        )
 
 
 def check_times(times: Tensor | Sequence[float], sde) -> Tensor:

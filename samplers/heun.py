@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from samplers.checks import check_factor
+from samplers.host import double
 from samplers.numerics.transition import alpha_ratio, forward_variance, root
 from samplers.step import Noise, Result
 
@@ -60,7 +61,8 @@ class Heun:
         at = sde.level(t)
         # Twice the step in log(sigma / alpha), as log_snr is -2 log(sigma / alpha).
         rise = min(self.churn * (sde.level(s).log_snr - at.log_snr), math.log(2))
-        u = sde.t_of_log_snr(torch.tensor(at.log_snr - rise, dtype=torch.float64)).clamp(max=sde.t_max)
+        least = sde.log_snr(double(sde.t_max)).item()
+        u = sde.t_of_log_snr(double(max(at.log_snr - rise, least))).clamp(max=sde.t_max)
         # At t_max there is no room, and rounding must not turn the time around.
         if u <= t:
             return x, t

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from samplers.calls import part
 from samplers.checks import NonFiniteError, SampleError, choose
+from samplers.host import double
 from samplers.numerics.runge_kutta import check_tolerances, integrate
 from samplers.padding import real_share
 from samplers.step import Result
@@ -70,8 +71,8 @@ class ODE:
                 raise SampleError([row], f"took {self.max_nfe} calls and is at t = {time:.6g}: "
                                   f"loosen rtol and atol, or raise max_nfe = {self.max_nfe}")  # fmt: skip
             # Older scipy tries out its first step beyond the end.
-            now = torch.tensor(min(max(time, min(t, s)), max(t, s)), dtype=torch.float64)
-            with part(model, torch.tensor([row]), len(x)) as one:
+            now = double(min(max(time, min(t, s)), max(t, s)))
+            with part(model, torch.tensor([row], device="cpu"), len(x)) as one:
                 slope = one.velocity(torch.from_numpy(state).to(x).view(1, *x.shape[1:]), now)
             slope = slope.flatten().double().cpu().numpy()
             if not np.isfinite(slope).all():

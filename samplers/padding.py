@@ -23,7 +23,7 @@ def real_part(event_shape: Sequence[int], size: int) -> tuple[slice, ...]:
 
 def real(sizes: Tensor, event_shape: Sequence[int]) -> Tensor:
     """Booleans (B, *event), True where items of these sizes (B,) are real; on the CPU."""
-    found = torch.zeros(len(sizes), *event_shape, dtype=torch.bool)
+    found = torch.zeros(len(sizes), *event_shape, dtype=torch.bool, device="cpu")
     for row, size in zip(found, sizes.tolist(), strict=True):
         row[real_part(event_shape, size)] = True
     return found
@@ -32,7 +32,7 @@ def real(sizes: Tensor, event_shape: Sequence[int]) -> Tensor:
 def real_counts(sizes: Tensor | None, event_shape: Sequence[int]) -> Tensor:
     """How many entries of each item are real, (B,) in float64; of all items alike, (), without sizes."""
     if sizes is None:
-        return torch.tensor(float(torch.Size(event_shape).numel()), dtype=torch.float64)
+        return torch.tensor(float(torch.Size(event_shape).numel()), dtype=torch.float64, device="cpu")
     return real(sizes, event_shape).flatten(1).sum(1).double()
 
 
@@ -69,7 +69,7 @@ def check_sizes(sizes: Sizes | None, count: int, event_shape: Sequence[int]) -> 
     if len(listed) != count:
         raise ValueError(f"sizes has {len(listed)} numbers for {count} items: give one per item")
     most = max(event_shape[1:] or event_shape)
-    return torch.tensor([check_integer("sizes", size, 1, most) for size in listed], dtype=torch.int64)
+    return torch.tensor([check_integer("sizes", size, 1, most) for size in listed], device="cpu")
 
 
 def padded(model, sizes: Tensor | None):

@@ -90,7 +90,10 @@ class GaussianProcess(Process, Protocol):
         """sigma / alpha."""
         ...
 
-    def t_of_log_snr(self, log_snr: Tensor) -> Tensor: ...
+    def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The time of a log_snr that the process has; samplers ask for no other."""
+        ...
+
     def t_of_noise_level(self, noise_level: Tensor) -> Tensor: ...
     def f(self, t: Tensor) -> Tensor: ...
     def g2(self, t: Tensor) -> Tensor: ...
@@ -242,7 +245,7 @@ class Identity:
         return x
 
     def cells_per_unit(self, event_shape: Sequence[int]) -> Tensor:
-        return torch.ones(1, *event_shape, dtype=torch.float64)
+        return torch.ones(1, *event_shape, dtype=torch.float64, device="cpu")
 
     def log_det(self, event_shape: Sequence[int]) -> float:
         return 0.0

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from samplers.calls import part
 from samplers.checks import NonFiniteError, SampleError
+from samplers.host import double
 from samplers.numerics.exponential import norm
 from samplers.numerics.runge_kutta import check_tolerances
 from samplers.padding import Padded, real
@@ -57,15 +58,15 @@ class ReverseSDE:
         Raises FloatingPointError where a sample becomes non-finite, ArithmeticError beyond ``max_nfe`` calls.
         """
         levels = model.sde.level(t), model.sde.level(s)
-        ends = 0.5 * torch.tensor([at.log_snr for at in levels], dtype=torch.float64)
+        ends = 0.5 * double([at.log_snr for at in levels])
         # One inverse for all stages of all samples: by bisection, it can cost as much as a small network.
-        clock = torch.linspace(ends[0], ends[1], TABLE_ENTRIES, dtype=torch.float64)
+        clock = torch.linspace(ends[0], ends[1], TABLE_ENTRIES, dtype=torch.float64, device="cpu")
         times = model.sde.t_of_log_snr(2 * clock)
         table = clock.numpy(), times.numpy()
         before, after = map(norm, levels)
         solved = []
         for i, (state, seeding) in enumerate(zip(x.cpu(), noise(x).cpu(), strict=True)):
-            with part(model, torch.tensor([i]), len(x)) as row:
+            with part(model, torch.tensor([i], device="cpu"), len(x)) as row:
                 # Of a padded sample what is real alone.
                 everywhere = torch.ones_like(state, dtype=torch.bool)
                 kept = real(row.sizes, state.shape)[0] if isinstance(row, Padded) else everywhere
@@ -93,7 +94,7 @@ class _Path:
         self.like, self.shape = like, like.shape
         # Whole numbers as ends, which rounding to the resolution leaves alone.
         self.interval = torchsde.BrownianInterval(
-            math.floor(ends[0]), math.ceil(ends[1]), size=like.shape, dtype=torch.float64, entropy=seed,
+            math.floor(ends[0]), math.ceil(ends[1]), size=like.shape, dtype=torch.float64, device="cpu", entropy=seed,
             levy_area_approximation=self.levy_area_approximation, halfway_tree=True, tol=PATH_RESOLUTION,
         )  # fmt: skip
 
@@ -141,7 +142,7 @@ class _System:
                 f"took {self.max_nfe} calls and is at log(alpha / sigma) = {u.item():.4g}: loosen rtol and atol, or "
                 f"raise max_nfe = {self.max_nfe}",
             )
-        t = torch.tensor(np.interp(u.item(), *self.table), dtype=torch.float64)
+        t = double(np.interp(u.item(), *self.table))
         c = _noise_part(u)
         at = self.model.sde.level(t)
         x = (norm(at) * self.event(v)[None]).to(self.device)

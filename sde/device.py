@@ -1,5 +1,10 @@
 """Devices: tensors on their way to one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,3 +17,47 @@ def pinned(x: Tensor, device: torch.device) -> Tensor:
 def send(x: Tensor, device: torch.device) -> Tensor:
     """x on a device; the CPU does not wait for what the device is doing."""
     return pinned(x, device).to(device, non_blocking=True)
+
+
+def double(values) -> Tensor:
+    """A number, or numbers in lists or an array, as a tensor in float64 on the CPU, whatever torch's default dtype and
+    device are."""
+    if isinstance(values, np.ndarray):
+        # Its bytes may be in another order, or backwards.
+        values = np.array(values, np.float64, order="C")
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
+
+
+def as_numbers(values: Any) -> Tensor:
+    """A tensor as it is, or a copy of one from inference mode, through which nothing could be differentiated; a number,
+    numbers in lists or an array as a tensor on the CPU, reals in torch's default type, or float32 where that has less.
+    Raises ValueError for what makes none."""
+    if isinstance(values, Tensor):
+        if not values.is_inference():
+            return values
+        with torch.inference_mode(False):
+            return values.clone()
+    wanted = torch.promote_types(torch.get_default_dtype(), torch.float32)
+    try:
+        if isinstance(values, np.ndarray | np.generic):
+            values = np.array(values, values.dtype.newbyteorder("="), order="C")
+        with torch.inference_mode(False):
+            found = torch.tensor(values, device="cpu")
+            return torch.tensor(values, dtype=wanted, device="cpu") if found.is_floating_point() else found
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(
+            f"a {type(values).__name__} that is no tensor ({error}): give numbers, one row per sample"
+        ) from None
+
+
+def without_autocast(x: Tensor) -> torch.autocast:
+    """A context in which operations on the device of x keep their dtype, whatever autocast is around."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+@contextmanager
+def differentiating(device: torch.device) -> Iterator[None]:
+    """A context for losses and their gradients, whatever is around it: neither inference mode nor no_grad nor autocast,
+    which would take part in backward passes as well."""
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        yield

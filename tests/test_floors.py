@@ -19,7 +19,7 @@ FLOORS = {
         "checkpoint",
     ],
     "samplers": [
-        "protocol renamed",
+        "protocol host renamed",
         "step checks",
         "padding",
         "calls grid noise numerics",

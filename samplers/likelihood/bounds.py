@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from samplers.calls import Watch, evaluating
-from samplers.checks import NonFiniteError, check_data, check_integer, check_model
+from samplers.checks import NonFiniteError, as_states, check_data, check_integer, check_model
 from samplers.grid import check_times, times_of_log_snr
+from samplers.host import double, undisturbed
 from samplers.likelihood.decoder import checked_log_det, choose_decoder, gaussian_log_prob, level_log_prob, start_of
 from samplers.noise.seeded import BOUNDS, item_seeds
 from samplers.padding import Sizes, check_sizes, cut, filled, padded, real_counts
@@ -38,6 +39,7 @@ Proposal = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(u (B,) uniform in (0, 1), mean squares of x (B,)) -> times (B,) and the factors (B,) of |x - D|^2."""
 
 
+@undisturbed
 def variational_bound(
     model,
     x: Tensor,
@@ -78,13 +80,14 @@ def variational_bound(
         # The cumulative of v snr / (1 + v snr) is softplus(l + log v).
         below, above = (torch.nn.functional.softplus(end + v.log()) for end in (low, high))
         level = below + u * (above - below)
-        log_snr = level + (-torch.expm1(-level)).log() - v.log()
+        log_snr = (level + (-torch.expm1(-level)).log() - v.log()).clamp(low, high)
         # snr / density; the density's own snr cancels.
         return sde.t_of_log_snr(log_snr), 0.5 * (above - below) * (1 / v + log_snr.exp())
 
     return _bound(model, x, real, proposal, (sde.t_max, start), decoder, draws, seed, first)
 
 
+@undisturbed
 def discrete_bound(
     model,
     x: Tensor,
@@ -110,8 +113,8 @@ def discrete_bound(
     sde = model.sde
     if isinstance(times, int):
         start = start_of(model, decoder, x.shape[1:])
-        least, most = (sde.log_snr(torch.tensor(t, dtype=torch.float64)) for t in (sde.t_max, start))
-        log_snr = torch.linspace(least, most, check_integer("times", times) + 1, dtype=torch.float64)
+        least, most = (sde.log_snr(double(t)) for t in (sde.t_max, start))
+        log_snr = torch.linspace(least, most, check_integer("times", times) + 1, dtype=torch.float64, device="cpu")
         times = times_of_log_snr(sde, log_snr)
         times[-1] = start
     times = check_times(times, sde)
@@ -131,6 +134,7 @@ def discrete_bound(
 def _checked(model, x: Tensor, sizes: Sizes | None, decoder: str | None, who: str) -> tuple[Tensor, Tensor | None, str]:
     """x (B, *event) with 0 where it is padded, the sizes and the decoder of a bound ``who``, after their checks."""
     check_model(model, GaussianProcess, who)
+    x = as_states(x, model)
     real = None if sizes is None else check_sizes(sizes, len(x), x.shape[1:])
     x = cut(x, real)
     check_data(x, model)
@@ -152,7 +156,7 @@ def _bound(
     for name, value, least in (("draws", draws, 1), ("seed", seed, 0), ("first", first, 0)):
         check_integer(name, value, least)
     sde, count, transform, model = model.sde, len(x), transform_of(model), padded(model, sizes)
-    noise_end, data_end = (torch.tensor(t, dtype=torch.float64) for t in ends)
+    noise_end, data_end = (double(t) for t in ends)
     num_levels = transform.num_levels if decoder == "discretized" else None
     if num_levels:
         outside = ((x < 0) | (x >= num_levels)).flatten(1).any(1)
@@ -174,7 +178,7 @@ def _bound(
     losses, logs = [], []
     with torch.no_grad(), evaluating(model), Watch(model, count) as counter:
         for draw in range(draws):
-            u = (draw + torch.tensor([g.random() for g in generators], dtype=torch.float64)) / draws
+            u = (draw + double([g.random() for g in generators])) / draws
             t, factor = proposal(u, square + 0.1)
             error = target - model(sde.perturb(target, t, normal()), t)
             losses.append(factor.to(error) * error.flatten(1).square().sum(1))

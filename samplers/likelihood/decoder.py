@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from samplers.checks import choose
+from samplers.host import double
 from samplers.padding import real, real_counts
 from samplers.protocol import transform_of
 
@@ -33,8 +34,9 @@ def start_of(model, decoder: str, event_shape: Sequence[int]) -> float:
     """The time of z_0 unless told otherwise."""
     if decoder == "gaussian":
         return model.sde.t_min
-    ratio = CELL_SHARE / transform_of(model).cells_per_unit(event_shape).max().item()
-    return max(model.sde.t_min, model.sde.t_of_log_snr(torch.tensor(-2 * math.log(ratio), dtype=torch.float64)).item())
+    sde, ratio = model.sde, CELL_SHARE / transform_of(model).cells_per_unit(event_shape).max().item()
+    low, high = (sde.log_snr(double(t)).item() for t in (sde.t_max, sde.t_min))
+    return max(sde.t_min, sde.t_of_log_snr(double(min(max(-2 * math.log(ratio), low), high))).item())
 
 
 def gaussian_log_prob(model, x: Tensor, t: Tensor, sizes: Tensor | None = None) -> Tensor | float:

@@ -35,11 +35,34 @@ def draw_probes(
 
 
 def _products(velocity: Tensor, x: Tensor, directions: Tensor, keep: bool, graph: bool) -> Tensor:
-    """Vector-Jacobian products of directions (k, B, *event) in one batched backward pass, of the same shape."""
-    (products,) = torch.autograd.grad(
-        velocity, x, directions, retain_graph=keep or graph, create_graph=graph, is_grads_batched=True
-    )
-    return products
+    """Vector-Jacobian products of directions (k, B, *event), of the same shape: in one batched backward pass, or one
+    after the other where torch has no batched one.
+
+    It has none, or a wrong one, of several layers where the products are differentiated again (``graph``), and of group
+    norm in channels_last. Raises ValueError where torch cannot differentiate the model.
+    """
+    if not graph and len(directions) > 1:
+        try:
+            # The graph is kept for another try.
+            return torch.autograd.grad(velocity, x, directions, retain_graph=True, is_grads_batched=True)[0]
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:
+            pass
+    rows, last = [], len(directions) - 1
+    try:
+        for i, direction in enumerate(directions):
+            held = keep or graph or i < last
+            rows.append(torch.autograd.grad(velocity, x, direction, retain_graph=held, create_graph=graph)[0])
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"the likelihood needs derivatives of the model by x that torch cannot take of it ({reason}): leave out "
+            "torch.compile, fused or hand-written kernels and no_grad inside of it"
+        ) from error
+    return torch.stack(rows)
 
 
 def exact_divergence(velocity: Tensor, x: Tensor, at_once: int, graph: bool = False) -> Tensor:
@@ -51,7 +74,7 @@ def exact_divergence(velocity: Tensor, x: Tensor, at_once: int, graph: bool = Fa
     for start in range(0, dim, at_once):
         count = min(at_once, dim - start)
         basis = x.new_zeros((count, len(x), dim))
-        each = torch.arange(count)
+        each = torch.arange(count, device="cpu")
         basis[each, :, start + each] = 1
         products = _products(velocity, x, basis.view(count, *x.shape), start + count < dim, graph)
         total = total + products.flatten(2)[each, :, start + each].sum(0)

@@ -2,12 +2,14 @@
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
 
 from samplers.calls import Watch, evaluating, part
-from samplers.checks import SampleError, check_data, check_integer, check_model
+from samplers.checks import SampleError, as_states, check_data, check_integer, check_model
+from samplers.host import undisturbed
 from samplers.likelihood.decoder import checked_log_det
 from samplers.likelihood.divergence import draw_probes, exact_divergence, probed_divergence
 from samplers.numerics.runge_kutta import integrate
@@ -28,6 +30,7 @@ class LogLikelihood:
     latent: Tensor
 
 
+@undisturbed
 def log_likelihood(
     model,
     x: Tensor,
@@ -61,34 +64,59 @@ def log_likelihood(
     if not (guided or getattr(model, "normalized", True)):
         raise ValueError("a guided model is not a normalized density: pass guided=True to integrate it all the same")
     check_model(model, GaussianProcess, "log_likelihood")
+    x = as_states(x, model)
     real = None if sizes is None else check_sizes(sizes, len(x), x.shape[1:])
     x = cut(x, real)
     check_data(x, model)
+    if any(tensor.is_inference() for tensor in chain(model.parameters(), model.buffers())):
+        raise ValueError(
+            "the model was made in torch.inference_mode, and the likelihood takes derivatives of it: make or load it "
+            "outside"
+        )
     log_det = checked_log_det(model, x.shape[1:], real)
     model = padded(model, real)
     if probes is not None:
         check_integer("probes", probes)
     z = cut(transform_of(model).encode(x), real)
     directions = None if probes is None else draw_probes(tuple(z.shape), probes, seed, first, probe_kind, real).to(z)
-    count = len(z)
+    count, inner = len(z), z.dtype
+    # Sums of many steps, which half precision would not hold, whatever the model computes in.
+    z = z.to(torch.promote_types(inner, torch.float32))
     dims = real_counts(real, z.shape[1:]).expand(count).to(z)[:, None]
     check_integer("at_once", at_once)
 
     def derivative(index: Tensor, t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         with torch.enable_grad(), part(model, index, count) as rows:
-            leaf = state[0] if differentiable and state[0].requires_grad else state[0].detach().requires_grad_()
+            x = state[0].to(inner)
+            leaf = x if differentiable and x.requires_grad else x.detach().requires_grad_()
             velocity = rows.velocity(leaf, t)
             together = max(1, at_once // len(leaf))
             if directions is None:
                 trace = exact_divergence(velocity, leaf, together, differentiable)
             else:
                 trace = probed_divergence(velocity, leaf, directions[:, index.to(z.device)], together, differentiable)
-        return (velocity if differentiable else velocity.detach()), trace / dims[index.to(z.device)]
+        return (velocity if differentiable else velocity.detach()).to(z.dtype), trace.to(z.dtype) / dims[
+            index.to(z.device)
+        ]
+
+    seen = False
+
+    def see(x: Tensor, t: Tensor, output: Tensor) -> None:
+        nonlocal seen
+        if not (seen or output.requires_grad):
+            with counter.paused(), torch.no_grad():
+                moved = model(1.1 * x + 0.1, t)
+            if not torch.equal(moved, output):
+                raise ValueError(
+                    "the model's output depends on x, but has no gradient by it, which the likelihood asks for: leave "
+                    "out no_grad, inference_mode and detach in its forward"
+                )
+        seen = True
 
     start = (z, z.new_zeros((count, probes or 1)))
     try:
         mode = nullcontext() if differentiable else evaluating(model)
-        with torch.set_grad_enabled(differentiable), mode, Watch(model, count) as counter:
+        with torch.set_grad_enabled(differentiable), mode, Watch(model, count, see) as counter:
             solution = integrate(
                 derivative, start, model.sde.t_min, model.sde.t_max, rtol=rtol, atol=atol, max_nfe=max_nfe,
                 sigma=model.sde.sigma, share=None if real is None else dims[:, 0].double().cpu() / z[0].numel(),

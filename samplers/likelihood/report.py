@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samplers.checks import check_integer
+from samplers.checks import as_states, check_integer, check_model
+from samplers.host import as_tensor, double, undisturbed
 from samplers.likelihood.bounds import discrete_bound, variational_bound
 from samplers.likelihood.flow import LogLikelihood, log_likelihood
 from samplers.noise.door import as_noise
@@ -21,7 +22,7 @@ from samplers.noise.seeded import (
     sample_seeds,
 )
 from samplers.padding import Sizes, check_sizes, cut, filled, real_counts
-from samplers.protocol import Transform, transform_of
+from samplers.protocol import GaussianProcess, Transform, transform_of
 
 CHECK_TOLERANCE = 0.1
 """Factor of the tolerances in the check of the solver."""
@@ -92,6 +93,7 @@ class LikelihoodReport:
 def dequantized(transform: Transform, x: Tensor, seed: int, draw: int = 0, sizes: Tensor | None = None) -> Tensor:
     """Quantized x plus uniform noise in [0, 1), that of an item by seed, draw and its number alone; or continuous x. Of
     items of these ``sizes`` what is padded has none."""
+    x = as_tensor(x, "x")
     if not transform.num_levels:
         return x
     keys = item_seeds(seed, DEQUANTIZATION, len(x), draw=draw)
@@ -111,6 +113,7 @@ def report_work(
     return whole * (dequantizations + 2) + parts * (again + 2)
 
 
+@undisturbed
 def likelihood_report(
     model,
     x: Tensor,
@@ -139,6 +142,8 @@ def likelihood_report(
     ``sizes`` (n,) say how much of padded items is real, as in ``generate``.
     Raises ValueError as log_likelihood does, and for one probe, one item, or dequantizations of continuous data.
     """
+    check_model(model, GaussianProcess, "likelihood_report")
+    x = as_states(x, model)
     check_integer("dequantizations", dequantizations)
     check_integer("subset", subset, 2)
     check_integer("batch_size", batch_size)
@@ -161,7 +166,7 @@ def likelihood_report(
     def batches(function, points: Tensor) -> list:
         parts, mine = [], range(len(points)) if world is None else range(len(points))[world.rows(len(points))]
         for first in mine[::batch_size]:
-            rows = torch.arange(first, min(first + batch_size, mine.stop))
+            rows = torch.arange(first, min(first + batch_size, mine.stop), device="cpu")
             parts.append(function(model.rows(rows), points[rows].to(device), first, own(rows)))
             if progress is not None:
                 progress(len(rows))
@@ -203,7 +208,7 @@ def likelihood_report(
     parts = _split(mean.stderr, in_unit(again), probe_variance, in_unit, count, dequantizations)
     inner = points[:few]
     tight = ode(inner, 0, CHECK_TOLERANCE)
-    alpha, sigma = (f(torch.tensor(sde.t_min, dtype=torch.float64)) for f in (sde.alpha, sde.sigma))
+    alpha, sigma = (f(double(sde.t_min)) for f in (sde.alpha, sde.sigma))
     seeds, subset_sizes = [number + START_OFFSET for number in sample_seeds(seed, few)], own(slice(few))
     noise = as_noise(SeededNoise(seeds, None if subset_sizes is None else subset_sizes.tolist()), sde)
     encoded = transform.encode(inner)

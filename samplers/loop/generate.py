@@ -21,7 +21,8 @@ from samplers.checks import (
     choose,
     tensor_like,
 )
-from samplers.grid import check_times, make_grid
+from samplers.grid import check_noise_end, check_times, make_grid
+from samplers.host import as_tensor, undisturbed
 from samplers.loop.sample import Callback, run
 from samplers.loop.trajectory import Recorder, Trajectory, check_path, join
 from samplers.noise.brownian import NOISES, make_noise
@@ -51,6 +52,7 @@ class Samples:
         return self.nfe.mean().item()
 
 
+@undisturbed
 def generate(
     model,
     sampler: Sampler,
@@ -73,7 +75,8 @@ def generate(
     """Draw n samples of shape ``event_shape`` in data units.
 
     ``steps`` and ``grid`` default to the sampler's own; ``grid`` is a key of GRIDS or a tensor of times; ``noise`` is
-    one of NOISES. ``start`` (n, *event) in data units begins at data instead of pure noise: it is perturbed to the time
+    one of NOISES. Pure noise is drawn at the grid's first time, where x must be no more than that
+    (``grid.check_noise_end``). ``start`` (n, *event) in data units begins at data instead: it is perturbed to the time
     ``start_time``, from which the grid runs (image to image; Meng et al. 2022). ``path=k`` keeps k of the states and
     denoised predictions on the way (see Trajectory), without further network calls. ``sizes``, one per sample, says
     how many entries are real along every axis behind the channels (samplers.padding): the rest is 0 in x, has no noise,
@@ -110,7 +113,7 @@ def generate(
     @torch.no_grad()
     def draw(index: list[int], count: int) -> tuple[Tensor, Tensor, Trajectory | None]:
         """The samples with these numbers, of which those beyond ``count`` are there for the shape, in data units."""
-        rows = model.rows(torch.tensor(index))
+        rows = model.rows(torch.tensor(index, device="cpu"))
         own = None if known is None else known[index]
         rows = padded(rows, own)
         draws = make_noise(noise, [seeds[i] for i in index], process, None if own is None else own.tolist())
@@ -189,6 +192,8 @@ def _times(
             raise ValueError(f"steps = {steps}: grid has {len(times) - 1} steps of its own; leave steps out")
         if start_time is not None and not math.isclose(times[0], start_time, rel_tol=1e-6):
             raise ValueError(f"start_time = {start_time:g}: grid starts at {times[0]:g}; they must be the same")
+        if start_time is None:
+            check_noise_end(sde, times[0])
         return times
     return make_grid(sde, grid, sampler.steps if steps is None else steps, start_time)
 
@@ -196,6 +201,7 @@ def _times(
 @torch.no_grad()
 def _encoded(start: Tensor, shape: tuple[int, ...], model, like: Tensor, sizes: Tensor | None) -> Tensor:
     """start (n, *event) from data units to model units, checked."""
+    start = as_tensor(start, "start")
     if start.shape != shape:
         raise ValueError(f"start has shape {tuple(start.shape)}: needs {shape}, one row for each of the n samples")
     process: Process = model.sde

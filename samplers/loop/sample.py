@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from samplers.calls import Watch
-from samplers.checks import check_finite, check_model, check_sampler, check_state
+from samplers.checks import as_states, check_finite, check_model, check_sampler, check_state
 from samplers.grid import check_times
+from samplers.host import undisturbed
 from samplers.noise.door import as_noise
 from samplers.protocol import Noise
 from samplers.step import Stepper
@@ -17,6 +18,7 @@ Callback = Callable[[int, Tensor, Tensor], bool | None]
 """``callback(step, s, x)`` after each step, with the state x at its arrival time s; True ends the run there."""
 
 
+@undisturbed
 def sample(
     model,
     sampler: Stepper,
@@ -38,6 +40,7 @@ def sample(
     check_model(model)
     check_sampler(sampler, model.sde)
     times = check_times(times, model.sde)
+    x = as_states(x, model)
     check_state(x, model)
     with Watch(model) as watch:
         return run(model, sampler, x, times, as_noise(noise, model.sde), watch, denoise=denoise, callback=callback)
@@ -64,8 +67,11 @@ def run(
         # Read only after the loop, and only on failure: reading here would make the CPU wait for the device.
         sums.append(x.sum())
         made = step + 1
-        if callback is not None and callback(step, times[made], x):
-            break
+        if callback is not None:
+            with watch.paused():
+                stop = callback(step, times[made], x)
+            if stop:
+                break
     if denoise:
         x = model.sde.last_call(model, x, s, noise)
         sums.append(x.sum())

@@ -40,8 +40,8 @@ class BrownianPath:
         if octave != self.octave:
             # In whole cells, midpoints are exact, and a descent ends at the cell that was asked for.
             self.tree = torchsde.BrownianInterval(
-                0.0, 2.0**DEPTH, size=self.shape, dtype=torch.float64, entropy=(self.seed << 16) + octave + 2**15,
-                tol=0.5, halfway_tree=True, cache_size=CACHE,
+                0.0, 2.0**DEPTH, size=self.shape, dtype=torch.float64, device="cpu",
+                entropy=(self.seed << 16) + octave + 2**15, tol=0.5, halfway_tree=True, cache_size=CACHE,
             )  # fmt: skip
             self.octave = octave
         return math.sqrt(2.0 ** (octave - DEPTH)) * self.tree(0.0, cells)
@@ -98,7 +98,7 @@ class BrownianNoise:
     def increments(self, x: Tensor, start: float, end: float) -> Tensor:
         if len(x) != len(self.seeds):
             raise ValueError(f"BrownianNoise has {len(self.seeds)} seeds, x has {len(x)} rows: give one seed per row")
-        rows = torch.zeros(x.shape, dtype=torch.float64)
+        rows = torch.zeros(x.shape, dtype=torch.float64, device="cpu")
         parts = [*rows]
         if self.independent.sizes is not None:
             pairs = zip(rows, self.independent.sizes, strict=True)

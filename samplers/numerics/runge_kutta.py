@@ -81,14 +81,13 @@ def _first_step(
     h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), torch.full_like(d0, 1e-6), 0.01 * d0 / d1).clamp(max=abs(span))
     sign = math.copysign(1.0, span)
     probe = _combine(state, sign * h0, np.ones(1), [slope])
-    ahead = function(torch.arange(count), start + sign * h0, probe)
+    ahead = function(torch.arange(count, device="cpu"), start + sign * h0, probe)
     d2 = _scaled_norm(tuple(p - q for p, q in zip(ahead, slope, strict=True)), scales, share) / h0
     largest = torch.maximum(d1, d2)
     h1 = torch.where(largest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / largest) ** (1 / ORDER))
     return sign * torch.minimum(100 * h0, h1).clamp(max=abs(span))
 
 
-@full_precision()
 def integrate(
     function: Derivative,
     state: State,
@@ -112,19 +111,27 @@ def integrate(
     non-finite, ArithmeticError where it needs more than ``max_nfe`` calls.
     """
     check_tolerances(rtol, atol, max_nfe)
+    with full_precision():
+        return _integrate(function, state, start, end, rtol, atol, max_nfe, first_step, sigma, share)
+
+
+def _integrate(
+    function: Derivative, state: State, start: float, end: float, rtol: float, atol: float, max_nfe: int,
+    first_step: Tensor | None, sigma: Callable[[Tensor], Tensor] | None, share: Tensor | None,
+) -> Solution:  # fmt: skip
     count, span = len(state[0]), end - start
     final = [part.clone() for part in state]
-    rejected = torch.zeros(count, dtype=torch.long)
-    steps = torch.zeros(count, dtype=torch.float64)
-    nfe = torch.ones(count, dtype=torch.long)
-    index, t = torch.arange(count), torch.full((count,), start, dtype=torch.float64)
+    rejected = torch.zeros(count, dtype=torch.long, device="cpu")
+    steps = torch.zeros(count, dtype=torch.float64, device="cpu")
+    nfe = torch.ones(count, dtype=torch.long, device="cpu")
+    index, t = torch.arange(count, device="cpu"), torch.full((count,), start, dtype=torch.float64, device="cpu")
     slope = function(index, t, state)
     if first_step is None:
         h = _first_step(function, start, span, state, slope, rtol, atol, share)
         nfe += 1
     else:
         h = first_step.clone()
-    held = torch.zeros(count, dtype=torch.bool)
+    held = torch.zeros(count, dtype=torch.bool, device="cpu")
     while len(index):
         landing = (h / (end - t)).abs() >= 1 - 1e-9
         trial = torch.where(landing, end - t, h)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samplers.host import double
 from samplers.numerics.exponential import log_ratio
 from samplers.numerics.weights import divided_differences, exponential_weights
 from samplers.step import Result
@@ -54,7 +55,7 @@ class LinearMultistep:
     @property
     def grid(self) -> Tensor:
         """Its times."""
-        return torch.tensor(self.times, dtype=torch.float64)
+        return double(self.times)
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d and neighbors in ``times``; one network call."""
@@ -99,7 +100,7 @@ def fit_step(nodes: tuple[float, ...], end: float, outputs: Tensor, change: Tens
     for _ in range(4):
         trust = 1 / (squares + ROBUST_PART * squares.median() + 1e-300)
         total = torch.einsum("p,pij->ij", trust, gram)
-        total += RIDGE_STRENGTH * total.diagonal().mean() * torch.eye(len(total), dtype=total.dtype)
+        total += RIDGE_STRENGTH * total.diagonal().mean() * torch.eye(len(total), dtype=total.dtype, device="cpu")
         fitted = torch.linalg.solve(total, trust @ slope)
         squares = (start - 2 * slope @ fitted + torch.einsum("i,pij,j->p", fitted, gram, fitted)).clamp(min=0)
     return base + (fitted / scale).numpy() @ basis, squares.sqrt()

@@ -27,7 +27,7 @@ class Pilots(nn.Module):
     def __init__(self, model, x: Tensor, steps: int, generator: torch.Generator) -> None:
         super().__init__()
         self.sde, self.end = model.sde, x
-        self.keep = torch.randperm(x[0].numel(), generator=generator)[:MAX_COORDINATES].sort().values
+        self.keep = torch.randperm(x[0].numel(), generator=generator, device="cpu")[:MAX_COORDINATES].sort().values
         # Picked on the way: whole states of so fine a run could fill the memory.
         states, denoised = [pick(x, self.keep)], []
 

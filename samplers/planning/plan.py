@@ -9,6 +9,7 @@ from samplers.calls import Watch, evaluating
 from samplers.checks import check_event_shape, check_integer, check_model, tensor_like
 from samplers.deis import ExponentialAdams
 from samplers.grid import make_grid, times_of_log_snr
+from samplers.host import double, undisturbed
 from samplers.loop.sample import sample
 from samplers.noise.door import as_noise
 from samplers.noise.seeded import PILOT_OFFSET, SeededNoise, sample_seeds
@@ -64,7 +65,7 @@ class Plan:
         if "weights" in options:
             options = {"times": tuple(options["times"]), "weights": tuple(map(tuple, options["weights"]))}
         sampler = FOUND[record["sampler"]](**options)
-        times = torch.tensor(record["times"], dtype=torch.float64)
+        times = double(record["times"])
         if not (times[1:] < times[:-1]).all() or tuple(times.tolist()) != options.get("times", tuple(times.tolist())):
             raise ValueError("times must be decreasing, and those of the sampler")
         return cls(sampler, times, *(record[name] for name in ("error", "cost", "samples", "errors")))
@@ -75,6 +76,7 @@ def pilot_count(calls: int) -> int:
     return 24 if calls >= 8 else 16 if calls >= 5 else 8
 
 
+@undisturbed
 def plan(model, event_shape: tuple[int, ...], calls: int, *, seed: int = 0) -> Plan:
     """Find the deterministic sampler and grid of ``calls`` network calls that best follow the probability-flow ODE.
 
@@ -93,7 +95,7 @@ def plan(model, event_shape: tuple[int, ...], calls: int, *, seed: int = 0) -> P
     noise = as_noise(SeededNoise([number + PILOT_OFFSET for number in sample_seeds(seed, count)]), model.sde)
     inner_shape = transform_of(model).inner_shape(event_shape)
     x = model.sde.sample_prior(tensor_like(model).new_empty((count, *inner_shape)), noise)
-    model = model.rows(torch.arange(count))
+    model = model.rows(torch.arange(count, device="cpu"))
     with evaluating(model), torch.no_grad(), Watch(model, count) as counter:
         # Fine enough for errors a hundredth of the planned ones; with three candidates' runs within the budget.
         fine = max(5 * calls, min(40, 150 * calls // count))

@@ -10,6 +10,9 @@ from score_sde.config.schema import DEFAULTS, NAMED, options_of
 FOLDER = {"folder": "--workdir"}
 """What the library calls a folder is the flag."""
 
+GRID = {"grid": "--grid", "start": "--mode edit --items", "start_time": "--start_time"}
+"""Where a run of a sampler begins, and at which times it goes on."""
+
 
 def keys_of(*sections: str) -> dict[str, str]:
     """By the name that the library gives an option, its config key, for all keys of these sections. A component's

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from samplers.calls import evaluating
 from sde.condition.tree import map_condition, restrict_to
 from sde.data.dataset import Dataset
 from sde.data.statistics import spread
@@ -52,11 +53,9 @@ class Validation:
         linear denoiser c_skip x, which knows no more of the data than their mean square sigma_data^2, and 0 is x_0
         itself. (E |sigma score + z|^2 would vanish towards the noise for any model.)
         """
-        before = module.training
-        module.eval()
         starts = range(0, len(self.index), self.batch_size)
-        parts = [self._errors(module, slice(start, start + self.batch_size)) for start in starts]
-        module.train(before)
+        with evaluating(module):
+            parts = [self._errors(module, slice(start, start + self.batch_size)) for start in starts]
         loss, error, log_sigma = (torch.cat(values) for values in zip(*parts, strict=True))
         bins = log_sigma.argsort().tensor_split(min(self.bins, len(loss)))
         by_noise = [{"noise_level": log_sigma[b].mean().exp().item(), "loss": error[b].mean().item()} for b in bins]

@@ -15,7 +15,7 @@ from samplers import LikelihoodReport, dequantized, likelihood_report, log_likel
 from samplers.likelihood.report import report_work
 from score_sde.config.naming import with_keys
 from score_sde.kinds.base import Kind
-from score_sde.run.folder import Run
+from score_sde.run.folder import Run, arrange
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_items, spread_items
 from score_sde.run.items import open_split, write_arrays
@@ -58,6 +58,8 @@ def likelihood(
             f"{guidance.given()}, or add --unnormalized to integrate it all the same"
         )
     data, training, denoiser = open_split(run, split)
+    # The only layout through which torch takes many backward passes at once.
+    arrange(denoiser.network, "contiguous")
     bound = Guides(run, denoiser, guidance)
     conditioned = Labels(labels, denoiser, bound.classes).takes_items()
     condition = "p(x | y)" if conditioned else "p(x)"

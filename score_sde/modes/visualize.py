@@ -9,6 +9,7 @@ from torch import Tensor
 
 from samplers import SAMPLERS, Samples, generate
 from score_sde.config.config import pick
+from score_sde.config.naming import GRID, with_keys
 from score_sde.plots.field import axes_of, field_picture, fields, panel_times
 from score_sde.plots.film import Reel, animation, as_spread, forward, strip
 from score_sde.plots.process_plot import process_arrays, process_picture, title_of
@@ -212,7 +213,8 @@ def drawn_path(model: ScoreModel, sampler, n: int, event_shape: tuple[int, ...],
     if steps < 2:
         raise ValueError(f"{name} with {steps} step has no states on the way: give --steps of at least 2")
     try:
-        return generate(model, sampler, n, event_shape, path=min(FRAMES, steps + 1), **options)
+        with with_keys(**GRID):
+            return generate(model, sampler, n, event_shape, path=min(FRAMES, steps + 1), **options)
     except ValueError as error:
         if not str(error).startswith("path"):
             raise

@@ -39,7 +39,8 @@ class Begun(ScoreModel):
 def panel_times(sde, sigma_data: float) -> Tensor:
     """The times of the panels, those that the process has."""
     ratio = torch.tensor(NOISE_LEVELS, dtype=torch.float64) * sigma_data
-    times = sde.t_of_noise_level(ratio).unique()
+    least, most = sde.noise_level(torch.tensor([sde.t_min, sde.t_max], dtype=torch.float64)).tolist()
+    times = sde.t_of_noise_level(ratio.clamp(least, most)).unique()
     return times[times < sde.t_max]
 
 

@@ -7,6 +7,7 @@ import torch
 from samplers import NOISES, SAMPLERS, Samples, generate
 from samplers.loop.trajectory import Trajectory, join
 from score_sde.config.config import pick
+from score_sde.config.naming import GRID, with_keys
 from score_sde.run.conditions import cascade_seed, open_cascade, upscaled
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
@@ -92,7 +93,8 @@ def draw(world: World, model: ScoreModel, sampler, n: int, event_shape: tuple[in
     if count:
         options |= {"first": mine.start, "progress": world.is_main}
         options |= {name: options[name][mine] for name in ("start", "sizes") if options.get(name) is not None}
-        part = generate(model.rows(mine), sampler, count, event_shape, **options)
+        with with_keys(**GRID):
+            part = generate(model.rows(mine), sampler, count, event_shape, **options)
     parts = [part for part in world.gather(part) if part is not None]
     if not world.is_main:
         return None

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
+from samplers.calls import evaluating
 from score_sde.config.options import Config
 from sde.training.trainer import Trainer
 
@@ -34,8 +35,8 @@ def dry_run(trainer: Trainer) -> str:
     training = peak_memory(device)
     reset()
     x0, _, draws = trainer.micro_batch(0)
-    with torch.no_grad():
-        trainer.module.eval()(x0, draws.t)
+    with torch.no_grad(), evaluating(trainer.module):
+        trainer.module(x0, draws.t)
     if device.type != "cuda":
         return f"{peak_memory(device) / 2**30:.2f} GiB, this whole process"
     return f"{training / 2**30:.2f} GiB for a training step, {peak_memory(device) / 2**30:.2f} GiB for a sampling step"

@@ -13,6 +13,7 @@ from sde.data import Dataset
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.training.loss import BatchNoise
+from sde.training.modes import Modes
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Loss
 
@@ -76,13 +77,14 @@ def _measure(
     x0 = data.transform.encode(x).to(run.device)
     cond = map_condition(lambda c: c.to(run.device), cond)
     draws = BatchNoise.draw(model.sde, x0.shape, torch.Generator().manual_seed(0))
-    seconds = dict.fromkeys(choices, float("inf"))
+    seconds, modes = dict.fromkeys(choices, float("inf")), Modes(model)
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         for repeat in range(repeats + 1):
             for choice in choices:
                 apply(model, *choice)
                 start = time.perf_counter()
-                loss(model.train(), x0, cond, draws).mean().backward()
+                modes.train()
+                loss(model, x0, cond, draws).mean().backward()
                 model.zero_grad()
                 if run.device.type == "cuda":
                     torch.cuda.synchronize(run.device)

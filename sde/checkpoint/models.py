@@ -3,6 +3,7 @@
 import json
 import re
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Literal, overload
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from sde.checkpoint.migration import current_spec, current_state
 from sde.checkpoint.spec import build
 from sde.checkpoint.states import FORMAT, read_state
+from sde.checkpoint.tied import tied_names, untied
 from sde.distributed.world import World
 from sde.files import write_whole
 from sde.model.classifier import NoisyClassifier
@@ -23,13 +25,21 @@ WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod)\.")
 
 
 def save_model(path: Path, kind: str, spec: dict, state: dict[str, Tensor], world: World | None = None) -> None:
-    """Weights, with what rebuilds the model as JSON in their metadata; ``kind`` is a key of BUILDERS. Of several
-    processes every one must call this, and the first writes."""
+    """Weights, with what rebuilds the model as JSON in their metadata; ``kind`` is a key of BUILDERS. What has several
+    names, as tied weights, is written once. Of several processes every one must call this, and the first writes."""
     world = world or World()
-    state = world.collect(state)
+    tied = tied_names(state, world)
+    state = world.collect({name: value for name, value in state.items() if name not in tied})
     # One key, because the order of several would differ from write to write.
-    metadata = {"score_sde": json.dumps({"format": FORMAT, "kind": kind, "spec": spec})}
+    about = {"format": FORMAT, "kind": kind, "spec": spec, **({"tied": tied} if tied else {})}
+    metadata = {"score_sde": json.dumps(about)}
+    # Tensors that share memory in another way are written one by one.
     content = {name: value.contiguous() for name, value in state.items()}
+    places = Counter(value.untyped_storage().data_ptr() for value in content.values())
+    content = {
+        name: value.clone() if places[value.untyped_storage().data_ptr()] > 1 else value
+        for name, value in content.items()
+    }
     world.broadcast_from_main(lambda: write_whole(path, to_safetensors(content, metadata)))
 
 
@@ -83,7 +93,9 @@ def read_description(path: Path) -> dict:
 def _stored(path: Path) -> tuple[dict, dict[str, Tensor]]:
     """What describes the model of a safetensors file, empty for one that is not of this project, and its weights."""
     with safe_open(path, "pt") as file:
-        return _about(file), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        about = _about(file)
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        return about, untied(state, about.get("tied", {}))
 
 
 def _about(file) -> dict:
@@ -112,4 +124,4 @@ def _averaged(path: Path, reason: str) -> tuple[dict, dict[str, Tensor]]:
     spec, module = json.loads(current_state(held)["spec"]), held["module"]
     average = {name: value.to(module[name].dtype) for name, value in held["ema"]["average"].items()}
     kind = "denoiser" if "parametrization" in spec else "classifier"
-    return {"format": held["format"], "kind": kind, "spec": spec}, module | average
+    return {"format": held["format"], "kind": kind, "spec": spec}, module | untied(average, tied_names(module))

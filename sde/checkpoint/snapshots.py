@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from sde.checkpoint.models import load_model, read_description, save_model
+from sde.checkpoint.tied import tied_names, untied
 from sde.distributed.world import World
 from sde.training.ema import Averages
 from sde.training.ema_profile import Profile, combination, exponent
@@ -116,7 +117,8 @@ def reconstruct(
         for total, part in zip(sums.values(), _read(snapshot.path, sums), strict=True):
             total.add_(part, alpha=weight)
     state = model.state_dict()
-    return state | {name: total.to(state[name].dtype) for name, total in sums.items()}
+    averaged = {name: total.to(state[name].dtype) for name, total in sums.items()}
+    return state | untied(averaged, tied_names(state))
 
 
 def stored_spec(path: Path) -> dict:

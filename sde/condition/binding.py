@@ -1,8 +1,5 @@
 """Binding of conditions to the rows of a batch, so that samplers need not know of them."""
 
-from typing import Any
-
-import torch
 from torch import Tensor, nn
 
 from sde.condition.tree import (
@@ -14,21 +11,7 @@ from sde.condition.tree import (
     check_labels,
     map_condition,
 )
-from sde.device import send
-
-
-def as_numbers(values: Any) -> Tensor:
-    """A tensor as it is; a number, numbers in lists or an array as a tensor, reals in torch's default type. Raises
-    ValueError for what makes none."""
-    if isinstance(values, Tensor):
-        return values
-    try:
-        found = torch.tensor(values)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ValueError(
-            f"a {type(values).__name__} that is no tensor ({error}): give numbers, one row per sample"
-        ) from None
-    return found.to(torch.get_default_dtype()) if found.is_floating_point() else found
+from sde.device import as_numbers, send
 
 
 def bind(cond: C) -> C:
@@ -47,15 +30,6 @@ def bind_labels(labels: Tensor, num_classes: int | None) -> Tensor:
     labels = bind(labels)
     check_labels(labels, num_classes or int(labels.max()) + 1)
     return labels
-
-
-def check_unbound(model: nn.Module) -> None:
-    """Raise ValueError for what takes no condition: a network alone, or a model that is bound or guided already."""
-    if not (hasattr(model, "sde") and hasattr(model, "num_classes")):
-        raise ValueError(
-            f"{type(model).__name__} takes no condition: bind the Denoiser itself, once, and put other guidance around "
-            "what is bound"
-        )
 
 
 def bind_condition(cond: ConditionLike, model: nn.Module) -> BoundCondition:

@@ -103,7 +103,7 @@ def open_array(
 def read_array(path: Path, hidden: np.ndarray | None = None) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Items, labels and sizes of ``open_array``, in memory."""
     found = open_array(path, hidden=hidden)
-    return found.items[torch.arange(found.items.shape[0])], found.labels, found.sizes
+    return found.items[torch.arange(found.items.shape[0], device="cpu")], found.labels, found.sizes
 
 
 def array_of(path: Path, name: str) -> np.ndarray | None:

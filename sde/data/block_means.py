@@ -32,7 +32,7 @@ class BlockMeans:
         if len(event) < 2:
             raise ValueError(f"{key} = {factor}: items of shape {event} have no axes of space to take means over")
         try:
-            shape = block_means(torch.empty(1, *event), factor, len(event) - 1).shape[1:]
+            shape = block_means(torch.empty(1, *event, device="cpu"), factor, len(event) - 1).shape[1:]
         except ValueError as error:
             raise ValueError(f"{key} = {factor}: {error}") from None
         self.items, self.factor = items, factor
@@ -49,4 +49,4 @@ class BlockMeans:
         """All of them in memory, where the items are."""
         if not isinstance(self.items, Tensor):
             return self
-        return torch.cat([self[index] for index in torch.arange(self.shape[0]).split(4096)])
+        return torch.cat([self[index] for index in torch.arange(self.shape[0], device="cpu").split(4096)])

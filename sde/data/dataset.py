@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from sde.data.images import ImageFiles
 from sde.data.sizes import check_sizes, cut
 from sde.data.statistics import Statistics, feature_moments, measure, spread
 from sde.data.transform import Transform
-from sde.device import send
+from sde.device import as_numbers, send
 
 Items = Tensor | ArrayFile | ImageFiles | BlockMeans
 
@@ -42,6 +43,12 @@ class Dataset:
     sizes: Tensor | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.items, np.ndarray | list | tuple):
+            self.items = as_numbers(self.items)
+        for name in ("labels", "sizes"):
+            held = getattr(self, name)
+            setattr(self, name, held if held is None else as_numbers(held))
+        self.conditions = {kind: c if callable(c) else as_numbers(c) for kind, c in self.conditions.items()}
         if not (self.items.dtype.is_floating_point or self.transform.num_levels):
             raise ValueError(
                 f"num_levels = 0, but the items are integers ({self.items.dtype}) from "
@@ -100,7 +107,7 @@ class Dataset:
     @property
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape, without rows, of each of the conditions."""
-        first = torch.zeros(1, dtype=torch.long)
+        first = torch.zeros(1, dtype=torch.long, device="cpu")
         return {kind: tuple(self._condition(kind, first).shape[1:]) for kind in self.conditions}
 
     @cached_property

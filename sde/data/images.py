@@ -57,7 +57,7 @@ class ImageFiles:
 
     def decoded(self, workers: int) -> Iterator[Tensor]:
         """All pixels in order, in parts that ``workers`` threads decode."""
-        return in_order(self.__getitem__, torch.arange(len(self.names)).split(64), workers)
+        return in_order(self.__getitem__, torch.arange(len(self.names), device="cpu").split(64), workers)
 
 
 def _header(image) -> tuple[str, tuple[int, int]]:
@@ -121,14 +121,14 @@ def read_images(
     files = _checked(folder, color_mode, resolution, workers)
     folders = folder.classes()
     numbers = {name: number for number, name in enumerate(sorted(set(folders)))}
-    labels = torch.tensor([numbers[name] for name in folders]) if len(numbers) > 1 else None
+    labels = torch.tensor([numbers[name] for name in folders], device="cpu") if len(numbers) > 1 else None
     return _placed(files, workers, cache), labels, [] if labels is None else list(numbers)
 
 
 def _placed(files: ImageFiles, workers: int, cache: str) -> Tensor | ArrayFile | ImageFiles:
     """The pixels in memory, on disk, or in their files."""
     if files.shape.numel() <= IN_MEMORY:
-        pixels = torch.empty(files.shape, dtype=files.dtype)
+        pixels = torch.empty(files.shape, dtype=files.dtype, device="cpu")
         for rows, part in zip(pixels.split(64), files.decoded(workers), strict=True):
             rows.copy_(part)
         return pixels

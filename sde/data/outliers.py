@@ -38,7 +38,7 @@ def outliers(data: Dataset) -> list[Outliers]:
     suspects = (torch.maximum(high - mean, mean - low).square() > squares / (2 * MAX_OUTLIERS)).nonzero().flatten()
     if data.transform.num_levels or values < MIN_VALUES or not len(suspects):
         return []
-    median, farthest = torch.empty(0), torch.empty(len(suspects), 0, dtype=torch.float64)
+    median, farthest = torch.empty(0, device="cpu"), torch.empty(len(suspects), 0, dtype=torch.float64, device="cpu")
     for rows in data.measured.split(max(1, VALUES_AT_ONCE // statistics.mean.numel())):
         x = data.items[rows].cpu().double().reshape(len(rows), len(mean), -1)[:, suspects].transpose(0, 1).flatten(1)
         # Of the first items, as only its order of magnitude counts.

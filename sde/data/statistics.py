@@ -57,7 +57,7 @@ def _by_channel(x: Tensor) -> Tensor:
 
 def spread(count: int, most: int) -> Tensor:
     """Positions of at most ``most`` of ``count`` items, evenly from the first to the last."""
-    return torch.linspace(0, count - 1, min(most, count), dtype=torch.float64).round().long()
+    return torch.linspace(0, count - 1, min(most, count), dtype=torch.float64, device="cpu").round().long()
 
 
 def measure(items, index: Tensor | None = None, sizes: Tensor | None = None) -> Statistics:
@@ -67,12 +67,12 @@ def measure(items, index: Tensor | None = None, sizes: Tensor | None = None) -> 
     Parts are merged in float64 by the update of Chan, Golub and LeVeque (1983). Raises ValueError that counts the
     items with NaN or infinity.
     """
-    index = torch.arange(items.shape[0]) if index is None else index
+    index = torch.arange(items.shape[0], device="cpu") if index is None else index
     if sizes is not None:
         return _measure_real(items, index, sizes)
     event, seen, bad, whole = tuple(items.shape[1:]), 0, [], True
-    smallest, largest = (torch.full(event, end, dtype=torch.float64) for end in (torch.inf, -torch.inf))
-    mean, squares = torch.zeros(event, dtype=torch.float64), torch.zeros(event, dtype=torch.float64)
+    smallest, largest = (torch.full(event, end, dtype=torch.float64, device="cpu") for end in (torch.inf, -torch.inf))
+    mean, squares = (torch.zeros(event, dtype=torch.float64, device="cpu") for _ in range(2))
     for rows in index.split(max(1, VALUES_AT_ONCE // max(1, mean.numel()))):
         x = items[rows].cpu().double()
         bad += rows[~x.isfinite().reshape(len(x), -1).all(1)].tolist()
@@ -92,8 +92,8 @@ def measure(items, index: Tensor | None = None, sizes: Tensor | None = None) -> 
 def _measure_real(items, index: Tensor, sizes: Tensor) -> Statistics:
     """``measure`` of padded items, in two passes. Dimensions that are real in no item do not count."""
     event = tuple(items.shape[1:])
-    counts, total, squares = (torch.zeros(event, dtype=torch.float64) for _ in range(3))
-    smallest, largest = (torch.full(event, end, dtype=torch.float64) for end in (torch.inf, -torch.inf))
+    counts, total, squares = (torch.zeros(event, dtype=torch.float64, device="cpu") for _ in range(3))
+    smallest, largest = (torch.full(event, end, dtype=torch.float64, device="cpu") for end in (torch.inf, -torch.inf))
     parts, bad, whole = index.split(max(1, VALUES_AT_ONCE // max(1, counts.numel()))), [], True
     for rows in parts:
         x = cut(items[rows].cpu().double(), sizes[rows])
@@ -116,7 +116,7 @@ def _measure_real(items, index: Tensor, sizes: Tensor) -> Statistics:
 def feature_moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (C,), float64, of the features of parts (..., C) over all their other axes. NaN is
     left out; a feature that is constant to the precision of float32 has standard deviation 0."""
-    count = total = squares = torch.zeros(())
+    count = total = squares = torch.zeros((), device="cpu")
     for part in parts:
         x = part.cpu().double().flatten(0, -2)
         count = count + (~x.isnan()).sum(0)

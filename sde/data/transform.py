@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sde.data.statistics import Statistics, measure
-from sde.device import send
+from sde.device import as_numbers, double, send
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Transform:
 
         Raises ValueError for a channel that is constant to the precision of float32.
         """
-        mean, std = (x if isinstance(x, Statistics) else measure(x)).channels()
+        mean, std = (x if isinstance(x, Statistics) else measure(as_numbers(x))).channels()
         constant = (std <= torch.finfo(torch.float32).eps * mean.abs()).nonzero().flatten().tolist()
         if constant:
             count = f" ({len(constant)} channels are)" if len(constant) > 1 else ""
@@ -56,19 +56,22 @@ class Transform:
     def _channels(self, values: tuple[float, ...], x: Tensor) -> Tensor:
         # A 0-d CPU tensor multiplies a tensor of any device as a scalar, without a transfer.
         if len(values) == 1:
-            return torch.tensor(values[0], dtype=torch.float64)
-        return send(torch.tensor(values, dtype=x.dtype), x.device).view(-1, *[1] * (x.ndim - 2))
+            return double(values[0])
+        return send(torch.tensor(values, dtype=x.dtype, device="cpu"), x.device).view(-1, *[1] * (x.ndim - 2))
 
     def encode(self, x: Tensor) -> Tensor:
         """Data units to model units; x (B, *event)."""
+        x = as_numbers(x)
         return (x - self._channels(self.shift, x)) / self._channels(self.scale, x)
 
     def decode(self, x: Tensor) -> Tensor:
         """Model units to data units, still continuous; x (B, *event)."""
+        x = as_numbers(x)
         return x * self._channels(self.scale, x) + self._channels(self.shift, x)
 
     def dequantize(self, x: Tensor, u: Tensor | float) -> Tensor:
         """Integer data x plus uniform noise u in [0, 1): the density of x + u bounds the probability of x."""
+        x = as_numbers(x)
         return x + u if self.num_levels else x
 
     def moments(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,6 +81,7 @@ class Transform:
 
     def quantize(self, x: Tensor) -> Tensor:
         """The inverse of ``dequantize``: floor to the integers 0 .. num_levels - 1; continuous data pass unchanged."""
+        x = as_numbers(x)
         return x.floor().clamp(0, self.num_levels - 1) if self.num_levels else x
 
     @property
@@ -91,7 +95,7 @@ class Transform:
 
     def cells_per_unit(self, event_shape: Sequence[int]) -> Tensor:
         """Data units in a model unit, in each entry: (1, *event), float64, on the CPU."""
-        one = torch.ones(1, *event_shape, dtype=torch.float64)
+        one = torch.ones(1, *event_shape, dtype=torch.float64, device="cpu")
         return self.decode(one) - self.decode(0 * one)
 
     def log_det(self, event_shape: Sequence[int]) -> float:

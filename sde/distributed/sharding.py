@@ -21,8 +21,9 @@ def blocks(network: nn.Module) -> Iterator[nn.Module]:
 def shard(network: nn.Module) -> None:
     """Split the parameters of a network over all processes, in place (FullyShardedDataParallel, fully_shard).
 
-    A block's parameters are whole only while it runs, and those outside of blocks while the network does. What is not
-    contiguous becomes so, as sharding asks for it. Raises ValueError on a CPU where torch is too old for that.
+    A block's parameters are whole only while it runs, and those outside of blocks while the network does, as those of
+    a block that shares some with what is outside of it. What is not contiguous becomes so, as sharding asks for it.
+    Raises ValueError on a CPU where torch is too old for that.
     """
     # Of what the network returns, nothing is changed in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
@@ -34,8 +35,16 @@ def shard(network: nn.Module) -> None:
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for parameter in network.parameters():
         parameter.data = parameter.data.contiguous()
-    for module in (*blocks(network), network):
+    for module in (*(block for block in blocks(network) if not shares(network, block)), network):
         fully_shard(module, mesh=mesh)
+
+
+def shares(network: nn.Module, block: nn.Module) -> bool:
+    """Whether a parameter of a block has a name outside of it, as tied weights have: each split for itself, they would
+    be two from then on."""
+    own, names = {*block.parameters()}, [p for _, p in block.named_parameters(remove_duplicate=False)]
+    everywhere = [p for _, p in network.named_parameters(remove_duplicate=False) if p in own]
+    return len(everywhere) > len(names)
 
 
 def local(x: Tensor) -> Tensor:

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from sde.data.transform import Transform
 from sde.guidance.base import Guidance, base_of, check_scale, pair_of
-from sde.model.score import ScoreModel
+from sde.model.score import ScoreModel, is_normalized, parts_of
 from sde.process.base import SDE
 
 
@@ -20,17 +21,19 @@ class Autoguidance(Guidance):
     with_rows = ("base", "model", "weak")
 
     def __init__(self, model: ScoreModel, weak: ScoreModel, scale: float) -> None:
-        super().__init__(model.sde, model.transform)
-        if not _same_process(model.sde, weak.sde) or model.transform.digest != weak.transform.digest:
+        super().__init__(*parts_of(model, "Autoguidance"))
+        weak_sde, weak_transform = parts_of(weak, "Autoguidance")
+        weak_transform = weak_transform or Transform()
+        if not _same_process(self.sde, weak_sde) or self.transform.digest != weak_transform.digest:
             raise ValueError(
-                f"the weaker model has {weak.sde} and {weak.transform}, the model {model.sde} and {model.transform}: "
+                f"the weaker model has {weak_sde} and {weak_transform}, the model {self.sde} and {self.transform}: "
                 "autoguidance needs the same of both"
             )
         self.model = model
         self.weak = weak
         self.base = base_of(model)
         self.scale = check_scale(scale)
-        self.normalized = (scale == 1 and model.normalized) or (scale == 0 and weak.normalized)
+        self.normalized = (scale == 1 and is_normalized(model)) or (scale == 0 and is_normalized(weak))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return self.weak(x, t) if self.scale == 0 else super().forward(x, t)
@@ -46,7 +49,7 @@ class Autoguidance(Guidance):
 def _same_process(first: SDE, second: SDE) -> bool:
     """Whether alpha and sigma agree: an SDE need not define equality."""
     ends = (first.t_min, first.t_max)
-    times = torch.linspace(*ends, 5, dtype=torch.float64)
+    times = torch.linspace(*ends, 5, dtype=torch.float64, device="cpu")
     return ends == (second.t_min, second.t_max) and all(
         torch.equal(getattr(first, name)(times), getattr(second, name)(times)) for name in ("log_alpha", "sigma")
     )

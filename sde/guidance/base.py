@@ -2,10 +2,18 @@
 
 import abc
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch import Tensor
 
 from sde.model.score import ScoreModel
+
+UNKNOWN_TO_TORCH = re.compile(
+    "donated buffer|double backward|not (been )?implemented|[Ii]nference tensor|does not require grad"
+)
+"""What torch says of derivatives that it cannot take."""
 
 
 class Guidance(ScoreModel, abc.ABC):
@@ -30,6 +38,21 @@ def check_scale(scale: float) -> float:
     if isinstance(scale, str) or not math.isfinite(scale):
         raise ValueError(f"guidance scale {scale!r}: needs a finite number, as 1 for the plain conditional model")
     return scale
+
+
+@contextmanager
+def differentiation(guidance: ScoreModel) -> Iterator[None]:
+    """Raises ValueError with the remedy where torch cannot differentiate a model as ``guidance`` has to inside."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        if not UNKNOWN_TO_TORCH.search(reason):
+            raise
+        raise ValueError(
+            f"{type(guidance).__name__} needs derivatives that torch cannot take ({reason}): give it what is not "
+            "compiled, was not made in inference mode, and has no fused or hand-written kernels and no no_grad inside"
+        ) from error
 
 
 def base_of(model: ScoreModel) -> ScoreModel:

@@ -3,11 +3,13 @@
 import torch
 from torch import Tensor
 
-from sde.condition.binding import bind_condition, check_unbound, expand_rows
+from sde.condition.binding import bind_condition, expand_rows
+from sde.condition.protocol import check_conditional, null_trained
 from sde.condition.tree import ConditionLike, map_condition, null_like
 from sde.guidance.base import Guidance, check_scale
 from sde.guidance.conditional import Conditional
 from sde.model.denoiser import Denoiser
+from sde.model.score import parts_of
 
 
 class ClassifierFree(Guidance):
@@ -18,7 +20,8 @@ class ClassifierFree(Guidance):
     the place of null: a condition to steer away from. Both parts run in one batch of twice the size, or with
     ``batched`` False in two of the size of x, which need half the memory. Raises ValueError for a scale that is not
     finite, and for one other than 1 without ``negative`` where the model never trained the null condition; for labels
-    that it does not know; and for a model that takes no condition, as one that is guided already.
+    that it does not know; and for a model that takes no condition, as one that is guided already. The model is a
+    denoiser, or any ConditionalModel of sde.condition.protocol.
     """
 
     base: Conditional
@@ -32,10 +35,10 @@ class ClassifierFree(Guidance):
         negative: ConditionLike | None = None,
         batched: bool = True,
     ) -> None:
-        check_unbound(model)
-        super().__init__(model.sde, model.transform)
+        check_conditional(model)
+        super().__init__(*parts_of(model, "ClassifierFree"))
         self.model = model
-        if scale != 1 and negative is None and not model.null_trained:
+        if scale != 1 and negative is None and not null_trained(model):
             raise ValueError(
                 f"guidance scale {scale} needs the unconditional branch, which this model never trained: "
                 "train with `cond_dropout` above 0, or use scale 1"

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from sde.condition.binding import bind, expand_rows
 from sde.condition.tree import ConditionLike
-from sde.guidance.base import Guidance, base_of, check_scale, pair_of
-from sde.model.score import ScoreModel
+from sde.guidance.base import Guidance, base_of, check_scale, differentiation, pair_of
+from sde.model.score import ScoreModel, is_normalized, parts_of
 from sde.process.base import expand
 
 POINTS = ("noisy", "denoised")
@@ -26,14 +26,14 @@ class GradientGuidance(Guidance, abc.ABC):
     """
 
     def __init__(self, model: ScoreModel, scale: float, point: str) -> None:
-        super().__init__(model.sde, model.transform)
+        super().__init__(*parts_of(model, type(self).__name__))
         if point not in POINTS:
             raise ValueError(f"point = {point!r}: needs one of {', '.join(POINTS)}")
         self.model = model
         self.base = base_of(model)
         self.scale = check_scale(scale)
         self.point = point
-        self.normalized = scale == 0 and model.normalized
+        self.normalized = scale == 0 and is_normalized(model)
 
     @abc.abstractmethod
     def log_prob(self, x: Tensor, t: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class GradientGuidance(Guidance, abc.ABC):
         second_order = torch.is_grad_enabled() and x.requires_grad
         if self.point == "noisy":
             base, denoised = pair(x, t)
-        with torch.enable_grad():
+        with torch.enable_grad(), differentiation(self):
             leaf = x if second_order else x.detach().requires_grad_()
             if self.point == "denoised":
                 base, denoised = pair(leaf, t)

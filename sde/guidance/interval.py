@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sde.device import double
 from sde.guidance.base import Guidance, check_guided, pair_of
 from sde.model.score import ScoreModel
 
@@ -22,7 +23,7 @@ class GuidanceInterval(Guidance):
     def __init__(self, guided: ScoreModel, low: float = 0.0, high: float = math.inf) -> None:
         guided = check_guided(guided, "GuidanceInterval")
         super().__init__(guided.sde, guided.transform)
-        least, most = self.sde.noise_level(torch.tensor([self.sde.t_min, self.sde.t_max], dtype=torch.float64)).tolist()
+        least, most = self.sde.noise_level(double([self.sde.t_min, self.sde.t_max])).tolist()
         if not (0 <= low < high and low < most and high >= least):
             raise ValueError(
                 f"guidance interval {low:g} to {high:g}: needs noise levels sigma / alpha with 0 <= low < high, of "

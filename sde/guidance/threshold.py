@@ -4,7 +4,7 @@ import math
 
 from torch import Tensor
 
-from sde.model.score import ScoreModel
+from sde.model.score import ScoreModel, parts_of
 from sde.process.base import expand
 
 
@@ -24,7 +24,7 @@ class DynamicThreshold(ScoreModel):
     def __init__(
         self, model: ScoreModel, quantile: float = 0.995, low: float | None = None, high: float | None = None
     ) -> None:
-        super().__init__(model.sde, model.transform)
+        super().__init__(*parts_of(model, "DynamicThreshold"))
         if not 0 < quantile <= 1:
             raise ValueError(f"threshold quantile {quantile:g}: needs a number above 0 and at most 1")
         if low is None and high is None and self.transform.num_levels:

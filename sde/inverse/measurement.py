@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from sde.condition.binding import bind, expand_rows
-from sde.guidance.base import Guidance, base_of, pair_of
-from sde.model.score import ScoreModel
+from sde.guidance.base import Guidance, base_of, differentiation, pair_of
+from sde.model.score import ScoreModel, parts_of
 from sde.process.base import expand
 
 Operator = Callable[[Tensor], Tensor]
@@ -29,7 +29,7 @@ class Posterior(ScoreModel, abc.ABC):
     with_rows: tuple[str, ...] = ("model", "operator", "y")
 
     def __init__(self, model: ScoreModel, operator: Operator, y: Tensor) -> None:
-        super().__init__(model.sde, model.transform)
+        super().__init__(*parts_of(model, type(self).__name__))
         y = bind(y)
         missing = int((~torch.isfinite(y)).sum())
         if missing:
@@ -91,9 +91,14 @@ class PosteriorGuidance(Posterior, Guidance):
         graph = torch.is_grad_enabled() and x.requires_grad
         y, at = self.y_for(x), self.sde.level(t)
         factor = at.sigma**2 / at.alpha
-        with torch.enable_grad():
+        with torch.enable_grad(), differentiation(self):
             leaf = x if graph else x.detach().requires_grad_()
             base, denoised = pair_of(self.model, leaf, t)
+            if not denoised.requires_grad:
+                raise ValueError(
+                    "the model's output has no gradient by x, which guidance by a measurement asks for: leave out "
+                    "no_grad, inference_mode and detach in its forward"
+                )
             measured = self.predict_measurement(denoised)
             if not measured.requires_grad:
                 raise ValueError(

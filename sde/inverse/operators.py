@@ -13,12 +13,21 @@ from torch import Tensor, nn
 
 from sde.condition.binding import expand_rows
 from sde.data.block_means import block_means
+from sde.device import as_numbers, without_autocast
 
 CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 
 
 class LinearOperator(nn.Module, abc.ABC):
-    """A linear operator: ``forward(x)`` and ``adjoint(y)``. Both raise ValueError for an event that does not fit."""
+    """A linear operator: ``forward(x)`` and ``adjoint(y)``. Both raise ValueError for an event that does not fit.
+    Called, an operator takes arrays as well."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(as_numbers(x))
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        # Of an operator that was made in inference mode as well, gradients are taken.
+        super().register_buffer(name, None if tensor is None else as_numbers(tensor), persistent)
 
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -57,6 +66,7 @@ class Mask(LinearOperator):
 
     def __init__(self, mask: Tensor, event_shape: Sequence[int], width: int | None = None) -> None:
         super().__init__()
+        mask = as_numbers(mask)
         event_shape, shape = tuple(event_shape), tuple(mask.shape)
         if mask.dtype != torch.bool:
             raise ValueError(f"mask has dtype {mask.dtype}: needs torch.bool, True where x is observed, as mask > 0.5")
@@ -86,6 +96,7 @@ class Mask(LinearOperator):
         return torch.where(self.filled.to(x.device), x.flatten(1).gather(1, expand_rows(self.index, x)), 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        y = as_numbers(y)
         if y.shape[1:] != self.index.shape[1:]:
             count = self.index.shape[1]
             raise ValueError(
@@ -102,6 +113,7 @@ class Mask(LinearOperator):
 
         x (B, *event) and y (B or 1, number of observed entries) in data units.
         """
+        x, y = as_numbers(x), as_numbers(y)
         return torch.where(self.mask.to(x.device), self.adjoint(y.to(x)), x)
 
 
@@ -137,7 +149,7 @@ class Grayscale(LinearOperator):
 
     def __init__(self, weights: Sequence[float] = (0.299, 0.587, 0.114)) -> None:
         super().__init__()
-        self.register_buffer("weights", torch.tensor(weights, dtype=torch.float64))
+        self.register_buffer("weights", as_numbers(weights).double())
 
     def _weights(self, x: Tensor) -> Tensor:
         return self.weights.to(x).view(-1, *[1] * (x.ndim - 2))
@@ -150,6 +162,7 @@ class Grayscale(LinearOperator):
         return (self._weights(x) * x).sum(1, keepdim=True)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        y = as_numbers(y)
         return self._weights(y) * y
 
 
@@ -164,6 +177,7 @@ class Blur(LinearOperator):
 
     def __init__(self, kernel: Tensor) -> None:
         super().__init__()
+        kernel = as_numbers(kernel)
         if kernel.ndim not in CONVOLUTIONS or not all(size % 2 for size in kernel.shape):
             raise ValueError(f"kernel has shape {tuple(kernel.shape)}: needs one to three axes of odd sizes")
         self.register_buffer("kernel", kernel)
@@ -174,7 +188,7 @@ class Blur(LinearOperator):
         if not std > 0:
             raise ValueError(f"std = {std}: needs a positive width of the blur, in entries")
         radius = max(1, round(3 * std))
-        line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / std) ** 2)
+        line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64, device="cpu") / std) ** 2)
         grids = torch.meshgrid(*[line / line.sum()] * axes, indexing="ij")
         return cls(torch.stack(grids).prod(0))
 
@@ -184,12 +198,14 @@ class Blur(LinearOperator):
             raise ValueError(f"the kernel has {axes} axes, an event {x.ndim - 1}: give a kernel of fewer axes")
         images = x.reshape(-1, 1, *x.shape[-axes:])
         padding = [size // 2 for size in kernel.shape]
-        return CONVOLUTIONS[axes](images, kernel.to(x)[None, None], padding=padding).view(x.shape)
+        with without_autocast(x):
+            return CONVOLUTIONS[axes](images, kernel.to(x)[None, None], padding=padding).view(x.shape)
 
     def forward(self, x: Tensor) -> Tensor:
         return self._correlate(x, self.kernel)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        y = as_numbers(y)
         return self._correlate(y, self.kernel.flip(tuple(range(self.kernel.ndim))))
 
 
@@ -208,6 +224,7 @@ class SuperResolution(LinearOperator):
         return block_means(x, self.factor, self.axes)
 
     def adjoint(self, y: Tensor) -> Tensor:
+        y = as_numbers(y)
         for axis in range(-self.axes, 0):
             y = y.repeat_interleave(self.factor, axis) / self.factor
         return y
@@ -226,12 +243,15 @@ class CompressedSensing(LinearOperator):
         self.event_shape = tuple(event_shape)
         size = math.prod(self.event_shape)
         generator = torch.Generator().manual_seed(seed)
-        matrix = torch.randn((measurements, size), generator=generator) / measurements**0.5
-        self.register_buffer("matrix", matrix)
+        normal = torch.randn((measurements, size), generator=generator, dtype=torch.float32, device="cpu")
+        self.register_buffer("matrix", normal / measurements**0.5)
 
     def forward(self, x: Tensor) -> Tensor:
         _check_event("the projection", self.event_shape, x)
-        return x.flatten(1) @ self.matrix.to(x).T
+        with without_autocast(x):
+            return x.flatten(1) @ self.matrix.to(x).T
 
     def adjoint(self, y: Tensor) -> Tensor:
-        return (y @ self.matrix.to(y)).view(-1, *self.event_shape)
+        y = as_numbers(y)
+        with without_autocast(y):
+            return (y @ self.matrix.to(y)).view(-1, *self.event_shape)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sde.model.denoiser import call_network, noise_input
+from sde.model.denoiser import call_network, check_state, noise_input
 from sde.process.base import SDE, check_time
 
 
@@ -24,6 +24,7 @@ class NoisyClassifier(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """x (B, *event), t () or (B,) -> logits (B, num_classes)."""
+        check_state(x)
         check_time(self.sde, t)
         at = self.sde.level(t)
         c_in = (at.sigma**2 + (at.alpha * self.sigma_data) ** 2) ** -0.5

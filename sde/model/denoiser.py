@@ -1,7 +1,7 @@
 """Denoiser: a network seen as a score model, by preconditioning."""
 
 from collections.abc import Callable, Sequence
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +44,10 @@ def call_network(
 ) -> Tensor:
     """F(c_in x, c_noise, cond), in the dtype of x; c_in and c_noise are floats, or of shape () or (B,).
 
-    Only the network's body runs under autocast, and only it is worth compiling.
+    Only the network's body runs under autocast, and only it is worth compiling. Where x is differentiated, a compiled
+    network is asked as it was before: a compiled graph has one backward pass, which cannot be taken again.
     """
+    call = uncompiled(network) if torch.is_grad_enabled() and x.requires_grad else network
     if isinstance(c_noise, float):
         # Without a transfer, which would wait for the device.
         c_noise = x.new_full((len(x),), c_noise)
@@ -54,7 +56,7 @@ def call_network(
         c_noise = c_noise.expand(len(x)) if c_noise.ndim == 0 else c_noise
     with torch.autocast(x.device.type, autocast, enabled=autocast is not None):
         try:
-            output = network(expand(c_in, x) * x, c_noise, *cond)
+            output = call(expand(c_in, x) * x, c_noise, *cond)
         except RuntimeError as error:
             own = next(network.parameters(), x)
             if autocast is None and (own.dtype, own.device) != (x.dtype, x.device):
@@ -69,7 +71,34 @@ def call_network(
             f"the network returned a {type(output).__name__}{inside} for x of shape {tuple(x.shape)}: it must return "
             "one tensor; wrap a network that returns more"
         )
+    if torch.is_grad_enabled() and x.requires_grad and not output.requires_grad:
+        _check_constant(call, expand(c_in, x) * x.detach(), c_noise, cond, output)
     return output.to(x.dtype)
+
+
+@torch.no_grad()
+def _check_constant(
+    call: Callable[..., Any], x: Tensor, c_noise: Tensor, cond: Sequence[Condition | None], output: Tensor
+) -> None:
+    """Raise ValueError where the output of a network without a gradient depends on x all the same."""
+    if not torch.equal(call(1.1 * x + 0.1, c_noise, *cond), output):
+        raise ValueError(
+            "the network's output depends on x, but has no gradient by it, and likelihood or guidance ask for one: "
+            "leave out no_grad, inference_mode and detach in its forward"
+        )
+
+
+def uncompiled(network: nn.Module) -> Callable[..., Any]:
+    """A network as it was before ``torch.compile(network)`` or ``network.compile()``; another one itself."""
+    network = getattr(network, "_orig_mod", network)
+    return network if getattr(network, "_compiled_call_impl", None) is None else network._call_impl
+
+
+def check_state(x: Tensor) -> None:
+    """Raise TypeError unless x is a tensor of floats."""
+    if not (isinstance(x, Tensor) and x.is_floating_point()):
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"x is {kind}: needs a tensor of floats of shape (B, *event), in model units")
 
 
 @overload
@@ -142,6 +171,7 @@ class Denoiser(ScoreModel):
 
     def forward(self, x: Tensor, t: Tensor, cond: ConditionLike | None = None) -> Tensor:
         """E[x_0 | x_t = x, cond]; cond holds one row per sample, in data units; None is the learned null condition."""
+        check_state(x)
         check_time(self.sde, t)
         c_skip, c_out, c_in, c_noise = self.coefficients(t)
         if isinstance(c_noise, float):

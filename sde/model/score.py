@@ -2,7 +2,7 @@
 
 import abc
 import copy
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from torch import Tensor, nn
 
@@ -38,6 +38,12 @@ class ScoreModel(nn.Module, abc.ABC):
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """E[x_0 | x_t = x]."""
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        x = args[0] if args else kwargs.get("x")
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x is {type(x).__name__}: needs a tensor of shape (B, *event), in model units")
+        return super().__call__(*args, **kwargs)
+
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """grad log p_t(x) = (alpha D - x) / sigma^2 (Tweedie's formula; Efron 2011)."""
         denoised, at = self(x, t), self.sde.level(t)
@@ -65,6 +71,22 @@ class ScoreModel(nn.Module, abc.ABC):
         for name in self.with_rows:
             setattr(part, name, _rows_of(getattr(self, name), index))
         return part
+
+
+def parts_of(model: Any, who: str) -> tuple[SDE, Transform | None]:
+    """The process and the transform of a score model that ``who`` is put around; None for one without a transform.
+    Raises TypeError for what is no score model."""
+    if not (isinstance(model, nn.Module) and hasattr(model, "sde")):
+        raise TypeError(
+            f"{who} around {type(model).__name__}: needs a score model, a torch module with an `sde` that maps (x, t) "
+            "to a tensor of the shape of x"
+        )
+    return cast(Any, model.sde), getattr(model, "transform", None)
+
+
+def is_normalized(model: nn.Module) -> bool:
+    """Whether the scores of a model are those of one density; they are where it does not say."""
+    return bool(getattr(model, "normalized", True))
 
 
 def _rows_of(held: Any, index: Tensor | slice) -> Any:

@@ -27,10 +27,10 @@ class CrossAttention(nn.Module):
         self.q, self.kv = nn.Linear(width, width), nn.Linear(context_width, 2 * width)
         self.out = zero_init(nn.Linear(width, width))
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
+    def forward(self, x: Tensor, context: Context, fused: bool = False) -> Tensor:
         q = self.q(x).unflatten(2, (self.heads, -1)).transpose(1, 2)
         k, v = self.kv(context.tokens).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        h = attend(q, k, v, context.mask, fused=self.training or not torch.is_grad_enabled())
+        h = attend(q, k, v, context.mask, fused=fused)
         return self.out(h.transpose(1, 2).flatten(2))
 
 
@@ -46,10 +46,10 @@ class SelfAttention(nn.Module):
         self.out = zero_init(conv(channels, channels, 1))
         self.rescale = options.rescale
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, fused: bool = False) -> Tensor:
         # (B, 3 C, *space) -> three tensors (B, heads, positions, C / heads)
         qkv = self.qkv(self.norm(x)).view(len(x), 3, self.heads, -1, x[0, 0].numel()).transpose(-1, -2)
-        h = F.scaled_dot_product_attention(*qkv.unbind(1))
+        h = attend(*qkv.unbind(1), fused=fused)
         return residual_sum(x, self.out(h.transpose(-1, -2).reshape(x.shape)), self.rescale)
 
 
@@ -62,9 +62,15 @@ class ContextAttention(nn.Module):
         self.norm, self.attention = group_norm(channels), CrossAttention(channels, options.width, heads)
         self.rescale = options.rescale
 
-    def forward(self, x: Tensor, context: Context) -> Tensor:
-        h = self.attention(self.norm(x).flatten(2).transpose(1, 2), context)
+    def forward(self, x: Tensor, context: Context, fused: bool = False) -> Tensor:
+        h = self.attention(self.norm(x).flatten(2).transpose(1, 2), context, fused)
         return residual_sum(x, h.transpose(1, 2).reshape(x.shape), self.rescale)
+
+
+def may_fuse(network: nn.Module, x: Tensor) -> bool:
+    """Whether ``attend`` may be fused in a network that is called at x: where nothing is differentiated, and in
+    training, which differentiates by parameters alone, once. Likelihood and guidance differentiate by x."""
+    return not torch.is_grad_enabled() or (network.training and not x.requires_grad)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, fused: bool) -> Tensor:

@@ -37,9 +37,10 @@ class Stage(nn.Module):
     def __init__(self, options: BlockOptions, inputs: int, outputs: int, attention: bool, cross: bool = False) -> None:
         super().__init__()
         self.block = ResidualBlock(options, inputs, outputs)
-        self.attention = SelfAttention(options, outputs) if attention else nn.Identity()
+        self.attention = SelfAttention(options, outputs) if attention else None
         self.cross = ContextAttention(options, outputs) if cross else None
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Context | None = None) -> Tensor:
-        h = self.attention(self.block(x, embedding))
-        return h if self.cross is None else self.cross(h, context)
+    def forward(self, x: Tensor, embedding: Tensor, context: Context | None = None, fused: bool = False) -> Tensor:
+        h = self.block(x, embedding)
+        h = h if self.attention is None else self.attention(h, fused)
+        return h if self.cross is None else self.cross(h, context, fused)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sde.condition.tree import Condition, Shapes
-from sde.networks.attention import Context, CrossAttention, attend
+from sde.networks.attention import Context, CrossAttention, attend, may_fuse
 from sde.networks.dropout import Dropout
 from sde.networks.embedding import Embedding
 from sde.networks.layers import (
@@ -30,7 +30,7 @@ def position_embedding(grid: Sequence[int], width: int, device: torch.device | N
     (Vaswani et al. 2017, section 3.5, an axis at a time); features that are left over are zero.
     """
     count = width // (2 * len(grid))
-    frequencies = 10_000.0 ** (-torch.arange(count, device=device) / count)
+    frequencies = 10_000.0 ** (-torch.arange(count, dtype=torch.float32, device=device) / count)
     axes = torch.meshgrid(*(torch.arange(size, device=device) for size in grid), indexing="ij")
     angles = torch.stack(axes, dim=-1).flatten(0, -2)[..., None] * frequencies
     features = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
@@ -55,19 +55,19 @@ class DiTBlock(nn.Module):
         self.modulation = zero_init(nn.Linear(width, 6 * width))
         self.cross = CrossAttention(width, width, heads) if cross else None
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Context | None = None) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, context: Context | None = None, fused: bool = False) -> Tensor:
         shift, scale, gate, *second = self.modulation(embedding)[:, None].chunk(6, dim=2)
-        x = x + gate * self.dropout(self.attend(self.norm(x) * (1 + scale) + shift))
+        x = x + gate * self.dropout(self.attend(self.norm(x) * (1 + scale) + shift, fused))
         if self.cross is not None:
-            x = x + self.dropout(self.cross(self.norm(x), context))
+            x = x + self.dropout(self.cross(self.norm(x), context, fused))
         shift, scale, gate = second
         return x + gate * self.dropout(self.layers(self.norm(x) * (1 + scale) + shift))
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor, fused: bool = False) -> Tensor:
         """Multi-head self-attention over tokens (B, N, width), without the residual sum."""
         # (B, N, 3 width) -> three tensors (B, heads, N, width / heads)
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        h = attend(q, k, v, fused=self.training or not torch.is_grad_enabled())
+        h = attend(q, k, v, fused=fused)
         return self.out(h.transpose(1, 2).flatten(2))
 
 
@@ -80,8 +80,8 @@ class DiT(nn.Module):
     768, 1024, 1152; heads 6, 12, 16, 16 (table 1). ``cond`` holds labels below ``num_classes``, -1 for null, and what
     ``conditions`` gives the shapes of: a vector joins the embedding, an image the channels of x, and each block attends
     to the tokens of a sequence (sde.condition); None is all null. With ``activation_checkpointing``, in training,
-    activations inside blocks are computed again instead of kept. Derivatives are those of fused attention in training,
-    the first in reverse mode, and all of them in evaluation.
+    activations inside blocks are computed again instead of kept. In training attention is fused, which has first
+    derivatives in reverse mode alone, unless x is differentiated as well.
 
     Raises ValueError for an event shape without 1 to 3 axes of space, counts below 1, and a width that ``heads`` does
     not divide.
@@ -124,11 +124,11 @@ class DiT(nn.Module):
         check_input(x, self.inputs, self.dims)
         inputs, embedding, context = self.embedding(x, c_noise, cond)
         h = self.stem(pad(inputs, self.patch_size))
-        grid = h.shape[2:]
+        grid, fused = h.shape[2:], may_fuse(self, x)
         tokens = h.flatten(2).transpose(1, 2)
         tokens = tokens + position_embedding(grid, tokens.shape[2], x.device).to(x.dtype)
         for block in self.blocks:
-            tokens = run(block, tokens, embedding, context, recompute=self.activation_checkpointing)
+            tokens = run(block, tokens, embedding, context, fused, recompute=self.activation_checkpointing)
         shift, scale = self.modulation(embedding)[:, None].chunk(2, dim=2)
         tokens = self.norm(tokens) * (1 + scale) + shift
         return crop(self.head(tokens.transpose(1, 2).unflatten(2, grid)), x.shape[2:])

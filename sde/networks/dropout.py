@@ -28,7 +28,7 @@ class Dropout(nn.Module):
         if x.device.type != "cpu" or dropped == 2**BITS:
             return F.dropout(x, self.p)
         like = torch.empty_like(x)
-        words = torch.empty(-(-x.numel() * BITS // 64), dtype=torch.int64).random_(-(2**63), None)
+        words = torch.empty(-(-x.numel() * BITS // 64), dtype=torch.int64, device="cpu").random_(-(2**63), None)
         lanes = words.view(torch.int16)[: x.numel()].as_strided(like.shape, like.stride())
         kept = (lanes >= dropped - 2 ** (BITS - 1)).to(x.dtype)
         return x * kept.mul_(1 / (1 - dropped / 2**BITS))

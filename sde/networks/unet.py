@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sde.condition.tree import Condition, Shapes
-from sde.networks.attention import Context
+from sde.networks.attention import Context, may_fuse
 from sde.networks.blocks import ResidualBlock, Stage
 from sde.networks.embedding import Embedding
 from sde.networks.layers import (
@@ -81,14 +81,14 @@ class UNetEncoder(nn.Module):
     ) -> tuple[list[list[Tensor]], Tensor, Context | None]:
         """x (B, *event), c_noise (B,) -> the activations of each level, the embedding (B, width), and the context."""
         check_input(x, self.inputs, self.shared.dims)
-        recompute = self.options.activation_checkpointing
+        recompute, fused = self.options.activation_checkpointing, may_fuse(self, x)
         inputs, embedding, context = self.embedding(x, c_noise, cond)
         projected = pad(inputs, self.options.factor)
         h = self.stem(projected)
         skips = [[h]]
         for level, stages in enumerate(self.levels):
             for stage in stages.children():
-                h = run(stage, h, embedding, context, recompute=recompute)
+                h = run(stage, h, embedding, context, fused, recompute=recompute)
                 skips[-1].append(h)
             if level < len(self.downs):
                 down = self.downs[level]
@@ -155,14 +155,15 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         options = self.encoder.options
         recompute, resample_blocks = options.activation_checkpointing, options.resample_blocks
+        fused = may_fuse(self, x)
         skips, embedding, context = self.encoder(x, c_noise, cond)
         h = skips[-1][-1]
         for stage in self.middle:
-            h = run(stage, h, embedding, context, recompute=recompute)
+            h = run(stage, h, embedding, context, fused, recompute=recompute)
         for stages, up in zip(self.levels, self.ups, strict=True):
             level = skips.pop()
             for stage in stages.children():
-                h = run(stage, torch.cat([h, level.pop()], dim=1), embedding, context, recompute=recompute)
+                h = run(stage, torch.cat([h, level.pop()], dim=1), embedding, context, fused, recompute=recompute)
             if skips:
                 h = run(up, h, embedding, recompute=recompute) if resample_blocks else up(self.filter(h))
         return crop(self.head(F.silu(self.norm(h))), x.shape[2:])

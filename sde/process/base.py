@@ -7,12 +7,14 @@ Two formulas define a process, ``log_alpha`` and ``sigma``; drift, diffusion and
 import abc
 import math
 from collections.abc import Callable
-from typing import overload
+from functools import wraps
+from inspect import isfunction
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
-from sde.device import send
+from sde.device import as_numbers, double, send
 from sde.process.level import Coefficient, Grid, Level, level_at
 
 ZERO_SIGNAL_CUT = -2 * math.log(1e3)
@@ -22,6 +24,44 @@ ZERO_SIGNAL_CUT = -2 * math.log(1e3)
 def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """The derivative of an elementwise function, by forward-mode differentiation; same shape as t."""
     return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+
+
+ELEMENTWISE = (
+    "log_alpha", "sigma", "alpha", "log_snr", "noise_level", "f", "g2", "t_of_log_snr", "t_of_noise_level",
+)  # fmt: skip
+"""The methods of a process that take one tensor, and a number, numbers in lists or an array as one in float64."""
+
+
+def takes_numbers(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A method of ELEMENTWISE with this said of its argument."""
+
+    @wraps(method)
+    def call(self: "SDE", values: Tensor) -> Tensor:
+        return method(self, values if isinstance(values, Tensor) else double(values))
+
+    return call
+
+
+def within_range(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``t_of_log_snr`` where it raises ValueError for what the process never has. Values on a device other than the
+    CPU, and those of a graph that is being traced, are not looked at, as in ``check_time``."""
+
+    @wraps(method)
+    def call(self: "SDE", log_snr: Tensor) -> Tensor:
+        if log_snr.device.type == "cpu" and log_snr.numel() and not torch.compiler.is_compiling():
+            most, least = self.log_snr_ends
+            low, high = (end.item() for end in log_snr.detach().double().aminmax())
+            slack = 1e-6 * (most - least)
+            if not (low >= least - slack and high <= most + slack):
+                wrong = high if high > most + slack else low
+                raise ValueError(
+                    f"log_snr = {wrong:.6g} (noise level {math.exp(min(-0.5 * wrong, 700)):.4g}): this process has "
+                    f"{least:.6g} at t_max to {most:.6g} at t_min, noise levels {math.exp(-0.5 * most):.4g} to "
+                    f"{math.exp(-0.5 * least):.4g}; clamp it to its log_snr_ends to take the nearest"
+                )
+        return method(self, log_snr)
+
+    return call
 
 
 class SDE(abc.ABC):
@@ -35,6 +75,14 @@ class SDE(abc.ABC):
     t_min: float = 1e-3
     t_max: float = 1.0
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ELEMENTWISE:
+            method = vars(cls).get(name)
+            if isfunction(method):
+                method = within_range(method) if name == "t_of_log_snr" else method
+                setattr(cls, name, takes_numbers(method))
+
     def __init__(self) -> None:
         self.__post_init__()
 
@@ -42,15 +90,21 @@ class SDE(abc.ABC):
         if not 0 <= self.t_min < self.t_max:
             raise ValueError(f"t_min = {self.t_min} and t_max = {self.t_max}: needs 0 <= t_min < t_max")
         # Rounding can leave a vanishing alpha at 1e-17 instead of zero.
-        if self.log_snr(torch.tensor(self.t_max, dtype=torch.float64)) < 2.5 * ZERO_SIGNAL_CUT:
-            cut = self._bisect_log_snr(torch.tensor(ZERO_SIGNAL_CUT, dtype=torch.float64))
+        if self.log_snr(double(self.t_max)) < 2.5 * ZERO_SIGNAL_CUT:
+            cut = self._bisect_log_snr(double(ZERO_SIGNAL_CUT))
             object.__setattr__(self, "t_max", cut.item())
-        ends = self.log_snr(torch.tensor([self.t_min, self.t_max], dtype=torch.float64)).tolist()
+        ends = self.log_snr(double([self.t_min, self.t_max])).tolist()
         if not (math.isfinite(ends[0]) and math.isfinite(ends[1]) and ends[0] > ends[1]):
             raise ValueError(
                 f"t_min = {self.t_min} and t_max = {self.t_max} give a log signal-to-noise ratio of {ends[0]:g} and "
                 f"{ends[1]:g}: it must be finite and fall; move t_min above 0, or t_max down"
             )
+
+    @property
+    def log_snr_ends(self) -> tuple[float, float]:
+        """The log signal-to-noise ratio at ``t_min``, the largest, and at ``t_max``."""
+        most, least = self.log_snr(double([self.t_min, self.t_max])).tolist()
+        return most, least
 
     @abc.abstractmethod
     def log_alpha(self, t: Tensor) -> Tensor:
@@ -60,30 +114,39 @@ class SDE(abc.ABC):
     def sigma(self, t: Tensor) -> Tensor:
         """sigma(t), the standard deviation of the noise."""
 
+    @takes_numbers
     def alpha(self, t: Tensor) -> Tensor:
         """alpha(t) = exp(log_alpha(t))."""
         return self.log_alpha(t).exp()
 
+    @takes_numbers
     def log_snr(self, t: Tensor) -> Tensor:
         """log(alpha^2 / sigma^2), strictly decreasing in t (Kingma et al. 2021, eq. 4)."""
         return 2 * (self.log_alpha(t) - self.sigma(t).log())
 
+    @takes_numbers
     def noise_level(self, t: Tensor) -> Tensor:
         """sigma / alpha, strictly increasing in t: the sigma of Karras et al. 2022."""
         return (-0.5 * self.log_snr(t)).exp()
 
+    @takes_numbers
     def f(self, t: Tensor) -> Tensor:
         """Drift factor f(t) = d log alpha / dt."""
         return derivative(self.log_alpha, t)
 
+    @takes_numbers
     def g2(self, t: Tensor) -> Tensor:
         """Squared diffusion g^2(t) = d sigma^2 / dt - 2 f sigma^2 (Kingma et al. 2021, eq. 20)."""
         return derivative(lambda u: self.sigma(u) ** 2, t) - 2 * self.f(t) * self.sigma(t) ** 2
 
+    @takes_numbers
+    @within_range
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        """The time of a log signal-to-noise ratio, in [t_min, t_max]; float64, by bisection unless overridden."""
+        """The time of a log signal-to-noise ratio, in [t_min, t_max]; float64, by bisection unless overridden. Raises
+        ValueError for one beyond ``log_snr_ends``, by more than rounding."""
         return self._bisect_log_snr(log_snr)
 
+    @takes_numbers
     def t_of_noise_level(self, noise_level: Tensor) -> Tensor:
         """The time of a noise level sigma / alpha, as ``t_of_log_snr`` finds it."""
         return self.t_of_log_snr(-2 * noise_level.log())
@@ -107,15 +170,16 @@ class SDE(abc.ABC):
 
     def perturb(self, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
         """A draw of q(x_t | x_0) = N(alpha x_0, sigma^2): alpha x_0 + sigma z; x0, z (B, *event), t () or (B,)."""
+        x0, z = as_numbers(x0), as_numbers(z)
         return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * z
 
     def prior_std(self) -> float:
         """Standard deviation of the prior N(0, prior_std^2), sigma(t_max)."""
-        return self.sigma(torch.tensor(self.t_max, dtype=torch.float64)).item()
+        return self.sigma(double(self.t_max)).item()
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
         """Log-density of the prior in nats, summed over the event; x (B, *event) -> (B,)."""
-        std = self.prior_std()
+        x, std = as_numbers(x), self.prior_std()
         dim = x[0].numel()
         return -0.5 * (x.flatten(1) / std).square().sum(1) - dim * (math.log(std) + 0.5 * math.log(2 * math.pi))
 
@@ -128,7 +192,7 @@ class SDE(abc.ABC):
     def sample_prior(self, like: Tensor, noise: Callable[[Tensor], Tensor], t: Tensor | None = None) -> Tensor:
         """A draw of N(0, sigma(t)^2) in the shape, dtype and device of ``like`` (B, *event); t is 0-d, ``t_max`` unless
         told otherwise."""
-        return noise(like) * self.sigma(torch.tensor(self.t_max, dtype=torch.float64) if t is None else t)
+        return noise(like) * self.sigma(double(self.t_max) if t is None else t)
 
     def noised(self, x0: Tensor, t: Tensor, noise: Callable[[Tensor], Tensor]) -> Tensor:
         """A draw of q(x_t | x_0), as ``perturb`` from noise of x0's shape."""

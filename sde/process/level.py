@@ -77,14 +77,15 @@ class GridLevel(Level):
         """A view into the column of all levels, which is sent to the device once."""
         key = (function, like.dtype, like.device)
         if key not in self._columns:
-            values = torch.tensor([function(level) for level in self._levels], dtype=torch.float64)
+            values = torch.tensor([function(level) for level in self._levels], dtype=torch.float64, device="cpu")
             self._columns[key] = send(values.to(like.dtype), like.device)
         return self._columns[key][self._row]
 
 
 def level_at(process, t: Tensor) -> Level:
     """The level of a process, which has the methods that Level names, at times t; see Level for what it holds."""
-    if t.ndim == 0:
+    # What is traced for a graph keeps its time as a tensor: a float would be a constant of it.
+    if t.ndim == 0 and not torch.compiler.is_compiling():
         place = vars(t).get("place")
         if place is not None and not t.requires_grad:
             return place(process)

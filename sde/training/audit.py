@@ -8,6 +8,7 @@ from torch import Tensor
 from sde.condition.tree import check_labels
 from sde.data.dataset import Dataset
 from sde.data.outliers import OUTLIER_GAP, outliers
+from sde.device import double
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.process.base import SDE
@@ -27,7 +28,7 @@ def prior_mismatch(sde: SDE, mean: Tensor, var: Tensor) -> tuple[float, float]:
     The lower one compares moments; what is left out, correlations and shape, only adds. The upper one is the prior term
     of the variational bound (Kingma et al. 2021, eq. 11), above the KL of the mixture by convexity. mean, var (*event).
     """
-    t = torch.tensor(sde.t_max, dtype=torch.float64)
+    t = double(sde.t_max)
     signal, noise, prior = (2 * sde.log_alpha(t)).exp(), sde.sigma(t) ** 2, sde.prior_std() ** 2
     surplus = (noise - prior) / prior
     shift, spread = signal * mean.square() / prior, signal * var / prior
@@ -121,7 +122,7 @@ def _warn_of_units(data: Dataset, about: dict) -> None:
             "are taken as continuous, in channel 0 by model = (data - "
             f"{transform.shift[0]:.4g}) / {transform.scale[0]:.4g}; for quantized data, set num_levels=256"
         )
-    std, scale = statistics.channels()[1], torch.tensor(transform.scale, dtype=torch.float64)
+    std, scale = statistics.channels()[1], double(transform.scale)
     by_channel = std.shape == scale.shape and not transform.num_levels
     squeezed = ((std > 0) & (std < 0.1 * scale)).nonzero().flatten().tolist() if by_channel else []
     if squeezed:
@@ -184,7 +185,7 @@ def _warn_of_noise(data: Dataset, model: Denoiser | NoisyClassifier, upper: floa
             f"{measured:.3g}: leave it at 0 to use the measured one"
         )
     if upper > MAX_PRIOR_MISMATCH:
-        ratio = sde.noise_level(torch.tensor(sde.t_max, dtype=torch.float64)).item()
+        ratio = sde.noise_level(double(sde.t_max)).item()
         needed = measured * (0.5 / MAX_PRIOR_MISMATCH) ** 0.5
         _warn(
             f"the process ends before the data are noise: sigma / alpha = {ratio:.3g} at t_max leaves up to "

@@ -16,7 +16,9 @@ class Average(ABC):
 
     def __init__(self, module: nn.Module) -> None:
         self.updates = 0
-        self.average = {name: p.detach().float().clone() for name, p in module.named_parameters()}
+        # Steps change it in place, which inference mode around this would forbid.
+        with torch.inference_mode(False):
+            self.average = {name: p.detach().float().clone() for name, p in module.named_parameters()}
 
     @abstractmethod
     def weight(self) -> float:
@@ -33,9 +35,16 @@ class Average(ABC):
         torch._foreach_lerp_(list(self.average.values()), current, self.weight())
 
     def module_state(self, module: nn.Module) -> dict[str, Tensor]:
-        """The state dict of ``module`` with the averaged parameters."""
+        """The state dict of ``module`` with the averaged parameters; where a parameter has several names, as tied
+        weights have, they are one tensor in it too."""
         state = {name: value.detach().clone() for name, value in module.state_dict().items()}
-        return state | {name: value.to(state[name].dtype) for name, value in self.average.items()}
+        averages: dict[nn.Parameter, Tensor] = {}
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            # The first name is that of the average.
+            if parameter not in averages:
+                averages[parameter] = self.average[name].to(state[name].dtype)
+            state[name] = averages[parameter]
+        return state
 
     def state_dict(self) -> dict:
         """For a checkpoint."""

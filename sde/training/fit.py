@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from sde.device import double
 from sde.training.trainer import StepResult, Trainer
 
 Callback = Callable[[int, StepResult], None]
@@ -73,7 +74,7 @@ def _diagnosis(trainer: Trainer, steps: StepResult, row: int, step: int) -> str:
     losses = steps.losses[row].nan_to_num(nan=torch.inf)
     item = int(losses.argmax())
     worst = trainer.world.all_gather((losses[item].item(), steps.times[row][item].item()))
-    t = torch.tensor(max(worst)[1], dtype=torch.float64)
+    t = double(max(worst)[1])
     where = "the loss alone"
     if not steps.norm[row].isfinite():
         named = [name for name, p in trainer.parameters.items() if p.grad is not None]

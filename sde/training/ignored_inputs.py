@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sde.condition.tree import NULL_LABEL, null_like
+from sde.device import double
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser, call_network, noise_input
 
@@ -18,38 +19,39 @@ def ignored_inputs(model: Denoiser | NoisyClassifier, event_shape: tuple[int, ..
     rows share one x of unit variance, and differ in one input from the first.
     """
     network = copy.deepcopy(model.network).eval()
-    device = next(network.parameters()).device
+    own = next(network.parameters())
+    device = own.device
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         if not parameter.any():
-            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
-    ends = torch.tensor([model.sde.t_min, model.sde.t_max], dtype=torch.float64)
-    levels = model.sde.log_snr(ends) @ torch.tensor([[0.75, 0.25], [0.25, 0.75]], dtype=torch.float64)
+            parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator, device="cpu"))
+    ends = double([model.sde.t_min, model.sde.t_max])
+    levels = model.sde.log_snr(ends) @ double([[0.75, 0.25], [0.25, 0.75]])
     c_noise = noise_input(model.sde.log_snr(model.sde.t_of_log_snr(levels)))
     classes, shapes = (model.num_classes, model.conditions) if isinstance(model, Denoiser) else (None, {})
-    first = {"labels": torch.tensor(0)} if classes else {}
-    first |= {kind: torch.randn(shape, generator=generator) for kind, shape in shapes.items()}
+    first = {"labels": torch.tensor(0, device="cpu")} if classes else {}
+    first |= {kind: torch.randn(shape, generator=generator, device="cpu") for kind, shape in shapes.items()}
     words = "its noise level (the output is the same for two values of c_noise)"
     rows: list[tuple[str, Tensor, dict[str, Tensor]]] = [(words, c_noise[1], {})]
     if classes and classes > 1:
         words = "its condition (the output is the same for classes 0 and 1)"
-        rows.append((words, c_noise[0], {"labels": torch.tensor(1)}))
+        rows.append((words, c_noise[0], {"labels": torch.tensor(1, device="cpu")}))
     if classes and model.null_trained:
         words = "the null condition (the output is the same for class 0 and for none)"
-        rows.append((words, c_noise[0], {"labels": torch.tensor(NULL_LABEL)}))
+        rows.append((words, c_noise[0], {"labels": torch.tensor(NULL_LABEL, device="cpu")}))
     for kind, shape in shapes.items():
-        other = {kind: torch.randn(shape, generator=generator)}
+        other = {kind: torch.randn(shape, generator=generator, device="cpu")}
         rows.append((f"its condition {kind} (the output is the same for two of them)", c_noise[0], other))
         if model.null_trained:
             words = f"the null {kind} (the output is the same for one and for none)"
             rows.append((words, c_noise[0], {kind: null_like(first[kind])}))
-    x = torch.randn(1, *event_shape, generator=generator).expand(len(rows) + 1, *event_shape).to(device)
+    x = torch.randn(1, *event_shape, generator=generator, device="cpu").expand(len(rows) + 1, *event_shape).to(own)
     times = torch.stack([c_noise[0], *(c for _, c, _ in rows)])
     trees = [first, *(first | change for _, _, change in rows)]
     cond = {kind: torch.stack([tree[kind] for tree in trees]).to(device) for kind in first}
     conds = [cond] if cond else []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        output = call_network(network, x, torch.ones((), dtype=torch.float64), times, *conds, autocast=None)
+        output = call_network(network, x, 1.0, times, *conds, autocast=None)
     least = 1e-6 * output[0].abs().max()
     return [
         words for (words, _, _), row in zip(rows, output[1:], strict=True) if (row - output[0]).abs().max() <= least

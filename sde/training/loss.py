@@ -1,7 +1,7 @@
 """The loss, denoising score matching: where in time it is asked, and how much each time counts."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from sde.condition.tree import ConditionLike, as_tree, drop_conditions
 from sde.data.sizes import cut, item_means
 from sde.data.transform import Transform
-from sde.device import send
+from sde.device import as_numbers, double, send
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.process.base import SDE
@@ -33,7 +33,7 @@ def uniform(sde: SDE, u: Tensor) -> Tensor:
 
 def _log_snr_ends(sde: SDE) -> tuple[float, float]:
     ends = (sde.t_min, sde.t_max)
-    data_end, noise_end = (sde.log_snr(torch.tensor(t, dtype=torch.float64)).item() for t in ends)
+    data_end, noise_end = (sde.log_snr(double(t)).item() for t in ends)
     return data_end, noise_end
 
 
@@ -45,10 +45,11 @@ def log_snr(sde: SDE, u: Tensor) -> Tensor:
 
 def log_normal(sde: SDE, u: Tensor, mean: float = -1.2, std: float = 1.2) -> Tensor:
     """ln(sigma / alpha) normal (Karras et al. 2022, table 1), cut to the range of the SDE."""
-    low, high = (
-        torch.special.ndtr(torch.tensor((-0.5 * end - mean) / std, dtype=torch.float64)) for end in _log_snr_ends(sde)
-    )
-    return sde.t_of_log_snr(-2 * (mean + std * torch.special.ndtri(low + (high - low) * u)))
+    low, high = (torch.special.ndtr(double((-0.5 * end - mean) / std)) for end in _log_snr_ends(sde))
+    data_end, noise_end = _log_snr_ends(sde)
+    log_snr = -2 * (mean + std * torch.special.ndtri(low + (high - low) * u))
+    # Where the range lies far out in a tail, its ends are one number to ndtr.
+    return sde.t_of_log_snr(log_snr.clamp(noise_end, data_end))
 
 
 TIMES: dict[str, Callable[[SDE, Tensor], Tensor]] = {
@@ -76,14 +77,17 @@ weighting "likelihood" with the times "likelihood" leaves each loss the weight o
 
 def stratified(count: int, generator: torch.Generator) -> Tensor:
     """A uniform number in each of ``count`` equal parts of (0, 1), shuffled; float64 (Kingma et al. 2021, I.1)."""
-    u = (torch.arange(count) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
-    return u[torch.randperm(count, generator=generator)].clamp(1e-12, 1 - 1e-12)
+    within = torch.rand(count, generator=generator, dtype=torch.float64, device="cpu")
+    u = (torch.arange(count, device="cpu") + within) / count
+    return u[torch.randperm(count, generator=generator, device="cpu")].clamp(1e-12, 1 - 1e-12)
 
 
 def per_item(function: Callable[..., Tensor], seeds: Tensor, event_shape: Sequence[int]) -> Tensor:
-    """function(event_shape, generator=...) for each seed (B,), stacked: an item's numbers are its own, whatever part of
-    a batch is drawn where."""
-    return torch.stack([function(event_shape, generator=torch.Generator().manual_seed(s)) for s in seeds.tolist()])
+    """function(event_shape, generator=...) for each seed (B,), stacked, in float32 on the CPU: an item's numbers are
+    its own, whatever part of a batch is drawn where."""
+    like: Any = {"dtype": torch.float32, "device": "cpu"}
+    generators = (torch.Generator().manual_seed(seed) for seed in seeds.tolist())
+    return torch.stack([function(event_shape, generator=generator, **like) for generator in generators])
 
 
 class BatchNoise(NamedTuple):
@@ -110,8 +114,8 @@ class BatchNoise(NamedTuple):
         """Those of ``rows`` of a batch of ``shape`` (B, *event), stratified over the whole batch; CPU generator."""
         count, event_shape = shape[0], shape[1:]
         t = TIMES[times](sde, stratified(count, generator))[rows]
-        u = torch.rand(count, generator=generator)[rows]
-        seeds = torch.randint(2**62, (count,), generator=generator)[rows]
+        u = torch.rand(count, generator=generator, dtype=torch.float32, device="cpu")[rows]
+        seeds = torch.randint(2**62, (count,), generator=generator, device="cpu")[rows]
         factor = IMPORTANCE[times](sde, t) if times in IMPORTANCE else torch.ones_like(t)
         return cls(t, factor, u, per_item(torch.randn, seeds, event_shape), seeds)
 
@@ -141,6 +145,7 @@ def denoising_loss(
     is over the times' own distribution, which the weight does not undo unless it is one of IMPORTANCE. Each condition
     is dropped with probability ``cond_dropout``.
     """
+    x0 = as_numbers(x0)
     # What is padded carries no noise, as in sampling.
     x = cut(model.sde.perturb(x0, draws.t, draws.noise(x0)), draws.sizes)
     if cond is not None and cond_dropout:
@@ -153,6 +158,7 @@ def denoising_loss(
 def classifier_loss(classifier: NoisyClassifier, x0: Tensor, cond: ConditionLike, draws: BatchNoise) -> Tensor:
     """Cross-entropies (B,) in nats of the labels in cond at x_t; x0 (B, *event) in model units."""
     # As a guided model sees them, without noise where they are padded.
+    x0 = as_numbers(x0)
     x = cut(classifier.sde.perturb(x0, draws.t, draws.noise(x0)), draws.sizes)
     labels = as_tree(cond)["labels"]
     losses = torch.nn.functional.cross_entropy(classifier(x, draws.t).float(), labels, reduction="none")

@@ -10,12 +10,13 @@ from torch import Tensor
 from sde.condition.tree import Condition, map_condition
 from sde.data import Dataset
 from sde.data.prefetch import Prefetch
-from sde.device import pinned, send
+from sde.device import differentiating, pinned, send
 from sde.distributed.world import World, unsynchronized
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.training.ema import Averages
 from sde.training.loss import BatchNoise
+from sde.training.modes import Modes
 from sde.training.options import OPTIMIZERS, TrainingOptions
 
 Loss = Callable[[Any, Tensor, Any, BatchNoise], Tensor]
@@ -37,8 +38,9 @@ class StepResult(NamedTuple):
 
 class Trainer:
     """A module, its EMA and its optimizer. A step takes its items and random numbers from the seed and the number of
-    items seen alone, so that a continued run equals an uninterrupted one, and several processes one. ``workers``
-    threads read ahead what is not on the device already."""
+    items seen alone, so that a continued run equals an uninterrupted one, and several processes one. Modules that are
+    in eval mode within a module in training mode are frozen, and stay so. ``workers`` threads read ahead what is not on
+    the device already."""
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class Trainer:
         self.data = data.to(self.device)
         self.step = self.seen = self.skipped = 0
         self.sharded = self.world.size > 1 and options.parallel == "fsdp"
+        self.modes = Modes(module)
         # First, because sharding puts other parameters in the place of the module's.
         self.replica = self.world.distribute(module, options.parallel)
         self.parameters = dict(module.named_parameters())
@@ -121,9 +124,14 @@ class Trainer:
         self._parts.close()
 
     def training_step(self) -> StepResult:
-        """One step, skipped where the loss or a gradient is not finite; nothing is read back from the device."""
+        """One step, skipped where the loss or a gradient is not finite; nothing is read back from the device. Neither
+        inference mode nor no_grad nor autocast around it reaches into it."""
+        with differentiating(self.device):
+            return self._training_step()
+
+    def _training_step(self) -> StepResult:
         options, losses, times = self.options, [], []
-        self.module.train()
+        self.modes.train()
         self.optimizer.zero_grad()
         for number in range(options.gradient_accumulation):
             x0, cond, draws = self.micro_batch(number)
@@ -154,8 +162,9 @@ class Trainer:
     def dry_run(self) -> None:
         """The passes of a first micro-batch of a step, for the memory they take; changes nothing."""
         buffers = {name: value.clone() for name, value in self.module.named_buffers()}
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            self.module.train()
+        devices = [self.device] if self.device.type == "cuda" else []
+        with differentiating(self.device), torch.random.fork_rng(devices=devices):
+            self.modes.train()
             self.loss(self.replica, *self.micro_batch(0)).mean().backward()
         self.optimizer.zero_grad()
         for name, value in self.module.named_buffers():

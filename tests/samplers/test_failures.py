@@ -101,7 +101,7 @@ BAD[2, 1] = math.nan
     (torch.ones(0, 2), ValueError, "at least one row"),
     (torch.ones(3, 5), ValueError, r"x.shape\[1:\] = \(5,\): the model's data have the event shape \(2,\)"),
     (torch.ones(3, 2, dtype=torch.long), TypeError, "dtype torch.int64: needs a floating-point"),
-    (np.ones((3, 2)), TypeError, "type ndarray"),
+    (np.array(["a", "b"]), TypeError, "type ndarray: needs a tensor or an array of numbers"),
     (BAD, ValueError, "not finite in 1 of 4 rows, the first is row 2"),
 ])  # fmt: skip
 def test_bad_states(x, kind, words):

@@ -10,6 +10,7 @@ import torch
 
 from samplers import DDIM, SAMPLERS, SeededNoise, generate, sample
 from samplers.grid import make_grid
+from samplers.planning.fitted import LinearMultistep
 from sde import SDE, VPSDE, Denoiser, Transform
 from sde.guidance.classifier_free import ClassifierFree
 from sde.model.denoiser import PARAMETRIZATIONS
@@ -315,3 +316,22 @@ def test_processes_that_cannot_be_tabulated_still_run():
     ]
     torch.testing.assert_close(*found)
     assert generate(GaussianMixture(OneTime(), means, 0.3), SAMPLERS["euler"](), 3, (2,), steps=4).x.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("process", "late"), [("vp", 0.7), ("vp", 0.9), ("vp", 0.5), ("ve", 0.8), ("subvp", 0.9), ("straight", 0.9)],
+    indirect=["process"],
+)  # fmt: skip
+def test_pure_noise_is_not_drawn_where_x_is_more(process, late):
+    """By a grid of one's own, and by a sampler that brings one, as a plan's does."""
+    model, line = Gaussian(process, torch.tensor([0.3, 0.5]), 0.5), torch.linspace(late, 0, 6, dtype=torch.float64)
+    times = process.t_min + (process.t_max - process.t_min) * line
+    words = r"grid: it starts at t = .* and alpha / sigma = .*, where x is not pure noise; .* `start` and `start_time`"
+    fitted = LinearMultistep(tuple(times.tolist()), tuple((0.0,) * min(i + 1, 8) for i in range(5)))
+    for sampler, grid in ((SAMPLERS["heun"](), times), (SAMPLERS["heun"](), times.tolist()), (fitted, None)):
+        with pytest.raises(ValueError, match=words):
+            generate(model, sampler, 2, (2,), grid=grid)
+    start = torch.zeros(2, 2, dtype=torch.float64)
+    assert generate(model, SAMPLERS["heun"](), 2, (2,), grid=times, start=start, start_time=times[0].item()).x.shape
+    near = torch.tensor([process.t_max - 1e-3 * (process.t_max - process.t_min), process.t_min])
+    assert generate(model, SAMPLERS["heun"](), 2, (2,), grid=near).x.shape

@@ -80,7 +80,7 @@ def test_every_sampler_takes_limits(name):
 
 def test_calls_inside_and_outside_an_interval():
     model = ByClass(VPSDE())
-    levels = [20.0, 4.0, 1.5, 0.7, 0.05]
+    levels = [100.0, 4.0, 1.5, 0.7, 0.05]
     times = torch.stack([at_level(VPSDE(), level) for level in levels])
     for wrap in (lambda guided: guided, lambda guided: GuidanceRescale(guided, 0.5)):
         guided = GuidanceInterval(wrap(ClassifierFree(model, LABELS, 3.0)), 0.5, 2.0)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from sde import PARAMETRIZATIONS, VPSDE, Denoiser, NoisyClassifier, Transform
+from sde.networks import MLP
 from tests.oracles.exact import GaussianMixture
 
 MEANS = torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.0, -1.2]], dtype=torch.float64)
@@ -165,3 +166,16 @@ def test_row_38_other_types_and_devices(moved, words):
     network = Linear(2, 2).to(**moved)
     with pytest.raises(ValueError, match=f"x is torch.float32 on cpu, {words}: bring one to the other"):
         Denoiser(network, VPSDE())(torch.randn(3, 2), torch.tensor(0.5))
+
+
+def test_a_denoiser_compiled_in_place():
+    """At times of a run, which carry their levels, at others, and at those of each row."""
+    model = Denoiser(MLP((2,), width=8, layers=1), VPSDE(), event_shape=(2,))
+    torch.nn.init.normal_(model.network.head.weight)
+    x, (late, early) = torch.randn(3, 2), model.sde.points(torch.tensor([0.7, 0.2], dtype=torch.float64))
+    times = (late, early, torch.tensor(0.5), torch.tensor([0.1, 0.5, 0.9]))
+    with torch.no_grad():
+        expected = [model(x, t) for t in times]
+        model.compile(backend="eager")
+        for t, value in zip(times, expected, strict=True):
+            torch.testing.assert_close(model(x, t), value)

@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from sde import SDE, VESDE, VPSDE, SubVPSDE
-from sde.process.base import ZERO_SIGNAL_CUT, expand
+from sde.process.base import ELEMENTWISE, ZERO_SIGNAL_CUT, expand
 from tests.oracles.processes import Straight, interior
 
 
@@ -29,6 +30,36 @@ def test_the_sde_has_the_marginals_of_the_formulas(process):
 def test_inverse_of_log_snr(process):
     t = interior(process)
     torch.testing.assert_close(process.t_of_log_snr(process.log_snr(t)), t, rtol=1e-7, atol=1e-12)
+
+
+def test_levels_that_the_process_never_has_are_said(process):
+    """Beyond either end, by either inverse; the ends themselves, as rounding leaves them, are times."""
+    most, least = process.log_snr_ends
+    times = torch.tensor([process.t_min, process.t_max], dtype=torch.float64)
+    torch.testing.assert_close(process.log_snr(times), torch.tensor([most, least], dtype=torch.float64))
+    ends = torch.tensor([most + 1e-9, least - 1e-9], dtype=torch.float64)
+    torch.testing.assert_close(process.t_of_log_snr(ends), times, rtol=1e-7, atol=1e-9)
+    assert process.t_of_log_snr(ends).tolist() == process.t_of_log_snr(ends).clamp(*times.tolist()).tolist()
+    for wrong in (most + 0.1, least - 0.1, math.inf, -math.inf, math.nan):
+        with pytest.raises(ValueError, match=r"^log_snr = .*: this process has .* at t_max to .* at t_min"):
+            process.t_of_log_snr(torch.tensor([0.5 * (most + least), wrong], dtype=torch.float64))
+    for wrong in (0.9 * process.noise_level(times[0]), 1.1 * process.noise_level(times[1])):
+        with pytest.raises(ValueError, match="noise level"):
+            process.t_of_noise_level(wrong)
+
+
+def test_times_are_numbers_lists_or_arrays(process):
+    """In float64, of every method; and noised data of arrays."""
+    t = 0.5 * (process.t_min + process.t_max)
+    for name in ELEMENTWISE:
+        value = {"t_of_log_snr": 0.0, "t_of_noise_level": 1.0}.get(name, t)
+        expected = getattr(process, name)(torch.tensor([value], dtype=torch.float64))
+        for given in ([value], np.array([value], dtype=">f8"), np.array([value, 0.0])[:1]):
+            torch.testing.assert_close(getattr(process, name)(given), expected, rtol=0, atol=0)
+        torch.testing.assert_close(getattr(process, name)(value), expected[0], rtol=1e-12, atol=0)
+    x, z = np.ones((3, 2)), np.zeros((3, 2))
+    noised = process.perturb(x, torch.tensor(t, dtype=torch.float64), z)
+    torch.testing.assert_close(noised, process.alpha(t) * torch.ones(3, 2), check_dtype=False)
 
 
 def test_log_snr_falls_over_the_whole_range(process):

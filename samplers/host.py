@@ -1,0 +1,56 @@
+"""The host: what of torch's surroundings a run does not depend on, its defaults and modes and the kinds of arrays."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
+
+
+def double(values) -> Tensor:
+    """A number, or numbers in lists, as a tensor in float64 on the CPU, whatever torch's default dtype and device."""
+    return torch.tensor(values, dtype=torch.float64, device="cpu")
+
+
+def as_tensor(values, name: str) -> Tensor:
+    """A tensor as it is, or a copy of one from inference mode, which could not be differentiated; an array, or numbers
+    in lists, as a tensor on the CPU. Raises TypeError for anything else."""
+    if isinstance(values, Tensor):
+        return values.clone() if values.is_inference() else values
+    try:
+        array = np.array(values, order="C")
+        return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=False))
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} has type {type(values).__name__}: needs a tensor or an array of numbers") from None
+
+
+def as_numbers(values):
+    """The numbers of an array or tensor as Python has them; anything else itself."""
+    return values.tolist() if isinstance(values, Tensor | np.ndarray | np.generic) else values
+
+
+def undisturbed(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that neither inference mode nor autocast around its call reaches into.
+
+    Derivatives are taken of models inside, and states stay in their dtype. A network runs in another one by the
+    ``autocast`` of its denoiser, or by autocast within a model's own ``forward``.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode(False))
+            for device in AUTOCAST_DEVICES:
+                if torch.is_autocast_enabled(device):
+                    stack.enter_context(torch.autocast(device, enabled=False))
+            return function(*args, **kwargs)
+
+    return call
