@@ -196,7 +196,7 @@ def check_finite(x: Tensor, sums: Sequence[Tensor], times: Tensor, steps: int, p
     if good.all():
         return
     finite = [bool(total.isfinite()) for total in sums]
-    step = finite.index(False) if False in finite else len(sums) - 1
+    step = finite.index(False) if False in finite else (len(sums) or len(times)) - 1
     where = f"step {step + 1} of {steps}" if step < len(times) - 1 else "the last denoising call"
     rows, when = (~good).nonzero().squeeze(1).tolist(), f"({process.describe(times[step])})"
     if x.isfinite().all():

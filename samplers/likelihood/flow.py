@@ -95,9 +95,8 @@ def log_likelihood(
                 trace = exact_divergence(velocity, leaf, together, differentiable)
             else:
                 trace = probed_divergence(velocity, leaf, directions[:, index.to(z.device)], together, differentiable)
-        return (velocity if differentiable else velocity.detach()).to(z.dtype), trace.to(z.dtype) / dims[
-            index.to(z.device)
-        ]
+        moved = velocity if differentiable else velocity.detach()
+        return moved.to(z.dtype), trace.to(z.dtype) / dims[index.to(z.device)]
 
     seen = False
 

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from samplers.checks import (
     SampleError,
     check_data,
     check_event_shape,
+    check_finite,
     check_integer,
     check_model,
     check_sampler,
@@ -116,13 +118,15 @@ def generate(
         rows = model.rows(torch.tensor(index, device="cpu"))
         own = None if known is None else known[index]
         rows = padded(rows, own)
-        draws = make_noise(noise, [seeds[i] for i in index], process, None if own is None else own.tolist())
-        if start is None:
-            x = process.sample_prior(like.new_empty((len(index), *inner_shape)), draws, times[0])
-        else:
-            x = process.noised(start[index].to(like.device), times[0], draws)
-        x = cut(x, own)
         recorder = None if path is None else Recorder(len(times) - 1, path, len(index))
+
+        def carried(watch: Watch, **options: Any) -> Tensor:
+            draws = make_noise(noise, [seeds[i] for i in index], process, None if own is None else own.tolist())
+            if start is None:
+                x = process.sample_prior(like.new_empty((len(index), *inner_shape)), draws, times[0])
+            else:
+                x = process.noised(start[index].to(like.device), times[0], draws)
+            return run(rows, sampler, cut(x, own), times, draws, watch, **options)
 
         def report(step: int, s: Tensor, x: Tensor) -> bool:
             bar.update(count)
@@ -133,7 +137,12 @@ def generate(
 
         try:
             with Watch(rows, len(index), None if recorder is None else recorder.see) as watch:
-                x = run(rows, sampler, x, times, draws, watch, callback=report)
+                x = carried(watch, callback=report, looking=False)
+            if not process.valid(x).all():
+                # Once more, since its numbers are those of its seeds, to say at which step.
+                with Watch(rows) as again:
+                    carried(again)
+                check_finite(x, [], times, len(times) - 1, process)
         except SampleError as error:
             raise error.renumbered([first + i for i in index]) from None
         kept = None if own is None or inner_shape != tuple(event_shape) else own[:count]
