@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from samplers import SAMPLERS, Heun, PredictorCorrector, generate, sample
+from samplers import SAMPLERS, Heun, PredictorCorrector, SeededNoise, sample
 from samplers.langevin import AnnealedLangevin, Langevin
 from samplers.repaint import RePaint
 from sde import VPSDE, Transform
@@ -31,6 +31,10 @@ class Spy(Gaussian):
         self.times.extend(t.unique().tolist())
         self.states.append(x)
         return super().forward(x, t)
+
+
+def along(times, model, sampler):
+    return sample(model, sampler, torch.ones(2, 2, dtype=torch.float64), times, SeededNoise([1, 2]))
 
 
 def within(fraction):
@@ -69,7 +73,7 @@ def test_network_calls(name):
     """Of a whole run, the last call at the end of its grid included."""
     for process in (PROCESSES["vp"], PROCESSES["straight"]):
         model = Spy(process)
-        generate(model, VARIANTS[name], 2, (2,), grid=GRID)
+        along(GRID, model, VARIANTS[name])
         calls = CALLS.get(name, (start,))
         expected = [at(process, t, s) for t, s in pairwise(GRID) for at in calls] + [GRID[-1]]
         assert model.times == pytest.approx([float(t) for t in expected], abs=1e-9)
@@ -78,7 +82,7 @@ def test_network_calls(name):
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_calls_of_adaptive_samplers_stay_between(name):
     model = Spy(VPSDE())
-    generate(model, SAMPLERS[name](), 2, (2,), grid=GRID[[0, 2]])
+    along(GRID[[0, 2]], model, SAMPLERS[name]())
     assert [max(model.times), min(model.times), model.times[-1]] == pytest.approx([0.9, 0.3, 0.3])
 
 
@@ -93,7 +97,7 @@ def test_churn_calls():
 
 def test_repaint_calls():
     model = Spy(VPSDE())
-    generate(model, RePaint(SAMPLERS["heun"](), 2), 1, (2,), grid=GRID)
+    along(GRID, model, RePaint(SAMPLERS["heun"](), 2))
     expected = [u for t, s in pairwise(GRID.tolist()) for u in (t, s, t, s)]
     assert model.times == pytest.approx([*expected, 0.1])
 
@@ -194,7 +198,7 @@ def test_a_run_starts_and_ends_where_its_grid_does():
 def test_guides_are_asked_where_the_model_is():
     """The weak model and the classifier see the state and the time that the denoiser sees."""
     weak, model = Spy(VPSDE()), Spy(VPSDE())
-    generate(Autoguidance(model, weak, 2.0), SAMPLERS["dpmpp"](2, True), 2, (2,), grid=GRID)
+    along(GRID, Autoguidance(model, weak, 2.0), SAMPLERS["dpmpp"](2, True))
     assert weak.times == model.times
     assert all(torch.equal(a, b) for a, b in zip(weak.states, model.states, strict=True))
 
@@ -208,5 +212,5 @@ def test_guides_are_asked_where_the_model_is():
             return torch.stack([x.sum(1), -x.sum(1)], 1)
 
     model = Spy(VPSDE())
-    generate(Classifier(model, Judge(), torch.tensor([0, 1]), 1.5), SAMPLERS["heun"](), 2, (2,), grid=GRID)
+    along(GRID, Classifier(model, Judge(), torch.tensor([0, 1]), 1.5), SAMPLERS["heun"]())
     assert seen == pytest.approx(model.times)
