@@ -118,7 +118,7 @@ DEGENERATE = {
 def test_degenerate_sets_have_numbers(metric, case):
     """No NaN in a value, an interval or a verdict; where the sets are equal they are not told apart."""
     x, y = DEGENERATE[case]
-    found = metric.estimate(x, y, resamples=4)
+    found = metric.estimate(x, y, subsamples=4)
     numbers = [found.value, found.corrected, found.low, found.high]
     assert torch.tensor(numbers).isfinite().all(), numbers
     assert found.low <= found.high
