@@ -19,13 +19,17 @@ from score_sde.training.spec import denoiser_spec
 from sde import Denoiser
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.spec import describe_sde
+from sde.condition.tree import map_condition, restrict_to
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.guidance.conditional import Conditional
+from sde.model.law import law_by_level
 from sde.networks import NETWORKS
 from sde.training.ema import EMA
 
 SAMPLING_STEPS = 20
+LAW_ITEMS = 64
+"""Training items that posterior means are compared with."""
 FILTER_ITEMS, FILTER_NUMBERS = 2000, 2**24
 """Training items, and numbers in them, that the linear filter is made of at most."""
 
@@ -142,6 +146,14 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     squares = (x - mean[:, None]).square().mean(2)
     std, root = squares.mean(0).sqrt(), len(x) ** 0.5
     return mean, std, x.mean(2).std(0) / root, squares.std(0) / root / (2 * std)
+
+
+def of_posterior_means(model: Denoiser, training: Dataset, device: torch.device) -> list[dict]:
+    """The law of D by noise level, the noisiest first, beside that of training items; see ``sde.model.law``."""
+    x, cond = training.batch(spread(len(training), LAW_ITEMS))
+    told = map_condition(lambda c: c.to(device), restrict_to(cond, model))
+    x0 = training.transform.encode(training.transform.dequantize(x, 0.5)).to(device)
+    return [level._asdict() for level in law_by_level(model, x0, told)]
 
 
 def of_samples(model: Denoiser, at: DenoisingErrors, training: Dataset, nearest: Validation) -> dict:
