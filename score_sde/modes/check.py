@@ -177,8 +177,8 @@ def table(run: Run, m: dict) -> list[str]:
     if m["posterior_means"]:
         worst = max(m["posterior_means"], key=lambda level: level["std"])
         lines.append(
-            f"posterior means: standard deviation up to {worst['std']:.3g}, at sigma/alpha {worst['noise_level']:.3g}; of "
-            f"training items {worst['data_std']:.3g} (model units)"
+            f"posterior means: standard deviation up to {worst['std']:.3g} at sigma/alpha {worst['noise_level']:.3g}; "
+            f"of training items {worst['data_std']:.3g} (model units)"
         )
     lines.append(f"prior: KL between {m['prior'][0]:.1e} and {m['prior'][1]:.1e} nats per dimension")
     if m["averaging"]:

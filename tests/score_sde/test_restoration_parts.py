@@ -1,6 +1,7 @@
 """Parts of a restoration: its scores, the law of the data that it must keep, where it begins, what it may cost."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from score_sde.restoration.cost import ITERATIONS, PAID, paid_iterations, passes
 from score_sde.restoration.law import MAX_REACH, Law
 from score_sde.restoration.methods import posterior
 from score_sde.restoration.scores import covered, crps, decibels, expected_coverage, hidden_entries, score
-from sde import VPSDE, Denoiser
+from sde import VPSDE, Denoiser, Transform
 from sde.data import Dataset
 from sde.inverse.operators import Mask, SuperResolution
 from sde.model.law import noise_end
@@ -67,8 +68,12 @@ def test_scores_are_over_what_was_hidden():
     assert decibels(0.0, 1.0) == -math.inf, "data that are all the same have no range"
 
 
+def dataset(x):
+    return Dataset(x, None, None, Transform())
+
+
 def gaussian_data(shape=(1, 4, 4), count=400):
-    return Dataset(STD * torch.randn((count, *shape), generator=torch.Generator().manual_seed(1)))
+    return dataset(STD * torch.randn((count, *shape), generator=torch.Generator().manual_seed(1)))
 
 
 def test_divergence_is_noticed(generator):
@@ -77,7 +82,7 @@ def test_divergence_is_noticed(generator):
     upper = Mask(torch.arange(6)[:, None].expand(6, 6) < 3, (1, 6, 6))
     task = field_problem(covariance, (1, 6, 6), upper, 0.0)
     x = torch.randn((500, 36), generator=generator, dtype=torch.float64) @ torch.linalg.cholesky(covariance).T
-    data = Dataset(x.float().view(-1, 1, 6, 6))
+    data = dataset(x.float().view(-1, 1, 6, 6))
     said = {}
     for method in ("mmps", "dps"):
         law = Law(data, task.prior(VPSDE()))
@@ -104,9 +109,9 @@ def test_the_law_of_noised_data():
     law(1, t, x * torch.inf)
     assert law.furthest(x[:1]) == math.inf, "also where 0 times infinity is NaN"
     # A channel that is constant, and data that are: nothing is divided by zero.
-    two = Dataset(torch.cat([torch.ones(50, 1, 3), torch.randn(50, 1, 3)], 1))
+    two = dataset(torch.cat([torch.ones(50, 1, 3), torch.randn(50, 1, 3)], 1))
     assert Law(two, Denoiser(nn.Identity(), VPSDE())).furthest(torch.ones(1, 2, 3)) < 4
-    flat = Law(Dataset(torch.ones(5, 3)), Denoiser(nn.Identity(), VPSDE()))
+    flat = Law(dataset(torch.ones(5, 3)), Denoiser(nn.Identity(), VPSDE()))
     flat(0, t, torch.zeros(2, 3))
     assert flat.broken(flat.furthest(torch.ones(2, 3))) is None
 
@@ -133,8 +138,9 @@ def test_a_noise_network_begins_where_its_means_keep_the_law():
     fixed = Beginning(model, data, CPU, fixed=True, guided="pigdm")
     assert (fixed.start_time, fixed.options(3)) == (None, {})
     assert "the times of --grid begin there" in fixed.note
-    for model, method in ((model, "replacement"), (Denoiser(NoiseOfGaussian(sde, 0, STD), sde, "noise", STD), "dps")):
-        begin = Beginning(model, data, CPU, fixed=False, guided=method)
+    exact = Denoiser(NoiseOfGaussian(sde, 0, STD), sde, "noise", STD)
+    for one, method in ((model, "replacement"), (exact, "dps")):
+        begin = Beginning(one, data, CPU, fixed=False, guided=method)
         assert (begin.start_time, begin.note) == (None, None)
 
 
@@ -151,7 +157,7 @@ def test_iterations_are_those_that_can_be_paid():
 
     model = Denoiser(Network(), VPSDE())
     each = 2 * 2 * 12 * 100
-    for iterations, fewer in zip(ITERATIONS, ITERATIONS[1:], strict=False):
+    for iterations, fewer in pairwise(ITERATIONS):
         most = int(PAID["cpu"] / (each * passes(iterations)))
         assert paid_iterations(model, (3, 4), CPU, most, 1) == iterations
         assert paid_iterations(model, (3, 4), CPU, 1, most + 1) == fewer
