@@ -1,7 +1,10 @@
 """--mode likelihood: bits per dimension of quantized data, nats of continuous data, in a report."""
 
+import csv
+import io
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from score_sde.config.naming import with_keys
 from score_sde.kinds.base import Kind
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
-from score_sde.run.inputs import read_items, spread_items
+from score_sde.run.inputs import read_every, read_items, spread_items
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.labels import Labels
 from score_sde.run.outputs import stem
@@ -25,6 +28,7 @@ from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.distributed.world import World
+from sde.files import write_whole
 
 EXACT_UP_TO = 16
 """Dimensions up to which the trace is exact unless --probes says otherwise."""
@@ -48,9 +52,11 @@ def likelihood(
     rtol: float = 1e-4,
     atol: float = 1e-4,
     ood_file: str | None = None,
+    input: str | None = None,
     out: str | None = None,
 ) -> dict:
-    """Evaluate log p(x), or log p(x | y) with ``labels`` "data", on the held-out or the training items."""
+    """Evaluate log p(x), or log p(x | y) with ``labels`` "data", on the held-out or the training items, or on all those
+    of a file or a folder, ``input``."""
     if guidance != UNGUIDED and not unnormalized:
         raise ValueError(
             "a guided model is not a normalized density, so its likelihood is refused: leave out "
@@ -76,8 +82,16 @@ def likelihood(
     def model_for(targets: Condition | None) -> ScoreModel:
         return bound(targets if conditioned else None)
 
-    index = spread_items(data, split, num_samples)
-    x, targets = data.batch(index)
+    if input:
+        given = read_every(input, data, run.kind)
+        x, names, index, source = given.x, given.names, None, Path(input).name
+        targets: Condition | None = None if given.labels is None else {"labels": given.labels}
+        if conditioned and targets is None:
+            raise ValueError(f"--input={input} holds no labels, which --labels={labels} takes: leave out --labels")
+    else:
+        index = spread_items(data, split, num_samples)
+        x, targets = data.batch(index)
+        names, source = [str(i) for i in index.tolist()], split
     model = model_for(targets)
     begin = time.perf_counter()
     bar = tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.is_main)
@@ -87,7 +101,7 @@ def likelihood(
             progress=bar.update, world=run.world, **settings,
         )  # fmt: skip
     values = {}
-    if split == "test" and not unnormalized:
+    if split == "test" and not unnormalized and not input:
         hint, hint_targets = training.batch(spread(len(training), MAX_TRAINING_ITEMS))
         values["training"] = _nats(run.world, model_for(hint_targets), hint, batch_size, settings)
     if others is not None:
@@ -95,7 +109,8 @@ def likelihood(
     in_unit = {name: report.in_unit(nats, data.event_shape) for name, nats in values.items()}
     result = {
         "mode": "likelihood",
-        "split": split,
+        "split": None if input else split,
+        "input": input,
         "num_samples": len(x),
         "density": condition,
         "weights": run.weights,
@@ -105,14 +120,18 @@ def likelihood(
         **{"seed": seed, "rtol": rtol, "atol": atol, "dequantizations": dequantizations, "t_min": denoiser.sde.t_min},
         **{name: [v.mean().item(), v.std().item() / len(v) ** 0.5] for name, v in in_unit.items()},
     }
-    _show(condition, split, report, result)
+    _show(condition, source, report, result)
     if others is not None:
         result["auroc"] = _auroc(report.nats, values["others"])
         print(f"  AUROC of log p(x) against {ood_file}: {result['auroc']:.4f} ({len(others)} items)")
-    if out and run.world.is_main:
+    if out and Path(out).suffix.lower() == ".csv" and run.world.is_main:
+        result["numbers"] = str(_write_rows(Path(out), names, report, data.event_shape))
+        print(f"  log p of each item: {out}")
+    elif out and run.world.is_main:
         path = Path(f"{stem(run, out, 'likelihood')}.npz")
         arrays = {
             "index": index,
+            "name": np.array(names) if input else None,
             "nats": report.nats,
             "stderr": report.stderr,
             "nfe": report.nfe,
@@ -124,6 +143,20 @@ def likelihood(
         result["numbers"] = str(path)
         print(f"  log p of each item: {path}")
     return result
+
+
+def _write_rows(path: Path, names: Sequence[str], report: LikelihoodReport, shape: tuple[int, ...]) -> Path:
+    """Write a .csv with a line per item, whole or not at all: its name or number, log p in nats, of quantized data bits
+    per dimension as well, each with the standard error that the probes leave open."""
+    size, bits = math.prod(shape) * math.log(2), report.unit != "nats"
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["item", "nats", "stderr", *(["bits_per_dim", "bits_per_dim_stderr"] if bits else [])])
+    for name, nats, error in zip(names, report.nats.tolist(), report.stderr.tolist(), strict=True):
+        more = [f"{-nats / size:.9g}", f"{error / size:.9g}"] if bits else []
+        table.writerow([name, f"{nats:.9g}", f"{error:.9g}", *more])
+    write_whole(path, text.getvalue().encode())
+    return path
 
 
 def _show(condition: str, split: str, report: LikelihoodReport, result: dict) -> None:

@@ -15,6 +15,7 @@ from samplers.repaint import RePaint
 from score_sde.kinds.base import Kind
 from score_sde.pages.restoration import write_restoration
 from score_sde.plots.panels import panels
+from score_sde.plots.restored import points, signals
 from score_sde.restoration.beginning import Beginning
 from score_sde.restoration.cost import ITERATIONS, paid_iterations
 from score_sde.restoration.law import Law
@@ -30,6 +31,7 @@ from score_sde.restoration.methods import (
 )
 from score_sde.restoration.scores import INTERVAL, Scores, expected_coverage, hidden_entries, peak_of, score
 from score_sde.restoration.tasks import check_rows, make_operator, measure, read_measured, visible
+from score_sde.run.columns import column_names
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions
 from score_sde.run.inputs import only_one, open_inputs
@@ -148,16 +150,24 @@ def restore(
         "seconds": round(found.seconds, 2),
         "seed": seed,
     }
+    names_of = list(range(count)) if index is None else index.tolist()
     per_item: list[dict] = []
     if truth is not None:
         whole, each_item = score(samples, truth, hidden_entries(operator, truth), peak_of(data))
         result |= whole._asdict()
-        numbers_of = range(count) if index is None else index.tolist()
-        per_item = [{"item": item, **one._asdict()} for item, one in zip(numbers_of, each_item, strict=True)]
+        per_item = [{"item": item, **one._asdict()} for item, one in zip(names_of, each_item, strict=True)]
         result["items"] = per_item
     path = stem(run, out, "restore")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
-    drawn = show(truth, visible(operator, y, run.kind), samples, picture, run.kind, levels)
+    shown = visible(operator, y, run.kind)
+    if run.kind.layout == "curves" and len(shape) == 2:
+        signals(truth, shown, samples, picture, names_of)
+        drawn = True
+    elif run.kind.layout == "plane":
+        points(truth, shown, samples, picture, column_names(run, shape))
+        drawn = True
+    else:
+        drawn = show(truth, shown, samples, picture, run.kind, levels)
     arrays = {"x": truth, "y": y, "samples": samples, "index": index, "labels": labels_of(targets),
               "conditions": conditions, "seeds": np.array(found.seeds).reshape(count, samples_per_item)}  # fmt: skip
     arrays |= {name: torch.tensor([one[name] for one in per_item]) for name in Scores._fields

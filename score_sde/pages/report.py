@@ -9,6 +9,7 @@ from pathlib import Path
 from score_sde.config.config import program
 from score_sde.kinds.elements import image
 from score_sde.pages.frame import page, wide
+from score_sde.pages.links import links
 from score_sde.plots.chart import chart_svg
 from score_sde.plots.curves import CHARTS, present, series
 from sde.data.statistics import spread
@@ -60,6 +61,7 @@ def write_report(folder: Path, *, config: dict, metrics: Sequence[dict], state: 
         _facts(latest, metrics),
         *_samples(folder),
         *_charts(metrics),
+        links(folder),
         *_commands(folder, state),
         *_config(config),
     )

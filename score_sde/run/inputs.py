@@ -9,7 +9,7 @@ from torch import Tensor
 
 from samplers import GRIDS
 from score_sde.config.config import pick
-from score_sde.kinds import reader
+from score_sde.kinds import ARRAYS, KINDS, reader
 from score_sde.kinds.base import About, Kind
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset, existing
@@ -137,3 +137,36 @@ def read_items(
     if levels and whole and (x.min() < 0 or x.max() >= levels or (x != x.round()).any()):
         raise ValueError(f"{flag}={path}: needs integers from 0 to {levels - 1}, like the data")
     return x.float(), labels
+
+
+@dataclass(frozen=True)
+class Named:
+    """Items ``x`` (n, *event) in data units, their ``names``, and their classes ``labels`` (n,) where they are known."""
+
+    x: Tensor
+    names: list[str]
+    labels: Tensor | None
+
+
+def read_every(path: str, data: Dataset, kind: Kind) -> Named:
+    """All items of ``--input``: of a file with several the rows, named by their numbers from 0, or the files of a
+    folder, each with one item or several, named by their paths in it, in the order of the paths. Raises ValueError as
+    ``read_items``, and for a folder without such files."""
+    flag, shape, levels = "--input", data.event_shape, data.transform.num_levels
+    file = existing(path, flag)
+    if not file.is_dir():
+        x, labels = read_items(flag, path, shape, levels, kind, about=data.about)
+        return Named(x, [file.name] if reader(file, kind) else [str(i) for i in range(len(x))], labels)
+    taken = (*ARRAYS, *(suffix for one in KINDS.values() for suffix in one.files))
+    files = [one for one in sorted(file.rglob("*")) if one.is_file() and one.suffix.lower() in taken]
+    if not files:
+        raise ValueError(f"{flag}={path}: the folder holds no files of items ({', '.join(sorted({*taken}))})")
+    parts, names, classes = [], [], []
+    for one in files:
+        x, labels = read_items(flag, str(one), shape, levels, kind, about=data.about)
+        name = one.relative_to(file).as_posix()
+        names += [name] if len(x) == 1 else [f"{name}:{i}" for i in range(len(x))]
+        parts.append(x)
+        classes.append(labels)
+    known = [labels for labels in classes if labels is not None]
+    return Named(torch.cat(parts), names, torch.cat(known) if len(known) == len(classes) else None)
