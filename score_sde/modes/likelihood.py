@@ -93,6 +93,8 @@ def likelihood(
         x, targets = data.batch(index)
         names, source = [str(i) for i in index.tolist()], split
     model = model_for(targets)
+    if input and len(x) == 1:
+        return _of_one(run, model, x, names[0], condition, settings, unnormalized, out)
     begin = time.perf_counter()
     bar = tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.is_main)
     with bar, with_keys(dequantizations="--dequantizations", probes="--probes"):
@@ -125,7 +127,9 @@ def likelihood(
         result["auroc"] = _auroc(report.nats, values["others"])
         print(f"  AUROC of log p(x) against {ood_file}: {result['auroc']:.4f} ({len(others)} items)")
     if out and Path(out).suffix.lower() == ".csv" and run.world.is_main:
-        result["numbers"] = str(_write_rows(Path(out), names, report, data.event_shape))
+        result["numbers"] = str(
+            _write_rows(Path(out), names, report.nats, report.stderr, report.unit != "nats", data.event_shape)
+        )
         print(f"  log p of each item: {out}")
     elif out and run.world.is_main:
         path = Path(f"{stem(run, out, 'likelihood')}.npz")
@@ -145,14 +149,39 @@ def likelihood(
     return result
 
 
-def _write_rows(path: Path, names: Sequence[str], report: LikelihoodReport, shape: tuple[int, ...]) -> Path:
+def _of_one(
+    run: Run, model: ScoreModel, x: Tensor, name: str, condition: str, settings: dict, guided: bool, out: str | None
+) -> dict:
+    """log p of a single item, of which there is no mean, and no standard error but that of its probes."""
+    shape, bits = tuple(x.shape[1:]), bool(model.transform.num_levels)
+    found = log_likelihood(
+        model, dequantized(model.transform, x, settings["seed"]).to(run.device), guided=guided, **settings
+    )
+    nats, error = found.nats.double().cpu(), found.stderr.double().cpu()
+    print(f"{condition} of {name}: {nats.item():.4f} nats +- {error.item():.4f} by probes")
+    result = {"mode": "likelihood", "num_samples": 1, "density": condition, "nats": nats.item(), "stderr": error.item()}
+    if bits:
+        result["bits_per_dim"] = -nats.item() / (math.prod(shape) * math.log(2))
+    if out and run.world.is_main:
+        if Path(out).suffix.lower() == ".csv":
+            path = _write_rows(Path(out), [name], nats, error, bits, shape)
+        else:
+            path = Path(f"{stem(run, out, 'likelihood')}.npz")
+            write_arrays(path, {"name": np.array([name]), "nats": nats, "stderr": error}, run.settings)
+        result["numbers"] = str(path)
+    return result
+
+
+def _write_rows(
+    path: Path, names: Sequence[str], every: Tensor, errors: Tensor, bits: bool, shape: tuple[int, ...]
+) -> Path:
     """Write a .csv with a line per item, whole or not at all: its name or number, log p in nats, of quantized data bits
     per dimension as well, each with the standard error that the probes leave open."""
-    size, bits = math.prod(shape) * math.log(2), report.unit != "nats"
+    size = math.prod(shape) * math.log(2)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["item", "nats", "stderr", *(["bits_per_dim", "bits_per_dim_stderr"] if bits else [])])
-    for name, nats, error in zip(names, report.nats.tolist(), report.stderr.tolist(), strict=True):
+    for name, nats, error in zip(names, every.tolist(), errors.tolist(), strict=True):
         more = [f"{-nats / size:.9g}", f"{error / size:.9g}"] if bits else []
         table.writerow([name, f"{nats:.9g}", f"{error:.9g}", *more])
     write_whole(path, text.getvalue().encode())

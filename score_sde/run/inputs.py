@@ -141,7 +141,7 @@ def read_items(
 
 @dataclass(frozen=True)
 class Named:
-    """Items ``x`` (n, *event) in data units, their ``names``, and their classes ``labels`` (n,) where they are known."""
+    """Items ``x`` (n, *event) in data units, their ``names``, and their classes ``labels`` (n,) where known."""
 
     x: Tensor
     names: list[str]
