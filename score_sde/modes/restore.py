@@ -100,7 +100,8 @@ def restore(
     rows = torch.arange(count).repeat_interleave(samples_per_item)
     each, prior, iterations = operator.rows(rows).to(run.device), bound(samples_per_item), ITERATIONS[0]
     if asked == "auto":
-        calls = repeats * (len(sampling.times) - 1 if steps is None else steps) + 1
+        fixed = len(sampling.times) - 1 if isinstance(sampling.times, Tensor) else STEPS
+        calls = repeats * (steps or fixed) + 1
         iterations = paid_iterations(prior, shape, run.device, len(rows), calls)
     model = posterior(method, prior, each, y[rows].to(run.device), sigma_y, iterations)
     begin = Beginning(denoiser, training, run.device, fixed=isinstance(sampling.times, Tensor), guided=method)

@@ -27,7 +27,7 @@ def signals(truth: Tensor | None, measured: Tensor | None, samples: Tensor, path
     count, k, channels, length = samples.shape
     shown = max(1, min(count, MAX_ROWS // channels))
     rows = shown * min(channels, MAX_ROWS)
-    size = {"figsize": (9, 0.5 + 1.3 * rows), "layout": "constrained", "squeeze": False}
+    size: dict[str, Any] = {"figsize": (9, 0.5 + 1.3 * rows), "layout": "constrained", "squeeze": False}
     figure, grid = plt.subplots(rows, 1, sharex=True, **size)
     low, high = torch.quantile(samples.double(), torch.tensor(BAND, dtype=torch.float64), 1)
     at = range(length)
@@ -66,7 +66,7 @@ def points(
     shown = pairs[:MAX_PAIRS]
     across = min(len(shown), 4)
     down = math.ceil(len(shown) / across)
-    size = {"figsize": (3.4 * across, 3.4 * down + 0.4), "layout": "constrained", "squeeze": False}
+    size: dict[str, Any] = {"figsize": (3.4 * across, 3.4 * down + 0.4), "layout": "constrained", "squeeze": False}
     figure, grid = plt.subplots(down, across, **size)
     for axes in grid.flat[len(shown) :]:
         axes.axis("off")
