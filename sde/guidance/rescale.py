@@ -41,8 +41,8 @@ class GuidanceRescale(Guidance):
 
 
 def contrast(denoised: Tensor) -> tuple[Tensor, Tensor]:
-    """The standard deviation over each event (B,), and whether it is more than the rounding of the event's values; where
-    it is not, 1 stands for it, so that neither a ratio nor a gradient becomes NaN."""
+    """The standard deviation over each event (B,), and whether it is more than the rounding of the event's values;
+    where it is not, 1 stands for it, so that neither a ratio nor a gradient becomes NaN."""
     flat = denoised.flatten(1)
     variance = flat.var(1, correction=0)
     rounding = 8 * torch.finfo(flat.dtype).eps * flat.abs().amax(1)
