@@ -41,11 +41,9 @@ class Beginning:
         )
         if fixed or (level.data_std / level.noise_level) ** 2 > MAX_SIGNAL:
             why = "the times of --grid begin there" if fixed else "below it x_t shows the item already"
-            self.note = (
-                f"{said}, and {why}: {'begin later, ' * fixed}"
-                f"{'take --method mmps, which bears it best, ' * (guided != 'mmps')}{'or ' * (fixed or guided != 'mmps')}"
-                "train with config.model.parametrization=v or edm"
-            )
+            ways = ["begin later"] * fixed + ["take --method mmps, which bears it best"] * (guided != "mmps")
+            ways.append("train with config.model.parametrization=v or edm")
+            self.note = f"{said}, and {why}: {', or '.join(ways)}"
             return
         self.start_time, self.mean = level.t, training.statistics.mean
         self.note = f"{said}: restoring begins there, at time {level.t:.3g}"
