@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from samplers import SAMPLERS, generate
 from samplers.repaint import RePaint
 from score_sde.config.config import read_run_config, resolve
-from score_sde.modes.restore import psnr
 from score_sde.restoration.methods import METHODS, STEPS, posterior
+from score_sde.restoration.scores import decibels, peak_of
 from score_sde.restoration.tasks import TASKS, make_operator, measure
 from score_sde.run.folder import Run, choose_device
 from sde.data import Dataset
@@ -49,6 +49,11 @@ class Judge:
     def recognized(self, x: Tensor, labels: Tensor) -> float:
         """Share of items x (n, *event) that it takes for ``labels`` (n,)."""
         return float((self.machine.predict(self._rows(x)) == labels.numpy()).mean())
+
+
+def psnr(difference: Tensor, data: Dataset) -> float:
+    """Peak signal-to-noise ratio over all entries in dB, as in the table of docs/guidance.md."""
+    return decibels(peak_of(data), difference.double().square().mean().item())
 
 
 def main() -> None:
@@ -95,8 +100,8 @@ def main() -> None:
         pairs = [(grouped[:, i] != grouped[:, j]).flatten(1).any(1) for i in range(options.draws) for j in range(i)]
         found[method] = {
             "recognized": judge.recognized(restored, labels),
-            "psnr": psnr(grouped, x[:, None], held_out),
-            "psnr_mean": psnr(grouped.mean(1), x, held_out),
+            "psnr": psnr(grouped - x[:, None], held_out),
+            "psnr_mean": psnr(grouped.mean(1) - x, held_out),
             "measurement_error": (operator(samples.x) - each.cpu()).double().square().mean().sqrt().item(),
             "spread": grouped.std(1).square().mean().sqrt().item(),
             "different": torch.stack(pairs).all(0).double().mean().item(),

@@ -78,9 +78,11 @@ TEXTS = {
     "blur_std": "--task deblur: width of the Gaussian in entries; default 1.5",
     "num_measurements": "--task sensing: number of random projections; default 20",
     "sigma_y": "standard deviation of the noise in what was measured, in data units",
-    "method": "auto, mmps, pigdm, dps or replacement",
-    "repaint_steps": "times that each step is taken, with noise added in between, which mends what was wrong (RePaint)",
-    "input": "a .npy, .npz, .csv or image file of items, in place of those of the split",
+    "method": "auto (mmps with what iterations can be paid), mmps, pigdm, dps or replacement",
+    "repaint_steps": "times that each step is taken, with noise added in between, which mends what is wrong (RePaint); "
+    "default 4 for replacement, else 1",
+    "input": "a .npy, .npz, .csv or image file of items, in place of those of the split; for likelihood also a folder, "
+    "and with --out scores.csv a line for each",
     "measurements_file": "a file like that of --input with measurements, in place of items to be measured",
     "start_time": "times to which items are noised; the later, the more changes",
 }

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import warnings
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 
 from absl import flags
@@ -16,6 +16,7 @@ from score_sde.config.config import config_path, differences, pick, read_config,
 from score_sde.config.options import Config
 from score_sde.config.schema import CHOICES_OF_SAMPLER, MOVABLE, SETTLED
 from score_sde.kinds import KINDS
+from score_sde.pages.links import renew_links
 from score_sde.run.folder import Run, choose_device
 from score_sde.run.outputs import settings_of
 from sde.distributed.world import World
@@ -87,6 +88,10 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
         own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights}
         run.settings = settings_of(given, overrides, own | mode.defaults)
     result = mode.function(run, **mode.arguments(given))
+    if run.world.is_main:
+        # What is read is never a reason to fail for what was measured.
+        with suppress(OSError, UnicodeError):
+            renew_links(run.folder)
     return result if mode.training else result | {"settings": run.settings}
 
 

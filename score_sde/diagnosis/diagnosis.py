@@ -22,6 +22,8 @@ which the model has memorized."""
 MAX_MEAN_SHIFT, MAX_STD_RATIO, MIN_STDERRS = 0.25, 1.25, 4.0
 """Of samples: shift of a mean in standard deviations of the data, factor between standard deviations, and how many
 standard errors either must be to count."""
+MAX_LAW_RATIO = 2.0
+"""Standard deviation of posterior means over that of the data above which they have left the data's law."""
 MAX_NEAREST_RATIO = 1.3
 """Samples' distance to the training items, over that of held-out items, above which they are no data."""
 
@@ -35,9 +37,12 @@ def diagnose(m: dict) -> list[Finding]:
     spoiling = next((f for f in (wrong_range(m), ignored_time(m), young_average(m), undertrained(m)) if f), None)
     if spoiling:
         found += [spoiling, no_dropout(m)]
+        # At these levels alone a network may be worse than the filter.
+        found += [off_posterior_means(m)] if spoiling.fault == "undertrained" else []
     else:
         labels = ignored_condition(m) or shuffled_labels(m)
         found += [labels, no_dropout(m) or untrained_null(m), memorized(m), None if labels else off_samples(m)]
+        found += [off_posterior_means(m)]
     return [finding for finding in [*found, wide_prior(m)] if finding]
 
 
@@ -132,6 +137,24 @@ def off_samples(m: dict) -> Finding | None:
         f"of {samples['count']} samples {'; '.join(said[:3])}{more}",
         "train for more steps or a wider range of noise (config.training.time_distribution), and sample with more "
         "steps",
+    )
+
+
+def off_posterior_means(m: dict) -> Finding | None:
+    levels = m["posterior_means"]
+    off = [level for level in levels if level["std"] > MAX_LAW_RATIO * level["data_std"]]
+    if not off:
+        return None
+    worst = max(off, key=lambda level: level["std"])
+    return Finding(
+        "posterior mean off",
+        f"at {len(off)} of {len(levels)} noise levels, sigma/alpha from {off[-1]['noise_level']:.3g} to "
+        f"{off[0]['noise_level']:.3g}, the posterior means are spread more than the data, which no posterior mean is: "
+        f"their standard deviation is {worst['std']:.3g} at {worst['noise_level']:.3g}, that of the data "
+        f"{worst['data_std']:.3g}, in model units. Steps and likelihood multiply them by alpha, and bear it; restoring "
+        "and guidance at the denoised point read them as data",
+        "--mode restore begins below these levels where it can; train longer, or with config.model.parametrization=v "
+        "or edm, which bound them",
     )
 
 

@@ -15,6 +15,7 @@ from score_sde.diagnosis.linear_denoiser import LinearDenoiser
 from score_sde.evaluation.denoising_errors import DenoisingErrors
 from score_sde.evaluation.validation import Validation
 from score_sde.run.folder import Run
+from score_sde.run.items import encoded_items
 from score_sde.training.spec import denoiser_spec
 from sde import Denoiser
 from sde.checkpoint.snapshots import stored_spec
@@ -23,10 +24,13 @@ from sde.data import Dataset
 from sde.data.sizes import cut, real
 from sde.data.statistics import spread
 from sde.guidance.conditional import Conditional
+from sde.model.law import law_by_level
 from sde.networks import NETWORKS
 from sde.training.ema import EMA
 
 SAMPLING_STEPS = 20
+LAW_ITEMS = 64
+"""Training items that posterior means are compared with."""
 FILTER_ITEMS, FILTER_NUMBERS = 2000, 2**24
 """Training items, and numbers in them, that the linear filter is made of at most."""
 
@@ -161,6 +165,12 @@ def _real_moments(x: Tensor, inside: Tensor) -> tuple[Tensor, Tensor, Tensor, Te
     mean, error = ratio(x.sum(2))
     variance, spread_of = ratio((inside * (x - mean[:, None]).square()).sum(2))
     return mean, variance.sqrt(), error, spread_of / (2 * variance.sqrt())
+
+
+def of_posterior_means(model: Denoiser, training: Dataset, device: torch.device) -> list[dict]:
+    """The law of D by noise level, the noisiest first, beside that of training items; see ``sde.model.law``."""
+    x0, told, sizes = encoded_items(training, LAW_ITEMS, model, device)
+    return [level._asdict() for level in law_by_level(model, x0, told, sizes=sizes)]
 
 
 def of_samples(model: Denoiser, at: DenoisingErrors, training: Dataset, nearest: Validation) -> dict:

@@ -13,6 +13,7 @@ from score_sde.diagnosis.examination import (
     mean_and_error,
     newest_state,
     of_conditions,
+    of_posterior_means,
     of_samples,
     raw_model,
 )
@@ -116,6 +117,7 @@ def measure(run: Run, model: Denoiser, training: Dataset, held_out: Dataset, ite
         "conditions": of_conditions(at, errors["averaged"], **told) if conditional else None,
         "null_trained": model.null_trained,
         "samples": of_samples(model, at, training, nearest),
+        "posterior_means": of_posterior_means(model, training, run.device),
         "prior": list(prior_mismatch(model.sde, *training.moments)),
         "held_out_losses": [
             line["held_out_loss"] for line in Metrics(run.folder / "metrics.jsonl").read() if "held_out_loss" in line
@@ -172,6 +174,12 @@ def table(run: Run, m: dict) -> list[str]:
         + (" in channel 0" if len(samples["mean"]) > 1 else "")
         + ("" if samples["nearest"] is None else f"; distance to training items {samples['nearest']:.2f} of held-out's")
     )
+    if m["posterior_means"]:
+        worst = max(m["posterior_means"], key=lambda level: level["std"])
+        lines.append(
+            f"posterior means: standard deviation up to {worst['std']:.3g} at sigma/alpha {worst['noise_level']:.3g}; "
+            f"of training items {worst['data_std']:.3g} (model units)"
+        )
     lines.append(f"prior: KL between {m['prior'][0]:.1e} and {m['prior'][1]:.1e} nats per dimension")
     if m["averaging"]:
         lines.append(

@@ -6,32 +6,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from tqdm import tqdm
 
-from samplers import LikelihoodReport, dequantized, likelihood_report, log_likelihood
+from samplers import dequantized, likelihood_report, log_likelihood
 from samplers.likelihood.report import report_work
+from samplers.padding import real_counts
 from score_sde.config.naming import with_keys
-from score_sde.kinds.base import Kind
+from score_sde.evaluation.further_items import auroc, nats_of, read_others
+from score_sde.evaluation.likelihood_summary import MAX_TRAINING_ITEMS, rows_of, show
 from score_sde.run.folder import Run, arrange
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
-from score_sde.run.inputs import read_items, spread_items
+from score_sde.run.inputs import spread_items
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.labels import Labels
+from score_sde.run.named import Named, read_every
 from score_sde.run.outputs import stem
+from score_sde.run.rows import write_rows
 from sde import ScoreModel
 from sde.condition.tree import Condition, labels_of
-from sde.data import Dataset
 from sde.data.statistics import spread
-from sde.distributed.world import World
 
 EXACT_UP_TO = 16
 """Dimensions up to which the trace is exact unless --probes says otherwise."""
-
-MAX_TRAINING_ITEMS = 64
-"""Training items whose likelihood is set beside that of the held-out ones."""
 
 
 def likelihood(
@@ -49,9 +46,11 @@ def likelihood(
     rtol: float = 1e-4,
     atol: float = 1e-4,
     ood_file: str | None = None,
+    input: str | None = None,
     out: str | None = None,
 ) -> dict:
-    """Evaluate log p(x), or log p(x | y) with ``labels`` "data", on the held-out or the training items."""
+    """Evaluate log p(x), or log p(x | y) with ``labels`` "data", on the held-out or the training items, or on all those
+    of a file or a folder, ``input``."""
     if guidance != UNGUIDED and not unnormalized:
         raise ValueError(
             "a guided model is not a normalized density, so its likelihood is refused: leave out "
@@ -72,16 +71,26 @@ def likelihood(
         if guidance == UNGUIDED:
             raise ValueError("--unnormalized: nothing is guided here; leave it out, or give --guidance_scale")
         condition = "unnormalized"
-    others = None if ood_file is None else _others(ood_file, data, num_samples, run.kind)
+    others = None if ood_file is None else read_others(ood_file, data, num_samples, run.kind)
     exact = (probes == 0) if probes is not None else math.prod(data.event_shape) <= EXACT_UP_TO
     settings: dict[str, Any] = {"probes": None if exact else probes or 2, "rtol": rtol, "atol": atol, "seed": seed}
 
     def model_for(targets: Condition | None) -> ScoreModel:
         return bound(targets if conditioned else None)
 
-    index = spread_items(data, split, num_samples)
-    (x, targets), sizes = data.batch(index), data.sizes_of(index)
+    if input:
+        given, index, source = read_every(input, data, run.kind), None, Path(input).name
+        if conditioned and given.labels is None:
+            raise ValueError(f"--input={input} holds no labels, which --labels={labels} takes: leave out --labels")
+        targets: Condition | None = None if given.labels is None else {"labels": given.labels}
+    else:
+        index, source = spread_items(data, split, num_samples), split
+        x, targets = data.batch(index)
+        given = Named(x, [str(i) for i in index.tolist()], labels_of(targets), data.sizes_of(index))
+    x, sizes = given.x, given.sizes
     model = model_for(targets)
+    if input and len(x) == 1:
+        return _of_one(run, model, given, condition, settings, unnormalized, out)
     begin = time.perf_counter()
     work = report_work(data.transform, len(x), dequantizations=dequantizations, rows=run.world.rows)
     bar = tqdm(total=work, desc="likelihood", unit="item", disable=not run.world.is_main)
@@ -91,17 +100,18 @@ def likelihood(
             progress=bar.update, world=run.world, sizes=sizes, **settings,
         )  # fmt: skip
     values, in_unit = {}, {}
-    if split == "test" and not unnormalized:
+    if split == "test" and not unnormalized and not input:
         few = spread(len(training), MAX_TRAINING_ITEMS)
         (hint, hint_targets), own = training.batch(few), training.sizes_of(few)
-        values["training"] = _nats(run.world, model_for(hint_targets), hint, own, batch_size, settings)
+        values["training"] = nats_of(run.world, model_for(hint_targets), hint, own, batch_size, settings)
         in_unit["training"] = report.in_unit(values["training"], data.event_shape, own)
     if others is not None:
-        values["others"] = _nats(run.world, denoiser, *others, batch_size, settings)
+        values["others"] = nats_of(run.world, denoiser, *others, batch_size, settings)
         in_unit["others"] = report.in_unit(values["others"], data.event_shape, others[1])
     result = {
         "mode": "likelihood",
-        "split": split,
+        "split": None if input else split,
+        "input": input,
         "num_samples": len(x),
         "density": condition,
         "weights": run.weights,
@@ -111,14 +121,18 @@ def likelihood(
         **{"seed": seed, "rtol": rtol, "atol": atol, "dequantizations": dequantizations, "t_min": denoiser.sde.t_min},
         **{name: [v.mean().item(), v.std().item() / len(v) ** 0.5] for name, v in in_unit.items()},
     }
-    _show(condition, split, report, result)
+    show(condition, source, report, result)
     if others is not None:
-        result["auroc"] = _auroc(report.nats, values["others"])
+        result["auroc"] = auroc(report.nats, values["others"])
         print(f"  AUROC of log p(x) against {ood_file}: {result['auroc']:.4f} ({len(others[0])} items)")
-    if out and run.world.is_main:
+    if out and Path(out).suffix.lower() == ".csv" and run.world.is_main:
+        result["numbers"] = str(write_rows(Path(out), _rows(model, given, report.nats, report.stderr)))
+        print(f"  log p of each item: {out}")
+    elif out and run.world.is_main:
         path = Path(f"{stem(run, out, 'likelihood')}.npz")
         arrays = {
             "index": index,
+            "name": np.array(given.names) if input else None,
             "sizes": sizes,
             "nats": report.nats,
             "stderr": report.stderr,
@@ -133,54 +147,30 @@ def likelihood(
     return result
 
 
-def _show(condition: str, split: str, report: LikelihoodReport, result: dict) -> None:
-    unit, parts, subset = report.unit, report.stderr_parts, report.subset
-    split_up = ", ".join(f"{name} {value:.4f}" for name, value in parts.items())
-    warning = "" if condition.startswith("p(") else "NOT a density but a guided model's flow: "
-    what = f"{condition} of {result['num_samples']} {split} items, {result['weights']}"
-    print(f"{warning}{what}, {result['trace']}, in {unit}:")
-    if unit == "nats":
-        print("  (no bits/dim: the data are continuous; config.data.num_levels declares quantized ones)")
-    print(f"  probability flow at t_min   {report.ode}   (standard error by {split_up})")
-    if report.importance is not None:
-        print(f"  importance-weighted         {report.importance}")
-    elif result["dequantizations"] > 1:
-        print("  importance-weighted         needs --probes 0: the error of probes would bias it upwards")
-    print(f"  bound at t = 0              {report.bound_at_zero}   (the flow's on these {subset}: {report.at_t_min})")
-    print(f"  variational bound           {report.variational}")
-    print(f"  bound of {report.discrete_steps} discrete steps {report.discrete}")
-    if "training" in result:
-        mean, error = result["training"]
-        hint = f"{MAX_TRAINING_ITEMS} at most; much better is memorized"
-        print(f"  training items              {mean:.4f} +- {error:.4f}   ({hint})")
-    print(
-        f"  {result['nfe']:g} network calls each, {result['nfe_max']} at most, {result['rejected']:g} steps rejected; "
-        f"a tenth of the tolerances changes an item by {report.tolerance_change:.1e} at most"
-    )
+def _rows(model: ScoreModel, given: Named, nats: Tensor, errors: Tensor) -> list[dict[str, str]]:
+    """The rows of items for a .csv."""
+    counts = real_counts(given.sizes, given.x.shape[1:]).expand(len(given.x)).tolist()
+    return rows_of(given.names, nats, errors, counts if model.transform.num_levels else None)
 
 
-def _nats(world: World, model, x: Tensor, sizes: Tensor | None, batch_size: int, settings: dict) -> Tensor:
-    """log p of further items (n,), once each."""
-    device, parts = next(model.parameters()).device, []
-    x = dequantized(model.transform, x, settings["seed"], sizes=sizes)
-    for rows in world.batches(len(x), batch_size):
-        part = model.rows(rows), x[rows].to(device)
-        own = None if sizes is None else sizes[rows]
-        parts.append(log_likelihood(*part, first=rows.start, sizes=own, **settings).nats.double().cpu())
-    return torch.cat(world.all_gather_flat(parts))
-
-
-def _others(path: str, data: Dataset, most: int, kind: Kind) -> tuple[Tensor, Tensor | None]:
-    """At most so many items of --ood_file, in the units of the data, and their sizes."""
-    x, _, sizes = read_items(
-        "--ood_file", path, data.event_shape, data.transform.num_levels, kind, about=data.about,
-        unequal=data.sizes is not None,
-    )  # fmt: skip
-    index = spread(len(x), most)
-    return x[index], None if sizes is None else sizes[index]
-
-
-def _auroc(own: Tensor, others: Tensor) -> float:
-    """The probability that an item of the data has the larger log p."""
-    truth = np.r_[np.ones(len(own)), np.zeros(len(others))]
-    return float(roc_auc_score(truth, torch.cat([own, others]).numpy()))
+def _of_one(
+    run: Run, model: ScoreModel, given: Named, condition: str, settings: dict, guided: bool, out: str | None
+) -> dict:
+    """log p of a single item, of which there is no mean, and no standard error but that of its probes."""
+    x = dequantized(model.transform, given.x, settings["seed"], sizes=given.sizes)
+    found = log_likelihood(model, x.to(run.device), guided=guided, sizes=given.sizes, **settings)
+    nats, error = found.nats.double().cpu(), found.stderr.double().cpu()
+    print(f"{condition} of {given.names[0]}: {nats.item():.4f} nats +- {error.item():.4f} by probes")
+    rows = _rows(model, given, nats, error)
+    result = {"mode": "likelihood", "num_samples": 1, "density": condition, "nats": nats.item(), "stderr": error.item()}
+    if "bits_per_dim" in rows[0]:
+        result["bits_per_dim"] = float(rows[0]["bits_per_dim"])
+    if out and run.world.is_main:
+        if Path(out).suffix.lower() == ".csv":
+            path = write_rows(Path(out), rows)
+        else:
+            path = Path(f"{stem(run, out, 'likelihood')}.npz")
+            arrays = {"name": np.array(given.names), "sizes": given.sizes, "nats": nats, "stderr": error}
+            write_arrays(path, arrays, run.settings)
+        result["numbers"] = str(path)
+    return result

@@ -17,9 +17,7 @@ button { font: inherit; font-size: .82rem; color: inherit; background: var(--car
   border-radius: .4rem; padding: .3rem .8rem; cursor: pointer; }
 th button { border: 0; background: none; padding: 0; font-size: inherit; text-align: left;
   text-decoration: underline dotted; }
-.wide { overflow-x: auto; overflow-wrap: normal; } .wide th { vertical-align: bottom; }
-.wide td { white-space: nowrap; }
-tr.chosen { background: var(--card); } tr.chosen td { font-weight: 700; }
+tr.chosen td { font-weight: 700; }
 .strips, .tiles { display: grid; gap: .6rem 1.2rem; margin-bottom: 1rem; }
 .strips { grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
 .tiles { grid-template-columns: repeat(auto-fill, minmax(min(45%, 11rem), 1fr)); }
@@ -78,7 +76,7 @@ def _advice(record: dict) -> Iterator[str]:
         f"<p>{capitalized(METRICS[first].title)} to held-out data {with_error(row['value'], row['stderr'])}, {behind} "
         f"here; as many real items have {with_error(real['value'], real['spread'])}: {row['reading']}.</p>"
     )
-    ties = [f"{other['sampler']} at {other['calls']:.4g}" for other in record["rows"] if other["tied"]]
+    ties = [f"{other['sampler']} at {other['nfe']:.4g}" for other in record["rows"] if other["tied"]]
     if len(ties) > 1:
         yield f"<p>Tied with the best: {', '.join(ties)} network calls.</p>"
 

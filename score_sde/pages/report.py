@@ -8,7 +8,8 @@ from pathlib import Path
 
 from score_sde.config.config import program
 from score_sde.kinds.elements import image
-from score_sde.pages.frame import page
+from score_sde.pages.frame import page, wide
+from score_sde.pages.links import links
 from score_sde.plots.chart import chart_svg
 from score_sde.plots.curves import CHARTS, present, series
 from sde.data.statistics import spread
@@ -60,6 +61,7 @@ def write_report(folder: Path, *, config: dict, metrics: Sequence[dict], state: 
         _facts(latest, metrics),
         *_samples(folder),
         *_charts(metrics),
+        links(folder),
         *_commands(folder, state),
         *_config(config),
     )
@@ -156,10 +158,12 @@ def _commands(folder: Path, state: dict) -> Iterator[str]:
 
 
 def _config(config: dict) -> Iterator[str]:
-    yield "<h2>Config</h2>\n<details>\n<summary>All keys, as resolved; set with --config.KEY=VALUE</summary>\n<table>"
-    for key, value in _flat(config):
-        yield f'<tr><th scope="row">{escape(key)}</th><td>{escape(repr(value))}</td></tr>'
-    yield "</table>\n</details>"
+    yield "<h2>Config</h2>\n<details>\n<summary>All keys, as resolved; set with --config.KEY=VALUE</summary>"
+    rows = (
+        f'<tr><th scope="row">{escape(key)}</th><td>{escape(repr(value))}</td></tr>' for key, value in _flat(config)
+    )
+    yield wide("\n".join(["<table>", *rows, "</table>"]), "all keys")
+    yield "</details>"
 
 
 def _flat(config: dict, prefix: str = "") -> Iterator[tuple[str, object]]:

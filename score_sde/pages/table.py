@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from score_sde.metrics.metric import METRICS
 from score_sde.pages.charts import capitalized
+from score_sde.pages.frame import wide
 
 
 def number(value: float) -> str:
@@ -62,15 +63,15 @@ def fronts(row: dict) -> list[str]:
 
 def table(record: dict) -> Iterator[str]:
     """The rows of a comparison as lines of HTML, and the sentences to know below them."""
-    yield '<h2>All of them</h2>\n<div class="wide" role="region" aria-label="all samplers" tabindex="0">\n<table>'
     shown = columns(record["metrics"])
     heads = (f'<th scope="col"{" data-sort" * bool(column.key)}>{column.head}</th>' for column in shown)
-    yield f"<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>"
+    lines = [f"<table>\n<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>"]
     for row in record["rows"]:
         cells = (f'<td data-value="{_value(row, column)}">{column.text(row)}</td>' for column in shown)
         mark = ' class="chosen"' if row["recommended"] else ""
-        yield f"<tr{mark}>{''.join(cells)}</tr>"
-    yield "</tbody>\n</table>\n</div>"
+        lines.append(f"<tr{mark}>{''.join(cells)}</tr>")
+    yield "<h2>All of them</h2>"
+    yield wide("\n".join([*lines, "</tbody>\n</table>"]), "all samplers", f"{len(shown)} columns: scroll sideways →")
     yield from (f"<p>{escape(note)}</p>" for note in record["notes"])
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from samplers import SAMPLERS
 from score_sde.config.component import Component, options_of
 from score_sde.config.config import pick, read_run_config, resolve
+from score_sde.restoration.cost import ITERATIONS
 from score_sde.run.folder import Run
 from sde import ScoreModel
 from sde.inverse.operators import LinearOperator
@@ -22,11 +23,12 @@ METHODS: dict[str, Callable[..., ScoreModel]] = {
     "replacement": Replacement,
 }
 
-AUTO = "dps"
-"""The method of --method auto."""
-
-STEPS = 30
-"""Steps of --mode restore unless --steps or the times of --grid say otherwise; each is taken --repaint_steps times."""
+AUTO = "mmps"
+"""The method of --method auto: the one that is right by the table of docs/guidance.md."""
+SAMPLER, STEPS = "sa_solver", 30
+"""The sampler and the steps of --mode restore unless --sampler, --steps or the times of --grid say otherwise."""
+REPAINT_STEPS = {"replacement": 4}
+"""How often each step is taken unless --repaint_steps says otherwise, where it is not once."""
 
 
 def choose_method(method: str, task: str, sigma_y: float) -> str:
@@ -55,7 +57,21 @@ def with_sampler(run: Run, name: str) -> Run:
     return replace(run, config=replace(run.config, sampler=Component(name, options_of(SAMPLERS[name]))))
 
 
-def posterior(method: str, model: ScoreModel, operator: LinearOperator, y: Tensor, sigma_y: float) -> ScoreModel:
-    """The model of p(x | y) by a key of METHODS."""
+def posterior(
+    method: str, model: ScoreModel, operator: LinearOperator, y: Tensor, sigma_y: float, iterations: int = ITERATIONS[0]
+) -> ScoreModel:
+    """The model of p(x | y) by a key of METHODS; ``iterations`` are those of moment matching."""
     noise = () if method == "replacement" else (sigma_y,)
-    return METHODS[method](model, operator, y, *noise)
+    return METHODS[method](model, operator, y, *noise, **{"iterations": iterations} if method == "mmps" else {})
+
+
+def reason(method: str, asked: str, iterations: int) -> str:
+    """Why it is this method, for people."""
+    if method != "mmps":
+        return method
+    many = f"{method} ({iterations} iteration{'s' * (iterations > 1)}"
+    if asked != "auto":
+        return f"{many})"
+    if iterations == ITERATIONS[0]:
+        return f"{many}: the method that is right on Gaussian data)"
+    return f"{many}, as {ITERATIONS[0]} would take too long here: the method that comes closest)"

@@ -1,5 +1,6 @@
 """Tasks of --mode restore: measurement operators by name, and what they make of items."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,11 +9,14 @@ from torch import Tensor
 
 from samplers import SeededNoise
 from samplers.noise.seeded import MEASUREMENT, item_seeds
+from samplers.padding import real_counts
 from score_sde.config.config import pick
-from score_sde.config.naming import with_words
+from score_sde.config.naming import with_flag, with_words
 from score_sde.kinds.base import Kind
 from score_sde.restoration.masks import read_mask
 from score_sde.run.inputs import read_items
+from sde.data import Dataset, existing
+from sde.data.arrays import array_of, as_sizes
 from sde.data.sizes import real
 from sde.inverse.operators import LinearOperator, Mask, OfReal
 
@@ -86,6 +90,47 @@ def read_measured(
     )
     check_rows(operator, len(y), name)
     return y if hidden is None else operator(y)
+
+
+def measured_sizes(file: str, task: str, data: Dataset) -> Tensor | None:
+    """The sizes of items that a mask observed, the array "sizes" of an .npz. Raises ValueError where the items of the
+    data are of unequal size, and the file does not say theirs."""
+    if data.sizes is None:
+        return None
+    sizes = array_of(existing(file, "--measurements_file"), "sizes") if task == "inpaint" else None
+    if sizes is None:
+        raise ValueError(
+            f"--measurements_file={file}: the items are of unequal size, which a measurement does not tell; take "
+            "--task=inpaint with an .npz that has their sizes beside x, or --input"
+        )
+    with with_flag("--measurements_file", file):
+        return as_sizes(sizes, (len(sizes), *data.event_shape))
+
+
+def hides_nothing(operator: Mask, sizes: Tensor | None) -> bool:
+    """Whether all that is real is observed."""
+    if sizes is None:
+        return bool(operator.mask.all())
+    return bool(operator.mask[real(sizes, operator.event_shape).expand_as(operator.mask)].all())
+
+
+def observed(operator: LinearOperator, y: Tensor, shape: tuple[int, ...], sizes: Tensor | None) -> float:
+    """Measured values for each entry of an item that is real."""
+    entries = math.prod(shape) if sizes is None else real_counts(sizes, shape).mean().item()
+    if isinstance(operator, Mask):
+        return operator.mask.double().mean().item() * math.prod(shape) / entries
+    return y[0].numel() / entries
+
+
+def miss(operator: LinearOperator, x: Tensor, y: Tensor) -> float:
+    """The root mean square of A(x) - y over all that was measured."""
+    return measured_values(operator, operator(x) - y).square().mean().sqrt().item()
+
+
+def measured_values(operator: LinearOperator, y: Tensor) -> Tensor:
+    """All values of y in a row, in float64, less those that end the rows of masks that observe less than others."""
+    y = y[operator.filled.expand_as(y)] if isinstance(operator, Mask) else y.flatten()
+    return y.double()
 
 
 def check_rows(operator: LinearOperator, count: int, name: str) -> None:

@@ -16,7 +16,7 @@ from score_sde.run.folder import Run
 from score_sde.run.guides import GuidanceOptions, Guides
 from score_sde.run.labels import Labels
 from sde import Denoiser, ScoreModel
-from sde.condition.tree import Condition, labels_of
+from sde.condition.tree import Condition, labels_of, map_condition, restrict_to
 from sde.data import Dataset
 from sde.data.sizes import real
 from sde.data.statistics import spread
@@ -36,6 +36,17 @@ def encoded_entries(data: Dataset, index: Tensor) -> Tensor:
     """The entries of items at positions that are real, in model units, in a row."""
     x, sizes = data.transform.encode(data.batch(index)[0]).double(), data.sizes_of(index)
     return x.flatten() if sizes is None else x[real(sizes, data.event_shape).expand_as(x)]
+
+
+def encoded_items(
+    data: Dataset, most: int, model: Denoiser, device: torch.device
+) -> tuple[Tensor, Condition | None, Tensor | None]:
+    """At most so many items spread over the set, in model units and on the device, with what the model is told of them,
+    and their sizes where they are padded."""
+    index = spread(len(data), most)
+    x, cond = data.batch(index)
+    told = map_condition(lambda c: c.to(device), restrict_to(cond, model))
+    return data.transform.encode(data.transform.dequantize(x, 0.5)).to(device), told, data.sizes_of(index)
 
 
 def root_mean_square(x: Tensor, sizes: Tensor | None = None) -> Tensor:

@@ -36,6 +36,13 @@ class Statistics:
         """The largest value of all."""
         return self.largest.max().item()
 
+    @property
+    def mean_var(self) -> float:
+        """The mean of the variances of all dimensions, of each as often as it is real."""
+        if self.counts is None:
+            return self.var.mean().item()
+        return ((self.var * self.counts).sum() / self.counts.sum()).item()
+
     def channels(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel, the first event axis, over items and all other axes; (C,)."""
         mean, var = _by_channel(self.mean), _by_channel(self.var)
@@ -45,6 +52,12 @@ class Statistics:
         share = share / share.sum(1, keepdim=True)
         middle = (share * mean).sum(1, keepdim=True)
         return middle[:, 0], (share * (var + (mean - middle).square())).sum(1).sqrt()
+
+    def in_one_channel(self) -> "Statistics":
+        """Those of items (1, *): of all channels as of a single one."""
+        smallest, largest, mean, var = (x.reshape(1, -1) for x in (self.smallest, self.largest, self.mean, self.var))
+        counts = None if self.counts is None else self.counts.reshape(1, -1)
+        return Statistics(self.count, self.whole, smallest, largest, mean, var, counts)
 
     def ranges(self) -> tuple[Tensor, Tensor]:
         """The smallest and the largest value of each channel; (C,)."""

@@ -1,5 +1,6 @@
 """Rescaled guidance: its contrast brought back to that of its base."""
 
+import torch
 from torch import Tensor
 
 from sde.guidance.base import Guidance, check_guided
@@ -13,8 +14,8 @@ class GuidanceRescale(Guidance):
 
     D is the posterior mean whatever the network's parametrization, where the paper has the network's output. The
     standard deviations are those over one sample's event, never over the batch, so that it is meant for events of many
-    values, as images are. Raises ValueError for a model that is not guided, a strength outside [0, 1], and events of
-    one value.
+    values, as images are. Where D has no contrast, but for rounding, there is none to bring back: it stays as it is.
+    Raises ValueError for a model that is not guided, a strength outside [0, 1], and events of one value.
     """
 
     with_rows = ("base", "guided")
@@ -34,5 +35,16 @@ class GuidanceRescale(Guidance):
                 f"rescale for x of shape {tuple(x.shape)}: one value per event has no contrast to keep; leave it out"
             )
         base, guided = self.guided.pair(x, t)
-        stds = [denoised.flatten(1).std(1, correction=0) for denoised in (base, guided)]
-        return base, guided * expand(1 - self.strength + self.strength * stds[0] / stds[1], x)
+        (kept, known), (found, some) = contrast(base), contrast(guided)
+        ratio = torch.where(some, torch.where(known, kept, 0) / found, 1)
+        return base, guided * expand(1 - self.strength + self.strength * ratio, x)
+
+
+def contrast(denoised: Tensor) -> tuple[Tensor, Tensor]:
+    """The standard deviation over each event (B,), and whether it is more than the rounding of the event's values;
+    where it is not, 1 stands for it, so that neither a ratio nor a gradient becomes NaN."""
+    flat = denoised.flatten(1)
+    variance = flat.var(1, correction=0)
+    rounding = 8 * torch.finfo(flat.dtype).eps * flat.abs().amax(1)
+    some = variance > rounding**2
+    return torch.where(some, variance, 1).sqrt(), some

@@ -63,12 +63,14 @@ class DPS(PosteriorGuidance):
 
     V = (sigma_y^2 + gamma r_t^2 q) I, with r_t^2 as in PiGDM and q = |H^T r|^2 / |r|^2 of each sample, the size of
     H H^T in the units of y. ``gamma`` is the inverse step size: half of it pulls twice as hard, where sigma_y is small.
-    At 0.5 and above, DDIM and ancestral steps of any length are stable where the singular values of H are equal; below,
-    many steps are needed. Deviations: theorem 1 has gamma = 0, which no practical number of steps integrates; the
-    paper's algorithm takes a step of zeta / |r| along the gradient of |r|^2 beside that of the sampler, which means
-    something else on every grid and in every unit. Here the pull is a term of the score, kept in bounds by widening V
-    as Rozet and Louppe 2023 do (arXiv:2306.10574; by sigma^2 / alpha^2, without the data's variance). The samples are
-    biased, see docs/guidance.md; where singular values of H differ much, the other two are better.
+    At 0.5 and above, DDIM and ancestral steps of any length are stable where the singular values of H are equal and
+    entries of the data are not correlated; below, many steps are needed. Where entries are correlated, r_t^2 is less
+    than the variance that they have together, and the samples diverge (docs/guidance.md). Deviations: theorem 1 has
+    gamma = 0, which no practical number of steps integrates; the paper's algorithm takes a step of zeta / |r| along the
+    gradient of |r|^2 beside that of the sampler, which means something else on every grid and in every unit. Here the
+    pull is a term of the score, kept in bounds by widening V as Rozet and Louppe 2023 do (arXiv:2306.10574; by sigma^2
+    / alpha^2, without the data's variance). The samples are biased; where singular values of H differ much, or data are
+    correlated, MMPS is better.
     """
 
     def __init__(

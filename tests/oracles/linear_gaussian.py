@@ -13,7 +13,8 @@ DIM, OBSERVED = 16, 8
 
 
 class FullGaussian(ScoreModel):
-    """Data N(mean, covariance) in data units, of event shape (dim,): D = m + a C (a^2 C + s^2)^-1 (x - a m)."""
+    """Data N(mean, covariance) in data units, of any event shape, their entries in order: D = m + a C (a^2 C + s^2)^-1
+    (x - a m)."""
 
     def __init__(self, sde: SDE, mean: Tensor, covariance: Tensor, transform: Transform | None = None) -> None:
         super().__init__(sde, transform)
@@ -24,9 +25,10 @@ class FullGaussian(ScoreModel):
         self.register_buffer("vectors", vectors)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = expand(self.sde.alpha(t), x), expand(self.sde.sigma(t), x)
+        flat = x.flatten(1)
+        alpha, sigma = expand(self.sde.alpha(t), flat), expand(self.sde.sigma(t), flat)
         gain = alpha * self.values / (alpha**2 * self.values + sigma**2)
-        return self.mean + ((x - alpha * self.mean) @ self.vectors * gain) @ self.vectors.T
+        return (self.mean + ((flat - alpha * self.mean) @ self.vectors * gain) @ self.vectors.T).view_as(x)
 
 
 @dataclass

@@ -14,15 +14,18 @@ from samplers import DPMSolverPP, generate
 from score_sde.cli import main
 from score_sde.config.config import read_run_config, resolve
 from score_sde.diagnosis.causes import best
-from score_sde.diagnosis.diagnosis import diagnose
+from score_sde.diagnosis.diagnosis import diagnose, off_posterior_means
+from score_sde.diagnosis.examination import of_posterior_means
 from score_sde.modes.check import check, table
 from score_sde.run.folder import Run
+from sde import Denoiser
 from sde.checkpoint.models import load_model, save_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.spec import build
 from sde.data.statistics import spread
 from sde.data.toys import labeled_toys
 from sde.guidance.conditional import Conditional
+from tests.oracles.noise_network import NoiseOfGaussian
 from tests.score_sde.runs import call, run_of
 
 CPU = torch.device("cpu")
@@ -364,3 +367,23 @@ def test_signals_without_classes_or_checkpoints(tmp_path, capsys):
     assert (result["conditions"], result["conditional"], result["items"]) == (None, False, 6)
     assert len(result["samples"]["mean"]) == 2
     assert "in channel 0" in capsys.readouterr().out
+
+
+def test_posterior_means_that_left_the_law_of_the_data(healthy, unrendered_module):
+    """A network that predicts noise with an error: D is off by sigma / alpha of it, and the levels are named."""
+    run = run_in(healthy)
+    training, _ = run.data()
+    sde = run.model().sde
+    x0 = training.transform.encode(training.batch(spread(len(training), 64))[0])
+    found = {}
+    for error in (0.001, 0.05):
+        model = Denoiser(NoiseOfGaussian(sde, error, x0.std().item()), sde, "noise", 1.0, training.transform)
+        levels = of_posterior_means(model, training, CPU)
+        found[error] = off_posterior_means({"posterior_means": levels})
+        worst = error * levels[0]["noise_level"]
+        assert levels[0]["std"] == pytest.approx(worst, rel=0.3 if error < 0.01 else 0.05)
+    assert found[0.001] is None
+    said = found[0.05].evidence
+    off = [level for level in levels if 0.05 * level["noise_level"] > 2 * level["data_std"]]
+    assert f"at {len(off)} of 25 noise levels, sigma/alpha from {off[-1]['noise_level']:.3g} to 152" in said
+    assert f"standard deviation is {levels[0]['std']:.3g} at 152" in said

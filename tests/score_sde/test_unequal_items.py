@@ -10,6 +10,7 @@ from scipy import stats
 from samplers.noise.seeded import sample_seeds
 from score_sde.kinds import KINDS
 from score_sde.restoration.masks import read_mask
+from score_sde.restoration.scores import crps
 from score_sde.run.inputs import read_items
 from score_sde.run.sizes import drawn_sizes
 from sde.data import load_dataset
@@ -114,7 +115,7 @@ def test_the_law_that_is_kept():
 
 def test_likelihood(runs, capsys):
     """An item has the density of what is real of it, in as many dimensions."""
-    coarse = ["--mode", "likelihood", "--rtol", 0.01, "--atol", 0.01]
+    coarse = ["--mode", "likelihood", "--rtol", 0.01, "--atol", 0.01, "--probes", 0]
     found, last = both(runs, capsys, *coarse, "--num_samples", 6)
     assert {*found["sizes"].tolist()} <= {*LENGTHS}
     assert np.isfinite(found["nats"]).all()
@@ -132,6 +133,24 @@ def test_likelihood(runs, capsys):
     )
     assert (status, error.count("error")) == (0, 0)
     assert 0 <= line["auroc"] <= 1
+    # Of a file, and of a folder with an item of its own length in each file, a line for each; alone it has the same.
+    x, sizes = series()
+    folder = runs / "own"
+    folder.mkdir()
+    picked = [int(np.flatnonzero(sizes == size)[0]) for size in (7, 4)]
+    for i, number in enumerate(picked):
+        np.save(folder / f"{i}.npy", x[None, number, :, : sizes[number]])
+    np.savez(runs / "rows.npz", x=x[picked], sizes=sizes[picked])
+    np.savez(runs / "row.npz", x=x[picked[:1]], sizes=sizes[picked[:1]])
+    lines = []
+    for source in ("own", "rows.npz", "row.npz"):
+        arguments = ["--workdir", runs / "first", "--input", runs / source, "--out", runs / "scores.csv"]
+        status, _, error = call(capsys, *coarse, *arguments)
+        assert status == 0, error
+        lines.append([line.split(",") for line in (runs / "scores.csv").read_text().splitlines()])
+    assert [line[0] for line in lines[0]] == ["item", "0.npy", "1.npy"]
+    assert [line[1:] for line in lines[0]] == [line[1:] for line in lines[1]]
+    assert float(lines[2][1][1]) == pytest.approx(float(lines[1][1][1]), rel=0.01)
 
 
 def test_restored_items(runs, capsys):
@@ -144,10 +163,15 @@ def test_restored_items(runs, capsys):
         np.testing.assert_array_equal(samples[..., mask], np.broadcast_to(x[..., mask], samples[..., mask].shape))
     assert not padding_of(found["samples"], sizes).any()
     assert last["observed"] == pytest.approx(np.mean((sizes + 1) // 2) / np.mean(sizes))
-    error = [(found["samples"][i, ..., :size] - found["x"][i, None, :, :size]).ravel() for i, size in enumerate(sizes)]
+    hidden = [slice((size + 1) // 2, size) for size in sizes]
+    pairs = [(found["samples"][i, :, 0, part], found["x"][i, 0, part]) for i, part in enumerate(hidden)]
+    error = [(samples - x).ravel() for samples, x in pairs]
     items = load_dataset("points", root=str(runs / "first.npz"), test_fraction=0.25)[1].statistics
     expected = 10 * np.log10((items.high - items.low) ** 2 / np.square(np.concatenate(error)).mean())
     assert last["psnr"] == pytest.approx(expected, rel=1e-5)
+    scores = [crps(torch.from_numpy(samples), torch.from_numpy(x)).numpy() for samples, x in pairs]
+    assert last["crps"] == pytest.approx(np.concatenate(scores).mean(), rel=1e-5)
+    assert [item["crps"] for item in last["items"]] == pytest.approx([score.mean() for score in scores], rel=1e-5)
     both(runs, capsys, "--mode", "restore", "--num_samples", 3, "--steps", 2, "--task", "sensing",
          "--num_measurements", 3, "--sigma_y", 0.1)  # fmt: skip
     np.savez(runs / "measured.npz", x=np.where(masks[:, None], found["x"], np.nan), sizes=sizes)
