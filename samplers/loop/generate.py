@@ -19,6 +19,7 @@ from samplers.checks import (
     check_model,
     check_sampler,
     choose,
+    data_dtype,
     tensor_like,
 )
 from samplers.grid import check_times, make_grid
@@ -196,11 +197,12 @@ def _encoded(start: Tensor, shape: tuple[int, ...], model, like: Tensor) -> Tens
     if start.shape != shape:
         raise ValueError(f"start has shape {tuple(start.shape)}: needs {shape}, one row for each of the n samples")
     process: Process = model.sde
-    start = start.to(process.state_dtype(like.dtype))
+    kind = process.state_dtype(like.dtype)
+    start = start.to(data_dtype(model, kind))
     check_data(start, model, "start")
     transform = transform_of(model)
     # Quantized data stand for the cells above them, [x, x + 1): here for their middle.
-    return transform.encode(transform.dequantize(start, 0.5))
+    return transform.encode(transform.dequantize(start, 0.5)).to(kind)
 
 
 def _check_sizes(sizes: Sequence[int], n: int, most: int) -> None:

@@ -41,7 +41,11 @@ def read_samples(name: str) -> tuple[Path, Tensor, Tensor | None]:
             f"--samples_file={path} holds labels of type {labels.dtype} and shape {labels.shape}: needs {len(x)} "
             "integers, the class that was asked for of each sample, or -1"
         )
-    return path, as_tensor(x), None if labels is None else torch.from_numpy(labels.astype(np.int64))
+    return (
+        path,
+        as_tensor(x, torch.float64 if x.dtype == np.float64 else torch.float32),
+        None if labels is None else torch.from_numpy(labels.astype(np.int64)),
+    )
 
 
 def check_samples(x: Tensor, labels: Tensor | None, data: Dataset, path: Path) -> None:

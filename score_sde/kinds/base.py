@@ -84,7 +84,7 @@ class Kind:
 
     def features(self, transform: Transform) -> Callable[[Tensor], Tensor]:
         """What items are compared in: a function of items (B, *event) in data units to features (B, d)."""
-        return lambda x: transform.encode(x.double()).flatten(1)
+        return lambda x: transform.encode(x.double()).flatten(1).double()
 
     def network_input(self, transform: Transform, shape: Event, flag: str) -> Callable[[Tensor], Tensor]:
         """What takes items in data units to what networks of others read, which see images. Raises ValueError for data

@@ -90,7 +90,7 @@ def evaluate(
     _warn_of_classes(asked, data)
     known = of(training, torch.arange(len(training)))
     sets = Sets(
-        samples=found(run.world, lambda rows: x[rows].float(), count, batch_size),
+        samples=found(run.world, lambda rows: x[rows].to(data.transform.dtype), count, batch_size),
         real=of(data, torch.arange(len(data))) if split == "test" else known,
         reference=known.rows(like) if split == "test" else of(other, like),
         training=known,
@@ -179,6 +179,6 @@ def _accuracy(judge: EvaluationClassifier, x: Tensor, asked: Tensor, data: Datas
     that it takes for their own."""
     items, cond = data.batch(torch.arange(len(data)))
     labels = require_labels(cond)
-    parts = ((x.float(), asked), (items, labels))
+    parts = ((x.to(data.transform.dtype), asked), (items, labels))
     own, real = (share(int((judge.classes(part) == known).sum()), len(part)) for part, known in parts)
     return {**asdict(own), "reference": asdict(real), "reading": reading(own, real, larger=True)}

@@ -164,7 +164,8 @@ def _nats(world: World, model, x: Tensor, batch_size: int, settings: dict) -> Te
 
 def _others(path: str, data: Dataset, most: int, kind: Kind) -> Tensor:
     """At most so many items of --ood_file, in the units of the data."""
-    x, _ = read_items("--ood_file", path, data.event_shape, data.transform.num_levels, kind, about=data.about)
+    x, _ = read_items("--ood_file", path, data.event_shape, data.transform.num_levels, kind, about=data.about,
+                      dtype=data.transform.dtype)  # fmt: skip
     return x[spread(len(x), most)]
 
 

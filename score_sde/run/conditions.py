@@ -144,7 +144,7 @@ def cascade_seed(seed: int) -> int:
 
 def upscaled(labels: Condition | None, image: Tensor, guides: Guides) -> Condition:
     """The condition of a cascade's second stage, checked."""
-    model, cond = guides.denoiser, {"image": image.to(torch.float32)}
+    model, cond = guides.denoiser, {"image": image if image.is_floating_point() else image.float()}
     if guides.classes:
         cond |= labels or _no_labels(len(image))
     check_condition(restrict_to(cond, model) or {}, model.num_classes, model.conditions)

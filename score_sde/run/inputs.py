@@ -44,7 +44,10 @@ def open_inputs(
     """The items of ``--items``, those of ``--input``, or ``--num_samples`` of them spread over the split."""
     only_one({"items": items, "num_samples": num_samples, "input": file})
     if file:
-        x, labels = read_items("--input", file, data.event_shape, data.transform.num_levels, kind, about=data.about)
+        x, labels = read_items(
+            "--input", file, data.event_shape, data.transform.num_levels, kind, about=data.about,
+            dtype=data.transform.dtype,
+        )  # fmt: skip
         return Inputs(x, None if labels is None else {"labels": labels}, None, Path(file).stem)
     if items:
         index = torch.tensor(read_numbers("--items", items, len(data), "numbers of items, as in 0,1,2"))
@@ -114,8 +117,9 @@ def read_items(
     whole: bool = True,
     hidden: Tensor | None = None,
     about: About | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor | None]:
-    """Items (n, *shape) in data units as float32, and their classes (n,) where the file holds them.
+    """Items (n, *shape) in data units as ``dtype``, and their classes (n,) where the file holds them.
 
     The file is a .npy, .npz or .csv file, or one of the ``kind`` of data or of another kind, which holds a single item.
 
@@ -131,9 +135,12 @@ def read_items(
         x = its.read(file, shape, levels, about or {}, flag)
         x = x.round() if whole and levels else x
     else:
-        x, labels = read_array(file, None if hidden is None else hidden.numpy())
+        about = about or {}
+        columns, classes = about.get("columns", ()), about.get("class_names", ())
+        width = shape[0] if len(shape) == 1 else 0
+        x, labels = read_array(file, None if hidden is None else hidden.numpy(), columns, width, classes)
     if tuple(x.shape[1:]) != shape:
         raise ValueError(f"{flag}={path}: its items have shape {tuple(x.shape[1:])}, {owner} {shape}")
     if levels and whole and (x.min() < 0 or x.max() >= levels or (x != x.round()).any()):
         raise ValueError(f"{flag}={path}: needs integers from 0 to {levels - 1}, like the data")
-    return x.float(), labels
+    return x.to(dtype), labels

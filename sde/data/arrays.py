@@ -1,5 +1,6 @@
 """Arrays in files: items (n, *event) of any shape, and the classes stored with them."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -9,8 +10,11 @@ import torch
 from numpy.typing import DTypeLike
 from torch import Tensor
 
-from sde.data.statistics import Statistics, measure
+from sde.condition.tree import FEATURES
+from sde.data.labels import class_labels, known_labels
+from sde.data.statistics import feature_moments, measure
 from sde.data.tables import read_table
+from sde.rounding import FAR, far_from_zero
 
 IN_MEMORY = 2**31
 """Bytes up to which a set is held in memory; of a larger one, items are read when they are asked for."""
@@ -27,26 +31,27 @@ CHANNELS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class ArrayFile:
-    """Items of an array that stays on disk, read on indexing by a tensor of positions; ``rows`` are its part of it."""
+    """Items of an array that stays on disk, read on indexing by a tensor of positions; ``rows`` are its part of it, and
+    floats come as ``floats``."""
 
-    def __init__(self, array: np.ndarray, rows: np.ndarray | None = None) -> None:
-        self.array = array
+    def __init__(self, array: np.ndarray, rows: np.ndarray | None = None, floats: torch.dtype = torch.float32) -> None:
+        self.array, self.floats = array, floats
         self.rows = np.arange(len(array)) if rows is None else rows
         self.shape = torch.Size((len(self.rows), *array.shape[1:]))
-        self.dtype = as_tensor(array[:0]).dtype
+        self.dtype = as_tensor(array[:0], floats).dtype
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        return as_tensor(self.array[self.rows[index.numpy()]])
+        return as_tensor(self.array[self.rows[index.numpy()]], self.floats)
 
     def part(self, index: Tensor) -> "ArrayFile":
         """The items at some positions, still on disk."""
-        return ArrayFile(self.array, self.rows[index.numpy()])
+        return ArrayFile(self.array, self.rows[index.numpy()], self.floats)
 
 
-def as_tensor(x: np.ndarray) -> Tensor:
-    """Floats as float32, integers in a type that torch has; in memory, whatever the byte order and strides."""
+def as_tensor(x: np.ndarray, floats: torch.dtype = torch.float32) -> Tensor:
+    """Floats as ``floats``, integers in a type that torch has; in memory, whatever the byte order and strides."""
     if np.issubdtype(x.dtype, np.floating):
-        kind: DTypeLike = np.float32
+        kind: DTypeLike = np.float64 if floats == torch.float64 else np.float32
     else:
         kind = x.dtype.newbyteorder("=") if x.dtype.kind == "i" or x.dtype.itemsize == 1 else np.int64
     # What float32 cannot hold becomes infinite, and is refused as such.
@@ -55,29 +60,68 @@ def as_tensor(x: np.ndarray) -> Tensor:
 
 
 class Arrays(NamedTuple):
-    """``items`` (n, *event) of a file, their ``labels`` (n,) or None, the ``statistics`` of the items, and the other
-    ``conditions`` (sde.condition) that were asked for, by kind."""
+    """``items`` (n, *event) of a file, their ``labels`` (n,) or None, the other ``conditions`` (sde.condition) that were
+    asked for, by kind, and the names of the ``classes`` and of the ``columns``, where they have some."""
 
     items: Tensor | ArrayFile
     labels: Tensor | None
-    statistics: Statistics
     conditions: dict[str, Tensor]
+    classes: list[str]
+    columns: tuple[str, ...]
 
 
-def open_array(
-    path: Path, channels: str = "first", kinds: Sequence[str] = (), hidden: np.ndarray | None = None
-) -> Arrays:
-    """The arrays of a .npy, .npz or .csv file.
+def open_array(path: Path, channels: str = "first", kinds: Sequence[str] = (), columns: Sequence[str] = ()) -> Arrays:
+    """The arrays of a .npy, .npz or .csv file that is a data set.
 
     Of a .npz, the array "x", or the only one, holds the items. "labels" there, or the column "labels" of a .csv, has
-    the classes. "vector", "image" and "sequence" beside "x" are the conditions, of which those of ``kinds`` are taken.
-    ``channels`` is a key of CHANNELS; entries of items that are ``hidden``, booleans (*event) or (n, *event), become 0,
-    whatever they hold. A .npy above IN_MEMORY stays on disk. Raises ValueError for damaged files, items that are not
-    finite numbers, labels that are not one integer per item, and conditions of another shape.
+    the classes, as ``class_labels`` reads them. "vector", "image" and "sequence" beside "x" are the conditions, of
+    which those of ``kinds`` are taken. ``channels`` is a key of CHANNELS, and ``columns`` are those of a .csv to take.
+    Floats come as float32, or as float64 where float32 would lose their digits. A .npy above IN_MEMORY stays on disk.
+    Raises ValueError for damaged files, items that are not finite numbers, labels that are no classes, and conditions
+    of another shape.
     """
     if channels not in CHANNELS:
         raise ValueError(f"channels = {channels!r}: needs one of {', '.join(CHANNELS)}")
-    x, labels, others = _read(path)
+    file = _read(path, columns, 0)
+    x = _checked(path, file, channels)
+    try:
+        items = tensor_of(x)
+        if isinstance(items, Tensor) and items.is_floating_point() and x.dtype.itemsize < 8:
+            _warn_of_steps(path, items, x.dtype)
+        labels, names = (None, []) if file.labels is None else class_labels(file.labels, len(x))
+        held = file.others
+        conditions = {kind: condition_array(kind, held[kind], len(x), channels) for kind in kinds if kind in held}
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return Arrays(items, labels, conditions, names, file.columns)
+
+
+def read_array(
+    path: Path,
+    hidden: np.ndarray | None = None,
+    columns: Sequence[str] = (),
+    width: int = 0,
+    classes: Sequence[str] = (),
+) -> tuple[Tensor, Tensor | None]:
+    """Items and labels of a file of items beside a data set, in memory.
+
+    Entries that are ``hidden``, booleans (*event) or (n, *event), become 0, whatever they hold. A table has ``width``
+    columns, those of the names ``columns`` where its first line names them. The names of ``classes`` are those that
+    labels may have. Raises ValueError as ``open_array`` does.
+    """
+    file = _read(path, columns, width)
+    x = _checked(path, file, "first", hidden)
+    try:
+        items = tensor_of(x, on_disk=False)
+        labels = None if file.labels is None else known_labels(file.labels, len(x), classes)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return items[torch.arange(items.shape[0])], labels
+
+
+def _checked(path: Path, file: "_File", channels: str, hidden: np.ndarray | None = None) -> np.ndarray:
+    """The items (n, *event) of a file, with 0 where they are hidden."""
+    x = file.x
     if x.ndim < 2 or not len(x) or not x.size or x.dtype.kind not in "iuf":
         raise ValueError(
             f"{path} has shape {x.shape} and type {x.dtype}: needs numbers of shape (n, ...), one row per item"
@@ -85,25 +129,55 @@ def open_array(
     x = CHANNELS[channels](x)
     if hidden is not None and hidden.shape in (x.shape, x.shape[1:]):
         x = np.where(hidden, x.dtype.type(0), x)
-    items = ArrayFile(x) if x.nbytes > IN_MEMORY and isinstance(x, np.memmap) else as_tensor(x)
-    try:
-        classes = None if labels is None else class_labels(labels, len(x))
-        conditions = {kind: condition_array(kind, others[kind], len(x), channels) for kind in kinds if kind in others}
-        return Arrays(items, classes, measure(items), conditions)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    if file.missing and np.isnan(x).any():
+        raise ValueError(f"{path}: {file.missing}")
+    return x
 
 
-def read_array(path: Path, hidden: np.ndarray | None = None) -> tuple[Tensor, Tensor | None]:
-    """Items and labels of ``open_array``, in memory."""
-    found = open_array(path, hidden=hidden)
-    return found.items[torch.arange(found.items.shape[0])], found.labels
+def tensor_of(x: np.ndarray, on_disk: bool = True) -> Tensor | ArrayFile:
+    """Items x (n, *event) as they are held: floats in float64 where float32 would lose their digits. Raises ValueError
+    for values that are not finite."""
+    wide = ArrayFile(x, floats=torch.float64)
+    floats = torch.float32
+    found = measure(wide)
+    if x.dtype.kind == "f" and x.dtype.itemsize > 4 and far_from_zero(*found.channels()):
+        floats = torch.float64
+    return ArrayFile(x, floats=floats) if on_disk and x.nbytes > IN_MEMORY and _mapped(x) else as_tensor(x, floats)
 
 
-def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]:
-    """Items, labels and other arrays of a file as they are, a .npy not yet read from the disk."""
+def _mapped(x: np.ndarray) -> bool:
+    return isinstance(x, np.memmap)
+
+
+def _warn_of_steps(path: Path, x: Tensor, kind: np.dtype) -> None:
+    """Warn of floats that lost their digits before they were stored."""
+    mean, std = measure(x).channels()
+    step = np.finfo(kind).eps * mean.abs() / 2
+    coarse = ((std > 0) & (step > 1e-2 * std)).nonzero().flatten().tolist()
+    if coarse:
+        at = coarse[0]
+        warnings.warn(
+            f"{path}: channel {at} is stored as {kind}, whose steps at {mean[at]:g} are about {2 * step[at]:.2g}, and "
+            f"its standard deviation is {std[at]:.2g}: store it as float64",
+            stacklevel=2,
+        )
+
+
+class _File(NamedTuple):
+    """Items, labels and other arrays of a file as they are, the names of its columns, and what is missing in words."""
+
+    x: np.ndarray
+    labels: np.ndarray | None
+    others: dict[str, np.ndarray]
+    columns: tuple[str, ...] = ()
+    missing: str = ""
+
+
+def _read(path: Path, columns: Sequence[str], width: int) -> _File:
+    """What a file holds, a .npy not yet read from the disk."""
     if path.suffix.lower() in (".csv", ".tsv"):
-        return *read_table(path, LABELS), {}
+        table = read_table(path, LABELS, columns, width)
+        return _File(table.values, table.labels, {}, table.columns, table.missing)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: needs a .npy, .npz or .csv file; dataset=images reads folders")
     try:
@@ -118,30 +192,12 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarr
     if "x" not in arrays and len(arrays) != 1:
         raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}: name the data x")
     x = arrays.pop("x" if "x" in arrays else next(iter(arrays)))
-    return x, labels[0] if labels else None, arrays
-
-
-def class_labels(labels: np.ndarray, count: int) -> Tensor:
-    """Labels (n,) as int64. Raises ValueError unless they are ``count`` integers that number the classes from 0."""
-    if labels.shape != (count,):
-        remedy = ""
-        if labels.ndim == 2 and len(labels) == count:
-            remedy = ": flatten them" if labels.shape[1] == 1 else ": if they are one-hot, store their argmax"
-        raise ValueError(f"the labels have shape {labels.shape}, needs ({count},), one integer per item{remedy}")
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"the labels have type {labels.dtype}: store the numbers of the classes, from 0, as integers")
-    low, high = int(labels.min()), int(labels.max())
-    if low:
-        hint = " (are they 1-based?)" if low == 1 else ""
-        raise ValueError(f"the labels run from {low} to {high}, but classes are numbered from 0{hint}: renumber them")
-    if high >= count:
-        raise ValueError(f"the labels run to {high} for {count} items: number the classes without gaps, from 0")
-    return torch.from_numpy(labels.astype(np.int64))
+    return _File(x, labels[0] if labels else None, arrays)
 
 
 def condition_array(kind: str, array: np.ndarray, count: int | None = None, channels: str = "first") -> Tensor:
-    """A vector (n, d), an image (n, C, *space) or a sequence (n, L, d) as float32, with NaN for null; an image has its
-    channels where ``channels``, a key of CHANNELS, says. Raises ValueError for another number of rows than ``count``,
+    """A vector (n, d), an image (n, C, *space) or a sequence (n, L, d) as float32, or float64 where float32 would lose
+    digits, with NaN for null; an image has its channels where ``channels``, a key of CHANNELS, says. Raises ValueError for another number of rows than ``count``,
     where that is given, for too few or too many axes, and for infinity."""
     if array.dtype.kind not in "iufb":
         raise ValueError(f"the condition {kind!r} has type {array.dtype}: needs numbers")
@@ -155,8 +211,17 @@ def condition_array(kind: str, array: np.ndarray, count: int | None = None, chan
     }[kind]
     if not fits or not array.size:
         raise ValueError(f"the condition {kind!r} has shape {array.shape}: needs {form}")
-    found = as_tensor(array.astype(np.float32))
+    found = as_tensor(array.astype(np.float64), torch.float64 if _loses_digits(kind, array) else torch.float32)
     infinite = found.isinf().flatten(1).any(1).nonzero().flatten().tolist()
     if infinite:
         raise ValueError(f"{len(infinite)} rows of the condition {kind!r} hold infinity (first: {infinite[0]})")
     return found
+
+
+def _loses_digits(kind: str, array: np.ndarray) -> bool:
+    """Whether float32 would be too coarse for a condition; of a few rows, whose spread says nothing, by their size."""
+    if array.dtype.itemsize < 4 or array.dtype == np.float32:
+        return False
+    x = torch.from_numpy(array.astype(np.float64))
+    mean, std = feature_moments([x.movedim(FEATURES[kind], -1)])
+    return far_from_zero(mean, std) or bool(((x.abs() > FAR) & (x != x.float()) & ~x.isnan()).any())
