@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from score_sde.config.naming import with_flag
 from score_sde.metrics.metric import MIN_ITEMS
 from sde.condition.tree import check_labels
 from sde.data import Dataset, existing
 from sde.data.arrays import as_tensor, read_array
+from sde.data.labels import known_labels
 from sde.data.statistics import measure
 
 OTHER_UNITS = 10.0
@@ -36,15 +38,17 @@ def read_samples(name: str) -> tuple[Path, Tensor, Tensor | None]:
     if "scales" in arrays:
         raise ValueError(f"--samples_file={path} holds samples at several scales: draw them at one")
     x, labels = arrays["x"], arrays.get("labels")
-    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != x.shape[:1]):
+    if labels is not None and (labels.dtype.kind not in "biuf" or labels.shape != x.shape[:1]):
         raise ValueError(
             f"--samples_file={path} holds labels of type {labels.dtype} and shape {labels.shape}: needs {len(x)} "
             "integers, the class that was asked for of each sample, or -1"
         )
+    with with_flag("--samples_file", path):
+        classes = None if labels is None else known_labels(labels, len(x))
     return (
         path,
         as_tensor(x, torch.float64 if x.dtype == np.float64 else torch.float32),
-        None if labels is None else torch.from_numpy(labels.astype(np.int64)),
+        classes,
     )
 
 

@@ -22,6 +22,7 @@ from score_sde.run.sampling import path_of
 from sde import ScoreModel
 from sde.checkpoint.spec import build_sde
 from sde.condition.tree import Condition, labels_of
+from sde.data.names import class_title
 from sde.data.statistics import spread
 
 PLOTS = ("process", "trajectory", "denoised", "field")
@@ -193,7 +194,7 @@ class View:
             points = forward(sde, self.data, shown, t[None], self.seed)[0]
             found = fields(model, axes, t, 4096, self.run.device)
             panels.append({"t": t, "sigma": sde.noise_level(t), "axes": axes, "points": points, **found})
-        what = [] if labels is None else [f"class {labels.item()}"]
+        what = [] if labels is None else [class_title(int(labels.item()), self.run.class_names)]
         guidance, plain = asdict(self.guides.options), asdict(UNGUIDED)
         what += [f"{name.replace('_', ' ')} {written(v)}" for name, v in guidance.items() if v != plain[name]]
         field_picture(panels, ", ".join([*what, title_of(sde)]), Path(f"{path}-field.png"))

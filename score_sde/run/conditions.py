@@ -1,5 +1,6 @@
 """Conditions of samples: labels, arrays in a file, held-out items, or the samples of another run."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from sde.condition.tree import (
 )
 from sde.data import Dataset, existing
 from sde.data.arrays import condition_array
+from sde.data.labels import known_labels
 from sde.data.statistics import spread
 from sde.networks.embedding import repeat_to
 
@@ -50,7 +52,7 @@ def read_condition(run: Run, guides: Guides, labels: str | None, file: str | Non
     default, for models that are conditioned on more than classes, held-out items. Raises ValueError for what the model
     does not take."""
     model = guides.denoiser
-    asked = Labels(labels, model, guides.classes)
+    asked = Labels(labels, model, guides.classes, guides.names)
     if not (file or model.conditions):
         return asked.of_samples(count)
     if labels and (file == "none" or not file):
@@ -65,7 +67,7 @@ def read_condition(run: Run, guides: Guides, labels: str | None, file: str | Non
         return held_out_condition(run.data()[1], model, count)
     if not condition_kinds(model):
         raise ValueError(f"--condition={file}: the model is unconditional; leave it out")
-    given = _read(file, model)
+    given = _read(file, model, guides.names)
     if labels and "labels" in given:
         raise ValueError(f"--labels={labels} and --condition={file} both give labels: choose one")
     beside: Condition = {}
@@ -80,7 +82,7 @@ def _no_labels(count: int) -> Condition:
     return {"labels": torch.full((count,), NULL_LABEL)}
 
 
-def _read(file: str, model: Denoiser) -> Condition:
+def _read(file: str, model: Denoiser, names: Sequence[str]) -> Condition:
     """The arrays of an .npz by kind, as many rows each."""
     takes, flag = condition_kinds(model), f"--condition={file}"
     try:
@@ -100,10 +102,11 @@ def _read(file: str, model: Denoiser) -> Condition:
         raise ValueError(f"{flag} has rows: {counts}; needs as many in each, and one at least")
     tree = {}
     for name, array in arrays.items():
-        if name == "labels" and array.dtype.kind not in "iu":
-            raise ValueError(f"{flag}: labels have type {array.dtype}, needs integers")
         with with_words(flag):
-            tree[name] = torch.from_numpy(array.astype(np.int64)) if name == "labels" else condition_array(name, array)
+            if name == "labels":
+                tree[name] = known_labels(array, len(array), names)
+            else:
+                tree[name] = condition_array(name, array)
     return tree
 
 

@@ -1,17 +1,25 @@
 """Labels: ``--labels`` as it is read, where samples are drawn and where items have conditions of their own.
 
-It is "none", class numbers with commas between them, or where there are items "data", the conditions they come with.
+It is "none", names or numbers of classes with commas between them, or where there are items "data", the conditions
+they come with.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from score_sde.config.naming import with_flag
 from sde import Denoiser
 from sde.condition.tree import Condition, condition_kinds
+from sde.data.names import class_of
 
 
-def read_classes(text: str | None, count: int, classes: int | None, flag: str = "--labels") -> Tensor | None:
-    """Class numbers cycled over ``count`` samples (count,), or None for "none"; by default every class in turn."""
+def read_classes(
+    text: str | None, count: int, classes: int | None, flag: str = "--labels", names: Sequence[str] = ()
+) -> Tensor | None:
+    """Numbers of classes, which the text gives as such or by ``names``, cycled over ``count`` samples (count,), or None
+    for "none"; by default every class in turn."""
     if text == "none" or (not text and classes is None):
         return None
     if classes is None:
@@ -19,27 +27,41 @@ def read_classes(text: str | None, count: int, classes: int | None, flag: str = 
             f"{flag}={text}: the model is unconditional and there is no classifier guidance; leave the "
             "labels out, or add --classifier_scale"
         )
-    try:
-        labels = torch.tensor([int(part) for part in text.split(",")] if text else range(classes))
-    except ValueError:
-        none = ", or none" if flag == "--labels" else ""
-        raise ValueError(f"{flag}={text}: needs class numbers from 0 to {classes - 1}, as in 0,1,2{none}") from None
-    for label in labels.tolist():
-        if not 0 <= label < classes:
-            raise ValueError(f"{flag}={text}: class {label} is out of range, allowed are 0 to {classes - 1}")
+    labels = torch.tensor(_numbers(text, classes, flag, names) if text else range(classes))
     return labels[torch.arange(count) % len(labels)]
 
 
+def _numbers(text: str, classes: int, flag: str, names: Sequence[str]) -> list[int]:
+    # A name may have a comma in it.
+    parts = [text] if text in names else text.split(",")
+    if not names:
+        try:
+            found = [int(part) for part in parts]
+        except ValueError:
+            none = ", or none" if flag == "--labels" else ""
+            raise ValueError(f"{flag}={text}: needs class numbers from 0 to {classes - 1}, as in 0,1,2{none}") from None
+        for label in found:
+            if not 0 <= label < classes:
+                raise ValueError(f"{flag}={text}: class {label} is out of range, allowed are 0 to {classes - 1}")
+        return found
+    with with_flag(flag, text):
+        found = [class_of(part, names, classes) for part in parts]
+    for part, label in zip(parts, found, strict=True):
+        if part.strip().isdigit() and int(part) != label:
+            print(f"{flag}={text}: {part.strip()} is taken for the name of class {label}")
+    return found
+
+
 class Labels:
-    """``--labels`` for a model. ``classes`` is how many there are to choose from, those of a guiding classifier where
+    """``--labels`` for a model, whose classes may have ``names``. ``classes`` is how many there are to choose from, those of a guiding classifier where
     the model has none of its own. Each reading raises ValueError for what the model, or the mode, does not take."""
 
-    def __init__(self, text: str | None, model: Denoiser, classes: int | None) -> None:
-        self.text, self.model, self.classes = text or None, model, classes
+    def __init__(self, text: str | None, model: Denoiser, classes: int | None, names: Sequence[str] = ()) -> None:
+        self.text, self.model, self.classes, self.names = text or None, model, classes, names
 
     def of_samples(self, count: int) -> Condition | None:
         """The labels of samples; by default every class in turn."""
-        labels = read_classes(self.text, count, self.classes)
+        labels = read_classes(self.text, count, self.classes, names=self.names)
         return None if labels is None else {"labels": labels}
 
     def of_items(self, items: Condition | None, count: int) -> Condition | None:

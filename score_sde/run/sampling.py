@@ -54,7 +54,7 @@ def low_resolution(sampling: Sampling, cascade: str, guides: Guides, labels: str
     the same labels where both have classes."""
     run, options = sampling.run, sampling.options
     first = open_cascade(run, cascade, guides.denoiser)
-    asked = Labels(labels, guides.denoiser, guides.classes or first.classes).of_samples(n)
+    asked = Labels(labels, guides.denoiser, guides.classes or first.classes, guides.names).of_samples(n)
     options = options | {"seed": cascade_seed(options["seed"])}
     draws = Sampling(first.run, sampling.steps, sampling.grid, **options)
     drawn = draws(first, UNGUIDED, restrict_to(asked, first.denoiser), n)

@@ -29,6 +29,11 @@ def ordered(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=natural_order)
 
 
+def class_title(number: int, names: Sequence[str] = ()) -> str:
+    """What a class is called beside numbers and pictures: "class 3", with its name where it has one."""
+    return f"class {number} ({names[number]})" if 0 <= number < len(names) else f"class {number}"
+
+
 def class_of(name: str, names: Sequence[str], classes: int | None = None) -> int:
     """The number of the class that a text stands for: its name, or its number from 0. A name that is a number of
     another class stands for the class of that name. Of ``classes`` classes, by default those that have names. Raises

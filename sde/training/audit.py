@@ -56,7 +56,10 @@ def describe(data: Dataset) -> dict:
 
 
 def _counts(data: Dataset) -> list[int] | None:
-    return None if data.labels is None else torch.bincount(data.labels.cpu(), minlength=data.num_classes or 0).tolist()
+    if data.labels is None:
+        return None
+    labels = data.labels.cpu()
+    return torch.bincount(labels[labels >= 0], minlength=data.num_classes or 0).tolist()
 
 
 def audit(data: Dataset, model: Denoiser | NoisyClassifier) -> list[str]:

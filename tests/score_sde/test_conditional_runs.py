@@ -63,7 +63,7 @@ def test_training_reaches_the_optimum(tmp_path):
     def loss(module, x0, cond, draws):
         return denoising_loss(module, x0, cond, draws, cond_dropout=0.1)
 
-    options = TrainingOptions(steps=300, batch_size=128, lr=4e-3, ema_decay=0.98, lr_decay="cosine")
+    options = TrainingOptions(steps=400, batch_size=128, lr=4e-3, ema_decay=0.98, lr_decay="cosine")
     trainer = Trainer(model, train, loss, options)
     fit(trainer, [])
     model.load_state_dict(trainer.ema.module_state(model))
