@@ -11,8 +11,10 @@ from torch import Tensor
 from sde.data.arrays import IN_MEMORY, ArrayFile
 from sde.data.cache import cached
 from sde.data.folders import Folder
+from sde.data.names import ordered
 from sde.data.pixels import MODES, header_of, left_out, pixels_of
 from sde.data.prefetch import in_order
+
 
 class ImageFiles:
     """The pixels (n, channels, height, width), uint8, of image files, decoded on indexing by a tensor of positions.
@@ -92,22 +94,33 @@ def _checked(folder: Folder, color_mode: str, resolution: int, workers: int) -> 
 
 
 def read_images(
-    source: Path, color_mode: str = "", resolution: int = 0, workers: int = 0, cache: str = ""
+    source: Path | Folder,
+    color_mode: str = "",
+    resolution: int = 0,
+    workers: int = 0,
+    cache: str = "",
+    names: Sequence[str] | None = None,
 ) -> tuple[Tensor | ArrayFile | ImageFiles, Tensor | None, list[str]]:
     """Pixels (n, channels, height, width), labels (n,) or None, and the names of the classes.
 
     ``color_mode`` is "L", "RGB" or "RGBA", to which every image is converted, or "" for the mode that all of them
     share; ``resolution`` the side of the square to which they are cropped and resized, or 0 for the size that all of
-    them share. Classes are the folders that hold the images, in sorted order. ``workers`` threads read. Sets above
+    them share. Classes are the folders that hold the images, in natural order, or those of ``names``. ``workers`` threads read. Sets above
     IN_MEMORY are decoded once into a file in the folder ``cache``, where that is given, and else whenever their items
     are read. Raises ValueError, which names the files, for mixed modes or sizes, damaged images and empty folders.
     """
-    folder = Folder(source)
+    folder = source if isinstance(source, Folder) else Folder(source)
     files = _checked(folder, color_mode, resolution, workers)
-    folders = folder.classes()
-    numbers = {name: number for number, name in enumerate(sorted(set(folders)))}
-    labels = torch.tensor([numbers[name] for name in folders]) if len(numbers) > 1 else None
-    return _placed(files, workers, cache), labels, [] if labels is None else list(numbers)
+    classes = ordered(folder.classes) if names is None else list(names)
+    numbers = {name: number for number, name in enumerate(classes)}
+    unknown = [name for name in ordered(folder.classes) if name not in numbers] if len(classes) > 1 else []
+    if unknown:
+        raise ValueError(
+            f"{folder.source} has the classes {ordered(folder.classes)}, the images to train on have {classes}: leave "
+            f"{unknown[0]} out, or train on it"
+        )
+    labels = torch.tensor([numbers[name] for name in folder.classes]) if len(classes) > 1 else None
+    return _placed(files, workers, cache), labels, [] if labels is None else classes
 
 
 def _placed(files: ImageFiles, workers: int, cache: str) -> Tensor | ArrayFile | ImageFiles:

@@ -9,9 +9,18 @@ DIGITS = re.compile(r"([0-9]+)")
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
 
+def readable(name: str) -> str:
+    """A name of a file as text: bytes that are no UTF-8, as from old disks, are read as Latin-1."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return name.encode("utf-8", "surrogateescape").decode("latin-1")
+    return name
+
+
 def composed(name: str) -> str:
-    """The name with its accents composed, NFC: some disks and archives hold them as letters of their own."""
-    return unicodedata.normalize("NFC", name)
+    """The name as text, with its accents composed, NFC: some disks and archives hold them as letters of their own."""
+    return unicodedata.normalize("NFC", readable(name))
 
 
 def natural_order(name: str) -> tuple:

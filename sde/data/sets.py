@@ -13,6 +13,7 @@ from sde.condition.tree import FEATURES
 from sde.data.arrays import Arrays, open_array
 from sde.data.conditioning import conditioned, downsampled
 from sde.data.dataset import Dataset, Items
+from sde.data.folders import Folder
 from sde.data.idx import read_idx
 from sde.data.images import read_images
 from sde.data.statistics import measure
@@ -80,21 +81,22 @@ def images(
 ) -> Split:
     """A folder or a zip of images under ``root``, one sub-folder per class where there are any; 256 levels.
 
-    ``test_root`` is the held-out part; without it, ``test_fraction`` of the images is. The other arguments are those of
-    ``read_images``.
+    ``test_root`` is the held-out part; without it, the folder test or val beside train is, or else ``test_fraction`` of
+    the images. The other arguments are those of ``read_images``.
     """
+    own, beside = Folder(existing(root, "`root`")).parts()
+    held_out = Folder(existing(test_root, "`test_root`")) if test_root else beside
 
-    def read(path: str, key: str):
-        return read_images(existing(path, key), color_mode, resolution, workers, cache)
+    def read(folder: Folder, names: Sequence[str] | None = None):
+        return read_images(folder, color_mode, resolution, workers, cache, names)
 
-    items, labels, names = read(root, "`root`")
-    if not test_root:
-        return split(items, labels, Transform.of_levels(256), test_fraction)
-    held_out, test_labels, test_names = read(test_root, "`test_root`")
-    if names != test_names:
-        raise ValueError(f"`test_root` has the classes {test_names}, `root` has {names}: they must be the same")
-    parts = (items, labels), (held_out, test_labels)
-    train, test = (Dataset(x, y, len(names) or None, Transform.of_levels(256)) for x, y in parts)
+    items, labels, names = read(own)
+    about = {"class_names": names} if names else {}
+    if held_out is None:
+        return split(items, labels, Transform.of_levels(256), test_fraction, about=about)
+    test_items, test_labels, _ = read(held_out, names)
+    parts = (items, labels), (test_items, test_labels)
+    train, test = (Dataset(x, y, len(names) or None, Transform.of_levels(256), about=about) for x, y in parts)
     return train, test
 
 

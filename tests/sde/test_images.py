@@ -83,8 +83,8 @@ def test_a_held_out_part_of_its_own(tmp_path):
     train, test = load_dataset(**config("images", **keys))
     assert (len(train), len(test)) == (6, 2)
     folder(tmp_path / "b", 1, classes=("fox",))
-    refused("config.data.test_root has the classes ['cat', 'dog', 'fox'], config.data.root has ['cat', 'dog']: they "
-            "must be the same", load_dataset, **config("images", **keys))  # fmt: skip
+    refused(f"{tmp_path / 'b'} has the classes ['cat', 'dog', 'fox'], the images to train on have ['cat', 'dog']: leave "
+            "fox out, or train on it", load_dataset, **config("images", **keys))  # fmt: skip
 
 
 def test_row_4_mixed_modes(tmp_path, pack):
@@ -333,6 +333,17 @@ def test_an_interrupted_cache_is_no_cache(tmp_path, monkeypatch, on_demand):
     refused(f"config.data.cache = {store} cannot hold the decoded set ([Errno 28] No space left on device): name "
             "another", read_images, root, cache=str(store))  # fmt: skip
     assert list(store.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_a_cache_is_for_all_whom_the_umask_lets(tmp_path, on_demand, umask):
+    before = os.umask(umask)
+    try:
+        read_images(folder(tmp_path / "set", 3), cache=str(tmp_path / "cache"))
+    finally:
+        os.umask(before)
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def full(descriptor):
