@@ -53,8 +53,11 @@ def _numbers(text: str, classes: int, flag: str, names: Sequence[str]) -> list[i
 
 
 class Labels:
-    """``--labels`` for a model, whose classes may have ``names``. ``classes`` is how many there are to choose from, those of a guiding classifier where
-    the model has none of its own. Each reading raises ValueError for what the model, or the mode, does not take."""
+    """``--labels`` for a model, whose classes may have ``names``.
+
+    ``classes`` is how many there are to choose from, those of a guiding classifier where the model has none of its own.
+    Each reading raises ValueError for what the model, or the mode, does not take.
+    """
 
     def __init__(self, text: str | None, model: Denoiser, classes: int | None, names: Sequence[str] = ()) -> None:
         self.text, self.model, self.classes, self.names = text or None, model, classes, names

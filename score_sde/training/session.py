@@ -240,6 +240,7 @@ class Session:
             "parameters": sum(p.numel() for p in trainer.parameters.values()),
             "device": str(trainer.device),
             "precision": config.training.precision,
+            "classes": ", ".join(f"{i} {name}" for i, name in enumerate(self.run.class_names)) or None,
         }
         with self.tolerated("a page or picture"):
             lines = self.metrics.read()

@@ -60,8 +60,8 @@ def as_tensor(x: np.ndarray, floats: torch.dtype = torch.float32) -> Tensor:
 
 
 class Arrays(NamedTuple):
-    """``items`` (n, *event) of a file, their ``labels`` (n,) or None, the other ``conditions`` (sde.condition) that were
-    asked for, by kind, and the names of the ``classes`` and of the ``columns``, where they have some."""
+    """``items`` (n, *event) of a file, their ``labels`` (n,) or None, the other ``conditions`` (sde.condition) that
+    were asked for, by kind, and the names of the ``classes`` and of the ``columns``, where they have some."""
 
     items: Tensor | ArrayFile
     labels: Tensor | None
@@ -197,8 +197,9 @@ def _read(path: Path, columns: Sequence[str], width: int) -> _File:
 
 def condition_array(kind: str, array: np.ndarray, count: int | None = None, channels: str = "first") -> Tensor:
     """A vector (n, d), an image (n, C, *space) or a sequence (n, L, d) as float32, or float64 where float32 would lose
-    digits, with NaN for null; an image has its channels where ``channels``, a key of CHANNELS, says. Raises ValueError for another number of rows than ``count``,
-    where that is given, for too few or too many axes, and for infinity."""
+    digits, with NaN for null; an image has its channels where ``channels``, a key of CHANNELS, says. Raises
+    ValueError for another number of rows than ``count``, where that is given, for too few or too many axes, and for
+    infinity."""
     if array.dtype.kind not in "iufb":
         raise ValueError(f"the condition {kind!r} has type {array.dtype}: needs numbers")
     if count is not None and array.shape[:1] != (count,):

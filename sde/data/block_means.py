@@ -21,9 +21,10 @@ def block_means(x: Tensor, factor: int, axes: int) -> Tensor:
 
 
 class BlockMeans:
-    """The means over blocks of ``factor`` entries along each axis of space of items (n, channels, *space), of a type of floats,
+    """The means over blocks of ``factor`` entries along each axis of space of items (n, channels, *space), floats,
     computed on indexing by a tensor of positions. Raises ValueError, which names the ``key`` that asks for them, for
-    items without axes of space or of sizes that are no multiples."""
+    items without axes of space or of sizes that are no multiples.
+    """
 
     def __init__(self, items, factor: int, key: str) -> None:
         event = tuple(items.shape[1:])

@@ -4,6 +4,7 @@ import csv
 import re
 from array import array
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -87,7 +88,7 @@ def _consecutive(cells: Sequence[str]) -> bool:
     if not all(BARE.fullmatch(cell.strip()) for cell in cells):
         return False
     numbers = [int(cell) for cell in cells]
-    return all(b - a == 1 for a, b in zip(numbers, numbers[1:], strict=False))
+    return all(b - a == 1 for a, b in pairwise(numbers))
 
 
 def is_index(values: np.ndarray, in_order: bool) -> bool:

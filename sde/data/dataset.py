@@ -24,8 +24,8 @@ Items = Tensor | ArrayFile | ImageFiles | BlockMeans
 
 @dataclass
 class Dataset:
-    """``items`` (n, *event), integers (quantized) or floats; ``labels`` (n,) in [0, num_classes), -1 for no class, of any
-    type of integers or booleans, or None.
+    """``items`` (n, *event), integers (quantized) or floats; ``labels`` (n,) in [0, num_classes), -1 for no class, of
+    any type of integers or booleans, or None.
 
     ``items`` is a tensor, or anything with ``shape``, ``dtype`` and indexing by a tensor of positions that returns one,
     such as files read on demand. ``conditions`` has, by kind, the vectors, images or sequences of the items, a float

@@ -93,8 +93,8 @@ class Folder:
         if not pictures:
             unpack = f"; {_plural(zips, 'zip')} within, to be unpacked first" * bool(zips)
             raise ValueError(
-                f"no images found in {readable(str(source.resolve()))} (looked for {' '.join(SUFFIXES)}, in sub-folders "
-                f"too). It contains: {dirs} dirs, {len(files)} files{unpack}"
+                f"no images found in {readable(str(source.resolve()))} (looked for {' '.join(SUFFIXES)}, in "
+                f"sub-folders too). It contains: {dirs} dirs, {len(files)} files{unpack}"
             )
         if zips:
             self._warn(f"{_plural(zips, 'zip')} within, which {'is' if zips == 1 else 'are'} not looked into")

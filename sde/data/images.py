@@ -105,9 +105,10 @@ def read_images(
 
     ``color_mode`` is "L", "RGB" or "RGBA", to which every image is converted, or "" for the mode that all of them
     share; ``resolution`` the side of the square to which they are cropped and resized, or 0 for the size that all of
-    them share. Classes are the folders that hold the images, in natural order, or those of ``names``. ``workers`` threads read. Sets above
-    IN_MEMORY are decoded once into a file in the folder ``cache``, where that is given, and else whenever their items
-    are read. Raises ValueError, which names the files, for mixed modes or sizes, damaged images and empty folders.
+    them share. Classes are the folders that hold the images, in natural order, or those of ``names``. ``workers``
+    threads read. Sets above IN_MEMORY are decoded once into a file in the folder ``cache``, where that is given, and
+    else whenever their items are read. Raises ValueError, which names the files, for mixed modes or sizes, damaged
+    images and empty folders.
     """
     folder = source if isinstance(source, Folder) else Folder(source)
     files = _checked(folder, color_mode, resolution, workers)

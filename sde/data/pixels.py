@@ -31,8 +31,9 @@ ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
 class Header(NamedTuple):
-    """Of a picture that is not decoded: its ``mode``, which ends in ;16 where Pillow would cut it; whether it is ``deep``, of more than 256 levels; its size
-    (width, height) when it stands upright; whether it may be ``transparent``, and how many ``frames`` it has."""
+    """Of a picture that is not decoded: its ``mode``, which ends in ;16 where Pillow would cut it; its ``size`` (width,
+    height) when it stands upright; whether it is ``deep``, of more than 256 levels, and may be ``transparent``; and how
+    many ``frames`` it has."""
 
     mode: str
     size: tuple[int, int]

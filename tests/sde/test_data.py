@@ -11,7 +11,7 @@ from score_sde.config.component import options_of
 from score_sde.config.options import SHARED, DataOptions, own_keys
 from sde import data
 from sde.data import DATASETS, arrays
-from sde.data.arrays import ArrayFile, open_array, read_array
+from sde.data.arrays import ArrayFile, open_array
 from sde.data.dataset import Dataset
 from sde.data.idx import read_idx
 from sde.data.statistics import measure, spread
@@ -193,10 +193,10 @@ def test_row_9_sequences_with_channels_last(tmp_path):
 
 
 @pytest.mark.parametrize(("labels", "reason"), [
-    (np.arange(20) % 3 + 0.5, "the labels have type float64, and label 0 is 0.5: store the numbers of the classes, from "
-     "0, as integers"),
-    (np.where(np.arange(20) == 4, np.nan, 1.0), "the labels have type float64, and label 4 is nan: store the numbers of "
-     "the classes, from 0, as integers"),
+    (np.arange(20) % 3 + 0.5, "the labels have type float64, and label 0 is 0.5: store the numbers of the classes, "
+     "from 0, as integers"),
+    (np.where(np.arange(20) == 4, np.nan, 1.0), "the labels have type float64, and label 4 is nan: store the numbers "
+     "of the classes, from 0, as integers"),
     (np.arange(20) * 1j, "the labels have type complex128: store the numbers of the classes, from 0, as integers"),
     (np.array([*["a"] * 19, " "]), "label 19 is empty: name a class for each item, or leave the item out"),
     (np.full(20, 2**64 - 1, np.uint64), "the labels run to 1.84467e+19: number the classes without gaps, from 0"),

@@ -94,7 +94,9 @@ def test_strays(tmp_path, pack):
     assert (sorted(by_gray), names) == ([0, 1, 2], ["a", "b"])
     assert said == [f"{source}: left out, as they have no class: 1 image (stray.png) beside the folders of classes"]
     source = pack(pictures(tmp_path / "more", "a/1.png", "b/1.png", "1.png", "2.png", "3.png"))
-    with pytest.raises(ValueError, match=r"has 3 images \(1\.png, 2\.png, 3\.png\) beside the folders of classes, more "):
+    with pytest.raises(
+        ValueError, match=r"has 3 images \(1\.png, 2\.png, 3\.png\) beside the folders of classes, more "
+    ):
         Folder(source)
 
 
@@ -105,7 +107,7 @@ def test_zips_within(tmp_path, pack):
     assert found(source)[2] == [f"{source}: 1 zip within, which is not looked into"]
     (tmp_path / "zips").mkdir()
     (tmp_path / "zips" / "all.zip").write_bytes(b"x")
-    with pytest.raises(ValueError, match="0 dirs, 1 files; 1 zip within, to be unpacked first$"):
+    with pytest.raises(ValueError, match=r"0 dirs, 1 files; 1 zip within, to be unpacked first$"):
         Folder(tmp_path / "zips")
 
 

@@ -83,8 +83,8 @@ def test_a_held_out_part_of_its_own(tmp_path):
     train, test = load_dataset(**config("images", **keys))
     assert (len(train), len(test)) == (6, 2)
     folder(tmp_path / "b", 1, classes=("fox",))
-    refused(f"{tmp_path / 'b'} has the classes ['cat', 'dog', 'fox'], the images to train on have ['cat', 'dog']: leave "
-            "fox out, or train on it", load_dataset, **config("images", **keys))  # fmt: skip
+    refused(f"{tmp_path / 'b'} has the classes ['cat', 'dog', 'fox'], the images to train on have ['cat', 'dog']: "
+            "leave fox out, or train on it", load_dataset, **config("images", **keys))  # fmt: skip
 
 
 def test_row_4_mixed_modes(tmp_path, pack):

@@ -1,4 +1,4 @@
-"""Pictures as they are meant: deep ones refused, transparent ones over white, upright once, frames said; at each door."""
+"""Pictures as they are meant: deep ones refused, transparent ones over white, upright, frames said."""
 
 import struct
 import warnings
@@ -15,8 +15,10 @@ from score_sde.run.inputs import read_items
 from sde.data.images import read_images
 from sde.data.pixels import ORIENTATION, read_picture
 
-XMP = (b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-       b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>')  # fmt: skip
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
 
 
 def chunk(kind, body):
@@ -24,7 +26,7 @@ def chunk(kind, body):
 
 
 def write_png(path, pixels, kind, bits=16, late=b""):
-    """A PNG of pixels (h, w, c), of 16 bits: kind 0 gray, 2 RGB, 4 gray and alpha, 6 RGBA; ``late`` chunks come last."""
+    """A PNG of pixels (h, w, c), of 16 bits: kind 0 gray, 2 RGB, 4 gray and alpha, 6 RGBA, ``late`` chunks last."""
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], bits, kind, 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2" if bits == 16 else "u1").tobytes() for row in pixels)
     content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + late + chunk(b"IEND", b"")

@@ -125,8 +125,8 @@ def test_items_take_the_columns_of_the_data_by_name(tmp_path):
     ("a,label\n1,cat\n2,7\n", "line 3, column label: '7' is not a name like those before"),
     ("a,label\n1,cat\n2,\n", "line 3, column label: '' is not a name like those before"),
     ("label,labels,x\n1,0,2\n", "2 columns are named as labels: keep one"),
-    ("a,city,b\n1,Rome,2\n3,Bonn,4\n", "line 2, column city: 'Rome' is not a number; the column holds text: to leave it "
-     "out, set config.data.columns to a,b; to make classes of it, name it label"),
+    ("a,city,b\n1,Rome,2\n3,Bonn,4\n", "line 2, column city: 'Rome' is not a number; the column holds text: to leave "
+     "it out, set config.data.columns to a,b; to make classes of it, name it label"),
     ("day,b\n2020-01-02,2\n2020-01-03,4\n", "line 2, column day: '2020-01-02' is not a number; the column holds dates: "
      "to leave it out, set config.data.columns to b"),
     ("a;b\n1,5;2\n2.5;3\n", "2.5 has a decimal point and 1,5 a decimal comma: write all numbers alike"),
