@@ -28,8 +28,8 @@ TEXTS = {
     "noise": f"{', '.join(NOISES)}; brownian is a path that more steps refine",
     "num_samples": "how many samples or items; default 8 for restore and edit",
     "seed": "seed of the random numbers",
-    "labels": "classes, cycled, by number or name, as in 0,1,2, or none; by default every class in turn, but none in likelihood, encode, "
-    "interpolate, restore and edit, where data is each item's own class",
+    "labels": "classes, cycled, by number or name, as in 0,1,2, or none; by default every class in turn, but none in "
+    "likelihood, encode, interpolate, restore and edit, where data is each item's own class",
     "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "
     "by default that of held-out items, for models that are conditioned on more than classes",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",

@@ -66,7 +66,7 @@ def as_tree(cond: ConditionLike | None) -> Condition | None:
             f"a condition that is a plain tensor holds labels, which are integers; got {cond.dtype}: name the kind of "
             'others, as in {"vector": cond}'
         )
-    return {"labels": as_labels(cond)}
+    return {"labels": as_labels(cond) if isinstance(cond, Tensor) else cond}
 
 
 def as_labels(labels: Tensor) -> Tensor:
