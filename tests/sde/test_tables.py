@@ -93,6 +93,9 @@ def test_columns_that_number_the_rows(tmp_path, header):
 def test_a_column_of_ones_own_is_kept(tmp_path):
     rows = [[3.0, 0.5], [0.0, 1.5], [2.0, 0.25], [5.0, 1.0]]
     assert table(tmp_path, csv(rows)) == (rows, None, [])
+    for first in ([0, 1, 1, 3], [1, 3, 7, 8], [2, 3, 4, 5]):
+        ascending = [[i, row[1]] for i, row in zip(first, rows, strict=True)]
+        assert table(tmp_path, csv(ascending, "t,a\n")) == (ascending, None, [])
     assert table(tmp_path, csv([[2, 0.5], [2, 1.5], [3, 1.0]], "id,a\n"))[0] == [[2, 0.5], [2, 1.5], [3, 1.0]]
     numbered = csv([[i, *row] for i, row in enumerate(rows)], "t,a,b\n")
     asked = load_dataset(**config("points", root=written(tmp_path, numbered), columns=("t", "b"), test_fraction=0.25))
