@@ -24,8 +24,8 @@ from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling, draw
 from sde.condition.tree import labels_of
 from sde.data import Dataset, existing
-from sde.data.arrays import array_of, as_sizes
-from sde.data.sizes import cut, real
+from sde.data.array_files import array_of
+from sde.data.sizes import as_sizes, cut, real
 from sde.inverse.operators import LinearOperator, Mask
 
 
@@ -72,7 +72,7 @@ def restore(
     if isinstance(operator, Mask) and hides_nothing(operator, sizes) and not sigma_y:
         raise ValueError(f"{name} observes every entry, and without noise: there is nothing to restore")
     if inputs is None:
-        y = read_measured(str(measurements_file), operator, name, data.event_shape, data.transform.num_levels, run.kind)
+        y = read_measured(str(measurements_file), operator, name, data, run.kind)
         truth, targets, index, source = None, None, None, Path(str(measurements_file)).stem
     else:
         check_rows(operator, len(inputs.x), name)
