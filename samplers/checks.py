@@ -108,11 +108,18 @@ def as_states(x, model: nn.Module, name: str = "x") -> Tensor:
 
 
 def check_data(x: Tensor, model: nn.Module, name: str = "x") -> None:
-    """Raise TypeError or ValueError unless x is a finite batch (B, *event) in data units, of the dtype of states."""
+    """Raise TypeError or ValueError unless x is a finite batch (B, *event) in data units, of the dtype of states, or of
+    float64 where the transform centers data far from zero in it."""
     _check_batch(x, model, name)
     check_event_shape(model, x.shape[1:], f"{name}.shape[1:]")
-    _check_dtype(x, model, name)
+    if x.dtype != torch.float64 or data_dtype(model, torch.float32) != torch.float64:
+        _check_dtype(x, model, name)
     _check_rows(x, x.isfinite().flatten(1).all(1), model, name)
+
+
+def data_dtype(model: nn.Module, usual: torch.dtype) -> torch.dtype:
+    """The type of the model's data: float64 where its transform says that they are ``far`` from zero, else as usual."""
+    return torch.float64 if getattr(transform_of(model), "far", False) else usual
 
 
 def check_state(x: Tensor, model: nn.Module, name: str = "x") -> None:

@@ -21,6 +21,7 @@ from samplers.checks import (
     check_model,
     check_sampler,
     choose,
+    data_dtype,
     tensor_like,
 )
 from samplers.grid import check_noise_end, check_times, make_grid
@@ -214,8 +215,9 @@ def _encoded(start: Tensor, shape: tuple[int, ...], model, like: Tensor, sizes: 
     if start.shape != shape:
         raise ValueError(f"start has shape {tuple(start.shape)}: needs {shape}, one row for each of the n samples")
     process: Process = model.sde
-    start = cut(start.to(process.state_dtype(like.dtype)), sizes)
+    kind = process.state_dtype(like.dtype)
+    start = cut(start.to(data_dtype(model, kind)), sizes)
     check_data(start, model, "start")
     transform = transform_of(model)
     # Quantized data stand for the cells above them, [x, x + 1): here for their middle.
-    return transform.encode(transform.dequantize(start, 0.5))
+    return transform.encode(transform.dequantize(start, 0.5)).to(kind)

@@ -29,9 +29,9 @@ TEXTS = {
     "noise": f"{', '.join(NOISES)}; brownian is a path that more steps refine",
     "num_samples": "how many samples or items; default 8 for restore and edit",
     "seed": "seed of the random numbers",
-    "labels": "classes, cycled, as in 0,1,2, or none, or data: drawn as often as the data have them, the default of "
-    "evaluate, compare and guidance_sweep; else by default every class in turn, but none in likelihood, encode, "
-    "interpolate, restore and edit, where data is each item's own class",
+    "labels": "classes, cycled, by number or name, as in 0,1,2, or none, or data: drawn as often as the data have "
+    "them, the default of evaluate, compare and guidance_sweep; else by default every class in turn, but none in "
+    "likelihood, encode, interpolate, restore and edit, where data is each item's own class",
     "sizes": "sizes of the samples, cycled, as in 5,8, where the items are of unequal size; by default drawn as the "
     "training items have them",
     "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "

@@ -68,6 +68,7 @@ class DataOptions(Section):
     color_mode: str = ""
     resolution: int = 0
     channels: str = "first"
+    columns: tuple[str, ...] = ()
     num_levels: int = 0
     conditions: tuple[str, ...] = ()
     superres_factor: int = 2

@@ -16,7 +16,7 @@ from score_sde.config.options import (
 )
 from sde import PARAMETRIZATIONS, SDES
 from sde.data import DATASETS
-from sde.data.arrays import CHANNELS
+from sde.data.array_files import CHANNELS
 from sde.data.toys import TOYS
 from sde.networks import CLASSIFIERS, NETWORKS
 from sde.training.loss import TIMES, WEIGHTINGS

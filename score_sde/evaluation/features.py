@@ -73,7 +73,7 @@ class Extractor:
         if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(x):
             given = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(f"--features={self.name}: {len(x)} items gave {given}, it needs a tensor ({len(x)}, d)")
-        prints = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x.cpu().float().numpy()]
+        prints = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x.cpu().double().numpy()]
         return Extracted(features.double().cpu(), prints)
 
 

@@ -28,7 +28,7 @@ def read_others(path: str, data: Dataset, most: int, kind: Kind) -> tuple[Tensor
     """At most so many items of --ood_file, in the units of the data, and their sizes."""
     x, _, sizes = read_items(
         "--ood_file", path, data.event_shape, data.transform.num_levels, kind, about=data.about,
-        unequal=data.sizes is not None,
+        dtype=data.transform.dtype, unequal=data.sizes is not None,
     )  # fmt: skip
     index = spread(len(x), most)
     return x[index], None if sizes is None else sizes[index]

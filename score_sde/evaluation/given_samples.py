@@ -11,8 +11,10 @@ from score_sde.config.naming import with_flag
 from score_sde.metrics.metric import MIN_ITEMS
 from sde.condition.tree import check_labels
 from sde.data import Dataset, existing
-from sde.data.arrays import as_sizes, as_tensor, read_array
-from sde.data.sizes import cut
+from sde.data.array_files import as_tensor
+from sde.data.arrays import read_array
+from sde.data.labels import known_labels
+from sde.data.sizes import as_sizes, cut
 from sde.data.statistics import measure
 
 OTHER_UNITS = 10.0
@@ -39,14 +41,16 @@ def read_samples(name: str) -> tuple[Path, Tensor, Tensor | None, Tensor | None]
     if "scales" in arrays:
         raise ValueError(f"--samples_file={path} holds samples at several scales: draw them at one")
     x, labels = arrays["x"], arrays.get("labels")
-    if labels is not None and (labels.dtype.kind not in "iu" or labels.shape != x.shape[:1]):
+    if labels is not None and (labels.dtype.kind not in "biuf" or labels.shape != x.shape[:1]):
         raise ValueError(
             f"--samples_file={path} holds labels of type {labels.dtype} and shape {labels.shape}: needs {len(x)} "
             "integers, the class that was asked for of each sample, or -1"
         )
     with with_flag("--samples_file", path):
+        classes = None if labels is None else known_labels(labels, len(x))
         sizes = as_sizes(arrays.get("sizes"), x.shape)
-    return path, cut(as_tensor(x), sizes), None if labels is None else torch.from_numpy(labels.astype(np.int64)), sizes
+    samples = as_tensor(x, torch.float64 if x.dtype == np.float64 else torch.float32)
+    return path, cut(samples, sizes), classes, sizes
 
 
 def check_samples(x: Tensor, labels: Tensor | None, data: Dataset, path: Path, sizes: Tensor | None = None) -> None:

@@ -47,7 +47,7 @@ class EvaluationClassifier(nn.Module):
         return self.last(self._body(x))
 
     def _body(self, x: Tensor) -> Tensor:
-        return self.body(self.transform.encode(x.to(self.last.weight.dtype)))
+        return self.body(self.transform.encode(x).to(self.last.weight.dtype))
 
     def learn(self, data: Dataset) -> None:
         """Cross-entropy on random batches, Adam, a learning rate that rises and falls."""

@@ -32,7 +32,7 @@ class RealItems:
     def batch(self, index: Tensor) -> Tensor:
         """The items at positions among both (n, *event), in data units, on the CPU."""
         (data, held), (other, like) = self.places
-        found, first = torch.empty(len(index), *data.event_shape), index < len(held)
+        found, first = torch.empty(len(index), *data.event_shape, dtype=data.transform.dtype), index < len(held)
         for part, rows, own in ((data, first, held[index[first]]), (other, ~first, like[index[~first] - len(held)])):
             if len(own):
                 found[rows] = part.batch(own)[0].cpu()
@@ -47,7 +47,7 @@ class RealItems:
         generator, transform = torch.Generator().manual_seed(number), self.places[0][0].transform
         x = transform.encode(transform.dequantize(self.batch(index), 0.5))
         x = PERTURBATIONS[name].function(x, amount, generator)
-        return self.features(transform.quantize(transform.decode(x)).float())
+        return self.features(transform.quantize(transform.decode(x)))
 
 
 def measure_power(

@@ -86,7 +86,7 @@ class Kind:
 
     def features(self, transform: Transform) -> Callable[[Tensor], Tensor]:
         """What items are compared in: a function of items (B, *event) in data units to features (B, d)."""
-        return lambda x: transform.encode(x.double()).flatten(1)
+        return lambda x: transform.encode(x.double()).flatten(1).double()
 
     def spectrum(self, transform: Transform, shape: Event, flag: str) -> Callable[[Tensor], Tensor]:
         """What takes items (B, *event) in data units to the features (B, d) of their spectrum. Raises ValueError,

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from score_sde.config.naming import with_flag
 from score_sde.kinds.base import About, Event, Kind, no_images
 from score_sde.kinds.elements import image
 from score_sde.kinds.tasks import TASKS
 from sde.data.folders import SUFFIXES
-from sde.data.images import DEEP_MODES, MODES
+from sde.data.pixels import MODES, read_picture
 from sde.data.transform import Transform
 
 
@@ -38,8 +39,9 @@ class Image(Kind):
                 f"{flag}={file}: a picture stands for quantized images with 1, 3 or 4 channels, and here are {what} "
                 f"items of shape {shape}: give a .npy or .npz file in their units"
             )
-        pixels = torch.from_numpy(np.atleast_3d(read_pixels(flag, file, mode)).copy())
-        return pixels.permute(2, 0, 1)[None] * ((levels - 1) / 255)
+        with with_flag(flag, file):
+            pixels = torch.from_numpy(read_picture(file, mode).copy())
+        return pixels[None] * ((levels - 1) / 255)
 
     def shown(self, x: Tensor, lead: int = 1) -> Tensor | None:
         return colors(x, lead) if x.ndim - lead == 3 else None
@@ -112,22 +114,3 @@ def png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Pillow.fromarray(pixels.transpose(1, 2, 0) if len(pixels) > 1 else pixels[0]).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def read_pixels(flag: str, file: Path, mode: str) -> np.ndarray:
-    """The pixels (height, width) or (height, width, channels), 0 to 255, of an image file, as Pillow's ``mode``."""
-    from PIL import Image as Pillow
-    from PIL import ImageOps
-
-    try:
-        with Pillow.open(file) as opened:
-            deep = opened.mode.startswith(DEEP_MODES)
-            pixels = np.asarray(ImageOps.exif_transpose(opened).convert(mode))
-    # Pillow raises many unrelated exceptions for damaged files.
-    except Exception as error:
-        raise ValueError(f"{flag}={file} is not a readable image ({error})") from None
-    if deep:
-        raise ValueError(
-            f"{flag}={file} has more than 256 levels: save it with 8 bits per channel, or give a .npy file"
-        )
-    return pixels

@@ -102,7 +102,7 @@ def evaluate(
         check_samples(x, asked, data, path, sizes)
     known = of(training, torch.arange(len(training)))
     sets = Sets(
-        samples=found(run.world, lambda rows: x[rows].float(), count, batch_size),
+        samples=found(run.world, lambda rows: x[rows].to(data.transform.dtype), count, batch_size),
         real=of(data, held) if split == "test" else known.rows(held),
         others=known.rows(like) if split == "test" else of(other, like),
         training=known,
@@ -204,6 +204,6 @@ def _accuracy(judge: EvaluationClassifier, x: Tensor, asked: Tensor, data: Datas
     at positions ``held``, in the same mix of classes, that it takes for their own."""
     items, cond = data.batch(held)
     labels = require_labels(cond)
-    parts = ((x.float(), asked), (items, labels))
+    parts = ((x.to(data.transform.dtype), asked), (items, labels))
     own, real = (share(int((judge.classes(part) == known).sum()), len(part)) for part, known in parts)
     return {**asdict(own), "reference": asdict(real), "reading": reading(own, real, larger=True)}

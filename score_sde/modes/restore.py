@@ -95,7 +95,7 @@ def restore(
     if isinstance(operator, Mask) and hides_nothing(operator, sizes) and not sigma_y:
         raise ValueError(f"{name} observes every entry, and without noise: there is nothing to restore")
     if inputs is None:
-        y = read_measured(str(measurements_file), operator, name, data.event_shape, data.transform.num_levels, run.kind)
+        y = read_measured(str(measurements_file), operator, name, data, run.kind)
         truth, targets, index, source = None, None, None, Path(str(measurements_file)).stem
     else:
         check_rows(operator, len(inputs.x), name)

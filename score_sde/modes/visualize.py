@@ -24,6 +24,7 @@ from score_sde.run.sizes import sizes_of_samples
 from sde import ScoreModel
 from sde.checkpoint.spec import build_sde
 from sde.condition.tree import Condition, labels_of
+from sde.data.names import class_title
 from sde.data.statistics import spread
 
 PLOTS = ("process", "trajectory", "denoised", "field")
@@ -185,7 +186,8 @@ class View:
             print("a guided model is no density: its score and flow are drawn over noisy data")
         labels = labels_of(cond)
         if labels is not None and "," in (self.asked[0] or ""):
-            print(f"the field is that of class {labels.item()} alone, the first of --labels={self.asked[0]}")
+            first = class_title(int(labels.item()), self.run.class_names)
+            print(f"the field is that of {first} alone, the first of --labels={self.asked[0]}")
         items, own = self.data.batch(spread(len(self.data), PLANE_POINTS))
         classes = labels_of(own)
         # Of a class that no item has, all are shown.
@@ -197,7 +199,7 @@ class View:
             points = forward(sde, self.data, shown, t[None], self.seed)[0]
             found = fields(model, axes, t, 4096, self.run.device)
             panels.append({"t": t, "noise_level": sde.noise_level(t), "axes": axes, "points": points, **found})
-        what = [] if labels is None else [f"class {labels.item()}"]
+        what = [] if labels is None else [class_title(int(labels.item()), self.run.class_names)]
         guidance, plain = asdict(self.guides.options), asdict(UNGUIDED)
         what += [f"{name.replace('_', ' ')} {written(v)}" for name, v in guidance.items() if v != plain[name]]
         field_picture(panels, ", ".join([*what, title_of(sde)]), Path(f"{path}-field.png"))

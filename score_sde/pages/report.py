@@ -42,6 +42,7 @@ FACTS = (
     ("Parameters", "parameters", ",d"),
     ("Device", "device", ""),
     ("Precision", "precision", ""),
+    ("Classes", "classes", ""),
 )
 """Names, keys and formats of what is said of a run, where it is known."""
 

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from score_sde.kinds.image import read_pixels
 from score_sde.kinds.masks import MASKS, MaskOf
 from sde.data.folders import SUFFIXES
+from sde.data.pixels import read_picture
 from sde.data.sizes import real, trim
 from sde.inverse.operators import Mask
 
@@ -46,7 +46,7 @@ def _read_file(text: str, masks: Mapping[str, MaskOf]) -> Tensor:
         own = "".join(f"{word}, " for word in masks if word not in MASKS)
         raise ValueError(f"there is no such file, and no such word: needs {own}{WORDS}")
     if path.suffix.lower() in SUFFIXES:
-        pixels = read_pixels("--mask", path, "L")
+        pixels = read_picture(path, "L", ground=None)[0]
         between = len(np.setdiff1d(pixels, (0, 255)))
         if between:
             raise ValueError(

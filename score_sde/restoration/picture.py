@@ -9,7 +9,6 @@ from torch import Tensor
 
 from score_sde.plots.panels import panels
 from score_sde.plots.restored import points, signals
-from score_sde.run.columns import column_names
 from score_sde.run.folder import Run
 from sde.data.sizes import cut
 
@@ -40,7 +39,7 @@ def draw_restored(
         signals(truth, y, samples, path, names)
         return True
     if run.kind.layout == "plane":
-        points(truth, y, samples, path, column_names(run, shape))
+        points(truth, y, samples, path, run.about.get("columns"))
         return True
     several = samples.shape[1] > 1
     every = {"input": truth, "measured": y, "samples": samples, "mean": samples.mean(1) if several else None}

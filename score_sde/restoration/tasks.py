@@ -16,8 +16,8 @@ from score_sde.kinds.base import Kind
 from score_sde.restoration.masks import read_mask
 from score_sde.run.inputs import read_items
 from sde.data import Dataset, existing
-from sde.data.arrays import array_of, as_sizes
-from sde.data.sizes import real
+from sde.data.array_files import array_of
+from sde.data.sizes import as_sizes, real
 from sde.inverse.operators import LinearOperator, Mask, OfReal
 
 TASKS: dict[str, tuple[str | None, Any]] = {
@@ -79,15 +79,15 @@ def measure(operator: LinearOperator, x: Tensor, sigma_y: float, seed: int) -> T
     return operator(operator.adjoint(noisy)) if isinstance(operator, Mask) else noisy
 
 
-def read_measured(
-    path: str, operator: LinearOperator, name: str, shape: tuple[int, ...], levels: int | None, kind: Kind
-) -> Tensor:
+def read_measured(path: str, operator: LinearOperator, name: str, data: Dataset, kind: Kind) -> Tensor:
     """The measurements y (n, *measurement) of ``--measurements_file``, of a mask items where hidden ones are void."""
     hidden = ~operator.mask if isinstance(operator, Mask) else None
+    shape, transform = data.event_shape, data.transform
     wanted = tuple(operator(torch.zeros(1, *shape)).shape[1:]) if hidden is None else shape
     y, _, _ = read_items(
-        "--measurements_file", path, wanted, levels, kind, f"what {name} measures has", whole=False, hidden=hidden
-    )
+        "--measurements_file", path, wanted, transform.num_levels, kind, f"what {name} measures has", whole=False,
+        hidden=hidden, dtype=transform.dtype,
+    )  # fmt: skip
     check_rows(operator, len(y), name)
     return y if hidden is None else operator(y)
 

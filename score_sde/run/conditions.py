@@ -1,5 +1,6 @@
 """Conditions of samples: labels, arrays in a file, held-out items, or the samples of another run."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from sde.condition.tree import (
 )
 from sde.data import Dataset, existing
 from sde.data.arrays import condition_array
+from sde.data.labels import known_labels
 from sde.data.statistics import spread
 from sde.networks.embedding import repeat_to
 
@@ -41,7 +43,7 @@ def held_out_condition(data: Dataset, model: Denoiser, count: int) -> Condition 
     conditions of items spread over the data."""
     if not model.conditions:
         usual = "data" if model.num_classes else None
-        return Labels(usual, model, model.num_classes, data.class_counts).of_samples(count)
+        return Labels(usual, model, model.num_classes, counts=data.class_counts).of_samples(count)
     _, cond = data.batch(spread(len(data), count))
     return restrict_to(cycled(cond, count), model)
 
@@ -63,7 +65,7 @@ def read_condition(
     model = guides.denoiser
     usual = "data" if by_law and guides.classes else None
     labeled = labels or usual
-    asked = Labels(labeled, model, guides.classes, run.class_counts if labeled == "data" else None)
+    asked = Labels(labeled, model, guides.classes, guides.names, run.class_counts if labeled == "data" else None)
     if not (file or model.conditions):
         return asked.of_samples(count, seed)
     if labels and (file == "none" or not file):
@@ -78,7 +80,7 @@ def read_condition(
         return held_out_condition(run.data()[1], model, count)
     if not condition_kinds(model):
         raise ValueError(f"--condition={file}: the model is unconditional; leave it out")
-    given = _read(file, model)
+    given = _read(file, model, guides.names)
     if labels and "labels" in given:
         raise ValueError(f"--labels={labels} and --condition={file} both give labels: choose one")
     beside: Condition = {}
@@ -93,7 +95,7 @@ def _no_labels(count: int) -> Condition:
     return {"labels": torch.full((count,), NULL_LABEL)}
 
 
-def _read(file: str, model: Denoiser) -> Condition:
+def _read(file: str, model: Denoiser, names: Sequence[str]) -> Condition:
     """The arrays of an .npz by kind, as many rows each."""
     takes, flag = condition_kinds(model), f"--condition={file}"
     try:
@@ -113,10 +115,11 @@ def _read(file: str, model: Denoiser) -> Condition:
         raise ValueError(f"{flag} has rows: {counts}; needs as many in each, and one at least")
     tree = {}
     for name, array in arrays.items():
-        if name == "labels" and array.dtype.kind not in "iu":
-            raise ValueError(f"{flag}: labels have type {array.dtype}, needs integers")
         with with_words(flag):
-            tree[name] = torch.from_numpy(array.astype(np.int64)) if name == "labels" else condition_array(name, array)
+            if name == "labels":
+                tree[name] = known_labels(array, len(array), names)
+            else:
+                tree[name] = condition_array(name, array)
     return tree
 
 
@@ -162,7 +165,7 @@ def cascade_seed(seed: int) -> int:
 
 def upscaled(labels: Condition | None, image: Tensor, guides: Guides) -> Condition:
     """The condition of a cascade's second stage, checked."""
-    model, cond = guides.denoiser, {"image": image.to(torch.float32)}
+    model, cond = guides.denoiser, {"image": image if image.is_floating_point() else image.float()}
     if guides.classes:
         cond |= labels or _no_labels(len(image))
     check_condition(restrict_to(cond, model) or {}, model.num_classes, model.conditions)

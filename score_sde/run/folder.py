@@ -14,6 +14,7 @@ from score_sde.config.naming import FOLDER, with_keys
 from score_sde.config.options import Config, PrecisionOptions
 from score_sde.kinds import KINDS, kind_of
 from score_sde.kinds.base import About, Kind
+from score_sde.run.trained import CLASS_NAMES, as_trained
 from sde import Denoiser, NoisyClassifier
 from sde.checkpoint.models import load_model
 from sde.checkpoint.snapshots import stored_spec
@@ -104,6 +105,11 @@ class Run:
         known = self._spec.get("class_counts")
         return self.data()[0].class_counts if known is None and "_split" in vars(self) else known
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes by their numbers, where they have some."""
+        return tuple(self.about.get(CLASS_NAMES, ()))
+
     @cached_property
     def _spec(self) -> dict:
         """What the file of the weights says of the model; nothing where there is none."""
@@ -116,13 +122,16 @@ class Run:
         return values
 
     def write_config(self) -> None:
-        """config.json, resolved."""
+        """config.json, resolved, and the names of the classes in classes.json, where they have some."""
         write_json(self.folder / "config.json", self.values())
+        if self.class_names:
+            write_json(self.folder / "classes.json", {str(i): name for i, name in enumerate(self.class_names)})
 
     @cached_property
     def _split(self) -> Split:
         with with_keys("data"):
-            return load_dataset(**self.config.data.arguments())
+            parts = load_dataset(**self.config.data.arguments())
+            return as_trained(parts, self._spec)
 
     def data(self) -> Split:
         """The training and held-out data, which are read once."""

@@ -1,5 +1,6 @@
 """Guided models: the labels and the guidance of a command, bound to the model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -96,6 +97,11 @@ class Guides:
         """Number of classes that labels are taken from, the classifier's where the model is unconditional."""
         return self.denoiser.num_classes or (self.classifier.num_classes if self.classifier else None)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes by their numbers, where they have some."""
+        return self.run.class_names
+
     def files(self, options: GuidanceOptions) -> list[Path]:
         """The weights of the models that take part."""
         found = [self.run.weights_file]
@@ -108,7 +114,8 @@ class Guides:
     def __call__(self, cond: Condition | None, options: GuidanceOptions | None = None) -> ScoreModel:
         options = options or self.options
         classifier = self.classifier if options.classifier_scale else None
-        return guided(self.denoiser, classifier, cond, options, self.weak if options.autoguidance else None)
+        weak = self.weak if options.autoguidance else None
+        return guided(self.denoiser, classifier, cond, options, weak, self.names)
 
 
 def guided(
@@ -117,6 +124,7 @@ def guided(
     cond: Condition | None,
     options: GuidanceOptions,
     weak: Denoiser | None = None,
+    names: Sequence[str] = (),
 ) -> ScoreModel:
     """The model with a condition of n rows, or None, and guidance bound; ``classifier`` and ``weak`` where the options
     ask for them. The limits of guidance go around all of it: rescale, then the interval, then the threshold."""
@@ -127,7 +135,7 @@ def guided(
         negative = None
         if options.negative_labels:
             count = len(next(iter(own.values())))
-            negative = own | {"labels": _negative(options.negative_labels, count, model)}
+            negative = own | {"labels": _negative(options.negative_labels, count, model, names)}
         with with_flag("--guidance_scale", f"{options.guidance_scale:g}", cond_dropout="config.training.cond_dropout"):
             score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
     if weak:
@@ -170,14 +178,14 @@ def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, we
         )
 
 
-def _negative(text: str, count: int, model: Denoiser) -> Tensor:
+def _negative(text: str, count: int, model: Denoiser, names: Sequence[str]) -> Tensor:
     """The classes (count,) of ``--negative_labels``."""
     if not model.num_classes:
         raise ValueError(
             f"--negative_labels={text}: the model is conditioned on {' and '.join(condition_kinds(model))}, and has no "
             "classes; leave it out"
         )
-    classes = None if text == "none" else read_classes(text, count, model.num_classes, "--negative_labels")
+    classes = None if text == "none" else read_classes(text, count, model.num_classes, "--negative_labels", names)
     if classes is None:
         raise ValueError(
             "--negative_labels=none: without it, --guidance_scale steers away from the unconditional branch already; "

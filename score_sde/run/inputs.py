@@ -50,7 +50,7 @@ def open_inputs(
     if file:
         x, labels, sizes = read_items(
             "--input", file, data.event_shape, data.transform.num_levels, kind, about=data.about,
-            unequal=data.sizes is not None,
+            dtype=data.transform.dtype, unequal=data.sizes is not None,
         )  # fmt: skip
         return Inputs(x, None if labels is None else {"labels": labels}, None, Path(file).stem, sizes)
     if items:
@@ -121,9 +121,10 @@ def read_items(
     whole: bool = True,
     hidden: Tensor | None = None,
     about: About | None = None,
+    dtype: torch.dtype = torch.float32,
     unequal: bool = False,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Items (n, *shape) in data units as float32, and their classes (n,) and sizes (n,) where the file holds them.
+    """Items (n, *shape) in data units as ``dtype``, and their classes (n,) and sizes (n,) where the file holds them.
 
     The file is a .npy, .npz or .csv file, or one of the ``kind`` of data or of another kind, which holds a single item.
 
@@ -140,14 +141,17 @@ def read_items(
         x = its.read(file, shape, levels, about or {}, flag)
         x = x.round() if whole and levels else x
     else:
-        x, labels, sizes = read_array(file, None if hidden is None else hidden.numpy())
+        about = about or {}
+        columns, classes = about.get("columns", ()), about.get("class_names", ())
+        width = shape[0] if len(shape) == 1 else 0
+        x, labels, sizes = read_array(file, None if hidden is None else hidden.numpy(), columns, width, classes)
     if unequal:
         x, sizes = _padded(flag, path, x, sizes, shape)
     if tuple(x.shape[1:]) != shape:
         raise ValueError(f"{flag}={path}: its items have shape {tuple(x.shape[1:])}, {owner} {shape}")
     if levels and whole and (x.min() < 0 or x.max() >= levels or (x != x.round()).any()):
         raise ValueError(f"{flag}={path}: needs integers from 0 to {levels - 1}, like the data")
-    return x.float(), labels, sizes
+    return x.to(dtype), labels, sizes
 
 
 def _padded(

@@ -82,7 +82,7 @@ def bind(
     ``labels`` is the flag as ``Labels.of_items`` reads it, and ``targets`` the items' own conditions.
     """
     guides = Guides(run, denoiser, guidance)
-    cond = Labels(labels, denoiser, guides.classes).of_items(targets, count)
+    cond = Labels(labels, denoiser, guides.classes, guides.names).of_items(targets, count)
     # Rows of the bound model, so that what cycles over the items does so before they are repeated.
     whole = guides(cond)
     return labels_of(cond), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))

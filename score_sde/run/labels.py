@@ -1,7 +1,7 @@
 """Labels: ``--labels`` as it is read, where samples are drawn and where items have conditions of their own.
 
-It is "none", class numbers with commas between them, or "data": where there are items, the conditions they come with,
-and where there are none, classes as often as the data have them.
+It is "none", names or numbers of classes with commas between them, or "data": where there are items, the conditions
+they come with, and where there are none, classes as often as the data have them.
 """
 
 from collections.abc import Sequence
@@ -9,13 +9,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from score_sde.config.naming import with_flag
 from score_sde.run.class_law import draw_classes
 from sde import Denoiser
 from sde.condition.tree import Condition, condition_kinds
+from sde.data.names import class_of
 
 
-def read_classes(text: str | None, count: int, classes: int | None, flag: str = "--labels") -> Tensor | None:
-    """Class numbers cycled over ``count`` samples (count,), or None for "none"; by default every class in turn."""
+def read_classes(
+    text: str | None, count: int, classes: int | None, flag: str = "--labels", names: Sequence[str] = ()
+) -> Tensor | None:
+    """Numbers of classes, which the text gives as such or by ``names``, cycled over ``count`` samples (count,), or None
+    for "none"; by default every class in turn."""
     if text == "none" or (not text and classes is None):
         return None
     if classes is None:
@@ -23,26 +28,48 @@ def read_classes(text: str | None, count: int, classes: int | None, flag: str = 
             f"{flag}={text}: the model is unconditional and there is no classifier guidance; leave the "
             "labels out, or add --classifier_scale"
         )
-    try:
-        labels = torch.tensor([int(part) for part in text.split(",")] if text else range(classes))
-    except ValueError:
-        none = ", or none" if flag == "--labels" else ""
-        raise ValueError(f"{flag}={text}: needs class numbers from 0 to {classes - 1}, as in 0,1,2{none}") from None
-    for label in labels.tolist():
-        if not 0 <= label < classes:
-            raise ValueError(f"{flag}={text}: class {label} is out of range, allowed are 0 to {classes - 1}")
+    labels = torch.tensor(_numbers(text, classes, flag, names) if text else range(classes))
     return labels[torch.arange(count) % len(labels)]
 
 
+def _numbers(text: str, classes: int, flag: str, names: Sequence[str]) -> list[int]:
+    # A name may have a comma in it.
+    parts = [text] if text in names else text.split(",")
+    if not names:
+        try:
+            found = [int(part) for part in parts]
+        except ValueError:
+            none = ", or none" if flag == "--labels" else ""
+            raise ValueError(f"{flag}={text}: needs class numbers from 0 to {classes - 1}, as in 0,1,2{none}") from None
+        for label in found:
+            if not 0 <= label < classes:
+                raise ValueError(f"{flag}={text}: class {label} is out of range, allowed are 0 to {classes - 1}")
+        return found
+    with with_flag(flag, text):
+        found = [class_of(part, names, classes) for part in parts]
+    for part, label in zip(parts, found, strict=True):
+        if part.strip().isdigit() and int(part) != label:
+            print(f"{flag}={text}: {part.strip()} is taken for the name of class {label}")
+    return found
+
+
 class Labels:
-    """``--labels`` for a model. ``classes`` is how many there are to choose from, those of a guiding classifier where
-    the model has none of its own, and ``counts`` how often the data have each. Each reading raises ValueError for what
-    the model, or the mode, does not take."""
+    """``--labels`` for a model, whose classes may have ``names``.
+
+    ``classes`` is how many there are to choose from, those of a guiding classifier where the model has none of its own,
+    and ``counts`` how often the data have each. Each reading raises ValueError for what the model, or the mode, does
+    not take.
+    """
 
     def __init__(
-        self, text: str | None, model: Denoiser, classes: int | None, counts: Sequence[int] | None = None
+        self,
+        text: str | None,
+        model: Denoiser,
+        classes: int | None,
+        names: Sequence[str] = (),
+        counts: Sequence[int] | None = None,
     ) -> None:
-        self.text, self.model, self.classes, self.counts = text or None, model, classes, counts
+        self.text, self.model, self.classes, self.names, self.counts = text or None, model, classes, names, counts
 
     def of_samples(self, count: int, seed: int = 0) -> Condition | None:
         """The labels of samples; by default every class in turn, and for "data" drawn by the law of the data."""
@@ -51,7 +78,7 @@ class Labels:
             if not self.classes:
                 raise ValueError("--labels=data: the model has no classes; leave it out")
             return {"labels": draw_classes(self.counts, self.classes, seed, count)}
-        labels = read_classes(self.text, count, self.classes)
+        labels = read_classes(self.text, count, self.classes, names=self.names)
         return None if labels is None else {"labels": labels}
 
     def of_items(self, items: Condition | None, count: int) -> Condition | None:

@@ -30,7 +30,8 @@ def read_every(path: str, data: Dataset, kind: Kind) -> Named:
 
     def read(file: str) -> tuple[Tensor, Tensor | None, Tensor | None]:
         unequal = data.sizes is not None
-        return read_items(flag, file, shape, data.transform.num_levels, kind, about=data.about, unequal=unequal)
+        levels, dtype = data.transform.num_levels, data.transform.dtype
+        return read_items(flag, file, shape, levels, kind, about=data.about, dtype=dtype, unequal=unequal)
 
     file = existing(path, flag)
     if not file.is_dir():

@@ -67,7 +67,9 @@ def low_resolution(sampling: Sampling, cascade: str, guides: Guides, labels: str
     run, options = sampling.run, sampling.options
     first = open_cascade(run, cascade, guides.denoiser)
     counts = run.class_counts or first.run.class_counts if labels == "data" else None
-    asked = Labels(labels, guides.denoiser, guides.classes or first.classes, counts).of_samples(n, options["seed"])
+    names = guides.names or first.names
+    reader = Labels(labels, guides.denoiser, guides.classes or first.classes, names, counts)
+    asked = reader.of_samples(n, options["seed"])
     options = options | {"seed": cascade_seed(options["seed"])}
     draws = Sampling(first.run, sampling.steps, sampling.grid, **options)
     drawn = draws(first, UNGUIDED, restrict_to(asked, first.denoiser), n)

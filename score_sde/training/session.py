@@ -63,6 +63,8 @@ class Session:
                 f"{key}: {before!r}, now {after!r}"
                 for key, before, after in differences(json.loads(state["spec"]), self.spec, self.kind)
                 if not key.endswith(NO_MODEL)
+                # Runs of older versions do not know what their data have to say.
+                and not (before is None and key.startswith(f"{self.kind}.about"))
             ]
             if changed:
                 raise ValueError(", ".join(changed))
@@ -241,6 +243,7 @@ class Session:
             "parameters": sum(p.numel() for p in trainer.parameters.values()),
             "device": str(trainer.device),
             "precision": config.training.precision,
+            "classes": ", ".join(f"{i} {name}" for i, name in enumerate(self.run.class_names)) or None,
         }
         with self.tolerated("a page or picture"):
             lines = self.metrics.read()

@@ -51,14 +51,14 @@ def build_denoiser(spec: dict) -> Denoiser:
         build_sde(spec["sde"]),
         spec["parametrization"],
         spec["sigma_data"],
-        _build_transform(spec["transform"]),
+        build_transform(spec["transform"]),
         spec["null_trained"],
         spec["event_shape"],
         Standardization({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()}),
     )
 
 
-def _build_transform(described: dict) -> Transform:
+def build_transform(described: dict) -> Transform:
     """The transform of a spec, whose number of levels is stored as "levels"."""
     num_levels = described.get("num_levels", described.get("levels"))
     return Transform(described["shift"], described["scale"], num_levels)

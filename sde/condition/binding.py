@@ -6,6 +6,7 @@ from sde.condition.tree import (
     BoundCondition,
     C,
     ConditionLike,
+    as_labels,
     as_tree,
     check_condition,
     check_labels,
@@ -27,7 +28,7 @@ def bind(cond: C) -> C:
 
 def bind_labels(labels: Tensor, num_classes: int | None) -> Tensor:
     """``bind``; ``num_classes`` None allows any class. Raises ValueError for labels that a model does not know."""
-    labels = bind(labels)
+    labels = as_labels(bind(labels))
     check_labels(labels, num_classes or int(labels.max()) + 1)
     return labels
 

@@ -52,15 +52,34 @@ def as_tree(cond: ConditionLike) -> Condition: ...
 @overload
 def as_tree(cond: None) -> None: ...
 def as_tree(cond: ConditionLike | None) -> Condition | None:
-    """What a user gives, by kind: a plain tensor holds labels. Raises ValueError for one of floats."""
-    if cond is None or isinstance(cond, dict):
+    """What a user gives, by kind: a plain tensor holds labels. Labels become int64, as by ``as_labels``. Raises
+    ValueError for labels that are floats."""
+    if cond is None or isinstance(cond, BoundCondition):
         return cond
+    if isinstance(cond, dict):
+        labels = cond.get("labels")
+        if not isinstance(labels, Tensor) or labels.dtype == torch.int64:
+            return cond
+        return cond | {"labels": as_labels(labels)}
     if isinstance(cond, Tensor) and cond.is_floating_point():
         raise ValueError(
             f"a condition that is a plain tensor holds labels, which are integers; got {cond.dtype}: name the kind of "
             'others, as in {"vector": cond}'
         )
-    return {"labels": cond}
+    return {"labels": as_labels(cond) if isinstance(cond, Tensor) else cond}
+
+
+def as_labels(labels: Tensor) -> Tensor:
+    """Labels of any type of integers as int64, which has room for null; of booleans, False is class 0 and True class 1.
+    Raises ValueError for other types; floats are not looked at, so that no device has to be waited for."""
+    if labels.dtype == torch.int64:
+        return labels
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"labels must be integers of shape (B,); got {labels.dtype} of shape {tuple(labels.shape)}")
+    found = labels.long()
+    if labels.dtype == torch.uint64 and bool((found < 0).any()):
+        raise ValueError("labels of type torch.uint64 do not fit into int64: number the classes from 0")
+    return found
 
 
 def labels_of(cond: Condition | None) -> Tensor | None:
@@ -94,8 +113,14 @@ def restrict_to(cond: Condition | None, model: nn.Module) -> Condition | None:
 
 
 def null_like(cond: C) -> C:
-    """The null condition in the shape of cond."""
-    return map_condition(lambda c: torch.full_like(c, torch.nan if c.is_floating_point() else NULL_LABEL), cond)
+    """The null condition in the shape of cond; that of labels is int64, since booleans and bytes have none."""
+
+    def null(c: Tensor) -> Tensor:
+        return (
+            torch.full_like(c, torch.nan) if c.is_floating_point() else torch.full_like(c, NULL_LABEL, dtype=torch.long)
+        )
+
+    return map_condition(null, cond)
 
 
 def null_tree(x: Tensor, num_classes: int | None, shapes: Shapes) -> Condition:
@@ -108,6 +133,7 @@ def drop_conditions(cond: C, dropped: Tensor) -> C:
     """cond with the rows where ``dropped`` (B,) is True replaced by null: jointly, over all its tensors."""
 
     def mask(c: Tensor, null: Tensor) -> Tensor:
+        c = c if c.is_floating_point() else as_labels(c)
         return torch.where(dropped.view(-1, *[1] * (c.ndim - 1)), null, c)
 
     return map_condition(mask, cond, null_like(cond))
@@ -117,8 +143,14 @@ def check_labels(labels: Tensor, num_classes: int | None) -> None:
     """Raise ValueError unless labels are integers in [0, num_classes), or -1 for null."""
     if num_classes is None:
         raise ValueError("labels were given, but the model is unconditional: leave the labels out")
-    if labels.is_floating_point() or labels.ndim > 1:
-        raise ValueError(f"labels must be integers of shape (B,); got {labels.dtype} of shape {tuple(labels.shape)}")
+    if labels.is_floating_point() or labels.ndim > 1 or not labels.numel():
+        hint = ""
+        if labels.ndim == 2:
+            hint = ": flatten them" if labels.shape[1] == 1 else ": if they are one-hot, take .argmax(1)"
+        raise ValueError(
+            f"labels must be integers of shape (B,); got {labels.dtype} of shape {tuple(labels.shape)}{hint}"
+        )
+    labels = as_labels(labels)
     low, high = int(labels.min()), int(labels.max())
     if low < NULL_LABEL or high >= num_classes:
         hint = " (are they 1-based?)" if high == num_classes else ""

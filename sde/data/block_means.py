@@ -21,11 +21,10 @@ def block_means(x: Tensor, factor: int, axes: int) -> Tensor:
 
 
 class BlockMeans:
-    """The means over blocks of ``factor`` entries along each axis of space of items (n, channels, *space), float32,
+    """The means over blocks of ``factor`` entries along each axis of space of items (n, channels, *space), floats,
     computed on indexing by a tensor of positions. Raises ValueError, which names the ``key`` that asks for them, for
-    items without axes of space or of sizes that are no multiples."""
-
-    dtype = torch.float32
+    items without axes of space or of sizes that are no multiples.
+    """
 
     def __init__(self, items, factor: int, key: str) -> None:
         event = tuple(items.shape[1:])
@@ -36,10 +35,11 @@ class BlockMeans:
         except ValueError as error:
             raise ValueError(f"{key} = {factor}: {error}") from None
         self.items, self.factor = items, factor
+        self.dtype = torch.float64 if items.dtype == torch.float64 else torch.float32
         self.shape = torch.Size((items.shape[0], *shape))
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        return self.of(self.items[index].to(torch.float32))
+        return self.of(self.items[index].to(self.dtype))
 
     def of(self, x: Tensor) -> Tensor:
         """The means of items x (B, channels, *space) at hand."""

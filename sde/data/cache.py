@@ -24,6 +24,8 @@ def cached(parts: Iterable[Tensor], shape: tuple[int, ...], stamp: object, folde
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".npy", delete=False) as file:
             try:
+                # For all whom the umask lets, as any other file, where temporary ones are for their owner alone.
+                os.chmod(file.name, 0o666 & ~_umask())
                 header = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
                 np.lib.format.write_array_header_1_0(file, header)
                 for part in parts:
@@ -36,6 +38,15 @@ def cached(parts: Iterable[Tensor], shape: tuple[int, ...], stamp: object, folde
     except OSError as error:
         raise ValueError(f"cache = {folder} cannot hold the decoded set ({error}): name another") from None
     return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def _umask() -> int:
+    """What the process withholds of new files' permissions, found by making one: asking would change it for a moment,
+    for all threads."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "new")
+        path.touch()
+        return 0o666 & ~path.stat().st_mode
 
 
 def _mapped(path: Path) -> np.ndarray | None:

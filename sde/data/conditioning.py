@@ -46,5 +46,6 @@ def conditioned(part: Dataset, names: tuple[str, ...], factor: int) -> Dataset:
     if {"image", SUPERRES} <= set(names):
         raise ValueError(f"{key}: image and {SUPERRES} are both condition images; choose one")
     if "labels" not in names:
-        part = replace(part, labels=None, num_classes=None)
+        about = {name: value for name, value in part.about.items() if name != "class_names"}
+        part = replace(part, labels=None, num_classes=None, about=about)
     return replace(part, conditions=conditions)

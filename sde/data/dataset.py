@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sde.condition.tree import FEATURES, Condition, check_labels
-from sde.data.arrays import ArrayFile
+from sde.condition.tree import FEATURES, Condition, as_labels, check_labels
+from sde.data.array_files import ArrayFile
 from sde.data.block_means import BlockMeans
 from sde.data.images import ImageFiles
 from sde.data.sizes import check_sizes, cut
@@ -24,10 +24,11 @@ Items = Tensor | ArrayFile | ImageFiles | BlockMeans
 
 @dataclass
 class Dataset:
-    """``items`` (n, *event), integers (quantized) or floats; ``labels`` (n,) in [0, num_classes), or None.
+    """``items`` (n, *event), integers (quantized) or floats; ``labels`` (n,) in [0, num_classes), -1 for no class, of
+    any type of integers or booleans, or None.
 
     ``items`` is a tensor, or anything with ``shape``, ``dtype`` and indexing by a tensor of positions that returns one,
-    such as files read on demand. ``conditions`` has, by kind, the vectors, images or sequences of the items, a float32
+    such as files read on demand. ``conditions`` has, by kind, the vectors, images or sequences of the items, a float
     tensor with a row per item and NaN for null, or a function that computes them of items (B, *event). ``about`` has
     the plain values, as of JSON, that writing an item needs, such as a sample rate. ``sizes`` (n,), integers, or None,
     say how much of a padded item is real (``sde.data.sizes``). Raises ValueError for integers without levels, for
@@ -56,6 +57,7 @@ class Dataset:
                 "data, or store them as floats"
             )
         if self.labels is not None:
+            self.labels = as_labels(as_numbers(self.labels))
             check_labels(self.labels, self.num_classes)
             if len(self.labels) != len(self):
                 raise ValueError(f"there are {len(self.labels)} labels for {len(self)} items: needs one per item")
@@ -125,11 +127,11 @@ class Dataset:
         return held[index] if isinstance(held, Tensor) else held(self._items(index, self.sizes_of(index)))
 
     def _items(self, index: Tensor, sizes: Tensor | None) -> Tensor:
-        return cut(self.items[index].to(torch.float32), sizes)
+        return cut(self.items[index].to(self.transform.dtype), sizes)
 
     def batch(self, index: Tensor) -> tuple[Tensor, Condition | None]:
-        """Items (B, *event) as float32 in data units, with 0 where they are padded, and their conditions, at positions
-        (B,) that are on the CPU: None where there are none.
+        """Items (B, *event) in data units, with 0 where they are padded, and their conditions, at positions (B,) that
+        are on the CPU: None where there are none. Items are float32, or float64 where the transform is ``far``.
 
         Where the items are on a device, so is what is returned, and the CPU does not wait for it.
         """

@@ -1,5 +1,6 @@
 """Images as items: one sub-folder per class where there are any."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -7,23 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sde.data.arrays import IN_MEMORY, ArrayFile
+from sde.data.array_files import ArrayFile
+from sde.data.arrays import IN_MEMORY
 from sde.data.cache import cached
 from sde.data.folders import Folder
+from sde.data.names import ordered
+from sde.data.pixels import MODES, header_of, left_out, pixels_of
 from sde.data.prefetch import in_order
-
-MODES = {"L": 1, "RGB": 3, "RGBA": 4}
-DEEP_MODES = ("I", "F")
-"""How the names of modes with more than 256 levels begin."""
-EXIF_ORIENTATION = 0x0112
 
 
 class ImageFiles:
     """The pixels (n, channels, height, width), uint8, of image files, decoded on indexing by a tensor of positions.
 
-    Images are turned as their EXIF orientation says and converted to ``mode``, a key of MODES. With ``resized``, they
-    are cropped to the shape about their center and resized by Pillow's Lanczos filter; a JPEG is then decoded at the
-    smallest resolution of its own that is at least twice that.
+    They are read as by ``pixels_of``, in ``mode``, a key of MODES. With ``resized``, they are cropped to the shape
+    about their center and resized; a JPEG is then decoded at the smallest resolution of its own that is at least twice
+    that.
     """
 
     dtype = torch.uint8
@@ -35,15 +34,7 @@ class ImageFiles:
         self.shape = torch.Size((len(names), MODES[mode], size[1], size[0]))
 
     def _pixels(self, image) -> np.ndarray:
-        from PIL import Image, ImageOps
-
-        if self.resized:
-            image.draft(None, (2 * self.size[0], 2 * self.size[1]))
-        image = ImageOps.exif_transpose(image).convert(self.mode)
-        if self.resized:
-            image = ImageOps.fit(image, self.size, Image.Resampling.LANCZOS)
-        pixels = np.asarray(image)
-        return pixels.transpose(2, 0, 1) if pixels.ndim == 3 else pixels[None]
+        return pixels_of(image, self.mode, self.size if self.resized else None)
 
     def __getitem__(self, index: Tensor) -> Tensor:
         pixels = np.empty((len(index), *self.shape[1:]), np.uint8)
@@ -58,12 +49,6 @@ class ImageFiles:
     def decoded(self, workers: int) -> Iterator[Tensor]:
         """All pixels in order, in parts that ``workers`` threads decode."""
         return in_order(self.__getitem__, torch.arange(len(self.names), device="cpu").split(64), workers)
-
-
-def _header(image) -> tuple[str, tuple[int, int]]:
-    """Mode and size of an image that is not decoded, turned as its EXIF orientation says."""
-    turned = "exif" in image.info and image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-    return image.mode, image.size[::-1] if turned else image.size
 
 
 def _table(kinds: Sequence[str], names: Sequence[str]) -> str:
@@ -84,9 +69,9 @@ def _checked(folder: Folder, color_mode: str, resolution: int, workers: int) -> 
         )
     if resolution < 0:
         raise ValueError(f"resolution = {resolution}: needs the side of a square, or 0 for the images' own size")
-    headers = in_order(lambda name: folder.read(name, _header), folder.names, workers)
-    modes, sizes = zip(*headers, strict=True)
-    if any(kind.startswith(DEEP_MODES) for kind in modes):
+    headers = list(in_order(lambda name: folder.read(name, header_of), folder.names, workers))
+    modes, sizes = [header.mode for header in headers], [header.size for header in headers]
+    if any(header.deep for header in headers):
         raise ValueError(
             f"{folder.source} holds images of more than 256 levels: {_table(modes, folder.names)}; save them with 8 "
             "bits, or as an array for dataset=points with `num_levels`"
@@ -102,27 +87,42 @@ def _checked(folder: Folder, color_mode: str, resolution: int, workers: int) -> 
             f"{folder.source} holds images of these sizes: {named}; set `resolution` to the side of the square to "
             "which they are cropped and resized"
         )
+    for sentence in left_out(headers, folder.names, color_mode or modes[0]):
+        keep = "; color_mode = RGBA keeps it" if "transparency" in sentence else ""
+        warnings.warn(f"{folder.source}: {sentence}{keep}", stacklevel=2)
     size = (resolution, resolution) if resolution else sizes[0]
     return ImageFiles(folder, folder.names, color_mode or modes[0], size, bool(resolution))
 
 
 def read_images(
-    source: Path, color_mode: str = "", resolution: int = 0, workers: int = 0, cache: str = ""
+    source: Path | Folder,
+    color_mode: str = "",
+    resolution: int = 0,
+    workers: int = 0,
+    cache: str = "",
+    names: Sequence[str] | None = None,
 ) -> tuple[Tensor | ArrayFile | ImageFiles, Tensor | None, list[str]]:
     """Pixels (n, channels, height, width), labels (n,) or None, and the names of the classes.
 
     ``color_mode`` is "L", "RGB" or "RGBA", to which every image is converted, or "" for the mode that all of them
     share; ``resolution`` the side of the square to which they are cropped and resized, or 0 for the size that all of
-    them share. Classes are the folders that hold the images, in sorted order. ``workers`` threads read. Sets above
-    IN_MEMORY are decoded once into a file in the folder ``cache``, where that is given, and else whenever their items
-    are read. Raises ValueError, which names the files, for mixed modes or sizes, damaged images and empty folders.
+    them share. Classes are the folders that hold the images, in natural order, or those of ``names``. ``workers``
+    threads read. Sets above IN_MEMORY are decoded once into a file in the folder ``cache``, where that is given, and
+    else whenever their items are read. Raises ValueError, which names the files, for mixed modes or sizes, damaged
+    images and empty folders.
     """
-    folder = Folder(source)
+    folder = source if isinstance(source, Folder) else Folder(source)
     files = _checked(folder, color_mode, resolution, workers)
-    folders = folder.classes()
-    numbers = {name: number for number, name in enumerate(sorted(set(folders)))}
-    labels = torch.tensor([numbers[name] for name in folders], device="cpu") if len(numbers) > 1 else None
-    return _placed(files, workers, cache), labels, [] if labels is None else list(numbers)
+    classes = ordered(folder.classes) if names is None else list(names)
+    numbers = {name: number for number, name in enumerate(classes)}
+    unknown = [name for name in ordered(folder.classes) if name not in numbers] if len(classes) > 1 else []
+    if unknown:
+        raise ValueError(
+            f"{folder.source} has the classes {ordered(folder.classes)}, the images to train on have {classes}: leave "
+            f"{unknown[0]} out, or train on it"
+        )
+    labels = torch.tensor([numbers[name] for name in folder.classes], device="cpu") if len(classes) > 1 else None
+    return _placed(files, workers, cache), labels, [] if labels is None else classes
 
 
 def _placed(files: ImageFiles, workers: int, cache: str) -> Tensor | ArrayFile | ImageFiles:

@@ -3,15 +3,17 @@
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sde.condition.tree import FEATURES
-from sde.data.arrays import open_array
+from sde.data.arrays import Arrays, open_array
 from sde.data.conditioning import conditioned, downsampled
 from sde.data.dataset import Dataset, Items
+from sde.data.folders import Folder
 from sde.data.idx import read_idx
 from sde.data.images import read_images
 from sde.data.statistics import measure
@@ -79,21 +81,22 @@ def images(
 ) -> Split:
     """A folder or a zip of images under ``root``, one sub-folder per class where there are any; 256 levels.
 
-    ``test_root`` is the held-out part; without it, ``test_fraction`` of the images is. The other arguments are those of
-    ``read_images``.
+    ``test_root`` is the held-out part; without it, the folder test or val beside train is, or else ``test_fraction`` of
+    the images. The other arguments are those of ``read_images``.
     """
+    own, beside = Folder(existing(root, "`root`")).parts()
+    held_out = Folder(existing(test_root, "`test_root`")) if test_root else beside
 
-    def read(path: str, key: str):
-        return read_images(existing(path, key), color_mode, resolution, workers, cache)
+    def read(folder: Folder, names: Sequence[str] | None = None):
+        return read_images(folder, color_mode, resolution, workers, cache, names)
 
-    items, labels, names = read(root, "`root`")
-    if not test_root:
-        return split(items, labels, Transform.of_levels(256), test_fraction)
-    held_out, test_labels, test_names = read(test_root, "`test_root`")
-    if names != test_names:
-        raise ValueError(f"`test_root` has the classes {test_names}, `root` has {names}: they must be the same")
-    parts = (items, labels), (held_out, test_labels)
-    train, test = (Dataset(x, y, len(names) or None, Transform.of_levels(256)) for x, y in parts)
+    items, labels, names = read(own)
+    about = {"class_names": names} if names else {}
+    if held_out is None:
+        return split(items, labels, Transform.of_levels(256), test_fraction, about=about)
+    test_items, test_labels, _ = read(held_out, names)
+    parts = (items, labels), (test_items, test_labels)
+    train, test = (Dataset(x, y, len(names) or None, Transform.of_levels(256), about=about) for x, y in parts)
     return train, test
 
 
@@ -101,67 +104,98 @@ def points(
     root: str = "",
     toy: str = "moons",
     channels: str = "first",
+    columns: Sequence[str] = (),
     num_levels: int = 0,
     test_fraction: float = 0.1,
     *,
     conditions: Sequence[str] = (),
 ) -> Split:
     """The items (n, *event) of a .npy, .npz or .csv file, ``root``, whose channels are where ``channels`` says, and
-    those of the ``conditions`` that an .npz has; without a file the toy set in the plane of the name ``toy``.
+    those of the ``conditions`` that an .npz has; without a file the toy set in the plane of the name ``toy``. Of a
+    .csv ``columns`` are taken, by default all that hold more than numbers of rows.
 
     Items of unequal sizes are padded, with the array ``sizes`` (n,) beside them in an .npz, or lie in a folder of .npy
-    files, one in each.
-    Integers need ``num_levels``; floats are continuous and standardized per channel.
+    files, one in each. Integers need ``num_levels``; floats are continuous and standardized per channel, by what is
+    real of the training part.
     """
     if root:
         path = existing(root, "`root`")
         kinds = [kind for kind in FEATURES if kind in conditions]
-        items, labels, statistics, held, sizes = open_array(path, channels, kinds)
-        if statistics.count < 2:
+        found = open_array(path, channels, kinds, columns)
+        if found.items.shape[0] < 2:
             raise ValueError(f"root = {path} holds one item: needs one to train and one to hold out at least")
     elif toy in TOYS:
-        items, labels = labeled_toys(toy, 25_000)
-        statistics, held, sizes = measure(items), None, None
+        found = Arrays(*labeled_toys(toy, 25_000), {}, [], ())
     else:
         raise ValueError(f"toy = {toy!r}: needs one of {', '.join(TOYS)}, or an array in `root`")
-    if num_levels and not (statistics.low >= 0 and statistics.high < num_levels and statistics.whole):
+    if num_levels:
+        _check_levels(found, num_levels)
+    transform = Transform.of_levels(num_levels) if num_levels else None
+    about: dict[str, Any] = {"class_names": found.classes} if found.classes else {}
+    about |= {"columns": list(found.columns)} if found.columns else {}
+    return split(found.items, found.labels, transform, test_fraction, found.conditions, about, found.sizes)
+
+
+def _check_levels(arrays: Arrays, num_levels: int) -> None:
+    """Raise ValueError for items that are not all among so many levels."""
+    found = measure(arrays.items, sizes=arrays.sizes)
+    if not (found.low >= 0 and found.high < num_levels and found.whole):
         raise ValueError(
             f"num_levels = {num_levels}: the data must be integers from 0 to {num_levels - 1}, "
-            f"and {'run' if statistics.whole else 'are fractions'} from {statistics.low:g} to {statistics.high:g}"
+            f"and {'run' if found.whole else 'are fractions'} from {found.low:g} to {found.high:g}"
         )
-    transform = Transform.of_levels(num_levels) if num_levels else Transform.standardize(statistics)
-    return split(items, labels, transform, test_fraction, held, sizes)
+    if num_levels > 2**24:
+        raise ValueError(f"num_levels = {num_levels}: needs at most {2**24}, or floats without levels")
 
 
 def split(
     items: Items,
     labels: Tensor | None,
-    transform: Transform,
+    transform: Transform | None,
     test_fraction: float,
     conditions: dict[str, Tensor] | None = None,
+    about: dict[str, Any] | None = None,
     sizes: Tensor | None = None,
 ) -> Split:
-    """A fixed random part of the items is held out."""
+    """A fixed random part of the items is held out, none of a class that would be left without any. Without a
+    ``transform`` items are standardized by those to train on."""
     count = items.shape[0]
     held_out = round(count * test_fraction)
     if not 1 <= held_out < count:
         raise ValueError(f"test_fraction = {test_fraction} of {count} items is {held_out}: both parts need one")
     order = torch.from_numpy(np.random.default_rng(0).permutation(count))
-    parts = order[held_out:].sort().values, order[:held_out].sort().values
+    last, first = order[:held_out].sort().values, order[held_out:].sort().values
+    if labels is not None:
+        unseen = ~torch.isin(labels[last], labels[first])
+        first, last = torch.cat([first, last[unseen]]).sort().values, last[~unseen]
+        if not len(last):
+            raise ValueError(
+                f"test_fraction = {test_fraction}: every class has one item alone, so that none can be held out: take "
+                "more items per class, or leave the labels out"
+            )
     take = getattr(items, "part", items.__getitem__)
+    part_items = [take(part) for part in (first, last)]
+    if transform is None:
+        transform = _standardized(part_items[0], None if sizes is None else sizes[first])
     num_classes = class_count(labels)
     train, test = (
         Dataset(
-            take(part),
+            held,
             None if labels is None else labels[part],
             num_classes,
             transform,
             {kind: c[part] for kind, c in (conditions or {}).items()},
-            sizes=None if sizes is None else sizes[part],
+            about or {},
+            None if sizes is None else sizes[part],
         )
-        for part in parts
+        for held, part in zip(part_items, (first, last), strict=True)
     )
     return train, test
+
+
+def _standardized(items: Items, sizes: Tensor | None) -> Transform:
+    """The transform of continuous items; of integers the identity, which a Dataset of them refuses."""
+    return Transform.standardize(measure(items, sizes=sizes)) if items.dtype.is_floating_point else Transform()
 
 
 def class_count(labels: Tensor | None) -> int | None:

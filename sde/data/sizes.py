@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,6 +74,17 @@ def item_means(values: Tensor, sizes: Tensor | None) -> Tensor:
         return values.flatten(1).mean(1)
     inside = real(sizes.to(values.device), values.shape[1:]).expand_as(values)
     return torch.where(inside, values, 0).flatten(1).sum(1) / inside.flatten(1).sum(1)
+
+
+def as_sizes(sizes: np.ndarray | None, shape: Sequence[int]) -> Tensor | None:
+    """Sizes (n,) of items (n, *event) of a shape, or None. Raises ValueError for what are none."""
+    if sizes is None:
+        return None
+    if sizes.dtype.kind not in "iu":
+        raise ValueError(f"the sizes have type {sizes.dtype}: needs integers, how many entries of each item are real")
+    found = torch.from_numpy(sizes.astype(np.int64))
+    check_sizes(found, shape[0], shape[1:])
+    return found
 
 
 def check_sizes(sizes: Tensor, count: int, shape: Sequence[int]) -> None:

@@ -88,7 +88,8 @@ def measure(items, index: Tensor | None = None, sizes: Tensor | None = None) -> 
     mean, squares = (torch.zeros(event, dtype=torch.float64, device="cpu") for _ in range(2))
     for rows in index.split(max(1, VALUES_AT_ONCE // max(1, mean.numel()))):
         x = items[rows].cpu().double()
-        bad += rows[~x.isfinite().reshape(len(x), -1).all(1)].tolist()
+        # What float32 cannot hold counts as infinite.
+        bad += rows[~x.float().isfinite().reshape(len(x), -1).all(1)].tolist()
         smallest, largest = torch.minimum(smallest, x.amin(0)), torch.maximum(largest, x.amax(0))
         whole = whole and bool((x == x.round()).all())
         seen += len(x)
@@ -111,7 +112,7 @@ def _measure_real(items, index: Tensor, sizes: Tensor) -> Statistics:
     for rows in parts:
         x = cut(items[rows].cpu().double(), sizes[rows])
         inside = real(sizes[rows], event).expand_as(x)
-        bad += rows[~x.isfinite().reshape(len(x), -1).all(1)].tolist()
+        bad += rows[~x.float().isfinite().reshape(len(x), -1).all(1)].tolist()
         smallest = torch.minimum(smallest, torch.where(inside, x, torch.inf).amin(0))
         largest = torch.maximum(largest, torch.where(inside, x, -torch.inf).amax(0))
         whole = whole and bool((x == x.round()).all())
@@ -127,13 +128,19 @@ def _measure_real(items, index: Tensor, sizes: Tensor) -> Statistics:
 
 
 def feature_moments(parts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (C,), float64, of the features of parts (..., C) over all their other axes. NaN is
-    left out; a feature that is constant to the precision of float32 has standard deviation 0."""
-    count = total = squares = torch.zeros((), device="cpu")
+    """Mean and standard deviation (C,), float64, of the features of parts (..., C) over all their other axes, merged as
+    in ``measure``. NaN is left out; a feature that is constant has standard deviation 0."""
+    count = mean = squares = torch.zeros((), dtype=torch.float64, device="cpu")
+    low, high = (torch.tensor(end, dtype=torch.float64, device="cpu") for end in (torch.inf, -torch.inf))
     for part in parts:
         x = part.cpu().double().flatten(0, -2)
-        count = count + (~x.isnan()).sum(0)
-        total, squares = total + x.nansum(0), squares + x.square().nansum(0)
-    mean = total / count.clamp(min=1)
-    std = (squares / count.clamp(min=1) - mean.square()).clamp(min=0).sqrt()
-    return mean, torch.where(std > torch.finfo(torch.float32).eps * mean.abs(), std, 0.0)
+        given = ~x.isnan()
+        here = given.sum(0).double()
+        low = torch.minimum(low, torch.where(given, x, torch.inf).amin(0))
+        high = torch.maximum(high, torch.where(given, x, -torch.inf).amax(0))
+        middle = x.nansum(0) / here.clamp(min=1)
+        total = (count + here).clamp(min=1)
+        change = middle - mean
+        squares = squares + torch.where(given, (x - middle).square(), 0).sum(0) + change.square() * count * here / total
+        mean, count = mean + change * here / total, count + here
+    return mean, torch.where(high > low, (squares / count.clamp(min=1)).sqrt(), 0.0)

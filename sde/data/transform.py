@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from sde.data.statistics import Statistics, measure
 from sde.device import as_numbers, double, send
+from sde.rounding import far_from_zero
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,11 @@ class Transform:
     def standardize(cls, x: Tensor | Statistics) -> "Transform":
         """Zero mean and unit standard deviation per channel of x (n, *event), or of data with these statistics.
 
-        Raises ValueError for a channel that is constant to the precision of float32.
+        Raises ValueError for a channel that is constant.
         """
-        mean, std = (x if isinstance(x, Statistics) else measure(as_numbers(x))).channels()
-        constant = (std <= torch.finfo(torch.float32).eps * mean.abs()).nonzero().flatten().tolist()
+        statistics = x if isinstance(x, Statistics) else measure(as_numbers(x))
+        (mean, std), (low, high) = statistics.channels(), statistics.ranges()
+        constant = ((low == high) | (std == 0)).nonzero().flatten().tolist()
         if constant:
             count = f" ({len(constant)} channels are)" if len(constant) > 1 else ""
             raise ValueError(
@@ -53,20 +56,35 @@ class Transform:
             )
         return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
+    @cached_property
+    def far(self) -> bool:
+        """Whether data units need float64, since float32 has too few digits so far from zero: what is decoded has them,
+        and what is encoded is centered in float64 and comes as float32."""
+        return far_from_zero(self.shift, self.scale)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that holds data units."""
+        return torch.float64 if self.far else torch.float32
+
     def _channels(self, values: tuple[float, ...], x: Tensor) -> Tensor:
         # A 0-d CPU tensor multiplies a tensor of any device as a scalar, without a transfer.
         if len(values) == 1:
             return double(values[0])
         return send(torch.tensor(values, dtype=x.dtype, device="cpu"), x.device).view(-1, *[1] * (x.ndim - 2))
 
+    def _encoded(self, x: Tensor) -> Tensor:
+        return (x - self._channels(self.shift, x)) / self._channels(self.scale, x)
+
     def encode(self, x: Tensor) -> Tensor:
         """Data units to model units; x (B, *event)."""
         x = as_numbers(x)
-        return (x - self._channels(self.shift, x)) / self._channels(self.scale, x)
+        return self._encoded(x.double()).float() if self.far else self._encoded(x)
 
     def decode(self, x: Tensor) -> Tensor:
         """Model units to data units, still continuous; x (B, *event)."""
         x = as_numbers(x)
+        x = x.double() if self.far else x
         return x * self._channels(self.scale, x) + self._channels(self.shift, x)
 
     def dequantize(self, x: Tensor, u: Tensor | float) -> Tensor:
@@ -77,7 +95,7 @@ class Transform:
     def moments(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance in model units of data that have these in data units, dequantized; both (*event)."""
         mean, var = self.dequantize(mean[None], 0.5), var[None] + (1 / 12 if self.num_levels else 0)
-        return self.encode(mean)[0], (var / self._channels(self.scale, var) ** 2)[0]
+        return self._encoded(mean)[0], (var / self._channels(self.scale, var) ** 2)[0]
 
     def quantize(self, x: Tensor) -> Tensor:
         """The inverse of ``dequantize``: floor to the integers 0 .. num_levels - 1; continuous data pass unchanged."""

@@ -1,12 +1,14 @@
 """The audit before the first step: the data as the model will see them."""
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from sde.condition.tree import check_labels
 from sde.data.dataset import Dataset
+from sde.data.names import class_title
 from sde.data.outliers import OUTLIER_GAP, outliers
 from sde.device import double
 from sde.model.classifier import NoisyClassifier
@@ -57,7 +59,10 @@ def describe(data: Dataset) -> dict:
 
 
 def _counts(data: Dataset) -> list[int] | None:
-    return None if data.labels is None else torch.bincount(data.labels.cpu(), minlength=data.num_classes or 0).tolist()
+    if data.labels is None:
+        return None
+    labels = data.labels.cpu()
+    return torch.bincount(labels[labels >= 0], minlength=data.num_classes or 0).tolist()
 
 
 def audit(data: Dataset, model: Denoiser | NoisyClassifier) -> list[str]:
@@ -91,20 +96,26 @@ def audit(data: Dataset, model: Denoiser | NoisyClassifier) -> list[str]:
         f"(the model's: {model.sigma_data:.3f})",
         f"prior: KL(q(x_T) || prior) is between {lower:.1e} and {upper:.1e} nats per dimension",
     ]
+    if data.about.get("columns"):
+        lines.append(f"columns: {', '.join(data.about['columns'])}")
     if data.conditions:
         lines.append(
             "conditions: "
             + ", ".join(f"{kind} {'x'.join(map(str, shape))}" for kind, shape in data.condition_shapes.items())
         )
-    return lines + ([] if about["classes"] is None else [_histogram(about["classes"])])
+    return lines + (
+        [] if about["classes"] is None else [_histogram(about["classes"], data.about.get("class_names", ()))]
+    )
 
 
-def _histogram(counts: list[int]) -> str:
+def _histogram(counts: list[int], names: Sequence[str] = ()) -> str:
     if len(counts) <= 12:
-        return "items of class " + ", ".join(f"{label}: {count:,}" for label, count in enumerate(counts))
+        shown = [f"{label} ({names[label]})" if label < len(names) else str(label) for label in range(len(counts))]
+        return "items of class " + ", ".join(f"{label}: {count:,}" for label, count in zip(shown, counts, strict=True))
     least, most = counts.index(min(counts)), counts.index(max(counts))
     return (
-        f"{len(counts):,} classes of {counts[least]:,} (class {least}) to {counts[most]:,} (class {most}) items, "
+        f"{len(counts):,} classes of {counts[least]:,} ({class_title(least, names)}) to {counts[most]:,} "
+        f"({class_title(most, names)}) items, "
         f"{sum(counts) / len(counts):.1f} on average"
     )
 

@@ -63,7 +63,7 @@ def test_training_reaches_the_optimum(tmp_path):
     def loss(module, x0, cond, draws):
         return denoising_loss(module, x0, cond, draws, cond_dropout=0.1)
 
-    options = TrainingOptions(steps=300, batch_size=128, lr=4e-3, ema_decay=0.98, lr_decay="cosine")
+    options = TrainingOptions(steps=400, batch_size=128, lr=4e-3, ema_decay=0.98, lr_decay="cosine")
     trainer = Trainer(model, train, loss, options)
     fit(trainer, [])
     model.load_state_dict(trainer.ema.module_state(model))
@@ -250,7 +250,7 @@ def test_mistakes_of_the_command_line(runs, tmp_path, capsys):
         "has rows: image 2, labels 3; needs as many in each", *ours, image=np.zeros((2, 1, 4, 4)), labels=np.arange(3)
     )
     failed("label 12 is out of range", *ours, image=np.zeros((1, 1, 4, 4)), labels=np.array([12]))
-    failed("labels have type float64, needs integers", *ours, image=np.zeros((1, 1, 4, 4)), labels=np.zeros(1))
+    failed("label 0 is 0.5: store the numbers of", *ours, image=np.zeros((1, 1, 4, 4)), labels=np.full(1, 0.5))
     failed(
         "both give labels: choose one", *ours, "--labels", "3", image=np.zeros((1, 1, 4, 4)), labels=np.zeros(1, int)
     )

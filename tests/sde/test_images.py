@@ -4,6 +4,7 @@ import io
 import os
 import re
 import threading
+import warnings
 import zipfile
 
 import numpy as np
@@ -13,10 +14,11 @@ from PIL import Image, ImageOps
 
 from sde.data import cache as cache_module
 from sde.data import images as images_module
-from sde.data.arrays import ArrayFile
+from sde.data.array_files import ArrayFile
 from sde.data.dataset import Dataset
 from sde.data.folders import Folder
 from sde.data.images import ImageFiles, read_images
+from sde.data.pixels import ORIENTATION
 from sde.data.prefetch import Prefetch
 from sde.data.transform import Transform
 from tests.sde.small_data import config, load_dataset, refused
@@ -81,8 +83,8 @@ def test_a_held_out_part_of_its_own(tmp_path):
     train, test = load_dataset(**config("images", **keys))
     assert (len(train), len(test)) == (6, 2)
     folder(tmp_path / "b", 1, classes=("fox",))
-    refused("config.data.test_root has the classes ['cat', 'dog', 'fox'], config.data.root has ['cat', 'dog']: they "
-            "must be the same", load_dataset, **config("images", **keys))  # fmt: skip
+    refused(f"{tmp_path / 'b'} has the classes ['cat', 'dog', 'fox'], the images to train on have ['cat', 'dog']: "
+            "leave fox out, or train on it", load_dataset, **config("images", **keys))  # fmt: skip
 
 
 def test_row_4_mixed_modes(tmp_path, pack):
@@ -100,10 +102,17 @@ def test_row_4_mixed_modes(tmp_path, pack):
         load_dataset, **config("images", root=source),
     )  # fmt: skip
     for mode, channels in (("L", 1), ("RGB", 3), ("RGBA", 4)):
-        pixels, _, classes = read_images(source, mode)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            pixels, _, classes = read_images(source, mode)
+        wanted = f"{source}: the image owl/0.png has transparency, which is laid on white; color_mode = RGBA keeps it"
+        assert [str(w.message) for w in said if w.category is UserWarning] == ([] if mode == "RGBA" else [wanted])
         assert (tuple(pixels.shape), classes) == ((11, channels, 4, 5), ["cat", "cow", "dog", "fox", "owl"])
         for name, image in zip(sorted(Folder(source).names), pixels, strict=True):
-            expected = np.asarray(Image.open(root / name).convert(mode)).reshape(4, 5, channels)
+            opened = Image.open(root / name)
+            if opened.mode == "RGBA" and mode != "RGBA":
+                opened = Image.alpha_composite(Image.new("RGBA", opened.size, "white"), opened).convert("RGB")
+            expected = np.asarray(opened.convert(mode)).reshape(4, 5, channels)
             assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
     refused("config.data.color_mode = 'BGR': needs one of L, RGB, RGBA, or nothing for the images' own",
             read_images, source, "BGR")  # fmt: skip
@@ -200,7 +209,7 @@ def test_large_photographs_are_decoded_at_a_smaller_scale(tmp_path, monkeypatch)
 def test_photographs_stand_upright(tmp_path, orientation, size):
     image = picture((16, 8))
     exif = Image.Exif()
-    exif[images_module.EXIF_ORIENTATION] = orientation
+    exif[ORIENTATION] = orientation
     image.save(tmp_path / "0.tif", exif=exif)
     image.save(tmp_path / "0.webp", exif=exif, lossless=True)
     pixels, _, _ = read_images(tmp_path, resolution=size)
@@ -324,6 +333,17 @@ def test_an_interrupted_cache_is_no_cache(tmp_path, monkeypatch, on_demand):
     refused(f"config.data.cache = {store} cannot hold the decoded set ([Errno 28] No space left on device): name "
             "another", read_images, root, cache=str(store))  # fmt: skip
     assert list(store.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
+def test_a_cache_is_for_all_whom_the_umask_lets(tmp_path, on_demand, umask):
+    before = os.umask(umask)
+    try:
+        read_images(folder(tmp_path / "set", 3), cache=str(tmp_path / "cache"))
+    finally:
+        os.umask(before)
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
 def full(descriptor):
