@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "sde": [
-        "device files distributed renamed",
+        "device files locks distributed named renamed",
         "condition process",
         "data networks",
         "model",

@@ -14,11 +14,13 @@ class Mode:
     """``path`` is module:function, imported when it is needed. The function takes a run and keyword arguments, each the
     flag of its name, or where it is annotated with a dataclass the flags of its fields; one that is not given leaves
     the function its own default. ``sections`` are those of a trained run's config that can be changed; a mode that
-    trains has none and can change them all."""
+    trains has none and can change them all. Of the modes that ``writes`` the same files of the run folder by default,
+    one at a time does."""
 
     path: str
     sections: tuple[str, ...] = ()
     training: bool = False
+    writes: str = ""
 
     @property
     def function(self) -> Callable:
@@ -71,18 +73,18 @@ def _single(flag: str, value: object) -> object:
 
 
 MODES = {
-    "train": Mode("score_sde.modes.train:train", training=True),
-    "train_classifier": Mode("score_sde.modes.train:train_classifier", training=True),
+    "train": Mode("score_sde.modes.train:train", training=True, writes="run"),
+    "train_classifier": Mode("score_sde.modes.train:train_classifier", training=True, writes="run"),
     "sample": Mode("score_sde.modes.sample:sample", ("sampler",)),
     "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",)),
-    "evaluate": Mode("score_sde.modes.evaluate:evaluate", ("data", "sampler")),
+    "evaluate": Mode("score_sde.modes.evaluate:evaluate", ("data", "sampler"), writes="evaluate"),
     "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",)),
     "encode": Mode("score_sde.modes.encode:encode_items", ("data",)),
     "interpolate": Mode("score_sde.modes.interpolate:interpolate", ("data",)),
     "restore": Mode("score_sde.modes.restore:restore", ("sampler", "data")),
     "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data")),
-    "compare": Mode("score_sde.modes.compare:compare"),
-    "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",)),
+    "compare": Mode("score_sde.modes.compare:compare", writes="compare"),
+    "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes="run"),
     "check": Mode("score_sde.modes.check:check", ("data",)),
     "visualize": Mode("score_sde.modes.visualize:visualize", ("sampler", "data")),
 }

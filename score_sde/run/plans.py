@@ -10,6 +10,7 @@ from score_sde.config.migration import PLAN_FLAGS, current_plan
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run, event_shape_of, file_digest
 from score_sde.run.guides import GuidanceOptions, Guides
+from score_sde.run.lock import one_writer
 from sde.files import write_json
 
 VERSION = 1
@@ -29,9 +30,14 @@ def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: Gu
     path = run.folder / "plans" / f"{calls}-{key}.json"
     if path.exists():
         return _read(path)
+    with one_writer(path.parent / ".lock", f"a plan for {calls} network calls", "wait for its end", wait=True):
+        # Whom this command has waited for may have made the same.
+        return _read(path) if path.exists() else _made(run, guides, conditional, calls, options, path)
+
+
+def _made(run: Run, guides: Guides, conditional: bool, calls: int, options: GuidanceOptions, path: Path) -> Plan:
     cond = read_condition(run, guides, None, None, pilot_count(calls)) if conditional else None
     found = plan(guides(cond, options), event_shape_of(guides.denoiser), calls)
-    path.parent.mkdir(exist_ok=True)
     write_json(path, found.record())
     print(
         f"planned {calls} network calls, before the closing denoising one, on {pilot_count(calls)} pilots at the cost "

@@ -14,7 +14,7 @@ import sde
 import sde.guidance
 from samplers import SAMPLERS
 from score_sde import metrics
-from score_sde.cli import main
+from score_sde.cli import command, main
 from score_sde.cli.flags import check_flags, define_flags
 from score_sde.cli.modes import MODES
 from score_sde.config.config import config_path, read_config, resolve
@@ -107,7 +107,7 @@ def test_commands_are_found():
 
 @pytest.mark.parametrize("where", COMMANDS)
 def test_command_is_one_that_the_program_takes(where):
-    plain, overrides = main.split_arguments(COMMANDS[where])
+    plain, overrides = command.split_arguments(COMMANDS[where])
     options = define_flags()
     assert options(["main.py", *plain])[1:] == []
     check_flags(options, overrides)
