@@ -15,6 +15,7 @@ from score_sde.cli.flags import check_flags, define_flags, refuse_old, usage
 from score_sde.cli.modes import MODES
 from score_sde.config.config import config_path, differences, pick, read_config, read_run_config, resolve
 from score_sde.config.options import Config
+from score_sde.config.registration import Registered, nothing_registered
 from score_sde.config.schema import CHOICES_OF_SAMPLER, MOVABLE, SETTLED
 from score_sde.kinds import KINDS
 from score_sde.run.folder import Run, choose_device
@@ -47,12 +48,22 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     if options.mode == "train_classifier" and not (options.config or exists):
         raise ValueError(f"--workdir={folder} is no run folder: train there first, or name a --config")
     if training and (options.config or not exists):
-        config = resolve(read_config(config_path(options.config or "digits")), overrides)
+        config = resolve(_read(config_path(options.config or "digits")), overrides)
     else:
         config = resolve(read_run_config(folder), overrides)
     if config.data.kind:
         pick("config.data.kind", config.data.kind, KINDS)
-    return Run(folder, config, device, World.start(device), options.weights or "model.safetensors")
+    imports = tuple((options.imports or "").split(",")) if options.imports else ()
+    return Run(folder, config, device, World.start(device), options.weights or Run.weights, imports)
+
+
+def _read(path: Path) -> dict:
+    """The values of a config file. Raises ValueError for one that registers a kind of data, too."""
+    try:
+        with nothing_registered({"config.data.kind": KINDS}):
+            return read_config(path)
+    except Registered as error:
+        raise ValueError(f"--config={path} {error}") from None
 
 
 def started(folder: Path) -> bool:

@@ -22,6 +22,8 @@ TEXTS = {
     "config": "a config file, or the name of one in configs/; default digits",
     "weights": "weights in the run folder: a file, or a training state as in checkpoints/denoiser-00001200.pt, whose "
     "averaged ones count; default model.safetensors",
+    "imports": "networks and processes that a file of weights may import beside those of the run's config, as in "
+    "package.module:Class, with commas between them",
     "sampler": f"{', '.join(CHOICES_OF_SAMPLER)}; options: --config.sampler.OPTION; auto is planned for the model",
     "steps": "steps of the sampler; default its own, 10 for auto, 30 for restore",
     "grid": f"{', '.join(GRIDS)}, karras:RHO, or times as in 1,0.5,0.001; default the sampler's own",

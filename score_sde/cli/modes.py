@@ -42,7 +42,7 @@ class Mode:
     def flags(self) -> set[str]:
         """The names of the flags that the mode takes, beside those that every mode does."""
         own = {"sampler"} if "sampler" in self.sections else set()
-        return own | {*self.defaults, "config" if self.training else "weights"}
+        return own | {*self.defaults, *(("config",) if self.training else ("weights", "imports"))}
 
     def arguments(self, values: dict) -> dict:
         """The function's keyword arguments from the values of the flags that were given."""

@@ -95,8 +95,9 @@ def _record(file: IO[str]) -> dict:
 def _lives(record: dict) -> bool:
     """Whether the holder is another living process of this machine."""
     process = record.get("process")
-    here = record.get("host") == socket.gethostname() and isinstance(process, int)
-    return here and process != os.getpid() and alive(process)
+    if record.get("host") != socket.gethostname() or not isinstance(process, int):
+        return False
+    return process != os.getpid() and alive(process)
 
 
 def _described(record: dict) -> str:

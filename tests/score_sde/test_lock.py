@@ -1,4 +1,4 @@
-"""One run, one writer: the second is refused with a sentence, readers are not, and what a killed one leaves is harmless."""
+"""One run, one writer: the second is refused in a sentence, readers are not, and a killed one leaves nothing."""
 
 import errno
 import json

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
-from score_sde.cli import command, main
+from score_sde.cli import command
 from score_sde.pages.report import MAX_PICTURES, duration, write_report
 from score_sde.plots.curves import CHARTS
 from tests.score_sde.browser import BROWSER, Page, shown
