@@ -20,7 +20,8 @@ from score_sde.config.schema import CHOICES_OF_SAMPLER, MOVABLE, SETTLED
 from score_sde.kinds import KINDS
 from score_sde.run.folder import Run, choose_device
 from score_sde.run.lock import one_writer
-from score_sde.run.outputs import settings_of
+from score_sde.run.outputs import check_folder, check_out, settings_of
+from score_sde.training.log import summary_writer
 from sde.distributed.world import World
 from sde.files import finite
 
@@ -64,6 +65,21 @@ def _read(path: Path) -> dict:
             return read_config(path)
     except Registered as error:
         raise ValueError(f"--config={path} {error}") from None
+
+
+def check_outputs(run: Run, options: flags.FlagValues) -> None:
+    """Refuse before any work what could not be written at its end, and what is not installed."""
+    mode = MODES[options.mode]
+
+    def check() -> None:
+        if options.out is not None:
+            check_out(options.out, mode.suffixes, options.mode)
+        elif mode.training or mode.writes or ("out" in mode.flags and options.mode != "likelihood"):
+            check_folder(run.folder, f"--workdir={run.folder}")
+
+    run.world.broadcast_from_main(check)
+    if mode.training and run.config.training.tensorboard:
+        summary_writer()
 
 
 def started(folder: Path) -> bool:
@@ -119,6 +135,7 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     if not mode.training:
         own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights}
         run.settings = settings_of(given, overrides, own | mode.defaults)
+    check_outputs(run, options)
     with alone(run, options):
         run = continued(run) if mode.training else run
         result = mode.function(run, **mode.arguments(given))

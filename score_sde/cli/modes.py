@@ -15,12 +15,13 @@ class Mode:
     flag of its name, or where it is annotated with a dataclass the flags of its fields; one that is not given leaves
     the function its own default. ``sections`` are those of a trained run's config that can be changed; a mode that
     trains has none and can change them all. Of the modes that ``writes`` the same files of the run folder by default,
-    one at a time does."""
+    one at a time does. ``suffixes`` are those of the files that ``--out`` names."""
 
     path: str
     sections: tuple[str, ...] = ()
     training: bool = False
     writes: str = ""
+    suffixes: tuple[str, ...] = (".png", ".npz")
 
     @property
     def function(self) -> Callable:
@@ -76,15 +77,17 @@ MODES = {
     "train": Mode("score_sde.modes.train:train", training=True, writes="run"),
     "train_classifier": Mode("score_sde.modes.train:train_classifier", training=True, writes="run"),
     "sample": Mode("score_sde.modes.sample:sample", ("sampler",)),
-    "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",)),
-    "evaluate": Mode("score_sde.modes.evaluate:evaluate", ("data", "sampler"), writes="evaluate"),
-    "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",)),
+    "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), suffixes=(".json", ".png")),
+    "evaluate": Mode(
+        "score_sde.modes.evaluate:evaluate", ("data", "sampler"), writes="evaluate", suffixes=(".json", ".npz")
+    ),
+    "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",), suffixes=(".npz",)),
     "encode": Mode("score_sde.modes.encode:encode_items", ("data",)),
     "interpolate": Mode("score_sde.modes.interpolate:interpolate", ("data",)),
     "restore": Mode("score_sde.modes.restore:restore", ("sampler", "data")),
     "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data")),
-    "compare": Mode("score_sde.modes.compare:compare", writes="compare"),
+    "compare": Mode("score_sde.modes.compare:compare", writes="compare", suffixes=(".html", ".json")),
     "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes="run"),
     "check": Mode("score_sde.modes.check:check", ("data",)),
-    "visualize": Mode("score_sde.modes.visualize:visualize", ("sampler", "data")),
+    "visualize": Mode("score_sde.modes.visualize:visualize", ("sampler", "data"), suffixes=(".png", ".npz", ".gif")),
 }

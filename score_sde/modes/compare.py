@@ -27,6 +27,7 @@ from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split
+from score_sde.run.outputs import without_suffix
 from score_sde.run.sampling import path_of
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset
@@ -81,8 +82,7 @@ def compare(
         about = given | {"guidance": asdict(guidance), "event_shape": list(held_out.event_shape)}
         about |= {"kind": run.kind.name, "flow": flow}
         record = _record(run, reference, num_samples) | about | {"rows": rows, "notes": notes}
-        base = Path(out) if out else run.folder / "compare" / "compare"
-        base = base.with_suffix("") if base.suffix in (".html", ".json") else base
+        base = without_suffix(out) if out else run.folder / "compare" / "compare"
         page, numbers = Path(f"{base}.html"), Path(f"{base}.json")
         write_whole(page, compare_page(record, pictures(run, ran, exact.x if exact else None, held_out, targets)))
         write_json(numbers, finite(record))

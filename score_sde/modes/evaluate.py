@@ -26,6 +26,7 @@ from score_sde.run.folder import Run, file_digest
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split, write_arrays
+from score_sde.run.outputs import check_room_of, without_suffix
 from score_sde.run.sampling import Sampling
 from sde.condition.tree import labels_of, require_labels
 from sde.data import Dataset
@@ -60,11 +61,12 @@ def evaluate(
     begin = time.perf_counter()
     data, training, _ = open_split(run, split)
     names = read_names("--metrics", metrics, METRICS) if metrics else None
-    base = out.removesuffix(".json") if out else None
+    base = without_suffix(out) if out else None
     path = x = asked = None
     if samples_file is None:
         if num_samples < MIN_ITEMS:
             raise ValueError(f"--num_samples={num_samples}: no interval can be trusted for fewer than {MIN_ITEMS}")
+        check_room_of(run, out, num_samples, data.event_shape)
         sampling = Sampling(run, steps, grid, noise, seed, batch_size)
     else:
         flags = {"--steps": steps, "--grid": grid, "--labels": labels, "--noise": noise != NOISES[0]}

@@ -18,7 +18,7 @@ class Metrics:
 
     def __init__(self, path: Path, tensorboard: bool = False) -> None:
         self.path = path
-        self._writer_class = _summary_writer() if tensorboard else None
+        self._writer_class = summary_writer() if tensorboard else None
         self._writer: Any = None
         self._purge_step: int | None = None
 
@@ -74,7 +74,8 @@ def _scalars(value, name: str = "") -> Iterator[tuple[str, float]]:
         yield name, value
 
 
-def _summary_writer():
+def summary_writer():
+    """The class that writes TensorBoard's events. Raises ValueError where it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -14,6 +14,7 @@ from score_sde.config.naming import FOLDER, with_keys
 from score_sde.pages.report import write_report
 from score_sde.plots.curves import curves
 from score_sde.run.folder import Run
+from score_sde.run.outputs import check_room
 from score_sde.training.interrupts import Interrupts
 from score_sde.training.log import Metrics
 from score_sde.training.memory import dry_run, out_of_memory
@@ -21,6 +22,7 @@ from sde import Denoiser, NoisyClassifier
 from sde.checkpoint.models import save_model
 from sde.checkpoint.snapshots import save_averages
 from sde.checkpoint.spec import build
+from sde.checkpoint.states import STATES_KEPT
 from sde.files import remove_partial
 from sde.training.audit import audit
 from sde.training.fit import Callback, fit
@@ -97,6 +99,7 @@ class Session:
             if run.world.broadcast_from_main(lambda: not self.file.exists()):
                 self.save_model()
             return
+        run.world.broadcast_from_main(self._check_room)
         with Interrupts() as interrupts:
             self._look()
             finished = self._train(callbacks, lambda: interrupts.name is not None)
@@ -106,6 +109,17 @@ class Session:
             saved = "saved; " if trainer.step > self.first else ""
             print(f"{self.ended} at step {trainer.step} of {options.steps}: {saved}the same command goes on from here")
         self.report(self.ended)
+
+    def _check_room(self) -> None:
+        """Refuse to train what could not be saved: the weights of each average, and a training state more than are
+        kept, since the oldest goes when the newest is whole."""
+        average = sum(p.numel() * p.element_size() for p in self.trainer.module.parameters())
+        averages = 1 + len(self.trainer.ema.extra)
+        # Of a state: weights, averages, and the two moments of Adam.
+        state = average * (3 + averages)
+        there = len(self.states.paths())
+        needed = average * averages + state * max(1, STATES_KEPT + 1 - there)
+        check_room(self.run.folder, needed, "the weights and states of this run")
 
     def _look(self) -> None:
         """Print what the data are, and how long training will be."""

@@ -1,6 +1,8 @@
 """The cache: items kept on disk as they were decoded once."""
 
 import hashlib
+import math
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,7 +22,12 @@ def cached(parts: Iterable[Tensor], shape: tuple[int, ...], stamp: object, folde
     array = _mapped(path)
     if array is not None:
         return array
+    needed = math.prod(shape)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        total, _, free = shutil.disk_usage(path.parent)
+        if total and needed > free:
+            raise OSError(f"it takes {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free")
         with whole(path) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
             np.lib.format.write_array_header_1_0(file, header)
