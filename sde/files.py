@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from sde.locks import alive, lock
 
@@ -46,6 +46,33 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write a file so that a crash at any moment leaves the old one or the new one."""
     with whole(path) as file:
         file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, as by ``write_whole``. A name that is not UTF-8 has its bytes escaped in it."""
+    write_whole(path, text.encode("utf-8", "backslashreplace"))
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file, which an editor may have saved with a byte order mark. Raises ValueError for a file
+    that is none."""
+    content = path.read_bytes()
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError("it is no text in UTF-8: save it as that") from None
+
+
+def expanded(path: str) -> str:
+    """A path whose ~ and $VARIABLES are written out, which shells do not do behind an equals sign or in quotes. One
+    that exists as it is stays. Raises ValueError for a variable that is not set."""
+    if os.path.lexists(path):
+        return path
+    found = os.path.expanduser(os.path.expandvars(path))
+    missing = re.search(r"\$(\w+|\{\w+\})", found)
+    if missing:
+        raise ValueError(f"{path}: the variable {missing[1].strip('{}')} is not set")
+    return found
 
 
 def write_json(path: Path, value: dict) -> None:

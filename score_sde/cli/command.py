@@ -14,6 +14,7 @@ from absl import flags
 from score_sde.cli.flags import check_flags, define_flags, refuse_old, usage
 from score_sde.cli.modes import MODES
 from score_sde.config.config import config_path, differences, pick, read_config, read_run_config, resolve
+from score_sde.config.naming import with_words
 from score_sde.config.options import Config
 from score_sde.config.registration import Registered, nothing_registered
 from score_sde.config.schema import CHOICES_OF_SAMPLER, MOVABLE, SETTLED
@@ -23,7 +24,7 @@ from score_sde.run.lock import one_writer
 from score_sde.run.outputs import check_folder, check_out, settings_of
 from score_sde.training.log import summary_writer
 from sde.distributed.world import World
-from sde.files import finite
+from sde.files import expanded, finite
 
 
 def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -36,6 +37,23 @@ def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
         else:
             plain.append(argument)
     return plain, overrides
+
+
+def given_paths(flag: flags.Flag) -> None:
+    """Write out what stands for a path in the text of a flag. Raises ValueError for one that is empty."""
+    if not (flag.present and isinstance(flag.value, str)):
+        return
+    if not flag.value:
+        raise ValueError(f"--{flag.name} is empty: give a value, or leave it out")
+    with with_words(f"--{flag.name}"):
+        flag.value = expanded(flag.value)
+
+
+def expanded_override(argument: str) -> str:
+    """``--config.key=value`` with what stands for a path written out."""
+    key, equals, value = argument.partition("=")
+    with with_words(key):
+        return f"{key}{equals}{expanded(value)}" if value.startswith(("~", "$")) else argument
 
 
 def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
@@ -155,6 +173,9 @@ def command(argv: list[str] | None = None) -> int:
             return 0
         refuse_old(plain)
         unused = options(["main.py", *plain])[1:]
+        for name in options:
+            given_paths(options[name])
+        overrides = [expanded_override(argument) for argument in overrides]
         if unused:
             raise ValueError(f"unknown argument {unused[0]}: options start with --")
         # Of the processes that torchrun starts, one speaks.

@@ -3,7 +3,8 @@
 import copy
 import difflib
 import importlib.util
-import json
+import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
@@ -30,6 +31,7 @@ from score_sde.config.options import (
 from score_sde.config.registration import Registered, nothing_registered
 from score_sde.config.schema import CHOICES, DEFAULTS, NAMED, OWN, options_of
 from sde.data import DATASETS
+from sde.files import read_json
 from sde.named import is_path
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -98,7 +100,22 @@ def read_config(path: Path) -> dict:
 
 def program() -> str:
     """How the command line was called, for commands to copy: the installed command, or main.py."""
-    return "score-sde" if Path(sys.argv[0]).stem == "score-sde" else "python main.py"
+    called = Path(sys.argv[0])
+    if called.stem == "score-sde":
+        return "score-sde"
+    if called.parts[-2:] == ("score_sde", "__main__.py"):
+        return "python -m score_sde"
+    return f"python {quoted(called)}" if called.name == "main.py" else "python main.py"
+
+
+def quoted(value: object) -> str:
+    """A word of a command to copy, as shells take it: in quotes where it needs them, and by its bytes where it cannot
+    be written."""
+    word = str(value)
+    if word.isprintable():
+        return shlex.quote(word)
+    shown = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(shown)}'"
 
 
 def read_run_config(workdir: Path) -> dict:
@@ -107,10 +124,10 @@ def read_run_config(workdir: Path) -> dict:
     if not path.exists():
         raise ValueError(
             f"--workdir={workdir} has no config.json, so it is not a run folder: train first with "
-            f"`{program()} --mode train --workdir {workdir}`"
+            f"`{program()} --mode train --workdir {quoted(workdir)}`"
         )
     try:
-        values = json.loads(path.read_text())
+        values = read_json(path)
         if not isinstance(values, dict):
             raise ValueError("not an object")
         return current_config(values)

@@ -1,6 +1,5 @@
 """--mode compare: samplers at equal network calls from the same noise: which to use at what cost."""
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from score_sde.comparison.pareto import JACKKNIFE_GROUPS, RULE
 from score_sde.comparison.ranking import show, tabulate
 from score_sde.comparison.reference import Reference
 from score_sde.comparison.sampling import ODE_TOLERANCE, ROUNDS, Drawn, sample_all, solved
-from score_sde.config.config import program
+from score_sde.config.config import program, quoted
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.evaluation.features import EXTRACTORS, extractor
 from score_sde.metrics.metric import METRICS
@@ -170,7 +169,7 @@ def command(run: Run, given: dict, count: int) -> str:
     values = {"workdir": run.folder, "weights": run.weights, **given}
     usual = {"weights": Run.weights, "labels": None, "condition": None, "seed": 0, **asdict(UNGUIDED)}
     unusual = {name: value for name, value in values.items() if name not in usual or value != usual[name]}
-    flags = [f"--{name} {shlex.quote(str(value))}" for name, value in unusual.items()]
+    flags = [f"--{name} {quoted(value)}" for name, value in unusual.items()]
     return " ".join([f"{program()} --mode sample", *flags, f"--num_samples {count}"])
 
 

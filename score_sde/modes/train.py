@@ -20,7 +20,7 @@ from score_sde.training.spec import classifier_spec, denoiser_spec
 from sde import Denoiser, NoisyClassifier
 from sde.checkpoint.spec import build_classifier, build_denoiser
 from sde.condition.tree import Condition, restrict_to
-from sde.files import write_whole
+from sde.files import write_text
 from sde.guidance.conditional import Conditional
 from sde.training.loss import BatchNoise, classifier_loss, denoising_loss
 from sde.training.trainer import StepResult, Trainer
@@ -70,7 +70,7 @@ def train(run: Run) -> dict:
             show(samples.x, cond, path, kind=run.kind, levels=data.transform.num_levels)
             shown = items(samples.x, run.kind, data.transform.num_levels, data.about)
             if shown:
-                write_whole(path.with_suffix(".html"), shown.encode())
+                write_text(path.with_suffix(".html"), shown)
         session.report()
 
     session.fit([(settings.sample_every, sample)])

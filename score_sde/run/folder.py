@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from score_sde.config.config import pick, program
+from score_sde.config.config import pick, program, quoted
 from score_sde.config.naming import FOLDER, with_keys
 from score_sde.config.options import Config, PrecisionOptions, own_keys
 from score_sde.kinds import KINDS, kind_of
@@ -130,7 +130,7 @@ class Run:
         if not self.classifier_file.exists():
             raise ValueError(
                 f"{self.classifier_file} does not exist: train it with `{program()} --mode train_classifier "
-                f"--workdir {self.folder}`"
+                f"--workdir {quoted(self.folder)}`"
             )
         with with_keys(imports="--imports"):
             return load_model(self.classifier_file, "classifier", self.allowed_imports).to(self.device)

@@ -11,7 +11,7 @@ from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run, event_shape_of, file_digest
 from score_sde.run.guides import GuidanceOptions, Guides
 from score_sde.run.lock import one_writer
-from sde.files import write_json
+from sde.files import read_json, write_json
 
 VERSION = 1
 """Version of the planner: plans of an older one are made anew."""
@@ -48,6 +48,6 @@ def _made(run: Run, guides: Guides, conditional: bool, calls: int, options: Guid
 
 def _read(path: Path) -> Plan:
     try:
-        return Plan.of_record(current_plan(json.loads(path.read_text())))
+        return Plan.of_record(current_plan(read_json(path)))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it, and it will be made anew") from None

@@ -7,13 +7,14 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, overload
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from sde.checkpoint.migration import current_spec, current_state
 from sde.checkpoint.spec import build, imports_of
 from sde.checkpoint.states import FORMAT, read_state
+from sde.checkpoint.tensors import open_tensors
 from sde.distributed.world import World
 from sde.files import write_whole
 from sde.model.classifier import NoisyClassifier
@@ -85,7 +86,7 @@ def read_model(path: Path) -> tuple[dict, dict[str, Tensor]]:
 def read_description(path: Path) -> dict:
     """The first of what ``read_model`` finds, without the weights where they need not be read."""
     try:
-        with safe_open(path, "pt") as file:
+        with open_tensors(path) as file:
             return _about(file)
     except (SafetensorError, OSError):
         return read_model(path)[0]
@@ -93,7 +94,7 @@ def read_description(path: Path) -> dict:
 
 def _stored(path: Path) -> tuple[dict, dict[str, Tensor]]:
     """What describes the model of a safetensors file, empty for one that is not of this project, and its weights."""
-    with safe_open(path, "pt") as file:
+    with open_tensors(path) as file:
         return _about(file), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
 
 

@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sde.checkpoint.models import load_model, read_description, save_model
+from sde.checkpoint.tensors import open_tensors
 from sde.distributed.world import World
 from sde.training.ema import Averages
 from sde.training.ema_profile import Profile, combination, exponent
@@ -131,7 +132,7 @@ def stored_spec(path: Path) -> dict:
 
 def _read(path: Path, like: dict[str, Tensor]) -> list[Tensor]:
     try:
-        with safe_open(path, "pt") as file:
+        with open_tensors(path) as file:
             found = [file.get_tensor(name) for name in like]
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged, or of another network ({error}): remove it from the folder") from None

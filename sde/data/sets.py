@@ -18,6 +18,7 @@ from sde.data.images import read_images
 from sde.data.statistics import measure
 from sde.data.toys import TOYS, labeled_toys
 from sde.data.transform import Transform
+from sde.files import expanded
 from sde.named import component
 
 Split = tuple[Dataset, Dataset]
@@ -171,9 +172,10 @@ def existing(path: str, key: str) -> Path:
     """The path, or a ValueError that names the key."""
     if not path:
         raise ValueError(f"{key} is empty: set it to where the data is")
-    if not Path(path).exists():
+    found = Path(expanded(path))
+    if not found.exists():
         raise ValueError(f"{key} = {path} does not exist (looked in {Path.cwd()})")
-    return Path(path)
+    return found
 
 
 def source_of(name: str, key: str = "dataset") -> Callable[..., Split]:
