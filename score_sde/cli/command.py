@@ -11,7 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
-from score_sde.cli.flags import check_flags, define_flags, refuse_old, usage
+from score_sde.cli.flags import check_flags, define_flags, refuse_old
 from score_sde.cli.modes import MODES
 from score_sde.config.config import config_path, differences, pick, read_config, read_run_config, resolve
 from score_sde.config.naming import with_words
@@ -160,17 +160,17 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     return result if mode.training else result | {"settings": run.settings}
 
 
-def command(argv: list[str] | None = None) -> int:
+def command(arguments: list[str]) -> int:
     """Exit status: 0, or 2 with one sentence for what a user can mend."""
-    plain, overrides = split_arguments(sys.argv[1:] if argv is None else argv)
+    plain, overrides = split_arguments(arguments)
     options = define_flags()
     # A sentence for those who use the command, without the line of code that it came from.
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
     try:
-        if not plain or "--help" in plain or "-h" in plain:
-            mode = re.search(r"-mode[= ](\w+)", " ".join(plain))
-            print(usage(mode and pick("--mode", mode[1], MODES)), flush=True)
-            return 0
+        mode = re.search(r"-mode[= ](\w+)", " ".join(plain))
+        if mode and {"--help", "-h"} & {*plain}:
+            # One that there is not: of the others main has told.
+            pick("--mode", mode[1], MODES)
         refuse_old(plain)
         unused = options(["main.py", *plain])[1:]
         for name in options:
@@ -182,9 +182,7 @@ def command(argv: list[str] | None = None) -> int:
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if World.others() else sys.stdout):
             print(json.dumps(finite(run_mode(options, overrides)), allow_nan=False))
     except BrokenPipeError:
-        # Whoever reads has seen enough, as in --help | head; Python would write there once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        raise
     except (flags.Error, ValueError, ArithmeticError, OSError, ImportError) as error:
         if options.is_parsed() and options.debug:
             raise

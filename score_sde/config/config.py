@@ -3,9 +3,6 @@
 import copy
 import difflib
 import importlib.util
-import os
-import shlex
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
 from itertools import pairwise
@@ -28,6 +25,7 @@ from score_sde.config.options import (
     data_defaults,
     own_keys,
 )
+from score_sde.config.program import program, quoted
 from score_sde.config.registration import Registered, nothing_registered
 from score_sde.config.schema import CHOICES, DEFAULTS, NAMED, OWN, options_of
 from sde.data import DATASETS
@@ -96,26 +94,6 @@ def read_config(path: Path) -> dict:
             f"--config={path} failed ({type(error).__name__}: {error}): it must be a Python file with "
             "get_config() that returns an ml_collections.ConfigDict"
         ) from None
-
-
-def program() -> str:
-    """How the command line was called, for commands to copy: the installed command, or main.py."""
-    called = Path(sys.argv[0])
-    if called.stem == "score-sde":
-        return "score-sde"
-    if called.parts[-2:] == ("score_sde", "__main__.py"):
-        return "python -m score_sde"
-    return f"python {quoted(called)}" if called.name == "main.py" else "python main.py"
-
-
-def quoted(value: object) -> str:
-    """A word of a command to copy, as shells take it: in quotes where it needs them, and by its bytes where it cannot
-    be written."""
-    word = str(value)
-    if word.isprintable():
-        return shlex.quote(word)
-    shown = (chr(byte) if 32 <= byte < 127 and byte not in b"\\'" else f"\\x{byte:02x}" for byte in os.fsencode(word))
-    return f"$'{''.join(shown)}'"
 
 
 def read_run_config(workdir: Path) -> dict:

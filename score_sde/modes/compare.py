@@ -14,7 +14,7 @@ from score_sde.comparison.pareto import JACKKNIFE_GROUPS, RULE
 from score_sde.comparison.ranking import show, tabulate
 from score_sde.comparison.reference import Reference
 from score_sde.comparison.sampling import ODE_TOLERANCE, ROUNDS, Drawn, sample_all, solved
-from score_sde.config.config import program, quoted
+from score_sde.config.program import program, quoted
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.evaluation.features import EXTRACTORS, extractor
 from score_sde.metrics.metric import METRICS

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from html import escape
 from pathlib import Path
 
-from score_sde.config.config import program, quoted
+from score_sde.config.program import program, quoted
 from score_sde.kinds.elements import image
 from score_sde.pages.frame import page
 from score_sde.plots.chart import chart_svg

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from score_sde.config.config import pick, program, quoted
+from score_sde.config.config import pick
 from score_sde.config.naming import FOLDER, with_keys
 from score_sde.config.options import Config, PrecisionOptions, own_keys
+from score_sde.config.program import program, quoted
 from score_sde.kinds import KINDS, kind_of
 from score_sde.kinds.base import About, Kind
 from sde import Denoiser, NoisyClassifier

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from score_sde.config.config import program, quoted, read_run_config
+from score_sde.config.config import read_run_config
+from score_sde.config.program import program, quoted
 from score_sde.training.log import Metrics
 from sde.checkpoint.models import load_model
 from sde.data.cache import cached
