@@ -23,8 +23,8 @@ HEAD = """# Config keys
 
 A config file in `configs/` sets some of these keys, `--config.KEY=VALUE` sets one for a command, as in
 `--config.training.lr=0.0005` or `--config.model.network.channel_mult='(1,2,4)'`, and `config.json` of a run folder
-holds all of them. `--help` beside `--mode` lists those that can be changed with a mode. Where a section has a `name`, its
-other keys are the options of what that names, and the default says of which.
+holds all of them. `--help` beside `--mode` lists those that can be changed with a mode. Where a section has a `name`,
+its other keys are the options of what that names, and the default says of which.
 """
 TITLES = {
     "data": "the data",

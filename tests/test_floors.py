@@ -20,7 +20,7 @@ FLOORS = {
     ],
     "samplers": [
         "protocol",
-        "step checks",
+        "step checks progress",
         "calls grid noise numerics",
         "ancestral ddim deis dpmpp euler euler_maruyama heun langevin ode pc repaint reverse_diffusion reverse_sde "
         "sa_solver unipc",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from samplers.calls import Watch, evaluating
 from samplers.checks import (
@@ -26,6 +25,7 @@ from samplers.loop.sample import Callback, run
 from samplers.loop.trajectory import Recorder, Trajectory, check_path, join
 from samplers.noise.brownian import NOISES, make_noise
 from samplers.noise.seeded import sample_seeds
+from samplers.progress import Progress
 from samplers.protocol import Process, transform_of
 from samplers.step import Sampler
 
@@ -105,7 +105,7 @@ def generate(
         _check_sizes(sizes, n, max(inner_shape[1:] or inner_shape))
     seeds = sample_seeds(seed, n, first)
     begin = time.perf_counter()
-    bar = tqdm(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
+    bar = Progress(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
 
     @torch.no_grad()
     def draw(index: list[int], count: int) -> tuple[Tensor, Tensor, Trajectory | None]:

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tqdm import tqdm
-
+from samplers.progress import Progress
 from score_sde.evaluation.features import Extracted
 from score_sde.metrics.estimate import Estimate
 from score_sde.metrics.metric import METRICS
@@ -49,7 +48,7 @@ def scores(
     those of ``refusals``. Memorization compares with real items that are ``unseen`` in training; without them there is
     none."""
     values: dict[str, dict[str, Any]] = {}
-    for name in tqdm(names or METRICS, desc="metrics", leave=False):
+    for name in Progress(names or METRICS, desc="metrics", leave=False):
         if name in refused:
             values[name] = {"refused": refused[name]}
             continue

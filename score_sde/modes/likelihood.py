@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
-from tqdm import tqdm
 
 from samplers import LikelihoodReport, dequantized, likelihood_report, log_likelihood
+from samplers.progress import Progress
 from score_sde.config.naming import with_keys
 from score_sde.kinds.base import Kind
 from score_sde.run.folder import Run
@@ -80,7 +80,7 @@ def likelihood(
     x, targets = data.batch(index)
     model = model_for(targets)
     begin = time.perf_counter()
-    bar = tqdm(total=len(x), desc="likelihood", unit="item", disable=not run.world.is_main)
+    bar = Progress(total=len(x), desc="likelihood", unit="item", disable=not run.world.is_main)
     with bar, with_keys(dequantizations="--dequantizations", probes="--probes"):
         report = likelihood_report(
             model, x, dequantizations=dequantizations, batch_size=batch_size, guided=unnormalized,

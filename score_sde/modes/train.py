@@ -5,9 +5,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from samplers import DPMSolverPP, generate
+from samplers.progress import Progress
 from score_sde.config.naming import with_keys
 from score_sde.evaluation.noisy_accuracy import NoisyAccuracy
 from score_sde.evaluation.validation import Validation
@@ -63,7 +63,7 @@ def train(run: Run) -> dict:
         try:
             samples = generate(bound, DPMSolverPP(), PREVIEW_SAMPLES, data.event_shape, steps=12)
         except FloatingPointError as error:
-            tqdm.write(f"warning: no samples at step {step} ({error}): try a smaller config.training.lr")
+            Progress.write(f"warning: no samples at step {step} ({error}): try a smaller config.training.lr")
         else:
             session.record({"step": step, "nearest": validation.nearest(samples.x)})
             path = run.folder / "samples" / f"train-{step:07d}.png"

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from samplers.checks import SampleError
+from samplers.progress import Progress
 from score_sde.run.folder import Run
 from score_sde.run.guides import GuidanceOptions, Guides
 from score_sde.run.labels import Labels
@@ -67,7 +67,7 @@ def batched(function: Callable, model: ScoreModel, x: Tensor, run: Run, batch_si
     of tensors, here on the CPU. Several processes share the work, and each gets all of it."""
     results, world = [], run.world
     mine = world.rows(len(x))
-    with tqdm(total=mine.stop - mine.start, desc=name, unit="item", disable=not world.is_main) as bar:
+    with Progress(total=mine.stop - mine.start, desc=name, unit="item", disable=not world.is_main) as bar:
         for rows in world.batches(len(x), batch_size):
             try:
                 result = function(model.rows(rows), x[rows].to(run.device))

@@ -36,6 +36,10 @@ def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: Gu
 
 
 def _made(run: Run, guides: Guides, conditional: bool, calls: int, options: GuidanceOptions, path: Path) -> Plan:
+    print(
+        f"planning {calls} network calls on {pilot_count(calls)} pilots, once for these weights ...",
+        flush=True,
+    )
     cond = read_condition(run, guides, None, None, pilot_count(calls)) if conditional else None
     found = plan(guides(cond, options), event_shape_of(guides.denoiser), calls)
     write_json(path, found.record())

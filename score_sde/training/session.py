@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
-from tqdm import tqdm
 
+from samplers.progress import Progress
 from score_sde.config.config import differences
 from score_sde.config.naming import FOLDER, with_keys
 from score_sde.pages.report import write_report
@@ -138,7 +138,7 @@ class Session:
     def _train(self, callbacks: list[tuple[int, Callback]], stop: Callable[[], bool]) -> bool:
         """Train until ``stop()``, and save; whether it came to the end."""
         trainer, options, run = self.trainer, self.trainer.options, self.run
-        bar = tqdm(
+        bar = Progress(
             total=options.steps, initial=trainer.step, unit="step", desc=self.kind, mininterval=1.0,
             disable=not run.world.is_main,
         )  # fmt: skip
@@ -188,9 +188,9 @@ class Session:
             sentence = f"{what} was not saved ({error}); what was saved before is untouched"
             if last:
                 raise OSError(f"{sentence}: make room in {self.run.folder} and repeat the command") from None
-            tqdm.write(f"warning: {sentence}")
+            Progress.write(f"warning: {sentence}")
 
-    def log(self, step: int, done: StepResult, bar: tqdm) -> None:
+    def log(self, step: int, done: StepResult, bar: Progress) -> None:
         """Record what the steps since the last time did."""
         options, good = self.trainer.options, ~done.skipped
         self.loss, norm = done.loss[good].mean().item(), done.norm[good].mean().item()

@@ -40,10 +40,9 @@ def test_outputs_are_tried_before_the_work(trained, capsys, tmp_path, mode):
         "/proc/none/x": "no file can be written in /proc/none (",
         tmp_path: f"{tmp_path} is a folder, or nothing: name a file, as in {tmp_path / mode}",
         f"{tmp_path}/new/": "is a folder, or nothing",
-        "": "--out= is a folder, or nothing: name a file",
+        "": "--out is empty: give a value, or leave it out",
         tmp_path / "taken": f"{tmp_path / 'taken'}{MODES[mode].suffixes[0]} is a folder, and a file of this name",
-        tmp_path
-        / "x.csv": f"--out={tmp_path / 'x.csv'}: --mode {mode} writes {' and '.join(MODES[mode].suffixes)}; name",
+        f"{tmp_path}/x.csv": f"/x.csv: --mode {mode} writes {' and '.join(MODES[mode].suffixes)}; name it",
         tmp_path / "x.PNG": f"--mode {mode} writes ",
     }
     for out, words in wrong.items():
