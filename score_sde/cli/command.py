@@ -156,6 +156,9 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     check_outputs(run, options)
     with alone(run, options):
         run = continued(run) if mode.training else run
+        if mode.training:
+            root = run.config.data.root
+            print(f"reading the data: {run.config.data.dataset}{f', {root}' if root else ''} ...", flush=True)
         result = mode.function(run, **mode.arguments(given))
     return result if mode.training else result | {"settings": run.settings}
 

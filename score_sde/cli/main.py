@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import sys
 
 from score_sde.cli.help import help_text
@@ -19,7 +20,10 @@ def main(argv: list[str] | None = None) -> int:
         if text:
             print(text, end="", flush=True)
             return 0
-        # Takes seconds.
+        fresh = "torch" not in sys.modules and os.environ.get("RANK", "0") == "0"
+        if fresh and re.search(r"-mode[= ]train", " ".join(arguments)):
+            # What comes now takes seconds.
+            print("loading PyTorch ...", flush=True)
         from score_sde.cli.command import command
 
         return command(arguments)
