@@ -23,7 +23,7 @@ from sde.condition.tree import Condition, restrict_to
 from sde.files import write_text
 from sde.guidance.conditional import Conditional
 from sde.training.loss import BatchNoise, classifier_loss, denoising_loss
-from sde.training.trainer import StepResult, Trainer
+from sde.training.trainer import StepResult, Trainer, check_batch
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -35,6 +35,8 @@ def train(run: Run) -> dict:
     """Train the denoiser by denoising score matching."""
     data, held_out = run.data()
     settings = run.config.training
+    with with_keys("training"):
+        check_batch(settings.optimization, data)
     spec = denoiser_spec(run.config, data)
     with with_keys("model", "model.network", "sde"):
         model = _seeded(settings.seed, build_denoiser, spec).to(run.device)
@@ -85,6 +87,8 @@ def train_classifier(run: Run) -> dict:
         raise ValueError(
             f"config.data.dataset = {config.data.dataset!r} has no labels here: a classifier needs classes"
         )
+    with with_keys("classifier"):
+        check_batch(settings.optimization, data)
     spec = classifier_spec(config, data)
     with with_keys("classifier", "classifier.network", "sde"):
         classifier = _seeded(settings.seed, build_classifier, spec).to(run.device)
