@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
-from tqdm import tqdm
 
 from samplers import LikelihoodReport, dequantized, likelihood_report, log_likelihood
 from samplers.likelihood.report import report_work
+from samplers.progress import Progress
 from score_sde.config.naming import with_keys
 from score_sde.kinds.base import Kind
 from score_sde.run.folder import Run
@@ -82,7 +82,7 @@ def likelihood(
     model = model_for(targets)
     begin = time.perf_counter()
     work = report_work(data.transform, len(x), dequantizations=dequantizations, rows=run.world.rows)
-    bar = tqdm(total=work, desc="likelihood", unit="item", disable=not run.world.is_main)
+    bar = Progress(total=work, desc="likelihood", unit="item", disable=not run.world.is_main)
     with bar, with_keys(dequantizations="--dequantizations", probes="--probes"):
         report = likelihood_report(
             model, x, dequantizations=dequantizations, batch_size=batch_size, guided=unnormalized,

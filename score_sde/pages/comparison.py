@@ -78,7 +78,7 @@ def _advice(record: dict) -> Iterator[str]:
         f"<p>{capitalized(METRICS[first].title)} to held-out data {with_error(row['value'], row['stderr'])}, {behind} "
         f"here; as many real items have {with_error(real['value'], real['spread'])}: {row['reading']}.</p>"
     )
-    ties = [f"{other['sampler']} at {other['calls']:.4g}" for other in record["rows"] if other["tied"]]
+    ties = [f"{other['sampler']} at {other['nfe']:.4g}" for other in record["rows"] if other["tied"]]
     if len(ties) > 1:
         yield f"<p>Tied with the best: {', '.join(ties)} network calls.</p>"
 

@@ -42,4 +42,4 @@ def page(title: str, sections: Iterable[str], *, style: str = "", head: str = ""
 <body>
 {body}</body>
 </html>
-""".encode()
+""".encode("utf-8", "backslashreplace")

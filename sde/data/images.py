@@ -11,6 +11,7 @@ from sde.data.arrays import IN_MEMORY, ArrayFile
 from sde.data.cache import cached
 from sde.data.folders import Folder
 from sde.data.prefetch import in_order
+from sde.files import expanded
 
 MODES = {"L": 1, "RGB": 3, "RGBA": 4}
 DEEP_MODES = ("I", "F")
@@ -140,4 +141,4 @@ def _placed(files: ImageFiles, workers: int, cache: str) -> Tensor | ArrayFile |
         files.folder.stamps(files.names),
         files.resized,
     )
-    return ArrayFile(cached(files.decoded(workers), files.shape, stamp, Path(cache)))
+    return ArrayFile(cached(files.decoded(workers), files.shape, stamp, Path(expanded(cache))))

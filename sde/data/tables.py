@@ -37,6 +37,8 @@ def read_table(path: Path, label_names: tuple[str, ...]) -> tuple[np.ndarray, np
                     except ValueError:
                         kind = "an integer" if i == label_at else "a number"
                         raise ValueError(f"line {rows.line_num}, column {names[i]}: {cell!r} is not {kind}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text in UTF-8: save it as that") from None
     except (ValueError, OSError, csv.Error, OverflowError) as error:
         raise ValueError(f"{path} is not a table of numbers ({error})") from None
     width = len(names) - (label_at is not None)
