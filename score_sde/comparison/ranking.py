@@ -84,7 +84,7 @@ def _measured(name: str, reference: Reference, features: Sequence[Tensor]) -> li
 
 def named(rows: Sequence[dict]) -> str:
     """The rows by sampler and calls, as in a sentence."""
-    return ", ".join(f"{row['sampler']} at {row['calls']:.4g}" for row in rows)
+    return ", ".join(f"{row['sampler']} at {row['nfe']:.4g}" for row in rows)
 
 
 def show(record: dict) -> None:

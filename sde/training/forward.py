@@ -1,5 +1,7 @@
 """The test whether a network of one's own takes what it is given, and returns what is asked of it."""
 
+import copy
+
 import torch
 
 from sde.model.classifier import NoisyClassifier
@@ -20,11 +22,12 @@ def check_forward(name: str, model: Denoiser | NoisyClassifier, event_shape: tup
     if isinstance(model, Denoiser):
         cond = {kind: x.new_zeros(2, *shape) for kind, shape in model.conditions.items()}
         cond |= {"labels": torch.zeros(2, dtype=torch.long, device=device)} if classes else {}
-    modes = [(module, module.training) for module in model.modules()]
     try:
         t = torch.tensor(model.sde.t_max)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            output = model.eval()(x, t, cond or None) if isinstance(model, Denoiser) else model.eval()(x, t)
+            # A copy, as buffers may change.
+            tried = copy.deepcopy(model).eval()
+            output = tried(x, t, cond or None) if isinstance(model, Denoiser) else tried(x, t)
     except Exception as error:
         told = "x, c_noise, cond" if isinstance(model, Denoiser) else "x, c_noise"
         kinds = f" and cond of {', '.join(cond)}" if cond else ""
@@ -32,9 +35,6 @@ def check_forward(name: str, model: Denoiser | NoisyClassifier, event_shape: tup
             f"network = {name!r}: forward({told}) failed for x of shape {tuple(x.shape)}, c_noise of shape (2,){kinds} "
             f"({type(error).__name__}: {error})"
         ) from error
-    finally:
-        for module, training in modes:
-            module.training = training
     wanted = x.shape if isinstance(model, Denoiser) else (2, classes)
     if output.shape != wanted:
         raise ValueError(

@@ -74,7 +74,7 @@ def test_readers_are_untouched_and_a_killed_writer_is_none(trained, capsys, hold
         own = ["--samplers", "ddim", "--nfe", 2] if mode == "compare" else ["--steps", 2]
         assert call(capsys, "--mode", mode, "--workdir", trained, *few, *own)[0] == 0
     records = {path.relative_to(trained).as_posix() for path in trained.glob("[ce]*/*") if path.suffix == ".json"}
-    assert records >= {f"evaluations/00000{n}-ddim-2.json" for n in (1, 2)} | {"compare/000001-compare.json"}
+    assert records >= {f"evaluations/00000{n}-heun.json" for n in (1, 2)} | {"compare/000001-compare.json"}
     first.kill()
     first.wait()
     assert (trained / ".run.lock").exists()
