@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "sde": [
-        "device files distributed renamed rounding",
+        "device files locks distributed named renamed rounding",
         "condition process",
         "data networks",
         "model",
@@ -20,7 +20,7 @@ FLOORS = {
     ],
     "samplers": [
         "protocol host renamed",
-        "step checks",
+        "step checks progress",
         "padding",
         "calls grid noise numerics",
         "ancestral ddim deis dpmpp euler euler_maruyama heun langevin ode pc repaint reverse_diffusion reverse_sde "

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from samplers.calls import Watch, evaluating
 from samplers.checks import (
@@ -31,6 +30,7 @@ from samplers.loop.trajectory import Recorder, Trajectory, check_path, join
 from samplers.noise.brownian import NOISES, make_noise
 from samplers.noise.seeded import sample_seeds
 from samplers.padding import Sizes, check_sizes, cut, padded
+from samplers.progress import Progress
 from samplers.protocol import Process, transform_of
 from samplers.step import Sampler
 
@@ -111,7 +111,7 @@ def generate(
         start = _encoded(start, (n, *event_shape), model, like, known if inner_shape == tuple(event_shape) else None)
     seeds = sample_seeds(seed, n, first)
     begin = time.perf_counter()
-    bar = tqdm(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
+    bar = Progress(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
 
     @torch.no_grad()
     def draw(index: list[int], count: int) -> tuple[Tensor, Tensor, Trajectory | None]:

@@ -8,8 +8,10 @@ from typing import Any
 from absl import flags
 
 from samplers import GRIDS, NOISES
+from score_sde.cli import keys
 from score_sde.cli.modes import MODES
-from score_sde.config.config import pick, program
+from score_sde.config.config import pick
+from score_sde.config.program import program
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.run.outputs import written
 from sde.renamed import sentence
@@ -23,6 +25,8 @@ TEXTS = {
     "config": "a config file, or the name of one in configs/; default digits",
     "weights": "weights in the run folder: a file, or a training state as in checkpoints/denoiser-00001200.pt, whose "
     "averaged ones count; default model.safetensors",
+    "imports": "networks and processes that a file of weights may import beside those of the run's config, as in "
+    "package.module:Class, with commas between them",
     "sampler": f"{', '.join(CHOICES_OF_SAMPLER)}; options: --config.sampler.OPTION; auto is planned for the model",
     "steps": "steps of the sampler; default its own, 10 for auto, 30 for restore",
     "grid": f"{', '.join(GRIDS)}, karras:RHO, or times as in 1,0.5,0.001; default the sampler's own",
@@ -191,6 +195,8 @@ def usage(mode: str | None = None) -> str:
         for name in (name for name in TEXTS if name in MODES[mode].flags):
             own = _default(mode, name)
             lines.append(_describe(name, TEXTS[name].partition("; default")[0] if own else TEXTS[name], own))
+        for section in _sections(mode):
+            lines += ["", *keys.lines(section)]
         return "\n".join(lines) + "\n"
     lines += ["", f"flags of some modes ({program()} --mode MODE --help has those of one, with their defaults):"]
     for name, text in TEXTS.items():
@@ -198,6 +204,14 @@ def usage(mode: str | None = None) -> str:
         if takers:
             lines.append(_describe(name, text, f" [{', '.join(takers)}]"))
     return "\n".join(lines) + "\n"
+
+
+def _sections(mode: str) -> list[str]:
+    """The sections of the config that a mode reads and that can be changed with it."""
+    if not MODES[mode].training:
+        return [*MODES[mode].sections]
+    own = ("training", "model") if mode == "train" else ("classifier", "training")
+    return [section for section in keys.SECTIONS if section.partition(".")[0] in ("data", "sde", *own)]
 
 
 def _default(mode: str, flag: str) -> str:

@@ -1,134 +1,33 @@
 """Score-based generative modelling through SDEs: train, sample, likelihood, latents from one command line."""
 
-import json
+import io
 import os
 import re
 import sys
-import warnings
-from contextlib import redirect_stdout, suppress
-from pathlib import Path
 
-from absl import flags
-
-from score_sde.cli.flags import check_flags, define_flags, refuse_old, usage
-from score_sde.cli.modes import MODES
-from score_sde.config.config import config_path, differences, pick, read_config, read_run_config, resolve
-from score_sde.config.options import Config
-from score_sde.config.schema import CHOICES_OF_SAMPLER, MOVABLE, SETTLED
-from score_sde.kinds import KINDS
-from score_sde.pages.links import renew_links
-from score_sde.run.folder import Run, choose_device
-from score_sde.run.outputs import settings_of
-from sde.distributed.world import World
-from sde.files import finite
-
-
-def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The flags, and the ``--config.key=value`` overrides."""
-    plain, overrides = [], []
-    rest = iter(arguments)
-    for argument in rest:
-        if argument.startswith(("--config.", "-config.")):
-            overrides.append(argument if "=" in argument else f"{argument}={next(rest, '')}")
-        else:
-            plain.append(argument)
-    return plain, overrides
-
-
-def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
-    """The run folder of the command, with its resolved config."""
-    training, device = MODES[options.mode].training, choose_device(options.device or "auto")
-    name = Path(options.config or "digits").stem
-    folder = Path(options.workdir or f"runs/{name}")
-    exists = (folder / "config.json").exists()
-    if options.sampler:
-        overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, CHOICES_OF_SAMPLER)}"]
-    if options.mode == "train_classifier" and not (options.config or exists):
-        raise ValueError(f"--workdir={folder} is no run folder: train there first, or name a --config")
-    if training and (options.config or not exists):
-        config = resolve(read_config(config_path(options.config or "digits")), overrides)
-    else:
-        config = resolve(read_run_config(folder), overrides)
-    if training and exists and Run(folder, config, device).started:
-        before = resolve(read_run_config(folder), [])
-        check_unchanged(before, config, folder)
-        # What was found by trying is part of the run.
-        kept = {key: getattr(before.training, key) for key in SETTLED if getattr(config.training, key) == "auto"}
-        config = config.settled(**kept).of_kind(config.data.kind or before.data.kind)
-    if config.data.kind:
-        pick("config.data.kind", config.data.kind, KINDS)
-    return Run(folder, config, device, World.start(device), options.weights or "model.safetensors")
-
-
-def check_unchanged(old: Config, new: Config, folder: Path) -> None:
-    """Refuse to continue a run with other data, another process or another architecture."""
-    changed = [
-        f"config.{key}: {before!r}, now {after!r}"
-        for section in ("data", "sde", "model")
-        for key, before, after in differences(old.to_dict()[section], new.to_dict()[section], section)
-        if key not in MOVABLE
-    ]
-    if changed:
-        raise ValueError(
-            f"{folder} was trained with another {', '.join(changed)}: train into a new --workdir, or leave "
-            "these keys as they were"
-        )
-
-
-def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
-    """Do what the flags say; the result is the last line printed."""
-    import torch
-
-    check_flags(options, overrides)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    mode, run = MODES[options.mode], open_run(options, overrides)
-    given = {name: options[name].value for name in options if options[name].present}
-    if not mode.training:
-        own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights}
-        run.settings = settings_of(given, overrides, own | mode.defaults)
-    result = mode.function(run, **mode.arguments(given))
-    if run.world.is_main:
-        # What is read is never a reason to fail for what was measured.
-        with suppress(OSError, UnicodeError):
-            renew_links(run.folder)
-    return result if mode.training else result | {"settings": run.settings}
+from score_sde.cli.help import help_text
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, or 2 with one sentence for what a user can mend."""
-    plain, overrides = split_arguments(sys.argv[1:] if argv is None else argv)
-    options = define_flags()
-    # A sentence for those who use the command, without the line of code that it came from.
-    warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
+    arguments = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal cannot show is no reason to stop.
+            stream.reconfigure(errors="backslashreplace")
     try:
-        if not plain or "--help" in plain or "-h" in plain:
-            mode = re.search(r"-mode[= ](\w+)", " ".join(plain))
-            print(usage(mode and pick("--mode", mode[1], MODES)), flush=True)
+        text = help_text(arguments)
+        if text:
+            print(text, end="", flush=True)
             return 0
-        refuse_old(plain)
-        unused = options(["main.py", *plain])[1:]
-        if unused:
-            raise ValueError(f"unknown argument {unused[0]}: options start with --")
-        # Of the processes that torchrun starts, one speaks.
-        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if World.others() else sys.stdout):
-            print(json.dumps(finite(run_mode(options, overrides)), allow_nan=False))
+        fresh = "torch" not in sys.modules and os.environ.get("RANK", "0") == "0"
+        if fresh and re.search(r"-mode[= ]train", " ".join(arguments)):
+            # What comes now takes seconds.
+            print("loading PyTorch ...", flush=True)
+        from score_sde.cli.command import command
+
+        return command(arguments)
     except BrokenPipeError:
         # Whoever reads has seen enough, as in --help | head; Python would write there once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (flags.Error, ValueError, ArithmeticError, OSError, ImportError) as error:
-        if options.is_parsed() and options.debug:
-            raise
-        # In one piece, as several processes may have something to say.
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        return 2
-    except KeyboardInterrupt:
-        print(
-            "interrupted: nothing half written; training continues from its last checkpoint by the same command",
-            file=sys.stderr,
-        )
-        return 130
-    finally:
-        World.stop()
-    return 0

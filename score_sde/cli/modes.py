@@ -14,11 +14,14 @@ class Mode:
     """``path`` is module:function, imported when it is needed. The function takes a run and keyword arguments, each the
     flag of its name, or where it is annotated with a dataclass the flags of its fields; one that is not given leaves
     the function its own default. ``sections`` are those of a trained run's config that can be changed; a mode that
-    trains has none and can change them all."""
+    trains has none and can change them all. Of the modes that ``writes`` what others read, models and training states,
+    one at a time does; what the others write is numbered. ``suffixes`` are those of the files that ``--out`` names."""
 
     path: str
     sections: tuple[str, ...] = ()
     training: bool = False
+    writes: bool = False
+    suffixes: tuple[str, ...] = (".png", ".npz")
 
     @property
     def function(self) -> Callable:
@@ -40,7 +43,7 @@ class Mode:
     def flags(self) -> set[str]:
         """The names of the flags that the mode takes, beside those that every mode does."""
         own = {"sampler"} if "sampler" in self.sections else set()
-        return own | {*self.defaults, "config" if self.training else "weights"}
+        return own | {*self.defaults, *(("config",) if self.training else ("weights", "imports"))}
 
     def arguments(self, values: dict) -> dict:
         """The function's keyword arguments from the values of the flags that were given."""
@@ -71,18 +74,18 @@ def _single(flag: str, value: object) -> object:
 
 
 MODES = {
-    "train": Mode("score_sde.modes.train:train", training=True),
-    "train_classifier": Mode("score_sde.modes.train:train_classifier", training=True),
+    "train": Mode("score_sde.modes.train:train", training=True, writes=True),
+    "train_classifier": Mode("score_sde.modes.train:train_classifier", training=True, writes=True),
     "sample": Mode("score_sde.modes.sample:sample", ("sampler",)),
-    "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",)),
-    "evaluate": Mode("score_sde.modes.evaluate:evaluate", ("data", "sampler")),
-    "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",)),
+    "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), suffixes=(".json", ".png")),
+    "evaluate": Mode("score_sde.modes.evaluate:evaluate", ("data", "sampler"), suffixes=(".json", ".npz")),
+    "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",), suffixes=(".npz",)),
     "encode": Mode("score_sde.modes.encode:encode_items", ("data",)),
     "interpolate": Mode("score_sde.modes.interpolate:interpolate", ("data",)),
     "restore": Mode("score_sde.modes.restore:restore", ("sampler", "data")),
     "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data")),
-    "compare": Mode("score_sde.modes.compare:compare"),
-    "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",)),
+    "compare": Mode("score_sde.modes.compare:compare", suffixes=(".html", ".json")),
+    "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True),
     "check": Mode("score_sde.modes.check:check", ("data",)),
-    "visualize": Mode("score_sde.modes.visualize:visualize", ("sampler", "data")),
+    "visualize": Mode("score_sde.modes.visualize:visualize", ("sampler", "data"), suffixes=(".png", ".npz", ".gif")),
 }

@@ -8,9 +8,9 @@ from statistics import median
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from samplers import ODE, Samples, generate
+from samplers.progress import Progress
 from score_sde.comparison.candidates import Candidate
 from score_sde.run.sampling import path_of
 from sde import ScoreModel
@@ -88,7 +88,7 @@ def sample_all(
 
     with suppress(ArithmeticError):
         draw(candidates[0], rounds[-1])
-    with tqdm(total=len(rounds) * len(candidates), desc="comparing", unit="run", disable=not progress) as bar:
+    with Progress(total=len(rounds) * len(candidates), desc="comparing", unit="run", disable=not progress) as bar:
         for rows in rounds:
             for candidate, found in zip(candidates, drawn, strict=True):
                 if not found.failure:

@@ -3,9 +3,7 @@
 import copy
 import difflib
 import importlib.util
-import json
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
 from itertools import pairwise
 from operator import getitem
@@ -14,6 +12,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from samplers import SAMPLERS
 from score_sde.config.component import Component
 from score_sde.config.migration import current_config, new_key, new_value
 from score_sde.config.naming import with_keys
@@ -23,13 +22,25 @@ from score_sde.config.options import (
     DataOptions,
     ModelOptions,
     TrainingSection,
+    data_defaults,
     own_keys,
 )
-from score_sde.config.schema import CHOICES, DEFAULTS, NAMED, options_of
+from score_sde.config.program import program, quoted
+from score_sde.config.registration import Registered, nothing_registered
+from score_sde.config.schema import CHOICES, DEFAULTS, NAMED, OWN, options_of
 from sde.data import DATASETS
+from sde.files import read_json
+from sde.named import is_path
 from sde.renamed import sentence
 
 PACKAGE = Path(__file__).resolve().parent.parent
+TABLES: Mapping[str, Mapping] = {
+    **{f"config.{section}.name": table for section, table in NAMED.items()},
+    **{f"config.{key}": table for key, table in CHOICES.items() if isinstance(table, Mapping)},
+    "config.data.dataset": DATASETS,
+    "config.sampler.name": SAMPLERS,
+}
+"""The tables of components, by the key that names one."""
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 """The project's own configs: a part of the installed package, and at the top of a checkout."""
 
@@ -45,6 +56,15 @@ def pick(key: str, value: str, allowed: Iterable[str]) -> str:
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise ValueError(f"{key} = {value!r}: needs one of {', '.join(allowed)}{hint}")
     return value
+
+
+def find(section: str, name: str) -> Callable:
+    """The component of a section with a name, by a key of its table or by an import path. Raises ValueError with what
+    is allowed."""
+    key = f"config.{section}.name"
+    if is_path(name) and section in OWN:
+        return OWN[section](name, key)
+    return NAMED[section][pick(key, name, NAMED[section])]
 
 
 def config_path(name: str) -> Path:
@@ -65,18 +85,16 @@ def read_config(path: Path) -> dict:
         if spec is None or spec.loader is None:
             raise ImportError("its name does not end in .py")
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.get_config().to_dict()
+        with nothing_registered(TABLES):
+            spec.loader.exec_module(module)
+            return module.get_config().to_dict()
+    except Registered as error:
+        raise ValueError(f"--config={path} {error}") from None
     except Exception as error:
         raise ValueError(
             f"--config={path} failed ({type(error).__name__}: {error}): it must be a Python file with "
             "get_config() that returns an ml_collections.ConfigDict"
         ) from None
-
-
-def program() -> str:
-    """How the command line was called, for commands to copy: the installed command, or main.py."""
-    return "score-sde" if Path(sys.argv[0]).stem == "score-sde" else "python main.py"
 
 
 def read_run_config(workdir: Path) -> dict:
@@ -85,10 +103,10 @@ def read_run_config(workdir: Path) -> dict:
     if not path.exists():
         raise ValueError(
             f"--workdir={workdir} has no config.json, so it is not a run folder: train first with "
-            f"`{program()} --mode train --workdir {workdir}`"
+            f"`{program()} --mode train --workdir {quoted(workdir)}`"
         )
     try:
-        values = json.loads(path.read_text())
+        values = read_json(path)
         if not isinstance(values, dict):
             raise ValueError("not an object")
         return current_config(values)
@@ -99,15 +117,17 @@ def read_run_config(workdir: Path) -> dict:
 def resolve(values: dict, overrides: list[str]) -> Config:
     """values over the defaults, then ``--config.key=value`` arguments, every key, name and option checked."""
     values, defaults = copy.deepcopy(values), copy.deepcopy(DEFAULTS)
-    for key, table in NAMED.items():
+    for key in NAMED:
         own, default = _section(values, key), _section(defaults, key)
         name = _override(overrides, f"{key}.name") or own.get("name", default["name"])
-        options = options_of(table[pick(f"config.{key}.name", name, table)])
+        options = options_of(find(key, name))
         if own.get("name", name) != name:
             own.clear()
         own["name"] = name
         default.clear()
         default.update(name=name, **options)
+    data = _section(values, "data")
+    defaults["data"] = _data_keys(data, _override(overrides, "data.dataset"))
     config = _parse(ConfigDict(_fill(defaults, values, "config")), overrides).to_dict()
     for key, allowed in CHOICES.items():
         pick(f"config.{key}", reduce(getitem, key.split("."), config), allowed)
@@ -115,10 +135,25 @@ def resolve(values: dict, overrides: list[str]) -> Config:
     return _built(config)
 
 
+def _data_keys(data: dict, other: str | None) -> dict:
+    """The defaults of config.data for the data set that it names, or the ``other`` one that takes its place: the keys
+    that were the first one's alone are dropped."""
+    named = data.get("dataset", DataOptions.dataset)
+    dataset = other or named
+    if not is_path(dataset):
+        pick("config.data.dataset", dataset, DATASETS)
+    found = data_defaults(dataset)
+    if dataset != named:
+        for key in {*data} - {*found}:
+            if is_path(named) and key in own_keys(named):
+                del data[key]
+    return found
+
+
 def _refuse_unread(data: dict, overrides: list[str]) -> None:
     """Refuse a key that is given, and that the data set does not read."""
     readers: dict[str, list[str]] = {}
-    for dataset in DATASETS:
+    for dataset in dict.fromkeys((data["dataset"], *DATASETS)):
         for key in own_keys(dataset):
             readers.setdefault(key, []).append(dataset)
     for key, datasets in readers.items():

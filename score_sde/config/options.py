@@ -8,6 +8,7 @@ import torch
 
 from score_sde.config.component import Component, options_of
 from sde.data import DATASETS
+from sde.data.sets import source_of
 from sde.training.options import TrainingOptions
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -24,6 +25,8 @@ class Section:
             for part in vars(self).values():
                 if is_dataclass(part) and any(key == f.name for f in fields(part)):
                     return getattr(part, key)
+                if type(part) is dict and key in part:
+                    return part[key]
         raise AttributeError(f"{type(self).__name__} has no key {key!r}")
 
     @classmethod
@@ -37,8 +40,10 @@ class Section:
                 parts[name] = Component.of(values[name])
             elif isinstance(kind, type) and is_dataclass(kind):
                 parts[name] = kind(**{f.name: values[f.name] for f in fields(kind)})
-            else:
+            elif name in values:
                 parts[name] = values[name]
+            else:
+                parts[name] = {key: value for key, value in values.items() if key not in kinds}
         return cls(**parts)
 
     def to_dict(self) -> dict:
@@ -49,6 +54,8 @@ class Section:
                 flat[name] = part.to_dict()
             elif is_dataclass(part) and not isinstance(part, type):
                 flat |= asdict(part)
+            elif isinstance(part, dict):
+                flat |= part
             else:
                 flat[name] = part
         return dict(sorted(flat.items()))
@@ -56,26 +63,18 @@ class Section:
 
 @dataclass(frozen=True)
 class DataOptions(Section):
-    """The data set, a key of DATASETS; what ``load_dataset`` does to every one; the keyword arguments of all; and the
-    ``kind`` of its items, a key of KINDS, or nothing where it is found."""
+    """The data set, a key of DATASETS or an import path; what ``load_dataset`` does to every one; the ``kind`` of its
+    items, a key of KINDS, or nothing where it is found; and the keyword arguments of this data set and others, each
+    itself a key."""
 
     dataset: str = "digits"
     event_shape: tuple[int, ...] = ()
     kind: str = ""
-    root: str = ""
-    test_root: str = ""
-    toy: str = "moons"
-    color_mode: str = ""
-    resolution: int = 0
-    channels: str = "first"
-    columns: tuple[str, ...] = ()
-    num_levels: int = 0
     conditions: tuple[str, ...] = ()
     superres_factor: int = 2
     downsample: int = 1
-    test_fraction: float = 0.1
-    cache: str = ""
     workers: int = 4
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     def arguments(self) -> dict:
         """The keyword arguments of ``load_dataset``."""
@@ -83,9 +82,17 @@ class DataOptions(Section):
 
 
 def own_keys(dataset: str) -> list[str]:
-    """The keys of config.data that this data set reads and that are not for every one."""
-    keys = {f.name for f in fields(DataOptions)}.difference(SHARED)
-    return [name for name in options_of(DATASETS[dataset]) if name in keys]
+    """The keys of config.data that this data set reads and that are not for every one: its keyword arguments."""
+    return [name for name in options_of(source_of(dataset)) if name not in (*SHARED, "kind")]
+
+
+def data_defaults(dataset: str) -> dict:
+    """All keys of config.data with their defaults, those of this data set first."""
+    found = options_of(DataOptions)
+    for name in (dataset, *DATASETS):
+        options = options_of(source_of(name, "config.data.dataset"))
+        found |= {key: options[key] for key in own_keys(name) if key not in found}
+    return found
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,13 @@ from score_sde.config.options import (
     ModelOptions,
     PrecisionOptions,
     SessionOptions,
+    data_defaults,
 )
 from sde import PARAMETRIZATIONS, SDES
-from sde.data import DATASETS
 from sde.data.array_files import CHANNELS
 from sde.data.toys import TOYS
-from sde.networks import CLASSIFIERS, NETWORKS
+from sde.networks import CLASSIFIERS, NETWORKS, network_of
+from sde.process import process_of
 from sde.training.loss import TIMES, WEIGHTINGS
 from sde.training.options import TrainingOptions
 
@@ -31,7 +32,7 @@ SETTLED = tuple(f.name for f in fields(PrecisionOptions))
 """Keys of config.training whose "auto" a run settles by trying, once."""
 
 DEFAULTS: dict[str, dict] = {
-    "data": options_of(DataOptions),
+    "data": data_defaults(DataOptions.dataset),
     "sde": {"name": "vp"},
     "model": {**options_of(ModelOptions), "network": {"name": "unet"}},
     "classifier": {"network": {"name": "unet"}, **options_of(TrainingOptions)},
@@ -59,8 +60,14 @@ NAMED: Mapping[str, Mapping[str, Callable]] = {
 }
 """Sections whose ``name`` selects a component; their other keys are that component's keyword arguments."""
 
+OWN: Mapping[str, Callable[[str, str], Callable]] = {
+    "sde": process_of,
+    "model.network": network_of,
+    "classifier.network": network_of,
+}
+"""Of these, the sections whose ``name`` may also be an import path: functions of name and key that find it."""
+
 CHOICES: dict[str, Iterable[str]] = {
-    "data.dataset": DATASETS,
     "data.toy": TOYS,
     "data.channels": CHANNELS,
     "model.parametrization": PARAMETRIZATIONS,

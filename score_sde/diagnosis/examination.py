@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -19,13 +20,12 @@ from score_sde.run.items import encoded_items
 from score_sde.training.spec import denoiser_spec
 from sde import Denoiser
 from sde.checkpoint.snapshots import stored_spec
-from sde.checkpoint.spec import describe_sde
 from sde.data import Dataset
 from sde.data.sizes import cut, real
 from sde.data.statistics import spread
 from sde.guidance.conditional import Conditional
 from sde.model.law import law_by_level
-from sde.networks import NETWORKS
+from sde.networks import network_of
 from sde.training.ema import EMA
 
 SAMPLING_STEPS = 20
@@ -57,7 +57,7 @@ def raw_model(model: Denoiser, state: dict) -> Denoiser | None:
 
 def describe(spec: dict) -> dict:
     """What can be compared of two descriptions of a model: process, network, parametrization and conditions."""
-    network = options_of(NETWORKS[spec["network"]["name"]]) | spec["network"]
+    network = options_of(network_of(spec["network"]["name"])) | spec["network"]
     network.pop("activation_checkpointing", None)
     keys = ("sde", "parametrization", "num_classes", "null_trained")
     # Not their moments, which are those of the split.
@@ -70,7 +70,10 @@ def disagreements(run: Run, model: Denoiser, data: Dataset, state: dict | None) 
     """The keys in which config.json, as it would build a model of these data, and the model file differ: ``"key"``,
     ``"config"``, ``"model"``, and ``"checkpoint"``, what the newest training state says, or None."""
     configured = describe(denoiser_spec(run.config, data))
-    stored = describe(stored_spec(run.weights_file) | {"sde": describe_sde(model.sde)})
+    spec = stored_spec(run.weights_file)
+    # Every process that is stored is a dataclass.
+    process = asdict(model.sde)  # type: ignore[call-overload]
+    stored = describe(spec | {"sde": {**process, "name": spec["sde"]["name"]}})
     held = describe(json.loads(state["spec"])) if state else {}
     found = []
     for key, config, file in differences(configured, stored, ""):

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from samplers.progress import Progress
 from sde.condition.tree import Condition, condition_kinds, map_condition, restrict_to
 from sde.data import Dataset
 from sde.data.sizes import cut, item_means
@@ -70,7 +70,7 @@ class DenoisingErrors:
     @torch.no_grad()
     def each(self, function: Callable[[Batch], Tensor]) -> Tensor:
         """function (B, ...) of the items at every level: (levels, n, ...) in float64 on the CPU."""
-        levels = tqdm(range(len(self.t)), desc="measuring", unit="level", leave=False)
+        levels = Progress(range(len(self.t)), desc="measuring", unit="level", leave=False)
         return torch.stack([torch.cat([function(at).cpu().double() for at in self._parts(i)]) for i in levels])
 
     def _parts(self, level: int) -> Iterator[Batch]:

@@ -108,7 +108,9 @@ def _scripted(path: str) -> tuple[torch.nn.Module, str]:
     if not Path(path).is_file():
         raise ValueError(f"--features={path}: needs {', '.join(EXTRACTORS)}, or a TorchScript file that exists")
     try:
-        module = torch.jit.load(path, map_location="cpu")
+        # Opened here: torch refuses names that are not UTF-8.
+        with open(path, "rb") as file:
+            module = torch.jit.load(file, map_location="cpu")
     except RuntimeError as error:
         raise ValueError(
             f"--features={path} is no TorchScript file ({str(error).strip().splitlines()[0][:80]}): save one with "

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tqdm import tqdm
-
+from samplers.progress import Progress
 from score_sde.evaluation.features import Extracted
 from score_sde.evaluation.perturbations import words
 from score_sde.evaluation.power import Power
@@ -68,7 +67,7 @@ def scores(
     there is none."""
     values: dict[str, dict[str, Any]] = {}
     told: dict[str, Splits] = {}
-    for name in tqdm(names or METRICS, desc="metrics", leave=False):
+    for name in Progress(names or METRICS, desc="metrics", leave=False):
         if name in refused:
             values[name] = {"refused": refused[name]}
             continue

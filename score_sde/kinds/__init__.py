@@ -7,6 +7,7 @@ from score_sde.kinds.image import Image
 from score_sde.kinds.point import Point
 from score_sde.kinds.signal import Signal
 from score_sde.kinds.volume import Volume
+from sde.files import expanded
 
 KINDS: dict[str, Kind] = {
     "image": Image(),
@@ -24,7 +25,7 @@ ARRAYS = (".npy", ".npz", ".csv", ".tsv")
 def kind_of(shape: tuple[int, ...], source: str = "") -> Kind:
     """The kind of data for which nobody names one: that whose files the ``source`` is one of, or a folder of, or the
     first that items of a shape fit."""
-    path = Path(source)
+    path = Path(expanded(source))
     if source and path.is_dir():
         path = next((file for file in path.rglob("*.*") if file.is_file()), path)
     suffix = path.suffix.lower()

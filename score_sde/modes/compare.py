@@ -1,6 +1,5 @@
 """--mode compare: samplers at equal network calls from the same noise: which to use at what cost."""
 
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from score_sde.comparison.pareto import JACKKNIFE_GROUPS, RULE
 from score_sde.comparison.ranking import show, tabulate
 from score_sde.comparison.reference import Reference
 from score_sde.comparison.sampling import ODE_TOLERANCE, ROUNDS, Drawn, sample_all, solved
-from score_sde.config.config import program
+from score_sde.config.program import program, quoted
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.evaluation.features import EXTRACTORS, extractor
 from score_sde.metrics.metric import METRICS
@@ -28,6 +27,7 @@ from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split
+from score_sde.run.lock import one_writer
 from score_sde.run.outputs import stem
 from score_sde.run.sampling import path_of
 from score_sde.run.sizes import sizes_of_samples
@@ -92,13 +92,19 @@ def compare(
         about |= {"kind": run.kind.name, "flow": flow}
         record = _record(run, reference, num_samples) | about | {"rows": rows, "notes": notes}
         content = compare_page(record, pictures(run, ran, exact, held_out, targets))
-        base = Path(out) if out else stem(run, None, "compare", ".json", "compare")
-        base = base.with_suffix("") if base.suffix in (".html", ".json") else base
-        # Every comparison is kept, and the latest one has a name without a number.
-        for place in [base] if out else [base, run.folder / "compare" / "compare"]:
-            page, numbers = Path(f"{place}.html"), Path(f"{place}.json")
+
+        def keep(base: Path) -> tuple[Path, Path]:
+            page, numbers = Path(f"{base}.html"), Path(f"{base}.json")
             write_whole(page, content)
             write_json(numbers, finite(record))
+            return page, numbers
+
+        page, numbers = keep(stem(run, out, "compare", ".json", "compare"))
+        if not out:
+            # Every comparison is kept, and the latest one, a page with its own numbers, has a name without a number.
+            latest = run.folder / "compare" / "compare"
+            with one_writer(latest.with_name(".lock"), "--mode compare", "wait for its end", wait=True):
+                page, numbers = keep(latest)
         show(record)
         chosen = next(row for row in rows if row["recommended"])
         recommended = {key: chosen[key] for key in ("sampler", "steps", "nfe", "value", "reading", "command")}
@@ -191,7 +197,7 @@ def command(run: Run, given: dict, count: int) -> str:
     values = {"workdir": run.folder, "weights": run.weights, **given}
     usual = {"weights": Run.weights, "labels": None, "condition": None, "seed": 0, **asdict(UNGUIDED)}
     unusual = {name: value for name, value in values.items() if name not in usual or value != usual[name]}
-    flags = [f"--{name} {shlex.quote(str(value))}" for name, value in unusual.items()]
+    flags = [f"--{name} {quoted(value)}" for name, value in unusual.items()]
     return " ".join([f"{program()} --mode sample", *flags, f"--num_samples {count}"])
 
 

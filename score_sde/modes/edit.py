@@ -12,7 +12,7 @@ from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions
 from score_sde.run.inputs import open_inputs, read_floats
 from score_sde.run.items import bind, open_split, root_mean_square, write_arrays
-from score_sde.run.outputs import stem
+from score_sde.run.outputs import check_room_of, stem
 from score_sde.run.sampling import Sampling, draw
 from sde import SDE
 from sde.data.sizes import cut
@@ -46,6 +46,7 @@ def edit(
     inputs = open_inputs(data, split, items, num_samples, input, run.kind)
     count = len(inputs.x)
     conditions, bound = bind(run, denoiser, labels, inputs.cond, count, guidance)
+    check_room_of(run, out, count * len(times), data.event_shape)
     model = bound(1)
     parts = [
         draw(

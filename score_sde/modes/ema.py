@@ -6,7 +6,7 @@ from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
 from score_sde.run.items import open_split
 from sde import Denoiser
-from sde.checkpoint.models import load_model, save_model
+from sde.checkpoint.models import save_model
 from sde.checkpoint.snapshots import DOUBTFUL_ERROR, find_snapshots, reconstruct, solve, stored_spec
 
 LENGTHS = "numbers with commas between them, as in 0.03,0.05,0.1"
@@ -49,12 +49,12 @@ def reconstruct_ema(run: Run, *, relative_std: str = DEFAULT_LENGTHS, at_step: i
 
     measure(run.model_file.name, denoiser)
     for path in sorted(folder.glob("0.*.safetensors")):
-        measure(f"ema/{path.name}", load_model(path).to(run.device))
+        measure(f"ema/{path.name}", run.load(path).to(run.device))
     for length, error in sorted(errors.items()):
         path = folder / f"rebuilt-{length}-{step:08d}.safetensors"
-        state = reconstruct(snapshots, length, step)
+        state = reconstruct(snapshots, length, step, imports=run.allowed_imports)
         save_model(path, "denoiser", stored_spec(snapshots[-1].path), state)
-        measure(f"ema/{path.name}", load_model(path).to(run.device), error)
+        measure(f"ema/{path.name}", run.load(path).to(run.device), error)
         if error > DOUBTFUL_ERROR:
             doubtful.add(f"ema/{path.name}")
     # Of a length that the snapshots do not tell well the loss is that of another average.

@@ -12,7 +12,7 @@ from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions
 from score_sde.run.inputs import spread_items
 from score_sde.run.items import batched, bind, joined, open_split, relative_error, write_arrays
-from score_sde.run.outputs import stem
+from score_sde.run.outputs import check_room_of, stem
 from sde.condition.tree import labels_of
 from sde.data.sizes import real
 
@@ -34,6 +34,7 @@ def encode_items(
     data, _, denoiser = open_split(run, split)
     index = spread_items(data, split, num_samples)
     count = len(index)
+    check_room_of(run, out, 2 * count, data.event_shape)
     (x, targets), sizes = data.batch(index), data.sizes_of(index)
     conditions, bound = bind(run, denoiser, labels, targets, count, guidance)
     model, transform = bound(1), data.transform

@@ -28,7 +28,7 @@ from score_sde.run.folder import Run, file_digest
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split, write_arrays
-from score_sde.run.outputs import stem
+from score_sde.run.outputs import check_room_of, stem, without_suffix
 from score_sde.run.sampling import Sampling
 from sde.condition.tree import Condition, labels_of, require_labels
 from sde.data import Dataset
@@ -67,10 +67,12 @@ def evaluate(
         raise ValueError(f"--subsamples={subsamples}: an interval needs at least 2 halves")
     data, training, _ = open_split(run, split)
     names = read_names("--metrics", metrics, METRICS) if metrics else None
+    base = without_suffix(out) if out else None
     path = x = asked = sizes = None
     if samples_file is None:
         if num_samples < MIN_ITEMS:
             raise ValueError(f"--num_samples={num_samples}: no interval can be trusted for fewer than {MIN_ITEMS}")
+        check_room_of(run, out, num_samples, data.event_shape, RECORDS)
         sampling = Sampling(run, steps, grid, noise, seed, batch_size)
     else:
         flags = {"--steps": steps, "--grid": grid, "--labels": labels, "--noise": noise != NOISES[0]}
@@ -95,10 +97,9 @@ def evaluate(
     if len(held) < len(data) and run.world.is_main:
         print(f"{len(held):,} of {len(data):,} real items are in the parts of the classes asked for, and count")
     refused = refusals(names, count, len(held), len(like), dimension)
-    base = out.removesuffix(".json") if out else None
     if x is None or path is None:
         path, x, sizes = _draw(run, sampling, guides, guidance, cond, num_samples, base)
-        base = str(path.with_suffix(""))
+        base = path.with_suffix("")
         check_samples(x, asked, data, path, sizes)
     known = of(training, torch.arange(len(training)))
     sets = Sets(
@@ -171,7 +172,7 @@ def _draw(
     guidance: GuidanceOptions,
     cond: Condition | None,
     n: int,
-    base: str | None,
+    base: Path | None,
 ) -> tuple[Path, Tensor, Tensor | None]:
     """The file that n samples in data units are kept in, ``base`` or the next of the run, the samples, and the sizes of
     padded ones."""

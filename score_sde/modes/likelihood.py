@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor
-from tqdm import tqdm
 
 from samplers import dequantized, likelihood_report, log_likelihood
 from samplers.likelihood.report import report_work
 from samplers.padding import real_counts
+from samplers.progress import Progress
 from score_sde.config.naming import with_keys
 from score_sde.evaluation.further_items import auroc, nats_of, read_others
 from score_sde.evaluation.likelihood_summary import MAX_TRAINING_ITEMS, rows_of, show
@@ -93,7 +93,7 @@ def likelihood(
         return _of_one(run, model, given, condition, settings, unnormalized, out)
     begin = time.perf_counter()
     work = report_work(data.transform, len(x), dequantizations=dequantizations, rows=run.world.rows)
-    bar = tqdm(total=work, desc="likelihood", unit="item", disable=not run.world.is_main)
+    bar = Progress(total=work, desc="likelihood", unit="item", disable=not run.world.is_main)
     with bar, with_keys(dequantizations="--dequantizations", probes="--probes"):
         report = likelihood_report(
             model, x, dequantizations=dequantizations, batch_size=batch_size, guided=unnormalized,

@@ -42,7 +42,7 @@ from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions
 from score_sde.run.inputs import only_one, open_inputs
 from score_sde.run.items import bind, open_split, write_arrays
-from score_sde.run.outputs import stem
+from score_sde.run.outputs import check_room_of, stem
 from score_sde.run.rows import write_rows
 from score_sde.run.sampling import Sampling, draw
 from sde.condition.tree import labels_of
@@ -103,6 +103,7 @@ def restore(
         truth, targets, index, source = inputs.x, inputs.cond, inputs.index, inputs.source
     count, shape, levels = len(y), data.event_shape, data.transform.num_levels
     conditions, bound = bind(run, denoiser, labels, targets, count, guidance)
+    check_room_of(run, out, count * samples_per_item, shape)
     rows = torch.arange(count).repeat_interleave(samples_per_item)
     each, prior, iterations = operator.rows(rows).to(run.device), bound(samples_per_item), ITERATIONS[0]
     if asked == "auto":

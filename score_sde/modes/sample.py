@@ -6,10 +6,10 @@ import numpy as np
 
 from samplers import NOISES
 from score_sde.run.conditions import read_condition, show
-from score_sde.run.folder import Run
+from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.items import write_arrays
-from score_sde.run.outputs import stem
+from score_sde.run.outputs import check_room_of, stem
 from score_sde.run.sampling import Sampling, low_resolution
 from sde.condition.tree import Condition
 from sde.data.sizes import trimmed
@@ -34,6 +34,7 @@ def sample(
     """Draw samples; write ``<out>.png`` and ``<out>.npz``."""
     sampling = Sampling(run, steps, grid, noise, seed, batch_size, sizes)
     guides = Guides(run, run.model(), guidance)
+    check_room_of(run, out, num_samples, event_shape_of(guides.denoiser))
     if cascade:
         if condition:
             raise ValueError(f"--condition={condition} and --cascade={cascade} both give the images: choose one")

@@ -5,9 +5,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from samplers import DPMSolverPP, generate
+from samplers.progress import Progress
 from score_sde.config.naming import with_keys
 from score_sde.evaluation.noisy_accuracy import NoisyAccuracy
 from score_sde.evaluation.validation import Validation
@@ -21,10 +21,11 @@ from score_sde.training.spec import classifier_spec, denoiser_spec
 from sde import Denoiser, NoisyClassifier
 from sde.checkpoint.spec import build_classifier, build_denoiser
 from sde.condition.tree import Condition, restrict_to
-from sde.files import write_whole
+from sde.files import write_text
 from sde.guidance.conditional import Conditional
+from sde.training.forward import check_forward
 from sde.training.loss import BatchNoise, classifier_loss, denoising_loss
-from sde.training.trainer import StepResult, Trainer
+from sde.training.trainer import StepResult, Trainer, check_batch
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -36,9 +37,12 @@ def train(run: Run) -> dict:
     """Train the denoiser by denoising score matching."""
     data, held_out = run.data()
     settings = run.config.training
+    with with_keys("training"):
+        check_batch(settings.optimization, data)
     spec = denoiser_spec(run.config, data)
     with with_keys("model", "model.network", "sde"):
         model = _seeded(settings.seed, build_denoiser, spec).to(run.device)
+        check_forward(spec["network"]["name"], model, data.event_shape)
 
     def loss(module: Denoiser, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
         options = {"weighting": settings.loss_weighting, "cond_dropout": settings.cond_dropout}
@@ -65,14 +69,14 @@ def train(run: Run) -> dict:
             sizes = sizes_of_samples(run, PREVIEW_SAMPLES, 0)
             samples = generate(bound, DPMSolverPP(), PREVIEW_SAMPLES, data.event_shape, steps=12, sizes=sizes)
         except FloatingPointError as error:
-            tqdm.write(f"warning: no samples at step {step} ({error}): try a smaller config.training.lr")
+            Progress.write(f"warning: no samples at step {step} ({error}): try a smaller config.training.lr")
         else:
             session.record({"step": step, "nearest": validation.nearest(samples.x)})
             path = run.folder / "samples" / f"train-{step:07d}.png"
             show(samples.x, cond, path, kind=run.kind, levels=data.transform.num_levels, sizes=samples.sizes)
             shown = items(samples.x, run.kind, data.transform.num_levels, data.about, samples.sizes)
             if shown:
-                write_whole(path.with_suffix(".html"), shown.encode())
+                write_text(path.with_suffix(".html"), shown)
         session.report()
 
     session.fit([(settings.sample_every, sample)])
@@ -87,9 +91,12 @@ def train_classifier(run: Run) -> dict:
         raise ValueError(
             f"config.data.dataset = {config.data.dataset!r} has no labels here: a classifier needs classes"
         )
+    with with_keys("classifier"):
+        check_batch(settings.optimization, data)
     spec = classifier_spec(config, data)
     with with_keys("classifier", "classifier.network", "sde"):
         classifier = _seeded(settings.seed, build_classifier, spec).to(run.device)
+        check_forward(spec["network"]["name"], classifier, data.event_shape)
     run = run.with_speed(settle(run, classifier, data, classifier_loss, settings.optimization))
     with with_keys("classifier"):
         options = settings.optimization

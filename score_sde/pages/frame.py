@@ -53,7 +53,7 @@ def page(title: str, sections: Iterable[str], *, style: str = "", head: str = ""
 <body>
 {body}</body>
 </html>
-""".encode()
+""".encode("utf-8", "backslashreplace")
 
 
 def wide(content: str, label: str, cue: str = "") -> str:

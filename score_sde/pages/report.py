@@ -1,12 +1,11 @@
 """The page of a training run: where it stands, curves, samples, config, and how to go on."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from html import escape
 from pathlib import Path
 
-from score_sde.config.config import program
+from score_sde.config.program import program, quoted
 from score_sde.kinds.elements import image
 from score_sde.pages.frame import page, wide
 from score_sde.pages.links import links
@@ -122,7 +121,7 @@ def _samples(folder: Path) -> Iterator[str]:
         step, path = found[i]
         picture, items = path.with_suffix(".png"), path.with_suffix(".html")
         shown = image("png", picture.read_bytes(), f"samples at step {step:,}") if picture.exists() else ""
-        shown += items.read_text() if items.exists() else ""
+        shown += items.read_text(encoding="utf-8") if items.exists() else ""
         yield f"<figure>{shown}<figcaption>step {step:,}</figcaption></figure>"
     yield "</div>"
 
@@ -140,7 +139,7 @@ def _charts(metrics: Sequence[dict]) -> Iterator[str]:
 
 def _commands(folder: Path, state: dict) -> Iterator[str]:
     def command(mode: str, options: str = "") -> str:
-        return f"{program()} --mode {mode} --workdir {shlex.quote(str(folder))}{options}"
+        return f"{program()} --mode {mode} --workdir {quoted(folder)}{options}"
 
     done = state["step"] >= state["steps"]
     commands = {
@@ -152,7 +151,7 @@ def _commands(folder: Path, state: dict) -> Iterator[str]:
         "Likelihood of held-out items": command("likelihood", " --num_samples 256"),
     }
     if (folder / "tensorboard").exists():
-        commands["The curves in TensorBoard"] = f"tensorboard --logdir {shlex.quote(str(folder / 'tensorboard'))}"
+        commands["The curves in TensorBoard"] = f"tensorboard --logdir {quoted(folder / 'tensorboard')}"
     yield "<h2>How to go on</h2>"
     for name, text in commands.items():
         yield f"<p>{name}</p>\n<pre>{escape(text)}</pre>"

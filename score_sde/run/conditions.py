@@ -134,7 +134,7 @@ def open_cascade(run: Run, folder: str, model: Denoiser) -> Guides:
     if not (path / "config.json").exists():
         raise ValueError(f"{flag} is not a run folder: name one that draws images of shape {tuple(wanted)}")
     config = replace(resolve(read_run_config(path), []), sampler=run.config.sampler)
-    low = Run(path, config, run.device, run.world)
+    low = Run(path, config, run.device, run.world, imports=run.imports)
     drawn = low.model()
     if drawn.event_shape != tuple(wanted):
         raise ValueError(

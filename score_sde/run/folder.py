@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from score_sde.config.config import pick, program
+from score_sde.config.config import pick
 from score_sde.config.naming import FOLDER, with_keys
-from score_sde.config.options import Config, PrecisionOptions
+from score_sde.config.options import Config, PrecisionOptions, own_keys
+from score_sde.config.program import program, quoted
 from score_sde.kinds import KINDS, kind_of
 from score_sde.kinds.base import About, Kind
 from score_sde.run.trained import CLASS_NAMES, as_trained
@@ -34,6 +35,7 @@ class Run:
     device: torch.device
     world: World = field(default_factory=World)
     weights: str = "model.safetensors"
+    imports: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
     """What the command set, by flag or key, which goes into the files it writes."""
 
@@ -129,9 +131,9 @@ class Run:
 
     @cached_property
     def _split(self) -> Split:
-        with with_keys("data"):
-            parts = load_dataset(**self.config.data.arguments())
-            return as_trained(parts, self._spec)
+        own = {name: f"config.data.{name}" for name in own_keys(self.config.data.dataset)}
+        with with_keys("data", **own):
+            return as_trained(load_dataset(**self.config.data.arguments()), self._spec)
 
     def data(self) -> Split:
         """The training and held-out data, which are read once."""
@@ -146,7 +148,7 @@ class Run:
                 f"{len([*self.folder.glob('checkpoints/denoiser-*.pt')])} in checkpoints/"
             )
         with with_keys(**FOLDER):
-            model = load_model(self.weights_file, "denoiser").to(self.device)
+            model = self.load(self.weights_file).to(self.device)
         arrange(model.network, self.config.training.memory_format)
         return model
 
@@ -155,9 +157,21 @@ class Run:
         if not self.classifier_file.exists():
             raise ValueError(
                 f"{self.classifier_file} does not exist: train it with `{program()} --mode train_classifier "
-                f"--workdir {self.folder}`"
+                f"--workdir {quoted(self.folder)}`"
             )
-        return load_model(self.classifier_file, "classifier").to(self.device)
+        with with_keys(imports="--imports"):
+            return load_model(self.classifier_file, "classifier", self.allowed_imports).to(self.device)
+
+    @property
+    def allowed_imports(self) -> set[str]:
+        """The import paths that the user named: in the config of the run, and by ``--imports``."""
+        config = self.config
+        return {config.model.network.name, config.classifier.network.name, config.sde.name, *self.imports}
+
+    def load(self, path: Path) -> Denoiser:
+        """The denoiser of a file, on the CPU. Raises ValueError for one that asks to import what nobody named."""
+        with with_keys(imports="--imports"):
+            return load_model(path, "denoiser", self.allowed_imports)
 
 
 def event_shape_of(model: Denoiser) -> tuple[int, ...]:

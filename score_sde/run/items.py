@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from samplers.checks import SampleError
+from samplers.progress import Progress
 from score_sde.run.folder import Run
 from score_sde.run.guides import GuidanceOptions, Guides
 from score_sde.run.labels import Labels
@@ -96,7 +96,7 @@ def batched(
     share the work, and each gets all of it."""
     results, world = [], run.world
     mine = world.rows(len(x))
-    with tqdm(total=mine.stop - mine.start, desc=name, unit="item", disable=not world.is_main) as bar:
+    with Progress(total=mine.stop - mine.start, desc=name, unit="item", disable=not world.is_main) as bar:
         for rows in world.batches(len(x), batch_size):
             try:
                 own = {} if sizes is None else {"sizes": sizes[rows]}

@@ -10,7 +10,8 @@ from score_sde.config.migration import PLAN_FLAGS, current_plan
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run, event_shape_of, file_digest
 from score_sde.run.guides import GuidanceOptions, Guides
-from sde.files import write_json
+from score_sde.run.lock import one_writer
+from sde.files import read_json, write_json
 
 VERSION = 1
 """Version of the planner: plans of an older one are made anew."""
@@ -29,9 +30,18 @@ def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: Gu
     path = run.folder / "plans" / f"{calls}-{key}.json"
     if path.exists():
         return _read(path)
+    with one_writer(path.parent / ".lock", f"a plan for {calls} network calls", "wait for its end", wait=True):
+        # Whom this command has waited for may have made the same.
+        return _read(path) if path.exists() else _made(run, guides, conditional, calls, options, path)
+
+
+def _made(run: Run, guides: Guides, conditional: bool, calls: int, options: GuidanceOptions, path: Path) -> Plan:
+    print(
+        f"planning {calls} network calls on {pilot_count(calls)} pilots, once for these weights ...",
+        flush=True,
+    )
     cond = read_condition(run, guides, None, None, pilot_count(calls)) if conditional else None
     found = plan(guides(cond, options), event_shape_of(guides.denoiser), calls)
-    path.parent.mkdir(exist_ok=True)
     write_json(path, found.record())
     print(
         f"planned {calls} network calls, before the closing denoising one, on {pilot_count(calls)} pilots at the cost "
@@ -42,6 +52,6 @@ def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: Gu
 
 def _read(path: Path) -> Plan:
     try:
-        return Plan.of_record(current_plan(json.loads(path.read_text())))
+        return Plan.of_record(current_plan(read_json(path)))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete it, and it will be made anew") from None

@@ -1,5 +1,6 @@
 """The log of a training run, its numbers: metrics.jsonl, and TensorBoard where it is asked for."""
 
+import codecs
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ class Metrics:
 
     def __init__(self, path: Path, tensorboard: bool = False) -> None:
         self.path = path
-        self._writer_class = _summary_writer() if tensorboard else None
+        self._writer_class = summary_writer() if tensorboard else None
         self._writer: Any = None
         self._purge_step: int | None = None
 
@@ -26,7 +27,7 @@ class Metrics:
         """Append a line, and leave it in the file before returning."""
         line = finite(line)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a") as file:
+        with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         if self._writer_class:
             if self._writer is None:
@@ -59,7 +60,7 @@ class Metrics:
         for raw in content.splitlines(keepends=True):
             try:
                 # Python's JSON has NaN and Infinity, which JSON has not.
-                line = json.loads(raw, parse_constant=lambda name: None)
+                line = json.loads(raw.removeprefix(codecs.BOM_UTF8), parse_constant=lambda name: None)
             except ValueError:
                 continue
             if raw.endswith(b"\n") and isinstance(line, dict) and isinstance(line.get("step"), int):
@@ -74,7 +75,8 @@ def _scalars(value, name: str = "") -> Iterator[tuple[str, float]]:
         yield name, value
 
 
-def _summary_writer():
+def summary_writer():
+    """The class that writes TensorBoard's events. Raises ValueError where it is not installed."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

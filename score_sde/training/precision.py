@@ -22,6 +22,9 @@ SMALL_NETWORK = 1_000_000
 MIN_SPEEDUP = 1.2
 """How much faster than the plain choice another one must be."""
 
+TRIAL_SECONDS = 10.0
+"""Seconds after which no further pass is tried."""
+
 
 def settle(
     run: Run, model: Denoiser | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions | None = None
@@ -78,8 +81,12 @@ def _measure(
     cond = map_condition(lambda c: c.to(run.device), cond)
     draws = BatchNoise.draw(model.sde, x0.shape, torch.Generator().manual_seed(0))
     seconds, modes = dict.fromkeys(choices, float("inf")), Modes(model)
+    print(f"trying {len(choices)} ways to train, for the fastest ...", flush=True)
+    begin = time.perf_counter()
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         for repeat in range(repeats + 1):
+            if repeat and time.perf_counter() - begin > TRIAL_SECONDS:
+                break
             for choice in choices:
                 apply(model, *choice)
                 start = time.perf_counter()
@@ -88,6 +95,7 @@ def _measure(
                 model.zero_grad()
                 if run.device.type == "cuda":
                     torch.cuda.synchronize(run.device)
-                # The first pass of each sets up kernels.
-                seconds[choice] = min(seconds[choice], time.perf_counter() - start) if repeat else seconds[choice]
+                took = time.perf_counter() - start
+                # The first pass of each sets up kernels, and counts only where it is the last.
+                seconds[choice] = took if repeat <= 1 else min(seconds[choice], took)
     return seconds

@@ -7,13 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
-from tqdm import tqdm
 
+from samplers.progress import Progress
 from score_sde.config.config import differences
 from score_sde.config.naming import FOLDER, with_keys
 from score_sde.pages.report import write_report
 from score_sde.plots.curves import curves
 from score_sde.run.folder import Run
+from score_sde.run.outputs import check_room
+from score_sde.training.estimate import outlook, seconds_per_step
 from score_sde.training.interrupts import Interrupts
 from score_sde.training.log import Metrics
 from score_sde.training.memory import dry_run, out_of_memory
@@ -21,6 +23,7 @@ from sde import Denoiser, NoisyClassifier
 from sde.checkpoint.models import save_model
 from sde.checkpoint.snapshots import save_averages
 from sde.checkpoint.spec import build
+from sde.checkpoint.states import STATES_KEPT
 from sde.files import remove_partial
 from sde.training.audit import audit
 from sde.training.fit import Callback, fit
@@ -102,6 +105,7 @@ class Session:
             if run.world.broadcast_from_main(lambda: not self.file.exists()):
                 self.save_model()
             return
+        run.world.broadcast_from_main(self._check_room)
         with Interrupts() as interrupts:
             self._look()
             finished = self._train(callbacks, lambda: interrupts.name is not None)
@@ -111,6 +115,17 @@ class Session:
             saved = "saved; " if trainer.step > self.first else ""
             print(f"{self.ended} at step {trainer.step} of {options.steps}: {saved}the same command goes on from here")
         self.report(self.ended)
+
+    def _check_room(self) -> None:
+        """Refuse to train what could not be saved: the weights of each average, and a training state more than are
+        kept, since the oldest goes when the newest is whole."""
+        average = sum(p.numel() * p.element_size() for p in self.trainer.module.parameters())
+        averages = 1 + len(self.trainer.ema.extra)
+        # Of a state: weights, averages, and the two moments of Adam.
+        state = average * (3 + averages)
+        there = len(self.states.paths())
+        needed = average * averages + state * max(1, STATES_KEPT + 1 - there)
+        check_room(self.run.folder, needed, "the weights and states of this run")
 
     def _look(self) -> None:
         """Print what the data are, and how long training will be."""
@@ -129,7 +144,7 @@ class Session:
     def _train(self, callbacks: list[tuple[int, Callback]], stop: Callable[[], bool]) -> bool:
         """Train until ``stop()``, and save; whether it came to the end."""
         trainer, options, run = self.trainer, self.trainer.options, self.run
-        bar = tqdm(
+        bar = Progress(
             total=options.steps, initial=trainer.step, unit="step", desc=self.kind, mininterval=1.0,
             disable=not run.world.is_main,
         )  # fmt: skip
@@ -146,6 +161,9 @@ class Session:
         try:
             with bar, with_keys(self.section), out_of_memory(run.config, self.section):
                 bar.write(f"peak memory: {dry_run(trainer)}")
+                left = options.steps - trainer.step
+                each = seconds_per_step(trainer)
+                bar.write(outlook(each, left, run.config, self.section, trainer.device.type))
                 # Not before: what is refused up to here may be mended in the same folder.
                 with self.tolerated("config.json", last=True):
                     run.world.broadcast_from_main(run.write_config)
@@ -179,9 +197,9 @@ class Session:
             sentence = f"{what} was not saved ({error}); what was saved before is untouched"
             if last:
                 raise OSError(f"{sentence}: make room in {self.run.folder} and repeat the command") from None
-            tqdm.write(f"warning: {sentence}")
+            Progress.write(f"warning: {sentence}")
 
-    def log(self, step: int, done: StepResult, bar: tqdm) -> None:
+    def log(self, step: int, done: StepResult, bar: Progress) -> None:
         """Record what the steps since the last time did."""
         options, good = self.trainer.options, ~done.skipped
         self.loss, norm = done.loss[good].mean().item(), done.norm[good].mean().item()

@@ -4,16 +4,18 @@ import json
 import re
 import zipfile
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal, overload
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from sde.checkpoint.migration import current_spec, current_state
-from sde.checkpoint.spec import build
+from sde.checkpoint.spec import build, imports_of
 from sde.checkpoint.states import FORMAT, read_state
+from sde.checkpoint.tensors import open_tensors
 from sde.checkpoint.tied import tied_names, untied
 from sde.distributed.world import World
 from sde.files import write_whole
@@ -44,19 +46,29 @@ def save_model(path: Path, kind: str, spec: dict, state: dict[str, Tensor], worl
 
 
 @overload
-def load_model(path: Path, kind: Literal["denoiser"] = "denoiser") -> Denoiser: ...
+def load_model(path: Path, kind: Literal["denoiser"] = "denoiser", imports: Collection[str] = ()) -> Denoiser: ...
 @overload
-def load_model(path: Path, kind: Literal["classifier"]) -> NoisyClassifier: ...
+def load_model(path: Path, kind: Literal["classifier"], imports: Collection[str] = ()) -> NoisyClassifier: ...
 @overload
-def load_model(path: Path, kind: str) -> Denoiser | NoisyClassifier: ...
-def load_model(path: Path, kind: str = "denoiser") -> Denoiser | NoisyClassifier:
+def load_model(path: Path, kind: str, imports: Collection[str] = ()) -> Denoiser | NoisyClassifier: ...
+def load_model(path: Path, kind: str = "denoiser", imports: Collection[str] = ()) -> Denoiser | NoisyClassifier:
     """The model of a file of ``save_model``, or of a training state (``Checkpoints``), which has the averaged weights
-    that such a file of its step has; in eval mode on the CPU. Raises ValueError for a missing, damaged or other kind of
-    file, and for the folder of a sharded state."""
+    that such a file of its step has; in eval mode on the CPU.
+
+    A file must not choose what is imported: a network or process by import path, package.module:Class, is built where
+    it is among ``imports``, those that the user named. Raises ValueError for others, for a missing, damaged or other
+    kind of file, and for the folder of a sharded state.
+    """
     about, state = read_model(path)
     if (about.get("format"), about.get("kind")) != (FORMAT, kind):
         held = f"a {about['kind']} in format {about['format']}" if about else "no model of this project"
         raise ValueError(f"{path} holds {held}: needs a {kind} in format {FORMAT}")
+    foreign = sorted(imports_of(about["spec"]) - {*imports})
+    if foreign:
+        raise ValueError(
+            f"{path} asks to import {' and '.join(foreign)}, and a file does not choose what code runs: where you "
+            f"trust it, name {'them' if len(foreign) > 1 else 'it'} too, by `imports`"
+        )
     model = build(kind, about["spec"])
     known = model.state_dict().keys()
     try:
@@ -84,7 +96,7 @@ def read_model(path: Path) -> tuple[dict, dict[str, Tensor]]:
 def read_description(path: Path) -> dict:
     """The first of what ``read_model`` finds, without the weights where they need not be read."""
     try:
-        with safe_open(path, "pt") as file:
+        with open_tensors(path) as file:
             return _about(file)
     except (SafetensorError, OSError):
         return read_model(path)[0]
@@ -92,7 +104,7 @@ def read_description(path: Path) -> dict:
 
 def _stored(path: Path) -> tuple[dict, dict[str, Tensor]]:
     """What describes the model of a safetensors file, empty for one that is not of this project, and its weights."""
-    with safe_open(path, "pt") as file:
+    with open_tensors(path) as file:
         about = _about(file)
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         return about, untied(state, about.get("tied", {}))

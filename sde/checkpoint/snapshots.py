@@ -2,16 +2,17 @@
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sde.checkpoint.models import load_model, read_description, save_model
+from sde.checkpoint.tensors import open_tensors
 from sde.checkpoint.tied import tied_names, untied
 from sde.distributed.world import World
 from sde.training.ema import Averages
@@ -94,10 +95,15 @@ def solve(held: Sequence[Snapshot], relative_std: float, step: int) -> tuple[np.
 
 
 def reconstruct(
-    held: Sequence[Snapshot], relative_std: float, step: int | None = None, kind: str = "denoiser"
+    held: Sequence[Snapshot],
+    relative_std: float,
+    step: int | None = None,
+    kind: str = "denoiser",
+    imports: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """The state dict of the average that training would have kept with ``PowerEMA(module, relative_std)`` up to
     ``step``, by default the last, from snapshots of other lengths and steps; buffers are those of the nearest step.
+    ``imports`` as in ``load_model``.
 
     Warns where the profile's relative error is above DOUBTFUL_ERROR. Raises ValueError as ``solve``, and for files that
     are damaged or of another network.
@@ -111,7 +117,7 @@ def reconstruct(
             UserWarning,
             stacklevel=2,
         )
-    model = load_model(min(held, key=lambda snapshot: abs(snapshot.step - step)).path, kind)
+    model = load_model(min(held, key=lambda snapshot: abs(snapshot.step - step)).path, kind, imports)
     sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in model.named_parameters()}
     for snapshot, weight in zip(held, weights.tolist(), strict=True):
         for total, part in zip(sums.values(), _read(snapshot.path, sums), strict=True):
@@ -128,7 +134,7 @@ def stored_spec(path: Path) -> dict:
 
 def _read(path: Path, like: dict[str, Tensor]) -> list[Tensor]:
     try:
-        with safe_open(path, "pt") as file:
+        with open_tensors(path) as file:
             found = [file.get_tensor(name) for name in like]
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} is damaged, or of another network ({error}): remove it from the folder") from None

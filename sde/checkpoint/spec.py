@@ -1,16 +1,18 @@
 """Specs: models as plain values, and models with fresh weights from them."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
+from torch import nn
 
 from sde.condition.standardization import Standardization
 from sde.data.transform import Transform
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
-from sde.networks import CLASSIFIERS, NETWORKS
-from sde.process import SDES
+from sde.named import is_path
+from sde.networks import CLASSIFIERS, NETWORKS, network_of
+from sde.process import SDES, process_of
 from sde.process.base import SDE
 
 
@@ -25,15 +27,14 @@ def describe_sde(sde: SDE) -> dict:
 def build_sde(description: dict) -> SDE:
     """The inverse of ``describe_sde``. Raises ValueError for unknown names and parameters."""
     options = dict(description)
-    return construct(SDES, "sde", options.pop("name"), options)
+    name = options.pop("name")
+    return construct(process_of(name), "sde", name, options)
 
 
-def construct(table: dict, key: str, name: str, options: dict, *arguments):
-    """table[name](*arguments, **options), or a ValueError that names the key and what is allowed."""
-    if name not in table:
-        raise ValueError(f"{key} = {name!r}: needs one of {', '.join(table)}")
+def construct(kind: Callable, key: str, name: str, options: dict, *arguments):
+    """kind(*arguments, **options), or a ValueError that names the key and its name."""
     try:
-        return table[name](*arguments, **options)
+        return kind(*arguments, **options)
     except (TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
         raise ValueError(f"{key} = {name!r} does not take these options ({error})") from None
 
@@ -45,7 +46,7 @@ def build_denoiser(spec: dict) -> Denoiser:
     options, conditions = dict(spec["network"]), spec.get("conditions", {})
     if conditions:
         options["conditions"] = {kind: about["shape"] for kind, about in conditions.items()}
-    network = construct(NETWORKS, "network", options.pop("name"), options, spec["event_shape"], spec["num_classes"])
+    network = _network(NETWORKS, options, spec)
     return Denoiser(
         network,
         build_sde(spec["sde"]),
@@ -58,6 +59,22 @@ def build_denoiser(spec: dict) -> Denoiser:
     )
 
 
+def _network(table: Mapping[str, type[nn.Module]], options: dict, spec: dict) -> nn.Module:
+    """The network of a spec, of its name and other options."""
+    name = options.pop("name")
+    kind = network_of(name, table=table)
+    network = construct(kind, "network", name, options, spec["event_shape"], spec["num_classes"])
+    if not hasattr(network, "num_classes"):
+        raise ValueError(f"network = {name!r} has no attribute num_classes: set it to what it is built with, or None")
+    return network
+
+
+def imports_of(spec: dict) -> set[str]:
+    """The import paths that a spec names: building a model of it runs their modules."""
+    named = [part.get("name", "") for part in (spec.get("network"), spec.get("sde")) if isinstance(part, dict)]
+    return {name for name in named if isinstance(name, str) and is_path(name)}
+
+
 def build_transform(described: dict) -> Transform:
     """The transform of a spec, whose number of levels is stored as "levels"."""
     num_levels = described.get("num_levels", described.get("levels"))
@@ -67,7 +84,7 @@ def build_transform(described: dict) -> Transform:
 def build_classifier(spec: dict) -> NoisyClassifier:
     """A classifier with fresh weights; ``spec`` has the keys network, event_shape, num_classes, sde and sigma_data."""
     options = dict(spec["network"])
-    network = construct(CLASSIFIERS, "network", options.pop("name"), options, spec["event_shape"], spec["num_classes"])
+    network = _network(CLASSIFIERS, options, spec)
     return NoisyClassifier(network, build_sde(spec["sde"]), spec["sigma_data"])
 
 

@@ -1,13 +1,15 @@
 """The cache: items kept on disk as they were decoded once."""
 
 import hashlib
-import os
-import tempfile
+import math
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
+
+from sde.files import whole
 
 
 def cached(parts: Iterable[Tensor], shape: tuple[int, ...], stamp: object, folder: Path) -> np.ndarray:
@@ -20,33 +22,20 @@ def cached(parts: Iterable[Tensor], shape: tuple[int, ...], stamp: object, folde
     array = _mapped(path)
     if array is not None:
         return array
+    needed = math.prod(shape)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".npy", delete=False) as file:
-            try:
-                # For all whom the umask lets, as any other file, where temporary ones are for their owner alone.
-                os.chmod(file.name, 0o666 & ~_umask())
-                header = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
-                np.lib.format.write_array_header_1_0(file, header)
-                for part in parts:
-                    file.write(part.numpy().data)
-                file.flush()
-                os.fsync(file.fileno())
-                os.replace(file.name, path)
-            finally:
-                Path(file.name).unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        total, _, free = shutil.disk_usage(path.parent)
+        if total and needed > free:
+            raise OSError(f"it takes {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free")
+        with whole(path) as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": tuple(shape)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in parts:
+                file.write(part.numpy().data)
     except OSError as error:
         raise ValueError(f"cache = {folder} cannot hold the decoded set ({error}): name another") from None
     return np.load(path, mmap_mode="r", allow_pickle=False)
-
-
-def _umask() -> int:
-    """What the process withholds of new files' permissions, found by making one: asking would change it for a moment,
-    for all threads."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "new")
-        path.touch()
-        return 0o666 & ~path.stat().st_mode
 
 
 def _mapped(path: Path) -> np.ndarray | None:

@@ -15,6 +15,7 @@ from sde.data.folders import Folder
 from sde.data.names import ordered
 from sde.data.pixels import MODES, header_of, left_out, pixels_of
 from sde.data.prefetch import in_order
+from sde.files import expanded
 
 
 class ImageFiles:
@@ -140,4 +141,4 @@ def _placed(files: ImageFiles, workers: int, cache: str) -> Tensor | ArrayFile |
         files.folder.stamps(files.names),
         files.resized,
     )
-    return ArrayFile(cached(files.decoded(workers), files.shape, stamp, Path(cache)))
+    return ArrayFile(cached(files.decoded(workers), files.shape, stamp, Path(expanded(cache))))

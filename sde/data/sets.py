@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from sde.data.images import read_images
 from sde.data.statistics import measure
 from sde.data.toys import TOYS, labeled_toys
 from sde.data.transform import Transform
+from sde.files import expanded
+from sde.named import component
 
 Split = tuple[Dataset, Dataset]
 """The training and the held-out part."""
@@ -207,9 +209,28 @@ def existing(path: str, key: str) -> Path:
     """The path, or a ValueError that names the key."""
     if not path:
         raise ValueError(f"{key} is empty: set it to where the data is")
-    if not Path(path).exists():
+    found = Path(expanded(path))
+    if not found.exists():
         raise ValueError(f"{key} = {path} does not exist (looked in {Path.cwd()})")
-    return Path(path)
+    return found
+
+
+def source_of(name: str, key: str = "dataset") -> Callable[..., Split]:
+    """The function of a name in DATASETS, or of an import path, package.module:function, where that is annotated to
+    return a ``Split`` and its arguments have defaults. Raises ValueError for any other."""
+    found = component(DATASETS, key, name, _returns_split, "a function that is annotated to return sde.data.Split")
+    for argument in inspect.signature(found).parameters.values():
+        if argument.default is argument.empty and argument.kind not in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
+            raise ValueError(f"{key} = {name!r}: its argument {argument.name} needs a default")
+    return found
+
+
+def _returns_split(found: Any) -> bool:
+    try:
+        return inspect.isfunction(found) and get_type_hints(found).get("return") == Split
+    except NameError:
+        # An annotation in quotes that names nothing.
+        return False
 
 
 DATASETS: dict[str, Callable[..., Split]] = {"digits": digits, "mnist": mnist, "images": images, "points": points}
@@ -225,19 +246,18 @@ def load_dataset(
     workers: int = 4,
     **options,
 ) -> Split:
-    """The training and held-out part of the data set of a name, a key of DATASETS, which takes the other ``options``.
+    """The training and held-out part of the data set of a name (``source_of``), which takes the other ``options``.
 
     Of block means by ``downsample``; with the ``conditions``, of which superres has block means by ``superres_factor``.
     ``workers`` threads read. Raises ValueError for unknown names and conditions, and for items of another shape than
     ``event_shape``, where that is given.
     """
-    if dataset not in DATASETS:
-        raise ValueError(f"dataset = {dataset!r}: needs one of {', '.join(DATASETS)}")
+    source = source_of(dataset)
     if workers < 0:
         raise ValueError(f"workers = {workers}: needs zero, to read in the main thread, or more")
-    takes = inspect.signature(DATASETS[dataset]).parameters
+    takes = inspect.signature(source).parameters
     shared = {"conditions": tuple(conditions), "workers": workers}
-    parts = DATASETS[dataset](**options, **{name: value for name, value in shared.items() if name in takes})
+    parts = source(**options, **{name: value for name, value in shared.items() if name in takes})
     if downsample != 1:
         parts = downsampled(parts, downsample)
     train, test = (conditioned(part, tuple(conditions), superres_factor) for part in parts)

@@ -36,6 +36,14 @@ class StepResult(NamedTuple):
     skipped: Tensor
 
 
+def check_batch(options: TrainingOptions, data: Dataset) -> None:
+    """Raise ValueError for batches that are larger than the data."""
+    if options.batch_size > len(data):
+        raise ValueError(
+            f"batch_size = {options.batch_size} is larger than the {len(data)} training items: at most {len(data)}"
+        )
+
+
 class Trainer:
     """A module, its EMA and its optimizer. A step takes its items and random numbers from the seed and the number of
     items seen alone, so that a continued run equals an uninterrupted one, and several processes one. Modules that are
@@ -51,10 +59,7 @@ class Trainer:
         world: World | None = None,
         workers: int = 0,
     ) -> None:
-        if options.batch_size > len(data):
-            raise ValueError(
-                f"batch_size = {options.batch_size} is larger than the {len(data)} training items: at most {len(data)}"
-            )
+        check_batch(options, data)
         self.module, self.loss, self.options = module, loss, options
         self.world = world or World()
         self.micro_batch_size = options.micro_batch_size(self.world.size)

@@ -332,5 +332,5 @@ def test_a_process_without_a_flow(tmp_path, generator, capsys, monkeypatch):
     chosen = result["recommended"]["steps"]
     drawn = generate(model, Reverse(), 64, (8,), steps=chosen, seed=0).x
     frechet = next(row["value"] for row in record["rows"] if row["steps"] == chosen)
-    reference = Reference(parts[0], parts[1], extractor(run, "data", parts[0]))
+    reference = Reference(parts[0], parts[1], extractor(run, "data", parts[0]), samples=64)
     assert reference.measure("frechet", reference.features(drawn)) == pytest.approx(frechet)

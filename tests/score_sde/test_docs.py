@@ -1,10 +1,12 @@
 """The documents: their Python runs, their commands are ones that the program takes, their facts are the code's."""
 
 import importlib.util
+import json
 import pkgutil
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import sde.guidance
 from samplers import SAMPLERS
 from score_sde import metrics
 from score_sde.cli import main
+from score_sde.cli.command import split_arguments
 from score_sde.cli.flags import check_flags, define_flags
 from score_sde.cli.modes import MODES
 from score_sde.config.config import config_path, read_config, resolve
@@ -71,6 +74,7 @@ def commands():
 
 
 COMMANDS = commands()
+OF_ONES_OWN = [arguments for arguments in COMMANDS.values() if "runs/waves" in arguments]
 PYTHON = [page for page in TEXTS if blocks(page, python=True)]
 PAGES = sorted(path.stem for path in (DOCS / "samplers").glob("*.md") if path.stem != "index")
 
@@ -105,9 +109,26 @@ def test_commands_are_found():
     assert {arguments[arguments.index("--mode") + 1] for arguments in COMMANDS.values()} == MODES.keys()
 
 
-@pytest.mark.parametrize("where", COMMANDS)
+def test_parts_of_ones_own_by_import_path(capsys, monkeypatch, tmp_path):
+    """The example of extending.md: its commands, with the classes and functions above them in a module."""
+    above = TEXTS["docs/extending.md"].partition("## By import path")[0].count("\n")
+    parts = [block for line, block in blocks("docs/extending.md", python=True) if line < above]
+    (tmp_path / "waves.py").write_text("\n".join(parts))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    train, sample = OF_ONES_OWN
+    assert main.main([*train, "--config.training.steps=2", "--config.training.batch_size=8"]) == 0
+    assert main.main([*sample, "--num_samples", "3", "--steps", "2"]) == 0
+    capsys.readouterr()
+    sys.modules.pop("waves")
+    config = json.loads((tmp_path / "runs/waves/config.json").read_text())
+    assert config["model"]["network"] == {"name": "waves:Convolutions", "width": 32}
+    assert (config["sde"]["t_max"], config["data"]["test_fraction"]) == (50.0, 0.2)
+
+
+@pytest.mark.parametrize("where", [where for where in COMMANDS if COMMANDS[where] not in OF_ONES_OWN])
 def test_command_is_one_that_the_program_takes(where):
-    plain, overrides = main.split_arguments(COMMANDS[where])
+    plain, overrides = split_arguments(COMMANDS[where])
     options = define_flags()
     assert options(["main.py", *plain])[1:] == []
     check_flags(options, overrides)

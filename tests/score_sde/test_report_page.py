@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 from PIL import Image
 
-from score_sde.cli import main
+from score_sde.cli import command
 from score_sde.pages.report import MAX_PICTURES, duration, write_report
 from score_sde.plots.curves import CHARTS
 from tests.score_sde.browser import BROWSER, Page, shown
@@ -141,8 +141,8 @@ def test_the_commands_are_commands(tmp_path, step):
     for words in commands:
         assert words[:2] == ["python", "main.py"]
         assert words[words.index("--workdir") + 1] == str(folder)
-        plain, overrides = main.split_arguments(words[2:])
-        assert main.define_flags()(["main.py", *plain])[1:] == [], "no unknown arguments"
+        plain, overrides = command.split_arguments(words[2:])
+        assert command.define_flags()(["main.py", *plain])[1:] == [], "no unknown arguments"
         assert overrides == (["--config.training.steps=400"] if step == 200 and "train" in words else [])
 
 

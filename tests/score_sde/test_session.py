@@ -8,10 +8,12 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import zipfile
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from safetensors.torch import load_file
 
 from score_sde.cli import main
 from sde.checkpoint.states import Checkpoints
-from sde.files import remove_partial
+from sde.files import remove_partial, whole
 from sde.training.audit import audit
 
 # One worker, so that what they share is started once.
@@ -60,7 +62,7 @@ def equal(folder, weights):
 
 
 FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["score_sde.cli.main", "matplotlib.pyplot", "torch._dynamo"])
+FORK.set_forkserver_preload(["score_sde.cli.command", "matplotlib.pyplot", "torch._dynamo"])
 
 
 def command(output, *arguments):
@@ -150,13 +152,21 @@ def test_killed_at_any_moment(tmp_path, straight, capsys):
 
 
 def test_half_written_files_are_removed(tmp_path):
-    names = (".metrics.jsonl.17", "checkpoints/.classifier-00000100.pt.17", "checkpoints/.denoiser-00000100.0",
-             "ema/.0.99.safetensors.17", "classifier_ema/.0.99.safetensors.17")  # fmt: skip
-    mine = (".notes.17", ".config.json.old", "ema/0.99.safetensors")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    dead, living = ended.pid, os.getppid()
+    names = (f".metrics.jsonl.{dead}", f"checkpoints/.classifier-00000100.pt.{dead}-0123abcd",
+             "checkpoints/.denoiser-00000100.0", f".model.safetensors.{os.getpid()}",
+             f"ema/.0.99.safetensors.{dead}", f"classifier_ema/.0.99.safetensors.{dead}")  # fmt: skip
+    mine = (f".notes.{dead}", ".config.json.old", "ema/0.99.safetensors", f".model.safetensors.{living}",
+            f"checkpoints/.denoiser-00000200.pt.{living}-0123abcd")  # fmt: skip
     for name in (*names, *mine):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    remove_partial(tmp_path)
+    with whole(tmp_path / "curves.png") as file:
+        remove_partial(tmp_path)
+        assert Path(file.name).exists(), "what this process is writing in another thread"
+    mine = (*mine, "curves.png")
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == {*mine}
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from score_sde.config.component import options_of
-from score_sde.config.options import SHARED, DataOptions, own_keys
+from score_sde.config.config import resolve
+from score_sde.config.options import SHARED, DataOptions, data_defaults, own_keys
 from sde import data
 from sde.data import DATASETS, arrays
 from sde.data.array_files import ArrayFile
@@ -327,22 +328,24 @@ def test_the_options_are_those_of_the_sets():
     own["images"] = {"root", "test_root", "color_mode", "resolution", "cache", "test_fraction"}
     own["points"] = {"root", "toy", "channels", "columns", "num_levels", "test_fraction"}
     assert {dataset: {*own_keys(dataset)} for dataset in DATASETS} == own
-    options = options_of(DataOptions)
+    options = data_defaults("digits")
     assert options.keys() == {*SHARED, "kind"}.union(*own.values()), "what kind of data they are, no set is asked"
     for dataset, keys in own.items():
         assert {key: options_of(DATASETS[dataset])[key] for key in keys} == {key: options[key] for key in keys}
-        assert DataOptions(dataset).arguments().keys() == keys | {*SHARED}
+        assert DataOptions.of({**options, "dataset": dataset}).arguments().keys() == keys | {*SHARED}
     shared = {key: value for key, value in options_of(data.load_dataset).items() if key in SHARED}
     assert shared == {key: options[key] for key in SHARED if key != "dataset"}
 
 
 def test_a_set_of_ones_own(monkeypatch):
-    def constant(root="", *, conditions=()):
-        return tuple(Dataset(torch.full((3, 2), float(root)), None, None, Transform()) for _ in range(2))
+    def constant(root="", value=1, *, conditions=()):
+        return tuple(Dataset(torch.full((3, 2), float(root) * value), None, None, Transform()) for _ in range(2))
 
     monkeypatch.setitem(DATASETS, "constant", constant)
-    train, _ = load_dataset(**DataOptions("constant", root="4").arguments())
-    assert (train.items == 4).all()
+    config = resolve({"data": {"dataset": "constant", "root": "4"}}, ["--config.data.value=3"])
+    train, _ = load_dataset(**config.data.arguments())
+    assert (train.items == 12).all()
+    assert config.data.to_dict()["value"] == 3
 
 
 def test_the_library_speaks_of_its_own_arguments():

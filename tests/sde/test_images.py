@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from sde.data import cache as cache_module
 from sde.data import images as images_module
 from sde.data.array_files import ArrayFile
 from sde.data.dataset import Dataset
@@ -328,7 +327,7 @@ def test_an_interrupted_cache_is_no_cache(tmp_path, monkeypatch, on_demand):
         kept.write_bytes(damaged)
         pixels, _, _ = read_images(root, cache=str(store))
     assert np.array_equal(pixels[torch.tensor([2])][0].permute(1, 2, 0).numpy(), np.asarray(picture((60, 50), seed=1)))
-    monkeypatch.setattr(cache_module.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     broken.touch()
     refused(f"config.data.cache = {store} cannot hold the decoded set ([Errno 28] No space left on device): name "
             "another", read_images, root, cache=str(store))  # fmt: skip

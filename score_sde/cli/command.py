@@ -1,0 +1,207 @@
+"""A command: its flags and overrides, the run that they name, what its mode does, and its exit status."""
+
+import json
+import os
+import re
+import sys
+import warnings
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from absl import flags
+
+from score_sde.cli.flags import check_flags, define_flags, refuse_old
+from score_sde.cli.modes import MODES
+from score_sde.config.config import config_path, differences, pick, read_config, read_run_config, resolve
+from score_sde.config.naming import with_words
+from score_sde.config.options import Config
+from score_sde.config.registration import Registered, nothing_registered
+from score_sde.config.schema import CHOICES_OF_SAMPLER, MOVABLE, SETTLED
+from score_sde.kinds import KINDS
+from score_sde.pages.links import renew_links
+from score_sde.run.folder import Run, choose_device
+from score_sde.run.lock import one_writer
+from score_sde.run.outputs import check_folder, check_out, settings_of
+from score_sde.training.log import summary_writer
+from sde.distributed.world import World
+from sde.files import expanded, finite
+
+
+def split_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The flags, and the ``--config.key=value`` overrides."""
+    plain, overrides = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument.startswith(("--config.", "-config.")):
+            overrides.append(argument if "=" in argument else f"{argument}={next(rest, '')}")
+        else:
+            plain.append(argument)
+    return plain, overrides
+
+
+def given_paths(flag: flags.Flag) -> None:
+    """Write out what stands for a path in the text of a flag. Raises ValueError for one that is empty."""
+    if not (flag.present and isinstance(flag.value, str)):
+        return
+    if not flag.value:
+        raise ValueError(f"--{flag.name} is empty: give a value, or leave it out")
+    with with_words(f"--{flag.name}"):
+        flag.value = expanded(flag.value)
+
+
+def expanded_override(argument: str) -> str:
+    """``--config.key=value`` with what stands for a path written out."""
+    key, equals, value = argument.partition("=")
+    with with_words(key):
+        return f"{key}{equals}{expanded(value)}" if value.startswith(("~", "$")) else argument
+
+
+def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
+    """The run folder of the command, with its resolved config."""
+    training, device = MODES[options.mode].training, choose_device(options.device or "auto")
+    name = Path(options.config or "digits").stem
+    folder = Path(options.workdir or f"runs/{name}")
+    exists = started(folder)
+    if options.sampler:
+        overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, CHOICES_OF_SAMPLER)}"]
+    if options.mode == "train_classifier" and not (options.config or exists):
+        raise ValueError(f"--workdir={folder} is no run folder: train there first, or name a --config")
+    if training and (options.config or not exists):
+        config = resolve(_read(config_path(options.config or "digits")), overrides)
+    else:
+        config = resolve(read_run_config(folder), overrides)
+    if config.data.kind:
+        pick("config.data.kind", config.data.kind, KINDS)
+    imports = tuple((options.imports or "").split(",")) if options.imports else ()
+    return Run(folder, config, device, World.start(device), options.weights or Run.weights, imports)
+
+
+def _read(path: Path) -> dict:
+    """The values of a config file. Raises ValueError for one that registers a kind of data, too."""
+    try:
+        with nothing_registered({"config.data.kind": KINDS}):
+            return read_config(path)
+    except Registered as error:
+        raise ValueError(f"--config={path} {error}") from None
+
+
+def check_outputs(run: Run, options: flags.FlagValues) -> None:
+    """Refuse before any work what could not be written at its end, and what is not installed."""
+    mode = MODES[options.mode]
+
+    def check() -> None:
+        if options.out is not None:
+            check_out(options.out, mode.suffixes, options.mode)
+        elif mode.writes or ("out" in mode.flags and options.mode != "likelihood"):
+            check_folder(run.folder, f"--workdir={run.folder}")
+
+    run.world.broadcast_from_main(check)
+    if mode.training and run.config.training.tensorboard:
+        summary_writer()
+
+
+def started(folder: Path) -> bool:
+    """Whether it is a run folder."""
+    return (folder / "config.json").exists()
+
+
+def continued(run: Run) -> Run:
+    """The run that a command trains, as it goes on where training has left something. Raises ValueError where it has
+    changed too much for that."""
+    if not (started(run.folder) and run.started):
+        return run
+    before, config = resolve(read_run_config(run.folder), []), run.config
+    check_unchanged(before, config, run.folder)
+    # What was found by trying is part of the run.
+    kept = {key: getattr(before.training, key) for key in SETTLED if getattr(config.training, key) == "auto"}
+    return replace(run, config=config.settled(**kept).of_kind(config.data.kind or before.data.kind))
+
+
+def alone(run: Run, options: flags.FlagValues) -> AbstractContextManager[None]:
+    """Within, no other command writes models and training states of the run folder."""
+    if not MODES[options.mode].writes:
+        return nullcontext()
+    remedy = "wait for its end, or name another --workdir"
+    return one_writer(run.folder / ".run.lock", f"--mode {options.mode}", remedy, run.world)
+
+
+def check_unchanged(old: Config, new: Config, folder: Path) -> None:
+    """Refuse to continue a run with other data, another process or another architecture."""
+    changed = [
+        f"config.{key}: {before!r}, now {after!r}"
+        for section in ("data", "sde", "model")
+        for key, before, after in differences(old.to_dict()[section], new.to_dict()[section], section)
+        if key not in MOVABLE
+    ]
+    if changed:
+        raise ValueError(
+            f"{folder} was trained with another {', '.join(changed)}: train into a new --workdir, or leave "
+            "these keys as they were"
+        )
+
+
+def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
+    """Do what the flags say; the result is the last line printed."""
+    import torch
+
+    check_flags(options, overrides)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    mode, run = MODES[options.mode], open_run(options, overrides)
+    given = {name: options[name].value for name in options if options[name].present}
+    if not mode.training:
+        own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights}
+        run.settings = settings_of(given, overrides, own | mode.defaults)
+    check_outputs(run, options)
+    with alone(run, options):
+        run = continued(run) if mode.training else run
+        if mode.training:
+            root = run.config.data.root
+            print(f"reading the data: {run.config.data.dataset}{f', {root}' if root else ''} ...", flush=True)
+        result = mode.function(run, **mode.arguments(given))
+        if run.world.is_main:
+            # What is read is never a reason to fail for what was measured.
+            with suppress(OSError, UnicodeError):
+                renew_links(run.folder)
+    return result if mode.training else result | {"settings": run.settings}
+
+
+def command(arguments: list[str]) -> int:
+    """Exit status: 0, or 2 with one sentence for what a user can mend."""
+    plain, overrides = split_arguments(arguments)
+    options = define_flags()
+    # A sentence for those who use the command, without the line of code that it came from.
+    warnings.formatwarning = lambda message, *where: f"warning: {message}\n"
+    try:
+        mode = re.search(r"-mode[= ](\w+)", " ".join(plain))
+        if mode and {"--help", "-h"} & {*plain}:
+            # One that there is not: of the others main has told.
+            pick("--mode", mode[1], MODES)
+        refuse_old(plain)
+        unused = options(["main.py", *plain])[1:]
+        for name in options:
+            given_paths(options[name])
+        overrides = [expanded_override(argument) for argument in overrides]
+        if unused:
+            raise ValueError(f"unknown argument {unused[0]}: options start with --")
+        # Of the processes that torchrun starts, one speaks.
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere if World.others() else sys.stdout):
+            print(json.dumps(finite(run_mode(options, overrides)), allow_nan=False))
+    except BrokenPipeError:
+        raise
+    except (flags.Error, ValueError, ArithmeticError, OSError, ImportError) as error:
+        if options.is_parsed() and options.debug:
+            raise
+        # In one piece, as several processes may have something to say.
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 2
+    except KeyboardInterrupt:
+        print(
+            "interrupted: nothing half written; training continues from its last checkpoint by the same command",
+            file=sys.stderr,
+        )
+        return 130
+    finally:
+        World.stop()
+    return 0
