@@ -12,5 +12,5 @@ FAR = 2**24 * 1e-4
 def far_from_zero(mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> bool:
     """Whether some of the features with these means and standard deviations need float64 until they are centered. What
     has no spread does not."""
-    mean, std = (torch.as_tensor(value, dtype=torch.float64) for value in (mean, std))
+    mean, std = (torch.as_tensor(value, dtype=torch.float64, device="cpu") for value in (mean, std))
     return bool(((std > 0) & (mean.abs() > FAR * std)).any())

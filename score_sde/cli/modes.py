@@ -79,7 +79,7 @@ MODES = {
     "sample": Mode("score_sde.modes.sample:sample", ("sampler",)),
     "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), suffixes=(".json", ".png")),
     "evaluate": Mode("score_sde.modes.evaluate:evaluate", ("data", "sampler"), suffixes=(".json", ".npz")),
-    "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",), suffixes=(".npz",)),
+    "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",), suffixes=(".npz", ".csv")),
     "encode": Mode("score_sde.modes.encode:encode_items", ("data",)),
     "interpolate": Mode("score_sde.modes.interpolate:interpolate", ("data",)),
     "restore": Mode("score_sde.modes.restore:restore", ("sampler", "data")),

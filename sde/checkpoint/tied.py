@@ -14,7 +14,8 @@ def tied_names(state: Mapping[str, Tensor], world: World | None = None) -> dict[
     tied = {}
     for name, value in state.items():
         part = world.local(value)
-        if part.is_meta or not part.numel():
+        # Where memory has no address, as on devices that are none, nothing can be told.
+        if part.is_meta or not part.data_ptr():
             continue
         place = (part.device, part.data_ptr(), part.dtype, tuple(part.shape), part.stride())
         owner = first.setdefault(place, name)

@@ -324,6 +324,7 @@ LAWS = {
     "sde/data/sets.py": "the held-out part",
     "sde/data/toys.py": "data",
     "sde/inverse/operators.py": "projections",
+    "sde/model/law.py": "noise that a model is tried on",
     "sde/networks/dropout.py": "dropout 0.5, dropout 0.2",
     "sde/networks/embedding.py": "initial values",
     "sde/training/ignored_inputs.py": "a trial",

@@ -50,6 +50,8 @@ def gaussian_run(folder, generator, shape=(3,), count=600):
     data = {"kind": kind_of(shape).name, "root": ""}
     run = Run(folder, ConfigDict({"sampler": {"name": "heun"}, "data": data}), torch.device("cpu"))
     run.model_file.write_bytes(b"for plans, which are kept by a hash of it")
+    # Nor does it describe the model.
+    vars(run)["_spec"] = {}
     run.model, run.data = lambda: model, lambda: tuple(parts)
     return run, model
 
@@ -315,6 +317,8 @@ def test_a_process_without_a_flow(tmp_path, generator, capsys, monkeypatch):
     run, _ = gaussian_run(tmp_path, generator, (8,))
     parts = tuple(Dataset((torch.rand(600, 8, generator=generator) < 0.85).float(), None, None, Transform())
                   for _ in range(2))  # fmt: skip
+    # Nor does it describe the model.
+    vars(run)["_spec"] = {}
     run.model, run.data = lambda: model, lambda: parts
     with pytest.raises(ValueError, match="--samplers=heun,auto: TwoStates is no GaussianProcess"):
         compare(run, samplers="heun,auto", nfe="5")

@@ -28,7 +28,7 @@ def test_what_is_at_its_default_is_no_setting():
              "sampler": "heun", "labels": "", "batch_size": 256, "seed": 0}  # fmt: skip
     assert settings(given | {"mode": "sample", "workdir": "w", "device": "cpu", "out": "o"}) == {}
     assert settings({"guidance_scale": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)}, mode="guidance_sweep") == {}
-    assert settings({"sampler": "ancestral"}, mode="restore") == {}
+    assert settings({"sampler": "sa_solver"}, mode="restore") == {}
     assert settings({"sampler": "heun"}, mode="restore") == {"sampler": "heun"}, "which is not its default"
 
 

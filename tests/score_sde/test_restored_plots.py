@@ -5,8 +5,6 @@ import pytest
 import torch
 
 from score_sde.plots import restored
-from score_sde.run.columns import column_names
-from tests.score_sde.runs import untrained
 
 
 @pytest.fixture
@@ -44,15 +42,3 @@ def test_points_by_pairs_of_named_columns(figures, tmp_path, generator):
         restored.points(samples[:, 0], None, samples, tmp_path / "p.png", columns)
         found = [(a.get_xlabel(), a.get_ylabel()) for a in figures[-1].axes if a.get_xlabel()]
         assert found == expected
-
-
-def test_names_are_those_of_the_table(tmp_path):
-    run = untrained(tmp_path / "run", np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32))
-    assert column_names(run, (2,)) is None, "an .npz has none"
-    for text, expected in (
-        ("age,label,mass\n1,0,2\n", ["age", "mass"]), ("\ufeffage; mass\n1;2\n", ["age", "mass"]), ("1,2\n3,4\n", None)
-    ):  # fmt: skip
-        table = tmp_path / "table.csv"
-        table.write_text(text)
-        object.__setattr__(run.config.data, "root", str(table))
-        assert column_names(run, (2,)) == expected
