@@ -10,20 +10,19 @@ from sde.data import Dataset
 from sde.data.statistics import spread
 
 SIMULATIONS, LEVEL = 1000, 0.01
-"""Draws of the data's law that a mix is held against, and the share of them below which it is another one."""
+"""Random divisions that two mixes are held against, and the share of them below which they are not of one law."""
 
 
 def by_the_law(asked: Tensor, labels: Tensor) -> bool:
-    """Whether classes ``asked`` (n,) may be a draw by the law of items with ``labels`` (m,): by Pearson's chi-square,
-    held against simulated draws, since rare classes are too few for its limit."""
+    """Whether classes ``asked`` (n,) and the ``labels`` (m,) of items may be draws by one law: by Pearson's chi-square
+    of both, held against random divisions of all of them, since rare classes are too few for its limit, and the items'
+    own parts are as random as those asked for."""
     classes = int(max(asked.max(), labels.max())) + 1
-    counts, known = (one.bincount(minlength=classes).double().numpy() for one in (asked, labels))
-    if (counts[known == 0] > 0).any():
-        return False
-    share = known[known > 0] / known.sum()
-    expected = share * len(asked)
-    draws = np.random.default_rng(0).multinomial(len(asked), share, SIMULATIONS)
-    own, other = (((found - expected) ** 2 / expected).sum(-1) for found in (counts[known > 0], draws))
+    counts, known = (one.bincount(minlength=classes).numpy() for one in (asked, labels))
+    whole = (counts + known)[counts + known > 0]
+    expected = whole * len(asked) / whole.sum()
+    draws = np.random.default_rng(0).multivariate_hypergeometric(whole, len(asked), SIMULATIONS)
+    own, other = (((found - expected) ** 2 / whole).sum(-1) for found in (counts[counts + known > 0], draws))
     return bool((other >= own * (1 - 1e-9)).mean() >= LEVEL)
 
 

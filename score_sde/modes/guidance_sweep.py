@@ -1,5 +1,6 @@
 """--mode guidance_sweep: accuracy of the class that was asked for against diversity, over the scale of guidance."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def guidance_sweep(
     settings = settings_of(run, denoiser, guidance_scale, classifier_scale)
     guides = Guides(run, denoiser, *(options for _, _, options in settings))
     cond = read_condition(run, guides, labels, None, num_samples, seed=seed, by_law=True)
-    asked, left_out = measurable(held_out, labels_of(cond))
+    asked, left_out = measurable(held_out, labels_of(cond), run.class_names)
     for sentence in left_out:
         print(f"  left out: {sentence}")
     # Of classes that are left out samples are drawn, and not measured.
@@ -145,9 +146,10 @@ def settings_of(
     return settings
 
 
-def measurable(held_out: Dataset, asked: Tensor | None) -> tuple[Tensor, list[str]]:
-    """The classes asked for (n,), NULL_LABEL for those that are left out, and a sentence for each of these: diversity
-    needs two samples of a class, and two held-out items that differ. Raises ValueError where none is left."""
+def measurable(held_out: Dataset, asked: Tensor | None, names: Sequence[str] = ()) -> tuple[Tensor, list[str]]:
+    """The classes asked for (n,), NULL_LABEL for those that are left out, and a sentence for each of these, by its name
+    where classes have ``names``: diversity needs two samples of a class, and two held-out items that differ. Raises
+    ValueError where none is left."""
     if asked is None:
         raise ValueError("--labels=none: a sweep asks for classes; give class numbers, as in 0,1,2, or leave it out")
     x, cond = held_out.batch(spread(len(held_out), MAX_HELD_OUT))
@@ -161,7 +163,7 @@ def measurable(held_out: Dataset, asked: Tensor | None) -> tuple[Tensor, list[st
             why = "held-out items that are all equal"
         if why:
             kept[asked == label] = NULL_LABEL
-            sentences.append(f"class {label} has {why}, and diversity needs two that differ")
+            sentences.append(f"class {names[label] if names else label} has {why}, and diversity needs two that differ")
     if bool((kept < 0).all()):
         raise ValueError(
             f"{'; '.join(sentences)}: no class is left to measure; take more --num_samples, or --labels of others"

@@ -17,7 +17,7 @@ from score_sde.evaluation.further_items import auroc, nats_of, read_others
 from score_sde.evaluation.likelihood_summary import MAX_TRAINING_ITEMS, rows_of, show
 from score_sde.run.folder import Run, arrange
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
-from score_sde.run.inputs import spread_items
+from score_sde.run.inputs import only_one, spread_items
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.labels import Labels
 from score_sde.run.named import Named, read_every
@@ -78,6 +78,7 @@ def likelihood(
     def model_for(targets: Condition | None) -> ScoreModel:
         return bound(targets if conditioned else None)
 
+    only_one({"num_samples": num_samples if "num_samples" in run.settings else None, "input": input})
     if input:
         given, index, source = read_every(input, data, run.kind), None, Path(input).name
         if conditioned and given.labels is None:

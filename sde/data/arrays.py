@@ -1,7 +1,7 @@
 """Arrays in files: items (n, *event) of any shape, and the classes, sizes and conditions stored with them."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +15,9 @@ from sde.data.labels import class_labels, known_labels
 from sde.data.sizes import as_sizes, cut
 from sde.data.statistics import Statistics, feature_moments, measure
 from sde.rounding import FAR, far_from_zero
+
+OWN_ARRAYS = ("seeds", "nfe", "index", "settings")
+"""Arrays of one number per item, or text, that files of samples have."""
 
 IN_MEMORY = 2**31
 """Bytes up to which a set is held in memory; of a larger one, items are read when they are asked for."""
@@ -56,6 +59,8 @@ def open_array(path: Path, channels: str = "first", kinds: Sequence[str] = (), c
         items = ArrayFile(x, floats=floats) if on_disk else cut(as_tensor(x, floats), sizes)
         labels, names = (None, []) if file.labels is None else class_labels(file.labels, len(x))
         conditions = {kind: condition_array(kind, held[kind], len(x), channels) for kind in kinds if kind in held}
+        if labels is None:
+            _warn_of_classes(path, held, len(x))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return Arrays(items, labels, conditions, names, file.columns, sizes)
@@ -104,6 +109,16 @@ def _floats(x: np.ndarray, found: Statistics) -> torch.dtype:
     """The type of items that are floats: float64 where float32 would lose their digits."""
     wide = x.dtype.kind == "f" and x.dtype.itemsize > 4 and far_from_zero(*found.channels())
     return torch.float64 if wide else torch.float32
+
+
+def _warn_of_classes(path: Path, held: Mapping[str, np.ndarray], count: int) -> None:
+    """Warn of an array beside the items that may hold their classes under another name."""
+    known = {*FEATURES, "sizes", *OWN_ARRAYS}
+    for name, array in held.items():
+        if name not in known and array.shape == (count,) and array.dtype.kind in "biuUSO":
+            warnings.warn(
+                f"{path}: the array {name} is left out: if it holds the classes, name it labels", stacklevel=2
+            )
 
 
 def _warn_of_steps(path: Path, found: Statistics, kind: np.dtype) -> None:
