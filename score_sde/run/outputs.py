@@ -34,7 +34,7 @@ def written(value: object) -> str:
 
 SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,11}", re.IGNORECASE)
 """What counts as a suffix: rows.csv has one, v1.5 has none."""
-WRITTEN = (".png", ".gif", ".npz", ".json", ".html")
+WRITTEN = (".png", ".gif", ".npz", ".json", ".html", ".csv")
 """Suffixes of the files that modes write."""
 RESERVE = 2**26
 """Bytes that are left free on a disk, for what is written beside the numbers."""

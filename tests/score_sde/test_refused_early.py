@@ -42,7 +42,7 @@ def test_outputs_are_tried_before_the_work(trained, capsys, tmp_path, mode):
         f"{tmp_path}/new/": "is a folder, or nothing",
         "": "--out is empty: give a value, or leave it out",
         tmp_path / "taken": f"{tmp_path / 'taken'}{MODES[mode].suffixes[0]} is a folder, and a file of this name",
-        f"{tmp_path}/x.csv": f"/x.csv: --mode {mode} writes {' and '.join(MODES[mode].suffixes)}; name it",
+        f"{tmp_path}/x.toml": f"/x.toml: --mode {mode} writes {' and '.join(MODES[mode].suffixes)}; name it",
         tmp_path / "x.PNG": f"--mode {mode} writes ",
     }
     for out, words in wrong.items():
