@@ -53,8 +53,8 @@ def check_out(out: str, suffixes: tuple[str, ...], mode: str) -> None:
         raise ValueError(f"{given} is a folder, or nothing: name a file, as in {Path(out or '.') / mode}")
     if SUFFIX.fullmatch(path.suffix) and path.suffix not in suffixes:
         raise ValueError(
-            f"{given}: --mode {mode} writes {' and '.join(suffixes)}; name it {path.with_suffix(suffixes[0])}, or "
-            "without a suffix"
+            f"{given}: --mode {mode} writes {', '.join(suffixes[:-1])} and {suffixes[-1]}; name it "
+            f"{path.with_suffix(suffixes[0])}, or without a suffix"
         )
     base = without_suffix(out)
     for suffix in suffixes:
