@@ -15,6 +15,7 @@ from score_sde.kinds.base import About, Kind
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset, existing
 from sde.data.arrays import read_array
+from sde.data.names import CLASS_NAMES
 from sde.data.sizes import pad
 from sde.data.statistics import spread
 
@@ -147,7 +148,7 @@ def read_items(
         x = x.round() if whole and levels else x
     else:
         about = about or {}
-        columns, classes = about.get("columns", ()), about.get("class_names", ())
+        columns, classes = about.get("columns", ()), about.get(CLASS_NAMES, ())
         width = shape[0] if len(shape) == 1 else 0
         x, labels, sizes = read_array(file, None if hidden is None else hidden.numpy(), columns, width, classes)
     if unequal:

@@ -57,7 +57,7 @@ class Dataset:
                 "data, or store them as floats"
             )
         if self.labels is not None:
-            self.labels = as_labels(as_tensor(self.labels))
+            self.labels = as_labels(self.labels)
             check_labels(self.labels, self.num_classes)
             if len(self.labels) != len(self):
                 raise ValueError(f"there are {len(self.labels)} labels for {len(self)} items: needs one per item")
@@ -80,7 +80,8 @@ class Dataset:
         """How many items each class has, or None where there are no labels; items of no class do not count."""
         if self.labels is None or self.num_classes is None:
             return None
-        return self.labels[self.labels >= 0].bincount(minlength=self.num_classes).tolist()
+        labels = self.labels.cpu()
+        return labels[labels >= 0].bincount(minlength=self.num_classes).tolist()
 
     @property
     def measured(self) -> Tensor:
