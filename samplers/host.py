@@ -32,7 +32,7 @@ def as_tensor(values, name: str) -> Tensor:
         raise TypeError(f"{name} has type {type(values).__name__}: needs a tensor or an array of numbers") from None
 
 
-def as_numbers(values):
+def as_python(values):
     """The numbers of an array or tensor as Python has them; anything else itself."""
     return values.tolist() if isinstance(values, Tensor | np.ndarray | np.generic) else values
 

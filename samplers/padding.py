@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from samplers.checks import check_integer
+from samplers.host import as_python
 from samplers.protocol import transform_of
 
 Sizes = Sequence[int] | Tensor
@@ -65,7 +66,7 @@ def check_sizes(sizes: Sizes | None, count: int, event_shape: Sequence[int]) -> 
     integer per item, from 1 to its longest axis of space."""
     if sizes is None:
         return None
-    listed = sizes.tolist() if isinstance(sizes, Tensor | np.ndarray) else [*sizes]
+    listed = [*as_python(sizes)]
     if len(listed) != count:
         raise ValueError(f"sizes has {len(listed)} numbers for {count} items: give one per item")
     most = max(event_shape[1:] or event_shape)

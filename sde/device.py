@@ -28,7 +28,7 @@ def double(values) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
-def as_numbers(values: Any) -> Tensor:
+def as_tensor(values: Any) -> Tensor:
     """A tensor as it is, or a copy of one from inference mode, through which nothing could be differentiated; a number,
     numbers in lists or an array as a tensor on the CPU, reals in torch's default type, or float32 where that has less.
     Raises ValueError for what makes none."""

@@ -135,7 +135,7 @@ def _checked(model, x: Tensor, sizes: Sizes | None, decoder: str | None, who: st
     """x (B, *event) with 0 where it is padded, the sizes and the decoder of a bound ``who``, after their checks."""
     check_model(model, GaussianProcess, who)
     x = as_states(x, model)
-    real = None if sizes is None else check_sizes(sizes, len(x), x.shape[1:])
+    real = check_sizes(sizes, len(x), x.shape[1:])
     x = cut(x, real)
     check_data(x, model)
     checked_log_det(model, x.shape[1:])

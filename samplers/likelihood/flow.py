@@ -65,7 +65,7 @@ def log_likelihood(
         raise ValueError("a guided model is not a normalized density: pass guided=True to integrate it all the same")
     check_model(model, GaussianProcess, "log_likelihood")
     x = as_states(x, model)
-    real = None if sizes is None else check_sizes(sizes, len(x), x.shape[1:])
+    real = check_sizes(sizes, len(x), x.shape[1:])
     x = cut(x, real)
     check_data(x, model)
     if any(tensor.is_inference() for tensor in chain(model.parameters(), model.buffers())):

@@ -157,7 +157,7 @@ def likelihood_report(
         raise ValueError(f"dequantizations = {dequantizations}: these data are continuous; leave it at 1")
     device = next((p.device for p in model.parameters()), x.device)
     count, few = len(x), min(subset, len(x))
-    real = None if sizes is None else check_sizes(sizes, count, x.shape[1:])
+    real = check_sizes(sizes, count, x.shape[1:])
     x, dims = cut(x, real), real_counts(real, x.shape[1:]).expand(count)
 
     def own(rows: Tensor | slice) -> Tensor | None:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samplers.host import as_numbers
+from samplers.host import as_python
 from samplers.padding import real_part
 
 # Streams. Random numbers for different purposes are independent under one seed. Samples take (seed << 32) + number
@@ -55,7 +55,7 @@ class SeededNoise:
     """
 
     def __init__(self, seeds: Iterable[int | np.random.SeedSequence], sizes: Sequence[int] | None = None) -> None:
-        self.seeds = list(as_numbers(seeds))
+        self.seeds = list(as_python(seeds))
         self.generators = [np.random.Generator(np.random.Philox(seed)) for seed in self.seeds]
         self.uniforms: list[np.random.Generator] = []
         self.sizes = None if sizes is None else list(sizes)
@@ -101,7 +101,7 @@ class SeededNoise:
 def sample_seeds(seed: int | Sequence[int], count: int, first: int = 0) -> list[int]:
     """The seeds of ``count`` samples of a run from number ``first``: distinct over all runs (seed) and samples; or
     those given, one per sample, such as the ``seeds`` of an earlier run."""
-    seed = as_numbers(seed)
+    seed = as_python(seed)
     if isinstance(seed, Sequence):
         if len(seed) != count:
             raise ValueError(f"seed has {len(seed)} seeds, {count} samples are asked for: give one per sample")

@@ -1,4 +1,4 @@
-"""Score-based generative modelling through SDEs: train, sample, likelihood, latents from one command line."""
+"""Score-based generative modeling through SDEs: train, sample, likelihood, latents from one command line."""
 
 import io
 import os

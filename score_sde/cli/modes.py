@@ -82,7 +82,7 @@ MODES = {
     "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",), suffixes=(".npz", ".csv")),
     "encode": Mode("score_sde.modes.encode:encode_items", ("data",)),
     "interpolate": Mode("score_sde.modes.interpolate:interpolate", ("data",)),
-    "restore": Mode("score_sde.modes.restore:restore", ("sampler", "data")),
+    "restore": Mode("score_sde.modes.restore:restore", ("sampler", "data"), suffixes=(".png", ".npz", ".html", ".csv")),
     "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data")),
     "compare": Mode("score_sde.modes.compare:compare", suffixes=(".html", ".json")),
     "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from samplers import dequantized, log_likelihood
 from score_sde.kinds.base import Kind
-from score_sde.run.inputs import read_items
+from score_sde.run.inputs import read_like
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.distributed.world import World
@@ -26,10 +26,7 @@ def nats_of(world: World, model, x: Tensor, sizes: Tensor | None, batch_size: in
 
 def read_others(path: str, data: Dataset, most: int, kind: Kind) -> tuple[Tensor, Tensor | None]:
     """At most so many items of --ood_file, in the units of the data, and their sizes."""
-    x, _, sizes = read_items(
-        "--ood_file", path, data.event_shape, data.transform.num_levels, kind, about=data.about,
-        dtype=data.transform.dtype, unequal=data.sizes is not None,
-    )  # fmt: skip
+    x, _, sizes = read_like("--ood_file", path, data, kind)
     index = spread(len(x), most)
     return x[index], None if sizes is None else sizes[index]
 

@@ -11,7 +11,7 @@ from score_sde.config.naming import with_flag
 from score_sde.metrics.metric import MIN_ITEMS
 from sde.condition.tree import check_labels
 from sde.data import Dataset, existing
-from sde.data.array_files import as_tensor
+from sde.data.array_files import array_tensor
 from sde.data.arrays import read_array
 from sde.data.labels import known_labels
 from sde.data.sizes import as_sizes, cut
@@ -49,7 +49,7 @@ def read_samples(name: str) -> tuple[Path, Tensor, Tensor | None, Tensor | None]
     with with_flag("--samples_file", path):
         classes = None if labels is None else known_labels(labels, len(x))
         sizes = as_sizes(arrays.get("sizes"), x.shape)
-    samples = as_tensor(x, torch.float64 if x.dtype == np.float64 else torch.float32)
+    samples = array_tensor(x, torch.float64 if x.dtype == np.float64 else torch.float32)
     return path, cut(samples, sizes), classes, sizes
 
 

@@ -25,6 +25,6 @@ def class_color(label: int) -> tuple[float, float, float]:
 
 
 def class_colors(labels: Tensor) -> np.ndarray:
-    """Those of labels (n,), (n, 3); of no class, below 0, a grey."""
+    """Those of labels (n,), (n, 3); of no class, below 0, a gray."""
     known = {label: class_color(label) for label in labels.unique().tolist()}
     return np.array([known[label] for label in labels.tolist()]).reshape(-1, 3)

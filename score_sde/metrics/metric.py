@@ -15,7 +15,7 @@ from score_sde.metrics.kernel import kernel_distance
 from score_sde.metrics.neighbors import coverage, density, precision, recall
 from score_sde.metrics.sliced import sliced_wasserstein
 from score_sde.metrics.two_sample import two_sample_test
-from sde.device import as_numbers
+from sde.device import as_tensor
 
 MIN_ITEMS = 50
 """Items of each set, below which no interval here has been tried."""
@@ -39,12 +39,12 @@ class Metric:
 
     def __call__(self, samples: Tensor, data: Tensor) -> float:
         """The value alone."""
-        found = self.function(as_numbers(samples), as_numbers(data))
+        found = self.function(as_tensor(samples), as_tensor(data))
         return found.value if isinstance(found, Estimate) else found
 
     def estimate(self, samples: Tensor, data: Tensor, subsamples: int = 100, seed: int = 0) -> Estimate:
         """The value with its interval. Raises ValueError for fewer items than it needs."""
-        samples, data = as_numbers(samples), as_numbers(data)
+        samples, data = as_tensor(samples), as_tensor(data)
         dimension = samples.shape[1]
         if min(len(samples), len(data)) < self.items(dimension):
             raise ValueError(self.shortage(len(samples), len(data), dimension))

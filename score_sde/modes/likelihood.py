@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,26 +127,30 @@ def likelihood(
     if others is not None:
         result["auroc"] = auroc(report.nats, values["others"])
         print(f"  AUROC of log p(x) against {ood_file}: {result['auroc']:.4f} ({len(others[0])} items)")
-    if out and Path(out).suffix.lower() == ".csv" and run.world.is_main:
-        result["numbers"] = str(write_rows(Path(out), _rows(model, given, report.nats, report.stderr)))
-        print(f"  log p of each item: {out}")
-    elif out and run.world.is_main:
-        path = Path(f"{stem(run, out, 'likelihood')}.npz")
-        arrays = {
+    if out and run.world.is_main:
+        more = {
             "index": index,
             "name": np.array(given.names) if input else None,
-            "sizes": sizes,
-            "nats": report.nats,
-            "stderr": report.stderr,
             "nfe": report.nfe,
             "rejected": report.rejected,
             "labels": labels_of(targets),
+            "others": values.get("others"),
         }
-        arrays |= {"others": None if others is None else values["others"]}
-        write_arrays(path, arrays, run.settings)
-        result["numbers"] = str(path)
-        print(f"  log p of each item: {path}")
+        result["numbers"] = _write(run, out, model, given, report.nats, report.stderr, more)
     return result
+
+
+def _write(
+    run: Run, out: str, model: ScoreModel, given: Named, nats: Tensor, errors: Tensor, more: Mapping[str, Any]
+) -> str:
+    """Write ``--out``, and say so: a row for each item in a .csv, or else an .npz, which has ``more`` arrays."""
+    if Path(out).suffix == ".csv":
+        path = write_rows(Path(out), _rows(model, given, nats, errors))
+    else:
+        path = Path(f"{stem(run, out, 'likelihood')}.npz")
+        write_arrays(path, {"sizes": given.sizes, "nats": nats, "stderr": errors, **more}, run.settings)
+    print(f"  log p of each item: {path}")
+    return str(path)
 
 
 def _rows(model: ScoreModel, given: Named, nats: Tensor, errors: Tensor) -> list[dict[str, str]]:
@@ -167,11 +172,5 @@ def _of_one(
     if "bits_per_dim" in rows[0]:
         result["bits_per_dim"] = float(rows[0]["bits_per_dim"])
     if out and run.world.is_main:
-        if Path(out).suffix.lower() == ".csv":
-            path = write_rows(Path(out), rows)
-        else:
-            path = Path(f"{stem(run, out, 'likelihood')}.npz")
-            arrays = {"name": np.array(given.names), "sizes": given.sizes, "nats": nats, "stderr": error}
-            write_arrays(path, arrays, run.settings)
-        result["numbers"] = str(path)
+        result["numbers"] = _write(run, out, model, given, nats, error, {"name": np.array(given.names)})
     return result

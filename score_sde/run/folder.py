@@ -15,12 +15,13 @@ from score_sde.config.options import Config, PrecisionOptions, own_keys
 from score_sde.config.program import program, quoted
 from score_sde.kinds import KINDS, kind_of
 from score_sde.kinds.base import About, Kind
-from score_sde.run.trained import CLASS_NAMES, as_trained
+from score_sde.run.trained import as_trained
 from sde import Denoiser, NoisyClassifier
 from sde.checkpoint.models import load_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.states import Checkpoints
 from sde.data import Split, load_dataset
+from sde.data.names import CLASS_NAMES
 from sde.data.sizes import law_of
 from sde.distributed.world import World
 from sde.files import write_json

@@ -15,6 +15,7 @@ from score_sde.kinds.base import About, Kind
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset, existing
 from sde.data.arrays import read_array
+from sde.data.names import CLASS_NAMES
 from sde.data.sizes import pad
 from sde.data.statistics import spread
 
@@ -48,10 +49,7 @@ def open_inputs(
     """The items of ``--items``, those of ``--input``, or ``--num_samples`` of them spread over the split."""
     only_one({"items": items, "num_samples": num_samples, "input": file})
     if file:
-        x, labels, sizes = read_items(
-            "--input", file, data.event_shape, data.transform.num_levels, kind, about=data.about,
-            dtype=data.transform.dtype, unequal=data.sizes is not None,
-        )  # fmt: skip
+        x, labels, sizes = read_like("--input", file, data, kind)
         return Inputs(x, None if labels is None else {"labels": labels}, None, Path(file).stem, sizes)
     if items:
         index = torch.tensor(read_numbers("--items", items, len(data), "numbers of items, as in 0,1,2"))
@@ -99,16 +97,25 @@ def read_floats(flag: str, text: str, form: str) -> list[float]:
         raise ValueError(f"{flag}={text}: needs {form}") from None
 
 
-def read_numbers(flag: str, text: str, limit: int, form: str) -> list[int]:
-    """Numbers below the limit with commas between them; ``form`` says what they are, with an example."""
+def read_numbers(flag: str, text: str, limit: int, form: str, first: int = 0) -> list[int]:
+    """Numbers from ``first`` to below the limit with commas between them; ``form`` says what they are, with an
+    example."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"{flag}={text}: needs {form}") from None
     for number in numbers:
-        if not 0 <= number < limit:
-            raise ValueError(f"{flag}={text}: {number} is out of range, allowed are 0 to {limit - 1}")
+        if not first <= number < limit:
+            raise ValueError(f"{flag}={text}: {number} is out of range, allowed are {first} to {limit - 1}")
     return numbers
+
+
+def read_like(flag: str, path: str, data: Dataset, kind: Kind) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The items of a file, as ``read_items``, that are to be like those of a data set."""
+    return read_items(
+        flag, path, data.event_shape, data.transform.num_levels, kind, about=data.about, dtype=data.transform.dtype,
+        unequal=data.sizes is not None,
+    )  # fmt: skip
 
 
 def read_items(
@@ -131,8 +138,7 @@ def read_items(
     With ``whole``, items of data with ``levels`` are integers; ``owner`` is whose shape it is, and ``about`` are the
     values of the data that a kind's files are read by. What is ``hidden``, booleans (*shape) or (n, *shape), may hold
     anything, as NaN, and is read as 0 from arrays. Items of ``unequal`` sizes may be smaller than the shape, which they
-    are then padded to. Raises ValueError for items of another shape, or with values that
-    the data cannot have.
+    are then padded to. Raises ValueError for items of another shape, or with values that the data cannot have.
     """
     file = existing(path, flag)
     its = reader(file, kind)
@@ -142,7 +148,7 @@ def read_items(
         x = x.round() if whole and levels else x
     else:
         about = about or {}
-        columns, classes = about.get("columns", ()), about.get("class_names", ())
+        columns, classes = about.get("columns", ()), about.get(CLASS_NAMES, ())
         width = shape[0] if len(shape) == 1 else 0
         x, labels, sizes = read_array(file, None if hidden is None else hidden.numpy(), columns, width, classes)
     if unequal:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from score_sde.kinds import ARRAYS, KINDS, reader
 from score_sde.kinds.base import Kind
-from score_sde.run.inputs import read_items
+from score_sde.run.inputs import read_like
 from sde.data import Dataset, existing
 
 
@@ -27,15 +27,9 @@ def read_every(path: str, data: Dataset, kind: Kind) -> Named:
     folder, each with one item or several, named by their paths in it, in the order of the paths. Raises ValueError as
     ``read_items``, and for a folder without such files."""
     flag, shape = "--input", data.event_shape
-
-    def read(file: str) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        unequal = data.sizes is not None
-        levels, dtype = data.transform.num_levels, data.transform.dtype
-        return read_items(flag, file, shape, levels, kind, about=data.about, dtype=dtype, unequal=unequal)
-
     file = existing(path, flag)
     if not file.is_dir():
-        x, labels, sizes = read(path)
+        x, labels, sizes = read_like(flag, path, data, kind)
         return Named(x, [file.name] if reader(file, kind) else [str(i) for i in range(len(x))], labels, sizes)
     taken = (*ARRAYS, *(suffix for one in KINDS.values() for suffix in one.files))
     files = [one for one in sorted(file.rglob("*")) if one.is_file() and one.suffix.lower() in taken]
@@ -43,7 +37,7 @@ def read_every(path: str, data: Dataset, kind: Kind) -> Named:
         raise ValueError(f"{flag}={path}: the folder holds no files of items ({', '.join(sorted({*taken}))})")
     parts, names, classes, lengths = [], [], [], []
     for one in files:
-        x, labels, sizes = read(str(one))
+        x, labels, sizes = read_like(flag, str(one), data, kind)
         name = one.relative_to(file).as_posix()
         names += [name] if len(x) == 1 else [f"{name}:{i}" for i in range(len(x))]
         parts.append(x)

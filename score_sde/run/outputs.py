@@ -34,7 +34,7 @@ def written(value: object) -> str:
 
 SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,11}", re.IGNORECASE)
 """What counts as a suffix: rows.csv has one, v1.5 has none."""
-WRITTEN = (".png", ".gif", ".npz", ".json", ".html")
+WRITTEN = (".png", ".gif", ".npz", ".json", ".html", ".csv")
 """Suffixes of the files that modes write."""
 RESERVE = 2**26
 """Bytes that are left free on a disk, for what is written beside the numbers."""
@@ -53,8 +53,8 @@ def check_out(out: str, suffixes: tuple[str, ...], mode: str) -> None:
         raise ValueError(f"{given} is a folder, or nothing: name a file, as in {Path(out or '.') / mode}")
     if SUFFIX.fullmatch(path.suffix) and path.suffix not in suffixes:
         raise ValueError(
-            f"{given}: --mode {mode} writes {' and '.join(suffixes)}; name it {path.with_suffix(suffixes[0])}, or "
-            "without a suffix"
+            f"{given}: --mode {mode} writes {', '.join(suffixes[:-1])} and {suffixes[-1]}; name it "
+            f"{path.with_suffix(suffixes[0])}, or without a suffix"
         )
     base = without_suffix(out)
     for suffix in suffixes:

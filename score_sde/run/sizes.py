@@ -8,6 +8,7 @@ from torch import Tensor
 
 from samplers.noise.seeded import SIZES, sample_seeds
 from score_sde.run.folder import Run
+from score_sde.run.inputs import read_numbers
 
 Law = Sequence[Sequence[int]]
 """Pairs of a size and how many of the training items have it, rising (sde.data.sizes.law_of)."""
@@ -33,12 +34,7 @@ def sizes_of_samples(run: Run, count: int, seed: int, text: str | None = None) -
         return None
     if not text:
         return drawn_sizes(law, sample_seeds(seed, count))
-    space = run.event_shape[1:] or run.event_shape
-    try:
-        given = torch.tensor([int(part) for part in text.split(",")])
-    except ValueError:
-        raise ValueError(f"--sizes={text}: needs sizes from 1 to {max(space)}, as in 5,8, or nothing") from None
-    for size in given.tolist():
-        if not 1 <= size <= max(space):
-            raise ValueError(f"--sizes={text}: {size} is out of range, allowed are 1 to {max(space)}")
+    most = max(run.event_shape[1:] or run.event_shape)
+    form = f"sizes from 1 to {most}, as in 5,8, or nothing"
+    given = torch.tensor(read_numbers("--sizes", text, most + 1, form, first=1))
     return given[torch.arange(count) % len(given)]

@@ -6,11 +6,9 @@ import torch
 
 from sde.checkpoint.spec import build_transform
 from sde.data import Dataset, Split
+from sde.data.names import CLASS_NAMES
 from sde.data.statistics import measure
 from sde.data.transform import Transform
-
-CLASS_NAMES = "class_names"
-"""The value of ``Dataset.about`` with the names of the classes, in the order of their numbers."""
 
 
 def as_trained(parts: Split, spec: dict) -> Split:

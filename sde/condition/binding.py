@@ -12,15 +12,15 @@ from sde.condition.tree import (
     check_labels,
     map_condition,
 )
-from sde.device import as_numbers, send
+from sde.device import as_tensor, send
 
 
 def bind(cond: C) -> C:
-    """cond (tensors, or what ``as_numbers`` takes) with one row per sample, or a single row that serves every sample; a
+    """cond (tensors, or what ``as_tensor`` takes) with one row per sample, or a single row that serves every sample; a
     single label may come without rows."""
 
     def rows(c: Tensor) -> Tensor:
-        c = as_numbers(c)
+        c = as_tensor(c)
         return c[None] if c.ndim == 0 else c
 
     return map_condition(rows, cond)

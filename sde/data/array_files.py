@@ -31,17 +31,17 @@ class ArrayFile:
         self.array, self.floats = array, floats
         self.rows = np.arange(len(array)) if rows is None else rows
         self.shape = torch.Size((len(self.rows), *array.shape[1:]))
-        self.dtype = as_tensor(array[:0], floats).dtype
+        self.dtype = array_tensor(array[:0], floats).dtype
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        return as_tensor(self.array[self.rows[index.numpy()]], self.floats)
+        return array_tensor(self.array[self.rows[index.numpy()]], self.floats)
 
     def part(self, index: Tensor) -> "ArrayFile":
         """The items at some positions, still on disk."""
         return ArrayFile(self.array, self.rows[index.numpy()], self.floats)
 
 
-def as_tensor(x: np.ndarray, floats: torch.dtype = torch.float32) -> Tensor:
+def array_tensor(x: np.ndarray, floats: torch.dtype = torch.float32) -> Tensor:
     """Floats as ``floats``, integers in a type that torch has; in memory, whatever the byte order and strides."""
     if np.issubdtype(x.dtype, np.floating):
         kind: DTypeLike = np.float64 if floats == torch.float64 else np.float32
@@ -122,7 +122,7 @@ def _of_folder(path: Path, channels: str) -> FileOfArrays:
     # One type that holds the numbers of all.
     kind = np.result_type(*(x.dtype for x in items))
     try:
-        whole, sizes = pad([as_tensor(x.astype(kind), torch.float64) for x in items])
+        whole, sizes = pad([array_tensor(x.astype(kind), torch.float64) for x in items])
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: {error}") from None
     unequal = any(x.shape != whole.shape[1:] for x in items)

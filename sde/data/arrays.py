@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sde.condition.tree import FEATURES
-from sde.data.array_files import CHANNELS, ArrayFile, FileOfArrays, as_tensor, read_file
+from sde.data.array_files import CHANNELS, ArrayFile, FileOfArrays, array_tensor, read_file
 from sde.data.labels import class_labels, known_labels
 from sde.data.sizes import as_sizes, cut
 from sde.data.statistics import Statistics, feature_moments, measure
@@ -56,7 +56,7 @@ def open_array(path: Path, channels: str = "first", kinds: Sequence[str] = (), c
         found = _measured(x, sizes)
         _warn_of_steps(path, found, x.dtype)
         on_disk, floats = x.nbytes > IN_MEMORY and isinstance(x, np.memmap), _floats(x, found)
-        items = ArrayFile(x, floats=floats) if on_disk else cut(as_tensor(x, floats), sizes)
+        items = ArrayFile(x, floats=floats) if on_disk else cut(array_tensor(x, floats), sizes)
         labels, names = (None, []) if file.labels is None else class_labels(file.labels, len(x))
         conditions = {kind: condition_array(kind, held[kind], len(x), channels) for kind in kinds if kind in held}
         if labels is None:
@@ -83,7 +83,7 @@ def read_array(
     x = _complete(path, file, hidden)
     try:
         sizes = as_sizes(file.others.get("sizes"), x.shape)
-        items = cut(as_tensor(x, _floats(x, _measured(x, sizes))), sizes)
+        items = cut(array_tensor(x, _floats(x, _measured(x, sizes))), sizes)
         labels = None if file.labels is None else known_labels(file.labels, len(x), classes)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -154,7 +154,7 @@ def condition_array(kind: str, array: np.ndarray, count: int | None = None, chan
     }[kind]
     if not fits or not array.size:
         raise ValueError(f"the condition {kind!r} has shape {array.shape}: needs {form}")
-    found = as_tensor(array.astype(np.float64), torch.float64 if _loses_digits(kind, array) else torch.float32)
+    found = array_tensor(array.astype(np.float64), torch.float64 if _loses_digits(kind, array) else torch.float32)
     infinite = found.isinf().flatten(1).any(1).nonzero().flatten().tolist()
     if infinite:
         raise ValueError(f"{len(infinite)} rows of the condition {kind!r} hold infinity (first: {infinite[0]})")

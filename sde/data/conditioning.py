@@ -5,6 +5,7 @@ from dataclasses import replace
 from sde.condition.tree import KINDS
 from sde.data.block_means import BlockMeans
 from sde.data.dataset import Dataset
+from sde.data.names import CLASS_NAMES
 from sde.data.transform import Transform
 
 SUPERRES = "superres"
@@ -46,6 +47,6 @@ def conditioned(part: Dataset, names: tuple[str, ...], factor: int) -> Dataset:
     if {"image", SUPERRES} <= set(names):
         raise ValueError(f"{key}: image and {SUPERRES} are both condition images; choose one")
     if "labels" not in names:
-        about = {name: value for name, value in part.about.items() if name != "class_names"}
+        about = {name: value for name, value in part.about.items() if name != CLASS_NAMES}
         part = replace(part, labels=None, num_classes=None, about=about)
     return replace(part, conditions=conditions)

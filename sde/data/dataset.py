@@ -17,7 +17,7 @@ from sde.data.images import ImageFiles
 from sde.data.sizes import check_sizes, cut
 from sde.data.statistics import Statistics, feature_moments, measure, spread
 from sde.data.transform import Transform
-from sde.device import as_numbers, send
+from sde.device import as_tensor, send
 
 Items = Tensor | ArrayFile | ImageFiles | BlockMeans
 
@@ -45,11 +45,11 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if isinstance(self.items, np.ndarray | list | tuple):
-            self.items = as_numbers(self.items)
+            self.items = as_tensor(self.items)
         for name in ("labels", "sizes"):
             held = getattr(self, name)
-            setattr(self, name, held if held is None else as_numbers(held))
-        self.conditions = {kind: c if callable(c) else as_numbers(c) for kind, c in self.conditions.items()}
+            setattr(self, name, held if held is None else as_tensor(held))
+        self.conditions = {kind: c if callable(c) else as_tensor(c) for kind, c in self.conditions.items()}
         if not (self.items.dtype.is_floating_point or self.transform.num_levels):
             raise ValueError(
                 f"num_levels = 0, but the items are integers ({self.items.dtype}) from "
@@ -57,7 +57,7 @@ class Dataset:
                 "data, or store them as floats"
             )
         if self.labels is not None:
-            self.labels = as_labels(as_numbers(self.labels))
+            self.labels = as_labels(self.labels)
             check_labels(self.labels, self.num_classes)
             if len(self.labels) != len(self):
                 raise ValueError(f"there are {len(self.labels)} labels for {len(self)} items: needs one per item")
@@ -80,7 +80,8 @@ class Dataset:
         """How many items each class has, or None where there are no labels; items of no class do not count."""
         if self.labels is None or self.num_classes is None:
             return None
-        return self.labels[self.labels >= 0].bincount(minlength=self.num_classes).tolist()
+        labels = self.labels.cpu()
+        return labels[labels >= 0].bincount(minlength=self.num_classes).tolist()
 
     @property
     def measured(self) -> Tensor:

@@ -5,6 +5,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+CLASS_NAMES = "class_names"
+"""The value of ``Dataset.about`` with the names of the classes, in the order of their numbers."""
+
 DIGITS = re.compile(r"([0-9]+)")
 NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 

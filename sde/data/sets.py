@@ -16,6 +16,7 @@ from sde.data.dataset import Dataset, Items
 from sde.data.folders import Folder
 from sde.data.idx import read_idx
 from sde.data.images import read_images
+from sde.data.names import CLASS_NAMES
 from sde.data.statistics import measure
 from sde.data.toys import TOYS, labeled_toys
 from sde.data.transform import Transform
@@ -93,7 +94,7 @@ def images(
         return read_images(folder, color_mode, resolution, workers, cache, names)
 
     items, labels, names = read(own)
-    about = {"class_names": names} if names else {}
+    about = {CLASS_NAMES: names} if names else {}
     if held_out is None:
         return split(items, labels, Transform.of_levels(256), test_fraction, about=about)
     test_items, test_labels, _ = read(held_out, names)
@@ -133,7 +134,7 @@ def points(
     if num_levels:
         _check_levels(found, num_levels)
     transform = Transform.of_levels(num_levels) if num_levels else None
-    about: dict[str, Any] = {"class_names": found.classes} if found.classes else {}
+    about: dict[str, Any] = {CLASS_NAMES: found.classes} if found.classes else {}
     about |= {"columns": list(found.columns)} if found.columns else {}
     return split(found.items, found.labels, transform, test_fraction, found.conditions, about, found.sizes)
 

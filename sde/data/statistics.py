@@ -1,6 +1,6 @@
 """Statistics of data: range, mean and variance, measured in one pass."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -96,11 +96,16 @@ def measure(items, index: Tensor | None = None, sizes: Tensor | None = None) -> 
         change = x.mean(0) - mean
         mean += change * (len(x) / seen)
         squares += (x - x.mean(0)).square().sum(0) + change.square() * (len(x) * (seen - len(x)) / seen)
+    _refuse_bad(bad, len(index))
+    return Statistics(len(index), whole, smallest, largest, mean, squares / seen)
+
+
+def _refuse_bad(bad: Sequence[int], count: int) -> None:
+    """Raise ValueError where some of ``count`` items, those at the positions ``bad``, are not finite."""
     if bad:
         raise ValueError(
-            f"{len(bad)} of {len(index)} items contain NaN or infinity (first: {bad[0]}): remove or repair them"
+            f"{len(bad)} of {count} items contain NaN or infinity (first: {bad[0]}): remove or repair them"
         )
-    return Statistics(len(index), whole, smallest, largest, mean, squares / seen)
 
 
 def _measure_real(items, index: Tensor, sizes: Tensor) -> Statistics:
@@ -117,10 +122,7 @@ def _measure_real(items, index: Tensor, sizes: Tensor) -> Statistics:
         largest = torch.maximum(largest, torch.where(inside, x, -torch.inf).amax(0))
         whole = whole and bool((x == x.round()).all())
         counts, total = counts + inside.sum(0), total + x.sum(0)
-    if bad:
-        raise ValueError(
-            f"{len(bad)} of {len(index)} items contain NaN or infinity (first: {bad[0]}): remove or repair them"
-        )
+    _refuse_bad(bad, len(index))
     mean = total / counts.clamp(min=1)
     for rows in parts:
         squares += cut((items[rows].cpu().double() - mean).square(), sizes[rows]).sum(0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sde.data.statistics import Statistics, measure
-from sde.device import as_numbers, double, send
+from sde.device import as_tensor, double, send
 from sde.rounding import far_from_zero
 
 
@@ -45,7 +45,7 @@ class Transform:
 
         Raises ValueError for a channel that is constant.
         """
-        statistics = x if isinstance(x, Statistics) else measure(as_numbers(x))
+        statistics = x if isinstance(x, Statistics) else measure(as_tensor(x))
         (mean, std), (low, high) = statistics.channels(), statistics.ranges()
         constant = ((low == high) | (std == 0)).nonzero().flatten().tolist()
         if constant:
@@ -78,18 +78,18 @@ class Transform:
 
     def encode(self, x: Tensor) -> Tensor:
         """Data units to model units; x (B, *event)."""
-        x = as_numbers(x)
+        x = as_tensor(x)
         return self._encoded(x.double()).float() if self.far else self._encoded(x)
 
     def decode(self, x: Tensor) -> Tensor:
         """Model units to data units, still continuous; x (B, *event)."""
-        x = as_numbers(x)
+        x = as_tensor(x)
         x = x.double() if self.far else x
         return x * self._channels(self.scale, x) + self._channels(self.shift, x)
 
     def dequantize(self, x: Tensor, u: Tensor | float) -> Tensor:
         """Integer data x plus uniform noise u in [0, 1): the density of x + u bounds the probability of x."""
-        x = as_numbers(x)
+        x = as_tensor(x)
         return x + u if self.num_levels else x
 
     def moments(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
@@ -99,7 +99,7 @@ class Transform:
 
     def quantize(self, x: Tensor) -> Tensor:
         """The inverse of ``dequantize``: floor to the integers 0 .. num_levels - 1; continuous data pass unchanged."""
-        x = as_numbers(x)
+        x = as_tensor(x)
         return x.floor().clamp(0, self.num_levels - 1) if self.num_levels else x
 
     @property

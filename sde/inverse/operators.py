@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sde.condition.binding import expand_rows
 from sde.data.block_means import block_means
-from sde.device import as_numbers, without_autocast
+from sde.device import as_tensor, without_autocast
 
 CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 
@@ -23,11 +23,11 @@ class LinearOperator(nn.Module, abc.ABC):
     Called, an operator takes arrays as well."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        return super().__call__(as_numbers(x))
+        return super().__call__(as_tensor(x))
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         # Of an operator that was made in inference mode as well, gradients are taken.
-        super().register_buffer(name, None if tensor is None else as_numbers(tensor), persistent)
+        super().register_buffer(name, None if tensor is None else as_tensor(tensor), persistent)
 
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Mask(LinearOperator):
 
     def __init__(self, mask: Tensor, event_shape: Sequence[int], width: int | None = None) -> None:
         super().__init__()
-        mask = as_numbers(mask)
+        mask = as_tensor(mask)
         event_shape, shape = tuple(event_shape), tuple(mask.shape)
         if mask.dtype != torch.bool:
             raise ValueError(f"mask has dtype {mask.dtype}: needs torch.bool, True where x is observed, as mask > 0.5")
@@ -96,7 +96,7 @@ class Mask(LinearOperator):
         return torch.where(self.filled.to(x.device), x.flatten(1).gather(1, expand_rows(self.index, x)), 0)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        y = as_numbers(y)
+        y = as_tensor(y)
         if y.shape[1:] != self.index.shape[1:]:
             count = self.index.shape[1]
             raise ValueError(
@@ -113,7 +113,7 @@ class Mask(LinearOperator):
 
         x (B, *event) and y (B or 1, number of observed entries) in data units.
         """
-        x, y = as_numbers(x), as_numbers(y)
+        x, y = as_tensor(x), as_tensor(y)
         return torch.where(self.mask.to(x.device), self.adjoint(y.to(x)), x)
 
 
@@ -149,7 +149,7 @@ class Grayscale(LinearOperator):
 
     def __init__(self, weights: Sequence[float] = (0.299, 0.587, 0.114)) -> None:
         super().__init__()
-        self.register_buffer("weights", as_numbers(weights).double())
+        self.register_buffer("weights", as_tensor(weights).double())
 
     def _weights(self, x: Tensor) -> Tensor:
         return self.weights.to(x).view(-1, *[1] * (x.ndim - 2))
@@ -162,7 +162,7 @@ class Grayscale(LinearOperator):
         return (self._weights(x) * x).sum(1, keepdim=True)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        y = as_numbers(y)
+        y = as_tensor(y)
         return self._weights(y) * y
 
 
@@ -177,7 +177,7 @@ class Blur(LinearOperator):
 
     def __init__(self, kernel: Tensor) -> None:
         super().__init__()
-        kernel = as_numbers(kernel)
+        kernel = as_tensor(kernel)
         if kernel.ndim not in CONVOLUTIONS or not all(size % 2 for size in kernel.shape):
             raise ValueError(f"kernel has shape {tuple(kernel.shape)}: needs one to three axes of odd sizes")
         self.register_buffer("kernel", kernel)
@@ -205,7 +205,7 @@ class Blur(LinearOperator):
         return self._correlate(x, self.kernel)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        y = as_numbers(y)
+        y = as_tensor(y)
         return self._correlate(y, self.kernel.flip(tuple(range(self.kernel.ndim))))
 
 
@@ -224,7 +224,7 @@ class SuperResolution(LinearOperator):
         return block_means(x, self.factor, self.axes)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        y = as_numbers(y)
+        y = as_tensor(y)
         for axis in range(-self.axes, 0):
             y = y.repeat_interleave(self.factor, axis) / self.factor
         return y
@@ -252,6 +252,6 @@ class CompressedSensing(LinearOperator):
             return x.flatten(1) @ self.matrix.to(x).T
 
     def adjoint(self, y: Tensor) -> Tensor:
-        y = as_numbers(y)
+        y = as_tensor(y)
         with without_autocast(y):
             return (y @ self.matrix.to(y)).view(-1, *self.event_shape)

@@ -14,7 +14,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from sde.device import as_numbers, double, send
+from sde.device import as_tensor, double, send
 from sde.process.level import Coefficient, Grid, Level, level_at
 
 ZERO_SIGNAL_CUT = -2 * math.log(1e3)
@@ -170,7 +170,7 @@ class SDE(abc.ABC):
 
     def perturb(self, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
         """A draw of q(x_t | x_0) = N(alpha x_0, sigma^2): alpha x_0 + sigma z; x0, z (B, *event), t () or (B,)."""
-        x0, z = as_numbers(x0), as_numbers(z)
+        x0, z = as_tensor(x0), as_tensor(z)
         return expand(self.alpha(t), x0) * x0 + expand(self.sigma(t), x0) * z
 
     def prior_std(self) -> float:
@@ -179,7 +179,7 @@ class SDE(abc.ABC):
 
     def prior_log_prob(self, x: Tensor) -> Tensor:
         """Log-density of the prior in nats, summed over the event; x (B, *event) -> (B,)."""
-        x, std = as_numbers(x), self.prior_std()
+        x, std = as_tensor(x), self.prior_std()
         dim = x[0].numel()
         return -0.5 * (x.flatten(1) / std).square().sum(1) - dim * (math.log(std) + 0.5 * math.log(2 * math.pi))
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sde.condition.tree import check_labels
 from sde.data.dataset import Dataset
-from sde.data.names import class_title
+from sde.data.names import CLASS_NAMES, class_title
 from sde.data.outliers import OUTLIER_GAP, outliers
 from sde.device import double
 from sde.model.classifier import NoisyClassifier
@@ -54,15 +54,8 @@ def describe(data: Dataset) -> dict:
         "mean": mean.mean().item(),
         "std": (var.mean() + mean.var(correction=0)).sqrt().item(),
         "sigma_data": data.sigma_data,
-        "classes": _counts(data),
+        "classes": data.class_counts,
     }
-
-
-def _counts(data: Dataset) -> list[int] | None:
-    if data.labels is None:
-        return None
-    labels = data.labels.cpu()
-    return torch.bincount(labels[labels >= 0], minlength=data.num_classes or 0).tolist()
 
 
 def audit(data: Dataset, model: Denoiser | NoisyClassifier) -> list[str]:
@@ -103,9 +96,7 @@ def audit(data: Dataset, model: Denoiser | NoisyClassifier) -> list[str]:
             "conditions: "
             + ", ".join(f"{kind} {'x'.join(map(str, shape))}" for kind, shape in data.condition_shapes.items())
         )
-    return lines + (
-        [] if about["classes"] is None else [_histogram(about["classes"], data.about.get("class_names", ()))]
-    )
+    return lines + ([] if about["classes"] is None else [_histogram(about["classes"], data.about.get(CLASS_NAMES, ()))])
 
 
 def _histogram(counts: list[int], names: Sequence[str] = ()) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 from sde.condition.tree import ConditionLike, as_tree, drop_conditions
 from sde.data.sizes import cut, item_means
 from sde.data.transform import Transform
-from sde.device import as_numbers, double, send
+from sde.device import as_tensor, double, send
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.process.base import SDE
@@ -145,7 +145,7 @@ def denoising_loss(
     is over the times' own distribution, which the weight does not undo unless it is one of IMPORTANCE. Each condition
     is dropped with probability ``cond_dropout``.
     """
-    x0 = as_numbers(x0)
+    x0 = as_tensor(x0)
     # What is padded carries no noise, as in sampling.
     x = cut(model.sde.perturb(x0, draws.t, draws.noise(x0)), draws.sizes)
     if cond is not None and cond_dropout:
@@ -158,7 +158,7 @@ def denoising_loss(
 def classifier_loss(classifier: NoisyClassifier, x0: Tensor, cond: ConditionLike, draws: BatchNoise) -> Tensor:
     """Cross-entropies (B,) in nats of the labels in cond at x_t; x0 (B, *event) in model units."""
     # As a guided model sees them, without noise where they are padded.
-    x0 = as_numbers(x0)
+    x0 = as_tensor(x0)
     x = cut(classifier.sde.perturb(x0, draws.t, draws.noise(x0)), draws.sizes)
     labels = as_tree(cond)["labels"]
     losses = torch.nn.functional.cross_entropy(classifier(x, draws.t).float(), labels, reduction="none")

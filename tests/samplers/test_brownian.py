@@ -17,7 +17,7 @@ from tests.oracles.noises import clock
 
 
 def test_increments_are_normal_and_independent(process):
-    """Mean 0, variance 1, no correlation: of neighbouring steps, and of a step with its parts and their sum."""
+    """Mean 0, variance 1, no correlation: of neighboring steps, and of a step with its parts and their sum."""
     times = GRIDS["log_snr"](process, 12)[::4]
     noise, x = BrownianNoise([5], process), torch.empty(1, 20_000, dtype=torch.float64)
     draws = [noise.between(t, s)(x)[0] for t, s in pairwise(times)]

@@ -170,7 +170,7 @@ RUNS = {
     "decode": lambda m, x: decode(m, x, rtol=0.1, atol=0.1).x,
     "variational": lambda m, x: variational_bound(m, x, draws=2).nats,
     "discrete": lambda m, x: discrete_bound(m, x, 5, draws=2).nats,
-    "report": lambda m, x: likelihood_report(m, x, rtol=0.1, atol=0.1, bound_draws=2).nats,
+    "report": lambda m, x: likelihood_report(m, x, rtol=0.1, atol=0.1, bound_draws=2, discrete_steps=20).nats,
     "plan": lambda m, x: plan(m, (2,), 3).times,
     "restore": lambda m, x: generate(restored(m), Heun(), 2, (2,), steps=2).x,
     "operators": lambda m, x: operated(x),

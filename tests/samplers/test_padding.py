@@ -56,7 +56,8 @@ def hidden(x, value=torch.nan):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samples_are_those_of_their_size(name):
     """However far they are padded, with a network that looks at everything, as without any padding."""
-    sampler, found = SAMPLERS[name](), []
+    loose = {"rtol": 0.1, "atol": 0.1} if name == "reverse_sde" else {}
+    sampler, found = SAMPLERS[name](**loose), []
     for length in (5, 8):
         drawn = generate(Mixed(transform=TRANSFORM), sampler, 4, (2, length), steps=3, sizes=SIZES, seed=2)
         assert drawn.sizes.tolist() == SIZES

@@ -80,7 +80,7 @@ def test_sliced_distance_of_a_shift_is_exact():
     torch.testing.assert_close(bases.norm(dim=1), torch.ones(20).double())
 
 
-def test_neighbours_by_hand():
+def test_neighbors_by_hand():
     real, samples = torch.tensor([[0.0], [1.0], [3.0]]).double(), torch.tensor([[0.9], [-1.5], [6.0], [4.5]]).double()
     # Balls of k = 1: [-1, 1], [0, 2], [1, 5].
     assert precision(samples, real, 1) == 2 / 4
@@ -91,7 +91,7 @@ def test_neighbours_by_hand():
     assert recall(samples[2:], real, 1) == 1 / 3
 
 
-def test_neighbours_written_out():
+def test_neighbors_written_out():
     x, y, k = points(40, 1), points(30, 2, shift=0.5), 3
     reach = [sorted((a - b).norm().item() for b in y)[k] for a in y]
     inside = np.array([[(a - b).norm().item() <= r for b, r in zip(y, reach, strict=True)] for a in x])

@@ -67,7 +67,7 @@ def test_models_in_any_folder(points):
 
 
 def test_paths_are_written_out(monkeypatch, tmp_path, capsys, points):
-    (tmp_path / "data.csv").write_text("\n".join(f"{i},{i * i % 7}" for i in range(40)))
+    (tmp_path / "data.csv").write_text("\n".join(f"{i * i % 11},{i * i % 7}" for i in range(40)))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("WHERE", "data")
     monkeypatch.delenv("NOWHERE", raising=False)

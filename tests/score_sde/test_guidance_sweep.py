@@ -72,7 +72,8 @@ def test_closed_forms(exact):
     variances of class and null, and the ratio that of t_min over that of the start; the best judge is right about
     Phi(m / a) of the class and half of what has no class."""
     scales = (0.0, 1.0, 2.0, 4.0)
-    rows = guidance_sweep(exact, guidance_scale=scales, num_samples=600)["rows"]
+    with pytest.warns(UserWarning, match="samples are of all 2 classes in equal parts"):
+        rows = guidance_sweep(exact, guidance_scale=scales, num_samples=600)["rows"]
     assert [row["scale"] for row in rows] == list(scales)
     ends = torch.tensor([1e-3, 1.0], dtype=torch.float64)
     v_a, v_b = (

@@ -69,7 +69,7 @@ def test_readers_are_untouched_and_a_killed_writer_is_none(trained, capsys, hold
     few = ["--num_samples", 2, "--steps", 2]
     for sampler in ("heun", "auto"):
         assert call(capsys, "--mode", "sample", "--workdir", trained, *few, "--sampler", sampler)[0] == 0
-    few = ["--num_samples", 60, "--metrics", "energy"]
+    few = ["--num_samples", 60, "--metrics", "frechet"]
     for mode in ("evaluate", "evaluate", "compare"):
         own = ["--samplers", "ddim", "--nfe", 2] if mode == "compare" else ["--steps", 2]
         assert call(capsys, "--mode", mode, "--workdir", trained, *few, *own)[0] == 0

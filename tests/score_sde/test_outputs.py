@@ -125,7 +125,7 @@ FEW = {"sample": TWO, "encode": [*TWO, *LOOSE], "interpolate": LOOSE, "edit": TW
 
 
 @pytest.mark.usefixtures("unrendered")
-@pytest.mark.filterwarnings("ignore:the samples miss")
+@pytest.mark.filterwarnings("ignore:the samples (miss|leave)")
 @pytest.mark.parametrize("mode", COMMANDS)
 def test_every_command_has_files_of_its_own_with_its_settings(photos, capsys, mode):
     files = set()

@@ -33,16 +33,17 @@ def no_work(monkeypatch):
 @pytest.mark.parametrize("mode", WRITING)
 def test_outputs_are_tried_before_the_work(trained, capsys, tmp_path, mode):
     before = sorted(trained.rglob("*"))
+    suffixes = MODES[mode].suffixes
     (tmp_path / "file").write_text("")
-    (tmp_path / f"taken{MODES[mode].suffixes[0]}").mkdir()
+    (tmp_path / f"taken{suffixes[0]}").mkdir()
     wrong = {
         tmp_path / "file" / "x": f"no file can be written in {tmp_path / 'file'} (",
         "/proc/none/x": "no file can be written in /proc/none (",
         tmp_path: f"{tmp_path} is a folder, or nothing: name a file, as in {tmp_path / mode}",
         f"{tmp_path}/new/": "is a folder, or nothing",
         "": "--out is empty: give a value, or leave it out",
-        tmp_path / "taken": f"{tmp_path / 'taken'}{MODES[mode].suffixes[0]} is a folder, and a file of this name",
-        f"{tmp_path}/x.csv": f"/x.csv: --mode {mode} writes {' and '.join(MODES[mode].suffixes)}; name it",
+        tmp_path / "taken": f"{tmp_path / 'taken'}{suffixes[0]} is a folder, and a file of this name",
+        f"{tmp_path}/x.toml": f"/x.toml: --mode {mode} writes {', '.join(suffixes[:-1])} and {suffixes[-1]}; name it",
         tmp_path / "x.PNG": f"--mode {mode} writes ",
     }
     for out, words in wrong.items():
@@ -50,7 +51,7 @@ def test_outputs_are_tried_before_the_work(trained, capsys, tmp_path, mode):
         assert (status, result) == (2, None)
         assert words in error
     assert before == sorted(trained.rglob("*"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", f"taken{MODES[mode].suffixes[0]}"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", f"taken{suffixes[0]}"]
 
 
 @pytest.mark.usefixtures("no_work")

@@ -21,6 +21,9 @@ from sde.inverse.operators import Blur, CompressedSensing, Grayscale, Mask, Supe
 from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
 from tests.score_sde.runs import call, untrained
 
+# Random weights in few steps restore nothing; the tests of the warnings ask for them by pytest.warns.
+pytestmark = pytest.mark.filterwarnings("ignore:the samples (miss|leave)", "ignore:above sigma/alpha")
+
 SHAPE = (3, 8, 8)
 UPPER = Mask(torch.arange(8)[:, None].expand(8, 8) < 4, SHAPE)
 OPERATORS = {

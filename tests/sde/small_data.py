@@ -1,6 +1,7 @@
-"""Configs of data, and refusals of them."""
+"""Configs of data, zips of folders, and refusals."""
 
 import re
+import zipfile
 
 import pytest
 
@@ -17,6 +18,14 @@ def load_dataset(**options):
     """As at the door of the command line, where options get their keys."""
     with with_keys("data"):
         return data.load_dataset(**options)
+
+
+def packed(root):
+    """A zip of what is in a folder, beside it."""
+    with zipfile.ZipFile(root.with_suffix(".zip"), "w") as archive:
+        for path in sorted(root.rglob("*")):
+            archive.write(path, path.relative_to(root))
+    return root.with_suffix(".zip")
 
 
 def refused(sentence, function, *arguments, **keys):

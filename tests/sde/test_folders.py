@@ -3,7 +3,6 @@
 import os
 import re
 import warnings
-import zipfile
 
 import numpy as np
 import pytest
@@ -21,18 +20,6 @@ def pictures(root, *names):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((4, 4), i, np.uint8)).save(path)
     return root
-
-
-def packed(root):
-    with zipfile.ZipFile(root.with_suffix(".zip"), "w") as archive:
-        for path in sorted(root.rglob("*")):
-            archive.write(path, path.relative_to(root))
-    return root.with_suffix(".zip")
-
-
-@pytest.fixture(params=["folder", "zip"])
-def pack(request):
-    return packed if request.param == "zip" else lambda root: root
 
 
 def found(source):
@@ -118,11 +105,10 @@ def test_links(tmp_path):
     (root / "b" / "6.png").symlink_to(root / "b" / "3.png")
     (root / "b" / "up").symlink_to(root)
     (root / "b" / "gone.png").symlink_to(tmp_path / "nowhere")
-    folder = Folder(root)
+    with pytest.warns(UserWarning, match=r"left out, as they lead nowhere: 1 link \(b/gone\.png\)"):
+        folder = Folder(root)
     assert folder.names == ["a/1.png", "a/2.png", "b/3.png", "b/4.png", "b/5.png", "b/6.png"]
     assert folder.classes == ["a"] * 2 + ["b"] * 4
-    with pytest.warns(UserWarning, match=r"left out, as they lead nowhere: 1 link \(b/gone\.png\)"):
-        Folder(root)
 
 
 @pytest.mark.parametrize("top", ["", "data/"])

@@ -20,7 +20,7 @@ from sde.data.images import ImageFiles, read_images
 from sde.data.pixels import ORIENTATION
 from sde.data.prefetch import Prefetch
 from sde.data.transform import Transform
-from tests.sde.small_data import config, load_dataset, refused
+from tests.sde.small_data import config, load_dataset, packed, refused
 
 
 def picture(size=(5, 4), mode="RGB", seed=0):
@@ -35,18 +35,6 @@ def folder(root, count=6, size=(5, 4), mode="RGB", classes=("cat", "dog"), suffi
         path.mkdir(parents=True, exist_ok=True)
         picture(size, mode, i).save(path / f"{i}.{suffix}")
     return root
-
-
-def packed(root):
-    with zipfile.ZipFile(root.with_suffix(".zip"), "w") as archive:
-        for path in sorted(root.rglob("*")):
-            archive.write(path, path.relative_to(root))
-    return root.with_suffix(".zip")
-
-
-@pytest.fixture(params=["folder", "zip"])
-def pack(request):
-    return packed if request.param == "zip" else lambda root: root
 
 
 @pytest.fixture
