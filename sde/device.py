@@ -50,6 +50,17 @@ def as_tensor(values: Any) -> Tensor:
         ) from None
 
 
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """torch's default type of floats, for what is made inside."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def without_autocast(x: Tensor) -> torch.autocast:
     """A context in which operations on the device of x keep their dtype, whatever autocast is around."""
     return torch.autocast(x.device.type, enabled=False)

@@ -151,7 +151,7 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     mode, run = MODES[options.mode], open_run(options, overrides)
     given = {name: options[name].value for name in options if options[name].present}
     if not mode.training:
-        own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights}
+        own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights, "imports": ""}
         run.settings = settings_of(given, overrides, own | mode.defaults)
     check_outputs(run, options)
     with alone(run, options):

@@ -31,3 +31,7 @@ def main(argv: list[str] | None = None) -> int:
         # Whoever reads has seen enough, as in --help | head; Python would write there once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

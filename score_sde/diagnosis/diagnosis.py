@@ -151,8 +151,8 @@ def off_posterior_means(m: dict) -> Finding | None:
         f"at {len(off)} of {len(levels)} noise levels, sigma/alpha from {off[-1]['noise_level']:.3g} to "
         f"{off[0]['noise_level']:.3g}, the posterior means are spread more than the data, which no posterior mean is: "
         f"their standard deviation is {worst['std']:.3g} at {worst['noise_level']:.3g}, that of the data "
-        f"{worst['data_std']:.3g}, in model units. Steps and likelihood multiply them by alpha, and bear it; restoring "
-        "and guidance at the denoised point read them as data",
+        f"{worst['data_std']:.3g}, in model units. Steps and likelihood multiply them by alpha; restoring and "
+        "guidance at the denoised point read them as data",
         "--mode restore begins below these levels where it can; train longer, or with config.model.parametrization=v "
         "or edm, which bound them",
     )

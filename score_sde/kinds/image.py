@@ -31,7 +31,7 @@ class Image(Kind):
         return len(shape) == 3
 
     def read(self, file: Path, shape: Event, levels: int | None, about: About, flag: str) -> Tensor:
-        """Black is 0 and white the highest level."""
+        """Black is 0 and white the highest level; cropped and resized as the data were."""
         mode = next((mode for mode, channels in MODES.items() if self.fits(shape) and channels == shape[0]), None)
         if mode is None or not levels:
             what = "quantized" if levels else "continuous"
@@ -40,7 +40,8 @@ class Image(Kind):
                 f"items of shape {shape}: give a .npy or .npz file in their units"
             )
         with with_flag(flag, file):
-            pixels = torch.from_numpy(read_picture(file, mode).copy())
+            side = about.get("resolution")
+            pixels = torch.from_numpy(read_picture(file, mode, (side, side) if side else None).copy())
         return pixels[None] * ((levels - 1) / 255)
 
     def shown(self, x: Tensor, lead: int = 1) -> Tensor | None:

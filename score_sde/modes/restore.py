@@ -136,7 +136,10 @@ def restore(
     furthest = law.furthest(data.transform.encode(data.transform.dequantize(found.x, 0.5)), own)
     diverged = law.broken(furthest)
     if diverged:
-        notes.append(f"{diverged}: take {'more --steps' if method == AUTO else f'--method {AUTO} or more --steps'}")
+        ways = [f"take --method {AUTO}"] * (method != AUTO)
+        # Of a network whose posterior means have left the law, which was said, more steps make no better one.
+        ways += ["take more --steps"] * (begin.note is None or begin.start_time is not None)
+        notes.append(f"{diverged}: {' or '.join(ways) or 'train a better network first'}")
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=2)
     result = {

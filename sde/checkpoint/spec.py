@@ -8,6 +8,7 @@ from torch import nn
 
 from sde.condition.standardization import Standardization
 from sde.data.transform import Transform
+from sde.device import default_dtype
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.named import is_path
@@ -95,6 +96,7 @@ BUILDERS: dict[str, Callable[[dict], Denoiser | NoisyClassifier]] = {
 
 
 def build(kind: str, spec: dict) -> Denoiser | NoisyClassifier:
-    """A module of a kind, a key of BUILDERS, to load weights into; leaves the global random state alone."""
-    with torch.random.fork_rng(devices=[]):
+    """A module of a kind, a key of BUILDERS, to load weights into, in float32 on the CPU whatever torch's defaults;
+    leaves the global random state alone."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):
         return BUILDERS[kind](spec)

@@ -91,6 +91,13 @@ def _checked(folder: Folder, color_mode: str, resolution: int, workers: int) -> 
     for sentence in left_out(headers, folder.names, color_mode or modes[0]):
         keep = "; color_mode = RGBA keeps it" if "transparency" in sentence else ""
         warnings.warn(f"{folder.source}: {sentence}{keep}", stacklevel=2)
+    smaller = sum(min(size) < resolution for size in sizes)
+    if smaller:
+        warnings.warn(
+            f"{folder.source}: {smaller} of {len(sizes)} images are enlarged to {resolution}x{resolution}; a smaller "
+            "`resolution`, or 0 for their own size, leaves them as they are",
+            stacklevel=2,
+        )
     size = (resolution, resolution) if resolution else sizes[0]
     return ImageFiles(folder, folder.names, color_mode or modes[0], size, bool(resolution))
 

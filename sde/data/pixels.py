@@ -134,7 +134,9 @@ def _over(image, mode: str, ground: str | None):
     return Image.alpha_composite(Image.new("RGBA", image.size, ground), image).convert("RGB")
 
 
-def read_picture(file: Path, mode: str, ground: str | None = "white") -> np.ndarray:
+def read_picture(
+    file: Path, mode: str, size: tuple[int, int] | None = None, ground: str | None = "white"
+) -> np.ndarray:
     """Pixels (channels, height, width), uint8, of one file, as by ``pixels_of``. Warns of what is left out of it.
     Raises ValueError, which does not name the file, where it cannot be read."""
     from PIL import Image
@@ -142,7 +144,7 @@ def read_picture(file: Path, mode: str, ground: str | None = "white") -> np.ndar
     try:
         with Image.open(file) as image:
             header = header_of(image)
-            pixels = pixels_of(image, mode, ground=ground)
+            pixels = pixels_of(image, mode, size, ground)
     except ValueError:
         raise
     # Pillow raises many unrelated exceptions for damaged files.

@@ -94,10 +94,17 @@ def images(
         return read_images(folder, color_mode, resolution, workers, cache, names)
 
     items, labels, names = read(own)
-    about = {CLASS_NAMES: names} if names else {}
+    about: dict[str, Any] = {CLASS_NAMES: names} if names else {}
+    # Pictures of one's own are made as large.
+    about |= {"resolution": resolution} if resolution else {}
     if held_out is None:
         return split(items, labels, Transform.of_levels(256), test_fraction, about=about)
     test_items, test_labels, _ = read(held_out, names)
+    if test_items.shape[1:] != items.shape[1:]:
+        raise ValueError(
+            f"the held-out images have the shape {tuple(test_items.shape[1:])}, those to train on "
+            f"{tuple(items.shape[1:])}: set `color_mode` and `resolution`, to which both are converted"
+        )
     parts = (items, labels), (test_items, test_labels)
     train, test = (Dataset(x, y, len(names) or None, Transform.of_levels(256), about=about) for x, y in parts)
     return train, test
