@@ -121,10 +121,11 @@ def test_samples_of_a_run(plane, tmp_path, capsys):
 
 def test_every_evaluation_is_kept(plane, tmp_path, capsys):
     before = {path: path.read_bytes() for path in (plane / "evaluations").glob("*")}
-    drawn = call(capsys, plane, "--num_samples", 60, "--steps", 1, "--metrics", "energy", *QUICK)[2]["record"]
-    again = ["--samples_file", drawn.replace(".json", ".npz"), "--metrics", "kernel", *QUICK]
-    # One step of random weights.
+    one_step = ["--num_samples", 60, "--steps", 1, "--metrics", "energy", *QUICK]
     with pytest.warns(UserWarning, match="times as far as the data: are they in other units"):
+        drawn = call(capsys, plane, *one_step)[2]["record"]
+    again = ["--samples_file", drawn.replace(".json", ".npz"), "--metrics", "kernel", *QUICK]
+    with pytest.warns(UserWarning, match="in other units"):
         given = call(capsys, plane, *again)[2]
     names = sorted(path.name for path in (plane / "evaluations").glob("*") if path not in before)
     assert [name[6:] for name in names] == ["-heun.json", "-heun.npz", "-given.json"]
