@@ -69,6 +69,12 @@ def test_draws_of_the_law_pass_for_it():
     labels = torch.repeat_interleave(torch.arange(4), torch.tensor(COUNTS))
     passed = [by_the_law(draw_classes(COUNTS, 4, seed, 60), labels) for seed in range(100)]
     assert sum(passed) >= 95
+    # The items' own parts are random too: few of them are no other mix.
+    passed = [
+        by_the_law(draw_classes(COUNTS, 4, seed, 100), draw_classes(COUNTS, 4, 999 - seed, 60)) for seed in range(99)
+    ]
+    assert sum(passed) >= 95
+    assert not by_the_law(torch.arange(60) % 4, draw_classes(COUNTS, 4, 0, 60))
 
 
 @pytest.fixture(scope="module")

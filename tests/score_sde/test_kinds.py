@@ -65,6 +65,9 @@ def test_files_come_back(kind, tmp_path):
     if ".png" in kind.files:
         Image.fromarray(x[0].byte().permute(1, 2, 0).numpy()).save(tmp_path / "x.png")
         assert torch.equal(kind.read(tmp_path / "x.png", SHAPES[kind.name], 256, {}, "--input"), x[:1])
+        side = 3
+        smaller = kind.read(tmp_path / "x.png", (x.shape[1], side, side), 256, {"resolution": side}, "--input")
+        assert smaller.shape == (1, x.shape[1], side, side), "as large as the data"
 
 
 def test_a_picture_of_each(kind, tmp_path):

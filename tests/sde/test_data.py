@@ -121,6 +121,14 @@ def test_types_of_numbers(tmp_path, kind):
     assert sorted(map(tuple, torch.cat([train.items, test.items]).tolist())) == sorted(map(tuple, x.tolist()))
 
 
+def test_an_array_that_may_hold_the_classes_is_named(tmp_path):
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    np.savez(tmp_path / "q.npz", x=x, y=np.arange(20) % 3, seeds=np.arange(20), extra=np.zeros(20))
+    with pytest.warns(UserWarning, match=r"q\.npz: the array y is left out: if it holds the classes, name it labels"):
+        train, _ = load_dataset(**config("points", root=tmp_path / "q.npz"))
+    assert train.num_classes is None
+
+
 def test_row_1_integers_without_levels(tmp_path):
     """Demands, row 1; floats that are integers are the audit's."""
     path = tmp_path / "x.npy"

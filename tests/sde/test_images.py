@@ -72,6 +72,19 @@ def test_a_held_out_part_of_its_own(tmp_path):
     folder(tmp_path / "b", 1, classes=("fox",))
     refused(f"{tmp_path / 'b'} has the classes ['cat', 'dog', 'fox'], the images to train on have ['cat', 'dog']: "
             "leave fox out, or train on it", load_dataset, **config("images", **keys))  # fmt: skip
+    keys["test_root"] = folder(tmp_path / "c", 2, mode="RGBA")
+    refused("the held-out images have the shape (4, 4, 5), those to train on (3, 4, 5): set config.data.color_mode and "
+            "config.data.resolution, to which both are converted", load_dataset, **config("images", **keys))  # fmt: skip
+
+
+def test_images_that_are_enlarged_are_said(tmp_path):
+    root = folder(tmp_path / "a")
+    with pytest.warns(UserWarning, match=r"6 of 6 images are enlarged to 8x8"):
+        train, _ = load_dataset(**config("images", root=root, resolution=8))
+    assert train.about["resolution"] == 8
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_dataset(**config("images", root=root, resolution=4))
 
 
 def test_row_4_mixed_modes(tmp_path, pack):
@@ -166,6 +179,7 @@ def test_mixed_sizes(tmp_path):
             load_dataset, **config("images", root=tmp_path, resolution=-3))  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:.*are enlarged")
 @pytest.mark.parametrize("size", [(40, 24), (24, 40), (16, 16), (9, 12)])
 def test_resizing_is_lanczos_of_the_central_square(tmp_path, size):
     """Against a square cut out by hand, where the halves of what is cut off are whole pixels."""

@@ -11,6 +11,8 @@ from samplers import SAMPLERS, generate
 from score_sde.evaluation.validation import Validation
 from score_sde.training.memory import dry_run
 from sde import VPSDE, Denoiser, Transform
+from sde.checkpoint.models import load_model, save_model
+from sde.checkpoint.spec import build_denoiser, describe_sde
 from sde.data import Dataset
 from sde.networks import MLP
 from sde.training import Trainer, TrainingOptions, denoising_loss
@@ -99,3 +101,22 @@ def test_what_is_around_training_changes_nothing(around):
     finally:
         torch.set_default_dtype(before)
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_models_load_alike_whatever_the_defaults(tmp_path, dtype):
+    spec = {"network": {"name": "mlp", "width": 8, "layers": 1}, "event_shape": [2], "num_classes": None,
+            "sde": describe_sde(VPSDE()), "parametrization": "edm", "sigma_data": 1.0,
+            "transform": {"shift": [0.0], "scale": [1.0], "levels": None}, "null_trained": True}  # fmt: skip
+    model = build_denoiser(spec)
+    save_model(tmp_path / "m.safetensors", "denoiser", spec, model.state_dict())
+    torch.set_default_dtype(dtype)
+    torch.set_default_device("meta")
+    try:
+        found = load_model(tmp_path / "m.safetensors")
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
+    for name, value in model.state_dict().items():
+        assert torch.equal(found.state_dict()[name], value)
