@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from samplers import SAMPLERS, Heun, PredictorCorrector, SeededNoise, sample
+from samplers import SAMPLERS, Heun, PredictorCorrector, SASolver, SeededNoise, sample
 from samplers.langevin import AnnealedLangevin, Langevin
 from samplers.repaint import RePaint
 from sde import VPSDE, Transform
@@ -162,6 +162,39 @@ def test_where_noise_enters():
     up = (1 - u) / 0.4
     assert kept == pytest.approx(up * 0.3 / u)
     assert draws == pytest.approx([(u**2 - (up * 0.6) ** 2) ** 0.5 * 0.3 / u])
+
+
+class Still(Gaussian):
+    """D = x / alpha, so that the predicted noise and the score are 0, and x / alpha only gathers noise."""
+
+    def forward(self, x, t):
+        return x / self.sde.alpha(t)
+
+
+@pytest.mark.parametrize("eta", [0.5, 1.0, 1.5])
+def test_noise_of_the_reverse_sde(eta):
+    """That of a step is exact where what the method holds fixed is constant: D = 0, or no predicted noise."""
+    sde = PROCESSES["straight"]
+    t, s = torch.tensor([0.6, 0.3], dtype=torch.float64)
+    # sigma / alpha falls from 3 / 2 to 3 / 7.
+    ratio = (3 / 7) / (3 / 2)
+    kept, (draw,) = responses(SASolver(1, "denoised", eta), Null(sde), t, s)
+    assert kept == pytest.approx(0.3 / 0.6 * ratio ** (eta**2))
+    # The law N(0, sigma_t^2) becomes N(0, sigma_s^2).
+    assert (kept * 0.6) ** 2 + draw**2 == pytest.approx(0.3**2)
+    kept, (draw,) = responses(SASolver(1, "noise", eta), Still(sde, torch.zeros(1, dtype=torch.float64), 1.0), t, s)
+    assert kept == pytest.approx(0.7 / 0.4)
+    assert draw == pytest.approx(eta * 0.7 * ((3 / 2) ** 2 - (3 / 7) ** 2) ** 0.5)
+
+
+def test_noise_of_plain_steps_is_that_of_their_departure():
+    """Euler-Maruyama: eta g(t) sqrt(t - s); reverse diffusion: that of the forward step from s to t."""
+    sde, (t, s) = PROCESSES["straight"], torch.tensor([0.6, 0.3], dtype=torch.float64)
+    # alpha = 1 - t, sigma = t: g^2 = d sigma^2 / dt - 2 f sigma^2 = 2 t / (1 - t).
+    _, (draw,) = responses(SAMPLERS["euler_maruyama"](), Null(sde), t, s)
+    assert draw == pytest.approx((2 * 0.6 / 0.4 * 0.3) ** 0.5)
+    _, (draw,) = responses(SAMPLERS["reverse_diffusion"](), Null(sde), t, s)
+    assert draw == pytest.approx((0.6**2 - (0.4 / 0.7 * 0.3) ** 2) ** 0.5)
 
 
 def test_a_corrector_asks_at_the_state_it_moves():

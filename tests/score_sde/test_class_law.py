@@ -27,6 +27,8 @@ def test_the_law_of_what_is_drawn():
     found = drawn.bincount(minlength=4).numpy()
     assert found[1] == 0
     assert chisquare(found[[0, 2, 3]], 4000 * np.array([0.9, 0.08, 0.02])).pvalue > 1e-3
+    many = draw_classes([1] * 40, 40, seed=3, count=4000).bincount(minlength=40).numpy()
+    assert chisquare(many).pvalue > 1e-3
     # A sample's class is its own, whatever is drawn beside it.
     assert torch.equal(drawn[:7], draw_classes(COUNTS, 4, seed=3, count=7))
     assert not torch.equal(drawn[:200], draw_classes(COUNTS, 4, seed=4, count=200))

@@ -57,6 +57,15 @@ def test_gaussians(dim):
         assert errors.square().mean().sqrt().item() == pytest.approx(spread, rel=0.2), name
 
 
+@pytest.mark.parametrize("place", [0, 7, 19])
+def test_every_item_is_drawn_alike(place):
+    """The share of a class of which one item of 20 is taken for it has the standard error sqrt(p (1 - p) / n), wherever
+    that item stands; 500 resamplings know it to 3 %."""
+    labels = torch.zeros(20, dtype=torch.long)
+    found = tradeoff(torch.randn(20, 2), labels, 1 - torch.eye(20, dtype=torch.long)[place])
+    assert found.accuracy_stderr == pytest.approx((0.05 * 0.95 / 20) ** 0.5, rel=0.15)
+
+
 def test_a_single_item_is_refused():
     with pytest.raises(ValueError, match="class 1 has a single item: its diversity needs two"):
         tradeoff(SQUARE, torch.tensor([0, 0, 0, 1]), torch.zeros(4, dtype=torch.long))

@@ -64,6 +64,18 @@ def test_an_interval_of_rows_at_times_of_their_own(process, batch):  # noqa: F81
     torch.testing.assert_close(limited.rows(part)(x[part], t[part]), expected[part])
 
 
+def test_an_interval_has_its_upper_border_and_not_its_lower(process, batch):  # noqa: F811
+    """Two intervals that meet share no level and leave none out, whether rows have a time together or their own."""
+    x, _ = batch
+    model = ByClass(process)
+    guided = ClassifierFree(model, LABELS, 3.0)
+    one, row = at_level(process, 1.0), at_level(process, 1.0).expand(len(x))
+    for t, level in ((one, process.level(one).noise_level), (row, process.level(row).noise_level[0].item())):
+        below, above = GuidanceInterval(guided, 0.3, level), GuidanceInterval(guided, level, 2.0)
+        torch.testing.assert_close(below(x, t), guided(x, t))
+        torch.testing.assert_close(above(x, t), Conditional(model, LABELS)(x, t))
+
+
 # Every sampler takes guided models in test_guidance.py; here one of each kind, with times (B,) in the adaptive one.
 @pytest.mark.parametrize("name", ["heun", "unipc", "pc", "ode"])
 def test_every_sampler_takes_limits(name):

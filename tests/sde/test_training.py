@@ -52,6 +52,44 @@ def test_parts_of_a_batch_add_up_to_it():
         torch.testing.assert_close(one.grad, other.grad)
 
 
+def test_parts_count_once_where_gradients_are_not_clipped():
+    """Clipping would bring a sum of parts in the place of their mean to the same norm."""
+    whole, parts = (
+        trainer(1, dropout=0.0, max_grad_norm=0.0, gradient_accumulation=count).training_step() for count in (1, 4)
+    )
+    torch.testing.assert_close(parts.norm, whole.norm)
+
+
+def test_where_each_part_of_a_step_acts():
+    """A step of Adam moves by its own learning rate, warmed up; the average follows the weights that it arrives at."""
+    run = trainer(1, dropout=0.0, optimizer="adam", lr=0.1, lr_decay="cosine")
+    before = [p.detach().clone() for p in run.parameters.values()]
+    run.training_step()
+    average = run.ema.model_average
+    for p, start, mean in zip(run.parameters.values(), before, average.average.values(), strict=True):
+        moved, gradient = p.detach() - start, p.grad
+        # The first step of Adam is lr sign(g), where g is not small; a fifth of 0.1 at the first of five to warm up.
+        large = gradient.abs() > 1e-4
+        torch.testing.assert_close(moved[large], -0.02 * gradient[large].sign(), rtol=1e-3, atol=0)
+        torch.testing.assert_close(mean, start + average.weight() * moved)
+    assert sum(int((p.grad.abs() > 1e-4).sum()) for p in run.parameters.values()) > 10
+
+
+def test_every_part_of_every_step_has_its_own_dropout():
+    """Numbers of the global state, which dropout layers draw from, as the loss finds it."""
+    run, seen = trainer(5, gradient_accumulation=2), []
+    loss = run.loss
+
+    def watched(*arguments):
+        with torch.random.fork_rng():
+            seen.append(torch.rand(()).item())
+        return loss(*arguments)
+
+    run.loss = watched
+    fit(run, [])
+    assert len(set(seen)) == len(seen) == 10
+
+
 def test_rehearsal_changes_nothing():
     straight, rehearsed = trainer(3), trainer(3)
     rehearsed.dry_run()
@@ -267,6 +305,11 @@ def test_clipped_steps_are_those_of_clipped_gradients():
     moments = [clipped.optimizer.state[p]["exp_avg"] for p in clipped.parameters.values()]
     for moment, gradient in zip(moments, gradients, strict=True):
         torch.testing.assert_close(moment, 0.1 * gradient * 1e-3 / norm, rtol=1e-4, atol=1e-12)
+    # Gradients within the norm stay as they are.
+    within = trainer(1, dropout=0.0, max_grad_norm=2 * norm.item())
+    within.training_step()
+    for p, gradient in zip(within.parameters.values(), gradients, strict=True):
+        torch.testing.assert_close(within.optimizer.state[p]["exp_avg"], 0.1 * gradient)
 
 
 def test_moments_of_a_continued_run_lie_in_memory_as_the_weights():
