@@ -26,11 +26,14 @@ from samplers.likelihood.report import dequantized
 from samplers.noise import seeded
 from samplers.noise.brownian import BrownianNoise
 from samplers.noise.seeded import item_seeds, sample_seeds
+from score_sde.evaluation.perturbations import without_a_mode
 from score_sde.kinds.masks import random_share
 from score_sde.metrics.bootstrap import subsampled
 from score_sde.metrics.sliced import orthonormal
+from score_sde.metrics.splits import Division
 from score_sde.restoration.tasks import measure
 from sde import VPSDE, Transform
+from sde.data.sets import split
 from sde.inverse import Mask
 from sde.inverse.operators import CompressedSensing
 from sde.networks.dropout import Dropout
@@ -245,6 +248,19 @@ def orders():
     return found[:, :1], 5
 
 
+def lost():
+    """The item that a mode is lost around: any of eight, each of which is nearest to itself."""
+    generator, x = torch.Generator().manual_seed(7), torch.arange(8.0)[:, None]
+    left = [without_a_mode(x, x[:0], 1 / 8, generator) for _ in range(COUNT)]
+    return torch.stack([28 - kept.sum(0) for kept in left]), 8
+
+
+def parts_of_splits():
+    """A real item for samples and the one that it is held against, over splits of ten."""
+    division = Division(3, 4)
+    return torch.stack([torch.stack([part[0] for part in division.positions(6, 4, i)]) for i in range(COUNT)]), 10
+
+
 RESAMPLES = next(name for name in inspect.signature(subsampled).parameters if name.endswith("samples"))
 
 DISCRETE = {
@@ -255,6 +271,8 @@ DISCRETE = {
     "observed entries": observed,
     "halves": halves,
     "epochs": orders,
+    "lost modes": lost,
+    "splits": parts_of_splits,
 }
 
 
@@ -268,6 +286,17 @@ def test_law_of_a_choice(name):
         counts = np.bincount(column.astype(int), minlength=len(shares))
         assert scipy.stats.chisquare(counts, len(column) * shares).pvalue > LEAST
     independent(columns)
+
+
+def test_the_held_out_part_is_any():
+    """Of items in an order, as files often are, those held out are no run of neighbors."""
+    _, test = split(torch.arange(COUNT).float()[:, None], None, Transform(), 0.25)
+    index = test.items.flatten().numpy()
+    assert len(np.unique(index)) == COUNT / 4
+    assert scipy.stats.kstest((index + 0.5) / COUNT, "uniform").pvalue > LEAST
+    # Gaps of neighbors are geometric.
+    assert scipy.stats.chisquare([(np.diff(index) == 1).sum(), (np.diff(index) > 1).sum()],
+                                 (COUNT / 4 - 1) * np.array([0.25, 0.75])).pvalue > LEAST  # fmt: skip
 
 
 def test_streams_do_not_meet():
@@ -311,17 +340,17 @@ LAWS = {
     "score_sde/evaluation/class_mix.py": "tests/score_sde/test_class_law.py",
     "score_sde/evaluation/denoising_errors.py": "an order of the items, each of which is taken once",
     "score_sde/evaluation/judge.py": "batches of a fit",
-    "score_sde/evaluation/perturbations.py": "items that are spoilt",
+    "score_sde/evaluation/perturbations.py": "lost modes, and tests/score_sde/test_splits.py",
     "score_sde/evaluation/tradeoff.py": "tests/score_sde/test_tradeoff.py",
     "score_sde/diagnosis/examination.py": "a trial",
     "score_sde/kinds/masks.py": "observed entries",
     "score_sde/metrics/bootstrap.py": "halves",
     "score_sde/metrics/sliced.py": "directions",
-    "score_sde/metrics/splits.py": "tests/score_sde/test_splits.py",
+    "score_sde/metrics/splits.py": "splits",
     "score_sde/metrics/two_sample.py": "halves to fit to",
     "score_sde/run/class_law.py": "tests/score_sde/test_class_law.py",
     "score_sde/run/sizes.py": "tests/score_sde/test_unequal_items.py",
-    "sde/data/sets.py": "the held-out part",
+    "sde/data/sets.py": "test_the_held_out_part_is_any",
     "sde/data/toys.py": "data",
     "sde/inverse/operators.py": "projections",
     "sde/model/law.py": "noise that a model is tried on",
