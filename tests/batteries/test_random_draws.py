@@ -326,6 +326,7 @@ DRAWING = {
     *("rand", "randn", "randint", "randperm", "rand_like", "randn_like", "bernoulli", "multinomial", "normal"),
     *("random_", "normal_", "uniform_", "bernoulli_", "exponential_", "trunc_normal_"),
     *("random", "integers", "permutation", "shuffle", "choice", "standard_normal", "uniform"),
+    "multivariate_hypergeometric",
 }
 """Names of functions that draw."""
 

@@ -73,8 +73,9 @@ def test_a_held_out_part_of_its_own(tmp_path):
     refused(f"{tmp_path / 'b'} has the classes ['cat', 'dog', 'fox'], the images to train on have ['cat', 'dog']: "
             "leave fox out, or train on it", load_dataset, **config("images", **keys))  # fmt: skip
     keys["test_root"] = folder(tmp_path / "c", 2, mode="RGBA")
-    refused("the held-out images have the shape (4, 4, 5), those to train on (3, 4, 5): set config.data.color_mode and "
-            "config.data.resolution, to which both are converted", load_dataset, **config("images", **keys))  # fmt: skip
+    refused("the held-out images have the shape (4, 4, 5), those to train on (3, 4, 5): set config.data.color_mode "
+            "and config.data.resolution, to which both are converted", load_dataset,
+            **config("images", **keys))  # fmt: skip
 
 
 def test_images_that_are_enlarged_are_said(tmp_path):
