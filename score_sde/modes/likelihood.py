@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from samplers import dequantized, likelihood_report, log_likelihood
+from samplers.checks import check_integer
 from samplers.likelihood.report import report_work
 from samplers.padding import real_counts
 from samplers.progress import Progress
@@ -92,6 +93,10 @@ def likelihood(
     x, sizes = given.x, given.sizes
     model = model_for(targets)
     if input and len(x) == 1:
+        if settings["probes"] is not None:
+            with with_keys(probes="--probes"):
+                # As of several: the error of one probe is not known.
+                check_integer("probes", settings["probes"], 2)
         return _of_one(run, model, given, condition, settings, unnormalized, out)
     begin = time.perf_counter()
     work = report_work(data.transform, len(x), dequantizations=dequantizations, rows=run.world.rows)

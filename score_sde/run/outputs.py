@@ -71,7 +71,8 @@ def check_folder(folder: Path, given: str) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        reason = error.strerror or error
+        file = next((path for path in (folder, *folder.parents) if path.is_file()), None)
+        reason = error.strerror or error if file is None else f"{file} is a file, not a folder"
         raise ValueError(f"{given}: no file can be written in {folder} ({reason}); name another place") from None
     finally:
         for path in reversed(made):

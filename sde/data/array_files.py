@@ -97,7 +97,9 @@ def _of_numpy(path: Path) -> FileOfArrays:
     # numpy and zipfile raise many unrelated exceptions for damaged files.
     except Exception as error:
         # Of any other file numpy says that it holds pickled objects, and may be loaded unsafely.
-        reason = "it holds no arrays of numbers" if "pickle" in str(error) else error
+        reason: object = error
+        if "pickle" in str(error):
+            reason = "it holds no arrays of numbers; texts are stored with a type of their own, as by astype(str)"
         raise ValueError(f"{path} is not a readable .npy, .npz or .csv file ({reason})") from None
     labels = [arrays.pop(name) for name in LABELS if name in arrays]
     if "x" not in arrays and len(arrays) != 1:

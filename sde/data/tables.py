@@ -41,6 +41,8 @@ def read_table(path: Path, label_names: tuple[str, ...], columns: Sequence[str] 
     try:
         with _opened(path) as file:
             table = _read(path, file, label_names, columns, width)
+    except LookupError as error:
+        raise ValueError(f"{path}: {error}") from None
     except (ValueError, OSError, csv.Error, OverflowError) as error:
         raise ValueError(f"{path} is not a table of numbers ({error})") from None
     if not table.values.size:
@@ -119,7 +121,7 @@ def _choose(
         absent = [name for name in columns if name not in here]
         if absent:
             wanted = "" if width else "`columns`: "
-            raise ValueError(f"{wanted}there is no column {absent[0]}: there are {', '.join(here)}")
+            raise LookupError(f"{wanted}there is no column {absent[0]}: there are {', '.join(here)}")
         twice = [name for name in columns if here.count(name) > 1]
         if twice:
             raise ValueError(f"{here.count(twice[0])} columns are named {twice[0]}: give them different names")

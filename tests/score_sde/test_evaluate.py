@@ -335,7 +335,7 @@ MISTAKES = [
     (["--samples_file", "words.npz"], "labels of type <U5 and shape (200,): needs 200 integers"),
     (["--samples_file", "short.npz"], "labels of type int64 and shape (150,): needs 200 integers"),
     (["--samples_file", "samples"], "--samples_file=samples is a folder: name a file in it"),
-    (["--samples_file", "notes.txt"], "file (it holds no arrays of numbers)"),
+    (["--samples_file", "notes.txt"], "file (it holds no arrays of numbers;"),
     (["--samples_file", "nowhere.npz"], "nowhere.npz does not exist"),
     (["--samples_file", "noise.npz", "--steps", "5"], "--steps: --samples_file names samples that are drawn already"),
     (["--samples_file", "noise.npz", "--guidance_scale", "2"], "--guidance_scale: --samples_file names"),

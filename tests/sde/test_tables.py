@@ -112,9 +112,9 @@ def test_items_take_the_columns_of_the_data_by_name(tmp_path):
     assert table(tmp_path, text, columns=("a", "b"), width=2)[0] == [[2.0, 1.0], [4.0, 3.0]]
     assert table(tmp_path, "1,2\n3,4\n", columns=("a", "b"), width=2)[0] == [[1.0, 2.0], [3.0, 4.0]]
     path = written(tmp_path, text)
-    refused(f"{path} is not a table of numbers (there is no column c: there are b, note, a)",
+    refused(f"{path}: there is no column c: there are b, note, a",
             read_array, path, None, ("a", "c"), 2)  # fmt: skip
-    refused(f"{path} is not a table of numbers (config.data.columns: there is no column c: there are b, note, a)",
+    refused(f"{path}: config.data.columns: there is no column c: there are b, note, a",
             open_array, path, "first", (), ("c",))  # fmt: skip
 
 
