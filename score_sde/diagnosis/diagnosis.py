@@ -146,13 +146,17 @@ def off_posterior_means(m: dict) -> Finding | None:
     if not off:
         return None
     worst = max(off, key=lambda level: level["std"])
+    pairs = zip(m["samples"]["std"], m["samples"]["data_std"], strict=True)
+    wide = max((std / data_std for std, data_std in pairs if data_std > 0), default=1.0)
+    # Of an undertrained model samples are no finding of their own, and these may be lost.
+    lost = f"; of samples a channel is spread {wide:.3g} times as far as the data" if wide > MAX_STD_RATIO else ""
     return Finding(
         "posterior mean off",
         f"at {len(off)} of {len(levels)} noise levels, sigma/alpha from {off[-1]['noise_level']:.3g} to "
         f"{off[0]['noise_level']:.3g}, the posterior means are spread more than the data, which no posterior mean is: "
         f"their standard deviation is {worst['std']:.3g} at {worst['noise_level']:.3g}, that of the data "
         f"{worst['data_std']:.3g}, in model units. Steps and likelihood multiply them by alpha; restoring and "
-        "guidance at the denoised point read them as data",
+        f"guidance at the denoised point read them as data{lost}",
         "--mode restore begins below these levels where it can; train longer, or with config.model.parametrization=v "
         "or edm, which bound them",
     )

@@ -379,11 +379,13 @@ def test_posterior_means_that_left_the_law_of_the_data(healthy, unrendered_modul
     for error in (0.001, 0.05):
         model = Denoiser(NoiseOfGaussian(sde, error, x0.std().item()), sde, "noise", 1.0, training.transform)
         levels = of_posterior_means(model, training, CPU)
-        found[error] = off_posterior_means({"posterior_means": levels})
+        samples = {"std": [0.5, 3.0, 0.0], "data_std": [0.5, 1.0, 0.0]}
+        found[error] = off_posterior_means({"posterior_means": levels, "samples": samples})
         worst = error * levels[0]["noise_level"]
         assert levels[0]["std"] == pytest.approx(worst, rel=0.3 if error < 0.01 else 0.05)
     assert found[0.001] is None
     said = found[0.05].evidence
+    assert said.endswith("; of samples a channel is spread 3 times as far as the data")
     off = [level for level in levels if 0.05 * level["noise_level"] > 2 * level["data_std"]]
     assert f"at {len(off)} of 25 noise levels, sigma/alpha from {off[-1]['noise_level']:.3g} to 152" in said
     assert f"standard deviation is {levels[0]['std']:.3g} at 152" in said
