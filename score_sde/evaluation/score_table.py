@@ -12,11 +12,15 @@ def show(values: dict[str, dict], sets: Sets, features: str, split: str) -> None
     """A line for each of the ``scores``: the value, its interval, that of real items, and what it means."""
     rows: list[Row] = [("", "samples", "95 % interval", "real items", "")]
     measured = [name for name in METRICS if "value" in values.get(name, {})]
+    told = []
     for name in measured:
         own, metric = values[name], METRICS[name]
         real = own["reference"]
         found = f"{_number(real['value'])} +- {_number(real['spread'])}"
-        rows.append(_row(metric.title + " *" * metric.biased, own, found, own["reading"]))
+        # What it would tell is a line of its own: the table would be wider than screens are.
+        verdict, _, least = own["reading"].partition("; it would tell ")
+        told += [f"    {metric.title}: {least}"] * bool(least)
+        rows.append(_row(metric.title + " *" * metric.biased, own, found, verdict))
     if "value" in values.get("accuracy", {}):
         own = values["accuracy"]
         rows.append(_row("accuracy of the class", own, _number(own["reference"]["value"]), own["reading"]))
@@ -36,6 +40,9 @@ def show(values: dict[str, dict], sets: Sets, features: str, split: str) -> None
     for name, *cells, text in rows:
         aligned = (cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
         print("  ".join(["", name.ljust(widths[0]), *aligned, text]).rstrip())
+    if told:
+        print("  those that do not tell the samples from real items would tell, of spoilt real items:")
+        print("\n".join(told))
     division = sets.division
     print(
         f"  real items: mean and standard deviation over {DIVISIONS} random splits of the {count + len(sets.others):,} "
