@@ -26,11 +26,11 @@ def by_the_law(asked: Tensor, labels: Tensor) -> bool:
     return bool((other >= own * (1 - 1e-9)).mean() >= LEVEL)
 
 
-def matching(data: Dataset, asked: Tensor | None) -> Tensor:
+def matching(data: Dataset, asked: Tensor | None, *, warn: bool = True) -> Tensor:
     """Positions of the items that samples of the classes ``asked`` (n,) are held against: all, where there are no
     classes or they are in the parts of the data; or else the most that are in the parts of those asked for, of each
-    class some that are spread over the set. Warns of classes that the items have none of, and then the others alone
-    count; raises ValueError where they have none of any.
+    class some that are spread over the set. Of classes that the items have none of the others alone count, of which it
+    warns unless told not to; raises ValueError where they have none of any.
     """
     every = torch.arange(len(data))
     if asked is None or data.labels is None or (asked < 0).any():
@@ -44,7 +44,7 @@ def matching(data: Dataset, asked: Tensor | None) -> Tensor:
     missing = classes[known == 0].tolist()
     if len(missing) == len(classes):
         raise ValueError(f"the items that samples are held against have none of the classes asked for, {missing}")
-    if missing:
+    if missing and warn:
         warnings.warn(
             f"the items that samples are held against have none of the classes {missing}, which were asked for: "
             "distances tell that more than anything",

@@ -1,6 +1,7 @@
 """The table of scores that --mode evaluate prints."""
 
-from score_sde.evaluation.scores import Sets
+from score_sde.evaluation.perturbations import words
+from score_sde.evaluation.scores import NOT_TOLD, Sets
 from score_sde.metrics.metric import METRICS
 from score_sde.metrics.neighbors import CLOSE_SHARE
 from score_sde.metrics.splits import DIVISIONS
@@ -18,9 +19,9 @@ def show(values: dict[str, dict], sets: Sets, features: str, split: str) -> None
         real = own["reference"]
         found = f"{_number(real['value'])} +- {_number(real['spread'])}"
         # What it would tell is a line of its own: the table would be wider than screens are.
-        verdict, _, least = own["reading"].partition("; it would tell ")
+        least = words(own["power"]) if "power" in own else ""
         told += [f"    {metric.title}: {least}"] * bool(least)
-        rows.append(_row(metric.title + " *" * metric.biased, own, found, verdict))
+        rows.append(_row(metric.title + " *" * metric.biased, own, found, NOT_TOLD if least else own["reading"]))
     if "value" in values.get("accuracy", {}):
         own = values["accuracy"]
         rows.append(_row("accuracy of the class", own, _number(own["reference"]["value"]), own["reading"]))

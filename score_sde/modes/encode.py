@@ -14,7 +14,7 @@ from score_sde.run.inputs import spread_items
 from score_sde.run.items import batched, bind, joined, open_split, relative_error, write_arrays
 from score_sde.run.outputs import check_room_of, stem
 from sde.condition.tree import labels_of
-from sde.data.sizes import real
+from sde.data.sizes import real_entries
 
 
 def encode_items(
@@ -72,8 +72,7 @@ def encode_items(
     }
     sentence = f"{error:.2e} of the data's standard deviation (rms)"
     if transform.num_levels:
-        same = again == x if sizes is None else (again == x)[real(sizes, data.event_shape).expand_as(x)]
-        result["exact"] = same.double().mean().item()
+        result["exact"] = real_entries(again == x, sizes).double().mean().item()
         sentence += f", {result['exact']:.3%} of the values come back exactly"
     print(
         f"{count} {split} items to their latents and back, {result['nfe_encode']:g} + {result['nfe_decode']:g} network "
@@ -129,9 +128,9 @@ def latent_statistics(latent: Tensor, prior_std: float, sizes: Tensor | None = N
     the same squares: the matrix of all pairs of entries may not fit the memory. Of items of unequal ``sizes`` the
     entries that are real count, and there are no correlations.
     """
-    z = latent.double().flatten(1) / prior_std
+    latent = latent.double() / prior_std
+    z, entries = latent.flatten(1), real_entries(latent, sizes)
     count, dim = z.shape
-    entries = z.flatten() if sizes is None else z[real(sizes, latent.shape[1:]).expand_as(latent).flatten(1)]
     found = {
         "latent_mean": entries.mean().item(),
         "latent_mean_stderr": len(entries) ** -0.5,

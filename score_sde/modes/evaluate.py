@@ -2,7 +2,6 @@
 
 import platform
 import time
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -94,10 +93,8 @@ def evaluate(
         guides = Guides(run, run.model(), guidance)
         cond = read_condition(run, guides, labels, None, num_samples, seed=seed, by_law=True)
         asked = labels_of(cond)
-    held = matching(data, asked)
-    with warnings.catch_warnings(action="ignore"):
-        # It is the split's own items that samples are held against.
-        like = matching(other, asked)
+    # It is the split's own items that samples are held against.
+    held, like = matching(data, asked), matching(other, asked, warn=False)
     if len(held) < len(data) and run.world.is_main:
         print(f"{len(held):,} of {len(data):,} real items are in the parts of the classes asked for, and count")
     refused = refusals(names, count, len(held), len(like), dimension)

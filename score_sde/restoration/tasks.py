@@ -17,7 +17,7 @@ from score_sde.restoration.masks import read_mask
 from score_sde.run.inputs import read_items
 from sde.data import Dataset, existing
 from sde.data.array_files import array_of
-from sde.data.sizes import as_sizes, real
+from sde.data.sizes import as_sizes, real, real_entries
 from sde.inverse.operators import LinearOperator, Mask, OfReal
 
 TASKS: dict[str, tuple[str | None, Any]] = {
@@ -109,9 +109,7 @@ def measured_sizes(file: str, task: str, data: Dataset) -> Tensor | None:
 
 def hides_nothing(operator: Mask, sizes: Tensor | None) -> bool:
     """Whether all that is real is observed."""
-    if sizes is None:
-        return bool(operator.mask.all())
-    return bool(operator.mask[real(sizes, operator.event_shape).expand_as(operator.mask)].all())
+    return bool(real_entries(operator.mask, sizes).all())
 
 
 def observed(operator: LinearOperator, y: Tensor, shape: tuple[int, ...], sizes: Tensor | None) -> float:

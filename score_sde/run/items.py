@@ -18,7 +18,7 @@ from score_sde.run.labels import Labels
 from sde import Denoiser, ScoreModel
 from sde.condition.tree import Condition, labels_of, map_condition, restrict_to
 from sde.data import Dataset
-from sde.data.sizes import real
+from sde.data.sizes import real_entries
 from sde.data.statistics import spread
 from sde.files import write_whole
 
@@ -34,8 +34,7 @@ def relative_error(values: Tensor, x: Tensor, data: Dataset, sizes: Tensor | Non
 
 def encoded_entries(data: Dataset, index: Tensor) -> Tensor:
     """The entries of items at positions that are real, in model units, in a row."""
-    x, sizes = data.transform.encode(data.batch(index)[0]).double(), data.sizes_of(index)
-    return x.flatten() if sizes is None else x[real(sizes, data.event_shape).expand_as(x)]
+    return real_entries(data.transform.encode(data.batch(index)[0]).double(), data.sizes_of(index))
 
 
 def encoded_items(
@@ -51,8 +50,7 @@ def encoded_items(
 
 def root_mean_square(x: Tensor, sizes: Tensor | None = None) -> Tensor:
     """The root mean square over all entries of x (n, *event) that are real."""
-    x = x.double()
-    return (x if sizes is None else x[real(sizes, x.shape[1:]).expand_as(x)]).square().mean().sqrt()
+    return real_entries(x.double(), sizes).square().mean().sqrt()
 
 
 def open_split(run: Run, split: str) -> tuple[Dataset, Dataset, Denoiser]:

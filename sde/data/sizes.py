@@ -23,6 +23,11 @@ def cut(x: Tensor, sizes: Tensor | None, value: float = 0.0) -> Tensor:
     return x if sizes is None else torch.where(real(sizes.to(x.device), x.shape[1:]), x, value)
 
 
+def real_entries(x: Tensor, sizes: Tensor | None) -> Tensor:
+    """The entries of items x (n, *event) that are real, all of them without sizes, in a row."""
+    return x.flatten() if sizes is None else x[real(sizes, x.shape[1:]).expand_as(x)]
+
+
 def pad(items: Sequence[Tensor], shape: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
     """Items (channels, *space), or (length,), of unequal size in one tensor (n, *event), with 0 where they are padded,
     and their sizes (n,): to the longest of each axis, or to a shape. Raises ValueError for items that no size tells:

@@ -66,6 +66,15 @@ class Gaussian(GaussianMixture):
         return b * mean + (w / v).sqrt() * (x - a * mean)
 
 
+class GaussianDenoiser(Gaussian):
+    """The same where a denoiser is expected: it takes a condition and goes by none."""
+
+    sigma_data, num_classes = 0.5, None
+
+    def forward(self, x: Tensor, t: Tensor, cond=None) -> Tensor:
+        return super().forward(x, t)
+
+
 class Uniform(ScoreModel):
     """Data uniform on [low, high) in every coordinate: x_0 given x is a truncated normal in each, and p_t a difference
     of normal distribution functions."""

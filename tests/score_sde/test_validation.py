@@ -10,18 +10,15 @@ from sde.checkpoint.spec import build_denoiser, describe_sde
 from sde.data.dataset import Dataset
 from sde.data.transform import Transform
 from sde.training.loss import IMPORTANCE, TIMES, WEIGHTINGS
-from tests.oracles.exact import Gaussian
+from tests.oracles.exact import GaussianDenoiser
 from tests.oracles.processes import Straight
 
 CPU = torch.device("cpu")
 STD, SIGMA_DATA = 0.5, 0.8
 
 
-class Oracle(Gaussian):
-    sigma_data, num_classes = SIGMA_DATA, None
-
-    def forward(self, x, t, cond=None):
-        return super().forward(x, t)
+class Oracle(GaussianDenoiser):
+    sigma_data = SIGMA_DATA
 
 
 class OnDemand:

@@ -21,7 +21,7 @@ from sde.training.loss import (
     per_item,
     stratified,
 )
-from tests.oracles.exact import Gaussian
+from tests.oracles.exact import GaussianDenoiser
 from tests.oracles.processes import PROCESSES
 
 STD = 0.5
@@ -34,11 +34,8 @@ WRITTEN_OUT = {
 }
 
 
-class Oracle(Gaussian):
+class Oracle(GaussianDenoiser):
     sigma_data = STD
-
-    def forward(self, x, t, cond=None):
-        return super().forward(x, t)
 
 
 def density_of_times(sde, name, t, snr):
