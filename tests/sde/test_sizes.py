@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from score_sde.modes.encode import latent_statistics
+from score_sde.run.items import root_mean_square
 from sde import VPSDE, Denoiser, NoisyClassifier, Transform
 from sde.checkpoint.models import read_description, save_model
 from sde.checkpoint.spec import build_denoiser
 from sde.data import Dataset
-from sde.data.sizes import cut, item_means, real, trim
+from sde.data.sizes import cut, item_means, real, real_entries, trim, trimmed
 from sde.data.statistics import measure
 from sde.training.loss import BatchNoise, classifier_loss, denoising_loss
 from sde.training.options import TrainingOptions
@@ -132,3 +134,16 @@ def test_values_about_the_data_travel_in_the_model_file(tmp_path):
     }  # fmt: skip
     save_model(tmp_path / "m.safetensors", "denoiser", spec, build_denoiser(spec).state_dict())
     assert read_description(tmp_path / "m.safetensors")["spec"] == json.loads(json.dumps(spec))
+
+
+@pytest.mark.parametrize("event", [(4,), (2, 4), (1, 4, 3)])
+def test_entries_that_are_real(event):
+    """Those of the trimmed items, in a row; and what is measured of them is that of the trimmed items."""
+    x, sizes = torch.randn(3, *event, generator=torch.Generator().manual_seed(0)), torch.tensor([2, 4, 1])
+    expected = torch.cat([item.flatten() for item in trimmed(x, sizes)])
+    assert torch.equal(real_entries(x, sizes), expected)
+    assert torch.equal(real_entries(x, None), x.flatten())
+    assert root_mean_square(x, sizes).item() == pytest.approx(expected.double().square().mean().sqrt().item())
+    found = latent_statistics(x, 2.0, sizes)
+    assert found["latent_mean"] == pytest.approx(expected.double().mean().item() / 2)
+    assert found["latent_std"] == pytest.approx(expected.double().std(correction=0).item() / 2)
