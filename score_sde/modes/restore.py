@@ -77,8 +77,9 @@ def restore(
     batch_size: int = 256,
     out: str | None = None,
 ) -> dict:
-    """Draw what measured items may have been: posterior samples; write ``<out>.png``, ``<out>.npz``, ``<out>.html``
-    and, where the truth is known, ``<out>.csv``."""
+    """Draw what measured items may have been, posterior samples; write a picture, numbers, a page and scores.
+
+    The files are ``<out>.png``, ``<out>.npz``, ``<out>.html`` and, where the truth is known, ``<out>.csv``."""
     only_one({"items": items, "num_samples": num_samples, "input": input, "measurements_file": measurements_file})
     asked, method = method, choose_method(method, task, sigma_y)
     sampling = Sampling(with_sampler(run, sampler), steps, grid, noise, seed, batch_size)
