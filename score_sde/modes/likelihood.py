@@ -51,8 +51,9 @@ def likelihood(
     input: str | None = None,
     out: str | None = None,
 ) -> dict:
-    """Evaluate log p(x), or log p(x | y) with ``labels`` "data", on the held-out or the training items, or on all those
-    of a file or a folder, ``input``."""
+    """Evaluate log p(x), or log p(x | y), of held-out or training items, or of those of a file or folder.
+
+    With ``labels`` "data" it is log p(x | y); ``input`` is the file or folder, all of whose items are taken."""
     if guidance != UNGUIDED and not unnormalized:
         raise ValueError(
             "a guided model is not a normalized density, so its likelihood is refused: leave out "

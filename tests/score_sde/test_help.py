@@ -101,3 +101,8 @@ def test_a_mode_that_there_is_not(capsys):
     assert status == 2
     assert "--mode = 'smaple': needs one of train, " in error
     assert "(did you mean sample?)" in error
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_line_of_a_mode_is_a_whole_sentence(mode):
+    assert MODES[mode].function.__doc__.partition("\n")[0].endswith(".")
