@@ -5,12 +5,16 @@ from collections.abc import Callable
 
 import torch
 
+from samplers import SAMPLERS
 from score_sde.config.config import config_path, read_config, resolve
 from score_sde.training.spec import denoiser_spec
 from sde import Denoiser
 from sde.checkpoint.spec import build_denoiser
 from sde.data import Dataset
 from sde.data.transform import Transform
+
+ADAPTIVE = tuple(name for name, factory in SAMPLERS.items() if factory().steps == 1)
+"""The samplers that choose their own steps."""
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:

@@ -16,22 +16,12 @@ from samplers import (
     variational_bound,
 )
 from samplers.encode import decode
-from sde import VPSDE, Denoiser, NoisyClassifier
-from sde.guidance import (
-    Autoguidance,
-    Classifier,
-    ClassifierFree,
-    Conditional,
-    DynamicThreshold,
-    GuidanceInterval,
-    GuidanceRescale,
-)
-from sde.inverse import Mask
-from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
+from sde import VPSDE, Denoiser
+from sde.guidance import ClassifierFree
 from sde.networks import MLP
-from sde.networks.classifier import MLPClassifier
 from tests.batteries.tiers import ADAPTIVE
 from tests.oracles import simulated_device as sim
+from tests.oracles.guidances import GUIDED
 from tests.sde import small_training
 
 pytestmark = pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
@@ -80,37 +70,6 @@ def test_samplers(name):
     # An adaptive solver looks at errors: ``ode`` once a step of the whole batch, ``reverse_sde`` at every call.
     looks = 0 if steps else kept[sim.NAME].nfe.sum().item() / (1 if name == "reverse_sde" else 6)
     assert len(seen.waits) <= 3 + looks, seen.waits
-
-
-def judge(like):
-    classifier = NoisyClassifier(MLPClassifier((3,), 3, 8, 1), VPSDE()).eval()
-    generator = torch.Generator().manual_seed(2)
-    for parameter in classifier.parameters():
-        parameter.data.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
-    return classifier.to(like.device)
-
-
-def measured(model, method, *options):
-    like = next(model.parameters())
-    operator = Mask(torch.tensor([True, False, True]), (3,)).to(like.device)
-    return method(model, operator, torch.ones(4, 2, device=like.device), *options)
-
-
-GUIDED = {
-    "conditional": lambda m, y: Conditional(m, y),
-    "classifier_free": lambda m, y: ClassifierFree(m, y, 2.0),
-    "negative": lambda m, y: ClassifierFree(m, y, 2.0, y.flip(0)),
-    "classifier": lambda m, y: Classifier(m, judge(y), y, 1.5),
-    "classifier of the denoised": lambda m, y: Classifier(m, judge(y), y, 1.5, "denoised"),
-    "autoguidance": lambda m, y: Autoguidance(m, small(seed=1).to(y.device), 1.5),
-    "interval": lambda m, y: GuidanceInterval(ClassifierFree(m, y, 2.0), 0.1, 5.0),
-    "rescale": lambda m, y: GuidanceRescale(ClassifierFree(m, y, 2.0), 0.7),
-    "threshold": lambda m, y: DynamicThreshold(ClassifierFree(m, y, 2.0), 0.9, -2.0, 2.0),
-    "replacement": lambda m, y: measured(m, Replacement),
-    "dps": lambda m, y: measured(m, DPS, 0.1),
-    "pigdm": lambda m, y: measured(m, PiGDM, 0.1),
-    "mmps": lambda m, y: measured(m, MMPS, 0.1),
-}
 
 
 @pytest.mark.parametrize("name", GUIDED)

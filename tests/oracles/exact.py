@@ -18,7 +18,7 @@ class GaussianMixture(ScoreModel):
         self.std = std
         self.event = tuple(self.means.shape[1:])
         weights = torch.ones(len(self.means)) if weights is None else weights
-        self.log_weights = (weights / weights.sum()).log().to(self.means)
+        self.register_buffer("log_weights", (weights / weights.sum()).log().to(self.means))
 
     def moments(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and the components' variance at t, of shape () or (B, 1)."""
