@@ -34,6 +34,7 @@ class ODE:
     max_nfe: int = 10_000
     solver: str = "dopri5"
     order: ClassVar[float] = 0
+    adaptive: ClassVar[bool] = True
     steps: ClassVar[int] = 1
     grid: ClassVar[str] = "uniform"
 

@@ -72,3 +72,10 @@ def differentiating(device: torch.device) -> Iterator[None]:
     which would take part in backward passes as well."""
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         yield
+
+
+def wait_for(device: torch.device | None) -> None:
+    """Wait until a device has done what was asked of it; the CPU always has."""
+    if device is not None and device.type != "cpu":
+        # That of MPS has one device, and asks for none.
+        torch.get_device_module(device).synchronize(*([] if device.type == "mps" else [device]))
