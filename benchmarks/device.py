@@ -60,7 +60,7 @@ def main() -> int:
         from score_sde.run.folder import choose_device
 
         asked = chosen(options.sections, {"right": right.SECTIONS, "fast": fast.SECTIONS})
-        setting = sections.Setting(choose_device(options.device), options.small)
+        setting = sections.Setting(choose_device(options.device), "small" if options.small else "full")
         if options.out:
             options.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
@@ -77,11 +77,11 @@ def main() -> int:
         print(report.shown(results[-1]), flush=True)
         if options.out:
             # After every section, so that a run that is cut off leaves what it found.
-            record = {**machine, "small": setting.small, "sections": [result.record() for result in results]}
+            record = {**machine, "size": setting.size, "sections": [result.record() for result in results]}
             (options.out / "device.json").write_text(json.dumps(record, indent=1))
     print(f"\n{report.summary(results)}, in {time.perf_counter() - begin:.0f} s")
     outcomes = {result.name: result.outcome for result in results}
-    print(json.dumps({**machine, "small": setting.small, "sections": outcomes}))
+    print(json.dumps({**machine, "size": setting.size, "sections": outcomes}))
     return int(any(result.outcome == "failed" for result in results))
 
 

@@ -16,9 +16,10 @@ def written(value: Any) -> str:
 
 
 def table(rows: Iterable[dict[str, Any]]) -> str:
-    """Rows as a table in Markdown, its columns aligned for the terminal; what a row does not have stays empty."""
+    """Rows as a table in Markdown, its columns aligned for the terminal; what a row does not have stays empty, and what
+    none has is left out."""
     rows = list(rows)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = list(dict.fromkeys(key for row in rows for key, value in row.items() if value is not None))
     cells = [columns, *([written(row.get(column)) for column in columns] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     numbers = [all(isinstance(row.get(c), int | float | None) for row in rows) for c in columns]
@@ -54,9 +55,10 @@ def condensed(checks: list[Check]) -> Iterable[dict[str, Any]]:
 def shown(result: Result) -> str:
     """A section's table, with a line above that says what it is."""
     checks = [row for row in result.rows if isinstance(row, Check)]
-    figures = [row for row in result.rows if not isinstance(row, Check)]
+    figures = [row for row in result.rows if isinstance(row, dict)]
     parts = [f"\n{result.name}: {result.title} ({result.seconds:.1f} s)"]
     parts += [table(rows) for rows in (list(condensed(checks)), figures) if rows]
+    parts += [row for row in result.rows if isinstance(row, str)]
     if result.outcome != "passed":
         parts.append(f"{result.outcome.upper()}: {result.sentence}")
     return "\n".join(parts)

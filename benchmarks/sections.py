@@ -15,16 +15,20 @@ ENOUGH = 5.0
 """Seconds of its time that must be left for a section to begin."""
 
 
+SIZES = ("full", "small", "smallest")
+"""For a GPU; for a trial on a CPU; for the tests, which run the sections of *right* every time."""
+
+
 @dataclass(frozen=True)
 class Setting:
-    """Where it is measured, and whether in sizes for a trial on a CPU."""
+    """Where it is measured, and in which of SIZES."""
 
     device: torch.device
-    small: bool = False
+    size: str = "full"
 
-    def of(self, full: Any, small: Any) -> Any:
-        """A size of the full run, or that of the small one."""
-        return small if self.small else full
+    def of(self, *values: Any) -> Any:
+        """The value for this size, of those for SIZES in order; the last one is that of what is smaller, too."""
+        return values[min(SIZES.index(self.size), len(values) - 1)]
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,12 @@ class LeftOut(Exception):
     """Raised by a section that does not apply here, with the reason in a sentence."""
 
 
-Row = Check | dict[str, Any]
-"""What a section finds: a check, or figures by the name of their column."""
+class OutOfTime(BaseException):
+    """Raised in a section whose time is over. No Exception, which those who are interrupted might take for their own."""
+
+
+Row = Check | dict[str, Any] | str
+"""What a section finds: a check, figures by the name of their column, or a sentence to stand below them."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +92,13 @@ class Result:
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Raises TimeoutError in what takes longer, where the system has an alarm clock."""
+    """Raises OutOfTime in what takes longer, where the system has an alarm clock."""
     if not hasattr(signal, "setitimer"):
         yield
         return
 
     def ring(*_) -> None:
-        raise TimeoutError(f"not done after its {seconds:.0f} seconds; the rows above are what it found until then")
+        raise OutOfTime
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -104,7 +112,7 @@ def within(seconds: float) -> Iterator[None]:
 def run(name: str, section: Section, setting: Setting, left: float) -> Result:
     """The section within its time and the ``left`` seconds of the whole; whatever it raises is part of the result."""
     result, begin = Result(name, section.title), time.perf_counter()
-    seconds = min(section.small_seconds if setting.small else section.seconds, left)
+    seconds = min(setting.of(section.seconds, section.small_seconds), left)
     if seconds < ENOUGH:
         result.outcome, result.sentence = "left out", "no time was left: give more --seconds, or fewer --sections"
         return result
@@ -120,6 +128,9 @@ def run(name: str, section: Section, setting: Setting, left: float) -> Result:
             )
     except LeftOut as reason:
         result.outcome, result.sentence = "left out", str(reason)
+    except OutOfTime:
+        result.outcome = "failed"
+        result.sentence = f"not done after its {seconds:.0f} seconds; the rows above are what it found until then"
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         result.outcome, result.sentence = "failed", f"{type(error).__name__}: {lines[0][:300]}"

@@ -92,12 +92,19 @@ def continuous_digits() -> Dataset:
     return Dataset(transform.encode(items), train.labels, train.num_classes, Transform())
 
 
-def small_unet(channels: int, dropout: float = 0.0) -> Denoiser:
-    """A U-Net with attention for the digits, on weights from a fixed seed."""
+UNETS = {
+    "full": {"channels": 32, "channel_mult": (1, 2), "attention_resolutions": (4,)},
+    "small": {"channels": 8, "channel_mult": (1, 2), "attention_resolutions": (4,)},
+    "smallest": {"channels": 8, "channel_mult": (1,)},
+}
+"""Of the digits, by the size of the run."""
+
+
+def small_unet(size: str, dropout: float = 0.0) -> Denoiser:
+    """The U-Net of a run of this size, on weights from a fixed seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        options = {"channels": channels, "channel_mult": (1, 2), "num_res_blocks": 1, "attention_resolutions": (4,)}
-        network = UNet((1, 8, 8), 10, **options, dropout=dropout)
+        network = UNet((1, 8, 8), 10, **UNETS[size], num_res_blocks=1, dropout=dropout)
     return Denoiser(network, VPSDE(), sigma_data=1.0, event_shape=(1, 8, 8))
 
 
@@ -105,11 +112,10 @@ digits_loss = partial(denoising_loss, cond_dropout=0.2)
 
 
 @cache
-def trained(small: bool) -> Target:
-    """A U-Net that has seen the digits for some hundred steps, on the CPU: the same weights for both sides."""
+def trained(size: str) -> Target:
+    """A U-Net that has seen the digits for some hundred steps, on the CPU, by the size of the run: the same weights for both sides."""
     data = continuous_digits()
-    model = small_unet(8 if small else 32)
-    steps, batch = (150, 16) if small else (400, 64)
+    model, (steps, batch) = small_unet(size), {"full": (400, 64), "small": (150, 16), "smallest": (30, 16)}[size]
     options = TrainingOptions(steps=steps, batch_size=batch, lr=3e-3, warmup_steps=20, ema_decay=0.98)
     trainer = Trainer(model, data, digits_loss, options)
     with torch.random.fork_rng(devices=[]):

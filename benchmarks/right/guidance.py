@@ -14,8 +14,8 @@ def guidance(setting: Setting) -> Iterator[Check]:
 
     Posterior methods on the exact model, all on the trained one. A chunk that does not divide the samples is filled up.
     """
-    count, steps = 4, setting.of(12, 6)
-    for kind, target, methods in (("exact", exact(), POSTERIORS), ("trained", trained(setting.small), GUIDED)):
+    count, steps = 4, setting.of(12, 6, 4)
+    for kind, target, methods in (("exact", exact(), POSTERIORS), ("trained", trained(setting.size), GUIDED)):
         for name, bind in methods.items():
 
             def on(side: Side, target=target, bind=bind):

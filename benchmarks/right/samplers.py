@@ -16,7 +16,7 @@ from tests.batteries.variants import VARIANTS
 ROUNDING = 1e-4
 """Allowed in float32 of samples of equal steps, in units of the data's standard deviation."""
 
-TOLERANCE = 1e-3
+TOLERANCES = {"ode": 1e-3, "reverse_sde": 1e-2}
 """rtol and atol of the adaptive samplers; their samples may differ by ``SLACK`` times it."""
 
 SLACK = 10.0
@@ -24,7 +24,7 @@ SLACK = 10.0
 
 def drawn(target: Target, sampler, setting: Setting, guided: bool = False, **options) -> float:
     """The largest difference of samples of equal seeds on both sides, in standard deviations of the data."""
-    count = 4
+    count = setting.of(4, 4, 2)
 
     def on(side: Side):
         model = side.place(target.model)
@@ -36,24 +36,25 @@ def drawn(target: Target, sampler, setting: Setting, guided: bool = False, **opt
 
 
 def samplers(setting: Setting) -> Iterator[Check]:
-    """Samples of every sampler with equal seeds, in standard deviations of the data.
+    """Samples of every sampler from equal seeds, in standard deviations of the data.
 
     Every registered sampler on an exact model of every process, and with guidance on a trained one; variants by options
     on the exact model of one process.
     """
-    steps = 30
+    # With few steps, coefficients of high order make much of roundings.
+    steps = setting.of(30, 30, 10)
     for name, factory in SAMPLERS.items():
-        adaptive = name in ADAPTIVE
-        sampler = factory(rtol=TOLERANCE, atol=TOLERANCE) if adaptive else factory()
-        allowed, options = (SLACK * TOLERANCE, {}) if adaptive else (ROUNDING, {"steps": steps})
-        for sde in SDES:
+        adaptive, tolerance = name in ADAPTIVE, setting.of(1, 1, 10) * TOLERANCES.get(name, 1e-3)
+        sampler = factory(rtol=tolerance, atol=tolerance) if adaptive else factory()
+        allowed, options = (SLACK * tolerance, {}) if adaptive else (ROUNDING, {"steps": steps})
+        for sde in setting.of([*SDES], [*SDES], ["vp"]):
             if sde == "vp" or not adaptive:
                 yield Check(name, f"exact, {sde}", drawn(exact(sde), sampler, setting, **options), allowed)
-        target = trained(setting.small)
+        target = trained(setting.size)
         # An adaptive reverse SDE draws a path for each pixel: what it does with a network, it has done by then.
         if name != "reverse_sde":
             yield Check(name, "trained, guided", drawn(target, sampler, setting, guided=True, **options), allowed)
-    for name, sampler in VARIANTS.items():
+    for name, sampler in setting.of(VARIANTS, VARIANTS, {}).items():
         if name not in SAMPLERS:
             error = drawn(exact(), sampler, setting, steps=steps)
             yield Check(name.partition("-")[0], f"{name}, exact, vp", error, ROUNDING)
@@ -65,7 +66,8 @@ def plans(setting: Setting) -> Iterator[Check]:
     Errors are median distances to where the probability-flow ODE leads, solved in float64 on the CPU.
     """
     calls, count = 6, 32
-    for name, target in {"exact": exact(), "trained": trained(setting.small)}.items():
+    for name in setting.of(("exact", "trained"), ("exact", "trained"), ("exact",)):
+        target = exact() if name == "exact" else trained(setting.size)
         cpu64 = Side(torch.device("cpu"), torch.float64)
         noise = SeededNoise(range(count))(torch.empty(count, *target.event_shape)) * target.model.sde.prior_std()
         model = cpu64.place(target.model)
@@ -89,7 +91,7 @@ def precision(setting: Setting) -> Iterator[Check]:
     """
     from benchmarks.right.training import losses_of
 
-    side, target = sides(setting)[0], trained(setting.small)
+    side, target = sides(setting)[0], trained(setting.size)
     found = {}
     for dtype in (None, torch.bfloat16):
         model = side.place(target.model)

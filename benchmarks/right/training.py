@@ -27,7 +27,7 @@ def trainer_on(
     side: Side, setting: Setting, world: World | None = None, *, dropout: float = 0.0, parallel: str = "ddp"
 ) -> Trainer:
     """A trainer of a small U-Net on the digits, the same on every side but for where and how precise it is."""
-    model = side.place(small_unet(setting.of(32, 8), dropout))
+    model = side.place(small_unet(setting.size, dropout))
 
     def loss(module, x0, cond, draws):
         return digits_loss(module, x0.to(side.dtype), cond, draws)
@@ -63,7 +63,7 @@ def training(setting: Setting) -> Iterator[Check]:
     Weights are compared by the losses that they make: Adam takes steps of full length by gradients that are rounding
     alone, as those of the biases of attention's keys are.
     """
-    target = trained(setting.small)
+    target = trained(setting.size)
 
     def on(side: Side) -> tuple[Tensor, ...]:
         run = trainer_on(side, setting)

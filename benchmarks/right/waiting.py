@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import torch
 
@@ -71,14 +72,13 @@ class Between:
             self.context.__exit__(None, None, None)
 
 
-def waits(function) -> float:
-    """1 where function() waits, whose sentence is then printed; 0 where it does not."""
+def check(group: str, name: str, function) -> Check:
+    """That function() does not wait; where it does, with what torch says of it."""
     try:
         function()
     except RuntimeError as error:
-        print(f"  {str(error).splitlines()[0]}")
-        return 1.0
-    return 0.0
+        return Check(group, f"{name}: {str(error).splitlines()[0][:120]}", 1, 0)
+    return Check(group, name, 0, 0)
 
 
 def waiting(setting: Setting) -> Iterator[Check]:
@@ -89,7 +89,7 @@ def waiting(setting: Setting) -> Iterator[Check]:
     device, context = watched(setting)
     torch.manual_seed(0)
     model = Denoiser(MLP((3,), 3, width=16, layers=1), VPSDE(), event_shape=(3,)).eval().to(device)
-    labels, steps = (torch.arange(4) % 3).to(device), 5
+    labels, steps = (torch.arange(4) % 3).to(device), setting.of(5, 5, 3)
 
     def loop(sampler, bound) -> None:
         times = make_grid(model.sde, sampler.grid, steps)
@@ -103,11 +103,10 @@ def waiting(setting: Setting) -> Iterator[Check]:
 
     for name, factory in SAMPLERS.items():
         if name not in ADAPTIVE:
-            error = waits(lambda factory=factory: loop(factory(), ClassifierFree(model, labels, 2.0)))
-            yield Check("a sampler's loop", name, error, 0)
+            bound = ClassifierFree(model, labels, 2.0)
+            yield check("a sampler's loop", name, partial(loop, factory(), bound))
     for name, bind in GUIDED.items():
-        error = waits(lambda bind=bind: loop(SAMPLERS["dpmpp"](), bind(model, labels)))
-        yield Check("a guided loop", name, error, 0)
+        yield check("a guided loop", name, partial(loop, SAMPLERS["dpmpp"](), bind(model, labels)))
     run = small_training.trainer(device=device, gradient_accumulation=2)
     # The first step makes what the optimizer remembers.
     run.training_step()
@@ -117,4 +116,4 @@ def waiting(setting: Setting) -> Iterator[Check]:
             for _ in range(3):
                 run.training_step()
 
-    yield Check("training steps", "three", waits(steps_of_training), 0)
+    yield check("training steps", "three", steps_of_training)

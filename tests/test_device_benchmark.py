@@ -1,0 +1,173 @@
+"""What benchmarks/device.py asks to be right of a device, in its smallest form; and that it would tell where it is not."""
+
+import copy
+
+import pytest
+import torch
+
+from benchmarks import right
+from benchmarks.right.processes import Alone
+from benchmarks.sections import Check, LeftOut, Section, Setting, run
+from benchmarks.wheels import provide
+from samplers import DDIM, Ancestral, DPMSolverPP
+from samplers.likelihood import flow
+from samplers.loop import generate
+from sde.checkpoint.states import Checkpoints
+from sde.model.denoiser import Denoiser
+from tests.oracles.exact import GaussianMixture
+
+CPU = Setting(torch.device("cpu"), "smallest")
+
+
+def rows(name):
+    try:
+        yield from right.SECTIONS[name].run(CPU)
+    except LeftOut as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize("name", right.SECTIONS)
+def test_right(name):
+    found = list(rows(name))
+    assert found
+    assert [row for row in found if not row.passed] == []
+
+
+def only_in_float32(step, factor=1.001):
+    """A step that is wrong by a factor where x is float32."""
+
+    def spoilt(self, model, x, *rest):
+        x, carry = step(self, model, x, *rest)
+        return (factor * x if x.dtype == torch.float32 else x), carry
+
+    return spoilt
+
+
+def wrong_coefficient(patch):
+    patch.setattr(Ancestral, "step", only_in_float32(Ancestral.step))
+    return "ancestral"
+
+
+def wrong_coefficient_with_guidance(patch):
+    patch.setattr(DPMSolverPP, "step", only_in_float32(DPMSolverPP.step))
+    return "replacement"
+
+
+def wrong_divergence(patch):
+    exact = flow.exact_divergence
+
+    def spoilt(velocity, x, *rest):
+        return exact(velocity, x, *rest) * (1.01 if x.dtype == torch.float32 else 1)
+
+    patch.setattr(flow, "exact_divergence", spoilt)
+    return "exact likelihood"
+
+
+def wrong_network(patch):
+    call = Denoiser.forward
+
+    def spoilt(self, x, t, cond=None):
+        return call(self, x, t, cond) * (1.02 if x.dtype == torch.float32 else 1)
+
+    patch.setattr(Denoiser, "forward", spoilt)
+
+
+def wrong_mixture(patch):
+    call = GaussianMixture.forward
+
+    def spoilt(self, x, t):
+        return call(self, x, t) * (1.2 if x.dtype == torch.float32 else 1)
+
+    patch.setattr(GaussianMixture, "forward", spoilt)
+
+
+def read_back(patch):
+    step = DDIM.step
+
+    def spoilt(self, model, x, *rest):
+        x.sum().item()
+        return step(self, model, x, *rest)
+
+    patch.setattr(DDIM, "step", spoilt)
+    return "a sampler's loop"
+
+
+def lost_state(patch):
+    load = Checkpoints.load
+
+    def spoilt(self, *like):
+        state, passed = load(self, *like)
+        state = copy.deepcopy(state)
+        first = state["optimizer"]["state"][0]
+        first["exp_avg"] = torch.zeros_like(first["exp_avg"])
+        return state, passed
+
+    patch.setattr(Checkpoints, "load", spoilt)
+    return "ended and continued"
+
+
+def wrong_replica(patch):
+    patch.setattr(Alone, "mean", lambda self, x: 1.001 * x)
+    return "ddp"
+
+
+def never_halved(patch):
+    def spoilt(draw, index, count):
+        return draw(index[:8], 8)
+
+    patch.setattr(generate, "_unless_full", spoilt)
+    return "a chunk that does not fit"
+
+
+def nothing_cast(patch):
+    patch.setattr(Denoiser, "autocast", property(lambda self: None, lambda self, value: None), raising=False)
+    return "samples"
+
+
+SPOILT = {
+    "samplers": wrong_coefficient,
+    "guidance": wrong_coefficient_with_guidance,
+    "densities": wrong_divergence,
+    "plans": wrong_mixture,
+    "waiting": read_back,
+    "training": wrong_network,
+    "resume": lost_state,
+    "processes": wrong_replica,
+    "memory": never_halved,
+    "precision": nothing_cast,
+}
+"""A mistake for each section, which returns the group of checks that must see it, or None for any."""
+
+
+@pytest.mark.parametrize("name", right.SECTIONS)
+def test_what_is_wrong_is_told(name, monkeypatch):
+    # What is asked on both sides is made before.
+    group = SPOILT[name](monkeypatch)
+    failed = (row for row in rows(name) if not row.passed)
+    first = next(failed, None)
+    assert first is not None
+    assert group in (None, first.group)
+
+
+def test_sections_that_fail_are_named():
+    def broken(setting):
+        yield Check("a", "b", 1.0, 2.0)
+        raise RuntimeError("it broke\nhere")
+
+    def wrong(setting):
+        yield Check("a", "b", float("nan"), 2.0)
+
+    def left_out(setting):
+        yield Check("a", "b", 1.0, 2.0)
+        raise LeftOut("no such thing here")
+
+    def endless(setting):
+        yield "a sentence"
+        while True:
+            pass
+
+    outcomes = {f: run(f.__name__, Section(f, 6, 6), CPU, 100) for f in (broken, wrong, left_out)}
+    assert outcomes[broken].sentence == "RuntimeError: it broke"
+    assert [outcomes[f].outcome for f in outcomes] == ["failed", "failed", "left out"]
+    assert "a, b: nan, allowed 2.0e+00" in outcomes[wrong].sentence
+    assert run("late", Section(broken, 6, 6), CPU, 1).outcome == "left out"
