@@ -50,8 +50,9 @@ def compiled(model: nn.Module, varying: bool = False, backend: str | Callable[..
 def bodies(model: nn.Module) -> Iterator[nn.Module]:
     """What the modules inside a model name as bodies of networks."""
     for module in model.modules():
-        if callable(getattr(module, "bodies", None)):
-            yield from module.bodies()
+        named: Any = getattr(module, "bodies", None)
+        if callable(named):
+            yield from named()
 
 
 def is_compiled(body: nn.Module) -> bool:
@@ -71,7 +72,7 @@ def lacking(device: torch.device) -> str | None:
         get_cpp_compiler()
     except Exception:
         return (
-            "needs a C++ compiler (g++, or the one that CXX names), and there is none: install one, or leave `compile` out"
+            "needs a C++ compiler, g++ or the one that CXX names, and there is none: install it, or leave `compile` out"
         )
     headers = Path(sysconfig.get_path("include"), "Python.h")
     return None if headers.exists() else f"needs {headers}: install Python's headers, or leave `compile` out"
@@ -83,9 +84,7 @@ class CompiledBody:
     def __init__(self, body: nn.Module, captured: bool, backend: str | Callable[..., Any] = BACKEND) -> None:
         self.body, self.captured = body, captured
         mode = "reduce-overhead" if captured and backend == BACKEND else None
-        self.graph = torch.compile(
-            body._call_impl, backend=backend, mode=mode, dynamic=False if captured else None
-        )
+        self.graph = torch.compile(body._call_impl, backend=backend, mode=mode, dynamic=False if captured else None)
         self.works, self.several = False, False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

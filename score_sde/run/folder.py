@@ -37,6 +37,8 @@ class Run:
     world: World = field(default_factory=World)
     weights: str = "model.safetensors"
     imports: tuple[str, ...] = ()
+    compile: str = "auto"
+    """Whether its networks are compiled, one of COMPILING."""
     settings: dict[str, str] = field(default_factory=dict)
     """What the command set, by flag or key, which goes into the files it writes."""
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from samplers.checks import SampleError
 from samplers.progress import Progress
+from score_sde.run.compiling import compiling
 from score_sde.run.folder import Run
 from score_sde.run.guides import GuidanceOptions, Guides
 from score_sde.run.labels import Labels
@@ -94,7 +95,8 @@ def batched(
     share the work, and each gets all of it."""
     results, world = [], run.world
     mine = world.rows(len(x))
-    with Progress(total=mine.stop - mine.start, desc=name, unit="item", disable=not world.is_main) as bar:
+    bar = Progress(total=mine.stop - mine.start, desc=name, unit="item", disable=not world.is_main)
+    with bar, compiling(run, model, varying=True):
         for rows in world.batches(len(x), batch_size):
             try:
                 own = {} if sizes is None else {"sizes": sizes[rows]}

@@ -82,17 +82,19 @@ def guided(kind):
     }[kind]()
 
 
-@pytest.mark.parametrize("kind", ["conditional", "classifier-free", "two batches", "interval", "rescale", "replacement"])
+@pytest.mark.parametrize(
+    "kind", ["conditional", "classifier-free", "two batches", "interval", "rescale", "replacement"]
+)
 def test_guided_runs_are_one_graph(kind):
     assert both(guided(kind), SAMPLERS["heun"](), steps=5) == 1
 
 
 def test_every_network_inside_is_compiled_and_told_apart():
-    """Two networks of one kind have two graphs, or share one that takes its weights as arguments; each keeps its own."""
+    """Two networks of one kind may share a graph that takes weights as arguments; each keeps its own."""
     model = Autoguidance(denoiser(), denoiser(seed=1), 2.0)
     assert 1 <= both(model, SAMPLERS["ddim"](), steps=3) <= 2
     with compiled(model, backend=Counting()):
-        assert is_compiled(model.model.network) and is_compiled(model.weak.network)
+        assert all(map(is_compiled, (model.model.network, model.weak.network)))
 
 
 def test_runs_of_every_sampler_are_one_graph_together():
@@ -156,11 +158,17 @@ def test_what_is_differentiated_is_asked_as_it_was():
 
 def test_a_model_is_as_before_behind_the_block():
     model = denoiser()
-    names = list(model.state_dict())
-    with pytest.raises(KeyError), compiled(model, backend=Counting()):
-        assert list(model.state_dict()) == names
-        raise KeyError
-    assert not is_compiled(model.network) and list(model.state_dict()) == names
+    names, inside = list(model.state_dict()), []
+
+    def failing():
+        with compiled(model, backend=Counting()):
+            inside.append(list(model.state_dict()))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        failing()
+    assert not is_compiled(model.network)
+    assert [list(model.state_dict())] == inside == [names]
 
 
 @pytest.mark.parametrize("in_place", [True, False])
@@ -224,7 +232,7 @@ def test_without_a_compiler_the_sentence_says_so(monkeypatch):
         raise RuntimeError("No working C++ compiler found")
 
     monkeypatch.setattr("torch._inductor.cpp_builder.get_cpp_compiler", nothing)
-    with pytest.raises(ValueError, match=r"^compile: needs a C\+\+ compiler .* and there is none: install one"):
+    with pytest.raises(ValueError, match=r"^compile: needs a C\+\+ compiler, .* and there is none: install it"):
         generate(denoiser(), SAMPLERS["ddim"](), 2, SHAPE, compile=True)
 
 
