@@ -8,6 +8,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+ACCELERATORS = ("cuda", "xpu", "mps")
+"""Kinds of accelerators that torch brings itself, the one to take first."""
+
+
+def devices_here() -> list[str]:
+    """The devices that compute on this machine by name: the accelerators, one of a backend that was registered with
+    torch among them, with their number where there are several of a kind; and "cpu"."""
+    found = []
+    for kind in (*ACCELERATORS, torch._C._get_privateuse1_backend_name()):
+        module = getattr(torch, kind, None)
+        if module is not None and module.is_available():
+            count = module.device_count()
+            found += [kind] if count == 1 else [f"{kind}:{number}" for number in range(count)]
+    return [*found, "cpu"]
+
+
+@contextmanager
+def forked_random(device: torch.device) -> Iterator[None]:
+    """Within, torch's global random numbers are drawn as they would be, and afterwards they are as before: those of the
+    CPU, and of a device whose generator can be read."""
+    known = device.type in ("cuda", "xpu")
+    with torch.random.fork_rng([device] if known else [], device_type=device.type if known else "cuda"):
+        yield
+
 
 def pinned(x: Tensor, device: torch.device) -> Tensor:
     """x, in page-locked memory where a CUDA device will fetch it from there without the CPU waiting."""

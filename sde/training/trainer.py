@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sde.data import Dataset
-from sde.device import differentiating
+from sde.device import differentiating, forked_random
 from sde.distributed.world import World, unsynchronized
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
@@ -125,8 +125,7 @@ class Trainer:
     def dry_run(self) -> None:
         """The passes of a first micro-batch of a step, for the memory they take; changes nothing."""
         buffers = {name: value.clone() for name, value in self.module.named_buffers()}
-        devices = [self.device] if self.device.type == "cuda" else []
-        with differentiating(self.device), torch.random.fork_rng(devices=devices):
+        with differentiating(self.device), forked_random(self.device):
             self.modes.train()
             self.loss(self.replica, *self.micro_batch(0)).mean().backward()
         self.optimizer.zero_grad()
