@@ -19,7 +19,7 @@ from sde.renamed import sentence
 TEXTS = {
     "mode": f"what to do: {', '.join(MODES)}",
     "workdir": "run folder; default runs/<name of the config>",
-    "device": "auto, cpu, cuda or cuda:N",
+    "device": "auto, cpu, cuda, cuda:N, mps, xpu, or another that torch knows",
     "threads": "CPU threads; default torch's choice",
     "debug": "show the traceback of an error",
     "config": "a config file, or the name of one in configs/; default digits",

@@ -21,6 +21,7 @@ from sde.condition.tree import Condition, labels_of, map_condition, restrict_to
 from sde.data import Dataset
 from sde.data.sizes import real_entries
 from sde.data.statistics import spread
+from sde.device import placed
 from sde.files import write_whole
 
 
@@ -100,7 +101,7 @@ def batched(
         for rows in world.batches(len(x), batch_size):
             try:
                 own = {} if sizes is None else {"sizes": sizes[rows]}
-                result = function(model.rows(rows), x[rows].to(run.device), **own)
+                result = function(model.rows(rows), placed(x[rows], run.device), **own)
             except SampleError as error:
                 raise error.renumbered(range(rows.start, rows.stop)) from None
             results.append(type(result)(*(value.cpu() for value in vars(result).values())))

@@ -13,7 +13,7 @@ from score_sde.run.folder import Run, arrange
 from score_sde.run.trial import Trial, fastest
 from sde.condition.tree import map_condition
 from sde.data import Dataset
-from sde.device import wait_for
+from sde.device import forked_random, wait_for
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.training.loss import BatchNoise
@@ -95,7 +95,7 @@ def _try(
         model.zero_grad()
 
     by_name = {_named(choice): choice for choice in choices}
-    with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
+    with forked_random(run.device):
         apply(model, *choices[0])
         count = _few(passes, most, run.device)
         return fastest(

@@ -50,8 +50,8 @@ def test_the_fastest_is_chosen_and_kept(tmp_path, monkeypatch, capsys):
     assert module.autocast == torch.bfloat16
     assert out.splitlines()[-1] == (
         "a training pass takes 100 ms in float32 contiguous, 90 ms in float32 channels_last, 70 ms in bfloat16 "
-        "contiguous, 50 ms in bfloat16 channels_last (6 turns): bfloat16 channels_last is 2 times as fast (98% sure of 2 to 2) as "
-        "float32 contiguous; training in bfloat16 channels_last"
+        "contiguous, 50 ms in bfloat16 channels_last (6 turns): bfloat16 channels_last is 2 times as fast (98% sure of "
+        "2 to 2) as float32 contiguous; training in bfloat16 channels_last"
     )
 
 
