@@ -93,7 +93,7 @@ class Draws:
         for row, found in zip(rows, words, strict=True):
             source, place = self.sources[row], self.taken[row]
             if self.at[row] != place:
-                put(source, self.streams.keys[row], (place // LANES + 1, 0, self.law.jump, 0))
+                put(source, self.streams.keys[row], (place // LANES, 0, self.law.jump, 0))
                 source.random_raw(place % LANES)
             self.law.read(source, found)
             self.at[row] = place + length

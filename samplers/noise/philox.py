@@ -77,14 +77,13 @@ class Philox:
         return self.sent[device]
 
 
-def put(generator: np.random.Philox, key: np.ndarray, counter: Sequence[int]) -> None:
-    """Puts a generator of numpy where its next word is the first of the four at a counter, the lowest word first."""
-    before = np.array(counter, np.uint64)
-    # It counts up before it makes words.
-    before[0] -= np.uint64(1)
+def put(generator: np.random.Philox, key: np.ndarray, before: Sequence[int]) -> None:
+    """Puts a generator of numpy where its next word is the first of the four at the counter after ``before``, which
+    has the lowest word first."""
+    counter = np.array(before, np.uint64)
     generator.state = {
-        "bit_generator": "Philox", "state": {"counter": before, "key": key},
-        "buffer": before, "buffer_pos": LANES, "has_uint32": 0, "uinteger": 0,
+        "bit_generator": "Philox", "state": {"counter": counter, "key": key},
+        "buffer": counter, "buffer_pos": LANES, "has_uint32": 0, "uinteger": 0,
     }  # fmt: skip
 
 
