@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.measure import ADAPTIVE
 from samplers import SAMPLERS, generate, log_likelihood
 from sde import VPSDE, Denoiser
 from tests.oracles import simulated_device as sim
 
-ADAPTIVE = ("ode", "reverse_sde")
 SHAPE = (4, 1, 8, 8)
 PEERS = {
     "ddim": "DDIMScheduler",

@@ -1,16 +1,21 @@
 """Measuring: a clock that waits for the device, and networks of configs on random weights."""
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
+from samplers import SAMPLERS
 from score_sde.config.config import config_path, read_config, resolve
 from score_sde.training.spec import denoiser_spec
 from sde import Denoiser
 from sde.checkpoint.spec import build_denoiser
 from sde.data import Dataset
 from sde.data.transform import Transform
+
+ADAPTIVE = tuple(name for name, factory in SAMPLERS.items() if factory().steps == 1)
+"""The samplers that choose their own steps."""
 
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
@@ -22,6 +27,12 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
+
+
+def interleaved(functions: Mapping[str, Callable[[], object]], device: torch.device, repeats: int) -> dict[str, float]:
+    """Median seconds of each function in as many turns, in each of which all are called; a first turn warms up."""
+    turns = [{name: seconds(f, device) for name, f in functions.items()} for _ in range(repeats + 1)]
+    return {name: statistics.median(turn[name] for turn in turns[1:]) for name in functions}
 
 
 def random_model(name: str, overrides: list[str], device: torch.device, items: int = 2):

@@ -19,10 +19,10 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks import peers
 from benchmarks.measure import random_model, seconds
 from score_sde.config.options import MEMORY_FORMATS, PRECISIONS, PrecisionOptions
 from score_sde.run.folder import Run, choose_device
@@ -65,45 +65,11 @@ def ours(run: Run, model, data, batch_size: int) -> tuple[PrecisionOptions, dict
 
 
 def diffusers(run: Run, batch_size: int) -> dict[str, Passes]:
-    """The UNet2DModel of the same size, trained as its documentation does: noise prediction, AdamW."""
-    from diffusers import UNet2DModel
-
-    network, (inputs, size, _) = run.config.model.network, run.config.data.event_shape
-    levels = range(len(network["channel_mult"]))
-    attended = [size >> level in network["attention_resolutions"] for level in levels]
-    model = UNet2DModel(
-        sample_size=size,
-        in_channels=inputs,
-        out_channels=inputs,
-        layers_per_block=network["num_res_blocks"],
-        block_out_channels=[network["channels"] * multiplier for multiplier in network["channel_mult"]],
-        down_block_types=["AttnDownBlock2D" if attended[level] else "DownBlock2D" for level in levels],
-        up_block_types=["AttnUpBlock2D" if attended[level] else "UpBlock2D" for level in reversed(levels)],
-        dropout=network["dropout"],
-    ).to(run.device)
+    """The UNet2DModel of the same size, trained as its documentation does."""
+    model = peers.unet(run.config.model.network, run.config.data.event_shape).to(run.device)
     print(f"diffusers UNet2DModel: {sum(p.numel() for p in model.parameters()):,} parameters")
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
     x = torch.randn(batch_size, *run.config.data.event_shape, device=run.device)
-
-    def loss(precision: torch.dtype | None) -> Tensor:
-        noise, t = torch.randn_like(x), torch.randint(0, 1000, (batch_size,), device=run.device)
-        with torch.autocast(run.device.type, precision, enabled=precision is not None):
-            output = model(x + noise, t).sample
-        return nn.functional.mse_loss(output.float(), noise)
-
-    @torch.no_grad()
-    def forward(precision: torch.dtype | None) -> None:
-        model.eval()
-        loss(precision)
-
-    def train(precision: torch.dtype | None) -> None:
-        model.train()
-        loss(precision).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return {f"diffusers {name}": (partial(forward, p), partial(train, p)) for name, p in PRECISIONS.items()}
+    return {f"diffusers {name}": peers.passes(model, x, precision) for name, precision in PRECISIONS.items()}
 
 
 def main() -> None:

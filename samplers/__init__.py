@@ -5,6 +5,7 @@ from typing import Any
 
 from samplers.ancestral import Ancestral
 from samplers.checks import choose
+from samplers.compiled import compiled
 from samplers.ddim import DDIM
 from samplers.deis import ExponentialAdams
 from samplers.dpmpp import DPMSolverPP
@@ -109,6 +110,7 @@ __all__ = [
     "SASolver",
     "UniPC",
     "Plan",
+    "compiled",
     "decode",
     "discrete_bound",
     "encode",

@@ -161,7 +161,9 @@ class ScoreModel(Protocol):
 
     Of ``nn.Module`` are asked: modules, parameters, buffers, training and eval, register_forward_hook. What marks a
     score model among other modules is ``sde`` together with ``rows``. A model may leave out ``transform`` (the
-    identity), ``normalized`` and ``null_trained`` (True) and ``event_shape`` (None).
+    identity), ``normalized`` and ``null_trained`` (True) and ``event_shape`` (None). It may also have ``bodies()``, the
+    modules inside that are worth compiling: each is called with tensors whose rows are samples, which alone may differ
+    in number from call to call. Of models that it wraps it need not speak.
     """
 
     training: bool

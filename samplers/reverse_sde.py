@@ -46,6 +46,7 @@ class ReverseSDE:
     atol: float = 1e-2
     max_nfe: int = 10_000
     order: ClassVar[float] = 0
+    adaptive: ClassVar[bool] = True
     steps: ClassVar[int] = 1
     grid: ClassVar[str] = "log_snr"
 

@@ -22,7 +22,7 @@ FLOORS = {
         "protocol host renamed",
         "step checks progress",
         "padding",
-        "calls grid noise numerics",
+        "calls compiled grid noise numerics",
         "ancestral ddim deis dpmpp euler euler_maruyama heun langevin ode pc repaint reverse_diffusion reverse_sde "
         "sa_solver unipc",
         "encode loop",

@@ -4,6 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ from samplers.checks import (
     data_dtype,
     tensor_like,
 )
+from samplers.compiled import compiled
 from samplers.grid import check_noise_end, check_times, make_grid
 from samplers.host import as_tensor, undisturbed
 from samplers.loop.sample import Callback, run
@@ -72,6 +74,7 @@ def generate(
     batch_size: int | None = None,
     path: int | None = None,
     sizes: Sizes | None = None,
+    compile: bool = False,
     progress: bool = False,
     callback: Callback | None = None,
 ) -> Samples:
@@ -84,6 +87,8 @@ def generate(
     denoised predictions on the way (see Trajectory), without further network calls. ``sizes``, one per sample, says
     how many entries are real along every axis behind the channels (samplers.padding): the rest is 0 in x, has no noise,
     and is 0 wherever the model is called, as in training. With another shape inside, they are those of the state.
+    ``compile`` compiles the networks inside the model for this run (samplers.compiled); samples are the same to
+    rounding.
 
     Samples are drawn in chunks of at most ``batch_size``, all of one shape: a smaller last one is filled up with copies
     of its last sample, so that a compiled network is compiled once. A chunk that does not fit the device's memory is
@@ -154,7 +159,8 @@ def generate(
     # Chunks of even size leave little to fill up.
     chunk = -(-n // -(-n // (batch_size or 256)))
     done, parts = 0, []
-    with evaluating(model), bar:
+    graphs = compiled(model, varying=getattr(sampler, "adaptive", False)) if compile else nullcontext()
+    with evaluating(model), bar, graphs:
         while done < n:
             index = [min(i, n - 1) for i in range(done, done + chunk)]
             part = _unless_full(draw, index, min(chunk, n - done))

@@ -1,6 +1,6 @@
 """Denoiser: a network seen as a score model, by preconditioning."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -156,6 +156,10 @@ class Denoiser(ScoreModel):
     def conditions(self) -> Shapes:
         """Shapes, without rows, of the vector, image and sequence that the network is conditioned on."""
         return getattr(self.network, "conditions", {})
+
+    def bodies(self) -> Iterator[nn.Module]:
+        """What is worth compiling of it: the network (samplers.protocol)."""
+        yield self.network
 
     def coefficients(self, t: Tensor) -> tuple[Coefficient, Coefficient, Coefficient, Coefficient]:
         """c_skip, c_out, c_in and c_noise: floats of one time on the CPU, else tensors of the shape of t, but for those

@@ -242,8 +242,8 @@ def halves():
 def orders():
     """Where the first item of five is in each epoch; every epoch has every item once."""
     trainer = small_training.trainer()
-    trainer.data = small_training.dataset(5)
-    found = torch.stack([trainer.indices(5 * epoch)[:5] for epoch in range(COUNT)])
+    trainer.batches.data = small_training.dataset(5)
+    found = torch.stack([trainer.batches.indices(5 * epoch)[:5] for epoch in range(COUNT)])
     assert (found.sort(1).values == torch.arange(5)).all()
     return found[:, :1], 5
 
@@ -336,7 +336,7 @@ LAWS = {
     "samplers/likelihood/report.py": "dequantization",
     "samplers/noise/brownian.py": "Brownian steps",
     "samplers/noise/door.py": "passes on what it is given",
-    "samplers/noise/seeded.py": "samples' seeds",
+    "samplers/noise/laws.py": "samples' seeds",
     "samplers/planning/pilots.py": "some of many entries, which are looked at alone",
     "score_sde/evaluation/class_mix.py": "tests/score_sde/test_class_law.py",
     "score_sde/evaluation/denoising_errors.py": "an order of the items, each of which is taken once",
@@ -359,7 +359,7 @@ LAWS = {
     "sde/networks/embedding.py": "initial values",
     "sde/training/ignored_inputs.py": "a trial",
     "sde/training/loss.py": "training times, a batch's items, strata",
-    "sde/training/trainer.py": "epochs",
+    "sde/training/batches.py": "epochs",
 }
 """Every file that draws random numbers, and where their law is tested, or why it does not matter."""
 

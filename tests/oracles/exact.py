@@ -18,7 +18,7 @@ class GaussianMixture(ScoreModel):
         self.std = std
         self.event = tuple(self.means.shape[1:])
         weights = torch.ones(len(self.means)) if weights is None else weights
-        self.log_weights = (weights / weights.sum()).log().to(self.means)
+        self.register_buffer("log_weights", (weights / weights.sum()).log().to(self.means))
 
     def moments(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """alpha and the components' variance at t, of shape () or (B, 1)."""
@@ -46,9 +46,10 @@ class GaussianMixture(ScoreModel):
         return self.component_logits(x, t).logsumexp(1) - normalizer
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """n exact samples of the data, in model units."""
-        which = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=generator)
-        return self.means[which] + self.std * torch.randn((n, *self.event), generator=generator, dtype=self.means.dtype)
+        """n exact samples of the data, in model units; a generator of the CPU, wherever the model is."""
+        which = torch.multinomial(self.log_weights.cpu().exp(), n, replacement=True, generator=generator)
+        noise = torch.randn((n, *self.event), generator=generator, dtype=self.means.dtype)
+        return self.means[which.to(self.means.device)] + self.std * noise.to(self.means.device)
 
 
 class Gaussian(GaussianMixture):
