@@ -73,13 +73,16 @@ def may_fuse(network: nn.Module, x: Tensor) -> bool:
     return not torch.is_grad_enabled() or (network.training and not x.requires_grad)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, fused: bool) -> Tensor:
-    """softmax(q k^T / sqrt(width)) v of (B, heads, N, width); ``mask`` is True where a key is there.
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, fused: bool, scale: float | None = None
+) -> Tensor:
+    """softmax(scale q k^T) v of (B, heads, N, width), with scale 1 / sqrt(width) unless told otherwise; ``mask`` is
+    True where a key is there.
 
     ``fused`` kernels save memory and time; without, there are the second and forward derivatives that likelihood and
     guidance ask for, which fused kernels lack.
     """
     if fused:
-        return F.scaled_dot_product_attention(q, k, v, mask)
-    logits = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
+        return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
+    logits = q @ k.transpose(2, 3) * (q.shape[3] ** -0.5 if scale is None else scale)
     return (logits if mask is None else logits.masked_fill(~mask, -math.inf)).softmax(dim=3) @ v

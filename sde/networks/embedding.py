@@ -128,6 +128,20 @@ class ClassEmbedding(nn.Module):
         return self.table(labels + 1)
 
 
+def complete_tree(cond: ConditionLike | None, x: Tensor, num_classes: int | None, shapes: Shapes) -> Condition:
+    """What a network of these classes and conditions is told of each row of x: all null for None. Raises ValueError for
+    a condition of other kinds, shapes or numbers of rows, unless it was checked already, when it was bound."""
+    tree = as_tree(cond)
+    if tree is None:
+        return null_tree(x, num_classes, shapes)
+    if not isinstance(tree, BoundCondition):
+        check_kinds(tree, num_classes, shapes)
+        for kind, c in tree.items():
+            if len(c) != len(x):
+                raise ValueError(f"the condition {kind!r} has {len(c)} rows, x has {len(x)}: needs one row per sample")
+    return tree
+
+
 class Embedding(nn.Module):
     """What a network knows besides x: the noise level, and what it is conditioned on.
 
@@ -170,13 +184,9 @@ class Embedding(nn.Module):
         """x with the image in further channels, the embedding (B, width) of all else, and the tokens to attend to.
 
         ``cond`` has the kinds that the network was built for, one row per sample; None is all null. Raises ValueError
-        for another one, unless it was checked already, when it was bound.
+        for another one, as ``complete_tree`` does.
         """
-        tree = as_tree(cond)
-        if tree is None:
-            tree = null_tree(x, self.num_classes, self.conditions)
-        elif not isinstance(tree, BoundCondition):
-            self._check(tree, len(x))
+        tree = complete_tree(cond, x, self.num_classes, self.conditions)
         total = self.noise(c_noise)
         if self.label:
             total = total + self.label(tree["labels"])
@@ -186,9 +196,3 @@ class Embedding(nn.Module):
             x = self.image(x, tree["image"].to(x.dtype))
         context = self.sequence(tree["sequence"].to(x.dtype)) if self.sequence else None
         return x, nn.functional.silu(total), context
-
-    def _check(self, cond: Condition, rows: int) -> None:
-        check_kinds(cond, self.num_classes, self.conditions)
-        for kind, c in cond.items():
-            if len(c) != rows:
-                raise ValueError(f"the condition {kind!r} has {len(c)} rows, x has {rows}: needs one row per sample")

@@ -90,9 +90,10 @@ def check_counts(**options: int | Sequence[int]) -> None:
             raise ValueError(f"{key} = {value}: needs whole numbers from 1")
 
 
-def pad(x: Tensor, factor: int) -> Tensor:
-    """x with each axis of space zero-padded at its end to a multiple of ``factor``."""
-    missing = [-size % factor for size in x.shape[2:]]
+def pad(x: Tensor, factor: int | Sequence[int]) -> Tensor:
+    """x with each axis of space zero-padded at its end to a multiple of ``factor``, which may be one for each axis."""
+    factors = [factor] * (x.ndim - 2) if isinstance(factor, int) else factor
+    missing = [-size % f for size, f in zip(x.shape[2:], factors, strict=True)]
     return F.pad(x, [amount for m in reversed(missing) for amount in (0, m)]) if any(missing) else x
 
 

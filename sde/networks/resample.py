@@ -15,16 +15,18 @@ AVERAGE_POOLS = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 class Resample(nn.Module):
-    """Each channel filtered, and each axis of space halved or, with ``up``, doubled; x is zero beyond its border.
+    """Each channel filtered, and each axis of space halved or, with ``up``, doubled; x is zero beyond its border or,
+    with ``reflect``, x[-1] = x[1].
 
     Down, for even sizes: y[i] = sum_k TAPS[k] x[2 i - 1 + k] along each axis. Up, which is the transpose of down times
-    2^dims: y[j] = sum_i 2 TAPS[j + 1 - 2 i] x[i]. Both keep constants, except at the border.
+    2^dims: y[j] = sum_i 2 TAPS[j + 1 - 2 i] x[i]. Both keep constants, at the border only with ``reflect``.
     """
 
     kernel: Tensor
 
-    def __init__(self, dims: int, up: bool = False) -> None:
+    def __init__(self, dims: int, up: bool = False, reflect: bool = False) -> None:
         super().__init__()
+        self.reflect, self.padding = reflect, (3 if up else 0) if reflect else 1
         self.convolve = CONVOLVE_TRANSPOSED[dims] if up else CONVOLVE[dims]
         taps = torch.tensor(TAPS) * (2 if up else 1)
         kernel = reduce(lambda product, axis: product[..., None] * axis, [taps] * dims)
@@ -33,8 +35,19 @@ class Resample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, *space) -> (B, C, *space / 2), or (B, C, *2 space)."""
         channels = x.shape[1]
+        if self.reflect:
+            x = mirror(x)
         kernel = self.kernel.expand(channels, *self.kernel.shape)
-        return self.convolve(x, kernel, stride=2, padding=1, groups=channels)
+        return self.convolve(x, kernel, stride=2, padding=self.padding, groups=channels)
+
+
+def mirror(x: Tensor) -> Tensor:
+    """x (B, C, *space) with one entry more at each end of each axis of space: the second one from there, or the only
+    one."""
+    for axis in range(2, x.ndim):
+        inner = min(1, x.shape[axis] - 1)
+        x = torch.cat([x.narrow(axis, inner, 1), x, x.narrow(axis, -1 - inner, 1)], axis)
+    return x
 
 
 def resampler(dims: int, fir: bool, up: bool = False) -> nn.Module:
