@@ -102,7 +102,7 @@ class MappedUNet(nn.Module):
             ins = [width * (2 if level < count - 1 else 1), *[width] * (depth - 1)]
             outs = [*[width] * (depth - 1), outer[level]]
             self.up.append(nn.ModuleList(stage(level, *pair) for pair in zip(ins, outs, strict=True)))
-        self.halve, self.double = Resample(self.dims, reflect=True), Resample(self.dims, up=True, reflect=True)
+        self.shrink, self.enlarge = Resample(self.dims, reflect=True), Resample(self.dims, up=True, reflect=True)
         self.stem = conv((self.inputs + embedding.channels) * patch, stem, 1)
         self.head = zero_init(conv(stem, self.outputs + int(log_variance), 1))
 
@@ -114,12 +114,12 @@ class MappedUNet(nn.Module):
         fused, skips = may_fuse(self, x), []
         h = self.stem(patches_of(pad(inputs, self.factor), self.patch_size))
         for level, stages in enumerate(self.down):
-            h = self._run(stages, self.halve(h) if level else h, embedding, context, fused)
+            h = self._run(stages, self.shrink(h) if level else h, embedding, context, fused)
             skips.append(h)
         for level in reversed(range(len(self.up))):
             h = h if level == len(self.up) - 1 else torch.cat([h, skips[level]], dim=1)
             h = self._run(self.up[level], h, embedding, context, fused)
-            h = self.double(h) if level else h
+            h = self.enlarge(h) if level else h
         return crop(positions_of(self.head(h)[:, : self.outputs], self.patch_size), x.shape[2:])
 
     def _run(self, stages: nn.Module, h: Tensor, embedding: Tensor, context: Context | None, fused: bool) -> Tensor:
