@@ -7,6 +7,7 @@ from samplers.ancestral import Ancestral
 from samplers.checks import choose
 from samplers.ddim import DDIM
 from samplers.deis import ExponentialAdams
+from samplers.dpm2 import DPMSolver2
 from samplers.dpmpp import DPMSolverPP
 from samplers.encode import Decoded, Encoded, decode, encode, slerp
 from samplers.euler import Euler
@@ -17,6 +18,7 @@ from samplers.langevin import AnnealedLangevin, Langevin
 from samplers.likelihood.bounds import Bound, discrete_bound, variational_bound
 from samplers.likelihood.flow import LogLikelihood, log_likelihood
 from samplers.likelihood.report import LikelihoodReport, dequantized, likelihood_report
+from samplers.lms import LinearMultistep
 from samplers.loop.generate import Samples, generate
 from samplers.loop.sample import sample
 from samplers.noise.brownian import NOISES, BrownianNoise, make_noise
@@ -38,6 +40,7 @@ PREDICTORS = {
     "ddim": DDIM,
     "euler": Euler,
     "heun": Heun,
+    "dpm2": DPMSolver2,
 }
 """Predictors of predictor_corrector: samplers that remember nothing, which the corrector would invalidate."""
 
@@ -62,6 +65,8 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "euler_maruyama": EulerMaruyama,
     "euler": Euler,
     "heun": Heun,
+    "dpm2": DPMSolver2,
+    "lms": LinearMultistep,
     "dpmpp": DPMSolverPP,
     "sa_solver": SASolver,
     "deis": ExponentialAdams,
@@ -90,6 +95,7 @@ __all__ = [
     "AnnealedLangevin",
     "Bound",
     "BrownianNoise",
+    "DPMSolver2",
     "DPMSolverPP",
     "Decoded",
     "Encoded",
@@ -99,6 +105,7 @@ __all__ = [
     "Heun",
     "Langevin",
     "LikelihoodReport",
+    "LinearMultistep",
     "LogLikelihood",
     "PredictorCorrector",
     "ReverseDiffusion",

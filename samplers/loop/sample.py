@@ -32,7 +32,7 @@ def sample(
     """Carry x (B, *event), drawn at times[0], to times[-1] by the steps of a sampler; in model units.
 
     ``times`` (steps + 1,) are strictly decreasing; with ``denoise`` the process's last call follows, of a Gaussian one
-    the posterior mean at the time reached. ``noise`` is like ``torch.randn_like``, or a ``samplers.protocol.Noise``.
+    the posterior mean at the time reached, or the sampler's own. ``noise`` is like ``torch.randn_like``, or a ``samplers.protocol.Noise``.
     ``callback(step, s, x)`` sees x after each step; where it returns True, that step was the last. Raises ValueError or
     TypeError for bad input, for a sampler that needs another process, and for a model that returns anything but a
     tensor like x; FloatingPointError that names step, noise level and samples where x became non-finite.
@@ -76,7 +76,8 @@ def run(
             if stop:
                 break
     if denoise:
-        x = model.sde.last_call(model, x, s, noise)
+        own = getattr(sampler, "last_call", None)
+        x = model.sde.last_call(model, x, s, noise) if own is None else own(model, x, s, noise, carry)
         sums.append(x.sum())
     if looking:
         check_finite(x, sums, times[: made + 1], len(times) - 1, model.sde)
