@@ -41,9 +41,9 @@ class CosineAttention(nn.Module):
         """x (B, *grid, width); ``axes`` say what each token attends to, None for all."""
         # (B, *grid, 3 width) -> three tensors (B, heads, *grid, head_width)
         q, k, v = self.qkv(x).unflatten(-1, (3, -1, self.head_width)).movedim((-3, -2), (0, 2)).unbind(0)
-        root = self.scale.sqrt().view(-1, *[1] * (x.ndim - 1))
         cos, sin = self.rotary(positions)
-        q, k = (rotate(y * (root * (y.square().sum(-1, keepdim=True) + EPS).rsqrt()), cos, sin) for y in (q, k))
+        q, k = (rotate(y * (y.square().sum(-1, keepdim=True) + EPS).rsqrt(), cos, sin) for y in (q, k))
+        q = q * self.scale.view(-1, *[1] * (x.ndim - 1))
         q, k = q.to(v.dtype), k.to(v.dtype)
         if axes is None:
             h = attend(*(y.flatten(2, -2) for y in (q, k, v)), fused=fused, scale=1.0).view(v.shape)

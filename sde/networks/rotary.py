@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 def grid_positions(grid: Sequence[int], like: Tensor) -> Tensor:
     """Centers of the cells of a grid in a box whose longest side goes from -1 to 1: (*grid, axes), at least float32."""
-    dtype, longest = torch.promote_types(like.dtype, torch.float32), max(grid)
+    dtype, longest = torch.float64 if like.dtype == torch.float64 else torch.float32, max(grid)
     axes = [(2 * torch.arange(n, dtype=dtype, device=like.device) + 1 - n) / longest for n in grid]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
 

@@ -10,9 +10,11 @@ SMALL = {
     "unet": {"channels": 8, "num_res_blocks": 1},
     "dit": {"width": 16, "depth": 2, "heads": 2},
     "mlp": {"width": 16, "layers": 2},
+    "hdit": {"widths": (12, 24), "depths": (1, 1), "head_widths": (12,), "mapping_width": 16, "mapping_depth": 1},
+    "mapped_unet": {"widths": (8, 16), "depths": (1, 1), "mapping_width": 16},
 }
 SHAPES = [(5,), (3, 17), (1, 8, 8), (3, 37, 50), (7, 5, 5), (2, 5, 6, 7)]
-REFUSED = {"unet": [(5,)], "dit": [(5,)]}
+REFUSED = {name: [(5,)] for name in ("unet", "dit", "hdit", "mapped_unet")}
 NCSNPP = {
     "resampling": "fir",
     "resample_blocks": True,
@@ -32,6 +34,20 @@ OPTIONS = {
         "ncsnpp": {"channel_mult": (1, 2, 2), "attention_resolutions": "last", **NCSNPP},
     },
     "dit": {"patch of 3": {"patch_size": 3, "mlp_ratio": 1.5}},
+    "hdit": {
+        "windows": {"patch_size": 1, "depths": (2, 1), "attentions": ("shifted_window", "global"), "windows": (2,)},
+        "three levels": {
+            "widths": (12, 24, 12),
+            "depths": (1, 1, 1),
+            "attentions": ("none", "neighborhood", "global"),
+            "windows": (3,),
+            "augment_dim": 9,
+        },
+    },
+    "mapped_unet": {
+        "patch of 2": {"patch_size": 2, "stem_width": 4, "augment_dim": 0},
+        "log_variance": {"log_variance": True, "attended_levels": (0, 1)},
+    },
 }
 VARIANTS = {
     f"{name} {option}".strip(): (name, SMALL.get(name, {}) | options)
