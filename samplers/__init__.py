@@ -18,7 +18,7 @@ from samplers.langevin import AnnealedLangevin, Langevin
 from samplers.likelihood.bounds import Bound, discrete_bound, variational_bound
 from samplers.likelihood.flow import LogLikelihood, log_likelihood
 from samplers.likelihood.report import LikelihoodReport, dequantized, likelihood_report
-from samplers.lms import LinearMultistep
+from samplers.lms import LMS
 from samplers.loop.generate import Samples, generate
 from samplers.loop.sample import sample
 from samplers.noise.brownian import NOISES, BrownianNoise, make_noise
@@ -66,7 +66,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "euler": Euler,
     "heun": Heun,
     "dpm2": DPMSolver2,
-    "lms": LinearMultistep,
+    "lms": LMS,
     "dpmpp": DPMSolverPP,
     "sa_solver": SASolver,
     "deis": ExponentialAdams,
@@ -87,6 +87,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "DDIM",
     "GRIDS",
+    "LMS",
     "NOISES",
     "ODE",
     "PREDICTORS",
@@ -105,7 +106,6 @@ __all__ = [
     "Heun",
     "Langevin",
     "LikelihoodReport",
-    "LinearMultistep",
     "LogLikelihood",
     "PredictorCorrector",
     "ReverseDiffusion",

@@ -14,7 +14,7 @@ from samplers.step import Noise, Result
 
 
 @dataclass(frozen=True)
-class LinearMultistep:
+class LMS:
     """The Adams-Bashforth method on x / alpha as a function of r = sigma / alpha, whose slope is the predicted noise n
     (Hairer, Norsett and Wanner 1993, section III.1, on any grid; k-diffusion's sample_lms):
 

@@ -274,7 +274,8 @@ def test_the_loop_is_its_steps(sde, parametrization):
         with torch.no_grad():
             for t, s in pairwise(times):
                 state, carry = sampler.step(model, state, t, s, noise, carry)
-            state = model(state, times[-1])
+            own = getattr(sampler, "last_call", None)
+            state = model(state, times[-1]) if own is None else own(model, state, times[-1], noise, carry)
         out = sample(model, sampler, x, times, SeededNoise([1, 2, 3]))
         torch.testing.assert_close(out, state, rtol=1e-8, atol=1e-8)
 
