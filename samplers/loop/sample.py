@@ -32,10 +32,11 @@ def sample(
     """Carry x (B, *event), drawn at times[0], to times[-1] by the steps of a sampler; in model units.
 
     ``times`` (steps + 1,) are strictly decreasing; with ``denoise`` the process's last call follows, of a Gaussian one
-    the posterior mean at the time reached, or the sampler's own. ``noise`` is like ``torch.randn_like``, or a ``samplers.protocol.Noise``.
-    ``callback(step, s, x)`` sees x after each step; where it returns True, that step was the last. Raises ValueError or
-    TypeError for bad input, for a sampler that needs another process, and for a model that returns anything but a
-    tensor like x; FloatingPointError that names step, noise level and samples where x became non-finite.
+    the posterior mean at the time reached, or the sampler's own. ``noise`` is like ``torch.randn_like``, or a
+    ``samplers.protocol.Noise``. ``callback(step, s, x)`` sees x after each step; where it returns True, that step was
+    the last. Raises ValueError or TypeError for bad input, for a sampler that needs another process, and for a model
+    that returns anything but a tensor like x; FloatingPointError that names step, noise level and samples where x
+    became non-finite.
     """
     check_model(model)
     check_sampler(sampler, model.sde)

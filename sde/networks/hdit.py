@@ -11,7 +11,7 @@ from sde.networks.attention import Context, may_fuse
 from sde.networks.hdit_layers import HDiTLayer, SkipSplit, TokenMerge, TokenSplit
 from sde.networks.hdit_levels import Level, levels_of, surroundings
 from sde.networks.layers import check_counts, check_input, crop, pad, run, split_shape, zero_init
-from sde.networks.mapping import FourierFeatures, MappedEmbedding, RMSNorm, mapping_network
+from sde.networks.mapped_embedding import FourierFeatures, MappedEmbedding, RMSNorm, mapping_network
 from sde.networks.rotary import grid_positions
 
 

@@ -9,7 +9,7 @@ from sde.networks.attention import Context, CrossAttention, attend
 from sde.networks.dropout import Dropout
 from sde.networks.hdit_levels import Level
 from sde.networks.layers import zero_init
-from sde.networks.mapping import EPS, GEGLU, rms_norm
+from sde.networks.mapped_embedding import EPS, GEGLU, rms_norm
 from sde.networks.rotary import AxialRotary, rotate
 from sde.networks.windows import Axis, local_attention
 

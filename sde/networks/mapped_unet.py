@@ -9,7 +9,7 @@ from sde.condition.tree import Condition, Shapes
 from sde.networks.attention import Context, may_fuse
 from sde.networks.layers import CONVOLUTIONS, check_counts, check_input, crop, pad, run, split_shape, zero_init
 from sde.networks.mapped_blocks import MappedStage, patches_of, positions_of
-from sde.networks.mapping import FourierFeatures, MappedEmbedding
+from sde.networks.mapped_embedding import FourierFeatures, MappedEmbedding
 from sde.networks.resample import Resample
 
 
