@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sde.networks.layers import CONVOLUTIONS, BlockOptions, group_norm, largest_divisor, residual_sum, zero_init
+from sde.networks.layers import CONVOLUTIONS, BlockOptions, residual_sum, zero_init
 
 
 class Context(NamedTuple):
@@ -35,14 +35,14 @@ class CrossAttention(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Residual multi-head self-attention over all positions, in as many heads of at least ``head_channels`` channels
-    as divide them, or one."""
+    """Residual multi-head self-attention over all positions. The channels of ``qkv`` are those of q, of k and of v,
+    each by head."""
 
-    def __init__(self, options: BlockOptions, channels: int, head_channels: int = 64) -> None:
+    def __init__(self, options: BlockOptions, channels: int) -> None:
         super().__init__()
         conv = CONVOLUTIONS[options.dims]
-        self.heads = largest_divisor(channels, channels // head_channels)
-        self.norm, self.qkv = group_norm(channels), conv(channels, 3 * channels, 1)
+        self.heads = options.heads(channels)
+        self.norm, self.qkv = options.norm(channels), conv(channels, 3 * channels, 1)
         self.out = zero_init(conv(channels, channels, 1))
         self.rescale = options.rescale
 
@@ -56,10 +56,10 @@ class SelfAttention(nn.Module):
 class ContextAttention(nn.Module):
     """Residual attention of all positions to the tokens of a context, in as many heads as ``SelfAttention`` has."""
 
-    def __init__(self, options: BlockOptions, channels: int, head_channels: int = 64) -> None:
+    def __init__(self, options: BlockOptions, channels: int) -> None:
         super().__init__()
-        heads = largest_divisor(channels, channels // head_channels)
-        self.norm, self.attention = group_norm(channels), CrossAttention(channels, options.width, heads)
+        self.norm = options.norm(channels)
+        self.attention = CrossAttention(channels, options.width, options.heads(channels))
         self.rescale = options.rescale
 
     def forward(self, x: Tensor, context: Context, fused: bool = False) -> Tensor:

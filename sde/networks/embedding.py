@@ -133,8 +133,8 @@ class Embedding(nn.Module):
 
     ``conditions`` are the shapes (without rows) of vector, image and sequence, where there are any; an image is for
     items of ``event_shape``. With ``flat``, each is embedded as a vector. ``noise_embedding`` is one of
-    NOISE_EMBEDDINGS; "fourier" has width / 4 random frequencies of ``fourier_scale``. ``channels`` is what an image
-    adds to the channels of x.
+    NOISE_EMBEDDINGS; "fourier" has width / 4 random frequencies of ``fourier_scale``. ``noise``, a module from (B,) to
+    (B, width), takes its place. ``channels`` is what an image adds to the channels of x.
     """
 
     def __init__(
@@ -146,12 +146,13 @@ class Embedding(nn.Module):
         noise_embedding: str = "sinusoidal",
         fourier_scale: float = 16.0,
         flat: bool = False,
+        noise: nn.Module | None = None,
     ) -> None:
         super().__init__()
         check_choice("noise_embedding", noise_embedding, NOISE_EMBEDDINGS)
         fourier = noise_embedding == "fourier"
         frequencies = fourier_frequencies(width // 4, fourier_scale) if fourier else sinusoidal_frequencies()
-        self.noise = NoiseEmbedding(width, frequencies)
+        self.noise = noise or NoiseEmbedding(width, frequencies)
         self.num_classes = num_classes
         self.label = ClassEmbedding(num_classes, width) if num_classes else None
         self.conditions = shapes = {kind: tuple(shape) for kind, shape in (conditions or {}).items()}

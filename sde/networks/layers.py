@@ -1,7 +1,7 @@
 """Layers and helpers that networks of several kinds are built of."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +33,24 @@ def residual_sum(x: Tensor, branch: Tensor, rescale: bool) -> Tensor:
     return total * math.sqrt(0.5) if rescale else total
 
 
+def heads_of(channels: int, head_channels: int = 64) -> int:
+    """As many heads of at least ``head_channels`` channels as divide them, or one."""
+    return largest_divisor(channels, channels // head_channels)
+
+
 @dataclass(frozen=True)
 class BlockOptions:
-    """What the blocks of a U-Net share: axes of space, width of the embedding, dropout, rescaled residual sums."""
+    """What the blocks of a U-Net share: axes of space, width of the embedding, dropout, rescaled residual sums; how
+    channels are normalized, and the heads that attend to them; whether the embedding scales and shifts what is
+    normalized (adaptive group norm), or is added before."""
 
     dims: int
     width: int
     dropout: float
-    rescale: bool
+    rescale: bool = False
+    norm: Callable[[int], nn.Module] = group_norm
+    heads: Callable[[int], int] = heads_of
+    scale_shift: bool = True
 
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
