@@ -1,6 +1,7 @@
 """Foreign weights: models that other projects trained, as score models of ours."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,9 @@ WEIGHTS = ("ema", "raw")
 
 class Source(Protocol):
     """A module that reads the files of one project."""
+
+    PROJECT: str
+    """The project and the licence that it publishes its weights under, as a user has to know them."""
 
     OPTIONS: Mapping[str, str]
     """Every option of the project by its own name there, with the meaning."""
@@ -48,7 +52,9 @@ def read_pretrained(
         wanted = f"no file of {source}" if source != "auto" else f"none of {', '.join(SOURCES)}"
         raise ValueError(f"{path} is {wanted}: {seen}")
     module = SOURCES[found[0] if source == "auto" else source]
-    return module.read(contents, weights, Facts(facts, module.OPTIONS))
+    foreign = module.read(contents, weights, Facts(facts, module.OPTIONS))
+    origin = {"project": module.PROJECT, "file": contents.path.name, "weights": weights}
+    return replace(foreign, origin=origin | foreign.origin)
 
 
 def load_pretrained(

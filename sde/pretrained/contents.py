@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
+from torch.serialization import MAGIC_NUMBER
 
 from sde.pretrained.pickles import Plain, read_pickle
 
@@ -63,7 +64,8 @@ def read_contents(path: Path) -> Contents:
             raise ValueError("it is neither a file of torch.save, nor a pickle, nor safetensors, nor whole")
         if _is_old_torch(path):
             return Contents(path, "torch", _torch_file(path, mapped=False))
-        return Contents(path, "pickle", read_pickle(path.read_bytes()))
+        with open(path, "rb") as file:
+            return Contents(path, "pickle", read_pickle(file))
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} was not loaded: {error}") from None
 
@@ -72,13 +74,9 @@ def _is_old_torch(path: Path) -> bool:
     """Whether a file begins with the number that torch.save wrote before its files were archives."""
     with open(path, "rb") as file:
         try:
-            return _first_value(file.read(64)) == 0x1950A86A20F9469CFC6C
-        except Exception:
+            return read_pickle(file) == MAGIC_NUMBER
+        except ValueError:
             return False
-
-
-def _first_value(content: bytes) -> Any:
-    return read_pickle(content)
 
 
 def _torch_file(path: Path, mapped: bool) -> Any:

@@ -4,7 +4,7 @@ import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -38,12 +38,12 @@ class Plain:
                 yield from module.tensors(f"{prefix}{name}.")
 
 
-def read_pickle(content: bytes) -> Any:
-    """The value of a pickle, of which nothing is built but tensors, arrays, plain values and ``Plain`` in the place of
-    modules and objects. Raises ValueError for one that names anything else, before that is looked for, and for one that
-    is cut short."""
+def read_pickle(file: IO[bytes]) -> Any:
+    """The value of the next pickle in a file, of which nothing is built but tensors, arrays, plain values and ``Plain``
+    in the place of modules and objects. Raises ValueError for one that names anything else, before that is looked for,
+    and for one that is cut short."""
     try:
-        return _Reader(io.BytesIO(content)).load()
+        return _Reader(file).load()
     except ValueError:
         raise
     except Exception as error:

@@ -11,9 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from sde.pretrained import load_pretrained
+from sde.pretrained import load_pretrained, pickles
 from sde.pretrained.contents import read_contents
-from sde.pretrained.pickles import read_pickle
+
+
+def read_pickle(content):
+    return pickles.read_pickle(io.BytesIO(content))
 
 
 class Runs:
