@@ -9,10 +9,17 @@ from sde.networks.adm import ADM
 from sde.networks.adm_classifier import ADMClassifier
 from sde.networks.classifier import MLPClassifier, UNetClassifier
 from sde.networks.dit import DiT
+from sde.networks.linear_attention_unet import LinearAttentionUNet
 from sde.networks.mlp import MLP
 from sde.networks.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "dit": DiT, "mlp": MLP, "adm": ADM}
+NETWORKS: dict[str, type[nn.Module]] = {
+    "unet": UNet,
+    "dit": DiT,
+    "mlp": MLP,
+    "adm": ADM,
+    "linear_attention_unet": LinearAttentionUNet,
+}
 """Denoising networks by name; built as Network(event_shape, num_classes, **options), with ``conditions``, shapes by
 kind (sde.condition), among the options of a model that is conditioned on more than classes."""
 

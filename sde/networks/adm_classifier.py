@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sde.networks.adm import ADMEncoder, ADMOptions
+from sde.networks.adm import ADMEncoder
+from sde.networks.adm_options import ADMOptions
 from sde.networks.attention import attend, may_fuse
 from sde.networks.layers import check_choice, zero_init
 from sde.networks.unet_options import takes_options
@@ -49,7 +50,9 @@ class ADMClassifier(nn.Module):
     ``ADMOptions``. Raises ValueError for any other pool.
     """
 
-    def __init__(self, event_shape: Sequence[int], num_classes: int, *, pool: str = "attention", **options: Any) -> None:
+    def __init__(
+        self, event_shape: Sequence[int], num_classes: int, *, pool: str = "attention", **options: Any
+    ) -> None:
         super().__init__()
         check_choice("pool", pool, POOLS)
         self.num_classes, self.pool, chosen = num_classes, pool, ADMOptions(**options)
