@@ -8,9 +8,10 @@ from sde.named import component, subclass_of
 from sde.networks.classifier import MLPClassifier, UNetClassifier
 from sde.networks.dit import DiT
 from sde.networks.mlp import MLP
+from sde.networks.ncsnpp import NCSNpp
 from sde.networks.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "dit": DiT, "mlp": MLP}
+NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "ncsnpp": NCSNpp, "dit": DiT, "mlp": MLP}
 """Denoising networks by name; built as Network(event_shape, num_classes, **options), with ``conditions``, shapes by
 kind (sde.condition), among the options of a model that is conditioned on more than classes."""
 

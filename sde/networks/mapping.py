@@ -1,0 +1,60 @@
+"""The mapping of NCSN++: noise level, class and augmentation, embedded together by two layers."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sde.networks.embedding import fourier_frequencies
+from sde.networks.layers import check_choice
+
+EMBEDDING_TYPES = ("positional", "fourier")
+
+
+def positional_frequencies(count: int) -> Tensor:
+    """10000^(-i / (count - 1)), from 1 to 1e-4: (count,) (Ho et al. 2020). A real tensor where torch's device is
+    meta, since no file has it."""
+    device = torch.get_default_device()
+    exponents = torch.arange(count, device="cpu") * -(math.log(10_000) / max(count - 1, 1))
+    return exponents.exp().to("cpu" if device.type == "meta" else device)
+
+
+class Mapping(nn.Module):
+    """(c_noise, labels, augmentation) -> (B, width): sines and cosines of c_noise, to which class and augmentation are
+    added, then two layers (Song et al. 2021, appendix H; Karras et al. 2022, appendix F).
+
+    ``features`` is the number of sines and cosines. A class adds a column of a matrix times sqrt(num_classes), and a
+    bias that null has as well; ``augmentation`` (B, augment_dim) says how the data were transformed, zero or None for
+    not at all (Karras et al. 2022, table 6), by a matrix without bias.
+    """
+
+    frequencies: Tensor
+
+    def __init__(
+        self,
+        features: int,
+        width: int,
+        embedding_type: str,
+        fourier_scale: float,
+        num_classes: int | None = None,
+        augment_dim: int = 0,
+    ) -> None:
+        super().__init__()
+        check_choice("embedding_type", embedding_type, EMBEDDING_TYPES)
+        fourier = embedding_type == "fourier"
+        count = features // 2
+        frequencies = fourier_frequencies(count, fourier_scale) if fourier else positional_frequencies(count)
+        self.register_buffer("frequencies", frequencies, persistent=fourier)
+        self.label = nn.Linear(num_classes, features) if num_classes else None
+        self.augment = nn.Linear(augment_dim, features, bias=False) if augment_dim else None
+        self.layers = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, c_noise: Tensor, labels: Tensor | None = None, augmentation: Tensor | None = None) -> Tensor:
+        angle = c_noise[:, None] * self.frequencies
+        h = torch.cat([angle.sin(), angle.cos()], dim=1)
+        if self.label is not None and labels is not None:
+            columns = self.label.weight.t()[labels.clamp(min=0)] * math.sqrt(self.label.in_features)
+            h = h + torch.where(labels[:, None] < 0, 0, columns) + self.label.bias
+        if self.augment is not None and augmentation is not None:
+            h = h + self.augment(augmentation.to(h.dtype))
+        return self.layers(h)
