@@ -9,21 +9,21 @@ from sde.networks.embedding import fourier_frequencies
 from sde.networks.layers import check_choice
 
 EMBEDDING_TYPES = ("positional", "fourier")
+FREQUENCY_UNITS = ("radian", "cycle")
 
 
 def positional_frequencies(count: int) -> Tensor:
-    """10000^(-i / (count - 1)), from 1 to 1e-4: (count,) (Ho et al. 2020). A real tensor where torch's device is
-    meta, since no file has it."""
-    device = torch.get_default_device()
-    exponents = torch.arange(count, device="cpu") * -(math.log(10_000) / max(count - 1, 1))
-    return exponents.exp().to("cpu" if device.type == "meta" else device)
+    """10000^(-i / (count - 1)), from 1 to 1e-4: (count,) (Ho et al. 2020)."""
+    return (torch.arange(count) * -(math.log(10_000) / max(count - 1, 1))).exp()
 
 
 class Mapping(nn.Module):
     """(c_noise, labels, augmentation) -> (B, width): sines and cosines of c_noise, to which class and augmentation are
     added, then two layers (Song et al. 2021, appendix H; Karras et al. 2022, appendix F).
 
-    ``features`` is the number of sines and cosines. A class adds a column of a matrix times sqrt(num_classes), and a
+    ``features`` is the number of sines and cosines. Random frequencies w have a ``frequency_unit``: their angles are
+    w c_noise, or 2 pi (w c_noise) for "cycle". The two are rounded differently, in some hundred radians, and networks
+    trained with one of them differ in the fifth digit with the other. A class adds a column of a matrix times sqrt(num_classes), and a
     bias that null has as well; ``augmentation`` (B, augment_dim) says how the data were transformed, zero or None for
     not at all (Karras et al. 2022, table 6), by a matrix without bias.
     """
@@ -38,12 +38,16 @@ class Mapping(nn.Module):
         fourier_scale: float,
         num_classes: int | None = None,
         augment_dim: int = 0,
+        frequency_unit: str = "radian",
     ) -> None:
         super().__init__()
         check_choice("embedding_type", embedding_type, EMBEDDING_TYPES)
+        check_choice("frequency_unit", frequency_unit, FREQUENCY_UNITS)
         fourier = embedding_type == "fourier"
         count = features // 2
         frequencies = fourier_frequencies(count, fourier_scale) if fourier else positional_frequencies(count)
+        self.turns = fourier and frequency_unit == "cycle"
+        frequencies = frequencies / (2 * math.pi) if self.turns else frequencies
         self.register_buffer("frequencies", frequencies, persistent=fourier)
         self.label = nn.Linear(num_classes, features) if num_classes else None
         self.augment = nn.Linear(augment_dim, features, bias=False) if augment_dim else None
@@ -51,6 +55,7 @@ class Mapping(nn.Module):
 
     def forward(self, c_noise: Tensor, labels: Tensor | None = None, augmentation: Tensor | None = None) -> Tensor:
         angle = c_noise[:, None] * self.frequencies
+        angle = angle * (2 * math.pi) if self.turns else angle
         h = torch.cat([angle.sin(), angle.cos()], dim=1)
         if self.label is not None and labels is not None:
             columns = self.label.weight.t()[labels.clamp(min=0)] * math.sqrt(self.label.in_features)

@@ -59,12 +59,13 @@ class NCSNpp(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs, space = split_shape(event_shape, "NCSN++")
-        self.options, self.num_classes = chosen, _ = NCSNppOptions(**options), num_classes
+        self.num_classes, self.options = num_classes, NCSNppOptions(**options)
+        chosen = self.options
         self.shared = shared = chosen.blocks(len(space))
         attended = attended_levels(space, len(chosen.channel_mult), chosen.attention_resolutions)
         mapping = Mapping(
             chosen.features_mult * chosen.channels, shared.width, chosen.embedding_type, chosen.fourier_scale,
-            num_classes, chosen.augment_dim,
+            num_classes, chosen.augment_dim, chosen.frequency_unit,
         )  # fmt: skip
         self.embedding = Embedding(shared.width, num_classes, conditions, event_shape, mapping=mapping)
         self.conditions, cross = self.embedding.conditions, self.embedding.sequence is not None
@@ -109,7 +110,7 @@ class NCSNpp(nn.Module):
         if not self.options.scale_by_sigma:
             return h
         slope, intercept = self.options.log_sigma
-        return h / (slope * c_noise + intercept).exp().view(-1, *[1] * len(space))
+        return h / (slope * c_noise + intercept).exp().view(-1, *[1] * (h.ndim - 1))
 
 
 def _way_down(

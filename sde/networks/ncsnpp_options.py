@@ -23,8 +23,9 @@ class NCSNppOptions:
       level by a convolution of width 1 and adds the levels' outputs; "residual" adds the pyramid to the features.
       ``progressive_combine``: how "skip" joins the input, "sum" or "cat".
     - ``embedding_type``: "positional" (DDPM; c_noise is a step of about 1000) or "fourier" with random frequencies
-      of scale ``fourier_scale`` (c_noise is a logarithm of the noise level). ``embedding_mult`` and ``features_mult``
-      are the width of the embedding, and its number of sines and cosines, in units of ``channels``.
+      of scale ``fourier_scale`` (c_noise is a logarithm of the noise level), kept by ``frequency_unit`` "radian" or
+      "cycle". ``embedding_mult`` and ``features_mult`` are the width of the embedding, and its number of sines and
+      cosines, in units of ``channels``.
     - ``adaptive``: the embedding scales and shifts after the norm; otherwise it is added before it.
     - ``skip_rescale``: residual sums are divided by sqrt 2.
     - ``group_channels``: the least channels per group of the norms, of which there are up to 32.
@@ -51,6 +52,7 @@ class NCSNppOptions:
     progressive_combine: str = "sum"
     embedding_type: str = "fourier"
     fourier_scale: float = 16.0
+    frequency_unit: str = "radian"
     embedding_mult: int = 4
     features_mult: int = 2
     adaptive: bool = False

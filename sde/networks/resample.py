@@ -18,12 +18,10 @@ AVERAGE_POOLS = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 def fir_kernel(taps: Sequence[float], dims: int) -> Tensor:
-    """The product along each of ``dims`` axes of taps that are brought to sum 1: (1, *taps). A real tensor where
-    torch's device is meta, on which parameters alone are shapes."""
-    device = torch.get_default_device()
-    row = torch.tensor(taps, dtype=torch.float64, device="cpu")
+    """The product along each of ``dims`` axes of taps that are brought to sum 1: (1, *taps)."""
+    row = torch.tensor(taps, dtype=torch.float64)
     kernel = reduce(lambda product, axis: product[..., None] * axis, [row / row.sum()] * dims)
-    return kernel[None].to(torch.get_default_dtype()).to("cpu" if device.type == "meta" else device)
+    return kernel[None].to(torch.get_default_dtype())
 
 
 class Resample(nn.Module):
