@@ -11,22 +11,24 @@ from sde.networks.classifier import MLPClassifier, UNetClassifier
 from sde.networks.dit import DiT
 from sde.networks.linear_attention_unet import LinearAttentionUNet
 from sde.networks.mlp import MLP
+from sde.networks.ncsnpp import NCSNpp
 from sde.networks.unet import UNet
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "unet": UNet,
-    "dit": DiT,
-    "mlp": MLP,
+    "ncsnpp": NCSNpp,
     "adm": ADM,
     "linear_attention_unet": LinearAttentionUNet,
+    "dit": DiT,
+    "mlp": MLP,
 }
 """Denoising networks by name; built as Network(event_shape, num_classes, **options), with ``conditions``, shapes by
 kind (sde.condition), among the options of a model that is conditioned on more than classes."""
 
 CLASSIFIERS: dict[str, type[nn.Module]] = {
     "unet": UNetClassifier,
-    "mlp": MLPClassifier,
     "adm": ADMClassifier,
+    "mlp": MLPClassifier,
 }
 """Classifiers by name; built as Classifier(event_shape, num_classes, **options)."""
 

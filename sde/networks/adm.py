@@ -1,9 +1,7 @@
 """ADM, the ablated diffusion model (Dhariwal and Nichol 2021, section 3; its predecessor: Nichol and Dhariwal 2021)."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,10 +12,9 @@ from sde.condition.tree import Condition, Shapes
 from sde.networks.adm_options import ADMOptions
 from sde.networks.attention import Context, may_fuse
 from sde.networks.blocks import ResidualBlock, Stage
-from sde.networks.embedding import Embedding, NoiseEmbedding
+from sde.networks.embedding import Embedding
 from sde.networks.layers import (
     CONVOLUTIONS,
-    BlockOptions,
     check_input,
     crop,
     pad,
@@ -25,20 +22,16 @@ from sde.networks.layers import (
     split_shape,
     zero_init,
 )
+from sde.networks.mapping import ADMMapping, split_augmentation
 from sde.networks.resample import AVERAGE_POOLS, resampler
 from sde.networks.unet_options import attended_levels, takes_options
-
-
-def geometric_frequencies(count: int, max_period: float = 10_000.0) -> Tensor:
-    """max_period^(-i / count) for i from 0, (count,) (Vaswani et al. 2017, section 3.5)."""
-    return (-math.log(max_period) * torch.arange(count, dtype=torch.float32) / count).exp()
 
 
 class ADMEncoder(nn.Module):
     """At each level ``num_res_blocks`` stages, then half the resolution; below the last level the middle blocks.
 
     Raises ValueError for an event shape without 1 to 3 axes of space, attention at a resolution that no level has, and
-    as ``ADMOptions.heads`` does.
+    a number of heads that does not divide the channels.
     """
 
     def __init__(
@@ -51,17 +44,10 @@ class ADMEncoder(nn.Module):
         super().__init__()
         self.inputs, space = split_shape(event_shape, "ADM")
         self.options = options
-        self.attended = attended_levels(options.attention_resolutions, len(options.channel_mult), space)
-        self.shared = shared = BlockOptions(
-            len(space),
-            4 * options.channels,
-            options.dropout,
-            norm=options.norm,
-            heads=options.heads,
-            scale_shift=options.scale_shift,
-        )
-        noise = NoiseEmbedding(shared.width, geometric_frequencies(options.channels // 2))
-        self.embedding = Embedding(shared.width, num_classes, conditions, event_shape, noise=noise)
+        self.attended = attended_levels(space, len(options.channel_mult), options.attention_resolutions)
+        self.shared = shared = options.blocks(len(space))
+        mapping = ADMMapping(options.channels, shared.width, num_classes, options.augment_dim)
+        self.embedding = Embedding(shared.width, num_classes, conditions, event_shape, mapping=mapping)
         self.cross = self.embedding.sequence is not None
         channels, conv = options.level_channels, CONVOLUTIONS[shared.dims]
         current = channels[0]
@@ -86,7 +72,7 @@ class ADMEncoder(nn.Module):
         dims = self.shared.dims
         if self.options.resample_blocks:
             return ResidualBlock(self.shared, channels, channels, resampler(dims, fir=False))
-        if self.options.conv_resample:
+        if self.options.resample_conv:
             return CONVOLUTIONS[dims](channels, channels, 3, stride=2, padding=1)
         return AVERAGE_POOLS[dims](2)
 
@@ -97,7 +83,8 @@ class ADMEncoder(nn.Module):
         and the context."""
         check_input(x, self.inputs, self.shared.dims)
         recompute, fused = self.options.activation_checkpointing, may_fuse(self, x)
-        inputs, embedding, context = self.embedding(x, c_noise, cond)
+        cond, augmentation = split_augmentation(cond, self.options.augment_dim)
+        inputs, embedding, context = self.embedding(x, c_noise, cond, augmentation)
         h = self.stem(pad(inputs, self.options.factor))
         skips = [[h]]
         for level, stages in enumerate(self.levels):
@@ -144,7 +131,7 @@ class ADM(nn.Module):
         self.num_classes, chosen = num_classes, ADMOptions(**options)
         self.encoder = encoder = ADMEncoder(event_shape, num_classes, chosen, conditions)
         self.conditions = encoder.embedding.conditions
-        shared = replace(encoder.shared, heads=partial(chosen.heads, num_heads=num_heads_upsample))
+        shared = replace(encoder.shared, num_heads=num_heads_upsample or encoder.shared.num_heads)
         current, conv = encoder.channels, CONVOLUTIONS[shared.dims]
         self.levels, self.ups = nn.ModuleList(), nn.ModuleList()
         self.upsample = resampler(shared.dims, fir=False, up=True)
@@ -156,11 +143,11 @@ class ADM(nn.Module):
             self.levels.append(stages)
             if level and chosen.resample_blocks:
                 self.ups.append(ResidualBlock(shared, current, current, self.upsample))
-            elif level and chosen.conv_resample:
+            elif level and chosen.resample_conv:
                 self.ups.append(conv(current, current, 3, padding=1))
             else:
                 self.ups.append(nn.Identity())
-        self.norm = chosen.norm(current)
+        self.norm = shared.norm(current)
         self.head = zero_init(conv(current, encoder.inputs * (2 if learned_variance else 1), 3, padding=1))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:

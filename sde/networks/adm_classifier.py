@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sde.networks.adm import ADMEncoder
 from sde.networks.adm_options import ADMOptions
-from sde.networks.attention import attend, may_fuse
+from sde.networks.attention import attend, heads_of, may_fuse
 from sde.networks.layers import check_choice, zero_init
 from sde.networks.unet_options import takes_options
 
@@ -64,12 +64,12 @@ class ADMClassifier(nn.Module):
             between = [nn.ReLU()] if pool == "spatial" else [nn.GroupNorm(32, HIDDEN), nn.SiLU()]
             self.head = nn.Sequential(nn.Linear(features, HIDDEN), *between, nn.Linear(HIDDEN, num_classes))
             return
-        self.norm = chosen.norm(channels)
+        self.norm = encoder.shared.norm(channels)
         if pool == "adaptive":
             self.head = zero_init(nn.Linear(channels, num_classes))
         else:
             space = [math.ceil(size / chosen.factor) for size in event_shape[1:]]
-            self.head = AttentionPool(channels, num_classes, chosen.heads(channels), space)
+            self.head = AttentionPool(channels, num_classes, heads_of(encoder.shared, channels), space)
 
     def forward(self, x: Tensor, c_noise: Tensor) -> Tensor:
         skips, h, *_ = self.encoder(x, c_noise)

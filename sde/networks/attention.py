@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sde.networks.layers import CONVOLUTIONS, BlockOptions, residual_sum, zero_init
+from sde.networks.layers import CONVOLUTIONS, BlockOptions, largest_divisor, residual_sum, zero_init
 
 
 class Context(NamedTuple):
@@ -34,14 +34,23 @@ class CrossAttention(nn.Module):
         return self.out(h.transpose(1, 2).flatten(2))
 
 
+def heads_of(options: BlockOptions, channels: int) -> int:
+    """``num_heads`` of the options, or as many heads of at least ``head_channels`` channels as divide them, or one.
+    Raises ValueError where ``num_heads`` does not divide the channels."""
+    if options.num_heads:
+        if channels % options.num_heads:
+            raise ValueError(f"num_heads = {options.num_heads} does not divide {channels} channels: take a divisor")
+        return options.num_heads
+    return largest_divisor(channels, channels // options.head_channels) if options.head_channels else 1
+
+
 class SelfAttention(nn.Module):
-    """Residual multi-head self-attention over all positions. The channels of ``qkv`` are those of q, of k and of v,
-    each by head."""
+    """Residual multi-head self-attention over all positions, in ``heads_of`` the channels."""
 
     def __init__(self, options: BlockOptions, channels: int) -> None:
         super().__init__()
         conv = CONVOLUTIONS[options.dims]
-        self.heads = options.heads(channels)
+        self.heads = heads_of(options, channels)
         self.norm, self.qkv = options.norm(channels), conv(channels, 3 * channels, 1)
         self.out = zero_init(conv(channels, channels, 1))
         self.rescale = options.rescale
@@ -59,7 +68,7 @@ class ContextAttention(nn.Module):
     def __init__(self, options: BlockOptions, channels: int) -> None:
         super().__init__()
         self.norm = options.norm(channels)
-        self.attention = CrossAttention(channels, options.width, options.heads(channels))
+        self.attention = CrossAttention(channels, options.width, heads_of(options, channels))
         self.rescale = options.rescale
 
     def forward(self, x: Tensor, context: Context, fused: bool = False) -> Tensor:

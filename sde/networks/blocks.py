@@ -1,4 +1,4 @@
-"""Residual blocks of a U-Net, which the embedding modulates."""
+"""Residual blocks of a U-Net, with adaptive group norm."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +9,8 @@ from sde.networks.layers import CONVOLUTIONS, BlockOptions, residual_sum, zero_i
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions; the embedding scales and shifts between them (adaptive group norm), or is added to the first.
+    """Two convolutions; between them the embedding scales and shifts what is normalized (adaptive group norm) or,
+    where it is not ``adaptive``, is added before that (Ho et al. 2020).
 
     ``resample`` halves or doubles the resolution inside the block, on both of its ways (Brock et al. 2019, figure 15).
     """
@@ -18,22 +19,23 @@ class ResidualBlock(nn.Module):
         super().__init__()
         conv = CONVOLUTIONS[options.dims]
         self.norm1, self.conv1 = options.norm(inputs), conv(inputs, outputs, 3, padding=1)
-        self.scale_shift = options.scale_shift
-        self.modulation = nn.Linear(options.width, 2 * outputs if self.scale_shift else outputs)
+        self.adaptive = options.adaptive
+        self.modulation = nn.Linear(options.width, 2 * outputs if options.adaptive else outputs)
         self.norm2, self.conv2 = options.norm(outputs), zero_init(conv(outputs, outputs, 3, padding=1))
         self.dropout = Dropout(options.dropout)
-        self.skip = nn.Identity() if inputs == outputs else conv(inputs, outputs, 1)
+        same = inputs == outputs and not (options.projected and resample)
+        self.skip = nn.Identity() if same else conv(inputs, outputs, 1)
         self.rescale, self.resample = options.rescale, resample or nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(self.resample(F.silu(self.norm1(x))))
         modulation = self.modulation(embedding).view(len(x), -1, *[1] * (x.ndim - 2))
-        if self.scale_shift:
+        if self.adaptive:
             scale, shift = modulation.chunk(2, dim=1)
-            h = self.norm2(h) * (1 + scale) + shift
+            h = F.silu(self.norm2(h) * (1 + scale) + shift)
         else:
-            h = self.norm2(h + modulation)
-        return residual_sum(self.skip(self.resample(x)), self.conv2(self.dropout(F.silu(h))), self.rescale)
+            h = F.silu(self.norm2(h + modulation))
+        return residual_sum(self.skip(self.resample(x)), self.conv2(self.dropout(h)), self.rescale)
 
 
 class Stage(nn.Module):

@@ -27,30 +27,39 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups_of(channels), channels)
 
 
+def capped_group_norm(channels: int, group_channels: int = 4, eps: float = 1e-6) -> nn.GroupNorm:
+    """Group norm with 32 groups, or as many as leave each ``group_channels`` channels; ``eps`` is that of Song et al.
+    2021.
+
+    Where these do not divide the channels, the next smaller number of groups that does.
+    """
+    return nn.GroupNorm(largest_divisor(channels, min(32, channels // group_channels)), channels, eps=eps)
+
+
 def residual_sum(x: Tensor, branch: Tensor, rescale: bool) -> Tensor:
     """x + branch; with ``rescale`` over sqrt 2, which keeps unit variance (Karras et al. 2018; Song et al. 2021, H)."""
     total = x + branch
     return total * math.sqrt(0.5) if rescale else total
 
 
-def heads_of(channels: int, head_channels: int = 64) -> int:
-    """As many heads of at least ``head_channels`` channels as divide them, or one."""
-    return largest_divisor(channels, channels // head_channels)
-
-
 @dataclass(frozen=True)
 class BlockOptions:
-    """What the blocks of a U-Net share: axes of space, width of the embedding, dropout, rescaled residual sums; how
-    channels are normalized, and the heads that attend to them; whether the embedding scales and shifts what is
-    normalized (adaptive group norm), or is added before."""
+    """What the blocks of a U-Net share: axes of space, width of the embedding, dropout, rescaled residual sums.
+
+    ``norm`` makes the group norm of a number of channels. ``adaptive`` embeddings scale and shift, others shift alone,
+    before the norm. Attention has ``num_heads``, or where that is None as many as have ``head_channels``, or one where
+    that is None, too. ``projected`` blocks have a convolution on their skip wherever they resample.
+    """
 
     dims: int
     width: int
     dropout: float
     rescale: bool = False
     norm: Callable[[int], nn.Module] = group_norm
-    heads: Callable[[int], int] = heads_of
-    scale_shift: bool = True
+    adaptive: bool = True
+    head_channels: int | None = 64
+    num_heads: int | None = None
+    projected: bool = False
 
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sde.condition.tree import Condition, Shapes
 from sde.networks.attention import may_fuse
-from sde.networks.embedding import Embedding, fourier_frequencies
+from sde.networks.embedding import ClassEmbedding, Embedding, fourier_frequencies
 from sde.networks.layers import (
     CONVOLUTIONS,
     BlockOptions,
@@ -29,7 +29,8 @@ NOISE_FEATURES = ("sinusoidal", "fourier", "learned")
 
 
 class NoiseFeatures(nn.Module):
-    """c_noise (B,) -> (B, width): sines and cosines, then two layers with a GELU between.
+    """(c_noise, labels) -> (B, width): sines and cosines of c_noise, then two layers with a GELU between, to which a
+    learned embedding of the class, or of null, is added.
 
     ``kind`` "sinusoidal" has ``channels`` / 2 frequencies from 1 to 1e-4, in a geometric series. "fourier" has as many
     random ones, times 2 pi, and c_noise itself beside them; those of "learned" are parameters.
@@ -37,7 +38,7 @@ class NoiseFeatures(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, width: int, kind: str, channels: int) -> None:
+    def __init__(self, width: int, kind: str, channels: int, num_classes: int | None = None) -> None:
         super().__init__()
         check_choice("noise_features", kind, NOISE_FEATURES)
         self.fourier, count = kind != "sinusoidal", channels // 2
@@ -51,13 +52,15 @@ class NoiseFeatures(nn.Module):
             self.register_buffer("frequencies", values)
         features = 2 * count + self.fourier
         self.layers = nn.Sequential(nn.Linear(features, width), nn.GELU(), nn.Linear(width, width))
+        self.label = ClassEmbedding(num_classes, width) if num_classes else None
 
-    def forward(self, c_noise: Tensor) -> Tensor:
+    def forward(self, c_noise: Tensor, labels: Tensor | None = None, *_: Tensor | None) -> Tensor:
         angle = c_noise[:, None] * self.frequencies
         # One factor after the other: the angles of random frequencies are large, and their rounding is seen.
         angle = angle * 2 * math.pi if self.fourier else angle
         features = [c_noise[:, None]] if self.fourier else []
-        return self.layers(torch.cat([*features, angle.sin(), angle.cos()], dim=1))
+        h = self.layers(torch.cat([*features, angle.sin(), angle.cos()], dim=1))
+        return h if self.label is None or labels is None else h + self.label(labels)
 
 
 class LinearAttentionUNet(nn.Module):
@@ -112,10 +115,13 @@ class LinearAttentionUNet(nn.Module):
         self.dims = dims = len(space)
         conv = CONVOLUTIONS[dims]
         options = BlockOptions(dims, 4 * channels, dropout, norm=RMSNorm)
-        noise = NoiseFeatures(
-            options.width, noise_features, channels if noise_features == "sinusoidal" else fourier_channels
+        mapping = NoiseFeatures(
+            options.width,
+            noise_features,
+            channels if noise_features == "sinusoidal" else fourier_channels,
+            num_classes,
         )
-        self.embedding = Embedding(options.width, num_classes, conditions, event_shape, noise=noise)
+        self.embedding = Embedding(options.width, num_classes, conditions, event_shape, mapping=mapping)
         self.conditions, cross = self.embedding.conditions, self.embedding.sequence is not None
         self.factor = 2 ** (count - 1)
         sizes = [stem_channels or channels, *(channels * multiplier for multiplier in channel_mult)]

@@ -65,30 +65,30 @@ class UNetOptions:
     def attended(self, space: Sequence[int]) -> list[bool]:
         """Whether each level has self-attention, for items of this size. Raises ValueError for attention at a
         resolution that no level has."""
-        return attended_levels(self.attention_resolutions, len(self.channel_mult), space)
+        return attended_levels(space, len(self.channel_mult), self.attention_resolutions)
 
 
-def attended_levels(attention_resolutions: Sequence[int], levels: int, space: Sequence[int]) -> list[bool]:
-    """Whether each of so many levels has self-attention, for items of this size. Raises ValueError for attention at a
-    resolution that no level has."""
+def attended_levels(space: Sequence[int], levels: int, resolutions: Sequence[int]) -> list[bool]:
+    """Whether each of the levels of a U-Net, whose sizes halve, is among the resolutions (sizes of the longest axis) with
+    attention, for items of this size. Raises ValueError for a resolution that no level has."""
     factor = 2 ** (levels - 1)
     longest = math.ceil(max(space) / factor) * factor
     sizes = [longest >> level for level in range(levels)]
-    unknown = set(attention_resolutions) - set(sizes)
+    unknown = set(resolutions) - set(sizes)
     if unknown:
         raise ValueError(f"attention at resolution {min(unknown)}: the resolutions are {', '.join(map(str, sizes))}")
-    return [size in attention_resolutions for size in sizes]
+    return [size in resolutions for size in sizes]
 
 
 def takes_options(options: type) -> Callable[[T], T]:
-    """For a class whose ``**options`` go to this dataclass: its fields in the class's signature, where help and configs
+    """Decorates a class whose ``**options`` go to a dataclass: its fields are in the signature, where help and configs
     look."""
 
-    def with_signature(network: T) -> T:
+    def take(network: T) -> T:
         parameters = inspect.signature(network).parameters.values()
         own = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
         fields = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(options).parameters.values()]
         network.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
         return network
 
-    return with_signature
+    return take

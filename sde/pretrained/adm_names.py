@@ -1,6 +1,6 @@
 """The tensors of ADM as guided-diffusion and EDM name them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -69,18 +69,13 @@ def _reshaped(rows: Theirs, theirs: tuple[int, ...]) -> Theirs:
     return Theirs(rows.name, rows.ours, lambda x: rows.back(x).reshape(theirs))
 
 
-def null_row(name: str, back: Callable[[Tensor], Tensor] = lambda x: x) -> Theirs:
-    """The embeddings of classes, in rows there after ``back``, behind that of no class, which adds nothing."""
-    return Theirs(name, lambda x: torch.cat([torch.zeros_like(back(x)[:1]), back(x)]), lambda x: back(x[1:]))
-
-
 def guided_diffusion_names(network: ADM | ADMClassifier, order: str) -> Names:
     """The tensors of guided-diffusion's UNetModel and EncoderUNetModel, whose rows of q, k and v have this order."""
     encoder = network.encoder
     found: Names = {
-        **layer("encoder.embedding.noise.layers.0", "time_embed.0"),
-        **layer("encoder.embedding.noise.layers.2", "time_embed.2"),
-        "encoder.embedding.label.table.weight": null_row("label_emb.weight"),
+        **layer("encoder.embedding.mapping.layers.0", "time_embed.0"),
+        **layer("encoder.embedding.mapping.layers.2", "time_embed.2"),
+        "encoder.embedding.mapping.label.weight": Theirs("label_emb.weight"),
         **layer("encoder.stem", "input_blocks.0.0"),
     }
     for number, (here, module) in enumerate(_way_down(network), 1):
@@ -162,9 +157,10 @@ def dhariwal_names(network: ADM, resolution: int) -> Names:
     """The tensors of EDM's DhariwalUNet for images of this resolution, without the prefix of its preconditioning."""
     encoder, last = network.encoder, len(network.levels) - 1
     found: Names = {
-        **layer("encoder.embedding.noise.layers.0", "map_layer0"),
-        **layer("encoder.embedding.noise.layers.2", "map_layer1"),
-        "encoder.embedding.label.table.weight": null_row("map_label.weight", torch.t),
+        **layer("encoder.embedding.mapping.layers.0", "map_layer0"),
+        **layer("encoder.embedding.mapping.layers.2", "map_layer1"),
+        "encoder.embedding.mapping.label.weight": Theirs("map_label.weight", torch.t, torch.t),
+        "encoder.embedding.mapping.augment.weight": Theirs("map_augment.weight"),
         **layer("encoder.stem", f"enc.{resolution}x{resolution}_conv"),
         **layer("norm", "out_norm"),
         **layer("head", "out_conv"),

@@ -10,10 +10,10 @@ from sde.pretrained.names import Theirs
 
 def unet_names(network: LinearAttentionUNet) -> Names:
     """The tensors of its Unet, by ours."""
-    noise = network.embedding.noise
+    mapping = network.embedding.mapping
     found = {
-        **layer("embedding.noise.layers.0", "time_mlp.1"),
-        **layer("embedding.noise.layers.2", "time_mlp.3"),
+        **layer("embedding.mapping.layers.0", "time_mlp.1"),
+        **layer("embedding.mapping.layers.2", "time_mlp.3"),
         **layer("stem", "init_conv"),
         **layer("head", "final_conv"),
         **_block("last", "final_res_block", network.last),
@@ -21,8 +21,8 @@ def unet_names(network: LinearAttentionUNet) -> Names:
         **_attention("middle.0.attention", "mid_attn", network.middle[0].attention),
         **_block("middle.1", "mid_block2", network.middle[1]),
     }
-    if noise.fourier:
-        found["embedding.noise.frequencies"] = Theirs("time_mlp.0.weights")
+    if mapping.fourier:
+        found["embedding.mapping.frequencies"] = Theirs("time_mlp.0.weights")
     for way in ("downs", "ups"):
         levels = getattr(network, way)
         for index, level in enumerate(levels):
