@@ -15,7 +15,7 @@ FLOORS = {
         "data networks",
         "model",
         "guidance training",
-        "inverse",
+        "inverse pretrained",
         "checkpoint",
     ],
     "samplers": [

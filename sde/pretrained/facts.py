@@ -1,0 +1,61 @@
+"""Facts: what a user says of foreign weights that their file does not, by the source's own names of its options."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+MISSING: Any = object()
+"""What a file says of an option that it does not speak of."""
+
+
+class Facts:
+    """``given`` are options as the source itself calls them, flat or nested as its own config; ``options`` is each of
+    its names with the meaning. Raises ValueError for one that the source has not."""
+
+    def __init__(self, given: Mapping[str, Any] | None, options: Mapping[str, str]) -> None:
+        self.options = options
+        self._told: dict[str, list[Any]] = {}
+        for name, value in _leaves(given or {}, options):
+            self._told.setdefault(name, []).append(value)
+        unknown = [name for name in self._told if name not in options]
+        if unknown:
+            raise ValueError(
+                f"facts: {unknown[0]!r} is no option of this source, which has {', '.join(sorted(options))}"
+            )
+
+    def told(self, name: str) -> Any:
+        """What was told, or MISSING. Raises ValueError where a nested config tells it twice, and not the same."""
+        values = self._told.get(name, [MISSING])
+        if not all(same(value, values[0]) for value in values):
+            raise ValueError(f"facts: {name} is told as {values[0]!r} and as {values[1]!r}: tell it once")
+        return values[0]
+
+    def settle(self, name: str, found: Any = MISSING) -> Any:
+        """The value of an option, which the file says, as ``found``, or the facts tell. Raises ValueError where they
+        contradict, or where neither does."""
+        told = self.told(name)
+        if told is MISSING and found is MISSING:
+            raise ValueError(f"facts: {name} is needed, {self.options[name]}: the file does not say it")
+        if told is not MISSING and found is not MISSING and not same(told, found):
+            raise ValueError(f"facts: {name} = {told!r}, but the file has {found!r}")
+        return told if found is MISSING else found
+
+    def get(self, name: str, default: Any) -> Any:
+        """What was told, or the source's own ``default``, for an option whose default every file of it had."""
+        told = self.told(name)
+        return default if told is MISSING else told
+
+
+def _leaves(values: Mapping[str, Any], options: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    """The options in a config by their own names, whatever groups they stand in."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and name not in options:
+            yield from _leaves(value, options)
+        else:
+            yield name, value
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values say the same: lists and tuples alike, and numbers of any type."""
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)

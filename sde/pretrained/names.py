@@ -1,0 +1,54 @@
+"""Names: a foreign network's tensors by our names, one to one."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Theirs:
+    """A tensor as a source names and shapes it; ``ours`` makes our tensor of theirs, and ``back`` theirs of ours."""
+
+    name: str
+    ours: Callable[[Tensor], Tensor] = lambda x: x
+    back: Callable[[Tensor], Tensor] = lambda x: x
+
+
+def translate(
+    theirs: Mapping[str, Tensor],
+    names: Mapping[str, Theirs],
+    ours: Mapping[str, Tensor],
+    ignored: frozenset[str] = frozenset(),
+) -> dict[str, Tensor]:
+    """Foreign tensors by our names, those of ``ours``, the state of our network, on any device; ``names`` has the
+    foreign one of each. ``ignored`` are foreign tensors that say nothing to us, as a table computed from options.
+    Raises ValueError, with the first three names here and there, where the two do not fit one to one."""
+    wanted = {name: names[name] for name in ours}
+    missing = [f"{there.name} (here {here})" for here, there in wanted.items() if there.name not in theirs]
+    known = {there.name for there in wanted.values()} | ignored
+    unknown = [name for name in theirs if name not in known]
+    if missing or unknown:
+        raise ValueError(
+            "the weights do not fit the facts: "
+            + "; ".join(
+                f"{what} {', '.join(found[:3])}{f' and {len(found) - 3} more' if len(found) > 3 else ''}"
+                for what, found in (("the file lacks", missing), ("it has without a place here", unknown))
+                if found
+            )
+        )
+    state = {here: there.ours(theirs[there.name]) for here, there in wanted.items()}
+    other = [
+        f"{wanted[name].name} is {tuple(theirs[wanted[name].name].shape)}, {name} here {tuple(ours[name].shape)}"
+        for name, value in state.items()
+        if value.shape != ours[name].shape
+    ]
+    if other:
+        more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+        raise ValueError(f"the weights do not fit the facts: {'; '.join(other[:3])}{more}")
+    return state
+
+
+def numbered(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

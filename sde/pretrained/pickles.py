@@ -1,0 +1,177 @@
+"""Pickles of modules: what EDM's files hold, as plain values and tensors, without running anything that they name."""
+
+import io
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Plain:
+    """An object of a pickle as plain values: ``kind``, the name of its class, and its ``state``, the attributes."""
+
+    kind = ""
+
+    def __init__(self, *_: Any) -> None:
+        self.__setstate__({})
+
+    def __setstate__(self, state: Any) -> None:
+        self.state: dict[str, Any] = dict(state) if isinstance(state, dict) else {}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments that the object was made with, where the file says them."""
+        return dict(self.state.get("_init_kwargs", {}))
+
+    def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Parameters and buffers by their names in a ``state_dict``, in its order."""
+        passing = self.state.get("_non_persistent_buffers_set", set())
+        for name, value in {**self.state.get("_parameters", {}), **self.state.get("_buffers", {})}.items():
+            if value is not None and name not in passing:
+                yield prefix + name, value
+        for name, module in self.state.get("_modules", {}).items():
+            if isinstance(module, Plain):
+                yield from module.tensors(f"{prefix}{name}.")
+
+
+def read_pickle(file: IO[bytes]) -> Any:
+    """The value of the next pickle in a file, of which nothing is built but tensors, arrays, plain values and ``Plain``
+    in the place of modules and objects. Raises ValueError for one that names anything else, before that is looked for,
+    and for one that is cut short."""
+    try:
+        return _Reader(file).load()
+    except ValueError:
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"it cannot be read as a pickle ({reason}): it may be cut short, or damaged") from None
+
+
+def _persistent(about: dict[str, Any], *_: Any) -> Plain:
+    """An object that carries the text of its class, which is not looked at."""
+    found = Plain()
+    found.kind = str(about.get("class_name", ""))
+    found.__setstate__(about.get("state"))
+    return found
+
+
+def _storage(content: bytes) -> Any:
+    """A storage of tensors, a file of torch in itself."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _tensor(
+    storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any, dtype: torch.dtype | None = None
+) -> Tensor:
+    whole = torch.tensor([], dtype=dtype or storage.dtype)
+    return whole.set_(getattr(storage, "_untyped_storage", storage), offset, tuple(size), tuple(stride))
+
+
+def _parameter(data: Tensor, *_: Any) -> Tensor:
+    return data
+
+
+def _array(kind: type, shape: tuple[int, ...], typecode: Any) -> "_Array":
+    return _Array()
+
+
+class _Array:
+    """A numpy array: its state is its version, shape, dtype, order and bytes."""
+
+    value: Any = None
+
+    def __setstate__(self, state: tuple) -> None:
+        _, shape, dtype, fortran, content = state
+        self.value = np.frombuffer(content, dtype.value).reshape(shape, order="F" if fortran else "C")
+
+
+class _Dtype:
+    """A numpy dtype, of numbers alone."""
+
+    def __init__(self, code: str, *_: Any) -> None:
+        if np.dtype(code).kind not in "biufc":
+            raise ValueError(f"it holds an array of {code}: only numbers are read")
+        self.value = np.dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        if state[1] in (">", "<"):
+            self.value = self.value.newbyteorder(state[1])
+
+
+def _scalar(dtype: _Dtype, content: bytes) -> Any:
+    return np.frombuffer(content, dtype.value)[0].item()
+
+
+def _plainly(value: str, *_: Any) -> Any:
+    return value
+
+
+def _encoded(text: str, encoding: str = "latin1") -> bytes:
+    """Bytes, as older protocols of pickle write them."""
+    if encoding.replace("-", "").replace("_", "") not in ("latin1", "ascii", "utf8"):
+        raise ValueError(f"it holds a text encoded as {encoding!r}")
+    return text.encode(encoding)
+
+
+def _from_buffer(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str = "C") -> _Array:
+    array = _Array()
+    array.__setstate__((1, shape, dtype, order == "F", content))
+    return array
+
+
+def _object(kind: type, *_: Any) -> Any:
+    """An object as protocols below 2 make it, of a class that is built at all."""
+    return kind()
+
+
+_NUMPY: dict[str, Callable[..., Any]] = {"_reconstruct": _array, "scalar": _scalar}
+
+BUILT: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("builtins", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("builtins", "slice"): slice,
+    ("builtins", "complex"): complex,
+    ("builtins", "bytearray"): bytearray,
+    ("_codecs", "encode"): _encoded,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch.storage", "_load_from_bytes"): _storage,
+    ("torch", "Size"): tuple,
+    ("torch", "device"): _plainly,
+    ("dnnlib.util", "EasyDict"): dict,
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent,
+    ("numpy", "dtype"): _Dtype,
+    ("numpy", "ndarray"): _Array,
+    **{(module, name): made for module in ("numpy.core.multiarray", "numpy._core.multiarray")
+       for name, made in _NUMPY.items()},
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("copyreg", "_reconstructor"): _object,
+    ("builtins", "object"): object,
+}  # fmt: skip
+"""What is built in the place of each name that a pickle may hold."""
+
+
+class _Reader(pickle.Unpickler):
+    """Builds what is in BUILT, and ``Plain`` for torch's own modules."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
+        if (module, name) in BUILT:
+            return BUILT[module, name]
+        if module == "torch" and isinstance(getattr(torch, name, None), torch.dtype):
+            return getattr(torch, name)
+        if module.startswith("torch.nn.modules."):
+            return type(name, (Plain,), {"kind": name})
+        raise ValueError(
+            f"it names {module}.{name}, which a file of weights has no need of: nothing of it was run; "
+            "save its state_dict() instead"
+        )
+
+    def persistent_load(self, key: Any) -> Any:
+        raise ValueError(f"it refers to {key!r} outside of itself: needs a pickle that is whole")

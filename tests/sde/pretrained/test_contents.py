@@ -1,0 +1,142 @@
+"""Files of foreign weights are read without running anything that they name."""
+
+import collections
+import io
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from sde.pretrained import load_pretrained, pickles
+from sde.pretrained.contents import read_contents
+
+
+def read_pickle(content):
+    return pickles.read_pickle(io.BytesIO(content))
+
+
+class Runs:
+    """A value whose reading would write a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_code_is_not_run(tmp_path, save):
+    path, made = tmp_path / "weights.pt", tmp_path / "made"
+    save({"ema": torch.ones(2), "more": Runs(made)}, path)
+    with pytest.raises(ValueError, match=r"weights\.pt was not loaded: it names posix\.mkdir"):
+        load_pretrained(path)
+    assert not made.exists()
+
+
+def test_a_name_is_refused_before_what_stands_in_front_of_it_is_built(tmp_path):
+    """A class that is not known is refused where it is named, whatever would be done with it."""
+    content = pickle.dumps([torch.ones(2), collections.Counter])
+    with pytest.raises(ValueError, match=r"it names collections\.Counter"):
+        read_pickle(content)
+
+
+@pytest.mark.parametrize("name", ["eval", "getattr", "__import__", "exec"])
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_builtins_are_refused(name, protocol):
+    import builtins
+
+    with pytest.raises(ValueError, match=rf"it names builtins\.{name}"):
+        read_pickle(pickle.dumps(getattr(builtins, name), protocol))
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_plain_values_and_tensors_are_themselves(protocol):
+    view = torch.arange(12.0).view(3, 4).t()[1:]
+    value = {
+        "view": view,
+        "half": torch.ones(2, dtype=torch.bfloat16),
+        "parameter": nn.Parameter(torch.ones(3)),
+        "array": np.arange(6, dtype=">i4").reshape(2, 3),
+        "scalar": np.float32(0.5),
+        "set": {1, 2},
+        "dtype": torch.float16,
+        "device": torch.device("cuda:0"),
+        "shape": torch.Size([1, 2]),
+        "order": collections.OrderedDict(a=1),
+    }
+    found = read_pickle(pickle.dumps(value, protocol))
+    assert torch.equal(found["view"], view)
+    assert found["half"].dtype == torch.bfloat16
+    assert torch.equal(found["parameter"], torch.ones(3))
+    assert np.array_equal(found["array"].value, value["array"])
+    assert (found["scalar"], found["set"], found["dtype"], found["shape"]) == (0.5, {1, 2}, torch.float16, (1, 2))
+    assert found["order"] == {"a": 1}
+
+
+def test_modules_are_their_tensors():
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    module.register_buffer("passing", torch.ones(1), persistent=False)
+    found = dict(read_pickle(pickle.dumps(module)).tensors())
+    wanted = module.state_dict()
+    assert [*found] == [*wanted]
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_old_and_new_files_of_torch(tmp_path):
+    value = {"model": {"weight": torch.ones(2)}, "step": np.int64(3), "loss": np.float64(0.5)}
+    for zipped in (True, False):
+        torch.save(value, tmp_path / "weights.pt", _use_new_zipfile_serialization=zipped)
+        found = read_contents(tmp_path / "weights.pt")
+        assert found.kind == "torch"
+        assert torch.equal(found.tensors("model")["weight"], torch.ones(2))
+        assert (found.data["step"], found.data["loss"]) == (3, 0.5)
+        assert found.tensors("nothing") == found.tensors("step") == {}
+
+
+@pytest.mark.parametrize("kind", ["zip", "old", "pickle", "safetensors"])
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.9])
+def test_cut_short(tmp_path, kind, part):
+    from safetensors.torch import save
+
+    file, value = io.BytesIO(), {"weight": torch.randn(400)}
+    if kind == "safetensors":
+        content = save(value)
+    elif kind == "pickle":
+        content = pickle.dumps(value)
+    else:
+        torch.save(value, file, _use_new_zipfile_serialization=kind == "zip")
+        content = file.getvalue()
+    path = tmp_path / "weights"
+    path.write_bytes(content[: int(part * len(content))])
+    with pytest.raises(ValueError, match=r"weights was not loaded: it .*(cut short|nor whole)"):
+        load_pretrained(path)
+
+
+def test_what_is_no_file_of_weights(tmp_path):
+    with pytest.raises(ValueError, match="does not exist"):
+        load_pretrained(tmp_path / "nothing")
+    (tmp_path / "text").write_text("weights")
+    with pytest.raises(ValueError, match="neither a file of torch"):
+        load_pretrained(tmp_path / "text")
+    with zipfile.ZipFile(tmp_path / "archive", "w") as archive:
+        archive.writestr("a", "b")
+    with pytest.raises(ValueError, match="archive was not loaded"):
+        load_pretrained(tmp_path / "archive")
+    torch.save({"a": torch.ones(1)}, tmp_path / "other")
+    with pytest.raises(ValueError, match=r"other is none of .*: it holds a torch with a"):
+        load_pretrained(tmp_path / "other")
+
+
+def test_a_folder_is_its_json_files(tmp_path):
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "config.json").write_text('{"a": 1}')
+    found = read_contents(tmp_path)
+    assert (found.kind, found.data) == ("folder", {"unet/config.json": {"a": 1}})
+    (tmp_path / "index.json").write_text("{")
+    with pytest.raises(ValueError, match=r"index\.json was not read"):
+        read_contents(tmp_path)
