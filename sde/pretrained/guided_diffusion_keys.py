@@ -107,7 +107,9 @@ def _levels(
     elif pool is None:
         # Of the blocks of a way up, those that double have one more part.
         doubling = sum(
-            f"output_blocks.{number}.{place}.in_layers.0.weight" in tensors for number in range(count) for place in (1, 2)
+            f"output_blocks.{number}.{place}.in_layers.0.weight" in tensors
+            for number in range(count)
+            for place in (1, 2)
         )
         yield "block", doubling + 1
     else:
