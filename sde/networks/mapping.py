@@ -49,7 +49,8 @@ class Mapping(nn.Module):
         frequencies = fourier_frequencies(count, fourier_scale) if fourier else positional_frequencies(count)
         self.turns = fourier and frequency_unit == "cycle"
         frequencies = frequencies / (2 * math.pi) if self.turns else frequencies
-        self.register_buffer("frequencies", frequencies, persistent=fourier)
+        # In files, since steps of a thousand times the positional ones show their last digit.
+        self.register_buffer("frequencies", frequencies)
         self.label = nn.Linear(num_classes, features) if num_classes else None
         self.augment = nn.Linear(augment_dim, features, bias=False) if augment_dim else None
         self.layers = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
@@ -84,7 +85,6 @@ class ADMMapping(nn.Module):
     def __init__(self, features: int, width: int, num_classes: int | None = None, augment_dim: int = 0) -> None:
         super().__init__()
         count = features // 2
-        # In files, since steps of a thousand times these show their last digit.
         self.register_buffer("frequencies", geometric_frequencies(count))
         self.label = nn.Embedding(num_classes, width) if num_classes else None
         self.augment = zero_init(nn.Linear(augment_dim, 2 * count, bias=False)) if augment_dim else None

@@ -74,9 +74,9 @@ class NCSNpp(nn.Module):
         self.down, skips = _way_down(shared, chosen, inputs, attended, cross)
         current = skips[-1]
         self.middle = nn.ModuleList([Stage(shared, current, current, True, cross), Stage(shared, current, current, False)])
-        self.up = _way_up(shared, chosen, self.inputs, skips, attended, cross)
-        last = chosen.channels * chosen.channel_mult[0]
-        self.head = None if chosen.progressive_output == "skip" else Head(shared, last, self.inputs)
+        outputs, last = self.inputs * (2 if chosen.learned_variance else 1), chosen.channels * chosen.channel_mult[0]
+        self.up = _way_up(shared, chosen, outputs, skips, attended, cross)
+        self.head = None if chosen.progressive_output == "skip" else Head(shared, last, outputs)
         _initialize(self)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
@@ -106,7 +106,7 @@ class NCSNpp(nn.Module):
                 h = run(stage, torch.cat([h, skips.pop()], dim=1), embedding, context, fused, recompute=recompute)
             if level.pyramid is not None:
                 output, h = level.pyramid(output, h)
-        h = crop(output if self.head is None else self.head(h), space)
+        h = crop(output if self.head is None else self.head(h), space)[:, : self.inputs]
         if not self.options.scale_by_sigma:
             return h
         slope, intercept = self.options.log_sigma

@@ -32,15 +32,17 @@ class NCSNppOptions:
     - ``augment_dim``: how many numbers ``cond["augmentation"]`` has, by which the network is told how its input was
       augmented (Karras et al. 2022, appendix F.2); it need not be there.
     - ``centered``: False for an input in [0, 1], which becomes 2 x - 1 first.
+    - ``learned_variance``: the output has as many channels again, from which networks that were trained so interpolate
+      the variance of a step (Nichol and Dhariwal 2021, eq. 15): they are kept, and not returned.
     - ``scale_by_sigma``: the output is divided by exp(a c_noise + b), ``log_sigma`` = (a, b).
 
     With ``activation_checkpointing``, in training, activations inside blocks are computed again instead of kept. Raises
     ValueError for unknown names, counts below 1, and taps of an odd number, not symmetric or of sum 0.
     """
 
-    channels: int = 128
-    channel_mult: Sequence[int] = (1, 2, 2, 2)
-    num_res_blocks: int = 4
+    channels: int = 64
+    channel_mult: Sequence[int] = (1, 2)
+    num_res_blocks: int = 2
     attention_resolutions: Sequence[int] = ()
     dropout: float = 0.0
     resampling: str = "fir"
@@ -60,6 +62,7 @@ class NCSNppOptions:
     group_channels: int = 4
     augment_dim: int = 0
     centered: bool = True
+    learned_variance: bool = False
     scale_by_sigma: bool = False
     log_sigma: Sequence[float] = (4.0, 0.0)
     activation_checkpointing: bool = False

@@ -125,7 +125,7 @@ def _song_attention(here: str, there: str) -> Names:
 # EDM: modules by resolution, and rows of q, k and v by channel.
 
 
-def edm_names(network: NCSNpp, resolution: int) -> Names:
+def song_unet_names(network: NCSNpp, resolution: int) -> Names:
     """The tensors of EDM's SongUNet for images of this resolution, without the preconditioning's prefix."""
     found: Names = {}
     if network.options.embedding_type == "fourier":
