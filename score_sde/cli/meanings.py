@@ -10,7 +10,9 @@ from sde.data import DATASETS
 from sde.data.images import MODES
 from sde.networks.embedding import NOISE_EMBEDDINGS
 from sde.networks.unet_options import PROGRESSIVE_INPUTS, RESAMPLINGS
+from sde.process.chain import OWN_TABLE
 from sde.process.schedule import SCHEDULES
+from sde.process.tables import TABLES
 from sde.training.options import DECAYS, OPTIMIZERS, PARALLEL
 
 MEANINGS = {
@@ -38,7 +40,17 @@ MEANINGS = {
     "sde.sigma_max": "sigma at t = 1",
     "sde.t_min": "data end: the time down to which it is trained and sampled",
     "sde.t_max": "noise end",
-    "sde.schedule": "how beta grows",
+    "sde.schedule": "how beta grows; of a chain its table of betas",
+    "sde.steps": "steps of the chain",
+    "sde.beta_start": "beta of the chain's first step, of linear and scaled_linear tables",
+    "sde.beta_end": "beta of the chain's last step, of the same",
+    "sde.offset": "offset of the chain's cosine table",
+    "sde.sigmoid_start": "where the argument of the chain's sigmoid table begins",
+    "sde.sigmoid_end": "where it ends",
+    "sde.sigmoid_tau": "what it is divided by",
+    "sde.max_beta": "largest beta of the chain's cosine and sigmoid tables",
+    "sde.betas": "betas of the chain's steps, of the schedule table",
+    "sde.zero_terminal_snr": "whether the chain's alpha is shifted to 0 at the last step",
     "model.parametrization": "what the network predicts, and how it is scaled",
     "model.sigma_data": "standard deviation of the data in model units; 0 measures it",
     "model.conditional": "whether the model is told classes and conditions",
@@ -136,7 +148,7 @@ ALLOWED: dict[str, Iterable[str]] = {
     "data.dataset": DATASETS,
     "data.kind": KINDS,
     "data.color_mode": MODES,
-    "sde.schedule": SCHEDULES,
+    "sde.schedule": {**SCHEDULES, **TABLES, OWN_TABLE: None},
     "sampler.prediction": PREDICTIONS,
     "sampler.solver": SOLVERS,
 }

@@ -147,7 +147,8 @@ class Embedding(nn.Module):
 
     ``conditions`` are the shapes (without rows) of vector, image and sequence, where there are any; an image is for
     items of ``event_shape``. With ``flat``, each is embedded as a vector. ``noise_embedding`` is one of
-    NOISE_EMBEDDINGS; "fourier" has width / 4 random frequencies of ``fourier_scale``. ``channels`` is what an image
+    NOISE_EMBEDDINGS; "fourier" has width / 4 random frequencies of ``fourier_scale``. A ``mapping`` of one's own, called
+    with c_noise, labels or None, and augmentation or None, embeds these three instead. ``channels`` is what an image
     adds to the channels of x.
     """
 
@@ -160,14 +161,16 @@ class Embedding(nn.Module):
         noise_embedding: str = "sinusoidal",
         fourier_scale: float = 16.0,
         flat: bool = False,
+        mapping: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        check_choice("noise_embedding", noise_embedding, NOISE_EMBEDDINGS)
-        fourier = noise_embedding == "fourier"
-        frequencies = fourier_frequencies(width // 4, fourier_scale) if fourier else sinusoidal_frequencies()
-        self.noise = NoiseEmbedding(width, frequencies)
-        self.num_classes = num_classes
-        self.label = ClassEmbedding(num_classes, width) if num_classes else None
+        self.mapping, self.num_classes = mapping, num_classes
+        if mapping is None:
+            check_choice("noise_embedding", noise_embedding, NOISE_EMBEDDINGS)
+            fourier = noise_embedding == "fourier"
+            frequencies = fourier_frequencies(width // 4, fourier_scale) if fourier else sinusoidal_frequencies()
+            self.noise = NoiseEmbedding(width, frequencies)
+            self.label = ClassEmbedding(num_classes, width) if num_classes else None
         self.conditions = shapes = {kind: tuple(shape) for kind, shape in (conditions or {}).items()}
         for kind in shapes:
             check_choice("conditions", kind, FEATURES)
@@ -179,7 +182,7 @@ class Embedding(nn.Module):
         self.sequence = SequenceTokens(shapes["sequence"][1], width) if "sequence" in rest else None
 
     def forward(
-        self, x: Tensor, c_noise: Tensor, cond: ConditionLike | None = None
+        self, x: Tensor, c_noise: Tensor, cond: ConditionLike | None = None, augmentation: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Context | None]:
         """x with the image in further channels, the embedding (B, width) of all else, and the tokens to attend to.
 
@@ -187,9 +190,12 @@ class Embedding(nn.Module):
         for another one, as ``complete_tree`` does.
         """
         tree = complete_tree(cond, x, self.num_classes, self.conditions)
-        total = self.noise(c_noise)
-        if self.label:
-            total = total + self.label(tree["labels"])
+        if self.mapping is not None:
+            total = self.mapping(c_noise, tree.get("labels"), augmentation)
+        else:
+            total = self.noise(c_noise)
+            if self.label:
+                total = total + self.label(tree["labels"])
         for kind, layer in self.vectors.items():
             total = total + layer(tree[kind].to(x.dtype))
         if self.image:

@@ -16,7 +16,7 @@ from sde.networks.rotary import grid_positions
 
 
 class HDiT(nn.Module):
-    """forward(x, c_noise, cond, augment) -> a tensor of the shape of x (B, channels, *space); any size, by padding and
+    """forward(x, c_noise, cond) -> a tensor of the shape of x (B, channels, *space); any size, by padding and
     cropping.
 
     Patches of ``patch_size`` positions along each axis, or of one size for each, are tokens. A level has ``widths``
@@ -30,9 +30,10 @@ class HDiT(nn.Module):
 
     ``cond`` holds labels below ``num_classes``, -1 for null, and what ``conditions`` gives the shapes of: a vector
     joins the embedding, an image the channels of x, and each layer attends to the tokens of a sequence
-    (sde.condition); None is all null. ``augment`` (B, augment_dim) says how items were augmented, None for not at all.
-    With ``activation_checkpointing``, in training, activations inside layers are computed again instead of kept. In
-    training attention is fused, which has first derivatives in reverse mode alone, unless x is differentiated as well.
+    (sde.condition); None is all null. It may have an ``augmentation`` (B, augment_dim), which says how items were
+    augmented. With ``activation_checkpointing``, in training, activations inside layers are computed again instead of
+    kept. In training attention is fused, which has first derivatives in reverse mode alone, unless x is differentiated
+    as well.
 
     Raises ValueError for an event shape without 1 to 3 axes of space, and for options that do not fit each other.
     """
@@ -92,11 +93,9 @@ class HDiT(nn.Module):
         self.splits = nn.ModuleList(SkipSplit(coarse, fine, dims) for fine, coarse in pairs)
         self.norm, self.head = RMSNorm(widths[0]), zero_init(TokenSplit(widths[0], self.inputs, patches))
 
-    def forward(
-        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, augment: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         check_input(x, self.inputs, self.dims)
-        inputs, embedding, context = self.embedding(x, c_noise, cond, augment)
+        inputs, embedding, context = self.embedding(x, c_noise, cond)
         fused, skips = may_fuse(self, x), []
         h = self.stem(pad(inputs, self.factor).movedim(1, -1))
         for level, layers, merge in zip(self.options, self.down, self.merges, strict=False):

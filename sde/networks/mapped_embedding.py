@@ -13,6 +13,7 @@ from sde.networks.attention import Context
 from sde.networks.dropout import Dropout
 from sde.networks.embedding import ClassEmbedding, ImageInput, complete_tree, fourier_frequencies
 from sde.networks.layers import check_choice, zero_init
+from sde.networks.mapping import split_augmentation
 
 EPS = 1e-6
 """What is added to mean squares in RMS norm, and to squared lengths in cosine similarities."""
@@ -113,9 +114,9 @@ class TokenInput(nn.Module):
 
 
 class MappedEmbedding(nn.Module):
-    """mapping(noise(c_noise) + augment(labels) + class + vector), (B, width).
+    """mapping(noise(c_noise) + augment(augmentation) + class + vector), (B, width).
 
-    ``noise`` takes c_noise (B,), and ``augment``, where there is one, the labels (B, augment_dim) that say how an item
+    ``noise`` takes c_noise (B,), and ``augment``, where there is one, the ``augment_dim`` numbers that say how an item
     was augmented (Karras et al. 2022, appendix F.2), zero for one that was not. ``conditions`` are as Embedding takes
     them; an image joins the channels of x, ``channels`` more, and tokens of a sequence are attended to.
     """
@@ -145,25 +146,19 @@ class MappedEmbedding(nn.Module):
         self.sequence = TokenInput(self.features) if self.features else None
 
     def forward(
-        self, x: Tensor, c_noise: Tensor, cond: ConditionLike | None = None, augment: Tensor | None = None
+        self, x: Tensor, c_noise: Tensor, cond: ConditionLike | None = None
     ) -> tuple[Tensor, Tensor, Context | None]:
         """x with the image in further channels, the embedding (B, width), and the tokens to attend to.
 
-        None for ``cond`` is all null, for ``augment`` all zero. Raises ValueError for conditions as ``complete_tree``
-        does, and for labels of another shape than (B, augment_dim).
+        ``cond`` may have an ``augmentation`` beside the kinds that the network was built for, zero unless it has; None
+        is all null. Raises ValueError for others, as ``complete_tree`` and ``split_augmentation`` do.
         """
+        cond, augmentation = split_augmentation(cond, self.augment_dim)
         tree = complete_tree(cond, x, self.num_classes, self.conditions)
         total = self.noise(c_noise)
         if self.augment is not None:
-            augment = x.new_zeros(len(x), self.augment_dim) if augment is None else augment.to(x.dtype)
-            if augment.shape != (len(x), self.augment_dim):
-                raise ValueError(
-                    f"augment has shape {tuple(augment.shape)}: needs ({len(x)}, {self.augment_dim}), one row per "
-                    "sample"
-                )
-            total = total + self.augment(augment)
-        elif augment is not None:
-            raise ValueError("augment was given, but the network knows of no augmentation: build it with augment_dim")
+            told = x.new_zeros(len(x), self.augment_dim) if augmentation is None else augmentation.to(x.dtype)
+            total = total + self.augment(told)
         if self.label is not None:
             total = total + self.label(tree["labels"])
         if self.vector is not None:

@@ -14,7 +14,7 @@ from sde.networks.resample import Resample
 
 
 class MappedUNet(nn.Module):
-    """forward(x, c_noise, cond, augment) -> a tensor of the shape of x (B, channels, *space); any size, by padding and
+    """forward(x, c_noise, cond) -> a tensor of the shape of x (B, channels, *space); any size, by padding and
     cropping.
 
     A level has ``widths`` channels and ``depths`` residual blocks each way, with self-attention behind each in
@@ -27,9 +27,9 @@ class MappedUNet(nn.Module):
 
     ``cond`` holds labels below ``num_classes``, -1 for null, and what ``conditions`` gives the shapes of: a vector
     joins the embedding, an image the channels of x, and in ``crossed_levels``, the attended ones unless told otherwise,
-    positions attend to the tokens of a sequence (sde.condition); None is all null. ``augment`` (B, augment_dim) says
-    how items were augmented, None for not at all. With ``activation_checkpointing``, in training, activations inside
-    stages are computed again instead of kept.
+    positions attend to the tokens of a sequence (sde.condition); None is all null. It may have an ``augmentation`` (B,
+    augment_dim), which says how items were augmented. With ``activation_checkpointing``, in training, activations
+    inside stages are computed again instead of kept.
 
     Raises ValueError for an event shape without 1 to 3 axes of space, and for options that do not fit each other.
     """
@@ -102,24 +102,23 @@ class MappedUNet(nn.Module):
             ins = [width * (2 if level < count - 1 else 1), *[width] * (depth - 1)]
             outs = [*[width] * (depth - 1), outer[level]]
             self.up.append(nn.ModuleList(stage(level, *pair) for pair in zip(ins, outs, strict=True)))
-        self.shrink, self.enlarge = Resample(self.dims, reflect=True), Resample(self.dims, up=True, reflect=True)
+        self.halves = nn.ModuleList(Resample(self.dims, reflect=True) for _ in outer[1:])
+        self.doubles = nn.ModuleList(Resample(self.dims, up=True, reflect=True) for _ in outer[1:])
         self.stem = conv((self.inputs + embedding.channels) * patch, stem, 1)
         self.head = zero_init(conv(stem, self.outputs + int(log_variance), 1))
 
-    def forward(
-        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, augment: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         check_input(x, self.inputs, self.dims)
-        inputs, embedding, context = self.embedding(x, c_noise, cond, augment)
+        inputs, embedding, context = self.embedding(x, c_noise, cond)
         fused, skips = may_fuse(self, x), []
         h = self.stem(patches_of(pad(inputs, self.factor), self.patch_size))
         for level, stages in enumerate(self.down):
-            h = self._run(stages, self.shrink(h) if level else h, embedding, context, fused)
+            h = self._run(stages, self.halves[level - 1](h) if level else h, embedding, context, fused)
             skips.append(h)
         for level in reversed(range(len(self.up))):
             h = h if level == len(self.up) - 1 else torch.cat([h, skips[level]], dim=1)
             h = self._run(self.up[level], h, embedding, context, fused)
-            h = self.enlarge(h) if level else h
+            h = self.doubles[level - 1](h) if level else h
         return crop(positions_of(self.head(h)[:, : self.outputs], self.patch_size), x.shape[2:])
 
     def _run(self, stages: nn.Module, h: Tensor, embedding: Tensor, context: Context | None, fused: bool) -> Tensor:

@@ -5,9 +5,6 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from sde.pretrained.names import Theirs
 
 AUGMENT_DIM = 9
@@ -110,9 +107,18 @@ def unet_names(ours: Iterable[str], options: Mapping[str, Any], skipped: int = 0
     names = {}
     for name in without_null(ours):
         module, _, leaf = name.rpartition(".")
+        resampling = re.fullmatch(r"(halves|doubles)\.(\d+)", module)
         found = re.fullmatch(r"(down|up)\.(\d+)\.(\d+)\.(block|attention|cross)\.(.+)", module)
         if name in special:
             there = special[name]
+        elif resampling:
+            way, level = resampling[1], int(resampling[2]) + 1
+            block = (
+                f"d_blocks.{skipped + level}.0"
+                if way == "halves"
+                else (f"u_blocks.{count - 1 - level}.{strides[level] * options['depths'][level]}")
+            )
+            there = Theirs(f"u_net.{block}.kernel", lambda kernel: kernel[None], lambda kernel: kernel[0])
         elif found:
             way, level, number, part, rest = found[1], int(found[2]), int(found[3]), found[4], found[5]
             # What halves comes first on the way down, what doubles last on the way up, whose levels are in its order.
@@ -125,15 +131,6 @@ def unet_names(ours: Iterable[str], options: Mapping[str, Any], skipped: int = 0
             there = Theirs(f"{ {'stem': 'proj_in', 'head': 'proj_out'}.get(module, module) }.{leaf}")
         names[name] = Theirs(prefix + there.name, there.ours, there.back)
     return names
-
-
-def unet_kernels(options: Mapping[str, Any], skipped: int = 0) -> list[str]:
-    """Names of the filters by which levels of ``image_v1`` are halved and doubled, which are the same in every one."""
-    prefix = "inner_model." if options["augment_dim"] else ""
-    count, strides = len(options["widths"]), _strides(options)
-    down = [f"{prefix}u_net.d_blocks.{skipped + level}.0.kernel" for level in range(1, count)]
-    last = [strides[level] * options["depths"][level] for level in range(count)]
-    return down + [f"{prefix}u_net.u_blocks.{count - 1 - level}.{last[level]}.kernel" for level in range(1, count)]
 
 
 def _strides(options: Mapping[str, Any]) -> list[int]:
@@ -156,14 +153,3 @@ def _pointwise(part: str, rest: str, leaf: str) -> tuple:
 
 def _turns(name: str) -> Theirs:
     return Theirs(name, lambda w: TURN * w, lambda frequencies: frequencies / TURN)
-
-
-def check_kernels(tensors: Mapping[str, Tensor], names: Iterable[str], taps: Iterable[float]) -> None:
-    """ValueError unless these tensors, where there are any, are products of the filter on two axes, up to a factor."""
-    one = torch.tensor(list(taps))
-    for name in names:
-        kernel = tensors.get(name)
-        if kernel is not None and not (
-            kernel.shape == (len(one),) * 2 and torch.allclose(kernel / kernel.sum(), one.outer(one), atol=1e-6)
-        ):
-            raise ValueError(f"{name} is another filter than {', '.join(f'{tap:g}' for tap in one.tolist())}")

@@ -7,9 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sde.networks.resample import TAPS
 from sde.pretrained.foreign import empty_network
-from sde.pretrained.k_diffusion_names import AUGMENT_DIM, check_kernels, unet_kernels, unet_names
+from sde.pretrained.k_diffusion_names import AUGMENT_DIM, unet_names
 from sde.pretrained.k_diffusion_settings import Settings, Told
 from sde.pretrained.names import numbered, translate
 
@@ -62,9 +61,7 @@ def read_unet(tensors: Mapping[str, Tensor], settings: Settings) -> Told:
     shape = (channels, *size)
     ours = empty_network(network, shape, None).state_dict()
     names = unet_names(ours, network, skipped)
-    kernels = unet_kernels(network, skipped)
-    check_kernels(tensors, kernels, TAPS)
-    ignored = frozenset(kernels) | _of_skipped(tensors, skipped, len(levels))
+    ignored = _of_skipped(tensors, skipped, len(levels))
     state = translate(tensors, names, {name: ours[name] for name in names}, ignored)
     state |= {name: torch.zeros(ours[name].shape) for name in ours if name not in names}
     settings.of("num_classes", 0)

@@ -8,13 +8,15 @@ from sde.networks import NETWORKS
 
 SMALL = {
     "unet": {"channels": 8, "num_res_blocks": 1},
+    "adm": {"channels": 8, "num_res_blocks": 1},
+    "linear_attention_unet": {"channels": 8, "heads": (2,), "head_channels": (4,)},
     "dit": {"width": 16, "depth": 2, "heads": 2},
     "mlp": {"width": 16, "layers": 2},
     "hdit": {"widths": (12, 24), "depths": (1, 1), "head_widths": (12,), "mapping_width": 16, "mapping_depth": 1},
     "mapped_unet": {"widths": (8, 16), "depths": (1, 1), "mapping_width": 16},
 }
 SHAPES = [(5,), (3, 17), (1, 8, 8), (3, 37, 50), (7, 5, 5), (2, 5, 6, 7)]
-REFUSED = {name: [(5,)] for name in ("unet", "dit", "hdit", "mapped_unet")}
+REFUSED = {name: [(5,)] for name in NETWORKS if name != "mlp"}
 NCSNPP = {
     "resampling": "fir",
     "resample_blocks": True,
@@ -32,6 +34,22 @@ OPTIONS = {
         "skip_rescale": {"skip_rescale": True},
         "progressive_input": {"progressive_input": "residual"},
         "ncsnpp": {"channel_mult": (1, 2, 2), "attention_resolutions": "last", **NCSNPP},
+    },
+    "adm": {
+        "resampled between": {"resample_blocks": False, "adaptive": False, "channel_mult": (1, 1.5, 2)},
+        "pooled": {"resample_blocks": False, "resample_conv": False, "group_channels": 2},
+        "heads": {
+            "attention_resolutions": "last",
+            "num_heads": 4,
+            "num_heads_upsample": 2,
+            "middle_attention": False,
+            "learned_variance": True,
+        },
+    },
+    "linear_attention_unet": {
+        "per level": {"full_attention": (False, True), "heads": (2, 4), "stem_channels": 12},
+        "fourier": {"noise_features": "fourier", "fourier_channels": 8},
+        "learned": {"noise_features": "learned", "fourier_channels": 8, "self_condition": True},
     },
     "dit": {"patch of 3": {"patch_size": 3, "mlp_ratio": 1.5}},
     "hdit": {

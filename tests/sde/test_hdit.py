@@ -141,16 +141,16 @@ def test_augmentation_is_told():
     network = randomise(HDiT((1, 8, 8), augment_dim=9, **SMALL))
     x, zero = normal(2, 1, 8, 8), torch.zeros(2, dtype=torch.float64)
     plain = network(x, zero)
-    torch.testing.assert_close(network(x, zero, None, torch.zeros(2, 9)), plain)
+    torch.testing.assert_close(network(x, zero, {"augmentation": torch.zeros(2, 9)}), plain)
     labels = torch.zeros(2, 9)
     labels[1, 8] = 0.3
-    told = network(x, zero, None, labels)
+    told = network(x, zero, {"augmentation": labels})
     torch.testing.assert_close(told[0], plain[0])
     assert not torch.allclose(told[1], plain[1])
-    with pytest.raises(ValueError, match=r"augment has shape \(2, 8\): needs \(2, 9\), one row per sample"):
-        network(x, zero, None, torch.zeros(2, 8))
-    with pytest.raises(ValueError, match="the network knows of no augmentation: build it with augment_dim"):
-        HDiT((1, 8, 8), **SMALL)(x.float(), zero.float(), None, labels)
+    with pytest.raises(ValueError, match=r"augmentation has shape \(2, 8\): this network takes \(B, 9\)"):
+        network(x, zero, {"augmentation": torch.zeros(2, 8)})
+    with pytest.raises(ValueError, match=r"a condition \(augmentation\) was given, but the model is unconditional"):
+        HDiT((1, 8, 8), **SMALL)(x.float(), zero.float(), {"augmentation": labels})
 
 
 @pytest.mark.parametrize(

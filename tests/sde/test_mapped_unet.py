@@ -13,8 +13,8 @@ from sde.networks.mapped_blocks import (
     patches_of,
     positions_of,
 )
-from sde.networks.mapped_unet import MappedUNet
 from sde.networks.mapped_embedding import TokenInput
+from sde.networks.mapped_unet import MappedUNet
 from sde.networks.resample import TAPS, Resample
 from tests.batteries.networks import normal, randomise
 
@@ -117,10 +117,10 @@ def test_levels():
     assert first.attention is None
     assert all(stage.attention is not None for stage in coarse)
     fine = h = first.block(network.stem(x), embedding)
-    h = network.shrink(h)
+    h = network.halves[0](h)
     for stage in (*coarse, *network.up[1]):
         h = stage.attention(stage.block(h, embedding), embedding)
-    h = network.up[0][0].block(torch.cat([network.enlarge(h), fine], 1), embedding)
+    h = network.up[0][0].block(torch.cat([network.doubles[0](h), fine], 1), embedding)
     torch.testing.assert_close(network(x, c_noise), network.head(h))
 
 

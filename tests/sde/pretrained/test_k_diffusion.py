@@ -9,20 +9,17 @@ from safetensors.torch import save_file
 
 from samplers import SAMPLERS, sample
 from sde.guidance import Conditional
-from sde.networks.resample import TAPS
 from sde.pretrained import load_pretrained, read_pretrained
 from sde.pretrained.contents import Contents
 from sde.pretrained.facts import Facts
 from sde.pretrained.foreign import empty_network
 from sde.pretrained.k_diffusion import OPTIONS, read
-from sde.pretrained.k_diffusion_names import transformer_names, unet_kernels, unet_names
+from sde.pretrained.k_diffusion_names import transformer_names, unet_names
 from tests.oracles.foreign import fixture, key_list, key_lists, relative
 
 FIXTURES = {"k-diffusion-image_v1": "model_00000010.pth", "k-diffusion-image_transformer_v2": "model.safetensors"}
 THEIRS = {"euler": "ddim", "heun": "heun", "dpm_2": "dpm2", "lms": "lms", "dpmpp_2m": "dpmpp"}
 """Their samplers, and ours that are the same method."""
-
-KERNEL = torch.tensor(TAPS).outer(torch.tensor(TAPS))
 
 
 def labels_of(model, reference):
@@ -69,18 +66,16 @@ def test_both_weights_of_a_file_of_training():
 
 @pytest.mark.parametrize("name", key_lists("k-diffusion") or [None])
 def test_published_names_and_shapes(name):
-    """One to one: every tensor has a place here, but for the filters that are the same in all files."""
+    """One to one: every tensor has a place here."""
     if name is None:
         pytest.skip("there are no key lists: they are not part of this project")
     listed = key_list(name)
     tensors = {key: torch.empty(shape, device="meta") for key, shape, _ in listed["tensors"]}
-    kernels = [key for key in tensors if key.endswith(".kernel")]
-    tensors |= dict.fromkeys(kernels, KERNEL)
     contents = Contents(name, "torch", {"model_ema": tensors, "config": listed["config"]})
     foreign = read(contents, "ema", Facts(None, OPTIONS))
     ours = empty_network(foreign.network, foreign.event_shape, foreign.num_classes).state_dict()
     assert {key: value.shape for key, value in foreign.state.items()} == {k: v.shape for k, v in ours.items()}
-    assert len(ours) == len(tensors) - len(kernels)
+    assert len(ours) == len(tensors)
     config = listed["config"]["model"]
     assert foreign.event_shape == (config["input_channels"], *config["input_size"])
     assert foreign.sigma_data == config["sigma_data"]
@@ -109,8 +104,9 @@ UNET = {
     "log_variance": False,
 }  # fmt: skip
 UNET_CONFIG = {
-    "type": "image_v1", "input_channels": 2, "input_size": [16, 8], "patch_size": 2, "mapping_out": 16, "depths": [2, 1],
-    "channels": [32, 64], "self_attn_depths": [False, True], "sigma_data": 0.7, "sigma_min": 0.02, "sigma_max": 50,
+    "type": "image_v1", "input_channels": 2, "input_size": [16, 8], "patch_size": 2, "mapping_out": 16,
+    "depths": [2, 1], "channels": [32, 64], "self_attn_depths": [False, True],
+    "sigma_data": 0.7, "sigma_min": 0.02, "sigma_max": 50,
 }  # fmt: skip
 UNETS = {
     "plain": ({}, {}),
@@ -135,13 +131,12 @@ def test_options_of_a_unet_are_told_by_its_file(tmp_path, case):
     for here, there in unet_names(ours, options, skipped).items():
         parts = [theirs[there.name]] if there.name in theirs else []
         theirs[there.name] = torch.cat([*parts, there.back(ours[here])], 1) if parts else there.back(ours[here])
-    theirs |= dict.fromkeys(unet_kernels(options, skipped), KERNEL)
     if skipped:
         theirs["inner_model.u_net.d_blocks.0.1.main.0.mapper.weight"] = torch.ones(48, 16)
         theirs["inner_model.u_net.d_blocks.0.1.main.2.weight"] = torch.ones(24, 24, 3, 3)
         theirs["inner_model.u_net.d_blocks.0.2.qkv_proj.weight"] = torch.ones(72, 24, 1, 1)
         theirs["inner_model.u_net.u_blocks.2.0.main.2.weight"] = torch.ones(24, 24, 3, 3)
-    raw = {name: value + 1 if not name.endswith("kernel") else value for name, value in theirs.items()}
+    raw = {name: value + 0.1 for name, value in theirs.items()}
     path = tmp_path / "model.pth"
     torch.save({"model": raw, "model_ema": theirs, "config": {"model": config, "dataset": {"type": "x"}}}, path)
     foreign = read_pretrained(path)
@@ -254,13 +249,10 @@ def test_files_that_are_refused(tmp_path):
     with pytest.raises(ValueError, match="image_transformer_v1 has no network here: image_v1 and"):
         load_pretrained(path)
     ours = random_network(UNET, (2, 16, 8), None).state_dict()
-    theirs = {there.name: ours[here] for here, there in unet_names(ours, UNET).items()}
-    kernels = dict.fromkeys(unet_kernels(UNET), torch.ones(4, 4))
-    torch.save({"model": theirs | kernels, "config": {"model": UNET_CONFIG}}, tmp_path / "model.pth")
+    theirs = {there.name: there.back(ours[here]) for here, there in unet_names(ours, UNET).items()}
+    torch.save({"model": theirs, "config": {"model": UNET_CONFIG}}, tmp_path / "model.pth")
     with pytest.raises(ValueError, match="weights = 'ema': the file has none of these, take 'raw'"):
         load_pretrained(tmp_path / "model.pth")
-    with pytest.raises(ValueError, match=r"kernel is another filter than 0\.125, 0\.375, 0\.375, 0\.125"):
-        load_pretrained(tmp_path / "model.pth", weights="raw")
 
 
 def test_the_null_class_is_the_last_one_there(tmp_path):
