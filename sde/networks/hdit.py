@@ -111,7 +111,7 @@ class HDiT(nn.Module):
 
     def _run(
         self,
-        layers: nn.ModuleList,
+        layers: nn.Module,
         level: Level,
         first: int,
         h: Tensor,

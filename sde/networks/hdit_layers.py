@@ -77,9 +77,9 @@ class HDiTLayer(nn.Module):
         fused: bool = False,
     ) -> Tensor:
         """x (B, *grid, width) and its positions (*grid, axes)."""
-        if self.attention is not None:
+        if self.attention is not None and self.attention_norm is not None:
             x = x + self.dropout(self.attention(self.attention_norm(x, embedding), positions, axes, fused))
-        if self.cross is not None:
+        if self.cross is not None and self.cross_norm is not None:
             tokens = self.cross_norm(x, embedding).flatten(1, -2)
             x = x + self.dropout(self.cross(tokens, context, fused)).view(x.shape)
         return x + self.layers(self.norm(x, embedding))

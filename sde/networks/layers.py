@@ -122,7 +122,7 @@ def crop(x: Tensor, space: Sequence[int]) -> Tensor:
     return x[region]
 
 
-def run(module: nn.Module, *inputs: Tensor | tuple[Tensor, ...] | bool | None, recompute: bool) -> Tensor:
+def run(module: nn.Module, *inputs: Tensor | tuple[Any, ...] | bool | None, recompute: bool) -> Tensor:
     """module(*inputs). In training with ``recompute``, the backward pass computes the activations inside the module
     again, with the same dropout masks, instead of keeping them (Chen et al. 2016, arXiv:1604.06174)."""
     if recompute and module.training:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sde.condition.tree import FEATURES, ConditionLike, Shapes
+from sde.condition.tree import FEATURES, ConditionLike, Shapes, as_tree
 from sde.networks.attention import Context
 from sde.networks.dropout import Dropout
 from sde.networks.embedding import ClassEmbedding, ImageInput, complete_tree, fourier_frequencies
@@ -153,8 +153,8 @@ class MappedEmbedding(nn.Module):
         ``cond`` may have an ``augmentation`` beside the kinds that the network was built for, zero unless it has; None
         is all null. Raises ValueError for others, as ``complete_tree`` and ``split_augmentation`` do.
         """
-        cond, augmentation = split_augmentation(cond, self.augment_dim)
-        tree = complete_tree(cond, x, self.num_classes, self.conditions)
+        rest, augmentation = split_augmentation(as_tree(cond), self.augment_dim)
+        tree = complete_tree(rest, x, self.num_classes, self.conditions)
         total = self.noise(c_noise)
         if self.augment is not None:
             told = x.new_zeros(len(x), self.augment_dim) if augmentation is None else augmentation.to(x.dtype)

@@ -129,7 +129,7 @@ class MappedUNet(nn.Module):
 
 def mapping_layers(width: int) -> nn.Sequential:
     """Two layers with GELU behind each; orthogonal at first, as their input has unit variance."""
-    layers = [nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU()]
-    for layer in layers[::2]:
+    first, second = nn.Linear(width, width), nn.Linear(width, width)
+    for layer in (first, second):
         nn.init.orthogonal_(layer.weight)
-    return nn.Sequential(*layers)
+    return nn.Sequential(first, nn.GELU(), second, nn.GELU())

@@ -16,7 +16,7 @@ from sde.process.ve import VESDE
 
 PROJECT = "k-diffusion (Katherine Crowson and others; code MIT, weights as their publisher says)"
 
-OPTIONS = {
+OPTIONS: Mapping[str, str] = {
     "type": "image_v1 or image_transformer_v2, and in other sections of the config the kind of data and of schedules",
     "input_channels": "channels of the images",
     "input_size": "height and width of the images",

@@ -10,7 +10,7 @@ from sde.pretrained.names import Theirs
 AUGMENT_DIM = 9
 """Labels that say how an image was augmented."""
 
-TURN = 2 * math.pi
+TURNS = (lambda w: 2 * math.pi * w, lambda frequencies: frequencies / (2 * math.pi))
 """Fourier features are of 2 pi w x there, with w in the file, and of what is here called frequencies times x."""
 
 TRANSFORMER = {
@@ -27,6 +27,7 @@ TRANSFORMER = {
     r"(.+)\.attention_norm\.modulation": r"\1.self_attn.norm.linear",
     r"(.+)\.attention\.(qkv|out)": r"\1.self_attn.\2_proj",
     r"(.+)\.attention": r"\1.self_attn",
+    r"(.+)\.attention\.rotary": r"\1.self_attn.pos_emb",
     r"(.+)\.norm\.modulation": r"\1.ff.norm.linear",
     r"(.+)\.layers\.(up|down)": r"\1.ff.\2_proj",
 }
@@ -62,8 +63,8 @@ def transformer_names(ours: Iterable[str], options: Mapping[str, Any]) -> dict[s
     """Names of ``image_transformer_v2`` by those of HDiT with these options."""
     last = f"embedding.mapping.{options['mapping_depth'] + 1}.scale"
     special = {
-        "embedding.noise.0.frequencies": _turns("time_emb.weight"),
-        "embedding.augment.0.frequencies": _turns("aug_emb.weight"),
+        "embedding.noise.0.frequencies": Theirs("time_emb.weight", *TURNS),
+        "embedding.augment.0.frequencies": Theirs("aug_emb.weight", *TURNS),
         # The null class is the last one there, and the first one here.
         "embedding.label.table.weight": Theirs(
             "class_emb.weight", lambda table: table.roll(1, 0), lambda table: table.roll(-1, 0)
@@ -77,11 +78,6 @@ def transformer_names(ours: Iterable[str], options: Mapping[str, Any]) -> dict[s
 def _transformer_name(name: str) -> str:
     module, _, leaf = name.rpartition(".")
     leaf = {"share": "fac", "frequencies": "freqs"}.get(leaf, leaf)
-    if leaf == "freqs":
-        module = module.replace("attention.rotary", "attention.pos_emb")
-    found = re.fullmatch(r"(.+)\.attention\.pos_emb", module)
-    if found:
-        module = f"{found[1]}.self_attn.pos_emb"
     for pattern, there in TRANSFORMER.items():
         if re.fullmatch(pattern, module):
             module = re.sub(pattern, there, module)
@@ -99,10 +95,11 @@ def unet_names(ours: Iterable[str], options: Mapping[str, Any], skipped: int = 0
     prefix = "inner_model." if options["augment_dim"] else ""
     count, strides = len(options["widths"]), _strides(options)
     first = options["augment_dim"]
-    special = {
-        "embedding.noise.frequencies": _turns("timestep_embed.weight"),
-        "embedding.augment.weight": Theirs("mapping_cond.weight", lambda weight: weight[:, :first]),
-        "embedding.vector.layer.weight": Theirs("mapping_cond.weight", lambda weight: weight[:, first:]),
+    there: tuple[Any, ...]
+    special: dict[str, tuple[Any, ...]] = {
+        "embedding.noise.frequencies": ("timestep_embed.weight", *TURNS),
+        "embedding.augment.weight": ("mapping_cond.weight", lambda weight: weight[:, :first]),
+        "embedding.vector.layer.weight": ("mapping_cond.weight", lambda weight: weight[:, first:]),
     }
     names = {}
     for name in without_null(ours):
@@ -113,23 +110,20 @@ def unet_names(ours: Iterable[str], options: Mapping[str, Any], skipped: int = 0
             there = special[name]
         elif resampling:
             way, level = resampling[1], int(resampling[2]) + 1
-            block = (
-                f"d_blocks.{skipped + level}.0"
-                if way == "halves"
-                else (f"u_blocks.{count - 1 - level}.{strides[level] * options['depths'][level]}")
-            )
-            there = Theirs(f"u_net.{block}.kernel", lambda kernel: kernel[None], lambda kernel: kernel[0])
+            last = strides[level] * options["depths"][level]
+            block = f"d_blocks.{skipped + level}.0" if way == "halves" else f"u_blocks.{count - 1 - level}.{last}"
+            there = f"u_net.{block}.kernel", lambda kernel: kernel[None], lambda kernel: kernel[0]
         elif found:
             way, level, number, part, rest = found[1], int(found[2]), int(found[3]), found[4], found[5]
             # What halves comes first on the way down, what doubles last on the way up, whose levels are in its order.
             at = number * strides[level] + (way == "down") + _place(part, level, options)
             block = f"d_blocks.{skipped + level}" if way == "down" else f"u_blocks.{count - 1 - level}"
             table = {"block": UNET, "attention": ATTENTION, "cross": CROSS}[part]
-            there = Theirs(f"u_net.{block}.{at}.{table[rest]}.{leaf}", *_pointwise(part, rest, leaf))
+            there = f"u_net.{block}.{at}.{table[rest]}.{leaf}", *_pointwise(part, rest, leaf)
         else:
-            module = module.replace("embedding.mapping", "mapping")
-            there = Theirs(f"{ {'stem': 'proj_in', 'head': 'proj_out'}.get(module, module) }.{leaf}")
-        names[name] = Theirs(prefix + there.name, there.ours, there.back)
+            module = {"stem": "proj_in", "head": "proj_out"}.get(module, module.replace("embedding.mapping", "mapping"))
+            there = (f"{module}.{leaf}",)
+        names[name] = Theirs(prefix + there[0], *there[1:])
     return names
 
 
@@ -149,7 +143,3 @@ def _pointwise(part: str, rest: str, leaf: str) -> tuple:
     if part != "cross" or rest not in ("attention.q", "attention.out") or leaf != "weight":
         return ()
     return (lambda weight: weight.flatten(1), lambda weight: weight[:, :, None, None])
-
-
-def _turns(name: str) -> Theirs:
-    return Theirs(name, lambda w: TURN * w, lambda frequencies: frequencies / TURN)
