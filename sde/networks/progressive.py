@@ -78,12 +78,12 @@ class ResidualOutput(nn.Module):
 
     def __init__(self, options: BlockOptions, pyramid: int | None, channels: int, taps: Sequence[float] | None) -> None:
         super().__init__()
-        self.head = Head(options, channels, channels, zero=False) if pyramid is None else None
+        self.head = Head(options, channels, channels, zero=False) if pyramid is None else nn.Identity()
         self.up = None if pyramid is None else ConvolutionUp(options.dims, pyramid, channels, taps)
         self.rescale = options.rescale
 
     def forward(self, pyramid: Tensor | None, h: Tensor) -> tuple[Tensor, Tensor]:
-        if self.head is not None:
+        if self.up is None or pyramid is None:
             return self.head(h), h
         pyramid = residual_sum(self.up(pyramid), h, self.rescale)
         return pyramid, pyramid
