@@ -20,7 +20,8 @@ class Sampler(Stepper, Protocol):
     convergence that the tests hold it to.
 
     A sampler may also have ``needs``, the protocol that it asks a process for: GaussianProcess unless told otherwise;
-    and ``last_call(model, x, t, noise, carry)``, what a run of it ends with in the place of the process's: one call.
+    ``adaptive``, True where it chooses its own steps between two times; and ``last_call(model, x, t, noise, carry)``,
+    what a run of it ends with in the place of the process's: one call.
     """
 
     @property

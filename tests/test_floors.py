@@ -20,7 +20,7 @@ FLOORS = {
     ],
     "samplers": [
         "protocol host renamed",
-        "step checks progress",
+        "step checks first_step progress",
         "padding",
         "calls grid noise numerics",
         "ancestral ddim deis dpm2 dpmpp euler euler_maruyama heun langevin lms ode pc repaint reverse_diffusion "
