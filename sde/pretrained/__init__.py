@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
+from sde.pretrained import denoising_diffusion_pytorch, guided_diffusion
 from sde.pretrained.contents import Contents, read_contents
 from sde.pretrained.facts import Facts
 from sde.pretrained.foreign import Foreign
@@ -33,7 +34,10 @@ class Source(Protocol):
         ...
 
 
-SOURCES: dict[str, Source] = {}
+SOURCES: dict[str, Source] = {
+    "guided_diffusion": guided_diffusion,
+    "denoising_diffusion_pytorch": denoising_diffusion_pytorch,
+}
 """The modules that read foreign weights, by the name of the project."""
 
 

@@ -53,11 +53,8 @@ OPTIONS = {
 
 OBJECTIVES = {"pred_noise": "noise", "pred_x0": "denoised", "pred_v": "v"}
 FREQUENCIES = "embedding.mapping.frequencies"
-TABLES = frozenset(
-    "betas alphas_cumprod alphas_cumprod_prev sqrt_alphas_cumprod sqrt_one_minus_alphas_cumprod "
-    "log_one_minus_alphas_cumprod sqrt_recip_alphas_cumprod sqrt_recipm1_alphas_cumprod posterior_variance "
-    "posterior_log_variance_clipped posterior_mean_coef1 posterior_mean_coef2 loss_weight p2_loss_weight".split()
-)
+TABLES = ("betas", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "loss_weight")
+"""What is read of the tables of a chain, which are in float32."""
 
 
 def recognizes(contents: Contents) -> bool:

@@ -17,7 +17,7 @@ from sde.pretrained.guided_diffusion_keys import Architecture, architectures
 from sde.pretrained.guided_diffusion_options import OPTIONS as OPTIONS
 from sde.pretrained.guided_diffusion_options import WHOLE
 from sde.pretrained.names import translate
-from sde.pretrained.schedules import linear_or_cosine, settle_schedule
+from sde.pretrained.schedules import linear_or_cosine, settle_schedule, told_flag
 
 PROJECT = "guided-diffusion (Dhariwal and Nichol 2021; MIT)"
 
@@ -67,8 +67,8 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         num_classes=num_classes,
         sde=process,
         state=state | {FREQUENCIES: geometric_frequencies(shape.base // 2)},
-        parametrization="denoised" if facts.get("predict_xstart", False) else "noise",
-        noise_input=NoiseInput("time", (steps - 1) * (1000 / steps if facts.get("rescale_timesteps", False) else 1.0)),
+        parametrization="denoised" if told_flag(facts, "predict_xstart") else "noise",
+        noise_input=NoiseInput("time", (steps - 1) * (1000 / steps if told_flag(facts, "rescale_timesteps") else 1.0)),
         scaled_input=False,
         transform=pixels(),
         null_trained=shape.num_classes is None,
@@ -141,7 +141,11 @@ def _agree(shape: Architecture, size: int, facts: Facts) -> None:
         found["conv_resample",] = shape.resampled == "conv"
     if not classifier:
         found |= {("num_classes",): shape.num_classes, ("class_cond",): shape.num_classes is not None}
-        found["learn_sigma",] = shape.outputs == 2 * shape.inputs
+        found["learn_sigma",] = learned = shape.outputs == 2 * shape.inputs
+        if told_flag(facts, "learn_sigma") and not learned:
+            raise ValueError(
+                f"facts: learn_sigma is told, but the network takes {shape.inputs} channels and returns {shape.outputs}"
+            )
     for names, value in found.items():
         for name in names:
             told = _told(facts, (name,))

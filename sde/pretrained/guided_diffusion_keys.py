@@ -49,7 +49,7 @@ def architectures(tensors: Mapping[str, Tensor]) -> list[Architecture]:
         groups = [way_down[level * per_level : (level + 1) * per_level] for level in range(levels)]
         # The first of each but the first group halves; the stem is that of the first.
         stages = [group[1:] for group in groups]
-        if per_level < 2 or any(len({stage for stage in group}) != 1 for group in stages):
+        if per_level < 2 or any(len(set(group)) != 1 for group in stages):
             continue
         halving = [group[0] for group in groups[1:]]
         before = [group[0] for group in stages[:-1]]

@@ -36,8 +36,13 @@ OPTIONS = {
     "adm": {
         "resampled between": {"resample_blocks": False, "adaptive": False, "channel_mult": (1, 1.5, 2)},
         "pooled": {"resample_blocks": False, "resample_conv": False, "group_channels": 2},
-        "heads": {"attention_resolutions": "last", "num_heads": 4, "num_heads_upsample": 2, "middle_attention": False,
-                  "learned_variance": True},
+        "heads": {
+            "attention_resolutions": "last",
+            "num_heads": 4,
+            "num_heads_upsample": 2,
+            "middle_attention": False,
+            "learned_variance": True,
+        },
     },
     "linear_attention_unet": {
         "per level": {"full_attention": (False, True), "heads": (2, 4), "stem_channels": 12},
