@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
-from sde.pretrained import denoising_diffusion_pytorch, guided_diffusion
+from sde.pretrained import denoising_diffusion_pytorch, edm, guided_diffusion, score_sde
 from sde.pretrained.contents import Contents, read_contents
 from sde.pretrained.facts import Facts
 from sde.pretrained.foreign import Foreign
@@ -35,6 +35,8 @@ class Source(Protocol):
 
 
 SOURCES: dict[str, Source] = {
+    "score_sde": score_sde,
+    "edm": edm,
     "guided_diffusion": guided_diffusion,
     "denoising_diffusion_pytorch": denoising_diffusion_pytorch,
 }

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sde.model.noise_input import NoiseInput
+from sde.networks.linear_attention_unet import LinearAttentionUNet
 from sde.pretrained.contents import Contents
 from sde.pretrained.denoising_diffusion_names import unet_names
 from sde.pretrained.facts import MISSING, Facts, same
@@ -19,7 +20,7 @@ from sde.process.chain import ChainSDE
 
 PROJECT = "denoising-diffusion-pytorch (Phil Wang; MIT)"
 
-OPTIONS = {
+OPTIONS: Mapping[str, str] = {
     "dim": "channels in units of which levels have theirs",
     "init_dim": "channels of the first convolution",
     "out_dim": "channels of the output",
@@ -79,7 +80,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     size = facts.settle("image_size")
     space = tuple(size) if isinstance(size, list | tuple) else (int(size), int(size))
     process = _process(tables, facts)
-    ours = empty_network(network, (channels, *space), None)
+    ours = cast(LinearAttentionUNet, empty_network(network, (channels, *space), None))
     wanted = dict(ours.state_dict())
     computed = {}
     if network["noise_features"] == "sinusoidal":

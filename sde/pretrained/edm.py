@@ -88,7 +88,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         transform=pixels(),
         null_trained=not option("label_dim", 0) or option("label_dropout", 0) > 0,
         levels=None if levels is None else sde.t_of_noise_level(_within(levels, sde)),
-        origin={"project": PROJECT, "model": f"{net.kind} of {kind}"},
+        origin={"model": f"{net.kind} of {kind}"},
         **preconditioning,
     )
 

@@ -1,11 +1,12 @@
 """EDM's DhariwalUNet, its ADM, as ours."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from sde.networks.adm import ADM
 from sde.pretrained.adm_names import dhariwal_names
 from sde.pretrained.foreign import empty_network
 from sde.pretrained.names import translate
@@ -36,7 +37,8 @@ def dhariwal_unet(
         "augment_dim": int(option("augment_dim", 0)),
         "learned_variance": learned_variance,
     }
-    ours = empty_network(network, (channels, size, size), int(option("label_dim", 0)) or None)
+    event_shape, num_classes = (channels, size, size), int(option("label_dim", 0)) or None
+    ours = cast(ADM, empty_network(network, event_shape, num_classes))
     wanted = {name: value for name, value in ours.state_dict().items() if name != FREQUENCIES}
     # The filters average and repeat.
     filters = frozenset(name for name in tensors if name.endswith("resample_filter"))

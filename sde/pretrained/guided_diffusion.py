@@ -3,11 +3,13 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from sde.model.noise_input import NoiseInput
+from sde.networks.adm import ADM
+from sde.networks.adm_classifier import ADMClassifier
 from sde.networks.mapping import geometric_frequencies
 from sde.pretrained.adm_names import guided_diffusion_names
 from sde.pretrained.contents import Contents
@@ -58,7 +60,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         **({"pool": shape.pool} if classifier else {"learned_variance": shape.outputs == 2 * shape.inputs}),
     }
     event_shape = (shape.inputs, size, size)
-    ours = empty_network(network, event_shape, num_classes, classifier)
+    ours = cast(ADM | ADMClassifier, empty_network(network, event_shape, num_classes, classifier))
     wanted = {name: value for name, value in ours.state_dict().items() if name != FREQUENCIES}
     state = translate(tensors, guided_diffusion_names(ours, _order(shape, network, facts)), wanted)
     return Foreign(

@@ -1,5 +1,7 @@
 """The options of guided-diffusion: arguments of its networks, and flags of its scripts."""
 
+from collections.abc import Mapping
+
 NETWORK = {
     "image_size": "height and width of the images",
     "in_channels": "channels of the images",
@@ -50,7 +52,7 @@ FLAGS = {
     "classifier_pool": "how the classifier pools: attention, adaptive, spatial or spatial_v2",
 }
 
-OPTIONS = NETWORK | DIFFUSION | FLAGS
+OPTIONS: Mapping[str, str] = NETWORK | DIFFUSION | FLAGS
 
 WHOLE = {
     "model_channels": {"num_heads": 1},

@@ -69,7 +69,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         scaled_input=False,
         transform=_transform(centered, bool(facts.get("uniform_dequantization", False))),
         levels=torch.linspace(1, EPSILON[kind], steps, dtype=torch.float64).clamp(min=sde.t_min),
-        origin={"project": PROJECT, "model": f"{name} on {kind}, {'continuous' if continuous else 'discrete'}"},
+        origin={"model": f"{name} on {kind}, {'continuous' if continuous else 'discrete'}"},
     )
 
 
@@ -165,7 +165,7 @@ def _chain(facts: Facts, sigmas: Tensor | None) -> dict[str, Any]:
         return {}
     digits = 12 if sigmas.dtype == torch.float64 else 6
     ends = {name: float(f"{float(sigmas[i]):.{digits}g}") for name, i in (("sigma_max", 0), ("sigma_min", -1))}
-    return {"num_scales": len(sigmas), **ends}
+    return {name: facts.settle(name, value) for name, value in {"num_scales": len(sigmas), **ends}.items()}
 
 
 def _of_chain(facts: Facts, name: str, chain: Mapping[str, Any]) -> Any:

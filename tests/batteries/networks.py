@@ -8,6 +8,7 @@ from sde.networks import NETWORKS
 
 SMALL = {
     "unet": {"channels": 8, "num_res_blocks": 1},
+    "ncsnpp": {"channels": 8, "num_res_blocks": 1, "fourier_scale": 1.0},
     "adm": {"channels": 8, "num_res_blocks": 1},
     "linear_attention_unet": {"channels": 8, "heads": (2,), "head_channels": (4,)},
     "dit": {"width": 16, "depth": 2, "heads": 2},
@@ -32,6 +33,17 @@ OPTIONS = {
         "skip_rescale": {"skip_rescale": True},
         "progressive_input": {"progressive_input": "residual"},
         "ncsnpp": {"channel_mult": (1, 2, 2), "attention_resolutions": "last", **NCSNPP},
+    },
+    "ncsnpp": {
+        "ddpm": {"resampling": "conv", "resample_blocks": False, "progressive_input": "none", "skip_rescale": False,
+                 "embedding_type": "positional", "group_channels": 2, "channel_mult": (1, 2, 2)},
+        "ddpm++": {"fir_kernel": (1, 1), "progressive_input": "none", "embedding_type": "positional",
+                   "features_mult": 1, "attention_resolutions": "last"},
+        "skips": {"progressive_input": "skip", "progressive_output": "skip", "progressive_combine": "cat",
+                  "learned_variance": True},
+        "residual output": {"progressive_output": "residual", "resample_blocks": False, "adaptive": True},
+        "pooled": {"resample_blocks": False, "resample_conv": False},
+        "scaled by sigma": {"scale_by_sigma": True, "log_sigma": (1.0, 0.5), "centered": False},
     },
     "adm": {
         "resampled between": {"resample_blocks": False, "adaptive": False, "channel_mult": (1, 1.5, 2)},

@@ -70,7 +70,7 @@ def test_heads():
     assert heads(ADM((1, 8, 8), **SMALL, num_heads=8)) == [{8}, {8}, {8}]
     assert heads(ADM((1, 8, 8), **SMALL, num_heads=8, num_heads_upsample=2)) == [{8}, {8}, {2}]
     assert heads(ADM((1, 8, 8), **SMALL, middle_attention=False)) == [{4}, set(), {4}]
-    with pytest.raises(ValueError, match="^num_heads = 5 does not divide 64 channels: take a divisor$"):
+    with pytest.raises(ValueError, match=r"^num_heads = 5 does not divide 64 channels: take a divisor$"):
         ADM((1, 8, 8), **SMALL, num_heads=5)
 
 
@@ -121,7 +121,7 @@ def test_attention_pool():
             each.append(weights @ v[:, head])
         out.append(pool.out.weight @ torch.cat(each) + pool.out.bias)
     torch.testing.assert_close(pool(x), torch.stack(out))
-    with pytest.raises(ValueError, match="x has 4 positions at the last level.*built for 6: pool adaptive takes any"):
+    with pytest.raises(ValueError, match=r"x has 4 positions at the last level.*built for 6: pool adaptive takes any"):
         pool(x[..., :2])
 
 
@@ -145,5 +145,5 @@ def test_pools(pool):
 
 
 def test_an_unknown_pool():
-    with pytest.raises(ValueError, match="^pool = 'mean': needs one of attention, adaptive, spatial, spatial_v2$"):
+    with pytest.raises(ValueError, match=r"^pool = 'mean': needs one of attention, adaptive, spatial, spatial_v2$"):
         ADMClassifier((2, 6, 8), 5, pool="mean")

@@ -21,7 +21,7 @@ from tests.oracles.by_class import Network
 
 SHAPES = {"vector": (3,), "image": (2, 4, 3), "sequence": (5, 2)}
 EVENT = (1, 8, 6)
-NETWORKS = ("unet", "unet deep", "unet attention", "unet ncsnpp", "dit", "mlp")
+NETWORKS = ("unet", "unet deep", "unet attention", "unet ncsnpp", "ncsnpp", "ncsnpp skips", "dit", "mlp")
 
 
 def tree(count, kinds=("labels", *SHAPES), dtype=torch.float32, seed=0):
