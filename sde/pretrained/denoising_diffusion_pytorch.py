@@ -180,17 +180,22 @@ def _objective(tables: Mapping[str, np.ndarray]) -> Any:
 def _process(tables: Mapping[str, np.ndarray], facts: Facts) -> ChainSDE:
     """The chain of the file's tables: by name where they are those of one of ours, else by its betas."""
     steps = len(tables["betas"])
-    known = {"linear": linear_or_cosine("linear", steps), "cosine": linear_or_cosine("cosine", steps),
-             "sigmoid": ChainSDE("sigmoid", steps=steps)}  # fmt: skip
-    # Their rounded ends of the sigmoid show in the last betas: the name is told by the others.
+    # Linear betas of fewer steps would be 1 or more.
+    names = ("linear", "cosine") if steps > 20 else ("cosine",)
+    known = {name: linear_or_cosine(name, steps) for name in names} | {"sigmoid": ChainSDE("sigmoid", steps=steps)}
+    # Their rounded ends of the sigmoid show in the last betas: the name is told by the first.
+    half = slice(steps // 2)
     close = [
-        name for name, chain in known.items() if np.allclose(_betas(chain)[:-20], tables["betas"][:-20], rtol=1e-3)
+        name for name, chain in known.items() if np.allclose(_betas(chain)[half], tables["betas"][half], rtol=1e-3)
     ]
-    name, _ = settle_schedule(facts, "beta_schedule", "timesteps", close[0] if close else MISSING, steps)
+    if close:
+        settle_schedule(facts, "beta_schedule", "timesteps", close[0], steps)
+    facts.settle("timesteps", steps)
     # Each table is exact to float32: near the data that of sigma, near the noise that of alpha.
     alpha2, sigma2 = tables["sqrt_alphas_cumprod"] ** 2, tables["sqrt_one_minus_alphas_cumprod"] ** 2
-    if name in known and np.allclose(known[name].noise_levels.numpy(), np.sqrt(sigma2 / alpha2), rtol=1e-6):
-        return known[name]
+    for name in close:
+        if np.allclose(known[name].noise_levels.numpy(), np.sqrt(sigma2 / alpha2), rtol=1e-6):
+            return known[name]
     return ChainSDE.of_alphas_cumprod(np.where(alpha2 > 0.5, 1 - sigma2, alpha2))
 
 
