@@ -9,6 +9,8 @@ from score_sde.kinds import KINDS
 from sde.data import DATASETS
 from sde.data.images import MODES
 from sde.networks.embedding import NOISE_EMBEDDINGS
+from sde.networks.mapping import EMBEDDING_TYPES, FREQUENCY_UNITS
+from sde.networks.progressive import COMBINATIONS, PROGRESSIVE
 from sde.networks.unet_options import PROGRESSIVE_INPUTS, RESAMPLINGS
 from sde.process.chain import OWN_TABLE
 from sde.process.schedule import SCHEDULES
@@ -62,9 +64,24 @@ MEANINGS = {
     "network.resampling": "how levels halve and double: strided convolutions, or FIR filters",
     "network.resample_blocks": "whether residual blocks resample",
     "network.noise_embedding": "how the noise level is told",
-    "network.fourier_scale": "scale of random frequencies for noise_embedding fourier",
+    "network.fourier_scale": "scale of random frequencies for a fourier embedding",
     "network.skip_rescale": "whether residual sums are divided by sqrt 2",
-    "network.progressive_input": "residual adds the downsampled input on the way down",
+    "network.progressive_input": "residual adds the downsampled input on the way down; skip, of ncsnpp, joins it",
+    "network.progressive_output": "skip adds up outputs of all levels, residual adds them to the features",
+    "network.progressive_combine": "how a progressive_input skip is joined: added, or as further channels",
+    "network.fir_kernel": "taps of the filters of resampling fir",
+    "network.resample_conv": "whether convolutions resample where residual blocks do not",
+    "network.embedding_type": "sines and cosines of the noise level: positional of ncsnpp is for steps of a chain",
+    "network.frequency_unit": "unit of the random frequencies of embedding_type fourier",
+    "network.embedding_mult": "width of the embedding in units of channels",
+    "network.features_mult": "sines and cosines of the noise level in units of channels",
+    "network.adaptive": "whether the embedding scales and shifts after a norm; otherwise it is added before",
+    "network.group_channels": "least channels per group of group norm",
+    "network.augment_dim": "numbers that say how an item was augmented; 0 for none",
+    "network.centered": "whether the network's input is centered; otherwise it is in [0, 1]",
+    "network.learned_variance": "whether there are as many channels again for a variance",
+    "network.scale_by_sigma": "whether the output is divided by the noise level",
+    "network.log_sigma": "a and b of log sigma = a c_noise + b, by which scale_by_sigma divides",
     "network.activation_checkpointing": "compute activations again in the backward pass: less memory, more time",
     "network.patch_size": "side of the patches that are tokens",
     "network.width": "features per token or layer",
@@ -126,7 +143,12 @@ ALLOWED: dict[str, Iterable[str]] = {
     **{f"{section}.lr_decay": DECAYS for section in ("training", "classifier")},
     **{f"{section}.parallel": PARALLEL for section in ("training", "classifier")},
     **{f"{section}.network.resampling": RESAMPLINGS for section in ("model", "classifier")},
-    **{f"{section}.network.progressive_input": PROGRESSIVE_INPUTS for section in ("model", "classifier")},
+    "model.network.progressive_input": PROGRESSIVE,
+    "model.network.progressive_output": PROGRESSIVE,
+    "model.network.progressive_combine": COMBINATIONS,
+    "model.network.embedding_type": EMBEDDING_TYPES,
+    "model.network.frequency_unit": FREQUENCY_UNITS,
+    "classifier.network.progressive_input": PROGRESSIVE_INPUTS,
     **{f"{section}.network.noise_embedding": NOISE_EMBEDDINGS for section in ("model", "classifier")},
     "data.dataset": DATASETS,
     "data.kind": KINDS,

@@ -133,9 +133,9 @@ class Embedding(nn.Module):
 
     ``conditions`` are the shapes (without rows) of vector, image and sequence, where there are any; an image is for
     items of ``event_shape``. With ``flat``, each is embedded as a vector. ``noise_embedding`` is one of
-    NOISE_EMBEDDINGS; "fourier" has width / 4 random frequencies of ``fourier_scale``. A ``mapping`` of one's own, called
-    with c_noise, labels or None, and augmentation or None, embeds these three instead. ``channels`` is what an image
-    adds to the channels of x.
+    NOISE_EMBEDDINGS; "fourier" has width / 4 random frequencies of ``fourier_scale``. A ``mapping`` of the
+    network's own, called with c_noise, labels or None, and augmentation or None, embeds these three instead.
+    ``channels`` is what an image adds to the channels of x.
     """
 
     def __init__(

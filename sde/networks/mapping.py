@@ -23,10 +23,12 @@ class Mapping(nn.Module):
     added, then two layers (Song et al. 2021, appendix H; Karras et al. 2022, appendix F).
 
     ``features`` is the number of sines and cosines. Random frequencies w have a ``frequency_unit``: their angles are
-    w c_noise, or 2 pi (w c_noise) for "cycle". The two are rounded differently, in some hundred radians, and networks
-    trained with one of them differ in the fifth digit with the other. A class adds a column of a matrix times sqrt(num_classes), and a
-    bias that null has as well; ``augmentation`` (B, augment_dim) says how the data were transformed, zero or None for
-    not at all (Karras et al. 2022, table 6), by a matrix without bias.
+    w c_noise, or 2 pi (w c_noise) for "cycle". These are rounded differently, at some hundred radians, and a network
+    that was trained with one of them differs in the fifth digit with the other.
+
+    A class adds a column of a matrix times sqrt(num_classes), and a bias that null has as well; ``augmentation``
+    (B, augment_dim) says how the data were transformed, zero or None for not at all (Karras et al. 2022, table 6), by a
+    matrix without bias.
     """
 
     frequencies: Tensor

@@ -1,7 +1,7 @@
-"""The DDPM, DDPM++ and NCSN++ networks (Ho et al. 2020; Song et al. 2021, appendix H; Karras et al. 2022, appendix F)."""
+"""NCSN++, DDPM++ and DDPM (Ho et al. 2020; Song et al. 2021, appendix H; Karras et al. 2022, appendix F)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,11 @@ class Level(nn.Module):
         if isinstance(self.resample, ResidualBlock):
             return run(self.resample, h, embedding, recompute=recompute)
         return h if self.resample is None else self.resample(h)
+
+
+def levels_of(way: nn.ModuleList) -> list[Level]:
+    """The levels of the way down, from the finest, or of the way up, from the coarsest."""
+    return [cast(Level, level) for level in way]
 
 
 @takes_options(NCSNppOptions)
@@ -73,7 +78,9 @@ class NCSNpp(nn.Module):
         self.stem = CONVOLUTIONS[shared.dims](inputs, chosen.channels, 3, padding=1)
         self.down, skips = _way_down(shared, chosen, inputs, attended, cross)
         current = skips[-1]
-        self.middle = nn.ModuleList([Stage(shared, current, current, True, cross), Stage(shared, current, current, False)])
+        self.middle = nn.ModuleList(
+            [Stage(shared, current, current, True, cross), Stage(shared, current, current, False)]
+        )
         outputs, last = self.inputs * (2 if chosen.learned_variance else 1), chosen.channels * chosen.channel_mult[0]
         self.up = _way_up(shared, chosen, outputs, skips, attended, cross)
         self.head = None if chosen.progressive_output == "skip" else Head(shared, last, outputs)
@@ -88,7 +95,7 @@ class NCSNpp(nn.Module):
         pyramid = pad(x, self.options.factor)
         h = self.stem(pyramid)
         skips = [h]
-        for level in self.down:
+        for level in levels_of(self.down):
             h = level.resampled(h, embedding, recompute)
             if level.pyramid is not None:
                 pyramid, h = level.pyramid(pyramid, h)
@@ -97,16 +104,18 @@ class NCSNpp(nn.Module):
             for stage in level.stages:
                 h = run(stage, h, embedding, context, fused, recompute=recompute)
                 skips.append(h)
-        for stage in self.middle:
+        for stage in self.middle.children():
             h = run(stage, h, embedding, context, fused, recompute=recompute)
-        output = None
-        for level in self.up:
+        output: Tensor | None = None
+        for level in levels_of(self.up):
             h = level.resampled(h, embedding, recompute)
             for stage in level.stages:
                 h = run(stage, torch.cat([h, skips.pop()], dim=1), embedding, context, fused, recompute=recompute)
             if level.pyramid is not None:
                 output, h = level.pyramid(output, h)
-        h = crop(output if self.head is None else self.head(h), space)[:, : self.inputs]
+        if self.head is None and output is not None:
+            h = output
+        h = crop(h if self.head is None else self.head(h), space)[:, : self.inputs]
         if not self.options.scale_by_sigma:
             return h
         slope, intercept = self.options.log_sigma
@@ -119,7 +128,8 @@ def _way_down(
     """The levels of the way down, and the channels of all that the way up takes up again."""
     levels, skips, pyramid = nn.ModuleList(), [options.channels], inputs
     for number, multiplier in enumerate(options.channel_mult):
-        current, resample, joined = skips[-1], None, None
+        current, resample = skips[-1], None
+        joined: ResidualInput | SkipInput | None = None
         if number:
             resample = _resampling(shared, options, current, up=False)
             if options.progressive_input != "none":
@@ -140,7 +150,12 @@ def _way_down(
 
 
 def _way_up(
-    shared: BlockOptions, options: NCSNppOptions, outputs: int, skips: Sequence[int], attended: Sequence[bool], cross: bool
+    shared: BlockOptions,
+    options: NCSNppOptions,
+    outputs: int,
+    skips: Sequence[int],
+    attended: Sequence[bool],
+    cross: bool,
 ) -> nn.ModuleList:
     """The levels of the way up, from the coarsest."""
     levels, left, pyramid = nn.ModuleList(), list(skips), None

@@ -1,4 +1,4 @@
-"""Progressive input and output: pyramids of the input and of the output beside a U-Net (Song et al. 2021, appendix H)."""
+"""Progressive input and output: pyramids of both beside a U-Net (Song et al. 2021, appendix H)."""
 
 from collections.abc import Sequence
 
@@ -56,7 +56,7 @@ class Head(nn.Module):
 
 
 class SkipOutput(nn.Module):
-    """The pyramid doubled, plus what the features of this size give; without a pyramid, at the ``first``, that alone."""
+    """The pyramid doubled, plus what the features of this size give, which at the ``first`` is all."""
 
     def __init__(
         self, options: BlockOptions, first: bool, channels: int, outputs: int, taps: Sequence[float] | None
@@ -76,16 +76,14 @@ class ResidualOutput(nn.Module):
     """The pyramid doubled by a convolution; its residual sum with the features is both the pyramid and the features. At
     the ``first``, the pyramid is what the features give, which stay as they are."""
 
-    def __init__(
-        self, options: BlockOptions, pyramid: int | None, channels: int, taps: Sequence[float] | None
-    ) -> None:
+    def __init__(self, options: BlockOptions, pyramid: int | None, channels: int, taps: Sequence[float] | None) -> None:
         super().__init__()
-        self.head = Head(options, channels, channels, zero=False) if pyramid is None else None
+        self.head = Head(options, channels, channels, zero=False) if pyramid is None else nn.Identity()
         self.up = None if pyramid is None else ConvolutionUp(options.dims, pyramid, channels, taps)
         self.rescale = options.rescale
 
     def forward(self, pyramid: Tensor | None, h: Tensor) -> tuple[Tensor, Tensor]:
-        if self.head is not None:
+        if self.up is None or pyramid is None:
             return self.head(h), h
         pyramid = residual_sum(self.up(pyramid), h, self.rescale)
         return pyramid, pyramid

@@ -62,6 +62,8 @@ class ConvolutionDown(nn.Module):
     not cut off at the border before the convolution (Karras et al. 2020, appendix B).
     """
 
+    kernel: Tensor | None
+
     def __init__(self, dims: int, inputs: int, outputs: int, taps: Sequence[float] | None = None) -> None:
         super().__init__()
         self.conv, self.convolve = CONVOLUTIONS[dims](inputs, outputs, 3, stride=2), CONVOLVE[dims]

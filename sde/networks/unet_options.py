@@ -69,8 +69,8 @@ class UNetOptions:
 
 
 def attended_levels(space: Sequence[int], levels: int, resolutions: Sequence[int]) -> list[bool]:
-    """Whether each of the levels of a U-Net, whose sizes halve, is among the resolutions (sizes of the longest axis) with
-    attention, for items of this size. Raises ValueError for a resolution that no level has."""
+    """Whether each of the levels of a U-Net, whose sizes halve, is among the resolutions (sizes of the longest axis)
+    with attention, for items of this size. Raises ValueError for a resolution that no level has."""
     factor = 2 ** (levels - 1)
     longest = math.ceil(max(space) / factor) * factor
     sizes = [longest >> level for level in range(levels)]

@@ -21,7 +21,7 @@ from sde.process.vp import VPSDE
 
 PROJECT = "EDM (Karras et al. 2022; weights CC BY-NC-SA 4.0)"
 
-OPTIONS = {
+OPTIONS: Mapping[str, str] = {
     "cls": "class of the preconditioning: VPPrecond, VEPrecond, iDDPMPrecond or EDMPrecond",
     "img_resolution": "height and width of the images",
     "img_channels": "channels of the images",
@@ -104,8 +104,8 @@ def _within(levels: Tensor, sde: VESDE) -> Tensor:
     return levels[(levels >= sde.sigma_min * (1 - 1e-6)) & (levels <= sde.sigma_max * (1 + 1e-6))].flip(0)
 
 
-# D(x; sigma) of all of them is seen through a process with alpha = 1: what is returned are arguments of Foreign, and the
-# network's own range of noise levels.
+# D(x; sigma) of all of them is seen through a process with alpha = 1. Returned are arguments of Foreign, and the range
+# of noise levels of the network.
 
 Preconditioning = tuple[dict[str, Any], float, float]
 

@@ -35,9 +35,7 @@ def translate(
     foreign one of each. ``ignored`` are foreign tensors that say nothing to us, as a table computed from options.
     Raises ValueError, with the first three names here and there, where the two do not fit one to one."""
     wanted = {name: names[name] for name in ours}
-    missing = [
-        f"{name} (here {here})" for here, there in wanted.items() for name in there.names if name not in theirs
-    ]
+    missing = [f"{name} (here {here})" for here, there in wanted.items() for name in there.names if name not in theirs]
     known = {name for there in wanted.values() for name in there.names} | ignored
     unknown = [name for name in theirs if name not in known]
     if missing or unknown:

@@ -19,7 +19,7 @@ from sde.pretrained.song_names import score_sde_names
 from sde.process.base import SDE
 from sde.process.chain import ChainSDE
 from sde.process.ve import VESDE
-from sde.process.vp import SubVPSDE, VPSDE
+from sde.process.vp import VPSDE, SubVPSDE
 
 PROJECT = "score_sde (Song et al. 2021; code Apache 2.0, weights as their publisher says)"
 FREQUENCIES, RANDOM = "embedding.mapping.frequencies", "all_modules.0.W"
@@ -191,15 +191,15 @@ def _process(
     """The process, what the network is told of it, and the parametrization."""
     steps = int(_of_chain(facts, "num_scales", chain))
     if kind == "vesde":
-        sde = VESDE(*(float(_of_chain(facts, name, chain)) for name in ("sigma_min", "sigma_max")))
+        exploding = VESDE(*(float(_of_chain(facts, name, chain)) for name in ("sigma_min", "sigma_max")))
         if (embedding_type == "fourier") != continuous:
             raise ValueError(
                 f"facts: continuous = {continuous}: on a VE process networks with {embedding_type} embedding are "
                 f"{'continuous' if not continuous else 'discrete'}"
             )
         if continuous:
-            return sde, NoiseInput("log_noise_level", scale=1.0), "score"
-        return sde, NoiseInput("time", scale=-(steps - 1), shift=steps - 1, rounding="nearest"), "score"
+            return exploding, NoiseInput("log_noise_level", scale=1.0), "score"
+        return exploding, NoiseInput("time", scale=-(steps - 1), shift=steps - 1, rounding="nearest"), "score"
     if embedding_type == "fourier":
         raise ValueError(f"facts: sde = {kind!r}: networks with fourier embedding are on VE processes")
     low, high = (float(facts.settle(name)) for name in ("beta_min", "beta_max"))
@@ -207,8 +207,8 @@ def _process(
         return SubVPSDE(low, high, t_min=1e-5), NoiseInput("time", scale=TIME_OF_VP), "noise"
     if continuous:
         return VPSDE(low, high, t_min=1e-5), NoiseInput("time", scale=TIME_OF_VP), "noise"
-    sde = ChainSDE("linear", steps=steps, beta_start=low / steps, beta_end=high / steps)
-    return sde, NoiseInput("time", scale=steps - 1), "noise"
+    linear = ChainSDE("linear", steps=steps, beta_start=low / steps, beta_end=high / steps)
+    return linear, NoiseInput("time", scale=steps - 1), "noise"
 
 
 def _transform(centered: bool, dequantized: bool) -> Transform:

@@ -32,11 +32,8 @@ class Part:
 def parts_of(tensors: Mapping[str, Tensor]) -> list[Part]:
     """The network's modules in order."""
     numbers = [int(found[1]) for name in tensors if (found := re.match(r"all_modules\.(\d+)\.", name))]
-    found = []
-    for number in range(max(numbers, default=-1) + 1):
-        shapes = {k: tuple(v.shape) for k, v in numbered(tensors, f"{PREFIX}{number}.").items()}
-        found.append(_part(shapes))
-    return found
+    count = max(numbers, default=-1) + 1
+    return [_part({k: tuple(v.shape) for k, v in numbered(tensors, f"{PREFIX}{i}.").items()}) for i in range(count)]
 
 
 def _part(shapes: dict[str, tuple[int, ...]]) -> Part:
@@ -44,7 +41,7 @@ def _part(shapes: dict[str, tuple[int, ...]]) -> Part:
     if not shapes:
         return Part("empty")
     if "NIN_3.W" in shapes:
-        return Part("attention", *shapes["NIN_3.W"], shapes)
+        return Part("attention", shapes["NIN_3.W"][0], shapes["NIN_3.W"][1], shapes)
     if "Conv_1.weight" in shapes:
         return Part("block", shapes["Conv_0.weight"][1], shapes["Conv_0.weight"][0], shapes)
     for name in ("Conv2d_0.weight", "Conv_0.weight"):
@@ -63,7 +60,9 @@ def architecture(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     try:
         return _architecture(parts)
     except (IndexError, ValueError, ZeroDivisionError):
-        raise ValueError("its tensors are of neither `ddpm` nor `ncsnpp`: of score_sde's networks these are read") from None
+        raise ValueError(
+            "its tensors are of neither `ddpm` nor `ncsnpp`: of score_sde's networks these are read"
+        ) from None
 
 
 def _architecture(parts: list[Part]) -> dict[str, Any]:

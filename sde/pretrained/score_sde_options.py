@@ -1,5 +1,7 @@
 """The options of score_sde, by its own names: those of config.model and config.data, and of the other sections."""
 
+from collections.abc import Mapping
+
 MODEL = {
     "name": "the network: ddpm or ncsnpp",
     "nf": "channels in units of which levels have theirs",
@@ -50,11 +52,14 @@ TRAINING = {
 }
 
 OTHER = (
-    "batch_size n_iters snapshot_freq log_freq eval_freq snapshot_freq_for_preemption snapshot_sampling "
-    "likelihood_weighting reduce_mean n_steps_each noise_removal probability_flow snr method predictor corrector "
-    "begin_ckpt end_ckpt enable_sampling num_samples enable_loss enable_bpd bpd_dataset weight_decay optimizer lr beta1 "
-    "eps warmup grad_clip seed device"
-).split()
+    *("batch_size", "n_iters", "snapshot_freq", "log_freq", "eval_freq", "snapshot_freq_for_preemption"),
+    *("snapshot_sampling", "likelihood_weighting", "reduce_mean", "n_steps_each", "noise_removal", "probability_flow"),
+    *("snr", "method", "predictor", "corrector", "begin_ckpt", "end_ckpt", "enable_sampling", "num_samples"),
+    *("enable_loss", "enable_bpd", "bpd_dataset", "weight_decay", "optimizer", "lr", "beta1", "eps", "warmup"),
+    *("grad_clip", "seed", "device"),
+)
 
-OPTIONS = MODEL | DATA | TRAINING | dict.fromkeys(OTHER, "an option of training, sampling or evaluation")
+OPTIONS: Mapping[str, str] = (
+    MODEL | DATA | TRAINING | dict.fromkeys(OTHER, "an option of training, sampling or evaluation")
+)
 """Every option with its meaning."""

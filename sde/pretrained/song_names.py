@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from sde.networks.blocks import ResidualBlock
-from sde.networks.ncsnpp import NCSNpp
+from sde.networks.blocks import ResidualBlock, Stage
+from sde.networks.ncsnpp import Level, NCSNpp, levels_of
 from sde.networks.progressive import Head, ResidualInput, ResidualOutput, SkipInput, SkipOutput
 from sde.networks.resample import ConvolutionDown, ConvolutionUp
 from sde.pretrained.names import Theirs
@@ -23,17 +24,17 @@ def layer(here: str, there: str, bias: bool = True) -> Names:
 def path(network: NCSNpp) -> Iterator[tuple[str, nn.Module]]:
     """The modules with weights behind the embedding by their names, in the order in which x goes through them."""
     yield "stem", network.stem
-    for number, level in enumerate(network.down):
+    for number, level in enumerate(levels_of(network.down)):
         yield from _parts(f"down.{number}", level)
     for number, stage in enumerate(network.middle):
         yield from _stage(f"middle.{number}", stage)
-    for number, level in enumerate(network.up):
+    for number, level in enumerate(levels_of(network.up)):
         yield from _parts(f"up.{number}", level)
     if network.head is not None:
         yield "head", network.head
 
 
-def _parts(name: str, level: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def _parts(name: str, level: Level) -> Iterator[tuple[str, nn.Module]]:
     pyramid = [(f"{name}.pyramid", level.pyramid)] if level.pyramid is not None else []
     if level.resample is not None:
         yield f"{name}.resample", level.resample
@@ -46,6 +47,7 @@ def _parts(name: str, level: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _stage(name: str, stage: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    stage = cast(Stage, stage)
     yield f"{name}.block", stage.block
     if stage.attention is not None:
         yield f"{name}.attention", stage.attention
@@ -54,8 +56,9 @@ def _stage(name: str, stage: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 # score_sde: a list of modules in the order of ``path``, and 1x1 convolutions as matrices of inputs x outputs.
 
 
-def score_sde_names(network: NCSNpp) -> Names:
+def score_sde_names(network: nn.Module) -> Names:
     """The tensors of score_sde's models ``ddpm`` and ``ncsnpp``, images alone, without DataParallel's prefix."""
+    network = cast(NCSNpp, network)
     options, place = network.options, 0
     found: Names = {}
     if options.embedding_type == "fourier":
@@ -90,7 +93,7 @@ def score_sde_names(network: NCSNpp) -> Names:
 
 def _song_block(here: str, there: str, block: ResidualBlock, biggan: bool) -> Names:
     pairs = {"norm1": "GroupNorm_0", "conv1": "Conv_0", "modulation": "Dense_0", "norm2": "GroupNorm_1"}
-    found = {}
+    found: Names = {}
     for ours, theirs in (pairs | {"conv2": "Conv_1"}).items():
         found |= layer(f"{here}.{ours}", f"{there}.{theirs}")
     if isinstance(block.skip, nn.Conv2d):
@@ -125,8 +128,9 @@ def _song_attention(here: str, there: str) -> Names:
 # EDM: modules by resolution, and rows of q, k and v by channel.
 
 
-def song_unet_names(network: NCSNpp, resolution: int) -> Names:
+def song_unet_names(network: nn.Module, resolution: int) -> Names:
     """The tensors of EDM's SongUNet for images of this resolution, without the preconditioning's prefix."""
+    network = cast(NCSNpp, network)
     found: Names = {}
     if network.options.embedding_type == "fourier":
         found["embedding.mapping.frequencies"] = Theirs(
@@ -167,9 +171,7 @@ def _edm_part(here: str, there: str, module: nn.Module) -> Names:
         return _edm_block(here, block, module)
     return {
         **layer(f"{here}.norm", f"{block}.norm2"),
-        **{
-            f"{here}.qkv.{kind}": Theirs(f"{block}.qkv.{kind}", by_channel, by_kind) for kind in ("weight", "bias")
-        },
+        **{f"{here}.qkv.{kind}": Theirs(f"{block}.qkv.{kind}", by_channel, by_kind) for kind in ("weight", "bias")},
         **layer(f"{here}.out", f"{block}.proj"),
     }
 
@@ -178,7 +180,11 @@ def _edm_block(here: str, there: str, block: ResidualBlock) -> Names:
     pairs = {"norm1": "norm0", "conv1": "conv0", "modulation": "affine", "norm2": "norm1", "conv2": "conv1"}
     if isinstance(block.skip, nn.Conv2d):
         pairs["skip"] = "skip"
-    return {name: value for ours, theirs in pairs.items() for name, value in layer(f"{here}.{ours}", f"{there}.{theirs}").items()}
+    return {
+        name: value
+        for ours, theirs in pairs.items()
+        for name, value in layer(f"{here}.{ours}", f"{there}.{theirs}").items()
+    }
 
 
 def by_channel(rows: Tensor) -> Tensor:

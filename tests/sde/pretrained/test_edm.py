@@ -157,8 +157,8 @@ def written(path, kind, network, options, **more):
     pipe = Persistent("AugmentPipe", {"p": 0.12, "Hz_fbank": np.eye(3), "_init_kwargs": {"xflip": 1e8}})
     easy = sys.modules["dnnlib.util"].EasyDict
     held = {"ema": persistent(network, SIZE, kind, options, {}), "loss_fn": loss, "augment_pipe": pipe,
-            "dataset_kwargs": easy(path="data.zip", use_labels=True), "training_set_kwargs": easy(), "device": torch.device("cpu"),
-            "step": np.int64(3), "size": torch.Size([3]), **more}  # fmt: skip
+            "dataset_kwargs": easy(path="data.zip", use_labels=True), "training_set_kwargs": easy(),
+            "device": torch.device("cpu"), "step": np.int64(3), "size": torch.Size([3]), **more}  # fmt: skip
     path.write_bytes(pickle.dumps(held, protocol=4))
 
 
@@ -193,7 +193,9 @@ def test_preconditionings(kind, persistence, tmp_path):
     x, sigma = torch.randn(4, 2, SIZE, SIZE), torch.tensor([0.05, 0.31, 4.0, 40.0], dtype=torch.float64)
     labels = torch.tensor([0, 2, -1, 1])
     x = expand(sigma, x) * x
-    c_skip, c_out, c_in, c_noise = (expand(c, x) if isinstance(c, torch.Tensor) else c for c in told(kind, options, sigma))
+    c_skip, c_out, c_in, c_noise = (
+        expand(c, x) if isinstance(c, torch.Tensor) else c for c in told(kind, options, sigma)
+    )
     with torch.no_grad():
         output = network(c_in * x, c_noise.flatten(), {"labels": labels})
         found = model(x, model.sde.t_of_noise_level(sigma), labels)

@@ -138,7 +138,9 @@ def written(path, network, facts, **more):
     for name in sorted(found, key=lambda name: (int(name.split(".")[1]), name)):
         model[f"module.{name}"] = found[name]
     shadow = [2 * value for name, value in model.items() if name not in ("module.sigmas", "module.all_modules.0.W")]
-    torch.save({"optimizer": {}, "model": model, "ema": {"decay": 0.99, "shadow_params": shadow}, "step": 3} | more, path)
+    torch.save(
+        {"optimizer": {}, "model": model, "ema": {"decay": 0.99, "shadow_params": shadow}, "step": 3} | more, path
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -225,7 +227,10 @@ def test_averages_that_are_not_there_or_do_not_fit(tmp_path):
     for ema, sentence in (
         (None, "weights = 'ema': the file has no average, take 'raw'"),
         ({"shadow_params": [torch.zeros(2)]}, f"the average has 1 tensors, the model {count}"),
-        ({"shadow_params": [torch.zeros(2)] * count}, r"the average has shape \(2,\) where the model has all_modules.0"),
+        (
+            {"shadow_params": [torch.zeros(2)] * count},
+            r"the average has shape \(2,\) where the model has all_modules.0",
+        ),
     ):
         written(path, network, facts, ema=ema)
         with pytest.raises(ValueError, match=sentence):
