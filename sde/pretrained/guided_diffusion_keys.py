@@ -87,7 +87,7 @@ def _last(pool: str) -> str:
 
 
 def _blocks(tensors: Mapping[str, Tensor], way: str) -> list[Block]:
-    """Channels of each block that follows the stem or another, and whether it is attended; no channels for what is no residual block."""
+    """Channels of each residual block, and whether it is attended; no channels in the place of anything else."""
     count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith(f"{way}."))
     found: list[Block] = []
     for number in range(count):
