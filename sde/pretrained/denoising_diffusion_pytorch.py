@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sde.model.noise_input import NoiseInput
+from sde.networks.linear_attention_unet import LinearAttentionUNet
 from sde.pretrained.contents import Contents
 from sde.pretrained.denoising_diffusion_names import unet_names
 from sde.pretrained.facts import MISSING, Facts, same
@@ -19,7 +20,7 @@ from sde.process.chain import ChainSDE
 
 PROJECT = "denoising-diffusion-pytorch (Phil Wang; MIT)"
 
-OPTIONS = {
+OPTIONS: Mapping[str, str] = {
     "dim": "channels in units of which levels have theirs",
     "init_dim": "channels of the first convolution",
     "out_dim": "channels of the output",
@@ -53,11 +54,8 @@ OPTIONS = {
 
 OBJECTIVES = {"pred_noise": "noise", "pred_x0": "denoised", "pred_v": "v"}
 FREQUENCIES = "embedding.mapping.frequencies"
-TABLES = frozenset(
-    "betas alphas_cumprod alphas_cumprod_prev sqrt_alphas_cumprod sqrt_one_minus_alphas_cumprod "
-    "log_one_minus_alphas_cumprod sqrt_recip_alphas_cumprod sqrt_recipm1_alphas_cumprod posterior_variance "
-    "posterior_log_variance_clipped posterior_mean_coef1 posterior_mean_coef2 loss_weight p2_loss_weight".split()
-)
+TABLES = ("betas", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "loss_weight")
+"""What is read of the tables of a chain, which are in float32."""
 
 
 def recognizes(contents: Contents) -> bool:
@@ -82,7 +80,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     size = facts.settle("image_size")
     space = tuple(size) if isinstance(size, list | tuple) else (int(size), int(size))
     process = _process(tables, facts)
-    ours = empty_network(network, (channels, *space), None)
+    ours = cast(LinearAttentionUNet, empty_network(network, (channels, *space), None))
     wanted = dict(ours.state_dict())
     computed = {}
     if network["noise_features"] == "sinusoidal":
@@ -182,17 +180,22 @@ def _objective(tables: Mapping[str, np.ndarray]) -> Any:
 def _process(tables: Mapping[str, np.ndarray], facts: Facts) -> ChainSDE:
     """The chain of the file's tables: by name where they are those of one of ours, else by its betas."""
     steps = len(tables["betas"])
-    known = {"linear": linear_or_cosine("linear", steps), "cosine": linear_or_cosine("cosine", steps),
-             "sigmoid": ChainSDE("sigmoid", steps=steps)}  # fmt: skip
-    # Their rounded ends of the sigmoid show in the last betas: the name is told by the others.
+    # Linear betas of fewer steps would be 1 or more.
+    names = ("linear", "cosine") if steps > 20 else ("cosine",)
+    known = {name: linear_or_cosine(name, steps) for name in names} | {"sigmoid": ChainSDE("sigmoid", steps=steps)}
+    # Their rounded ends of the sigmoid show in the last betas: the name is told by the first.
+    half = slice(steps // 2)
     close = [
-        name for name, chain in known.items() if np.allclose(_betas(chain)[:-20], tables["betas"][:-20], rtol=1e-3)
+        name for name, chain in known.items() if np.allclose(_betas(chain)[half], tables["betas"][half], rtol=1e-3)
     ]
-    name, _ = settle_schedule(facts, "beta_schedule", "timesteps", close[0] if close else MISSING, steps)
+    if close:
+        settle_schedule(facts, "beta_schedule", "timesteps", close[0], steps)
+    facts.settle("timesteps", steps)
     # Each table is exact to float32: near the data that of sigma, near the noise that of alpha.
     alpha2, sigma2 = tables["sqrt_alphas_cumprod"] ** 2, tables["sqrt_one_minus_alphas_cumprod"] ** 2
-    if name in known and np.allclose(known[name].noise_levels.numpy(), np.sqrt(sigma2 / alpha2), rtol=1e-6):
-        return known[name]
+    for name in close:
+        if np.allclose(known[name].noise_levels.numpy(), np.sqrt(sigma2 / alpha2), rtol=1e-6):
+            return known[name]
     return ChainSDE.of_alphas_cumprod(np.where(alpha2 > 0.5, 1 - sigma2, alpha2))
 
 

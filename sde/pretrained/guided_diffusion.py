@@ -3,11 +3,13 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from sde.model.noise_input import NoiseInput
+from sde.networks.adm import ADM
+from sde.networks.adm_classifier import ADMClassifier
 from sde.networks.mapping import geometric_frequencies
 from sde.pretrained.adm_names import guided_diffusion_names
 from sde.pretrained.contents import Contents
@@ -17,7 +19,7 @@ from sde.pretrained.guided_diffusion_keys import Architecture, architectures
 from sde.pretrained.guided_diffusion_options import OPTIONS as OPTIONS
 from sde.pretrained.guided_diffusion_options import WHOLE
 from sde.pretrained.names import translate
-from sde.pretrained.schedules import linear_or_cosine, settle_schedule
+from sde.pretrained.schedules import linear_or_cosine, settle_schedule, told_flag
 
 PROJECT = "guided-diffusion (Dhariwal and Nichol 2021; MIT)"
 
@@ -58,7 +60,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         **({"pool": shape.pool} if classifier else {"learned_variance": shape.outputs == 2 * shape.inputs}),
     }
     event_shape = (shape.inputs, size, size)
-    ours = empty_network(network, event_shape, num_classes, classifier)
+    ours = cast(ADM | ADMClassifier, empty_network(network, event_shape, num_classes, classifier))
     wanted = {name: value for name, value in ours.state_dict().items() if name != FREQUENCIES}
     state = translate(tensors, guided_diffusion_names(ours, _order(shape, network, facts)), wanted)
     return Foreign(
@@ -67,8 +69,8 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         num_classes=num_classes,
         sde=process,
         state=state | {FREQUENCIES: geometric_frequencies(shape.base // 2)},
-        parametrization="denoised" if facts.get("predict_xstart", False) else "noise",
-        noise_input=NoiseInput("time", (steps - 1) * (1000 / steps if facts.get("rescale_timesteps", False) else 1.0)),
+        parametrization="denoised" if told_flag(facts, "predict_xstart") else "noise",
+        noise_input=NoiseInput("time", (steps - 1) * (1000 / steps if told_flag(facts, "rescale_timesteps") else 1.0)),
         scaled_input=False,
         transform=pixels(),
         null_trained=shape.num_classes is None,
@@ -141,7 +143,11 @@ def _agree(shape: Architecture, size: int, facts: Facts) -> None:
         found["conv_resample",] = shape.resampled == "conv"
     if not classifier:
         found |= {("num_classes",): shape.num_classes, ("class_cond",): shape.num_classes is not None}
-        found["learn_sigma",] = shape.outputs == 2 * shape.inputs
+        found["learn_sigma",] = learned = shape.outputs == 2 * shape.inputs
+        if told_flag(facts, "learn_sigma") and not learned:
+            raise ValueError(
+                f"facts: learn_sigma is told, but the network takes {shape.inputs} channels and returns {shape.outputs}"
+            )
     for names, value in found.items():
         for name in names:
             told = _told(facts, (name,))

@@ -9,6 +9,9 @@ POOL_KEYS = {"out.2.positional_embedding": "attention", "out.1.weight": "spatial
 """Keys by which the pools of a classifier differ; none of them is "spatial"."""
 
 
+Block = tuple[int, bool]
+
+
 @dataclass(frozen=True)
 class Architecture:
     """``inputs`` channels of x, ``outputs`` of the head; ``channels`` of each level in units of ``base``, and whether
@@ -49,11 +52,11 @@ def architectures(tensors: Mapping[str, Tensor]) -> list[Architecture]:
         groups = [way_down[level * per_level : (level + 1) * per_level] for level in range(levels)]
         # The first of each but the first group halves; the stem is that of the first.
         stages = [group[1:] for group in groups]
-        if per_level < 2 or any(len({stage for stage in group}) != 1 for group in stages):
+        if per_level < 2 or any(len(set(group)) != 1 for group in stages):
             continue
         halving = [group[0] for group in groups[1:]]
         before = [group[0] for group in stages[:-1]]
-        if any(h is not None and h != (b[0], False) for h, b in zip(halving, before, strict=True)):
+        if any(h[0] and h != (b[0], False) for h, b in zip(halving, before, strict=True)):
             continue
         channels = tuple(group[0][0] for group in stages)
         found.append(
@@ -83,25 +86,23 @@ def _last(pool: str) -> str:
     )
 
 
-def _blocks(tensors: Mapping[str, Tensor], way: str) -> list[tuple[int, bool] | None]:
-    """Channels of each block that follows the stem or another, and whether it is attended; None for one without."""
+def _blocks(tensors: Mapping[str, Tensor], way: str) -> list[Block]:
+    """Channels of each residual block, and whether it is attended; no channels in the place of anything else."""
     count = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith(f"{way}."))
-    found: list[tuple[int, bool] | None] = []
+    found: list[Block] = []
     for number in range(count):
         weight = tensors.get(f"{way}.{number}.0.out_layers.3.weight")
         attended = f"{way}.{number}.1.qkv.weight" in tensors
-        found.append(None if weight is None else (weight.shape[0], attended))
+        found.append((0, False) if weight is None else (weight.shape[0], attended))
     return found
 
 
-def _levels(
-    tensors: Mapping[str, Tensor], way_down: list[tuple[int, bool] | None], pool: str | None
-) -> Iterator[tuple[str, int]]:
+def _levels(tensors: Mapping[str, Tensor], way_down: list[Block], pool: str | None) -> Iterator[tuple[str, int]]:
     """How levels are resampled, and how many there may be."""
     count = len(way_down)
     convolved = sum(name.endswith(".0.op.weight") for name in tensors)
     # The stem is no block, nor are layers that halve without one.
-    between = way_down.count(None) - 1
+    between = way_down.count((0, False)) - 1
     if between:
         yield "conv" if convolved else "pool", between + 1
     elif pool is None:

@@ -1,12 +1,14 @@
 """The options of guided-diffusion: arguments of its networks, and flags of its scripts."""
 
+from collections.abc import Mapping
+
 NETWORK = {
     "image_size": "height and width of the images",
     "in_channels": "channels of the images",
     "model_channels": "channels in units of which levels have theirs",
     "out_channels": "channels of the output, or classes of a classifier",
     "num_res_blocks": "residual blocks per level",
-    "attention_resolutions": "levels with attention, by how much coarser they are than the images; a text of their sizes",
+    "attention_resolutions": "levels with attention, by how much smaller they are; in a text, by their sizes",
     "dropout": "probability with which features are dropped in training",
     "channel_mult": "channels of each level in units of model_channels",
     "conv_resample": "whether convolutions halve and double",
@@ -24,7 +26,7 @@ NETWORK = {
 }
 
 DIFFUSION = {
-    "schedule": "noise_schedule and diffusion_steps in a text, as 'cosine, 1000 steps'",
+    "schedule": "noise_schedule and diffusion_steps in a text, as 'cosine, 1000 steps', with what else is on",
     "noise_schedule": "the schedule of the betas, linear or cosine",
     "diffusion_steps": "steps of the chain in training",
     "steps": "steps of the chain in training",
@@ -50,7 +52,7 @@ FLAGS = {
     "classifier_pool": "how the classifier pools: attention, adaptive, spatial or spatial_v2",
 }
 
-OPTIONS = NETWORK | DIFFUSION | FLAGS
+OPTIONS: Mapping[str, str] = NETWORK | DIFFUSION | FLAGS
 
 WHOLE = {
     "model_channels": {"num_heads": 1},

@@ -21,6 +21,12 @@ def settle_schedule(facts: Facts, name: str, steps: str, found: Any = MISSING, c
     return facts.settle(name, found), int(facts.settle(steps, count))
 
 
+def told_flag(facts: Facts, name: str) -> bool:
+    """Whether an option is on that is off by default: told by its name, or as a word of ``schedule``."""
+    words = re.findall(r"\w+", str(facts.get("schedule", "")))
+    return bool(facts.get(name, name in words))
+
+
 def _agreed(name: str, told: Any, found: Any) -> Any:
     if MISSING not in (told, found) and told != found:
         raise ValueError(f"facts: schedule tells {name} = {told!r}, but the file has {found!r}")
