@@ -11,7 +11,9 @@ from torch import Tensor
 
 from samplers import (
     DDIM,
+    LMS,
     ODE,
+    DPMSolver2,
     DPMSolverPP,
     Euler,
     ExponentialAdams,
@@ -102,6 +104,8 @@ FIXED = {
     "euler": Fixed(Euler()),
     "ddim": Fixed(DDIM()),
     "heun": Fixed(Heun(), 2),
+    "dpm2": Fixed(DPMSolver2(), 2),
+    "lms": Fixed(LMS()),
     "dpmpp-2": Fixed(DPMSolverPP(2)),
     "dpmpp-2-singlestep": Fixed(DPMSolverPP(2, singlestep=True), 2),
     "dpmpp-3-singlestep": Fixed(DPMSolverPP(3, singlestep=True), 3),

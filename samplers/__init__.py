@@ -8,6 +8,7 @@ from samplers.checks import choose
 from samplers.compiled import compiled
 from samplers.ddim import DDIM
 from samplers.deis import ExponentialAdams
+from samplers.dpm2 import DPMSolver2
 from samplers.dpmpp import DPMSolverPP
 from samplers.encode import Decoded, Encoded, decode, encode, slerp
 from samplers.euler import Euler
@@ -18,6 +19,7 @@ from samplers.langevin import AnnealedLangevin, Langevin
 from samplers.likelihood.bounds import Bound, discrete_bound, variational_bound
 from samplers.likelihood.flow import LogLikelihood, log_likelihood
 from samplers.likelihood.report import LikelihoodReport, dequantized, likelihood_report
+from samplers.lms import LMS
 from samplers.loop.generate import Samples, generate
 from samplers.loop.sample import sample
 from samplers.noise.brownian import NOISES, BrownianNoise, make_noise
@@ -39,6 +41,7 @@ PREDICTORS = {
     "ddim": DDIM,
     "euler": Euler,
     "heun": Heun,
+    "dpm2": DPMSolver2,
 }
 """Predictors of predictor_corrector: samplers that remember nothing, which the corrector would invalidate."""
 
@@ -63,6 +66,8 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "euler_maruyama": EulerMaruyama,
     "euler": Euler,
     "heun": Heun,
+    "dpm2": DPMSolver2,
+    "lms": LMS,
     "dpmpp": DPMSolverPP,
     "sa_solver": SASolver,
     "deis": ExponentialAdams,
@@ -83,6 +88,7 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "DDIM",
     "GRIDS",
+    "LMS",
     "NOISES",
     "ODE",
     "PREDICTORS",
@@ -91,6 +97,7 @@ __all__ = [
     "AnnealedLangevin",
     "Bound",
     "BrownianNoise",
+    "DPMSolver2",
     "DPMSolverPP",
     "Decoded",
     "Encoded",

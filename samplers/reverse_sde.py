@@ -48,6 +48,7 @@ class ReverseSDE:
     order: ClassVar[float] = 0
     adaptive: ClassVar[bool] = True
     steps: ClassVar[int] = 1
+    adaptive: ClassVar[bool] = True
     grid: ClassVar[str] = "log_snr"
 
     def __post_init__(self) -> None:

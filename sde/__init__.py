@@ -8,6 +8,7 @@ from sde.model.noise_input import NoiseInput
 from sde.model.score import ScoreModel
 from sde.process import SDES
 from sde.process.base import SDE
+from sde.process.chain import ChainSDE
 from sde.process.ve import VESDE
 from sde.process.vp import VPSDE, SubVPSDE
 
@@ -15,6 +16,7 @@ __all__ = [
     "PARAMETRIZATIONS",
     "SDE",
     "SDES",
+    "ChainSDE",
     "Denoiser",
     "NoiseInput",
     "NoisyClassifier",

@@ -20,11 +20,11 @@ FLOORS = {
     ],
     "samplers": [
         "protocol host renamed",
-        "step checks progress",
+        "step checks first_step progress",
         "padding",
         "calls compiled grid noise numerics",
-        "ancestral ddim deis dpmpp euler euler_maruyama heun langevin ode pc repaint reverse_diffusion reverse_sde "
-        "sa_solver unipc",
+        "ancestral ddim deis dpm2 dpmpp euler euler_maruyama heun langevin lms ode pc repaint reverse_diffusion "
+        "reverse_sde sa_solver unipc",
         "encode loop",
         "likelihood planning",
     ],

@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from samplers import first_step
 from samplers.calls import Watch
 from samplers.checks import as_states, check_finite, check_model, check_sampler, check_state
 from samplers.grid import check_times
@@ -32,10 +33,11 @@ def sample(
     """Carry x (B, *event), drawn at times[0], to times[-1] by the steps of a sampler; in model units.
 
     ``times`` (steps + 1,) are strictly decreasing; with ``denoise`` the process's last call follows, of a Gaussian one
-    the posterior mean at the time reached. ``noise`` is like ``torch.randn_like``, or a ``samplers.protocol.Noise``.
-    ``callback(step, s, x)`` sees x after each step; where it returns True, that step was the last. Raises ValueError or
-    TypeError for bad input, for a sampler that needs another process, and for a model that returns anything but a
-    tensor like x; FloatingPointError that names step, noise level and samples where x became non-finite.
+    the posterior mean at the time reached, or the sampler's own. ``noise`` is like ``torch.randn_like``, or a
+    ``samplers.protocol.Noise``. ``callback(step, s, x)`` sees x after each step; where it returns True, that step was
+    the last. Raises ValueError or TypeError for bad input, for a sampler that needs another process, and for a model
+    that returns anything but a tensor like x; FloatingPointError that names step, noise level and samples where x
+    became non-finite.
     """
     check_model(model)
     check_sampler(sampler, model.sde)
@@ -63,7 +65,7 @@ def run(
     ``looking``, it takes no sum of every state, which says at which step one failed, and leaves the end unchecked."""
     carry, sums, made = None, [], 0
     for step, (t, s) in enumerate(pairwise(_points(model.sde, times))):
-        x, carry = sampler.step(model, x, t, s, noise.between(t, s), carry)
+        x, carry = first_step.step(sampler, model, x, t, s, noise.between(t, s), carry)
         # One step's outputs are checked: those of the others take the same way through the model.
         watch.first_step_made()
         if looking:
@@ -76,7 +78,8 @@ def run(
             if stop:
                 break
     if denoise:
-        x = model.sde.last_call(model, x, s, noise)
+        own = getattr(sampler, "last_call", None)
+        x = model.sde.last_call(model, x, s, noise) if own is None else own(model, x, s, noise, carry)
         sums.append(x.sum())
     if looking:
         check_finite(x, sums, times[: made + 1], len(times) - 1, model.sde)

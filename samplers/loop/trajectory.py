@@ -15,7 +15,7 @@ class Trajectory:
 
     ``times`` (k,) in float64; ``x`` and ``denoised`` (k, n, *event) on the CPU. The first is that of the start (of the
     first arrival for annealed Langevin, which asks the network there); the last that of the closing denoising call,
-    whose prediction is the sample. From ``generate`` both are in data units: ``denoised`` continuous, before quantized
+    whose prediction is the sample, also where a sampler has a last call of its own. From ``generate`` both are in data units: ``denoised`` continuous, before quantized
     data are floored; ``x`` mapped as data are, whatever alpha, so that ``transform.encode`` gives back x_t.
     """
 
@@ -55,6 +55,11 @@ class Recorder:
             self.armed = False
             # Copies: a sampler is free to write into its own tensors.
             self.seen.append((t.reshape(-1)[:1], x.detach().clone(), output.detach().clone()))
+
+    def end(self, x: Tensor) -> None:
+        """The run ended with x (B, *inner), which takes the place of what the model said at its last call."""
+        t, state, _ = self.seen[-1]
+        self.seen[-1] = t, state, x.detach().clone()
 
     def trajectory(self, rows: int, decode: Callable[[Tensor], Tensor]) -> Trajectory:
         """What was seen of the first ``rows`` rows, decoded where it is, then on the CPU. Outputs of another shape than

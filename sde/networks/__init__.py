@@ -5,16 +5,35 @@ from collections.abc import Mapping
 from torch import nn
 
 from sde.named import component, subclass_of
+from sde.networks.adm import ADM
+from sde.networks.adm_classifier import ADMClassifier
 from sde.networks.classifier import MLPClassifier, UNetClassifier
 from sde.networks.dit import DiT
+from sde.networks.hdit import HDiT
+from sde.networks.linear_attention_unet import LinearAttentionUNet
+from sde.networks.mapped_unet import MappedUNet
 from sde.networks.mlp import MLP
+from sde.networks.ncsnpp import NCSNpp
 from sde.networks.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet, "dit": DiT, "mlp": MLP}
+NETWORKS: dict[str, type[nn.Module]] = {
+    "unet": UNet,
+    "ncsnpp": NCSNpp,
+    "adm": ADM,
+    "linear_attention_unet": LinearAttentionUNet,
+    "dit": DiT,
+    "mlp": MLP,
+    "hdit": HDiT,
+    "mapped_unet": MappedUNet,
+}
 """Denoising networks by name; built as Network(event_shape, num_classes, **options), with ``conditions``, shapes by
 kind (sde.condition), among the options of a model that is conditioned on more than classes."""
 
-CLASSIFIERS: dict[str, type[nn.Module]] = {"unet": UNetClassifier, "mlp": MLPClassifier}
+CLASSIFIERS: dict[str, type[nn.Module]] = {
+    "unet": UNetClassifier,
+    "adm": ADMClassifier,
+    "mlp": MLPClassifier,
+}
 """Classifiers by name; built as Classifier(event_shape, num_classes, **options)."""
 
 

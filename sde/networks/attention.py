@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sde.networks.layers import CONVOLUTIONS, BlockOptions, group_norm, largest_divisor, residual_sum, zero_init
+from sde.networks.layers import CONVOLUTIONS, BlockOptions, largest_divisor, residual_sum, zero_init
 
 
 class Context(NamedTuple):
@@ -34,15 +34,24 @@ class CrossAttention(nn.Module):
         return self.out(h.transpose(1, 2).flatten(2))
 
 
-class SelfAttention(nn.Module):
-    """Residual multi-head self-attention over all positions, in as many heads of at least ``head_channels`` channels
-    as divide them, or one."""
+def heads_of(options: BlockOptions, channels: int) -> int:
+    """``num_heads`` of the options, or as many heads of at least ``head_channels`` channels as divide them, or one.
+    Raises ValueError where ``num_heads`` does not divide the channels."""
+    if options.num_heads:
+        if channels % options.num_heads:
+            raise ValueError(f"num_heads = {options.num_heads} does not divide {channels} channels: take a divisor")
+        return options.num_heads
+    return largest_divisor(channels, channels // options.head_channels) if options.head_channels else 1
 
-    def __init__(self, options: BlockOptions, channels: int, head_channels: int = 64) -> None:
+
+class SelfAttention(nn.Module):
+    """Residual multi-head self-attention over all positions, in ``heads_of`` the channels."""
+
+    def __init__(self, options: BlockOptions, channels: int) -> None:
         super().__init__()
         conv = CONVOLUTIONS[options.dims]
-        self.heads = largest_divisor(channels, channels // head_channels)
-        self.norm, self.qkv = group_norm(channels), conv(channels, 3 * channels, 1)
+        self.heads = heads_of(options, channels)
+        self.norm, self.qkv = options.norm(channels), conv(channels, 3 * channels, 1)
         self.out = zero_init(conv(channels, channels, 1))
         self.rescale = options.rescale
 
@@ -56,10 +65,10 @@ class SelfAttention(nn.Module):
 class ContextAttention(nn.Module):
     """Residual attention of all positions to the tokens of a context, in as many heads as ``SelfAttention`` has."""
 
-    def __init__(self, options: BlockOptions, channels: int, head_channels: int = 64) -> None:
+    def __init__(self, options: BlockOptions, channels: int) -> None:
         super().__init__()
-        heads = largest_divisor(channels, channels // head_channels)
-        self.norm, self.attention = group_norm(channels), CrossAttention(channels, options.width, heads)
+        self.norm = options.norm(channels)
+        self.attention = CrossAttention(channels, options.width, heads_of(options, channels))
         self.rescale = options.rescale
 
     def forward(self, x: Tensor, context: Context, fused: bool = False) -> Tensor:
@@ -73,13 +82,16 @@ def may_fuse(network: nn.Module, x: Tensor) -> bool:
     return not torch.is_grad_enabled() or (network.training and not x.requires_grad)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, fused: bool) -> Tensor:
-    """softmax(q k^T / sqrt(width)) v of (B, heads, N, width); ``mask`` is True where a key is there.
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, *, fused: bool, scale: float | None = None
+) -> Tensor:
+    """softmax(scale q k^T) v of (B, heads, N, width), with scale 1 / sqrt(width) unless told otherwise; ``mask`` is
+    True where a key is there.
 
     ``fused`` kernels save memory and time; without, there are the second and forward derivatives that likelihood and
     guidance ask for, which fused kernels lack.
     """
     if fused:
-        return F.scaled_dot_product_attention(q, k, v, mask)
-    logits = q @ k.transpose(2, 3) * q.shape[3] ** -0.5
+        return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
+    logits = q @ k.transpose(2, 3) * (q.shape[3] ** -0.5 if scale is None else scale)
     return (logits if mask is None else logits.masked_fill(~mask, -math.inf)).softmax(dim=3) @ v

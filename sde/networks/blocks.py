@@ -5,11 +5,12 @@ from torch import Tensor, nn
 
 from sde.networks.attention import Context, ContextAttention, SelfAttention
 from sde.networks.dropout import Dropout
-from sde.networks.layers import CONVOLUTIONS, BlockOptions, group_norm, residual_sum, zero_init
+from sde.networks.layers import CONVOLUTIONS, BlockOptions, residual_sum, zero_init
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions; the embedding scales and shifts between them (adaptive group norm).
+    """Two convolutions; between them the embedding scales and shifts what is normalized (adaptive group norm) or,
+    where it is not ``adaptive``, is added before that (Ho et al. 2020).
 
     ``resample`` halves or doubles the resolution inside the block, on both of its ways (Brock et al. 2019, figure 15).
     """
@@ -17,17 +18,23 @@ class ResidualBlock(nn.Module):
     def __init__(self, options: BlockOptions, inputs: int, outputs: int, resample: nn.Module | None = None) -> None:
         super().__init__()
         conv = CONVOLUTIONS[options.dims]
-        self.norm1, self.conv1 = group_norm(inputs), conv(inputs, outputs, 3, padding=1)
-        self.modulation = nn.Linear(options.width, 2 * outputs)
-        self.norm2, self.conv2 = group_norm(outputs), zero_init(conv(outputs, outputs, 3, padding=1))
+        self.norm1, self.conv1 = options.norm(inputs), conv(inputs, outputs, 3, padding=1)
+        self.adaptive = options.adaptive
+        self.modulation = nn.Linear(options.width, 2 * outputs if options.adaptive else outputs)
+        self.norm2, self.conv2 = options.norm(outputs), zero_init(conv(outputs, outputs, 3, padding=1))
         self.dropout = Dropout(options.dropout)
-        self.skip = nn.Identity() if inputs == outputs else conv(inputs, outputs, 1)
+        same = inputs == outputs and not (options.projected and resample)
+        self.skip = nn.Identity() if same else conv(inputs, outputs, 1)
         self.rescale, self.resample = options.rescale, resample or nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(self.resample(F.silu(self.norm1(x))))
-        scale, shift = self.modulation(embedding).view(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
-        h = F.silu(self.norm2(h) * (1 + scale) + shift)
+        modulation = self.modulation(embedding).view(len(x), -1, *[1] * (x.ndim - 2))
+        if self.adaptive:
+            scale, shift = modulation.chunk(2, dim=1)
+            h = F.silu(self.norm2(h) * (1 + scale) + shift)
+        else:
+            h = F.silu(self.norm2(h + modulation))
         return residual_sum(self.skip(self.resample(x)), self.conv2(self.dropout(h)), self.rescale)
 
 

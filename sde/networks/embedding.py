@@ -128,13 +128,28 @@ class ClassEmbedding(nn.Module):
         return self.table(labels + 1)
 
 
+def complete_tree(cond: ConditionLike | None, x: Tensor, num_classes: int | None, shapes: Shapes) -> Condition:
+    """What a network of these classes and conditions is told of each row of x: all null for None. Raises ValueError for
+    a condition of other kinds, shapes or numbers of rows, unless it was checked already, when it was bound."""
+    tree = as_tree(cond)
+    if tree is None:
+        return null_tree(x, num_classes, shapes)
+    if not isinstance(tree, BoundCondition):
+        check_kinds(tree, num_classes, shapes)
+        for kind, c in tree.items():
+            if len(c) != len(x):
+                raise ValueError(f"the condition {kind!r} has {len(c)} rows, x has {len(x)}: needs one row per sample")
+    return tree
+
+
 class Embedding(nn.Module):
     """What a network knows besides x: the noise level, and what it is conditioned on.
 
     ``conditions`` are the shapes (without rows) of vector, image and sequence, where there are any; an image is for
     items of ``event_shape``. With ``flat``, each is embedded as a vector. ``noise_embedding`` is one of
-    NOISE_EMBEDDINGS; "fourier" has width / 4 random frequencies of ``fourier_scale``. ``channels`` is what an image
-    adds to the channels of x.
+    NOISE_EMBEDDINGS; "fourier" has width / 4 random frequencies of ``fourier_scale``. A ``mapping`` of the
+    network's own, called with c_noise, labels or None, and augmentation or None, embeds these three instead.
+    ``channels`` is what an image adds to the channels of x.
     """
 
     def __init__(
@@ -146,14 +161,16 @@ class Embedding(nn.Module):
         noise_embedding: str = "sinusoidal",
         fourier_scale: float = 16.0,
         flat: bool = False,
+        mapping: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        check_choice("noise_embedding", noise_embedding, NOISE_EMBEDDINGS)
-        fourier = noise_embedding == "fourier"
-        frequencies = fourier_frequencies(width // 4, fourier_scale) if fourier else sinusoidal_frequencies()
-        self.noise = NoiseEmbedding(width, frequencies)
-        self.num_classes = num_classes
-        self.label = ClassEmbedding(num_classes, width) if num_classes else None
+        self.mapping, self.num_classes = mapping, num_classes
+        if mapping is None:
+            check_choice("noise_embedding", noise_embedding, NOISE_EMBEDDINGS)
+            fourier = noise_embedding == "fourier"
+            frequencies = fourier_frequencies(width // 4, fourier_scale) if fourier else sinusoidal_frequencies()
+            self.noise = NoiseEmbedding(width, frequencies)
+            self.label = ClassEmbedding(num_classes, width) if num_classes else None
         self.conditions = shapes = {kind: tuple(shape) for kind, shape in (conditions or {}).items()}
         for kind in shapes:
             check_choice("conditions", kind, FEATURES)
@@ -165,30 +182,23 @@ class Embedding(nn.Module):
         self.sequence = SequenceTokens(shapes["sequence"][1], width) if "sequence" in rest else None
 
     def forward(
-        self, x: Tensor, c_noise: Tensor, cond: ConditionLike | None = None
+        self, x: Tensor, c_noise: Tensor, cond: ConditionLike | None = None, augmentation: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Context | None]:
         """x with the image in further channels, the embedding (B, width) of all else, and the tokens to attend to.
 
         ``cond`` has the kinds that the network was built for, one row per sample; None is all null. Raises ValueError
-        for another one, unless it was checked already, when it was bound.
+        for another one, as ``complete_tree`` does.
         """
-        tree = as_tree(cond)
-        if tree is None:
-            tree = null_tree(x, self.num_classes, self.conditions)
-        elif not isinstance(tree, BoundCondition):
-            self._check(tree, len(x))
-        total = self.noise(c_noise)
-        if self.label:
-            total = total + self.label(tree["labels"])
+        tree = complete_tree(cond, x, self.num_classes, self.conditions)
+        if self.mapping is not None:
+            total = self.mapping(c_noise, tree.get("labels"), augmentation)
+        else:
+            total = self.noise(c_noise)
+            if self.label:
+                total = total + self.label(tree["labels"])
         for kind, layer in self.vectors.items():
             total = total + layer(tree[kind].to(x.dtype))
         if self.image:
             x = self.image(x, tree["image"].to(x.dtype))
         context = self.sequence(tree["sequence"].to(x.dtype)) if self.sequence else None
         return x, nn.functional.silu(total), context
-
-    def _check(self, cond: Condition, rows: int) -> None:
-        check_kinds(cond, self.num_classes, self.conditions)
-        for kind, c in cond.items():
-            if len(c) != rows:
-                raise ValueError(f"the condition {kind!r} has {len(c)} rows, x has {rows}: needs one row per sample")

@@ -1,7 +1,7 @@
 """Layers and helpers that networks of several kinds are built of."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,15 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups_of(channels), channels)
 
 
+def capped_group_norm(channels: int, group_channels: int = 4, eps: float = 1e-6) -> nn.GroupNorm:
+    """Group norm with 32 groups, or as many as leave each ``group_channels`` channels; ``eps`` is that of Song et al.
+    2021.
+
+    Where these do not divide the channels, the next smaller number of groups that does.
+    """
+    return nn.GroupNorm(largest_divisor(channels, min(32, channels // group_channels)), channels, eps=eps)
+
+
 def residual_sum(x: Tensor, branch: Tensor, rescale: bool) -> Tensor:
     """x + branch; with ``rescale`` over sqrt 2, which keeps unit variance (Karras et al. 2018; Song et al. 2021, H)."""
     total = x + branch
@@ -35,12 +44,22 @@ def residual_sum(x: Tensor, branch: Tensor, rescale: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class BlockOptions:
-    """What the blocks of a U-Net share: axes of space, width of the embedding, dropout, rescaled residual sums."""
+    """What the blocks of a U-Net share: axes of space, width of the embedding, dropout, rescaled residual sums.
+
+    ``norm`` makes the group norm of a number of channels. ``adaptive`` embeddings scale and shift, others shift alone,
+    before the norm. Attention has ``num_heads``, or where that is None as many as have ``head_channels``, or one where
+    that is None, too. ``projected`` blocks have a convolution on their skip wherever they resample.
+    """
 
     dims: int
     width: int
     dropout: float
-    rescale: bool
+    rescale: bool = False
+    norm: Callable[[int], nn.Module] = group_norm
+    adaptive: bool = True
+    head_channels: int | None = 64
+    num_heads: int | None = None
+    projected: bool = False
 
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -90,9 +109,10 @@ def check_counts(**options: int | Sequence[int]) -> None:
             raise ValueError(f"{key} = {value}: needs whole numbers from 1")
 
 
-def pad(x: Tensor, factor: int) -> Tensor:
-    """x with each axis of space zero-padded at its end to a multiple of ``factor``."""
-    missing = [-size % factor for size in x.shape[2:]]
+def pad(x: Tensor, factor: int | Sequence[int]) -> Tensor:
+    """x with each axis of space zero-padded at its end to a multiple of ``factor``, which may be one for each axis."""
+    factors = [factor] * (x.ndim - 2) if isinstance(factor, int) else factor
+    missing = [-size % f for size, f in zip(x.shape[2:], factors, strict=True)]
     return F.pad(x, [amount for m in reversed(missing) for amount in (0, m)]) if any(missing) else x
 
 
@@ -102,7 +122,7 @@ def crop(x: Tensor, space: Sequence[int]) -> Tensor:
     return x[region]
 
 
-def run(module: nn.Module, *inputs: Tensor | tuple[Tensor, ...] | bool | None, recompute: bool) -> Tensor:
+def run(module: nn.Module, *inputs: Tensor | tuple[Any, ...] | bool | None, recompute: bool) -> Tensor:
     """module(*inputs). In training with ``recompute``, the backward pass computes the activations inside the module
     again, with the same dropout masks, instead of keeping them (Chen et al. 2016, arXiv:1604.06174)."""
     if recompute and module.training:

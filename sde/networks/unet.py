@@ -103,7 +103,7 @@ class UNetEncoder(nn.Module):
         return skips, embedding, context
 
 
-@takes_options
+@takes_options(UNetOptions)
 class UNet(nn.Module):
     """forward(x, c_noise, cond) -> a tensor of the shape of x (B, channels, *space); any size, by padding and cropping.
 

@@ -3,7 +3,7 @@
 import inspect
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -65,20 +65,30 @@ class UNetOptions:
     def attended(self, space: Sequence[int]) -> list[bool]:
         """Whether each level has self-attention, for items of this size. Raises ValueError for attention at a
         resolution that no level has."""
-        longest = math.ceil(max(space) / self.factor) * self.factor
-        sizes = [longest >> level for level in range(len(self.channel_mult))]
-        unknown = set(self.attention_resolutions) - set(sizes)
-        if unknown:
-            raise ValueError(
-                f"attention at resolution {min(unknown)}: the resolutions are {', '.join(map(str, sizes))}"
-            )
-        return [size in self.attention_resolutions for size in sizes]
+        return attended_levels(space, len(self.channel_mult), self.attention_resolutions)
 
 
-def takes_options(network: T) -> T:
-    """A class whose ``**options`` go to UNetOptions, with the fields in its signature, where help and configs look."""
-    parameters = inspect.signature(network).parameters.values()
-    own = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
-    fields = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(UNetOptions).parameters.values()]
-    network.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
-    return network
+def attended_levels(space: Sequence[int], levels: int, resolutions: Sequence[int]) -> list[bool]:
+    """Whether each of the levels of a U-Net, whose sizes halve, is among the resolutions (sizes of the longest axis)
+    with attention, for items of this size. Raises ValueError for a resolution that no level has."""
+    factor = 2 ** (levels - 1)
+    longest = math.ceil(max(space) / factor) * factor
+    sizes = [longest >> level for level in range(levels)]
+    unknown = set(resolutions) - set(sizes)
+    if unknown:
+        raise ValueError(f"attention at resolution {min(unknown)}: the resolutions are {', '.join(map(str, sizes))}")
+    return [size in resolutions for size in sizes]
+
+
+def takes_options(options: type) -> Callable[[T], T]:
+    """Decorates a class whose ``**options`` go to a dataclass: its fields are in the signature, where help and configs
+    look."""
+
+    def take(network: T) -> T:
+        parameters = inspect.signature(network).parameters.values()
+        own = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+        fields = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(options).parameters.values()]
+        network.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
+        return network
+
+    return take

@@ -2,17 +2,27 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Theirs:
-    """A tensor as a source names and shapes it; ``ours`` makes our tensor of theirs, and ``back`` theirs of ours."""
+    """A tensor as a source names and shapes it; ``ours`` makes our tensor of theirs, and ``back`` theirs of ours. Where
+    we have one tensor of several there, ``name`` holds all, ``ours`` takes and ``back`` returns as many."""
 
-    name: str
-    ours: Callable[[Tensor], Tensor] = lambda x: x
-    back: Callable[[Tensor], Tensor] = lambda x: x
+    name: str | tuple[str, ...]
+    ours: Callable[..., Tensor] = lambda x: x
+    back: Callable[[Tensor], Any] = lambda x: x
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names there."""
+        return (self.name,) if isinstance(self.name, str) else self.name
+
+    def __str__(self) -> str:
+        return " and ".join(self.names)
 
 
 def translate(
@@ -25,8 +35,8 @@ def translate(
     foreign one of each. ``ignored`` are foreign tensors that say nothing to us, as a table computed from options.
     Raises ValueError, with the first three names here and there, where the two do not fit one to one."""
     wanted = {name: names[name] for name in ours}
-    missing = [f"{there.name} (here {here})" for here, there in wanted.items() if there.name not in theirs]
-    known = {there.name for there in wanted.values()} | ignored
+    missing = [f"{name} (here {here})" for here, there in wanted.items() for name in there.names if name not in theirs]
+    known = {name for there in wanted.values() for name in there.names} | ignored
     unknown = [name for name in theirs if name not in known]
     if missing or unknown:
         raise ValueError(
@@ -37,16 +47,24 @@ def translate(
                 if found
             )
         )
-    state = {here: there.ours(theirs[there.name]) for here, there in wanted.items()}
+    state = {here: _ours(there, [theirs[name] for name in there.names]) for here, there in wanted.items()}
     other = [
-        f"{wanted[name].name} is {tuple(theirs[wanted[name].name].shape)}, {name} here {tuple(ours[name].shape)}"
+        f"{wanted[name]} is {tuple(theirs[wanted[name].names[0]].shape)}, {name} here {tuple(ours[name].shape)}"
         for name, value in state.items()
-        if value.shape != ours[name].shape
+        if value is None or value.shape != ours[name].shape
     ]
     if other:
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         raise ValueError(f"the weights do not fit the facts: {'; '.join(other[:3])}{more}")
-    return state
+    return {name: value for name, value in state.items() if value is not None}
+
+
+def _ours(there: Theirs, tensors: list[Tensor]) -> Tensor | None:
+    """Our tensor, or None where theirs have another shape than it is made of."""
+    try:
+        return there.ours(*tensors)
+    except (RuntimeError, IndexError):
+        return None
 
 
 def numbered(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -2,10 +2,11 @@
 
 from sde.named import component, subclass_of
 from sde.process.base import SDE, check_time, expand
+from sde.process.chain import ChainSDE
 from sde.process.ve import VESDE
 from sde.process.vp import VPSDE, SubVPSDE
 
-SDES: dict[str, type[SDE]] = {"vp": VPSDE, "subvp": SubVPSDE, "ve": VESDE}
+SDES: dict[str, type[SDE]] = {"vp": VPSDE, "subvp": SubVPSDE, "ve": VESDE, "chain": ChainSDE}
 """Processes by name; the keyword arguments of each are its options."""
 
 
@@ -15,4 +16,4 @@ def process_of(name: str, key: str = "sde") -> type[SDE]:
     return component(SDES, key, name, subclass_of(SDE), "a subclass of sde.SDE")
 
 
-__all__ = ["SDE", "SDES", "VESDE", "VPSDE", "SubVPSDE", "check_time", "expand", "process_of"]
+__all__ = ["SDE", "SDES", "VESDE", "ChainSDE", "VPSDE", "SubVPSDE", "check_time", "expand", "process_of"]

@@ -7,7 +7,7 @@ Two formulas define a process, ``log_alpha`` and ``sigma``; drift, diffusion and
 import abc
 import math
 from collections.abc import Callable
-from functools import wraps
+from functools import cached_property, wraps
 from inspect import isfunction
 from typing import Any, overload
 
@@ -19,6 +19,13 @@ from sde.process.level import Coefficient, Grid, Level, level_at
 
 ZERO_SIGNAL_CUT = -2 * math.log(1e3)
 """The log-SNR where a process whose alpha reaches zero is cut: its score says nothing about data without signal."""
+
+
+LARGEST_NOISE_LEVEL = 2.0**24
+"""sigma / alpha beyond which float32 does not tell x from pure noise: what a vanishing alpha counts as, in ``log_snr``
+and all that follows from it, such as what networks are told of an open noise end."""
+
+LEAST_LOG_SNR = -2 * math.log(LARGEST_NOISE_LEVEL)
 
 
 def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
@@ -44,7 +51,8 @@ def takes_numbers(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def within_range(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """``t_of_log_snr`` where it raises ValueError for what the process never has. Values on a device other than the
-    CPU, and those of a graph that is being traced, are not looked at, as in ``check_time``."""
+    CPU, and those of a graph that is being traced, are not looked at, as in ``check_time``. That of an open noise end
+    is ``t_max``, which no formula tells from other times of the largest noise level."""
 
     @wraps(method)
     def call(self: "SDE", log_snr: Tensor) -> Tensor:
@@ -59,9 +67,11 @@ def within_range(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
                     f"{least:.6g} at t_max to {most:.6g} at t_min, noise levels {math.exp(-0.5 * most):.4g} to "
                     f"{math.exp(-0.5 * least):.4g}; clamp it to its log_snr_ends to take the nearest"
                 )
-        if not has_float64(log_snr.device):
-            return send(method(self, log_snr.cpu()).float(), log_snr.device)
-        return method(self, log_snr)
+        if has_float64(log_snr.device):
+            t = method(self, log_snr)
+        else:
+            t = send(method(self, log_snr.cpu()).float(), log_snr.device)
+        return torch.where(log_snr > LEAST_LOG_SNR, t, self.t_max) if self.open_end else t
 
     return call
 
@@ -70,7 +80,8 @@ class SDE(abc.ABC):
     """A diffusion process with data at ``t_min`` and noise at ``t_max``. Every method is elementwise in t.
 
     A process of your own is a subclass with two methods, ``log_alpha`` and ``sigma``; the log signal-to-noise ratio
-    must fall strictly from ``t_min`` to ``t_max``. Where alpha(t_max) = 0, ``t_max`` moves to alpha / sigma = 1e-3.
+    must fall strictly from ``t_min`` to ``t_max``. Where alpha(t_max) = 0, ``t_max`` moves to alpha / sigma = 1e-3,
+    unless the process says that its noise end is open, ``open_end``: then it begins there, at D = E[x_0].
     Make the subclass a frozen dataclass when it has parameters.
     """
 
@@ -91,8 +102,11 @@ class SDE(abc.ABC):
     def __post_init__(self) -> None:
         if not 0 <= self.t_min < self.t_max:
             raise ValueError(f"t_min = {self.t_min} and t_max = {self.t_max}: needs 0 <= t_min < t_max")
+        if self.open_end:
+            if self.alpha(double(self.t_max)) != 0:
+                raise ValueError(f"t_max = {self.t_max}: an open noise end is where alpha = 0, and here it is not")
         # Rounding can leave a vanishing alpha at 1e-17 instead of zero.
-        if self.log_snr(double(self.t_max)) < 2.5 * ZERO_SIGNAL_CUT:
+        elif self.log_snr(double(self.t_max)) <= LEAST_LOG_SNR:
             cut = self._bisect_log_snr(double(ZERO_SIGNAL_CUT))
             object.__setattr__(self, "t_max", cut.item())
         ends = self.log_snr(double([self.t_min, self.t_max])).tolist()
@@ -101,6 +115,24 @@ class SDE(abc.ABC):
                 f"t_min = {self.t_min} and t_max = {self.t_max} give a log signal-to-noise ratio of {ends[0]:g} and "
                 f"{ends[1]:g}: it must be finite and fall; move t_min above 0, or t_max down"
             )
+
+    @property
+    def open_end(self) -> bool:
+        """Whether the noise end is open, alpha(t_max) = 0, which a process has to say: x is pure noise there, D is
+        E[x_0], and f and g2 are infinite."""
+        return False
+
+    @cached_property
+    def t_finite(self) -> float:
+        """The last time at which f and g2 are finite: ``t_max``; of an open process that of the largest noise level,
+        where x is that at ``t_max`` to the rounding of float32."""
+        return self.t_of_log_snr(double((1 - 1e-9) * LEAST_LOG_SNR)).item() if self.open_end else self.t_max
+
+    @cached_property
+    def t_signal(self) -> float:
+        """Where grids of noise levels begin: ``t_max``; of an open process the time of alpha / sigma = 1e-3, to which
+        they take one step from there."""
+        return self.t_of_log_snr(double(ZERO_SIGNAL_CUT)).item() if self.open_end else self.t_max
 
     @property
     def log_snr_ends(self) -> tuple[float, float]:
@@ -123,8 +155,9 @@ class SDE(abc.ABC):
 
     @takes_numbers
     def log_snr(self, t: Tensor) -> Tensor:
-        """log(alpha^2 / sigma^2), strictly decreasing in t (Kingma et al. 2021, eq. 4)."""
-        return 2 * (self.log_alpha(t) - self.sigma(t).log())
+        """log(alpha^2 / sigma^2), strictly decreasing in t (Kingma et al. 2021, eq. 4), down to that of
+        LARGEST_NOISE_LEVEL."""
+        return (2 * (self.log_alpha(t) - self.sigma(t).log())).clamp(min=LEAST_LOG_SNR)
 
     @takes_numbers
     def noise_level(self, t: Tensor) -> Tensor:
@@ -215,6 +248,12 @@ class SDE(abc.ABC):
     def describe(self, t: Tensor) -> str:
         """A 0-d time as messages name it."""
         return f"t = {t:.4g}, sigma = {self.sigma(t):.4g}"
+
+
+def with_signal(sde: SDE, t: Tensor) -> Tensor:
+    """t, and of an open noise end ``t_signal``: what multiplies a derivative of D by sigma^2 / alpha is asked there, at
+    a level from which x at ``t_max`` does not differ by more than 1e-3 of the data."""
+    return t.clamp(max=sde.t_signal) if getattr(sde, "open_end", False) else t
 
 
 @overload

@@ -8,11 +8,16 @@ from sde.networks import NETWORKS
 
 SMALL = {
     "unet": {"channels": 8, "num_res_blocks": 1},
+    "ncsnpp": {"channels": 8, "num_res_blocks": 1, "fourier_scale": 1.0},
+    "adm": {"channels": 8, "num_res_blocks": 1},
+    "linear_attention_unet": {"channels": 8, "heads": (2,), "head_channels": (4,)},
     "dit": {"width": 16, "depth": 2, "heads": 2},
     "mlp": {"width": 16, "layers": 2},
+    "hdit": {"widths": (12, 24), "depths": (1, 1), "head_widths": (12,), "mapping_width": 16, "mapping_depth": 1},
+    "mapped_unet": {"widths": (8, 16), "depths": (1, 1), "mapping_width": 16},
 }
 SHAPES = [(5,), (3, 17), (1, 8, 8), (3, 37, 50), (7, 5, 5), (2, 5, 6, 7)]
-REFUSED = {"unet": [(5,)], "dit": [(5,)]}
+REFUSED = {name: [(5,)] for name in NETWORKS if name != "mlp"}
 NCSNPP = {
     "resampling": "fir",
     "resample_blocks": True,
@@ -31,7 +36,64 @@ OPTIONS = {
         "progressive_input": {"progressive_input": "residual"},
         "ncsnpp": {"channel_mult": (1, 2, 2), "attention_resolutions": "last", **NCSNPP},
     },
+    "ncsnpp": {
+        "ddpm": {
+            "resampling": "conv",
+            "resample_blocks": False,
+            "progressive_input": "none",
+            "skip_rescale": False,
+            "embedding_type": "positional",
+            "group_channels": 2,
+            "channel_mult": (1, 2, 2),
+        },
+        "ddpm++": {
+            "fir_kernel": (1, 1),
+            "progressive_input": "none",
+            "embedding_type": "positional",
+            "features_mult": 1,
+            "attention_resolutions": "last",
+        },
+        "skips": {
+            "progressive_input": "skip",
+            "progressive_output": "skip",
+            "progressive_combine": "cat",
+            "learned_variance": True,
+        },
+        "residual output": {"progressive_output": "residual", "resample_blocks": False, "adaptive": True},
+        "pooled": {"resample_blocks": False, "resample_conv": False},
+        "scaled by sigma": {"scale_by_sigma": True, "log_sigma": (1.0, 0.5), "centered": False},
+    },
+    "adm": {
+        "resampled between": {"resample_blocks": False, "adaptive": False, "channel_mult": (1, 1.5, 2)},
+        "pooled": {"resample_blocks": False, "resample_conv": False, "group_channels": 2},
+        "heads": {
+            "attention_resolutions": "last",
+            "num_heads": 4,
+            "num_heads_upsample": 2,
+            "middle_attention": False,
+            "learned_variance": True,
+        },
+    },
+    "linear_attention_unet": {
+        "per level": {"full_attention": (False, True), "heads": (2, 4), "stem_channels": 12},
+        "fourier": {"noise_features": "fourier", "fourier_channels": 8},
+        "learned": {"noise_features": "learned", "fourier_channels": 8, "self_condition": True},
+    },
     "dit": {"patch of 3": {"patch_size": 3, "mlp_ratio": 1.5}},
+    "hdit": {
+        "windows": {"patch_size": 1, "depths": (2, 1), "attentions": ("shifted_window", "global"), "windows": (2,)},
+        "three levels": {
+            "widths": (12, 24, 12),
+            "depths": (1, 1, 1),
+            "attentions": ("none", "neighborhood", "global"),
+            "windows": (3,),
+            "augment_dim": 9,
+        },
+    },
+    "mapped_unet": {
+        "patch of 2": {"patch_size": 2, "stem_width": 4, "augment_dim": 0},
+        "log_variance": {"log_variance": True, "attended_levels": (0, 1)},
+    },
 }
 VARIANTS = {
     f"{name} {option}".strip(): (name, SMALL.get(name, {}) | options)

@@ -57,6 +57,7 @@ def end(sde, t, s):
 
 CALLS = {
     "heun": (start, end),
+    "dpm2": (start, within(1 / 2)),
     "dpmpp-2s": (start, within(1 / 2)),
     "dpmpp-3s": (start, within(1 / 3), within(2 / 3)),
     "langevin": (end, end, end),
@@ -64,6 +65,7 @@ CALLS = {
     "pc": (start, end),
     **{name: (start, end, end, end) for name in VARIANTS if name.startswith("pc-")},
     "pc-heun": (start, end, end, end, end),
+    "pc-dpm2": (start, within(1 / 2), end, end, end),
 }
 """The calls of a step from t to s of samplers that take more than the one at t."""
 

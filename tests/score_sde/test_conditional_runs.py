@@ -26,6 +26,7 @@ from sde.training.ignored_inputs import ignored_inputs
 from sde.training.loss import denoising_loss
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
+from tests.batteries.networks import SMALL
 from tests.score_sde.runs import call
 from tests.sde.small_conditions import arrays
 from tests.sde.small_data import config, load_dataset, refused
@@ -116,8 +117,7 @@ def test_the_audit_refuses_a_network_that_ignores_a_condition(tmp_path, name):
     np.savez(path, x=rng.normal(size=(40, 2, 8)), vector=rng.normal(size=(40, 3)), image=rng.normal(size=(40, 1, 4)),
              sequence=rng.normal(size=(40, 5, 2)))  # fmt: skip
     data, _ = load_dataset(**config("points", root=path, conditions=("vector", "image", "sequence")))
-    options = {"unet": {"channels": 8, "num_res_blocks": 1}, "dit": {"width": 16, "depth": 1, "heads": 2}}
-    network = NETWORKS[name]((2, 8), None, conditions=data.condition_shapes, **options.get(name, {"width": 16}))
+    network = NETWORKS[name]((2, 8), None, conditions=data.condition_shapes, **SMALL[name])
     model = Denoiser(network, build_denoiser(denoiser_spec(experiment(), data)).sde, "edm", data.sigma_data)
     assert ignored_inputs(model, (2, 8)) == []
     assert "conditions: vector 3, image 1x4, sequence 5x2" in audit(data, model)

@@ -21,7 +21,8 @@ from tests.oracles.by_class import Network
 
 SHAPES = {"vector": (3,), "image": (2, 4, 3), "sequence": (5, 2)}
 EVENT = (1, 8, 6)
-NETWORKS = ("unet", "unet deep", "unet attention", "unet ncsnpp", "dit", "mlp")
+NETWORKS = ("unet", "unet deep", "unet attention", "unet ncsnpp", "ncsnpp", "ncsnpp skips", "dit", "mlp", "hdit",
+            "mapped_unet")  # fmt: skip
 
 
 def tree(count, kinds=("labels", *SHAPES), dtype=torch.float32, seed=0):
@@ -91,7 +92,7 @@ def test_tokens_have_no_order(variant):
 
 
 @pytest.mark.parametrize("event", [(2, 12), (1, 4, 6), (1, 4, 2, 4)], ids=str)
-@pytest.mark.parametrize("variant", ["unet", "dit"])
+@pytest.mark.parametrize("variant", ["unet", "dit", "hdit", "mapped_unet"])
 def test_any_number_of_axes(variant, event):
     conditions = {"image": (3, *(size // 2 for size in event[1:])), "sequence": (2, 4), "vector": (2,)}
     model = fresh(variant, event, None, conditions=conditions)
@@ -105,7 +106,7 @@ def test_any_number_of_axes(variant, event):
         assert not torch.allclose(model(*inputs(event, 2), cond | {kind: cond[kind].flip(0)}), plain)
 
 
-@pytest.mark.parametrize("variant", ["unet attention", "dit", "mlp"])
+@pytest.mark.parametrize("variant", ["unet attention", "dit", "mlp", "hdit", "mapped_unet"])
 def test_a_model_without_conditions_is_as_it_was(variant):
     without, with_none = (fresh(variant, EVENT, 4, **more) for more in ({}, {"conditions": {}}))
     assert list(without.state_dict()) == list(with_none.state_dict())
@@ -114,7 +115,7 @@ def test_a_model_without_conditions_is_as_it_was(variant):
     assert without.state_dict().keys() < added.keys()
 
 
-@pytest.mark.parametrize("variant", ["unet attention", "dit", "mlp"])
+@pytest.mark.parametrize("variant", ["unet attention", "dit", "mlp", "hdit", "mapped_unet"])
 def test_no_parameter_is_idle_even_where_all_rows_are_null(variant):
     model = network(variant).train()
     (x, c_noise), cond = inputs(EVENT, 2, torch.float64), tree(2, dtype=torch.float64)
@@ -130,7 +131,7 @@ def test_no_parameter_is_idle_even_where_all_rows_are_null(variant):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters()), "replicas need them all"
 
 
-@pytest.mark.parametrize("variant", ["unet attention", "dit"])
+@pytest.mark.parametrize("variant", ["unet attention", "dit", "hdit", "mapped_unet"])
 def test_recomputed_activations_with_a_context(variant):
     gradients = []
     for checkpointing in (False, True):
@@ -376,7 +377,7 @@ def test_data_hold_and_move_conditions():
             Dataset, data.items, None, None, Transform(), {"vector": torch.zeros(2, 3)})  # fmt: skip
 
 
-@pytest.mark.parametrize("variant", ["unet", "dit"])
+@pytest.mark.parametrize("variant", ["unet", "dit", "hdit", "mapped_unet"])
 def test_derivatives_through_a_context(variant):
     """What exact traces and guidance differentiate: forward mode and second order agree with central differences."""
     model = network(variant, ("sequence",))

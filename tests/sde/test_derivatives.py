@@ -11,9 +11,21 @@ from sde.networks import NETWORKS
 from sde.networks.attention import SelfAttention
 from sde.networks.blocks import ResidualBlock
 from sde.networks.dit import DiTBlock
+from sde.networks.hdit_layers import HDiTLayer
+from sde.networks.linear_attention import LinearAttention, MemoryAttention, ModulatedBlock
+from sde.networks.mapped_blocks import MappedStage
 from tests.batteries.networks import VARIANTS, build, fresh, inputs, shape_of
 
-BLOCKS = (ResidualBlock, SelfAttention, DiTBlock)
+BLOCKS = (
+    ResidualBlock,
+    SelfAttention,
+    DiTBlock,
+    ModulatedBlock,
+    LinearAttention,
+    MemoryAttention,
+    HDiTLayer,
+    MappedStage,
+)
 """What networks with the option ``activation_checkpointing`` compute twice."""
 
 RECOMPUTING = [v for v, (name, _) in VARIANTS.items() if "activation_checkpointing" in options_of(NETWORKS[name])]

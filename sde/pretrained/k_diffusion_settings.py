@@ -1,0 +1,45 @@
+"""Settings: the options of a k-diffusion model, from the file's tensors, from its config, from facts, or its own
+defaults."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from sde.pretrained.facts import MISSING, Facts
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a file tells of a network here: its name and options, and its weights by our names."""
+
+    network: dict[str, Any]
+    event_shape: tuple[int, ...]
+    num_classes: int | None
+    state: Mapping[str, Tensor]
+    null_trained: bool
+
+
+class Settings:
+    """``config`` are the options in the file, empty where there are none. k-diffusion fills what a config leaves out
+    with defaults: they hold where there is one, in the file or, told by its ``depths``, among the facts."""
+
+    def __init__(self, facts: Facts, config: Mapping[str, Any]) -> None:
+        self.facts, self.config = facts, config
+        self.whole = bool(config) or facts.told("depths") is not MISSING
+
+    def of(self, name: str, tensors: Any = MISSING, default: Any = MISSING) -> Any:
+        """An option: as the ``tensors`` of the file say it, else as its config or the facts do, else its ``default``.
+        Raises ValueError for a contradiction between facts and file, and where nothing says it."""
+        found = self.config.get(name, MISSING) if tensors is MISSING else tensors
+        if found is MISSING and self.whole and default is not MISSING and self.facts.told(name) is MISSING:
+            return default
+        return self.facts.settle(name, found)
+
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images. Raises ValueError unless they are two numbers."""
+        size = self.of("input_size")
+        if not isinstance(size, Sequence) or len(size) != 2:
+            raise ValueError(f"facts: input_size = {size!r}: needs height and width, as [32, 32]")
+        return int(size[0]), int(size[1])
