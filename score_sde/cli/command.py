@@ -59,22 +59,25 @@ def expanded_override(argument: str) -> str:
 
 def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     """The run folder of the command, with its resolved config."""
-    training, device = MODES[options.mode].training, choose_device(options.device or "auto")
-    name = Path(options.config or "digits").stem
+    mode, device = MODES[options.mode], choose_device(options.device or "auto")
+    name = Path(options.config or options.pretrained or "digits").stem
     folder = Path(options.workdir or f"runs/{name}")
     exists = started(folder)
     if options.sampler:
         overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, CHOICES_OF_SAMPLER)}"]
     if options.mode == "train_classifier" and not (options.config or exists):
         raise ValueError(f"--workdir={folder} is no run folder: train there first, or name a --config")
-    if training and (options.config or not exists):
+    if mode.makes:
+        config = resolve({"data": {"dataset": "images"}}, overrides)
+    elif mode.training and (options.config or not exists):
         config = resolve(_read(config_path(options.config or "digits")), overrides)
     else:
         config = resolve(read_run_config(folder), overrides)
     if config.data.kind:
         pick("config.data.kind", config.data.kind, KINDS)
     imports = tuple((options.imports or "").split(",")) if options.imports else ()
-    return Run(folder, config, device, World.start(device), options.weights or Run.weights, imports)
+    weights = Run.weights if mode.makes else options.weights or Run.weights
+    return Run(folder, config, device, World.start(device), weights, imports)
 
 
 def _read(path: Path) -> dict:
@@ -150,7 +153,7 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
         torch.set_num_threads(options.threads)
     mode, run = MODES[options.mode], open_run(options, overrides)
     given = {name: options[name].value for name in options if options[name].present}
-    if not mode.training:
+    if not (mode.training or mode.makes):
         own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights, "imports": ""}
         run.settings = settings_of(given, overrides, own | mode.defaults)
     check_outputs(run, options)
@@ -164,7 +167,7 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
             # What is read is never a reason to fail for what was measured.
             with suppress(OSError, UnicodeError):
                 renew_links(run.folder)
-    return result if mode.training else result | {"settings": run.settings}
+    return result if mode.training or mode.makes else result | {"settings": run.settings}
 
 
 def command(arguments: list[str]) -> int:

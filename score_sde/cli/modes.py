@@ -15,12 +15,14 @@ class Mode:
     flag of its name, or where it is annotated with a dataclass the flags of its fields; one that is not given leaves
     the function its own default. ``sections`` are those of a trained run's config that can be changed; a mode that
     trains has none and can change them all. Of the modes that ``writes`` what others read, models and training states,
-    one at a time does; what the others write is numbered. ``suffixes`` are those of the files that ``--out`` names."""
+    one at a time does; what the others write is numbered. One that ``makes`` a run folder needs none. ``suffixes`` are
+    those of the files that ``--out`` names."""
 
     path: str
     sections: tuple[str, ...] = ()
     training: bool = False
     writes: bool = False
+    makes: bool = False
     suffixes: tuple[str, ...] = (".png", ".npz")
 
     @property
@@ -43,7 +45,8 @@ class Mode:
     def flags(self) -> set[str]:
         """The names of the flags that the mode takes, beside those that every mode does."""
         own = {"sampler"} if "sampler" in self.sections else set()
-        return own | {*self.defaults, *(("config",) if self.training else ("weights", "imports"))}
+        shared = ("config",) if self.training else () if self.makes else ("weights", "imports")
+        return own | {*self.defaults, *shared}
 
     def arguments(self, values: dict) -> dict:
         """The function's keyword arguments from the values of the flags that were given."""
@@ -76,6 +79,7 @@ def _single(flag: str, value: object) -> object:
 MODES = {
     "train": Mode("score_sde.modes.train:train", training=True, writes=True),
     "train_classifier": Mode("score_sde.modes.train:train_classifier", training=True, writes=True),
+    "import": Mode("score_sde.modes.foreign:import_weights", ("data", "training", "sampler"), writes=True, makes=True),
     "sample": Mode("score_sde.modes.sample:sample", ("sampler",)),
     "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), suffixes=(".json", ".png")),
     "evaluate": Mode("score_sde.modes.evaluate:evaluate", ("data", "sampler"), suffixes=(".json", ".npz")),

@@ -1,6 +1,7 @@
 """Specs: models as plain values, and models with fresh weights from them."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 
 import torch
@@ -13,6 +14,7 @@ from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.named import is_path
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
+from sde.pretrained.foreign import Foreign
 from sde.process import SDES, process_of
 from sde.process.base import SDE
 
@@ -23,6 +25,27 @@ def describe_sde(sde: SDE) -> dict:
     if name is None or not dataclasses.is_dataclass(sde):
         raise ValueError(f"{type(sde).__name__} cannot be stored: make it a frozen dataclass and add it to SDES")
     return {"name": name, **dataclasses.asdict(sde)}
+
+
+def describe_foreign(foreign: Foreign) -> dict:
+    """The spec of a foreign model, as plain values, with where its weights come from and the times of its own steps."""
+    transform = foreign.transform
+    spec = {
+        "network": dict(foreign.network),
+        "event_shape": foreign.event_shape,
+        "num_classes": foreign.num_classes,
+        "sde": describe_sde(foreign.sde),
+        "sigma_data": foreign.sigma_data,
+        "origin": dict(foreign.origin),
+    }
+    if not foreign.classifier:
+        spec |= {
+            "parametrization": foreign.parametrization,
+            "transform": {"shift": transform.shift, "scale": transform.scale, "levels": transform.num_levels},
+            "null_trained": foreign.null_trained,
+            "levels": None if foreign.levels is None else foreign.levels.tolist(),
+        }
+    return json.loads(json.dumps(spec))
 
 
 def build_sde(description: dict) -> SDE:
