@@ -4,6 +4,7 @@ from sde import renamed
 from sde.data.transform import Transform
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import PARAMETRIZATIONS, Denoiser
+from sde.model.noise_input import NoiseInput
 from sde.model.score import ScoreModel
 from sde.process import SDES
 from sde.process.base import SDE
@@ -15,6 +16,7 @@ __all__ = [
     "SDE",
     "SDES",
     "Denoiser",
+    "NoiseInput",
     "NoisyClassifier",
     "ScoreModel",
     "SubVPSDE",

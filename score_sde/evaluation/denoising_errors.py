@@ -13,7 +13,7 @@ from sde.data.sizes import cut, item_means
 from sde.data.statistics import spread
 from sde.guidance.conditional import Conditional
 from sde.model.classifier import NoisyClassifier
-from sde.model.denoiser import Denoiser, call_network, noise_input
+from sde.model.denoiser import Denoiser, call_network
 from sde.model.score import ScoreModel
 from sde.process.base import SDE, expand
 from sde.process.level import Coefficient
@@ -124,12 +124,13 @@ class DenoisingErrors:
             t = at.draws.t
             x = noisy(self.sde, at)
             _, _, c_in, c_noise = model.coefficients(t)
+            other_time = torch.as_tensor(model.network_time(self.sde.level(at.other_time)))
 
             def output(c_noise: Coefficient, cond: Condition | None) -> Tensor:
                 return call_network(model.network, x, c_in, c_noise, model.standardization(cond), autocast=None)
 
             told: dict[str, tuple[Coefficient, Condition | None]] = {
-                "time": (noise_input(self.sde.log_snr(at.other_time)).expand(len(x)), at.cond),
+                "time": (other_time.expand(len(x)), at.cond),
                 "other": (c_noise, at.other),
                 "none": (c_noise, None),
             }

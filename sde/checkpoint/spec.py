@@ -12,6 +12,7 @@ from sde.data.transform import Transform
 from sde.device import default_dtype
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
+from sde.model.noise_input import NoiseInput
 from sde.named import is_path
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
 from sde.pretrained.foreign import Foreign
@@ -55,6 +56,26 @@ def build_sde(description: dict) -> SDE:
     return construct(process_of(name), "sde", name, options)
 
 
+def describe_inputs(model: Denoiser | NoisyClassifier) -> dict:
+    """What a spec holds of a network's inputs, ``noise_input`` and ``scaled_input``: nothing of the defaults."""
+    told, described = model.noise_input, {}
+    if told.process == model.sde:
+        told = dataclasses.replace(told, process=None)
+    if told != NoiseInput():
+        described["noise_input"] = {field.name: getattr(told, field.name) for field in dataclasses.fields(told)}
+        described["noise_input"]["process"] = None if told.process is None else describe_sde(told.process)
+    return described if model.scaled_input else described | {"scaled_input": False}
+
+
+def _inputs(spec: dict) -> dict:
+    """The options that ``describe_inputs`` describes."""
+    options = dict(spec.get("noise_input", {}))
+    if options.get("process"):
+        options["process"] = build_sde(options["process"])
+    told = construct(NoiseInput, "noise_input", options.get("of", NoiseInput.of), options)
+    return {"noise_input": told, "scaled_input": spec.get("scaled_input", True)}
+
+
 def construct(kind: Callable, key: str, name: str, options: dict, *arguments):
     """kind(*arguments, **options), or a ValueError that names the key and its name."""
     try:
@@ -66,7 +87,8 @@ def construct(kind: Callable, key: str, name: str, options: dict, *arguments):
 def build_denoiser(spec: dict) -> Denoiser:
     """A denoiser with fresh weights from plain values; ``spec`` has the keys network, event_shape, num_classes, sde,
     parametrization, sigma_data, transform, null_trained and, where there are any beside classes, conditions: shape,
-    shift and scale of each, by kind. What else it holds, ``about`` the data and their ``sizes``, is for others."""
+    shift and scale of each, by kind; of networks from elsewhere what ``describe_inputs`` says. What else it holds,
+    ``about`` the data and their ``sizes``, is for others."""
     options, conditions = dict(spec["network"]), spec.get("conditions", {})
     if conditions:
         options["conditions"] = {kind: about["shape"] for kind, about in conditions.items()}
@@ -80,6 +102,7 @@ def build_denoiser(spec: dict) -> Denoiser:
         spec["null_trained"],
         spec["event_shape"],
         Standardization({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()}),
+        **_inputs(spec),
     )
 
 
@@ -95,7 +118,9 @@ def _network(table: Mapping[str, type[nn.Module]], options: dict, spec: dict) ->
 
 def imports_of(spec: dict) -> set[str]:
     """The import paths that a spec names: building a model of it runs their modules."""
-    named = [part.get("name", "") for part in (spec.get("network"), spec.get("sde")) if isinstance(part, dict)]
+    told = spec.get("noise_input")
+    parts = (spec.get("network"), spec.get("sde"), told.get("process") if isinstance(told, dict) else None)
+    named = [part.get("name", "") for part in parts if isinstance(part, dict)]
     return {name for name in named if isinstance(name, str) and is_path(name)}
 
 
@@ -106,10 +131,11 @@ def build_transform(described: dict) -> Transform:
 
 
 def build_classifier(spec: dict) -> NoisyClassifier:
-    """A classifier with fresh weights; ``spec`` has the keys network, event_shape, num_classes, sde and sigma_data."""
+    """A classifier with fresh weights; ``spec`` has the keys network, event_shape, num_classes, sde and sigma_data, and
+    of a network from elsewhere what ``describe_inputs`` says."""
     options = dict(spec["network"])
     network = _network(CLASSIFIERS, options, spec)
-    return NoisyClassifier(network, build_sde(spec["sde"]), spec["sigma_data"])
+    return NoisyClassifier(network, build_sde(spec["sde"]), spec["sigma_data"], **_inputs(spec))
 
 
 BUILDERS: dict[str, Callable[[dict], Denoiser | NoisyClassifier]] = {

@@ -1,7 +1,7 @@
 """Denoiser: a network seen as a score model, by preconditioning."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from sde.condition.standardization import Standardization
 from sde.condition.tree import Condition, ConditionLike, Shapes, as_tree
 from sde.data.transform import Transform
 from sde.device import send
+from sde.model.noise_input import NoiseInput
 from sde.model.score import ScoreModel
 from sde.process.base import SDE, check_time, combine, expand
 from sde.process.level import Coefficient, Level
@@ -23,6 +24,7 @@ PARAMETRIZATIONS: dict[str, Callable[[Coefficient, Coefficient, float], Coeffici
     "denoised": lambda a, s, d: (0.0, 1.0, (s**2 + (a * d) ** 2) ** -0.5),
     "v": lambda a, s, d: (a / (a**2 + s**2), -s * (a**2 + s**2) ** -0.5, (s**2 + (a * d) ** 2) ** -0.5),
     "score": lambda a, s, d: (1 / a, s**2 / a, (s**2 + (a * d) ** 2) ** -0.5),
+    "scaled_score": lambda a, s, d: (1 / a, s / a, (s**2 + (a * d) ** 2) ** -0.5),
     "edm": lambda a, s, d: (
         a * d**2 / (s**2 + (a * d) ** 2),
         s * d * (s**2 + (a * d) ** 2) ** -0.5,
@@ -30,8 +32,8 @@ PARAMETRIZATIONS: dict[str, Callable[[Coefficient, Coefficient, float], Coeffici
     ),
 }
 """What the network's output F means. noise: z; denoised: x_0; v: (alpha z - sigma x_0) / sqrt(alpha^2 + sigma^2)
-(Salimans and Ho 2022, for processes of any variance); score: grad log p_t; edm: Karras et al. 2022, eq. 7, written for
-any alpha. c_in gives the network inputs of unit variance."""
+(Salimans and Ho 2022, for processes of any variance); score: grad log p_t; scaled_score: sigma grad log p_t; edm:
+Karras et al. 2022, eq. 7, written for any alpha. c_in gives the network inputs of unit variance."""
 
 
 def call_network(
@@ -101,28 +103,16 @@ def check_state(x: Tensor) -> None:
         raise TypeError(f"x is {kind}: needs a tensor of floats of shape (B, *event), in model units")
 
 
-@overload
-def noise_input(log_snr: float) -> float: ...
-@overload
-def noise_input(log_snr: Tensor) -> Tensor: ...
-def noise_input(log_snr: Coefficient) -> Coefficient:
-    """c_noise = log(sigma / alpha) / 4, what networks are told of the time: the same for every SDE."""
-    return -log_snr / 8
-
-
-def network_time(at: Level) -> float:
-    """``noise_input`` of one level."""
-    return float(noise_input(at.log_snr))
-
-
 class Denoiser(ScoreModel):
     """A network seen as a score model: D(x, t) = c_skip x + c_out F(c_in x, c_noise, cond).
 
     ``parametrization`` is a key of PARAMETRIZATIONS; ``sigma_data`` the standard deviation of the data in model units.
     ``event_shape`` is that of the data, where known. ``autocast`` is the dtype of the network's body, None for full
     precision. ``null_trained`` says whether the null condition was seen in training. ``standardization`` takes
-    conditions that are numbers from data units, in which they are given, to those of the network. Raises ValueError for
-    an unknown parametrization, or where the network's output has not the shape of x.
+    conditions that are numbers from data units, in which they are given, to those of the network. ``noise_input`` says
+    what c_noise is, log(sigma / alpha) / 4 unless told otherwise; a network trained without ``scaled_input`` sees x as
+    it is, c_in = 1. Raises ValueError for an unknown parametrization, or where the network's output has not the shape
+    of x.
     """
 
     def __init__(
@@ -135,6 +125,8 @@ class Denoiser(ScoreModel):
         null_trained: bool = True,
         event_shape: Sequence[int] | None = None,
         standardization: Standardization | None = None,
+        noise_input: NoiseInput | None = None,
+        scaled_input: bool = True,
     ) -> None:
         super().__init__(sde, transform)
         if parametrization not in PARAMETRIZATIONS:
@@ -151,6 +143,8 @@ class Denoiser(ScoreModel):
         self.null_trained = null_trained
         self.event_shape = tuple(event_shape) if event_shape else None
         self.standardization = standardization or Standardization({})
+        self.noise_input = (noise_input or NoiseInput()).bound(sde)
+        self.scaled_input = scaled_input
         self.autocast: torch.dtype | None = None
 
     @property
@@ -165,18 +159,26 @@ class Denoiser(ScoreModel):
 
     def coefficients(self, t: Tensor) -> tuple[Coefficient, Coefficient, Coefficient, Coefficient]:
         """c_skip, c_out, c_in and c_noise: floats of one time on the CPU, else tensors of the shape of t, but for those
-        of c_skip and c_out that are the same at every time."""
-        at, formulas = self.sde.level(t), PARAMETRIZATIONS[self.parametrization]
-        return *formulas(at.alpha, at.sigma, self.sigma_data), noise_input(at.log_snr)
+        of them that are the same at every time."""
+        at = self.sde.level(t)
+        return *self._factors(at), self.network_time(at)
+
+    def _factors(self, at: Level) -> Coefficients:
+        c_skip, c_out, c_in = PARAMETRIZATIONS[self.parametrization](at.alpha, at.sigma, self.sigma_data)
+        return c_skip, c_out, c_in if self.scaled_input else 1.0
+
+    def network_time(self, at: Level) -> Coefficient:
+        """c_noise of a level of ``sde``, what the network is told of the time."""
+        return self.noise_input(at, self.sde)
 
     def forward(self, x: Tensor, t: Tensor, cond: ConditionLike | None = None) -> Tensor:
         """E[x_0 | x_t = x, cond]; cond holds one row per sample, in data units; None is the learned null condition."""
         check_state(x)
         check_time(self.sde, t)
-        c_skip, c_out, c_in, c_noise = self.coefficients(t)
-        if isinstance(c_noise, float):
-            # Without a transfer, which would wait for the device, nor a kernel where the run has sent them all.
-            c_noise = self.sde.level(t).on(x, network_time)
+        at = self.sde.level(t)
+        c_skip, c_out, c_in = self._factors(at)
+        # Of one time without a transfer, which would wait for the device, nor a kernel where the run has sent them all.
+        c_noise = at.on(x, self.network_time) if isinstance(at.time, float) else self.network_time(at)
         tree = self.standardization(as_tree(cond))
         output = call_network(self.network, x, c_in, c_noise, tree, autocast=self.autocast)
         if output.shape != x.shape:

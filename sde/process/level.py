@@ -14,16 +14,16 @@ Coefficient = float | Tensor
 
 
 class Level:
-    """The coefficients of a process at a time, each computed when it is first asked for: ``read(name)`` is the value of
-    the process's method ``name``.
+    """The coefficients of a process at a ``time``, each computed when it is first asked for: ``read(name)`` is the
+    value of the process's method ``name``.
 
     Of one time on the CPU they are Python floats: a formula of a few of them costs less than one operation on a tensor.
     Of times (B,), and of a time that is differentiated, transformed or on another device, they are tensors of the
     shape of t; what is computed from them keeps its gradient, and nothing is read back.
     """
 
-    def __init__(self, read: Callable[[str], Coefficient]) -> None:
-        self._read = read
+    def __init__(self, read: Callable[[str], Coefficient], time: Coefficient) -> None:
+        self._read, self.time = read, time
 
     @cached_property
     def log_alpha(self) -> Coefficient:
@@ -60,20 +60,20 @@ class Level:
         """The squared diffusion."""
         return self._read("g2")
 
-    def on(self, like: Tensor, function: Callable[["Level"], float]) -> Tensor:
+    def on(self, like: Tensor, function: Callable[["Level"], Coefficient]) -> Tensor:
         """function(self), a number, as a 0-d tensor of the dtype and on the device of ``like``."""
-        return like.new_full((), function(self))
+        return like.new_full((), float(function(self)))
 
 
 class GridLevel(Level):
     """One of the levels of a run, which share what they compute: a row of each column."""
 
-    def __init__(self, read: Callable[[str], Coefficient], row: int, levels: "list[GridLevel]") -> None:
-        super().__init__(read)
+    def __init__(self, read: Callable[[str], Coefficient], time: float, row: int, levels: "list[GridLevel]") -> None:
+        super().__init__(read, time)
         self._row, self._levels = row, levels
         self._columns: dict[tuple, Tensor] = levels[0]._columns if levels else {}
 
-    def on(self, like: Tensor, function: Callable[[Level], float]) -> Tensor:
+    def on(self, like: Tensor, function: Callable[[Level], Coefficient]) -> Tensor:
         """A view into the column of all levels, which is sent to the device once."""
         key = (function, like.dtype, like.device)
         if key not in self._columns:
@@ -90,8 +90,8 @@ def level_at(process, t: Tensor) -> Level:
         if place is not None and not t.requires_grad:
             return place(process)
         if _is_plain(t):
-            return Level(lambda name: getattr(process, name)(t).item())
-    return Level(lambda name: getattr(process, name)(t))
+            return Level(lambda name: getattr(process, name)(t).item(), t.item())
+    return Level(lambda name: getattr(process, name)(t), t)
 
 
 def _is_plain(t: Tensor) -> bool:
@@ -142,8 +142,8 @@ def _levels(process, times: Tensor) -> "list[GridLevel]":
         return values[row]
 
     levels: list[GridLevel] = []
-    for row in range(len(times)):
-        levels.append(GridLevel(partial(read, row), row, levels))
+    for row, time in enumerate(times.tolist()):
+        levels.append(GridLevel(partial(read, row), time, row, levels))
     return levels
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from sde.condition.tree import NULL_LABEL, null_like
 from sde.device import double
 from sde.model.classifier import NoisyClassifier
-from sde.model.denoiser import Denoiser, call_network, noise_input
+from sde.model.denoiser import Denoiser, call_network
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def ignored_inputs(model: Denoiser | NoisyClassifier, event_shape: tuple[int, ..
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator, device="cpu"))
     ends = double([model.sde.t_min, model.sde.t_max])
     levels = model.sde.log_snr(ends) @ double([[0.75, 0.25], [0.25, 0.75]])
-    c_noise = noise_input(model.sde.log_snr(model.sde.t_of_log_snr(levels)))
+    c_noise = torch.as_tensor(model.network_time(model.sde.level(model.sde.t_of_log_snr(levels))))
     classes, shapes = (model.num_classes, model.conditions) if isinstance(model, Denoiser) else (None, {})
     first = {"labels": torch.tensor(0, device="cpu")} if classes else {}
     first |= {kind: torch.randn(shape, generator=generator, device="cpu") for kind, shape in shapes.items()}

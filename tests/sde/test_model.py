@@ -68,6 +68,7 @@ class Perfect(nn.Module):
         edm = (denoised - SIGMA_DATA**2 / (ratio**2 + SIGMA_DATA**2) * (x / a)) * (ratio**2 + SIGMA_DATA**2).sqrt()
         v = (a * noise - s * denoised) / (a**2 + s**2).sqrt()
         answers = {"noise": noise, "denoised": denoised, "score": score, "v": v, "edm": edm / (ratio * SIGMA_DATA)}
+        answers["scaled_score"] = s * score
         return answers[self.parametrization]
 
 
@@ -107,7 +108,7 @@ def test_the_network_sees_log_sigma_over_four(process):
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="noise, denoised, v, score, edm"):
+    with pytest.raises(ValueError, match="noise, denoised, v, score, scaled_score, edm"):
         Denoiser(nn.Identity(), VPSDE(), "epsilon")
     with pytest.raises(ValueError, match="positive standard deviation"):
         Denoiser(nn.Identity(), VPSDE(), sigma_data=0.0)
