@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from sde.data.transform import Transform
+from sde.device import default_dtype
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
+from sde.model.noise_input import NoiseInput
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
 from sde.process.base import SDE
 
@@ -17,8 +19,9 @@ from sde.process.base import SDE
 @dataclass(frozen=True)
 class Foreign:
     """``network`` is its name in NETWORKS, or in CLASSIFIERS of a ``classifier``, and its options; ``state`` are its
-    weights; ``transform`` takes the source's data to what its network was trained on; ``levels`` (k,) are the times of
-    the source's own steps, in ours, where it has some. ``origin`` says where the weights come from, in words."""
+    weights; ``parametrization`` to ``null_trained`` are as in Denoiser, and ``transform`` takes the source's data to
+    what its network was trained on. ``levels`` (k,) are the times of the source's own steps, in ours, where it has
+    some. ``origin`` says where the weights come from, in words."""
 
     network: dict[str, Any]
     event_shape: tuple[int, ...]
@@ -27,6 +30,8 @@ class Foreign:
     state: Mapping[str, Tensor]
     parametrization: str = "edm"
     sigma_data: float = 0.5
+    noise_input: NoiseInput = NoiseInput()
+    scaled_input: bool = True
     transform: Transform = field(default_factory=Transform)
     null_trained: bool = True
     classifier: bool = False
@@ -35,10 +40,15 @@ class Foreign:
 
     def build(self) -> Denoiser | NoisyClassifier:
         """The model with its weights, in float32 and in eval mode, on the CPU."""
-        network = empty_network(self.network, self.event_shape, self.num_classes, self.classifier)
-        network.load_state_dict({name: value.float() for name, value in self.state.items()}, assign=True)
+        # Not on the meta device, where tables that no state holds would stay.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):
+            network = _network(self.network, self.event_shape, self.num_classes, self.classifier)
+        state = {name: value.float() if value.is_floating_point() else value for name, value in self.state.items()}
+        network.load_state_dict(state, assign=True)
         if self.classifier:
-            return NoisyClassifier(network, self.sde, self.sigma_data).eval()
+            return NoisyClassifier(
+                network, self.sde, self.sigma_data, noise_input=self.noise_input, scaled_input=self.scaled_input
+            ).eval()
         return Denoiser(
             network,
             self.sde,
@@ -47,17 +57,25 @@ class Foreign:
             self.transform,
             self.null_trained,
             self.event_shape,
+            noise_input=self.noise_input,
+            scaled_input=self.scaled_input,
         ).eval()
+
+
+def _network(
+    network: Mapping[str, Any], event_shape: Sequence[int], num_classes: int | None, classifier: bool
+) -> nn.Module:
+    options = dict(network)
+    kind = network_of(options.pop("name"), table=CLASSIFIERS if classifier else NETWORKS)
+    return kind(tuple(event_shape), num_classes, **options)
 
 
 def empty_network(
     network: Mapping[str, Any], event_shape: Sequence[int], num_classes: int | None, classifier: bool = False
 ) -> nn.Module:
     """The network of a name and options on torch's meta device: names and shapes, without memory."""
-    options = dict(network)
-    kind = network_of(options.pop("name"), table=CLASSIFIERS if classifier else NETWORKS)
     with torch.device("meta"):
-        return kind(tuple(event_shape), num_classes, **options)
+        return _network(network, event_shape, num_classes, classifier)
 
 
 def pixels(low: float = -1.0, high: float = 1.0) -> Transform:
