@@ -70,14 +70,25 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     if mode.makes:
         config = resolve({"data": {"dataset": "images"}}, overrides)
     elif mode.training and (options.config or not exists):
-        config = resolve(_read(config_path(options.config or "digits")), overrides)
+        named = options.config or (None if options.init else "digits")
+        values = _read(config_path(named)) if named else {}
+        config = resolve(begun(values, options.init) if options.init else values, overrides)
     else:
         config = resolve(read_run_config(folder), overrides)
     if config.data.kind:
         pick("config.data.kind", config.data.kind, KINDS)
     imports = tuple((options.imports or "").split(",")) if options.imports else ()
     weights = Run.weights if mode.makes else options.weights or Run.weights
-    return Run(folder, config, device, World.start(device), weights, imports)
+    init = None if options.init is None else Path(options.init) / Run.weights
+    return Run(folder, config, device, World.start(device), weights, imports, init)
+
+
+def begun(values: dict, init: str) -> dict:
+    """The values of a config with the model and the process of the run ``--init``, and all of that run's where there
+    are none."""
+    with with_words(f"--init={init}"):
+        other = read_run_config(Path(init))
+    return other | {name: value for name, value in values.items() if name not in ("model", "sde")}
 
 
 def _read(path: Path) -> dict:

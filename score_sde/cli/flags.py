@@ -24,6 +24,7 @@ TEXTS = {
     "threads": "CPU threads; default torch's choice",
     "debug": "show the traceback of an error",
     "config": "a config file, or the name of one in configs/; default digits",
+    "init": "a run folder whose model training begins with, on these data; what belongs to other classes starts anew",
     "pretrained": "a file or folder of weights that another project wrote",
     "source": f"the project that wrote them: auto, {', '.join(SOURCES)}",
     "facts": "a JSON file of what the weights do not say, by the names of their own project's options, as in "
@@ -44,8 +45,8 @@ TEXTS = {
     "likelihood, encode, interpolate, restore and edit, where data is each item's own class",
     "sizes": "sizes of the samples, cycled, as in 5,8, where the items are of unequal size; by default drawn as the "
     "training items have them",
-    "start_state": "a .npy or .npz file of states at the grid's first time, in model units, that sampling begins with as "
-    "they are",
+    "start_state": "a .npy or .npz file of states at the grid's first time, in model units, with which sampling begins "
+    "as they are",
     "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "
     "by default that of held-out items, for models that are conditioned on more than classes",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",

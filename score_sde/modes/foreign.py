@@ -30,7 +30,7 @@ def import_weights(
     with with_keys(**FLAGS):
         foreign = read_pretrained(pretrained, source, weights, _facts(facts))
         model = foreign.build()
-    spec = describe_foreign(foreign)
+    spec = describe_foreign(foreign, model)
     parameters = sum(p.numel() for p in model.parameters())
     if isinstance(model, NoisyClassifier):
         _check_fits(run, foreign)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,16 +29,18 @@ def describe_sde(sde: SDE) -> dict:
     return {"name": name, **dataclasses.asdict(sde)}
 
 
-def describe_foreign(foreign: Foreign) -> dict:
-    """The spec of a foreign model, as plain values, with where its weights come from and the times of its own steps."""
+def describe_foreign(foreign: Foreign, model: Denoiser | NoisyClassifier) -> dict:
+    """The spec of a foreign model, which was built, as plain values; with where its weights come from, and the times
+    of its own steps."""
     transform = foreign.transform
-    spec = {
+    spec: dict[str, Any] = {
         "network": dict(foreign.network),
         "event_shape": foreign.event_shape,
         "num_classes": foreign.num_classes,
         "sde": describe_sde(foreign.sde),
         "sigma_data": foreign.sigma_data,
         "origin": dict(foreign.origin),
+        **describe_inputs(model),
     }
     if not foreign.classifier:
         spec |= {
