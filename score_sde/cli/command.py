@@ -86,8 +86,9 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
 def begun(values: dict, init: str) -> dict:
     """The values of a config with the model and the process of the run ``--init``, and all of that run's where there
     are none."""
-    with with_words(f"--init={init}"):
-        other = read_run_config(Path(init))
+    if not started(Path(init)):
+        raise ValueError(f"--init={init} is no run folder: needs one that training or --mode import has written")
+    other = read_run_config(Path(init))
     return other | {name: value for name, value in values.items() if name not in ("model", "sde")}
 
 
@@ -105,7 +106,9 @@ def check_outputs(run: Run, options: flags.FlagValues) -> None:
     mode = MODES[options.mode]
 
     def check() -> None:
-        if options.out is not None:
+        if options.out is not None and not mode.suffixes:
+            check_folder(Path(options.out), f"--out={options.out}")
+        elif options.out is not None:
             check_out(options.out, mode.suffixes, options.mode)
         elif mode.writes or ("out" in mode.flags and options.mode != "likelihood"):
             check_folder(run.folder, f"--workdir={run.folder}")

@@ -15,6 +15,7 @@ from score_sde.config.program import program
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.run.outputs import written
 from sde.pretrained import SOURCES
+from sde.pretrained.exports import EXPORTS
 from sde.renamed import sentence
 
 TEXTS = {
@@ -29,6 +30,7 @@ TEXTS = {
     "source": f"the project that wrote them: auto, {', '.join(SOURCES)}",
     "facts": "a JSON file of what the weights do not say, by the names of their own project's options, as in "
     '{"sigma_max": 50}',
+    "format": f"what the model is exported as: {', '.join(EXPORTS)}",
     "weights": "weights in the run folder: a file, or a training state as in checkpoints/denoiser-00001200.pt, whose "
     "averaged ones count; default model.safetensors. For import, ema or raw: the averaged ones or those that were "
     "stepped",
@@ -151,6 +153,7 @@ EXAMPLES = {
     "edit": "--workdir runs/digits --items 0,1,2 --start_time 0.3,0.5,0.7 --labels 3 --guidance_scale 2",
     "compare": "--workdir runs/digits --samplers auto,dpmpp,heun --nfe 5,10,20",
     "ema": "--workdir runs/digits --relative_std 0.05,0.1",
+    "export": "--workdir runs/digits --format torch_export --out digits-program",
     "check": "--workdir runs/digits",
     "visualize": "--workdir runs/digits --plots trajectory --labels 0,1,2",
 }

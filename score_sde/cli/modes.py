@@ -16,7 +16,7 @@ class Mode:
     the function its own default. ``sections`` are those of a trained run's config that can be changed; a mode that
     trains has none and can change them all. Of the modes that ``writes`` what others read, models and training states,
     one at a time does; what the others write is numbered. One that ``makes`` a run folder needs none. ``suffixes`` are
-    those of the files that ``--out`` names."""
+    those of the files that ``--out`` names; where there are none, it is a folder."""
 
     path: str
     sections: tuple[str, ...] = ()
@@ -90,6 +90,7 @@ MODES = {
     "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data")),
     "compare": Mode("score_sde.modes.compare:compare", suffixes=(".html", ".json")),
     "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True),
+    "export": Mode("score_sde.modes.export:export", suffixes=()),
     "check": Mode("score_sde.modes.check:check", ("data",)),
     "visualize": Mode("score_sde.modes.visualize:visualize", ("sampler", "data"), suffixes=(".png", ".npz", ".gif")),
 }

@@ -26,7 +26,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(self.resample(F.silu(self.norm1(x))))
-        scale, shift = self.modulation(embedding).view(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
+        scale, shift = self.modulation(embedding).view(x.shape[0], -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
         h = F.silu(self.norm2(h) * (1 + scale) + shift)
         return residual_sum(self.skip(self.resample(x)), self.conv2(self.dropout(h)), self.rescale)
 

@@ -78,9 +78,9 @@ class SequenceTokens(nn.Module):
     def forward(self, sequence: Tensor) -> Context:
         absent = sequence.isnan().any(2)
         tokens = self.layer(sequence.masked_fill(absent.unsqueeze(2), 0))
-        tokens = torch.cat([self.null.expand(len(sequence), 1, -1), tokens], 1)
-        mask = torch.cat([absent.new_zeros(len(sequence), 1), absent], 1).logical_not()
-        return Context(tokens, mask.view(len(mask), 1, 1, -1))
+        tokens = torch.cat([self.null.expand(sequence.shape[0], 1, -1), tokens], 1)
+        mask = torch.cat([absent.new_zeros(sequence.shape[0], 1), absent], 1).logical_not()
+        return Context(tokens, mask.view(mask.shape[0], 1, 1, -1))
 
 
 NOISE_EMBEDDINGS = ("sinusoidal", "fourier")
@@ -176,7 +176,7 @@ class Embedding(nn.Module):
         if tree is None:
             tree = null_tree(x, self.num_classes, self.conditions)
         elif not isinstance(tree, BoundCondition):
-            self._check(tree, len(x))
+            self._check(tree, x.shape[0])
         total = self.noise(c_noise)
         if self.label:
             total = total + self.label(tree["labels"])
@@ -190,5 +190,5 @@ class Embedding(nn.Module):
     def _check(self, cond: Condition, rows: int) -> None:
         check_kinds(cond, self.num_classes, self.conditions)
         for kind, c in cond.items():
-            if len(c) != rows:
+            if c.shape[0] != rows:
                 raise ValueError(f"the condition {kind!r} has {len(c)} rows, x has {rows}: needs one row per sample")
