@@ -47,6 +47,10 @@ def describe_foreign(foreign: Foreign, model: Denoiser | NoisyClassifier) -> dic
             "parametrization": foreign.parametrization,
             "transform": {"shift": transform.shift, "scale": transform.scale, "levels": transform.num_levels},
             "null_trained": foreign.null_trained,
+            "conditions": {
+                kind: {"shape": shape, "shift": [0.0] * shape[-1], "scale": [1.0] * shape[-1]}
+                for kind, shape in foreign.conditions.items()
+            },
             "levels": None if foreign.levels is None else foreign.levels.tolist(),
         }
     return json.loads(json.dumps(spec))
@@ -120,11 +124,11 @@ def _network(table: Mapping[str, type[nn.Module]], options: dict, spec: dict) ->
 
 
 def imports_of(spec: dict) -> set[str]:
-    """The import paths that a spec names: building a model of it runs their modules."""
+    """The import paths outside of this project that a spec names: building a model of it runs their modules."""
     told = spec.get("noise_input")
     parts = (spec.get("network"), spec.get("sde"), told.get("process") if isinstance(told, dict) else None)
     named = [part.get("name", "") for part in parts if isinstance(part, dict)]
-    return {name for name in named if isinstance(name, str) and is_path(name)}
+    return {name for name in named if isinstance(name, str) and is_path(name) and not name.startswith("sde.")}
 
 
 def build_transform(described: dict) -> Transform:
