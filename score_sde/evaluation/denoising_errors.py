@@ -124,13 +124,12 @@ class DenoisingErrors:
             t = at.draws.t
             x = noisy(self.sde, at)
             _, _, c_in, c_noise = model.coefficients(t)
-            other_time = torch.as_tensor(model.network_time(self.sde.level(at.other_time)))
 
             def output(c_noise: Coefficient, cond: Condition | None) -> Tensor:
                 return call_network(model.network, x, c_in, c_noise, model.standardization(cond), autocast=None)
 
             told: dict[str, tuple[Coefficient, Condition | None]] = {
-                "time": (other_time.expand(len(x)), at.cond),
+                "time": (model.coefficients(at.other_time)[3], at.cond),
                 "other": (c_noise, at.other),
                 "none": (c_noise, None),
             }

@@ -1,6 +1,7 @@
 """Ignored inputs: the test whether a network sees what it is given."""
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ def ignored_inputs(model: Denoiser | NoisyClassifier, event_shape: tuple[int, ..
             parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator, device="cpu"))
     ends = double([model.sde.t_min, model.sde.t_max])
     levels = model.sde.log_snr(ends) @ double([[0.75, 0.25], [0.25, 0.75]])
-    c_noise = torch.as_tensor(model.network_time(model.sde.level(model.sde.t_of_log_snr(levels))))
+    c_noise = cast(Tensor, model.network_time(model.sde.level(model.sde.t_of_log_snr(levels))))
     classes, shapes = (model.num_classes, model.conditions) if isinstance(model, Denoiser) else (None, {})
     first = {"labels": torch.tensor(0, device="cpu")} if classes else {}
     first |= {kind: torch.randn(shape, generator=generator, device="cpu") for kind, shape in shapes.items()}
