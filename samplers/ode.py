@@ -36,7 +36,6 @@ class ODE:
     order: ClassVar[float] = 0
     adaptive: ClassVar[bool] = True
     steps: ClassVar[int] = 1
-    adaptive: ClassVar[bool] = True
     grid: ClassVar[str] = "uniform"
 
     def __post_init__(self) -> None:

@@ -48,7 +48,6 @@ class ReverseSDE:
     order: ClassVar[float] = 0
     adaptive: ClassVar[bool] = True
     steps: ClassVar[int] = 1
-    adaptive: ClassVar[bool] = True
     grid: ClassVar[str] = "log_snr"
 
     def __post_init__(self) -> None:

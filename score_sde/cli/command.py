@@ -60,16 +60,20 @@ def expanded_override(argument: str) -> str:
 
 def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     """The run folder of the command, with its resolved config."""
-    training, device = MODES[options.mode].training, choose_device(options.device or "auto")
-    name = Path(options.config or "digits").stem
+    mode, device = MODES[options.mode], choose_device(options.device or "auto")
+    name = Path(options.config or options.pretrained or "digits").stem
     folder = Path(options.workdir or f"runs/{name}")
     exists = started(folder)
     if options.sampler:
         overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, CHOICES_OF_SAMPLER)}"]
     if options.mode == "train_classifier" and not (options.config or exists):
         raise ValueError(f"--workdir={folder} is no run folder: train there first, or name a --config")
-    if training and (options.config or not exists):
-        config = resolve(_read(config_path(options.config or "digits")), overrides)
+    if mode.makes:
+        config = resolve({"data": {"dataset": "images"}}, overrides)
+    elif mode.training and (options.config or not exists):
+        named = options.config or (None if options.init else "digits")
+        values = _read(config_path(named)) if named else {}
+        config = resolve(begun(values, options.init) if options.init else values, overrides)
     else:
         config = resolve(read_run_config(folder), overrides)
     if config.data.kind:
@@ -80,7 +84,18 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     if lack:
         with with_flag("--compile", compile, compile="--compile"):
             raise ValueError(lack)
-    return Run(folder, config, device, World.start(device), options.weights or Run.weights, imports, compile)
+    weights = Run.weights if mode.makes else options.weights or Run.weights
+    init = None if options.init is None else Path(options.init) / Run.weights
+    return Run(folder, config, device, World.start(device), weights, imports, compile, init)
+
+
+def begun(values: dict, init: str) -> dict:
+    """The values of a config with the model and the process of the run ``--init``, and all of that run's where there
+    are none."""
+    if not started(Path(init)):
+        raise ValueError(f"--init={init} is no run folder: needs one that training or --mode import has written")
+    other = read_run_config(Path(init))
+    return other | {name: value for name, value in values.items() if name not in ("model", "sde")}
 
 
 def _read(path: Path) -> dict:
@@ -97,7 +112,9 @@ def check_outputs(run: Run, options: flags.FlagValues) -> None:
     mode = MODES[options.mode]
 
     def check() -> None:
-        if options.out is not None:
+        if options.out is not None and not mode.suffixes:
+            check_folder(Path(options.out), f"--out={options.out}")
+        elif options.out is not None:
             check_out(options.out, mode.suffixes, options.mode)
         elif mode.writes or ("out" in mode.flags and options.mode != "likelihood"):
             check_folder(run.folder, f"--workdir={run.folder}")
@@ -159,7 +176,7 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
         torch.set_num_threads(options.threads)
     mode, run = MODES[options.mode], open_run(options, overrides)
     given = {name: options[name].value for name in options if options[name].present}
-    if not mode.training:
+    if not (mode.training or mode.makes):
         own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights, "imports": ""}
         own["compile"] = Run.compile
         run.settings = settings_of(given, overrides, own | mode.defaults)
@@ -174,7 +191,7 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
             # What is read is never a reason to fail for what was measured.
             with suppress(OSError, UnicodeError):
                 renew_links(run.folder)
-    return result if mode.training else result | {"settings": run.settings}
+    return result if mode.training or mode.makes else result | {"settings": run.settings}
 
 
 def command(arguments: list[str]) -> int:

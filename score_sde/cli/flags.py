@@ -14,6 +14,8 @@ from score_sde.config.config import pick
 from score_sde.config.program import program
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.run.outputs import written
+from sde.pretrained import SOURCES
+from sde.pretrained.exports import EXPORTS
 from sde.renamed import sentence
 
 TEXTS = {
@@ -23,8 +25,15 @@ TEXTS = {
     "threads": "CPU threads; default torch's choice",
     "debug": "show the traceback of an error",
     "config": "a config file, or the name of one in configs/; default digits",
+    "init": "a run folder whose model training begins with, on these data; what belongs to other classes starts anew",
+    "pretrained": "a file or folder of weights that another project wrote",
+    "source": f"the project that wrote them: auto, {', '.join(SOURCES)}",
+    "facts": "a JSON file of what the weights do not say, by the names of their own project's options, as in "
+    '{"sigma_max": 50}',
+    "format": f"what the model is exported as: {', '.join(EXPORTS)}",
     "weights": "weights in the run folder: a file, or a training state as in checkpoints/denoiser-00001200.pt, whose "
-    "averaged ones count; default model.safetensors",
+    "averaged ones count; default model.safetensors. For import, ema or raw: the averaged ones or those that were "
+    "stepped",
     "imports": "networks and processes that a file of weights may import beside those of the run's config, as in "
     "package.module:Class, with commas between them",
     "sampler": f"{', '.join(CHOICES_OF_SAMPLER)}; options: --config.sampler.OPTION; auto is planned for the model",
@@ -38,6 +47,8 @@ TEXTS = {
     "likelihood, encode, interpolate, restore and edit, where data is each item's own class",
     "sizes": "sizes of the samples, cycled, as in 5,8, where the items are of unequal size; by default drawn as the "
     "training items have them",
+    "start_state": "a .npy or .npz file of states at the grid's first time, in model units, with which sampling begins "
+    "as they are",
     "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "
     "by default that of held-out items, for models that are conditioned on more than classes",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
@@ -133,6 +144,7 @@ OLD_VALUES = {("method", "moments"): "mmps"}
 EXAMPLES = {
     "train": "--config digits --workdir runs/digits --config.training.steps=200",
     "train_classifier": "--workdir runs/digits",
+    "import": "--pretrained edm-cifar10-32x32-cond-vp.pkl --config.data.root=data/cifar10/train.zip --workdir runs/edm",
     "sample": "--workdir runs/digits --sampler pc --steps 100 --labels 0,1,2 --guidance_scale 2",
     "guidance_sweep": "--workdir runs/digits --num_samples 500",
     "evaluate": "--workdir runs/digits --num_samples 1000",
@@ -143,6 +155,7 @@ EXAMPLES = {
     "edit": "--workdir runs/digits --items 0,1,2 --start_time 0.3,0.5,0.7 --labels 3 --guidance_scale 2",
     "compare": "--workdir runs/digits --samplers auto,dpmpp,heun --nfe 5,10,20",
     "ema": "--workdir runs/digits --relative_std 0.05,0.1",
+    "export": "--workdir runs/digits --format torch_export --out digits-program",
     "check": "--workdir runs/digits",
     "visualize": "--workdir runs/digits --plots trajectory --labels 0,1,2",
 }

@@ -15,13 +15,15 @@ class Mode:
     flag of its name, or where it is annotated with a dataclass the flags of its fields; one that is not given leaves
     the function its own default. ``sections`` are those of a trained run's config that can be changed; a mode that
     trains has none and can change them all. Of the modes that ``writes`` what others read, models and training states,
-    one at a time does; what the others write is numbered. One that ``compiles`` calls networks often enough for
-    ``--compile``, and does not differentiate them. ``suffixes`` are those of the files that ``--out`` names."""
+    one at a time does; what the others write is numbered. One that ``makes`` a run folder needs none. One that
+    ``compiles`` calls networks often enough for ``--compile``, and does not differentiate them. ``suffixes`` are those
+    of the files that ``--out`` names; where there are none, it is a folder."""
 
     path: str
     sections: tuple[str, ...] = ()
     training: bool = False
     writes: bool = False
+    makes: bool = False
     compiles: bool = True
     suffixes: tuple[str, ...] = (".png", ".npz")
 
@@ -45,8 +47,9 @@ class Mode:
     def flags(self) -> set[str]:
         """The names of the flags that the mode takes, beside those that every mode does."""
         own = {"sampler"} if "sampler" in self.sections else set()
-        own |= {"compile"} if self.compiles and not self.training else set()
-        return own | {*self.defaults, *(("config",) if self.training else ("weights", "imports"))}
+        own |= {"compile"} if self.compiles and not (self.training or self.makes) else set()
+        shared = ("config",) if self.training else () if self.makes else ("weights", "imports")
+        return own | {*self.defaults, *shared}
 
     def arguments(self, values: dict) -> dict:
         """The function's keyword arguments from the values of the flags that were given."""
@@ -79,6 +82,7 @@ def _single(flag: str, value: object) -> object:
 MODES = {
     "train": Mode("score_sde.modes.train:train", training=True, writes=True),
     "train_classifier": Mode("score_sde.modes.train:train_classifier", training=True, writes=True),
+    "import": Mode("score_sde.modes.foreign:import_weights", ("data", "training", "sampler"), writes=True, makes=True),
     "sample": Mode("score_sde.modes.sample:sample", ("sampler",)),
     "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), suffixes=(".json", ".png")),
     "evaluate": Mode("score_sde.modes.evaluate:evaluate", ("data", "sampler"), suffixes=(".json", ".npz")),
@@ -89,6 +93,7 @@ MODES = {
     "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data")),
     "compare": Mode("score_sde.modes.compare:compare", suffixes=(".html", ".json")),
     "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True, compiles=False),
+    "export": Mode("score_sde.modes.export:export", compiles=False, suffixes=()),
     "check": Mode("score_sde.modes.check:check", ("data",), compiles=False),
     "visualize": Mode("score_sde.modes.visualize:visualize", ("sampler", "data"), suffixes=(".png", ".npz", ".gif")),
 }

@@ -8,11 +8,14 @@ from samplers import NOISES
 from score_sde.run.conditions import read_condition, show
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.inputs import read_states
 from score_sde.run.items import write_arrays
 from score_sde.run.outputs import check_room_of, stem
 from score_sde.run.sampling import Sampling, low_resolution
 from sde.condition.tree import Condition
 from sde.data.sizes import trimmed
+
+DEFAULT_SAMPLES = 64
 
 
 def sample(
@@ -21,19 +24,28 @@ def sample(
     steps: int | None = None,
     grid: str | None = None,
     noise: str = NOISES[0],
-    num_samples: int = 64,
+    num_samples: int = DEFAULT_SAMPLES,
     seed: int = 0,
     labels: str | None = None,
     condition: str | None = None,
     cascade: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     sizes: str | None = None,
+    start_state: str | None = None,
     batch_size: int = 256,
     out: str | None = None,
 ) -> dict:
     """Draw samples; write ``<out>.png`` and ``<out>.npz``."""
-    sampling = Sampling(run, steps, grid, noise, seed, batch_size, sizes)
     guides = Guides(run, run.model(), guidance)
+    states = None
+    if start_state is not None:
+        states = read_states(start_state, guides.denoiser)
+        if num_samples not in (DEFAULT_SAMPLES, len(states)):
+            raise ValueError(
+                f"--num_samples={num_samples}: --start_state={start_state} has {len(states)}; leave it out"
+            )
+        num_samples = len(states)
+    sampling = Sampling(run, steps, grid, noise, seed, batch_size, sizes, states)
     check_room_of(run, out, num_samples, event_shape_of(guides.denoiser))
     if cascade:
         if condition:

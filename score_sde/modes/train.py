@@ -19,6 +19,7 @@ from score_sde.training.precision import settle
 from score_sde.training.session import Session
 from score_sde.training.spec import classifier_spec, denoiser_spec
 from sde import Denoiser, NoisyClassifier
+from sde.checkpoint.initial import begin_with
 from sde.checkpoint.spec import build_classifier, build_denoiser
 from sde.condition.tree import Condition, restrict_to
 from sde.files import write_text
@@ -33,15 +34,20 @@ PREVIEW_SAMPLES = 60
 """Samples in the pictures made during training."""
 
 
-def train(run: Run) -> dict:
+def train(run: Run, *, init: str | None = None) -> dict:
     """Train the denoiser by denoising score matching."""
     data, held_out = run.data()
     settings = run.config.training
     with with_keys("training"):
         check_batch(settings.optimization, data)
-    spec = denoiser_spec(run.config, data)
-    with with_keys("model", "model.network", "sde"):
-        model = _seeded(settings.seed, build_denoiser, spec).to(run.device)
+    spec = denoiser_spec(run.config, data, run.inherited)
+    with with_keys("model", "model.network", "sde", init="--init"):
+        model = _seeded(settings.seed, build_denoiser, spec)
+        if run.init and not run.started:
+            print(f"training begins with the weights of {init}")
+            for reason in begin_with(model, spec, run.init, run.allowed_imports).values():
+                print(f"started anew, as classes or conditions are others: {reason}")
+        model = model.to(run.device)
         check_forward(spec["network"]["name"], model, data.event_shape)
 
     def loss(module: Denoiser, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:

@@ -41,6 +41,8 @@ class Run:
     imports: tuple[str, ...] = ()
     compile: str = "auto"
     """Whether its networks are compiled, one of COMPILING."""
+    init: Path | None = None
+    """The weights of another run, with which training begins."""
     settings: dict[str, str] = field(default_factory=dict)
     """What the command set, by flag or key, which goes into the files it writes."""
 
@@ -113,14 +115,29 @@ class Run:
         return self.data()[0].class_counts if known is None and "_split" in vars(self) else known
 
     @property
+    def inherited(self) -> dict:
+        """What a model that began with other weights has of them beside its config; nothing where it began anew."""
+        spec = self._spec
+        origin = spec.get("origin")
+        if self.init is not None and not (self.started or self.weights_file.exists()):
+            origin = (origin or {}) | {"init": str(self.init.parent)}
+        if origin is None:
+            return {}
+        own = ("noise_input", "scaled_input", "sigma_data")
+        return {"origin": origin, **{name: spec[name] for name in own if name in spec}}
+
+    @property
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes by their numbers, where they have some."""
         return tuple(self.about.get(CLASS_NAMES, ()))
 
     @cached_property
     def _spec(self) -> dict:
-        """What the file of the weights says of the model; nothing where there is none."""
-        return stored_spec(self.weights_file) if self.weights_file.exists() else {}
+        """What the file of the weights says of the model, or where there is none the newest training state, or the run
+        that training begins with; nothing where there is nothing yet."""
+        states = self.checkpoints("denoiser").paths()
+        files = (self.weights_file, *states, *([self.init] if self.init else []))
+        return next((stored_spec(path) for path in files if path.is_file()), {})
 
     def values(self) -> dict:
         """The config as plain values, with what it leaves to be found."""

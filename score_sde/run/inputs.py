@@ -12,6 +12,8 @@ from score_sde.config.config import pick
 from score_sde.config.naming import with_flag
 from score_sde.kinds import reader
 from score_sde.kinds.base import About, Kind
+from score_sde.run.folder import event_shape_of
+from sde import Denoiser
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset, existing
 from sde.data.arrays import read_array
@@ -158,6 +160,17 @@ def read_items(
     if levels and whole and (x.min() < 0 or x.max() >= levels or (x != x.round()).any()):
         raise ValueError(f"{flag}={path}: needs integers from 0 to {levels - 1}, like the data")
     return x.to(dtype), labels, sizes
+
+
+def read_states(path: str, denoiser: Denoiser) -> Tensor:
+    """``--start_state``: states (n, *inner) in model units, taken as they are."""
+    x, _, _ = read_array(existing(path, "--start_state"))
+    inner = denoiser.transform.inner_shape(event_shape_of(denoiser))
+    if tuple(x.shape[1:]) != inner:
+        raise ValueError(
+            f"--start_state={path}: its states have shape {tuple(x.shape[1:])}, those of the model {inner}"
+        )
+    return x.float()
 
 
 def _padded(

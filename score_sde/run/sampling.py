@@ -37,6 +37,7 @@ class Sampling:
         seed: int,
         batch_size: int,
         sizes: str | None = None,
+        start_state: torch.Tensor | None = None,
     ) -> None:
         options = dict(run.config.sampler)
         self.name = options.pop("name")
@@ -45,7 +46,7 @@ class Sampling:
         if self.name == "auto" and grid:
             raise ValueError(f"--grid={grid}: --sampler auto finds its own grid; leave it out")
         self.sampler = None if self.name == "auto" else SAMPLERS[self.name](**options)
-        self.run, self.grid, self.sizes = run, grid, sizes
+        self.run, self.grid, self.sizes, self.start_state = run, grid, sizes, start_state
         self.calls = AUTO_CALLS if steps is None else steps
         self.steps = self.calls if self.sampler is None else steps
         self.options: dict[str, Any] = {"noise": noise, "seed": seed, "batch_size": batch_size}
@@ -59,7 +60,8 @@ class Sampling:
             )
             sampler, times = found.sampler, found.times
         model, event_shape = guides(cond, options), event_shape_of(guides.denoiser)
-        own = {"sizes": sizes_of_samples(self.run, n, self.options["seed"], self.sizes)}
+        sizes = sizes_of_samples(self.run, n, self.options["seed"], self.sizes)
+        own = {"sizes": sizes, "start_state": self.start_state}
         return draw(self.run, model, sampler, n, event_shape, steps=steps, grid=times, **own, **self.options)
 
 
@@ -97,7 +99,9 @@ def draw(run: Run, model: ScoreModel, sampler, n: int, event_shape: tuple[int, .
     count, part = mine.stop - mine.start, None
     if count:
         options |= {"first": mine.start, "progress": world.is_main}
-        options |= {name: options[name][mine] for name in ("start", "sizes") if options.get(name) is not None}
+        options |= {
+            name: options[name][mine] for name in ("start", "start_state", "sizes") if options.get(name) is not None
+        }
         part_model = model.rows(mine)
         with with_keys(**GRID, **FLAG):
             options["compile"] = compiles(run, part_model, sampler, count, event_shape, options)

@@ -1,6 +1,8 @@
 """Specs: from options and data the plain values that build a model, which its file also stores."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -17,8 +19,9 @@ def _shared(config: Config, data: Dataset) -> dict:
     }
 
 
-def denoiser_spec(config: Config, data: Dataset) -> dict:
-    """What sde.checkpoint.spec.build_denoiser takes."""
+def denoiser_spec(config: Config, data: Dataset, inherited: Mapping[str, Any] | None = None) -> dict:
+    """What sde.checkpoint.spec.build_denoiser takes; ``inherited`` is what the weights that training begins with have
+    in place of its own."""
     classes = data.num_classes if config.model.conditional else None
     conditions = _conditions(data) if config.model.conditional else {}
     transform = data.transform
@@ -33,7 +36,7 @@ def denoiser_spec(config: Config, data: Dataset) -> dict:
     law = None if data.sizes is None else law_of(data.sizes)
     further = {"conditions": conditions, "about": data.about, "sizes": law, "class_counts": data.class_counts}
     found = {name: value for name, value in further.items() if value}
-    return _plain(spec | found)
+    return _plain(spec | found | dict(inherited or {}))
 
 
 def _conditions(data: Dataset) -> dict:

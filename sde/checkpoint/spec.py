@@ -1,7 +1,9 @@
 """Specs: models as plain values, and models with fresh weights from them."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,6 +16,7 @@ from sde.model.denoiser import Denoiser
 from sde.model.noise_input import NoiseInput
 from sde.named import is_path
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
+from sde.pretrained.foreign import Foreign
 from sde.process import SDES, process_of
 from sde.process.base import SDE
 
@@ -24,6 +27,33 @@ def describe_sde(sde: SDE) -> dict:
     if name is None or not dataclasses.is_dataclass(sde):
         raise ValueError(f"{type(sde).__name__} cannot be stored: make it a frozen dataclass and add it to SDES")
     return {"name": name, **dataclasses.asdict(sde)}
+
+
+def describe_foreign(foreign: Foreign, model: Denoiser | NoisyClassifier) -> dict:
+    """The spec of a foreign model, which was built, as plain values; with where its weights come from, and the times
+    of its own steps."""
+    transform = foreign.transform
+    spec: dict[str, Any] = {
+        "network": dict(foreign.network),
+        "event_shape": foreign.event_shape,
+        "num_classes": foreign.num_classes,
+        "sde": describe_sde(foreign.sde),
+        "sigma_data": foreign.sigma_data,
+        "origin": dict(foreign.origin),
+        **describe_inputs(model),
+    }
+    if not foreign.classifier:
+        spec |= {
+            "parametrization": foreign.parametrization,
+            "transform": {"shift": transform.shift, "scale": transform.scale, "levels": transform.num_levels},
+            "null_trained": foreign.null_trained,
+            "conditions": {
+                kind: {"shape": shape, "shift": [0.0] * shape[-1], "scale": [1.0] * shape[-1]}
+                for kind, shape in foreign.conditions.items()
+            },
+            "levels": None if foreign.levels is None else foreign.levels.tolist(),
+        }
+    return json.loads(json.dumps(spec))
 
 
 def build_sde(description: dict) -> SDE:
@@ -94,11 +124,11 @@ def _network(table: Mapping[str, type[nn.Module]], options: dict, spec: dict) ->
 
 
 def imports_of(spec: dict) -> set[str]:
-    """The import paths that a spec names: building a model of it runs their modules."""
+    """The import paths outside of this project that a spec names: building a model of it runs their modules."""
     told = spec.get("noise_input")
     parts = (spec.get("network"), spec.get("sde"), told.get("process") if isinstance(told, dict) else None)
     named = [part.get("name", "") for part in parts if isinstance(part, dict)]
-    return {name for name in named if isinstance(name, str) and is_path(name)}
+    return {name for name in named if isinstance(name, str) and is_path(name) and not name.startswith("sde.")}
 
 
 def build_transform(described: dict) -> Transform:

@@ -125,8 +125,8 @@ def null_like(cond: C) -> C:
 
 def null_tree(x: Tensor, num_classes: int | None, shapes: Shapes) -> Condition:
     """The null condition for each row of x, of a model with these classes and conditions."""
-    tree = {"labels": x.new_full((len(x),), NULL_LABEL, dtype=torch.long)} if num_classes else {}
-    return tree | {kind: x.new_full((len(x), *shape), torch.nan) for kind, shape in shapes.items()}
+    tree = {"labels": x.new_full((x.shape[0],), NULL_LABEL, dtype=torch.long)} if num_classes else {}
+    return tree | {kind: x.new_full((x.shape[0], *shape), torch.nan) for kind, shape in shapes.items()}
 
 
 def drop_conditions(cond: C, dropped: Tensor) -> C:

@@ -56,10 +56,10 @@ def call_network(
     call = uncompiled(network) if torch.is_grad_enabled() and x.requires_grad else network
     if isinstance(c_noise, float):
         # Without a transfer, which would wait for the device.
-        c_noise = x.new_full((len(x),), c_noise)
+        c_noise = x.new_full((x.shape[0],), c_noise)
     else:
         c_noise = send(c_noise.to(x.dtype), x.device)
-        c_noise = c_noise.expand(len(x)) if c_noise.ndim == 0 else c_noise
+        c_noise = c_noise.expand(x.shape[0]) if c_noise.ndim == 0 else c_noise
     with torch.autocast(x.device.type, autocast, enabled=autocast is not None):
         try:
             output = call(expand(c_in, x) * x, c_noise, *cond)

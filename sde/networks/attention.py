@@ -57,7 +57,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, fused: bool = False) -> Tensor:
         # (B, 3 C, *space) -> three tensors (B, heads, positions, C / heads)
-        qkv = self.qkv(self.norm(x)).view(len(x), 3, self.heads, -1, x[0, 0].numel()).transpose(-1, -2)
+        qkv = self.qkv(self.norm(x)).view(x.shape[0], 3, self.heads, -1, x[0, 0].numel()).transpose(-1, -2)
         h = attend(*qkv.unbind(1), fused=fused)
         return residual_sum(x, self.out(h.transpose(-1, -2).reshape(x.shape)), self.rescale)
 

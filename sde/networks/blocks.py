@@ -29,7 +29,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(self.resample(F.silu(self.norm1(x))))
-        modulation = self.modulation(embedding).view(len(x), -1, *[1] * (x.ndim - 2))
+        modulation = self.modulation(embedding).view(x.shape[0], -1, *[1] * (x.ndim - 2))
         if self.adaptive:
             scale, shift = modulation.chunk(2, dim=1)
             h = F.silu(self.norm2(h) * (1 + scale) + shift)

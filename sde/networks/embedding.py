@@ -78,9 +78,9 @@ class SequenceTokens(nn.Module):
     def forward(self, sequence: Tensor) -> Context:
         absent = sequence.isnan().any(2)
         tokens = self.layer(sequence.masked_fill(absent.unsqueeze(2), 0))
-        tokens = torch.cat([self.null.expand(len(sequence), 1, -1), tokens], 1)
-        mask = torch.cat([absent.new_zeros(len(sequence), 1), absent], 1).logical_not()
-        return Context(tokens, mask.view(len(mask), 1, 1, -1))
+        tokens = torch.cat([self.null.expand(sequence.shape[0], 1, -1), tokens], 1)
+        mask = torch.cat([absent.new_zeros(sequence.shape[0], 1), absent], 1).logical_not()
+        return Context(tokens, mask.view(mask.shape[0], 1, 1, -1))
 
 
 NOISE_EMBEDDINGS = ("sinusoidal", "fourier")
@@ -137,7 +137,7 @@ def complete_tree(cond: ConditionLike | None, x: Tensor, num_classes: int | None
     if not isinstance(tree, BoundCondition):
         check_kinds(tree, num_classes, shapes)
         for kind, c in tree.items():
-            if len(c) != len(x):
+            if c.shape[0] != x.shape[0]:
                 raise ValueError(f"the condition {kind!r} has {len(c)} rows, x has {len(x)}: needs one row per sample")
     return tree
 

@@ -39,9 +39,9 @@ class MemoryAttention(nn.Module):
     def forward(self, x: Tensor, fused: bool = False) -> Tensor:
         # (B, 3 width, *space) -> three tensors (B, heads, positions, head_channels)
         q, k, v = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).transpose(3, 4).unbind(1)
-        k, v = (torch.cat([m.expand(len(x), -1, -1, -1), y], 2) for m, y in zip(self.memory, (k, v), strict=True))
+        k, v = (torch.cat([m.expand(x.shape[0], -1, -1, -1), y], 2) for m, y in zip(self.memory, (k, v), strict=True))
         h = attend(q, k, v, fused=fused).transpose(2, 3)
-        return x + self.out(h.reshape(len(x), -1, *x.shape[2:]))
+        return x + self.out(h.reshape(x.shape[0], -1, *x.shape[2:]))
 
 
 class LinearAttention(nn.Module):
@@ -59,10 +59,10 @@ class LinearAttention(nn.Module):
     def forward(self, x: Tensor, fused: bool = False) -> Tensor:
         # (B, 3 width, *space) -> three tensors (B, heads, head_channels, positions)
         q, k, v = self.qkv(self.norm(x)).flatten(2).unflatten(1, (3, self.heads, -1)).unbind(1)
-        k, v = (torch.cat([m.expand(len(x), -1, -1, -1), y], 3) for m, y in zip(self.memory, (k, v), strict=True))
+        k, v = (torch.cat([m.expand(x.shape[0], -1, -1, -1), y], 3) for m, y in zip(self.memory, (k, v), strict=True))
         context = v @ k.softmax(3).transpose(2, 3)
         h = context @ (q.softmax(2) * q.shape[2] ** -0.5)
-        return x + self.out_norm(self.out(h.reshape(len(x), -1, *x.shape[2:])))
+        return x + self.out_norm(self.out(h.reshape(x.shape[0], -1, *x.shape[2:])))
 
 
 class ModulatedBlock(nn.Module):
@@ -78,7 +78,7 @@ class ModulatedBlock(nn.Module):
         self.skip = nn.Identity() if inputs == outputs else conv(inputs, outputs, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        scale, shift = self.modulation(embedding).view(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
+        scale, shift = self.modulation(embedding).view(x.shape[0], -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
         h = F.silu(self.norm1(self.conv1(x)) * (1 + scale) + shift)
         return F.silu(self.norm2(self.conv2(self.dropout(h)))) + self.skip(x)
 

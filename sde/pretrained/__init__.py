@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
-from sde.pretrained import denoising_diffusion_pytorch, edm, guided_diffusion, k_diffusion, score_sde
+from sde.pretrained import denoising_diffusion_pytorch, diffusers, edm, guided_diffusion, k_diffusion, score_sde
 from sde.pretrained.contents import Contents, read_contents
 from sde.pretrained.facts import Facts
 from sde.pretrained.foreign import Foreign
@@ -40,6 +40,7 @@ SOURCES: dict[str, Source] = {
     "guided_diffusion": guided_diffusion,
     "k_diffusion": k_diffusion,
     "denoising_diffusion_pytorch": denoising_diffusion_pytorch,
+    "diffusers": diffusers,
 }
 """The modules that read foreign weights, by the name of the project."""
 

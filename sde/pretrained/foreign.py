@@ -19,7 +19,7 @@ from sde.process.base import SDE
 @dataclass(frozen=True)
 class Foreign:
     """``network`` is its name in NETWORKS, or in CLASSIFIERS of a ``classifier``, and its options; ``state`` are its
-    weights; ``parametrization`` to ``null_trained`` are as in Denoiser, and ``transform`` takes the source's data to
+    weights; ``parametrization`` to ``conditions`` are as in Denoiser, and ``transform`` takes the source's data to
     what its network was trained on. ``levels`` (k,) are the times of the source's own steps, in ours, where it has
     some. ``origin`` says where the weights come from, in words."""
 
@@ -34,15 +34,21 @@ class Foreign:
     scaled_input: bool = True
     transform: Transform = field(default_factory=Transform)
     null_trained: bool = True
+    conditions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     classifier: bool = False
     levels: Tensor | None = None
     origin: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The network's name and options, the shapes of its conditions among them."""
+        return {**self.network, **({"conditions": self.conditions} if self.conditions else {})}
 
     def build(self) -> Denoiser | NoisyClassifier:
         """The model with its weights, in float32 and in eval mode, on the CPU."""
         # Not on the meta device, where tables that no state holds would stay.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):
-            network = _network(self.network, self.event_shape, self.num_classes, self.classifier)
+            network = _network(self.options, self.event_shape, self.num_classes, self.classifier)
         state = {name: value.float() if value.is_floating_point() else value for name, value in self.state.items()}
         network.load_state_dict(state, assign=True)
         if self.classifier:

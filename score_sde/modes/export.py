@@ -1,0 +1,30 @@
+"""--mode export: a run's model as other libraries load it."""
+
+from pathlib import Path
+
+from score_sde.config.config import pick
+from score_sde.run.folder import Run
+from sde.checkpoint.snapshots import stored_spec
+from sde.files import write_json
+from sde.pretrained.exports import EXPORTS
+
+
+def export(run: Run, *, format: str = "torch_export", out: str | None = None) -> dict:
+    """Write the model as other libraries load it; what their format cannot express is refused.
+
+    Beside it stands ``about.json``: the shape of items, the process, and the transform from data to model units.
+    """
+    write = EXPORTS[pick("--format", format, EXPORTS)]
+    folder = run.folder / "export" / format if out is None else Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"--out={folder} exists and is not an empty folder: name another one")
+    model, spec = run.model(), stored_spec(run.weights_file)
+    try:
+        files = write(model, folder)
+    except ValueError as error:
+        raise ValueError(f"--format={format}: {error}") from None
+    about = {name: spec.get(name) for name in ("event_shape", "num_classes", "sde", "transform", "origin")}
+    write_json(folder / "about.json", about)
+    names = ", ".join(path.relative_to(folder).as_posix() for path in files)
+    print(f"{run.weights_file} as {format}: {names} and about.json in {folder}")
+    return {"mode": "export", "format": format, "folder": str(folder), "files": [str(path) for path in files]}
