@@ -14,6 +14,7 @@ from sde.guidance import (
     DynamicThreshold,
     GuidanceInterval,
     GuidanceRescale,
+    StaticThreshold,
 )
 from sde.inverse import Mask
 from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
@@ -69,6 +70,7 @@ GUIDED = {
     "autoguidance": lambda m, y: Autoguidance(m, weaker(m), 1.5),
     "interval": lambda m, y: GuidanceInterval(ClassifierFree(m, y, 2.0), 0.1, 5.0),
     "rescale": lambda m, y: GuidanceRescale(ClassifierFree(m, y, 2.0), 0.7),
+    "static threshold": lambda m, y: StaticThreshold(ClassifierFree(m, y, 2.0), -2.0, 2.0),
     "threshold": lambda m, y: DynamicThreshold(ClassifierFree(m, y, 2.0), 0.9, -2.0, 2.0),
     **POSTERIORS,
 }
