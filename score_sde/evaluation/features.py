@@ -15,6 +15,7 @@ from score_sde.evaluation.judge import evaluation_classifier
 from score_sde.kinds import named_beside
 from score_sde.run.folder import Run, file_digest
 from sde.data import Dataset
+from sde.device import has_float64
 from sde.distributed.world import World
 
 EXTRACTORS = ("data", "spectrum", "classifier", "inception")
@@ -79,8 +80,7 @@ class Extractor:
 
 def extractor(run: Run, name: str, training: Dataset, download: bool = False) -> Extractor:
     """The extractor of ``--features``: one of EXTRACTORS, or the path of a TorchScript file."""
-    # Not every accelerator has float64.
-    device = run.device if run.device.type == "cuda" else torch.device("cpu")
+    device = run.device if has_float64(run.device) else torch.device("cpu")
     if download and name != "inception":
         raise ValueError(f"--download is for --features inception; --features {name} would ignore it")
     kind = run.kind

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from score_sde.cli import main
 from score_sde.cli.modes import MODES
+from score_sde.modes import restore as restoring
+from sde.data.transform import Transform
 from tests.oracles import simulated_device as sim
 from tests.score_sde.runs import SMALL, trained_once
 
@@ -71,6 +74,18 @@ def test_modes(folders, capsys, mode):
             assert there[key] == pytest.approx(value, rel=1e-3, abs=1e-5), key
         elif not isinstance(value, str):
             assert there[key] == value, key
+
+
+def test_measurements_that_need_float64_are_refused(tmp_path_factory, monkeypatch, capsys):
+    """Of data so far from zero that float32 does not tell them apart, where the device has none."""
+    far = SimpleNamespace(transform=Transform((1e9,), (2.0,)))
+    monkeypatch.setattr(restoring, "open_split", lambda run, split: (far, far, None))
+    command = ["--mode", "restore", "--workdir", str(trained_once(tmp_path_factory)), "--task", "inpaint"]
+    assert main.main([*command, "--device", sim.NAME]) == 2
+    assert capsys.readouterr().err == (
+        "error: --device=sim: these data lie so far from zero that what is measured of them needs float64, which it "
+        "does not have; take --device cpu\n"
+    )
 
 
 def flat(value, name=""):
