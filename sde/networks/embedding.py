@@ -137,7 +137,7 @@ def complete_tree(cond: ConditionLike | None, x: Tensor, num_classes: int | None
     if not isinstance(tree, BoundCondition):
         check_kinds(tree, num_classes, shapes)
         for kind, c in tree.items():
-            if len(c) != len(x):
+            if c.shape[0] != x.shape[0]:
                 raise ValueError(f"the condition {kind!r} has {len(c)} rows, x has {len(x)}: needs one row per sample")
     return tree
 

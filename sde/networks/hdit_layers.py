@@ -23,7 +23,7 @@ class AdaRMSNorm(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         scale = self.modulation(embedding)
-        return rms_norm(x, 1 + scale.view(len(x), *[1] * (x.ndim - 2), -1))
+        return rms_norm(x, 1 + scale.view(x.shape[0], *[1] * (x.ndim - 2), -1))
 
 
 class CosineAttention(nn.Module):

@@ -25,7 +25,7 @@ class AdaptiveGroupNorm(nn.Module):
         self.groups, self.modulation = count_of(channels, GROUP), zero_init(nn.Linear(width, 2 * channels))
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        scale, shift = self.modulation(embedding).view(len(x), -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
+        scale, shift = self.modulation(embedding).view(x.shape[0], -1, *[1] * (x.ndim - 2)).chunk(2, dim=1)
         return F.group_norm(x, self.groups, eps=1e-5) * (1 + scale) + shift
 
 
@@ -60,7 +60,7 @@ class MappedAttention(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor, fused: bool = False) -> Tensor:
         # (B, 3 C, *space) -> three tensors (B, heads, positions, C / heads)
-        qkv = self.qkv(self.norm(x, embedding)).reshape(len(x), 3, self.heads, -1, x[0, 0].numel()).transpose(-1, -2)
+        qkv = self.qkv(self.norm(x, embedding)).reshape(x.shape[0], 3, self.heads, -1, x[0, 0].numel()).transpose(-1, -2)
         h = attend(*qkv.unbind(1), fused=fused)
         return x + self.out(self.dropout(h).transpose(-1, -2).reshape(x.shape))
 
