@@ -79,7 +79,7 @@ class FourierFeatures(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # Not a product of matrices, which autocast would round.
-        angle = (x.view(x.shape[0], 1, -1) * self.frequencies).sum(2)
+        angle = (x.reshape(x.shape[0], 1, -1) * self.frequencies).sum(2)
         return torch.cat([angle.cos(), angle.sin()], dim=1)
 
 
@@ -108,9 +108,9 @@ class TokenInput(nn.Module):
     def forward(self, sequence: Tensor) -> Context:
         absent = sequence.isnan().any(2)
         tokens = sequence.masked_fill(absent.unsqueeze(2), 0)
-        tokens = torch.cat([self.null.expand(len(sequence), 1, -1), tokens], 1)
+        tokens = torch.cat([self.null.expand(sequence.shape[0], 1, -1), tokens], 1)
         mask = torch.cat([absent.all(1, keepdim=True), ~absent], 1)
-        return Context(tokens, mask.view(len(mask), 1, 1, -1))
+        return Context(tokens, mask.view(mask.shape[0], 1, 1, -1))
 
 
 class MappedEmbedding(nn.Module):

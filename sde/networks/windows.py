@@ -71,7 +71,7 @@ def _gather(x: Tensor, indices: Sequence[Tensor]) -> Tensor:
     for i, index in enumerate(indices):
         x = x.index_select(2 + 2 * i, index.flatten()).unflatten(2 + 2 * i, index.shape)
     x = x.permute(*range(2, 2 + 2 * dims, 2), 0, 1, *range(3, 3 + 2 * dims, 2), -1)
-    tiles, positions = (math.prod(index.shape[i] for index in indices) for i in (0, 1))
+    tiles, positions = (math.prod([index.shape[i] for index in indices]) for i in (0, 1))
     return x.reshape(tiles, -1, positions, x.shape[-1])
 
 

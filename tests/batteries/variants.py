@@ -23,7 +23,7 @@ VARIANTS = {name: factory() for name, factory in SAMPLERS.items()} | {
     **{f"deis-{k}-{kind}": ExponentialAdams(k, kind) for k in (1, 2, 3, 4) for kind in PREDICTIONS},
     **{f"unipc-{k}-{kind}": UniPC(k, kind) for k in (1, 2, 3) for kind in PREDICTIONS},
     **{f"dpmpp-{k}{'s' * single}": DPMSolverPP(k, single) for k in (1, 2, 3) for single in (False, True)},
-    **{f"lms-{k}": LMS(k) for k in (1, 2, 3)}, "lms-denoised": LMS(to_zero=False),
+    "lms-2": LMS(2), "lms-denoised": LMS(to_zero=False),
     **{f"sa_solver-{k}m": SASolver(k) for k in (1, 3)}, "sa_solver-eta": SASolver(2, eta=0.4),
     "sa_solver-1-noise": SASolver(1, "noise"), "sa_solver-3-noise": SASolver(3, "noise"),
     # With a corrector that hardly moves, the order of the pair is that of its predictor.
