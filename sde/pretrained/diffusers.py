@@ -1,6 +1,7 @@
 """diffusers: folders as its ``save_pretrained`` writes them, of a pipeline or of one model."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.sa
          "diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin")  # fmt: skip
 """The files of weights, the first that there is."""
 
-OPTIONS = {
+OPTIONS: Mapping[str, str] = {
     "num_train_timesteps": "number of the scheduler's steps in training, as 1000",
     "beta_schedule": "how its betas run: linear, scaled_linear, squaredcos_cap_v2 or sigmoid",
     "beta_start": "its first beta, as 0.0001",
