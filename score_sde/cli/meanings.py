@@ -8,7 +8,9 @@ from score_sde.config.schema import CHOICES, NAMED
 from score_sde.kinds import KINDS
 from sde.data import DATASETS
 from sde.data.images import MODES
+from sde.networks.adm_classifier import POOLS
 from sde.networks.embedding import NOISE_EMBEDDINGS
+from sde.networks.linear_attention_unet import NOISE_FEATURES
 from sde.networks.mapping import EMBEDDING_TYPES, FREQUENCY_UNITS
 from sde.networks.progressive import COMBINATIONS, PROGRESSIVE
 from sde.networks.unet_options import PROGRESSIVE_INPUTS, RESAMPLINGS
@@ -83,10 +85,20 @@ MEANINGS = {
     "network.scale_by_sigma": "whether the output is divided by the noise level",
     "network.log_sigma": "a and b of log sigma = a c_noise + b, by which scale_by_sigma divides",
     "network.activation_checkpointing": "compute activations again in the backward pass: less memory, more time",
+    "network.num_heads": "attention heads; 0 for as many as have head_channels",
+    "network.head_channels": "channels of an attention head; of linear_attention_unet for each level, or all",
+    "network.num_heads_upsample": "attention heads on the way up; 0 for those of the way down",
+    "network.middle_attention": "whether there is self-attention between the middle blocks",
+    "network.pool": "how activations become logits",
+    "network.stem_channels": "channels of the first convolution; 0 for channels",
+    "network.full_attention": "whether attention is full, for each level, and else linear; () is at the last alone",
+    "network.noise_features": "sines and cosines of the noise level: at fixed, random or learned frequencies",
+    "network.fourier_channels": "how many there are at random or learned frequencies",
+    "network.self_condition": "whether the network sees an estimate of the data, here always zero",
     "network.patch_size": "side of the patches that are tokens",
     "network.width": "features per token or layer",
     "network.depth": "number of transformer blocks",
-    "network.heads": "attention heads",
+    "network.heads": "attention heads; of linear_attention_unet for each level, or all",
     "network.mlp_ratio": "hidden features of a block in units of width",
     "network.layers": "residual layers",
     "steps": "optimizer steps",
@@ -147,6 +159,8 @@ ALLOWED: dict[str, Iterable[str]] = {
     "model.network.progressive_output": PROGRESSIVE,
     "model.network.progressive_combine": COMBINATIONS,
     "model.network.embedding_type": EMBEDDING_TYPES,
+    "model.network.noise_features": NOISE_FEATURES,
+    "classifier.network.pool": POOLS,
     "model.network.frequency_unit": FREQUENCY_UNITS,
     "classifier.network.progressive_input": PROGRESSIVE_INPUTS,
     **{f"{section}.network.noise_embedding": NOISE_EMBEDDINGS for section in ("model", "classifier")},

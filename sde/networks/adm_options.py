@@ -14,6 +14,7 @@ class ADMOptions:
     longest axis) that get self-attention. The other options are the paper's ablations (tables 1 to 3):
 
     - ``num_heads`` heads of attention, or, where it is 0, as many as have ``head_channels`` channels.
+    - ``embedding_mult``: width of the embedding in units of ``channels``.
     - ``middle_attention``: self-attention between the two middle blocks.
     - ``adaptive``: the embedding scales and shifts after group norm (adaptive group norm); else it is added before.
     - ``resample_blocks``: residual blocks halve and double (BigGAN's). Else levels are halved and doubled between
@@ -34,6 +35,7 @@ class ADMOptions:
     dropout: float = 0.0
     num_heads: int = 0
     head_channels: int = 64
+    embedding_mult: int = 4
     middle_attention: bool = True
     adaptive: bool = True
     resample_blocks: bool = True
@@ -48,6 +50,7 @@ class ADMOptions:
             num_res_blocks=self.num_res_blocks,
             head_channels=self.head_channels,
             group_channels=self.group_channels,
+            embedding_mult=self.embedding_mult,
         )
         if not self.channel_mult or any(m <= 0 or self.channels * m % 1 for m in self.channel_mult):
             raise ValueError(
@@ -69,7 +72,7 @@ class ADMOptions:
         """What the blocks share, for so many axes of space."""
         return BlockOptions(
             dims,
-            4 * self.channels,
+            self.embedding_mult * self.channels,
             self.dropout,
             norm=partial(capped_group_norm, group_channels=self.group_channels, eps=1e-5),
             adaptive=self.adaptive,

@@ -91,6 +91,7 @@ class AttendedBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.block = ModulatedBlock(options, inputs, outputs)
+        self.attention: LinearAttention | MemoryAttention
         self.attention = (MemoryAttention if full else LinearAttention)(options.dims, outputs, heads, head_channels)
         self.cross = ContextAttention(options, outputs) if cross else None
 

@@ -1,7 +1,7 @@
 """A U-Net with linear attention at every level and RMS norm: that of denoising-diffusion-pytorch (Wang 2020)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -168,7 +168,7 @@ class LinearAttentionUNet(nn.Module):
             inputs = torch.cat([torch.zeros_like(x), inputs], dim=1)
         stem = h = self.stem(pad(inputs, self.factor))
         skips = []
-        for level, down in enumerate(self.downs, 1):
+        for level, down in enumerate(_levels(self.downs), 1):
             h = run(down["first"], h, embedding, recompute=recompute)
             skips.append(h)
             h = run(down["second"], h, embedding, context, fused, recompute=recompute)
@@ -176,13 +176,19 @@ class LinearAttentionUNet(nn.Module):
             h = down["resample"](h if level == len(self.downs) else space_to_channels(h))
         h = run(self.middle[0], h, embedding, context, fused, recompute=recompute)
         h = run(self.middle[1], h, embedding, recompute=recompute)
-        for level, up in enumerate(self.ups, 1):
+        for level, up in enumerate(_levels(self.ups), 1):
             h = run(up["first"], torch.cat([h, skips.pop()], dim=1), embedding, recompute=recompute)
             h = torch.cat([h, skips.pop()], dim=1)
             h = run(up["second"], h, embedding, context, fused, recompute=recompute)
             h = up["resample"](h if level == len(self.ups) else self.upsample(h))
         h = run(self.last, torch.cat([h, stem], dim=1), embedding, recompute=recompute)
         return crop(self.head(h)[:, : x.shape[1]], x.shape[2:])
+
+
+def _levels(way: nn.ModuleList) -> Iterator[Mapping[str, nn.Module]]:
+    for level in way:
+        assert isinstance(level, nn.ModuleDict)
+        yield dict(level.items())
 
 
 def per_level(key: str, values: Sequence, count: int) -> list:

@@ -100,6 +100,7 @@ class ConvolutionUp(nn.Module):
 def space_to_channels(x: Tensor) -> Tensor:
     """Blocks of 2 positions along each axis of space as channels: (B, C, *space) -> (B, C 2^dims, *space / 2)."""
     dims = x.ndim - 2
-    blocks = x.reshape(*x.shape[:2], *(n for size in x.shape[2:] for n in (size // 2, 2)))
+    halves = [n for size in x.shape[2:] for n in (size // 2, 2)]
+    blocks = x.reshape(*x.shape[:2], *halves)
     order = (0, 1, *range(3, 3 + 2 * dims, 2), *range(2, 2 + 2 * dims, 2))
     return blocks.permute(order).flatten(1, 1 + dims)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
-from sde.pretrained import edm, score_sde
+from sde.pretrained import denoising_diffusion_pytorch, edm, guided_diffusion, score_sde
 from sde.pretrained.contents import Contents, read_contents
 from sde.pretrained.facts import Facts
 from sde.pretrained.foreign import Foreign
@@ -34,7 +34,12 @@ class Source(Protocol):
         ...
 
 
-SOURCES: dict[str, Source] = {"score_sde": score_sde, "edm": edm}
+SOURCES: dict[str, Source] = {
+    "score_sde": score_sde,
+    "edm": edm,
+    "guided_diffusion": guided_diffusion,
+    "denoising_diffusion_pytorch": denoising_diffusion_pytorch,
+}
 """The modules that read foreign weights, by the name of the project."""
 
 

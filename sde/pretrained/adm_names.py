@@ -1,6 +1,7 @@
 """The tensors of ADM as guided-diffusion and EDM name them."""
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -142,12 +143,12 @@ def _pool(network: ADMClassifier) -> Names:
         return names | layer(f"head.{last}", f"out.{last}")
     found = layer("norm", "out.0")
     if network.pool == "adaptive":
-        weight = network.head.weight
+        weight = cast(Tensor, network.head.weight)
         return found | {"head.weight": shaped("out.3.weight", weight, (*weight.shape, 1, 1)),
                         "head.bias": Theirs("out.3.bias")}  # fmt: skip
     found["head.positions"] = Theirs("out.2.positional_embedding")
     for ours, theirs in (("qkv", "qkv_proj"), ("out", "c_proj")):
-        weight = getattr(network.head, ours).weight
+        weight = cast(Tensor, getattr(network.head, ours).weight)
         found[f"head.{ours}.weight"] = shaped(f"out.2.{theirs}.weight", weight, (*weight.shape, 1))
         found[f"head.{ours}.bias"] = Theirs(f"out.2.{theirs}.bias")
     return found

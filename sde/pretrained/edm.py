@@ -9,6 +9,7 @@ from torch import Tensor
 from sde.device import double
 from sde.model.noise_input import NoiseInput
 from sde.pretrained.contents import Contents
+from sde.pretrained.edm_dhariwal import dhariwal_unet
 from sde.pretrained.edm_song import SONG_OPTIONS, song_unet
 from sde.pretrained.facts import MISSING, Facts
 from sde.pretrained.foreign import Foreign, pixels
@@ -41,6 +42,7 @@ OPTIONS: Mapping[str, str] = {
 
 NETWORKS: dict[str, Callable[[Mapping[str, Tensor], Callable[..., Any], bool], tuple[dict, dict[str, Tensor]]]] = {
     "SongUNet": song_unet,
+    "DhariwalUNet": dhariwal_unet,
 }
 """By its class, what makes of a network's tensors, its options (a function of name and default) and whether it has
 channels of a learned variance, its name and options here, and its weights by our names."""

@@ -1,0 +1,204 @@
+"""denoising-diffusion-pytorch's files: a GaussianDiffusion, its average, and the tables of its chain."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sde.model.noise_input import NoiseInput
+from sde.networks.linear_attention_unet import LinearAttentionUNet
+from sde.pretrained.contents import Contents
+from sde.pretrained.denoising_diffusion_names import unet_names
+from sde.pretrained.facts import MISSING, Facts, same
+from sde.pretrained.foreign import Foreign, empty_network, pixels
+from sde.pretrained.names import numbered, translate
+from sde.pretrained.schedules import linear_or_cosine, settle_schedule
+from sde.process.chain import ChainSDE
+
+PROJECT = "denoising-diffusion-pytorch (Phil Wang; MIT)"
+
+OPTIONS: Mapping[str, str] = {
+    "dim": "channels in units of which levels have theirs",
+    "init_dim": "channels of the first convolution",
+    "out_dim": "channels of the output",
+    "dim_mults": "channels of each level in units of dim",
+    "channels": "channels of the images",
+    "self_condition": "whether the network sees an estimate of the data",
+    "learned_variance": "whether the network predicts a variance, too",
+    "learned_sinusoidal_cond": "whether frequencies of the noise level are learned",
+    "random_fourier_features": "whether frequencies of the noise level are random",
+    "learned_sinusoidal_dim": "number of sines and cosines at such frequencies",
+    "sinusoidal_pos_emb_theta": "the longest period of the other frequencies",
+    "dropout": "probability with which features are dropped in training",
+    "attn_dim_head": "channels per head of attention",
+    "attn_heads": "heads of attention",
+    "full_attn": "whether each level has full attention",
+    "flash_attn": "whether attention is computed by a fused kernel",
+    "image_size": "height and width of the images",
+    "timesteps": "steps of the chain in training",
+    "sampling_timesteps": "steps of the chain in sampling",
+    "objective": "what the network predicts: pred_noise, pred_x0 or pred_v",
+    "beta_schedule": "the schedule of the betas: linear, cosine or sigmoid",
+    "schedule": "beta_schedule and timesteps in a text, as 'cosine, 1000 steps'",
+    "schedule_fn_kwargs": "options of the schedule",
+    "ddim_sampling_eta": "share of the noise in sampling",
+    "auto_normalize": "whether images in [0, 1] are brought to [-1, 1]",
+    "offset_noise_strength": "noise in training that all pixels share",
+    "min_snr_loss_weight": "whether the weights of the loss are cut off",
+    "min_snr_gamma": "where they are cut off",
+    "immiscible": "whether data and noise are matched in training",
+}
+
+OBJECTIVES = {"pred_noise": "noise", "pred_x0": "denoised", "pred_v": "v"}
+FREQUENCIES = "embedding.mapping.frequencies"
+TABLES = ("betas", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "loss_weight")
+"""What is read of the tables of a chain, which are in float32."""
+
+
+def recognizes(contents: Contents) -> bool:
+    """Whether a file is one of Trainer's, with a Unet under ``model``."""
+    return contents.kind == "torch" and contents.tensors("model").keys() >= {
+        "betas",
+        "model.init_conv.weight",
+        "model.time_mlp.1.weight",
+        "model.final_conv.weight",
+    }
+
+
+def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
+    """``model-N.pt``, in which all is found but the size of images. Raises ValueError for a version of the project from
+    before attention had learned keys and values, and as ``Source.read`` does."""
+    held = contents.tensors("model") if weights == "raw" else numbered(contents.tensors("ema"), "ema_model.")
+    if not held:
+        raise ValueError(f"weights = {weights!r}: {contents.path.name} has no average under 'ema': take 'raw'")
+    tables = {name: held[name].double().numpy() for name in TABLES if name in held}
+    tensors = numbered(held, "model.")
+    network, channels = _network(tensors, facts)
+    size = facts.settle("image_size")
+    space = tuple(size) if isinstance(size, list | tuple) else (int(size), int(size))
+    process = _process(tables, facts)
+    ours = cast(LinearAttentionUNet, empty_network(network, (channels, *space), None))
+    wanted = dict(ours.state_dict())
+    computed = {}
+    if network["noise_features"] == "sinusoidal":
+        del wanted[FREQUENCIES]
+        computed[FREQUENCIES] = _frequencies(network["channels"], facts)
+    state = translate(tensors, unet_names(ours), wanted)
+    objective = facts.settle("objective", _objective(tables))
+    if objective not in OBJECTIVES:
+        raise ValueError(f"facts: objective = {objective!r}: needs one of {', '.join(OBJECTIVES)}")
+    return Foreign(
+        network=network,
+        event_shape=(channels, *space),
+        num_classes=None,
+        sde=process,
+        state=state | computed,
+        parametrization=OBJECTIVES[objective],
+        noise_input=NoiseInput("time", float(process.steps - 1)),
+        scaled_input=False,
+        transform=pixels() if facts.get("auto_normalize", True) else pixels(0.0, 1.0),
+        levels=process.times.flip(0),
+    )
+
+
+def _network(tensors: Mapping[str, Tensor], facts: Facts) -> tuple[dict[str, Any], int]:
+    """The network's name and options by its shapes, and the channels of x."""
+    if "mid_attn.mem_kv" not in tensors:
+        raise ValueError(
+            "the file is of a version of denoising-diffusion-pytorch whose attention has no learned keys and values, "
+            "which is not read: those from 1.9 are"
+        )
+    base = tensors["time_mlp.1.weight"].shape[0] // 4
+    inputs, outputs = tensors["init_conv.weight"].shape[1], tensors["final_conv.weight"].shape[0]
+    doubled, plain = inputs == 2 * outputs, inputs == outputs
+    if plain and inputs % 2 == 0:
+        # As many channels with an estimate in and a variance out look the same.
+        channels = int(facts.settle("channels", facts.told("channels")))
+    else:
+        channels = outputs if doubled else inputs
+    count = sum(name.startswith("downs.") and name.endswith(".2.mem_kv") for name in tensors)
+    last = [tensors[f"downs.{i}.3{'' if i == count - 1 else '.1'}.weight"].shape[0] for i in range(count)]
+    memories = [tensors[f"downs.{i}.2.mem_kv"].shape[1:] for i in range(count)]
+    full = [f"downs.{i}.2.to_out.weight" in tensors for i in range(count)]
+    random = tensors.get("time_mlp.0.weights")
+    found = {
+        "dim": base,
+        "init_dim": tensors["init_conv.weight"].shape[0],
+        "dim_mults": tuple(c // base for c in last),
+        "channels": channels,
+        "self_condition": inputs == 2 * channels,
+        "learned_variance": outputs == 2 * channels,
+        "attn_heads": tuple(m[0] for m in memories),
+        "attn_dim_head": tuple(m[2] if there else m[1] for m, there in zip(memories, full, strict=True)),
+        "full_attn": tuple(full),
+    }
+    for name, value in found.items():
+        told = facts.told(name)
+        if told is MISSING or told is None or (name == "full_attn" and told in ((), [])):
+            continue
+        each = told if isinstance(told, list | tuple) or not isinstance(value, tuple) else (told,) * count
+        if not same(each, value):
+            facts.settle(name, value)
+    learned = "fourier" if facts.get("random_fourier_features", False) else "learned"
+    return {
+        "name": "linear_attention_unet",
+        "channels": base,
+        "channel_mult": found["dim_mults"],
+        "stem_channels": found["init_dim"],
+        "heads": found["attn_heads"],
+        "head_channels": found["attn_dim_head"],
+        "full_attention": found["full_attn"],
+        "dropout": float(facts.get("dropout", 0.0)),
+        "noise_features": "sinusoidal" if random is None else learned,
+        "fourier_channels": 16 if random is None else 2 * len(random),
+        "self_condition": found["self_condition"],
+        "learned_variance": found["learned_variance"],
+    }, channels
+
+
+def _frequencies(channels: int, facts: Facts) -> Tensor:
+    """theta^(-i / (n - 1)) in float32, as there."""
+    count, theta = channels // 2, float(facts.get("sinusoidal_pos_emb_theta", 10_000))
+    return torch.exp(torch.arange(count) * -(math.log(theta) / (count - 1)))
+
+
+def _objective(tables: Mapping[str, np.ndarray]) -> Any:
+    """What the network predicts, by the weights of its loss: 1, the signal-to-noise ratio r, or r / (r + 1), each times
+    min(r, gamma) / r at most. They are told apart where r is about 1/2."""
+    weight = tables.get("loss_weight")
+    if weight is None:
+        return MISSING
+    ratio = (tables["sqrt_alphas_cumprod"] / tables["sqrt_one_minus_alphas_cumprod"]) ** 2
+    at = int(np.abs(np.log(2 * ratio)).argmin())
+    wanted = {"pred_noise": 1.0, "pred_x0": ratio[at], "pred_v": ratio[at] / (ratio[at] + 1)}
+    return next((name for name, value in wanted.items() if abs(weight[at] / value - 1) < 1e-4), MISSING)
+
+
+def _process(tables: Mapping[str, np.ndarray], facts: Facts) -> ChainSDE:
+    """The chain of the file's tables: by name where they are those of one of ours, else by its betas."""
+    steps = len(tables["betas"])
+    # Linear betas of fewer steps would be 1 or more.
+    names = ("linear", "cosine") if steps > 20 else ("cosine",)
+    known = {name: linear_or_cosine(name, steps) for name in names} | {"sigmoid": ChainSDE("sigmoid", steps=steps)}
+    # Their rounded ends of the sigmoid show in the last betas: the name is told by the first.
+    half = slice(steps // 2)
+    close = [
+        name for name, chain in known.items() if np.allclose(_betas(chain)[half], tables["betas"][half], rtol=1e-3)
+    ]
+    if close:
+        settle_schedule(facts, "beta_schedule", "timesteps", close[0], steps)
+    facts.settle("timesteps", steps)
+    # Each table is exact to float32: near the data that of sigma, near the noise that of alpha.
+    alpha2, sigma2 = tables["sqrt_alphas_cumprod"] ** 2, tables["sqrt_one_minus_alphas_cumprod"] ** 2
+    for name in close:
+        if np.allclose(known[name].noise_levels.numpy(), np.sqrt(sigma2 / alpha2), rtol=1e-6):
+            return known[name]
+    return ChainSDE.of_alphas_cumprod(np.where(alpha2 > 0.5, 1 - sigma2, alpha2))
+
+
+def _betas(chain: ChainSDE) -> np.ndarray:
+    alpha2 = 1 / (1 + chain.noise_levels.numpy() ** 2)
+    return 1 - alpha2 / np.concatenate([[1.0], alpha2[:-1]])

@@ -1,0 +1,220 @@
+"""guided-diffusion's files, and improved-diffusion's: state dicts of ADM and of its classifier."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, cast
+
+from torch import Tensor
+
+from sde.model.noise_input import NoiseInput
+from sde.networks.adm import ADM
+from sde.networks.adm_classifier import ADMClassifier
+from sde.networks.mapping import geometric_frequencies
+from sde.pretrained.adm_names import guided_diffusion_names
+from sde.pretrained.contents import Contents
+from sde.pretrained.facts import MISSING, Facts
+from sde.pretrained.foreign import Foreign, empty_network, pixels
+from sde.pretrained.guided_diffusion_keys import Architecture, architectures
+from sde.pretrained.guided_diffusion_options import OPTIONS as OPTIONS
+from sde.pretrained.guided_diffusion_options import WHOLE
+from sde.pretrained.names import translate
+from sde.pretrained.schedules import linear_or_cosine, settle_schedule, told_flag
+
+PROJECT = "guided-diffusion (Dhariwal and Nichol 2021; MIT)"
+
+KNOWN_BY = {"time_embed.0.weight", "input_blocks.0.0.weight", "input_blocks.1.0.in_layers.0.weight", "out.0.weight"}
+FREQUENCIES = "encoder.embedding.mapping.frequencies"
+
+
+def recognizes(contents: Contents) -> bool:
+    """Whether a file is the state dict of one of guided-diffusion's networks."""
+    return contents.kind == "torch" and contents.tensors().keys() >= KNOWN_BY
+
+
+def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
+    """``ema_*.pt``, ``model*.pt``, and the files that are published: one network each, with averaged or raw weights as
+    its name says, where it does. What has to be told are the size of images, the heads of attention and the order of q,
+    k and v, and the schedule. Raises ValueError for a network of super-resolution, and as ``Source.read`` does."""
+    tensors = contents.tensors()
+    _check_weights(contents.path.name, weights)
+    shape = _architecture(tensors, facts)
+    size = _image_size(tensors, shape, facts)
+    _agree(shape, size, facts)
+    name, steps = settle_schedule(facts, "noise_schedule", "diffusion_steps")
+    process = linear_or_cosine(name, steps)
+    classifier = shape.pool is not None
+    num_classes = shape.outputs if classifier else shape.num_classes
+    network = {
+        "name": "adm",
+        "channels": shape.base,
+        "channel_mult": shape.channel_mult,
+        "num_res_blocks": shape.num_res_blocks,
+        "attention_resolutions": tuple(size >> level for level, there in enumerate(shape.attended) if there),
+        "dropout": float(facts.get("dropout", 0.0)),
+        "adaptive": shape.adaptive,
+        "resample_blocks": shape.resampled == "block",
+        "resample_conv": shape.resampled != "pool",
+        "group_channels": 1,
+        **_heads(shape, facts),
+        **({"pool": shape.pool} if classifier else {"learned_variance": shape.outputs == 2 * shape.inputs}),
+    }
+    event_shape = (shape.inputs, size, size)
+    ours = cast(ADM | ADMClassifier, empty_network(network, event_shape, num_classes, classifier))
+    wanted = {name: value for name, value in ours.state_dict().items() if name != FREQUENCIES}
+    state = translate(tensors, guided_diffusion_names(ours, _order(shape, network, facts)), wanted)
+    return Foreign(
+        network=network,
+        event_shape=event_shape,
+        num_classes=num_classes,
+        sde=process,
+        state=state | {FREQUENCIES: geometric_frequencies(shape.base // 2)},
+        parametrization="denoised" if told_flag(facts, "predict_xstart") else "noise",
+        noise_input=NoiseInput("time", (steps - 1) * (1000 / steps if told_flag(facts, "rescale_timesteps") else 1.0)),
+        scaled_input=False,
+        transform=pixels(),
+        null_trained=shape.num_classes is None,
+        classifier=classifier,
+        levels=process.times.flip(0),
+    )
+
+
+def _check_weights(file: str, weights: str) -> None:
+    raw = re.fullmatch(r"model\d+\.pt", file) is not None
+    if (raw and weights == "ema") or (file.startswith("ema_") and weights == "raw"):
+        held, others = ("raw", "ema_RATE_STEP.pt") if raw else ("averaged", "modelSTEP.pt")
+        raise ValueError(f"weights = {weights!r}: {file} holds the {held} weights alone, the others are in {others}")
+
+
+def _architecture(tensors: Mapping[str, Tensor], facts: Facts) -> Architecture:
+    """The one that keys, shapes and facts leave. Raises ValueError where there is none, or several."""
+    found = architectures(tensors)
+    if not found:
+        raise ValueError("the file has keys of guided-diffusion, but its blocks make no levels of its networks")
+    for names in (("num_res_blocks", "classifier_depth"), ("channel_mult",)):
+        told = _told(facts, names)
+        fits = [f for f in found if told is MISSING or told == getattr(f, names[0])]
+        if len(found) > 1 and fits:
+            found = fits
+    positions = tensors.get("out.2.positional_embedding")
+    told = facts.told("image_size")
+    if len(found) > 1 and positions is not None and told is not MISSING:
+        found = [f for f in found if _side(positions) * f.factor == told] or found
+    if len(found) > 1:
+        facts.settle("num_res_blocks")
+    shape = found[0]
+    if shape.pool is None and (shape.outputs not in (shape.inputs, 2 * shape.inputs)):
+        raise ValueError(
+            f"the network takes {shape.inputs} channels and returns {shape.outputs}: one of super-resolution, whose "
+            "condition is a smaller image, is not read"
+        )
+    if shape.pool is None and shape.outputs == shape.inputs and shape.inputs % 2 == 0:
+        # Else half of them may be a smaller image, and half of the outputs variances.
+        facts.settle("in_channels", facts.told("in_channels"))
+    return shape
+
+
+def _side(positions: Tensor) -> int:
+    return math.isqrt(positions.shape[1] - 1)
+
+
+def _image_size(tensors: Mapping[str, Tensor], shape: Architecture, facts: Facts) -> int:
+    positions = tensors.get("out.2.positional_embedding")
+    return int(facts.settle("image_size", MISSING if positions is None else _side(positions) * shape.factor))
+
+
+def _agree(shape: Architecture, size: int, facts: Facts) -> None:
+    """Raise ValueError where facts contradict what keys and shapes say."""
+    classifier = shape.pool is not None
+    found: dict[tuple[str, ...], Any] = {
+        ("in_channels",): shape.inputs,
+        ("model_channels", "classifier_width" if classifier else "num_channels"): shape.base,
+        ("out_channels",): shape.outputs,
+        ("num_res_blocks", *(["classifier_depth"] if classifier else [])): shape.num_res_blocks,
+        ("channel_mult",): shape.channel_mult,
+        ("dims",): 2,
+        ("use_scale_shift_norm", *(["classifier_use_scale_shift_norm"] if classifier else [])): shape.adaptive,
+        ("pool", "classifier_pool"): shape.pool,
+    }
+    if len(shape.channels) > 1:
+        names = ("resblock_updown", *(["classifier_resblock_updown"] if classifier else []))
+        found[names] = shape.resampled == "block"
+    if shape.resampled != "block":
+        found["conv_resample",] = shape.resampled == "conv"
+    if not classifier:
+        found |= {("num_classes",): shape.num_classes, ("class_cond",): shape.num_classes is not None}
+        found["learn_sigma",] = learned = shape.outputs == 2 * shape.inputs
+        if told_flag(facts, "learn_sigma") and not learned:
+            raise ValueError(
+                f"facts: learn_sigma is told, but the network takes {shape.inputs} channels and returns {shape.outputs}"
+            )
+    for names, value in found.items():
+        for name in names:
+            told = _told(facts, (name,))
+            if told is not MISSING and (name != "pool" or classifier) and told != value:
+                facts.settle(name, value)
+    name = "classifier_attention_resolutions" if classifier else "attention_resolutions"
+    for key in {name, "attention_resolutions"}:
+        told = facts.told(key)
+        if told is MISSING:
+            continue
+        # A text of the scripts has sizes, a sequence of the networks by how much they are smaller.
+        factors = [size // int(part) for part in told.split(",")] if isinstance(told, str) else list(told)
+        attended = [2**level for level, there in enumerate(shape.attended) if there]
+        if {f for f in factors if f in [2**level for level in range(len(shape.channels))]} != {*attended}:
+            facts.settle(key, ",".join(str(size // f) for f in attended) if isinstance(told, str) else tuple(attended))
+
+
+def _told(facts: Facts, names: tuple[str, ...]) -> Any:
+    """What is told by one of these names, in the form of an architecture; a channel_mult of the scripts that is left
+    empty is not told."""
+    for name in names:
+        told = facts.told(name)
+        if name == "channel_mult" and isinstance(told, str):
+            told = tuple(float(part) for part in told.split(",")) if told else MISSING
+        if told is not MISSING:
+            return tuple(told) if isinstance(told, list) else told
+    return MISSING
+
+
+def _default(facts: Facts, name: str) -> Any:
+    """What the code has for an option where all others are told; else MISSING."""
+    for whole, defaults in WHOLE.items():
+        if facts.told(whole) is not MISSING:
+            return defaults.get(name, MISSING)
+    return MISSING
+
+
+def _heads(shape: Architecture, facts: Facts) -> dict[str, int]:
+    """Options of the heads of attention. Raises ValueError where neither their number nor their channels are told."""
+    width = facts.get("num_head_channels", -1)
+    heads = facts.told("num_heads")
+    if width == -1 and heads is MISSING:
+        heads, width = _default(facts, "num_heads"), _default(facts, "num_head_channels")
+    if width not in (-1, MISSING):
+        wrong = [c for c in (shape.channels[-1], *_attended(shape)) if c % width]
+        if wrong:
+            raise ValueError(f"facts: num_head_channels = {width} does not divide {wrong[0]} channels of the file")
+        return {"head_channels": int(width)}
+    if heads is MISSING or shape.pool == "attention":
+        facts.settle("num_head_channels", MISSING)
+    up = facts.get("num_heads_upsample", -1)
+    return {"num_heads": int(heads)} | ({} if up == -1 or shape.pool else {"num_heads_upsample": int(up)})
+
+
+def _attended(shape: Architecture) -> list[int]:
+    return [channels for channels, there in zip(shape.channels, shape.attended, strict=True) if there]
+
+
+def _order(shape: Architecture, network: Mapping[str, Any], facts: Facts) -> str:
+    """The order of q, k and v, which shows where there are heads. Classifiers of the project's scripts have the older
+    one."""
+    channels = {shape.channels[-1], *_attended(shape)}
+    counts = [network.get("num_heads", 0), network.get("num_heads_upsample", 0)]
+    single = max(counts) == 1 or channels == {network.get("head_channels")}
+    whole = any(facts.told(name) is not MISSING for name in WHOLE)
+    if single or shape.pool is not None or whole:
+        new = facts.get("use_new_attention_order", False)
+    else:
+        new = facts.settle("use_new_attention_order")
+    return "qkv, heads, channels" if new else "heads, qkv, channels"
