@@ -175,7 +175,7 @@ REFUSED = [
     (network_of, "own_broken:Net", r"own_broken could not be imported \(ZeroDivisionError: division by zero\)"),
     (network_of, "own_ending:Net", r"own_ending could not be imported \(SystemExit: 3\)"),
     (network_of, "own_missing:Net", "own_missing imports not_there_at_all, which is not installed"),
-    (network_of, "Net", "network = 'Net': needs one of unet, dit, mlp"),
+    (network_of, "Net", f"network = 'Net': needs one of {', '.join(NETWORKS)}"),
     (process_of, "own_parts:Net", "is not a subclass of sde.SDE"),
     (process_of, "builtins:eval", "is not a subclass of sde.SDE"),
     (source_of, "shutil:rmtree", "is not a function that is annotated to return sde.data.Split"),
