@@ -2,14 +2,17 @@
 
     python benchmarks/network.py --config cifar10 --batch_size 8 [--repeats 5] [--config.training.precision=bfloat16]
     python benchmarks/network.py --config cifar10 --batch_size 8 --against diffusers
+    python benchmarks/network.py --config digits --batch_size 64 --compile
 
 Ours is measured in every precision and memory layout; the one that training chooses by itself counts as its own. With
 ``--against diffusers`` (to be installed beside this project) its UNet2DModel of the same widths, attention and dropout
-is trained in the same run, in float32, as its users have it, and under bfloat16 autocast. All are interleaved; medians.
-The last line is JSON, for our own choice.
+is trained in the same run, in float32, as its users have it, and under bfloat16 autocast. With ``--compile`` our choice
+is measured compiled as well, and what compiling took is said. All are interleaved; medians. The last line is JSON, for
+our own choice.
 """
 
 import argparse
+import copy
 import json
 import statistics
 import sys
@@ -24,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import peers
 from benchmarks.measure import random_model, seconds
+from samplers.compiled import attach
 from score_sde.config.options import MEMORY_FORMATS, PRECISIONS, PrecisionOptions
 from score_sde.run.folder import Run, choose_device
 from score_sde.training.memory import peak_memory
@@ -64,6 +68,28 @@ def ours(run: Run, model, data, batch_size: int) -> tuple[PrecisionOptions, dict
     }
 
 
+def compiled(run: Run, model, data, batch_size: int, choice: tuple[str, str]) -> tuple[Passes, float]:
+    """A network like ours, compiled as sampling and training compile it, and the seconds that its first passes took."""
+    cuda = run.device.type == "cuda"
+    # One for each kind of pass, as what is captured holds the places of its weights.
+    drawn, trained = copy.deepcopy(model), copy.deepcopy(model)
+    for one in (drawn, trained):
+        apply(one, *choice)
+        attach(one.network, captured=cuda)
+    x, cond = data.batch(torch.arange(batch_size))
+    x, cond = x.to(run.device), map_condition(lambda c: c.to(run.device), cond)
+    t = torch.tensor(0.5, dtype=torch.float64)
+    loss = partial(denoising_loss, weighting=run.config.training.loss_weighting)
+    trainer = Trainer(trained, data, loss, TrainingOptions(batch_size=batch_size, lr=1e-6))
+
+    @torch.no_grad()
+    def forward() -> None:
+        drawn.eval()(x, t, cond if model.num_classes else None)
+
+    passes = forward, trainer.training_step
+    return passes, sum(seconds(one, run.device) for one in passes)
+
+
 def diffusers(run: Run, batch_size: int) -> dict[str, Passes]:
     """The UNet2DModel of the same size, trained as its documentation does."""
     model = peers.unet(run.config.model.network, run.config.data.event_shape).to(run.device)
@@ -80,6 +106,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--against", choices=["diffusers"])
+    parser.add_argument("--compile", action="store_true", help="our choice compiled as well")
     options, overrides = parser.parse_known_args()
     try:
         device = choose_device(options.device)
@@ -89,6 +116,11 @@ def main() -> None:
     run = Run(Path(), config, device)
     speed, passes = ours(run, model, data, options.batch_size)
     chosen = f"{speed.precision} {speed.memory_format}"
+    if options.compile:
+        passes["compiled"], first = compiled(
+            run, model, data, options.batch_size, (speed.precision, speed.memory_format)
+        )
+        print(f"compiling for forward passes and training steps took {first:.0f} s")
     if options.against:
         passes |= diffusers(run, options.batch_size)
     times = {name: ([], []) for name in passes}
@@ -118,6 +150,7 @@ def main() -> None:
                 "forward_ms_per_image": round(found[chosen][0], 4),
                 "train_ms_per_image": round(found[chosen][1], 4),
                 "images_per_second": round(1000 / found[chosen][1], 2),
+                "compiled_ms_per_image": [round(ms, 4) for ms in found.get("compiled", ())] or None,
                 "peak_memory_gib": round(peak_memory(device) / 2**30, 3),
             }
         )

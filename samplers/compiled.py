@@ -39,12 +39,12 @@ def compiled(model: nn.Module, varying: bool = False, backend: str | Callable[..
         raise ValueError(f"compile: {lack}")
     mine = [body for body in found if not is_compiled(body)]
     for body in mine:
-        body._compiled_call_impl = CompiledBody(body, device.type == "cuda" and not varying, backend)
+        attach(body, device.type == "cuda" and not varying, backend)
     try:
         yield
     finally:
         for body in mine:
-            body._compiled_call_impl = None
+            detach(body)
 
 
 def bodies(model: nn.Module) -> Iterator[nn.Module]:
@@ -53,6 +53,16 @@ def bodies(model: nn.Module) -> Iterator[nn.Module]:
         named: Any = getattr(module, "bodies", None)
         if callable(named):
             yield from named()
+
+
+def attach(body: nn.Module, captured: bool = False, backend: str | Callable[..., Any] = BACKEND) -> None:
+    """Have a body called as a graph (``CompiledBody``), in place; its parameters and their names stay."""
+    body._compiled_call_impl = CompiledBody(body, captured, backend)
+
+
+def detach(body: nn.Module) -> None:
+    """Have a body called as it is written again."""
+    body._compiled_call_impl = None
 
 
 def is_compiled(body: nn.Module) -> bool:

@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from samplers.checks import (
 from samplers.compiled import compiled
 from samplers.grid import check_noise_end, check_times, make_grid
 from samplers.host import as_tensor, undisturbed
+from samplers.loop.captured import CapturedRun, may_pay
 from samplers.loop.sample import Callback, run
 from samplers.loop.trajectory import Recorder, Trajectory, check_path, join
 from samplers.noise.brownian import NOISES, make_noise
@@ -90,8 +91,8 @@ def generate(
     denoised predictions on the way (see Trajectory), without further network calls. ``sizes``, one per sample, says
     how many entries are real along every axis behind the channels (samplers.padding): the rest is 0 in x, has no noise,
     and is 0 wherever the model is called, as in training. With another shape inside, they are those of the state.
-    ``compile`` compiles the networks inside the model for this run (samplers.compiled); samples are the same to
-    rounding.
+    ``compile`` compiles the networks inside the model for this run (samplers.compiled), or on CUDA captures the whole
+    run of a small network where there are chunks enough (samplers.loop.captured); samples are the same to rounding.
 
     Samples are drawn in chunks of at most ``batch_size``, all of one shape: a smaller last one is filled up with copies
     of its last sample, so that a compiled network is compiled once. A chunk that does not fit the device's memory is
@@ -131,7 +132,7 @@ def generate(
         rows = padded(rows, own)
         recorder = None if path is None else Recorder(len(times) - 1, path, len(index))
 
-        def carried(watch: Watch, **options: Any) -> Tensor:
+        def carried(watch: Watch, captured: CapturedRun | None = None, **options: Any) -> Tensor:
             draws = make_noise(noise, [seeds[i] for i in index], process, None if own is None else own.tolist())
             if start_state is not None:
                 x = start_state[index].to(like.device)
@@ -139,6 +140,8 @@ def generate(
                 x = process.sample_prior(like.new_empty((len(index), *inner_shape)), draws, times[0])
             else:
                 x = process.noised(start[index].to(like.device), times[0], draws)
+            if captured is not None:
+                return captured(rows, cut(x, own), draws, watch)
             return run(rows, sampler, cut(x, own), times, draws, watch, **options)
 
         def report(step: int, s: Tensor, x: Tensor) -> bool:
@@ -149,8 +152,15 @@ def generate(
             return stop
 
         try:
-            with Watch(rows, len(index), None if recorder is None else recorder.see) as watch:
-                x = carried(watch, callback=report, looking=False)
+            x = nfe = None
+            if whole is not None:
+                with Watch(rows, len(index)) as watch:
+                    x = whole.tried(lambda: carried(watch, whole))
+                nfe = whole.nfe
+            if x is None or nfe is None:
+                with Watch(rows, len(index), None if recorder is None else recorder.see) as watch:
+                    x = carried(watch, callback=report, looking=False)
+                nfe = watch.nfe
             if recorder is not None and hasattr(sampler, "last_call"):
                 recorder.end(x)
             if not process.valid(x).all():
@@ -163,18 +173,24 @@ def generate(
         kept = None if own is None or inner_shape != tuple(event_shape) else own[:count]
         x = cut(transform.quantize(transform.decode(x[:count])), kept).cpu()
         seen = None if recorder is None else recorder.trajectory(count, lambda x: cut(transform.decode(x), kept))
-        return x, watch.nfe[:count], seen
+        return x, nfe[:count], seen
 
     # Chunks of even size leave little to fill up.
     chunk = -(-n // -(-n // (batch_size or 256)))
     done, parts = 0, []
-    graphs = compiled(model, varying=getattr(sampler, "adaptive", False)) if compile else nullcontext()
-    with evaluating(model), bar, graphs:
+    whole: CapturedRun | None = None
+    networks: AbstractContextManager[None] = nullcontext()
+    if compile and callback is None and path is None and may_pay(model, sampler, like.device, -(-n // chunk)):
+        whole = CapturedRun(sampler, times)
+    elif compile:
+        networks = compiled(model, varying=getattr(sampler, "adaptive", False))
+    with evaluating(model), bar, networks:
         while done < n:
             index = [min(i, n - 1) for i in range(done, done + chunk)]
             part = _unless_full(draw, index, min(chunk, n - done))
             if part is None:
-                chunk = (chunk + 1) // 2
+                # What was captured is of another size.
+                chunk, whole = (chunk + 1) // 2, None
             else:
                 parts.append(part)
                 done += len(part[0])

@@ -60,11 +60,13 @@ def run(
     denoise: bool = True,
     callback: Callback | None = None,
     looking: bool = True,
+    at: list[Tensor] | None = None,
 ) -> Tensor:
     """What ``sample`` does, of arguments that were checked and a model that ``watch`` watches. Where it is not
-    ``looking``, it takes no sum of every state, which says at which step one failed, and leaves the end unchecked."""
+    ``looking``, it takes no sum of every state, which says at which step one failed, and leaves the end unchecked.
+    ``at`` are the ``points`` of the times, where somebody has them already."""
     carry, sums, made = None, [], 0
-    for step, (t, s) in enumerate(pairwise(_points(model.sde, times))):
+    for step, (t, s) in enumerate(pairwise(at or points(model.sde, times))):
         x, carry = first_step.step(sampler, model, x, t, s, noise.between(t, s), carry)
         # One step's outputs are checked: those of the others take the same way through the model.
         watch.first_step_made()
@@ -86,7 +88,7 @@ def run(
     return x
 
 
-def _points(process, times: Tensor) -> list[Tensor]:
+def points(process, times: Tensor) -> list[Tensor]:
     """The times as 0-d tensors, at which a process that has levels remembers them for the run."""
-    points = getattr(process, "points", None)
-    return list(times.unbind()) if points is None else points(times)
+    own = getattr(process, "points", None)
+    return list(times.unbind()) if own is None else own(times)

@@ -135,6 +135,7 @@ MEANINGS = {
     "training.cond_dropout": "probability with which an item is trained without its condition",
     "training.precision": "precision of the network's body; auto tries which is fastest; given anew, it tries again",
     "training.memory_format": "layout of the weights; auto as of precision",
+    "training.compile": "whether the network is compiled to one graph; auto tries whether it is faster, in long runs",
     "training.tensorboard": "write the numbers for TensorBoard, too",
     "training.log_every": "steps between lines of numbers",
     "training.sample_every": "steps between pictures and held-out losses",

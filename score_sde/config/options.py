@@ -121,11 +121,12 @@ class LossOptions:
 
 @dataclass(frozen=True)
 class PrecisionOptions:
-    """``precision`` of the network's body, a key of PRECISIONS, and ``memory_format`` of its weights, one of
-    MEMORY_FORMATS; "auto" is what is found fastest, once per run."""
+    """``precision`` of the network's body, a key of PRECISIONS, ``memory_format`` of its weights, one of
+    MEMORY_FORMATS, and whether to ``compile`` it, one of COMPILING; "auto" is what is found fastest, once per run."""
 
     precision: str = "auto"
     memory_format: str = "auto"
+    compile: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import fields
 from samplers import SAMPLERS
 from score_sde.config.component import options_of
 from score_sde.config.options import (
+    COMPILING,
     MEMORY_FORMATS,
     PRECISIONS,
     DataOptions,
@@ -76,4 +77,5 @@ CHOICES: dict[str, Iterable[str]] = {
     "training.time_distribution": TIMES,
     "training.precision": ("auto", *PRECISIONS),
     "training.memory_format": ("auto", *MEMORY_FORMATS),
+    "training.compile": COMPILING,
 }

@@ -15,6 +15,7 @@ from score_sde.pages.items import items
 from score_sde.run.conditions import held_out_condition, show
 from score_sde.run.folder import Run
 from score_sde.run.sizes import sizes_of_samples
+from score_sde.training.compiling import settle_compiling
 from score_sde.training.precision import settle
 from score_sde.training.session import Session
 from score_sde.training.spec import classifier_spec, denoiser_spec
@@ -55,6 +56,7 @@ def train(run: Run, *, init: str | None = None) -> dict:
         return denoising_loss(module, x0, restrict_to(cond, model), draws, **options)
 
     run = run.with_speed(settle(run, model, data, loss))
+    run = run.with_speed(settle_compiling(run, model, data, loss))
     with with_keys("training"):
         trainer = Trainer(model, data, loss, settings.optimization, run.world, run.config.data.workers)
     session = Session(run, trainer, "denoiser", run.model_file, spec)
@@ -104,6 +106,7 @@ def train_classifier(run: Run) -> dict:
         classifier = _seeded(settings.seed, build_classifier, spec).to(run.device)
         check_forward(spec["network"]["name"], classifier, data.event_shape)
     run = run.with_speed(settle(run, classifier, data, classifier_loss, settings.optimization))
+    run = run.with_speed(settle_compiling(run, classifier, data, classifier_loss, settings.optimization))
     with with_keys("classifier"):
         options = settings.optimization
         trainer = Trainer(classifier, data, classifier_loss, options, run.world, config.data.workers)

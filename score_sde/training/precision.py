@@ -81,6 +81,24 @@ def _try(
     choices: list[tuple[str, str]],
 ) -> Trial:
     """The trial of a forward and backward pass of a few items; the model's weights stay as they are."""
+    passes, most = training_pass(run, model, data, loss, options)
+    by_name = {_named(choice): choice for choice in choices}
+    with forked_random(run.device):
+        apply(model, *choices[0])
+        count = few(passes, most, run.device)
+        return fastest(
+            dict.fromkeys(by_name, partial(passes, count)),
+            seconds=TRIAL_SECONDS,
+            prepare=lambda name: apply(model, *by_name[name]),
+            device=run.device,
+        )
+
+
+def training_pass(
+    run: Run, model: Denoiser | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions
+) -> tuple[Callable[[int], None], int]:
+    """A forward and backward pass of so many items, which leaves the model's weights as they are, and how many there
+    are at most."""
     part = options.batch_size // options.gradient_accumulation // run.world.size
     most = max(1, min(len(data), part, 32 if run.device.type == "cpu" else 256))
     x, cond = data.batch(torch.arange(most))
@@ -94,19 +112,10 @@ def _try(
         loss(model, x0[:count], map_condition(lambda c: c[:count], cond), draws).mean().backward()
         model.zero_grad()
 
-    by_name = {_named(choice): choice for choice in choices}
-    with forked_random(run.device):
-        apply(model, *choices[0])
-        count = _few(passes, most, run.device)
-        return fastest(
-            dict.fromkeys(by_name, partial(passes, count)),
-            seconds=TRIAL_SECONDS,
-            prepare=lambda name: apply(model, *by_name[name]),
-            device=run.device,
-        )
+    return passes, most
 
 
-def _few(passes: Callable[[int], None], most: int, device: torch.device) -> int:
+def few(passes: Callable[[int], None], most: int, device: torch.device) -> int:
     """How many items, a power of two or ``most``, a pass of PASS_SECONDS takes."""
     count = 1
     passes(count)

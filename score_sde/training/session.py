@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from samplers.compiled import is_compiled
 from samplers.progress import Progress
 from score_sde.config.config import differences
 from score_sde.config.naming import FOLDER, with_keys
@@ -83,9 +84,11 @@ class Session:
         return self._apart(self.trainer.ema.module_state(self.trainer.module))
 
     def raw(self) -> Denoiser | NoisyClassifier | None:
-        """The module as it is; where it is sharded, a whole one apart in the first process, None in the others."""
+        """The module as it is; where it is sharded, or compiled for training, a whole one apart in the first process,
+        None in the others."""
         module = self.trainer.module
-        return self._apart(module.state_dict()) if self.trainer.sharded else module
+        apart = self.trainer.sharded or is_compiled(module.get_submodule("network"))
+        return self._apart(module.state_dict()) if apart else module
 
     def _apart(self, state: dict[str, Tensor]) -> Denoiser | NoisyClassifier | None:
         state = self.run.world.collect(state)

@@ -31,6 +31,9 @@ MISTAKES = [
      "--grid: it starts at t = 0.5 and alpha / sigma = 0.293, where x is not pure noise; let it start at t_max = 1, or "
      "give --mode edit --items and --start_time"),
     (["--mode", "visualize", "RUN", "--grid", "0.5,0.2,0.001"], "--grid: it starts at t = 0.5"),
+    (["--mode", "sample", "RUN", "--compile", "onn"], "--compile = 'onn': needs one of auto, on, off"),
+    (["--mode", "likelihood", "RUN", "--compile", "on"], "--mode likelihood would ignore it"),
+    (["--mode", "train", "NEW", "--config.training.compile=yes"], "config.training.compile = 'yes': needs one of"),
     (["--mode", "sample", "RUN", "--steps", "0"], "steps"),
     (["--mode", "sample", "RUN", "--steps", "two"], "two"),
     (["--mode", "sample", "RUN", "--labels", "0,2"], "class 2 is out of range, allowed are 0 to 1"),

@@ -92,7 +92,7 @@ def test_few_items_are_enough(monkeypatch, each, most, count):
     """As many as take up to PASS_SECONDS, which leaves time for turns."""
     machine = Machine({})
     monkeypatch.setattr(speed.time, "perf_counter", machine)
-    assert speed._few(lambda n: machine.work("pass", n * each), most, torch.device("cpu")) == count
+    assert speed.few(lambda n: machine.work("pass", n * each), most, torch.device("cpu")) == count
 
 
 def test_what_was_found_is_kept_until_asked_again(tmp_path):

@@ -1,0 +1,83 @@
+"""Compiling the network that is trained: whether it pays, found by trying once per run."""
+
+import time
+from dataclasses import replace
+
+from samplers.compiled import attach, detach, lacking
+from score_sde.config.naming import with_keys
+from score_sde.config.options import PrecisionOptions
+from score_sde.run.folder import Run
+from score_sde.run.trial import Trial, fastest
+from score_sde.training.precision import SMALL_NETWORK, TRIAL_SECONDS, few, training_pass
+from sde.data import Dataset
+from sde.device import forked_random, wait_for
+from sde.model.classifier import NoisyClassifier
+from sde.model.denoiser import Denoiser
+from sde.training.options import TrainingOptions
+from sde.training.trainer import Loss
+
+LEAST_SECONDS = 900.0
+"""Seconds of training below which nothing is tried: to compile takes one or two minutes, and saves a part of them."""
+
+
+def settle_compiling(
+    run: Run, model: Denoiser | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions | None = None
+) -> PrecisionOptions:
+    """Compile the model's network in place, where ``compile`` says so; "auto" becomes what a trial finds, the first
+    process's. Returns what was set. Arguments are those of ``settle``, which comes first.
+
+    Nothing is tried for small networks, for runs shorter than LEAST_SECONDS, and where torch cannot compile. Raises
+    ValueError where compiling is asked for and torch cannot, or weights are split over processes.
+    """
+    asked, options = run.config.training.speed, options or run.config.training.optimization
+    split = options.parallel == "fsdp" and run.world.size > 1
+    # Captured gradients would lie where those of the next part are written.
+    alone = run.world.size == 1 and options.gradient_accumulation == 1
+    captured = run.device.type == "cuda" and alone
+    compile, lack = asked.compile, None if asked.compile == "off" else lacking(run.device)
+    if compile == "on" and (split or lack):
+        with with_keys("training"):
+            raise ValueError(
+                "compile = 'on': weights that `parallel` = 'fsdp' splits are not compiled; set it to off"
+                if split
+                else f"compile: {lack}"
+            )
+    if compile == "auto":
+        compile = "off"
+        if not (split or lack or sum(p.numel() for p in model.parameters()) < SMALL_NETWORK):
+            trial = run.world.all_gather(_try(run, model, data, loss, options, captured))[0]
+            if trial is not None:
+                compile = "on" if trial.chosen == "compiled" else "off"
+                print(f"a training pass takes {trial}; training {'compiled' if compile == 'on' else 'as it is'}")
+    if compile == "on":
+        attach(model.network, captured)
+    return replace(asked, compile=compile)
+
+
+def _try(
+    run: Run, model: Denoiser | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions, captured: bool
+) -> Trial | None:
+    """The trial of a pass of a few items, eager and compiled, or None where the run is too short to make one."""
+    passes, most = training_pass(run, model, data, loss, options)
+    with forked_random(run.device):
+        # A captured graph is one of its number of items.
+        count = most if captured else few(passes, most, run.device)
+        wait_for(run.device)
+        begin = time.perf_counter()
+        passes(count)
+        wait_for(run.device)
+        each = (time.perf_counter() - begin) / count
+        if each * options.steps * options.batch_size / run.world.size < LEAST_SECONDS:
+            return None
+        print("trying whether a compiled network trains faster ...", flush=True)
+
+        def prepare(name: str) -> None:
+            detach(model.network)
+            if name == "compiled":
+                attach(model.network, captured)
+
+        ways = dict.fromkeys(("eager", "compiled"), lambda: passes(count))
+        try:
+            return fastest(ways, seconds=TRIAL_SECONDS, min_speedup=1.05, prepare=prepare, device=run.device)
+        finally:
+            detach(model.network)

@@ -1,0 +1,140 @@
+"""Captured runs: a graph of operations alone gives, chunk after chunk, the samples of a run as ever."""
+
+import pytest
+import torch
+
+from samplers import SAMPLERS, generate
+from samplers.calls import Watch
+from samplers.loop.captured import CapturedRun, may_pay
+from samplers.noise.brownian import make_noise
+from sde import VPSDE, Denoiser
+from sde.guidance import ClassifierFree, Conditional, GuidanceInterval
+from sde.inverse import Mask
+from sde.inverse.posterior import Replacement
+from sde.networks import MLP
+from tests.batteries.tiers import ADAPTIVE
+from tests.batteries.variants import VARIANTS
+from tests.oracles import simulated_device as sim
+from tests.oracles.graph import graph
+
+FIXED = [name for name in VARIANTS if not getattr(VARIANTS[name], "adaptive", False)]
+LABELS = torch.arange(11) % 3
+
+
+@pytest.fixture
+def anywhere(monkeypatch):
+    """Runs are captured on this device as well, as graphs of the oracle."""
+    monkeypatch.setattr("samplers.loop.captured.cuda_graph", graph)
+    monkeypatch.setattr("samplers.loop.generate.may_pay", lambda model, sampler, device, chunks: chunks >= 3)
+
+
+def denoiser():
+    torch.manual_seed(0)
+    model = Denoiser(MLP((3,), 3, width=8, layers=1), VPSDE(), event_shape=(3,))
+    for parameter in model.parameters():
+        parameter.data.copy_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def both(model, sampler, **options):
+    options = {"steps": 3, "batch_size": 3} | options
+    plain = generate(model, sampler, 11, (3,), **options)
+    return plain, generate(model, sampler, 11, (3,), compile=True, **options)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_samples_of_every_sampler_are_the_same(anywhere, name):
+    plain, found = both(denoiser(), VARIANTS[name])
+    assert torch.equal(plain.x, found.x)
+    assert torch.equal(plain.nfe, found.nfe)
+
+
+@pytest.mark.parametrize("kind", ["conditional", "classifier-free", "interval"])
+def test_each_chunk_has_the_conditions_of_its_own_rows(anywhere, kind):
+    free = ClassifierFree(denoiser(), LABELS, 2.0)
+    model = {"conditional": Conditional(denoiser(), LABELS), "classifier-free": free,
+             "interval": GuidanceInterval(free, 0.3, 3.0)}[kind]  # fmt: skip
+    plain, found = both(model, SAMPLERS["ancestral"](), noise="brownian")
+    assert torch.equal(plain.x, found.x)
+
+
+def test_runs_from_data(anywhere):
+    start = torch.randn(11, 3)
+    plain, found = both(denoiser(), SAMPLERS["ancestral"](), start=start, start_time=0.5)
+    assert torch.equal(plain.x, found.x)
+
+
+def test_each_chunk_has_its_own_measurements(anywhere):
+    model = Replacement(denoiser(), Mask(torch.tensor([True, False, False]), (3,)), torch.arange(11.0)[:, None])
+    plain, found = both(model, SAMPLERS["ancestral"]())
+    assert torch.equal(plain.x, found.x)
+
+
+def test_what_cannot_be_captured_runs_as_ever(anywhere):
+    """Which entries are real is no tensor that the model is bound by from the beginning."""
+    sizes = [1, 2, 3, 3, 2, 1, 3, 3, 3, 3, 1]
+    with pytest.warns(RuntimeWarning, match="could not be captured as one graph .*: going on without"):
+        plain, found = both(denoiser(), SAMPLERS["ancestral"](), sizes=sizes)
+    assert torch.equal(plain.x, found.x)
+
+
+def test_a_network_that_reads_back_runs_as_ever(anywhere):
+    class Reading(MLP):
+        def forward(self, x, c_noise, cond=None):
+            return super().forward(x, c_noise, cond) * (1 if x.abs().max() > 100 else 0.5)
+
+    model = denoiser()
+    model.network.__class__ = Reading
+    with pytest.warns(RuntimeWarning, match="not permitted when stream is capturing.*: going on without"):
+        plain, found = both(model, SAMPLERS["ancestral"]())
+    assert torch.equal(plain.x, found.x)
+
+
+def test_noise_that_does_not_fit_runs_as_ever(anywhere, monkeypatch):
+    monkeypatch.setattr("samplers.loop.captured.MOST_BYTES", 10)
+    with pytest.warns(RuntimeWarning, match="its noise takes"):
+        plain, found = both(denoiser(), SAMPLERS["ancestral"]())
+    assert torch.equal(plain.x, found.x)
+
+
+def test_the_first_chunks_own_error_is_raised(anywhere):
+    model = denoiser()
+    model.network.head.bias.data.fill_(torch.inf)
+    with pytest.raises(FloatingPointError, match="non-finite"):
+        generate(model, SAMPLERS["ddim"](), 11, (3,), steps=3, batch_size=3, compile=True)
+
+
+def test_which_runs_are_captured():
+    model, cuda = denoiser(), torch.device("cuda")
+    assert may_pay(model, SAMPLERS["heun"](), cuda, 3)
+    assert not may_pay(model, SAMPLERS["heun"](), cuda, 2)
+    assert not may_pay(model, SAMPLERS["heun"](), torch.device("cpu"), 3)
+    assert not any(may_pay(model, SAMPLERS[name](), cuda, 3) for name in ADAPTIVE)
+    model.network.compile(backend="eager")
+    assert not may_pay(model, SAMPLERS["heun"](), cuda, 3)
+
+
+@pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
+@pytest.mark.parametrize("name", FIXED)
+def test_what_is_captured_neither_waits_nor_sends(name):
+    """Of a run on a device: what is captured reads nothing back from it, and sends nothing there."""
+    sim.install()
+    seen = {}
+
+    def capture(function):
+        with sim.watching() as watched:
+            end = function()
+        seen.update(waits=watched.waits, sent=watched.sent, launches=sum(watched.launches.values()))
+        return lambda: None, end
+
+    model = ClassifierFree(denoiser().to(sim.NAME), LABELS[:4], 2.0)
+    sampler = VARIANTS[name]
+    times = torch.tensor([1.0, 0.6, 0.3, 0.001], dtype=torch.float64)
+    run = CapturedRun(sampler, times, capture)
+    x = torch.randn(4, 3).to(sim.NAME)
+    with torch.no_grad():
+        for _ in range(2):
+            with Watch(model, 4) as watch:
+                run(model, x, make_noise("independent", range(4), model.sde), watch)
+    assert seen["launches"] > 0
+    assert (seen["waits"], seen["sent"]) == ([], 0)
