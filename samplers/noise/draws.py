@@ -64,7 +64,9 @@ class Draws:
     def _block(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, again: bool) -> Tensor:
         """The next draws, (draws, B, *event)."""
         count, *event = shape
-        index = None if self.sizes is None else real_index(torch.tensor(self.sizes, device="cpu"), event).view(count, -1)
+        index = (
+            None if self.sizes is None else real_index(torch.tensor(self.sizes, device="cpu"), event).view(count, -1)
+        )
         counts = [math.prod(event)] * count if index is None else (index.amax(1) + 1).tolist()
         self.per_draw = [-(-n // self.law.per_word) for n in counts]
         where, draws = _plan(math.prod(shape), device, again)
@@ -74,6 +76,9 @@ class Draws:
         else:
             self._fill(block, index)
         self._take(draws)
+        if self.law.dtype == torch.float64 and not has_float64(device):
+            # In float32 there, and still below 1.
+            block.clamp_(max=1 - 2.0**-24)
         return moved(block.view(draws, *shape), device, dtype)
 
     def _fill(self, block: Tensor, index: Tensor | None) -> None:
@@ -155,12 +160,9 @@ def has_float64(device: torch.device) -> bool:
 
 
 def moved(numbers: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Numbers on a device and in a dtype, without a wait; in float32 where float64 is asked for and the device has
-    none, uniform ones still below 1."""
+    """Numbers on a device and in a dtype, without a wait; in float32 for float64 where the device has none."""
     if numbers.device.type == "cpu" and device.type == "cuda":
         numbers = numbers.pin_memory()
     if dtype == torch.float64 and not has_float64(device):
         dtype = torch.float32
-        if numbers.dtype == torch.float64:
-            numbers = numbers.clamp(max=1 - 2.0**-24)
     return numbers.to(device, dtype, non_blocking=True)
