@@ -34,7 +34,7 @@ def real_index(sizes: Tensor, event_shape: Sequence[int]) -> Tensor:
     """The number (B, *event) of each entry among those of its item that are real, in the order of memory; -1 where
     items of these sizes (B,) are padded. On the CPU."""
     held = real(sizes, event_shape)
-    return torch.where(held, held.flatten(1).cumsum(1).view(held.shape) - 1, -1)
+    return torch.where(held, held.view(len(held), -1).cumsum(1).view(held.shape) - 1, -1)
 
 
 def real_counts(sizes: Tensor | None, event_shape: Sequence[int]) -> Tensor:

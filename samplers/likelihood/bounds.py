@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,8 +12,8 @@ from samplers.first_step import t_signal
 from samplers.grid import check_times, times_of_log_snr
 from samplers.host import double, undisturbed, wide
 from samplers.likelihood.decoder import checked_log_det, choose_decoder, gaussian_log_prob, level_log_prob, start_of
-from samplers.noise.seeded import BOUNDS, item_seeds
-from samplers.padding import Sizes, check_sizes, cut, filled, padded, real_counts
+from samplers.noise.seeded import BOUNDS, SeededNoise, item_seeds
+from samplers.padding import Sizes, check_sizes, cut, padded, real_counts
 from samplers.protocol import GaussianProcess, transform_of
 
 
@@ -171,20 +170,16 @@ def _bound(
     target = cut(encoded(model, x + 0.5 if num_levels else x), sizes)
     dim = real_counts(sizes, target.shape[1:])
     square = wide(target).square().flatten(1).sum(1).cpu() / dim
-    generators = [np.random.Generator(np.random.Philox(key)) for key in item_seeds(seed, BOUNDS, count, first)]
-
-    def normal() -> Tensor:
-        return filled(target.shape, sizes, lambda row, part: generators[row].standard_normal(part)).to(target)
-
+    noise = SeededNoise(item_seeds(seed, BOUNDS, count, first), None if sizes is None else sizes.tolist())
     losses, logs = [], []
     with torch.no_grad(), evaluating(model), Watch(model, count) as counter:
         for draw in range(draws):
-            u = (draw + double([g.random() for g in generators])) / draws
+            u = (draw + noise.uniform(square)) / draws
             t, factor = proposal(u, square + 0.1)
-            error = target - model(sde.perturb(target, t, normal()), t)
+            error = target - model(sde.perturb(target, t, noise(target)), t)
             losses.append(factor.to(error) * error.flatten(1).square().sum(1))
             if num_levels:
-                logs.append(cut(level_log_prob(normal(), cells, x, num_levels), sizes).flatten(1).sum(1))
+                logs.append(cut(level_log_prob(noise(target), cells, x, num_levels), sizes).flatten(1).sum(1))
     diffusion = -torch.stack(losses).cpu().double()
     bad = (~diffusion.isfinite().all(0)).nonzero().flatten().tolist()
     if bad:

@@ -1,12 +1,13 @@
 """The divergence of a velocity, exact or probed, from one evaluation of it."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from samplers.checks import choose
+from samplers.noise.draws import Draws
+from samplers.noise.laws import NORMAL, SIGNS
+from samplers.noise.philox import Philox
 from samplers.noise.seeded import PROBES, item_seeds
-from samplers.padding import filled
 
 PROBE_KINDS = ("rademacher", "gaussian")
 
@@ -18,20 +19,17 @@ def draw_probes(
     first: int,
     kind: str = "rademacher",
     sizes: Tensor | None = None,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Directions (k, B, *event) of unit covariance; those of row i depend on the seed and on first + i alone, 0 where
-    items of these ``sizes`` are padded.
+    """Directions (k, B, *event) of unit covariance, in float32 and on the device; those of row i depend on the seed and
+    on first + i alone, 0 where items of these ``sizes`` are padded.
 
     Rademacher probes have the smaller variance: that of the off-diagonal elements alone (Hutchinson 1990).
     """
     choose("probe_kind", kind, PROBE_KINDS)
-    keys = item_seeds(seed, PROBES, shape[0], first)
-
-    def draw(row: int, part: tuple[int, ...]) -> np.ndarray:
-        generator, size = np.random.Generator(np.random.Philox(keys[row])), (probes, *part)
-        return generator.integers(0, 2, size) * 2 - 1 if kind == "rademacher" else generator.standard_normal(size)
-
-    return filled(shape, sizes, draw, lead=1).movedim(1, 0)
+    real, law = None if sizes is None else sizes.tolist(), SIGNS if kind == "rademacher" else NORMAL
+    draws = Draws(Philox(item_seeds(seed, PROBES, shape[0], first)), law, real)
+    return torch.stack([draws.next(tuple(shape), torch.float32, torch.device(device)) for _ in range(probes)])
 
 
 def _products(velocity: Tensor, x: Tensor, directions: Tensor, keep: bool, graph: bool) -> Tensor:

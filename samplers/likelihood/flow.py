@@ -79,7 +79,9 @@ def log_likelihood(
     if probes is not None:
         check_integer("probes", probes)
     z = cut(encoded(model, x), real)
-    directions = None if probes is None else draw_probes(tuple(z.shape), probes, seed, first, probe_kind, real).to(z)
+    directions = None
+    if probes is not None:
+        directions = draw_probes(tuple(z.shape), probes, seed, first, probe_kind, real, z.device).to(z.dtype)
     count, inner = len(z), z.dtype
     # Sums of many steps, which half precision would not hold, whatever the model computes in.
     z = z.to(torch.promote_types(inner, torch.float32))

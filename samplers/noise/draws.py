@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from samplers.noise.laws import Law
-from samplers.noise.philox import LANES, Philox, put
+from samplers.noise.philox import LANES, Philox
 from samplers.padding import real_index
 
 CPU = torch.device("cpu")
-AT_ONCE_ON_CPU, AT_ONCE = 2**15, 2**21
-"""Words worked on at once: on the CPU as many as its caches hold."""
+AT_ONCE_ON_CPU, AT_ONCE = 2**17, 2**22
+"""Words worked on at once: temporary tensors of some MiB on the CPU, of some hundred on a device."""
 
 FIRST_ON_CPU, BLOCK_ON_CPU = 2**11, 2**16
 """Numbers of the first and of later blocks of draws on the CPU: the first ones take as long as the calls for them."""
@@ -22,8 +22,8 @@ FEW, FROM_HOST = 2**12, 2**15
 """Numbers of a draw up to which a device gets them from the host, and of a block of those, one copy: for so few that is
 cheaper than to start the 200 kernels of the formula there."""
 
-FIRST, BLOCK = 2**20, 2**24
-"""Numbers of the first and of later blocks that a device draws; 64 MiB."""
+FIRST, BLOCK = 2**20, 2**23
+"""Numbers of the first and of later blocks that a device draws; 32 MiB."""
 
 MOST = 32
 """Draws of a block that a device draws, or of one on the CPU."""
@@ -40,9 +40,6 @@ class Draws:
         self.streams, self.law, self.sizes = streams, law, sizes
         # Words of each row that were taken, by draws ahead too, and those of one draw.
         self.taken, self.per_draw = [0] * len(streams), [0] * len(streams)
-        # numpy's generators, where words are made on the host, and how far they are.
-        self.sources: list[np.random.Philox] = []
-        self.at = [0] * len(streams)
         self.place: tuple = ()
         # The draws of the last block, of which some are still to come.
         self.block, self.ahead = torch.empty(0, device="cpu"), 0
@@ -67,44 +64,62 @@ class Draws:
     def _block(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, again: bool) -> Tensor:
         """The next draws, (draws, B, *event)."""
         count, *event = shape
-        index = None if self.sizes is None else real_index(torch.tensor(self.sizes, device="cpu"), event).flatten(1)
+        index = (
+            None if self.sizes is None else real_index(torch.tensor(self.sizes, device="cpu"), event).view(count, -1)
+        )
         counts = [math.prod(event)] * count if index is None else (index.amax(1) + 1).tolist()
         self.per_draw = [-(-n // self.law.per_word) for n in counts]
         where, draws = _plan(math.prod(shape), device, again)
-        length = draws * max(self.per_draw, default=0)
-        block = torch.empty(draws, *shape, dtype=self.law.dtype, device=where)
+        block = torch.empty(draws, count, math.prod(event), dtype=self.law.dtype, device=where)
+        if where == CPU and self.law.read_as == np.float64 and index is None:
+            self._read_in_place(block)
+        else:
+            self._fill(block, index)
+        self._take(draws)
+        if self.law.dtype == torch.float64 and not has_float64(device):
+            # In float32 there, and still below 1.
+            block.clamp_(max=1 - 2.0**-24)
+        return moved(block.view(draws, *shape), device, dtype)
+
+    def _fill(self, block: Tensor, index: Tensor | None) -> None:
+        """Fills the next draws (draws, B, n) from words."""
+        draws, count, _ = block.shape
+        length, where = draws * max(self.per_draw, default=0), block.device
         rows = max(1, (AT_ONCE_ON_CPU if where == CPU else AT_ONCE) // max(length, 1))
         for start in range(0, count if length else 0, rows):
             part = range(start, min(start + rows, count))
             words = self._read(part, length) if where == CPU else self._made(part, length, where)
-            out = block[:, start : part.stop].flatten(2).movedim(0, 1)
+            some, out = slice(start, part.stop), block[:, start : part.stop].movedim(0, 1)
             if index is None:
                 self.law.numbers(words.unflatten(1, (draws, -1)), out)
             else:
-                self._scatter(words, index[start : part.stop], self.per_draw[start : part.stop], out)
-        self._take(draws)
-        return moved(block, device, dtype)
+                self._scatter(words, index[some], self.per_draw[some], out)
+
+    def _read_in_place(self, block: Tensor) -> None:
+        """Fills the next draws (draws, B, n) with numbers that numpy makes itself, one per word."""
+        for row, found in enumerate(block.movedim(0, 1).numpy()):
+            source = self._source(row)
+            for numbers in found:
+                self.law.read(source, numbers)
 
     def _read(self, rows: range, length: int) -> Tensor:
-        """The next words (B, length) of some rows from numpy's generators, as the law reads them."""
-        if not self.sources:
-            self.sources = self.streams.sources(self.law.jump)
-        words = np.empty((len(rows), length), self.law.read_as)
+        """The next words (B, length) of some rows from numpy's generator, as the law reads them."""
+        words: np.ndarray = np.empty((len(rows), length), self.law.read_as)
         for row, found in zip(rows, words, strict=True):
-            source, place = self.sources[row], self.taken[row]
-            if self.at[row] != place:
-                put(source, self.streams.keys[row], (place // LANES, 0, self.law.jump, 0))
-                source.random_raw(place % LANES)
-            self.law.read(source, found)
-            self.at[row] = place + length
+            self.law.read(self._source(row), found)
         return torch.from_numpy(words)
+
+    def _source(self, row: int) -> np.random.Philox:
+        """numpy's generator where the next words of a row are to be read."""
+        place = self.taken[row]
+        return self.streams.here(row, (place // LANES, 0, self.law.jump, 0), place % LANES)
 
     def _made(self, rows: range, length: int, device: torch.device) -> Tensor:
         """The same words, made on a device."""
         taken = self.taken[rows.start : rows.stop]
         skipped = [place % LANES for place in taken]
         most = max(skipped)
-        counter = torch.arange(1, -(-(most + length) // LANES) + 1, device=device)
+        counter = 1 + torch.arange(-(-(most + length) // LANES), device=device)
         if len(set(taken)) == 1:
             words = self.streams.there((counter + taken[0] // LANES, 0, self.law.jump, 0), rows, device)
             return words[:, most : most + length]
@@ -145,12 +160,9 @@ def has_float64(device: torch.device) -> bool:
 
 
 def moved(numbers: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Numbers on a device and in a dtype, without a wait; in float32 where float64 is asked for and the device has
-    none, uniform ones still below 1."""
+    """Numbers on a device and in a dtype, without a wait; in float32 for float64 where the device has none."""
     if numbers.device.type == "cpu" and device.type == "cuda":
         numbers = numbers.pin_memory()
     if dtype == torch.float64 and not has_float64(device):
         dtype = torch.float32
-        if numbers.dtype == torch.float64:
-            numbers = numbers.clamp(max=1 - 2.0**-24)
     return numbers.to(device, dtype, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Laws: normal and uniform numbers from 64-bit words, elementwise, in float64."""
+"""Laws: normal and uniform numbers and signs from 64-bit words, elementwise."""
 
 import math
 from collections.abc import Callable
@@ -58,5 +58,12 @@ def fraction(words: Tensor, out: Tensor) -> None:
     out.copy_(words if words.is_floating_point() else (words >> 11).bitwise_and_(2**53 - 1).double().mul_(2.0**-53))
 
 
+def signs(words: Tensor, out: Tensor) -> None:
+    """1 or -1 for each bit, the lowest first."""
+    bits = (words[..., None] >> torch.arange(64, device=words.device)).bitwise_and_(1).flatten(-2)
+    out.copy_(bits[..., : out.shape[-1]]).mul_(2).sub_(1)
+
+
 NORMAL = Law(box_muller, raw, np.int64, 2, torch.float32, 0)
 UNIFORM = Law(fraction, numpy_fractions, np.float64, 1, torch.float64, 1)
+SIGNS = Law(signs, raw, np.int64, 64, torch.float32, 2)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from samplers.noise.draws import AT_ONCE, AT_ONCE_ON_CPU, has_float64, moved
 from samplers.noise.laws import NORMAL
-from samplers.noise.philox import LANES, Philox, put
+from samplers.noise.philox import LANES, Philox
 from samplers.padding import real_index
 
 DEPTH = 20
@@ -23,7 +23,7 @@ FEW, LONG = 2**8, 2**6
 
 
 class BrownianPaths:
-    """A Brownian motion W for each row, of the shape of its event, in the clock tau > 0; float64, on the states' device.
+    """A Brownian motion W for each row, of the shape of its event, in the clock tau > 0; in float64.
 
     On an octave of the clock, [2^k, 2^(k+1)], W is the sum of Levy and Ciesielski, with u = tau / 2^k - 1:
 
@@ -37,7 +37,6 @@ class BrownianPaths:
 
     def __init__(self, streams: Philox, sizes: Sequence[int] | None = None) -> None:
         self.streams, self.sizes = streams, sizes
-        self.generator = np.random.Philox(0)
         self.last: tuple = ()
         self.index: Tensor | None = None
 
@@ -67,7 +66,7 @@ class BrownianPaths:
         """W(tau) - W(2^octave), tau = 2^octave (1 + cell / 2^20), and W(2^upper) - W(2^octave)."""
         span = 2**DEPTH >> torch.arange(DEPTH, device=where)
         offset = cell % span
-        octaves = torch.arange(octave, max(upper, octave + 1), device=where)
+        octaves = octave + torch.arange(max(upper - octave, 1), device=where)
         # Intervals are numbered as in a heap, from 1; 0 is the whole octave, whose z is that of its ends.
         nodes = torch.cat([(2**DEPTH + cell) // span, torch.zeros_like(octaves)])
         trees = torch.cat([torch.full_like(span, octave), octaves])
@@ -93,12 +92,11 @@ class BrownianPaths:
             words = np.empty((len(nodes), rows, length), np.int64)
             places = zip(words, nodes.tolist(), trees.tolist(), strict=True)
             for found, node, tree in places:
-                for row, key in enumerate(self.streams.keys):
-                    put(self.generator, key, (0, node, 0, OCTAVES + tree))
-                    NORMAL.read(self.generator, found[row])
+                for row in range(rows):
+                    NORMAL.read(self.streams.here(row, (0, node, 0, OCTAVES + tree)), found[row])
             made = torch.from_numpy(words)
         else:
-            counter = torch.arange(1, -(-length // LANES) + 1, device=nodes.device)
+            counter = 1 + torch.arange(-(-length // LANES), device=nodes.device)
             node, tree = nodes[:, None, None], OCTAVES + trees[:, None, None]
             made = self.streams.there((counter, node, 0, tree), range(rows), nodes.device)[..., :length]
         numbers = torch.empty(*made.shape[:2], count, dtype=torch.float64, device=nodes.device)

@@ -1,7 +1,7 @@
 """Philox4x64-10, the counter-based generator of all noise: words on the host and, the same, on any device."""
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,25 +28,27 @@ class Philox:
     """
 
     def __init__(self, seeds: Iterable[int | np.random.SeedSequence]) -> None:
-        self.generators = [np.random.Philox(seed) for seed in seeds]
+        sequences = [s if isinstance(s, np.random.SeedSequence) else np.random.SeedSequence(s) for s in seeds]
+        keys = [sequence.generate_state(2, np.uint64) for sequence in sequences]
+        self.keys: np.ndarray = np.array(keys, np.uint64).reshape(-1, 2)
         self.sent: dict[torch.device, Tensor] = {}
+        # One generator serves all rows, since its state is nothing but a key and a counter.
+        self.generator = np.random.Philox(0)
+        self.counter = np.zeros(LANES, np.uint64)
+        self.state: Any = {**self.generator.state, "buffer_pos": LANES}
 
     def __len__(self) -> int:
-        return len(self.generators)
+        return len(self.keys)
 
-    @cached_property
-    def keys(self) -> np.ndarray:
-        """(B, 2)."""
-        found = [generator.state["state"]["key"] for generator in self.generators]
-        return np.array(found, np.uint64).reshape(-1, 2)
-
-    def sources(self, jump: int = 0) -> list[np.random.Philox]:
-        """numpy's generators of the rows at the start of their streams, or where the third word of the counter is
-        ``jump``."""
-        if not jump:
-            return self.generators
-        start = np.array((0, 0, jump, 0), np.uint64)
-        return [np.random.Philox(counter=start, key=key) for key in self.keys]
+    def here(self, row: int, before: Sequence[int], skipped: int = 0) -> np.random.Philox:
+        """numpy's generator, whose next words are those of a row at the counter after ``before``, the lowest word
+        first, without the first ``skipped`` ones. It is the row's until it is asked for again."""
+        self.counter[:] = before
+        self.state["state"] = {"counter": self.counter, "key": self.keys[row]}
+        self.generator.state = self.state
+        if skipped:
+            self.generator.random_raw(skipped)
+        return self.generator
 
     def there(self, counter: tuple[Tensor | int, ...], rows: range, device: torch.device) -> Tensor:
         """Words (*, B, 4 n) of the rows, B of them, at counters of four words on the device, that broadcast to
@@ -75,16 +77,6 @@ class Philox:
             table = np.concatenate([self.keys.T + rounds, np.broadcast_to(factors, (3, 2, len(self.keys)))])
             self.sent[device] = torch.from_numpy(table.view(np.int64)[..., None]).to(device, non_blocking=True)
         return self.sent[device]
-
-
-def put(generator: np.random.Philox, key: np.ndarray, before: Sequence[int]) -> None:
-    """Puts a generator of numpy where its next word is the first of the four at the counter after ``before``, which
-    has the lowest word first."""
-    counter = np.array(before, np.uint64)
-    generator.state = {
-        "bit_generator": "Philox", "state": {"counter": counter, "key": key},
-        "buffer": counter, "buffer_pos": LANES, "has_uint32": 0, "uinteger": 0,
-    }  # fmt: skip
 
 
 def _high_product(a: Tensor, low: Tensor, high: Tensor) -> Tensor:

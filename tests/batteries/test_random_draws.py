@@ -332,11 +332,10 @@ DRAWING = {
 
 LAWS = {
     "samplers/likelihood/bounds.py": "bound",
-    "samplers/likelihood/divergence.py": "gaussian probes, rademacher probes",
     "samplers/likelihood/report.py": "dequantization",
     "samplers/noise/brownian.py": "Brownian steps",
     "samplers/noise/door.py": "passes on what it is given",
-    "samplers/noise/laws.py": "samples' seeds",
+    "samplers/noise/laws.py": "samples' seeds, gaussian probes, rademacher probes",
     "samplers/noise/tape.py": "passes on what it is given",
     "samplers/planning/pilots.py": "some of many entries, which are looked at alone",
     "score_sde/evaluation/class_mix.py": "tests/score_sde/test_class_law.py",
