@@ -7,6 +7,7 @@ from samplers import SAMPLERS, generate
 from samplers.calls import Watch
 from samplers.loop.captured import CapturedRun, may_pay
 from samplers.noise.brownian import make_noise
+from samplers.noise.tape import Played, Tape
 from sde import VPSDE, Denoiser
 from sde.guidance import ClassifierFree, Conditional, GuidanceInterval
 from sde.inverse import Mask
@@ -56,6 +57,23 @@ def test_each_chunk_has_the_conditions_of_its_own_rows(anywhere, kind):
              "interval": GuidanceInterval(free, 0.3, 3.0)}[kind]  # fmt: skip
     plain, found = both(model, SAMPLERS["ancestral"](), noise="brownian")
     assert torch.equal(plain.x, found.x)
+
+
+@pytest.mark.parametrize("kind", ["independent", "brownian"])
+def test_a_tape_plays_what_was_asked_for(kind):
+    x, times = torch.zeros(3, 2), torch.tensor([1.0, 0.6, 0.3], dtype=torch.float64)
+
+    def asked(noise):
+        first, second = noise.between(times[0], times[1]), noise.between(times[1], times[2])
+        return [noise(x), first(x), first.uniform(x), second.uniform(x), second(x), second(x), noise.uniform(x)]
+
+    tape = Tape(make_noise(kind, range(3), VPSDE()))
+    asked(tape)
+    for seeds in (range(3), range(5, 8)):
+        played = Played(tape.draws)
+        played.fill(make_noise(kind, seeds, VPSDE()))
+        for one, other in zip(asked(played), asked(make_noise(kind, seeds, VPSDE())), strict=True):
+            assert torch.equal(one, other)
 
 
 def test_runs_from_data(anywhere):
