@@ -8,6 +8,7 @@ from torch import Tensor
 
 from samplers.calls import Watch, evaluating
 from samplers.checks import as_states, check_data, check_model, check_state, tensor_like
+from samplers.first_step import t_finite
 from samplers.host import as_tensor, double, undisturbed
 from samplers.ode import ODE
 from samplers.padding import Sizes, check_sizes, cut, padded
@@ -101,7 +102,8 @@ def _flow(
     model, z: Tensor, start: float, end: float, rtol: float, atol: float, max_nfe: int, denoise: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The probability flow of z (B, *inner) from time start to time end, and the network calls (B,) it took."""
-    t, s = (double(time) for time in (start, end))
+    # At an open noise end, x is that of the last finite time.
+    t, s = (double(min(time, t_finite(model.sde))) for time in (start, end))
     with evaluating(model), Watch(model, len(z)) as counter:
         z, _ = ODE(rtol, atol, max_nfe).step(model, z, t, s, None)
         if denoise:

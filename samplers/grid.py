@@ -2,12 +2,14 @@
 strictly decreasing from ``start``, the noise end unless told otherwise, to the data end."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 
 import torch
 from torch import Tensor
 
 from samplers.checks import check_integer, check_process
+from samplers.first_step import is_open, t_signal
 from samplers.host import double
 from samplers.protocol import GaussianProcess, missing
 
@@ -28,6 +30,20 @@ def times_of_log_snr(sde, log_snr: Tensor, start: float | None = None) -> Tensor
     return times
 
 
+def from_open_end(grid: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A grid of noise levels that takes an open noise end, which has none, and then those from ``t_signal`` on."""
+
+    @wraps(grid)
+    def build(sde, steps: int, start: float | None = None, **options: float) -> Tensor:
+        first, last = _ends(sde, start)
+        if not is_open(sde, first):
+            return grid(sde, steps, start, **options)
+        rest = grid(sde, steps - 1, t_signal(sde), **options) if steps > 1 else last[None]
+        return torch.cat([first[None], rest])
+
+    return build
+
+
 def uniform(sde, steps: int, start: float | None = None) -> Tensor:
     """Equal steps in t."""
     return polynomial(sde, steps, start, power=1.0)
@@ -41,12 +57,14 @@ def polynomial(sde, steps: int, start: float | None = None, power: float = 2.0) 
     return times
 
 
+@from_open_end
 def log_snr(sde, steps: int, start: float | None = None) -> Tensor:
     """Equal steps in the log signal-to-noise ratio (Lu et al. 2022, section 3.3)."""
     first, last = (sde.log_snr(t) for t in _ends(sde, start))
     return times_of_log_snr(sde, first + (last - first) * _fractions(steps), start)
 
 
+@from_open_end
 def cosine(sde, steps: int, start: float | None = None) -> Tensor:
     """Equal steps in the angle atan(sigma / alpha), as a cosine schedule with equal steps in t has them (Salimans and
     Ho 2022, appendix D): closer together than ``log_snr`` where signal and noise are alike."""
@@ -55,6 +73,7 @@ def cosine(sde, steps: int, start: float | None = None) -> Tensor:
     return times_of_log_snr(sde, -2 * torch.tan(angle).log(), start)
 
 
+@from_open_end
 def karras(sde, steps: int, start: float | None = None, rho: float = 7.0) -> Tensor:
     """Equal steps in (sigma / alpha)^(1 / rho) (Karras et al. 2022, eq. 5)."""
     first, last = (sde.noise_level(t) ** (1 / rho) for t in _ends(sde, start))

@@ -35,6 +35,7 @@ class ODE:
     solver: str = "dopri5"
     order: ClassVar[float] = 0
     steps: ClassVar[int] = 1
+    adaptive: ClassVar[bool] = True
     grid: ClassVar[str] = "uniform"
 
     def __post_init__(self) -> None:

@@ -76,7 +76,13 @@ class Process(Protocol):
 
 
 class GaussianProcess(Process, Protocol):
-    """x_t = alpha(t) x_0 + sigma(t) z, dx = f(t) x dt + sqrt(g2(t)) dw. Every method of t is elementwise."""
+    """x_t = alpha(t) x_0 + sigma(t) z, dx = f(t) x dt + sqrt(g2(t)) dw. Every method of t is elementwise.
+
+    A process with alpha(t_max) = 0 also has ``open_end`` = True; ``t_finite``, the last time at which f and g2 are
+    finite, where x is as good as that at t_max; and ``t_signal``, the time of a small alpha / sigma at which grids of
+    noise levels go on after t_max. Its ``log_snr`` is finite at t_max all the same, that of a noise level beyond which
+    numbers do not tell x from noise.
+    """
 
     def log_alpha(self, t: Tensor) -> Tensor: ...
     def alpha(self, t: Tensor) -> Tensor: ...

@@ -47,6 +47,7 @@ class ReverseSDE:
     max_nfe: int = 10_000
     order: ClassVar[float] = 0
     steps: ClassVar[int] = 1
+    adaptive: ClassVar[bool] = True
     grid: ClassVar[str] = "log_snr"
 
     def __post_init__(self) -> None:

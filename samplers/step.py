@@ -19,7 +19,8 @@ class Sampler(Stepper, Protocol):
     """A step with what ``generate`` takes unless told otherwise, its ``steps`` and ``grid``, and the ``order`` of
     convergence that the tests hold it to.
 
-    A sampler may also have ``needs``, the protocol that it asks a process for: GaussianProcess unless told otherwise.
+    A sampler may also have ``needs``, the protocol that it asks a process for: GaussianProcess unless told otherwise;
+    and ``adaptive``, True where it chooses its own steps between two times.
     """
 
     @property

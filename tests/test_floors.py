@@ -20,7 +20,7 @@ FLOORS = {
     ],
     "samplers": [
         "protocol host renamed",
-        "step checks progress",
+        "step checks first_step progress",
         "padding",
         "calls grid noise numerics",
         "ancestral ddim deis dpmpp euler euler_maruyama heun langevin ode pc repaint reverse_diffusion reverse_sde "

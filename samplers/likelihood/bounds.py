@@ -9,6 +9,7 @@ from torch import Tensor
 
 from samplers.calls import Watch, evaluating
 from samplers.checks import NonFiniteError, as_states, check_data, check_integer, check_model
+from samplers.first_step import t_signal
 from samplers.grid import check_times, times_of_log_snr
 from samplers.host import double, undisturbed
 from samplers.likelihood.decoder import checked_log_det, choose_decoder, gaussian_log_prob, level_log_prob, start_of
@@ -113,9 +114,9 @@ def discrete_bound(
     sde = model.sde
     if isinstance(times, int):
         start = start_of(model, decoder, x.shape[1:])
-        least, most = (sde.log_snr(double(t)) for t in (sde.t_max, start))
+        least, most = (sde.log_snr(double(t)) for t in (t_signal(sde), start))
         log_snr = torch.linspace(least, most, check_integer("times", times) + 1, dtype=torch.float64, device="cpu")
-        times = times_of_log_snr(sde, log_snr)
+        times = times_of_log_snr(sde, log_snr, t_signal(sde))
         times[-1] = start
     times = check_times(times, sde)
     snr = sde.log_snr(times).exp()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from samplers.calls import Watch, evaluating, part
 from samplers.checks import SampleError, as_states, check_data, check_integer, check_model
+from samplers.first_step import t_finite
 from samplers.host import undisturbed
 from samplers.likelihood.decoder import checked_log_det
 from samplers.likelihood.divergence import draw_probes, exact_divergence, probed_divergence
@@ -117,7 +118,7 @@ def log_likelihood(
         mode = nullcontext() if differentiable else evaluating(model)
         with torch.set_grad_enabled(differentiable), mode, Watch(model, count, see) as counter:
             solution = integrate(
-                derivative, start, model.sde.t_min, model.sde.t_max, rtol=rtol, atol=atol, max_nfe=max_nfe,
+                derivative, start, model.sde.t_min, t_finite(model.sde), rtol=rtol, atol=atol, max_nfe=max_nfe,
                 sigma=model.sde.sigma, share=None if real is None else dims[:, 0].double().cpu() / z[0].numel(),
             )  # fmt: skip
     except SampleError as error:

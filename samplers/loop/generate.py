@@ -19,6 +19,7 @@ from samplers.checks import (
     check_integer,
     check_model,
     check_sampler,
+    check_state,
     choose,
     data_dtype,
     tensor_like,
@@ -69,6 +70,7 @@ def generate(
     noise: str = "independent",
     start: Tensor | None = None,
     start_time: float | None = None,
+    start_state: Tensor | None = None,
     batch_size: int | None = None,
     path: int | None = None,
     sizes: Sizes | None = None,
@@ -80,7 +82,8 @@ def generate(
     ``steps`` and ``grid`` default to the sampler's own; ``grid`` is a key of GRIDS or a tensor of times; ``noise`` is
     one of NOISES. Pure noise is drawn at the grid's first time, where x must be no more than that
     (``grid.check_noise_end``). ``start`` (n, *event) in data units begins at data instead: it is perturbed to the time
-    ``start_time``, from which the grid runs (image to image; Meng et al. 2022). ``path=k`` keeps k of the states and
+    ``start_time``, from which the grid runs (image to image; Meng et al. 2022). ``start_state`` (n, *inner) is x at the
+    grid's first time itself, in model units, taken as it is. ``path=k`` keeps k of the states and
     denoised predictions on the way (see Trajectory), without further network calls. ``sizes``, one per sample, says
     how many entries are real along every axis behind the channels (samplers.padding): the rest is 0 in x, has no noise,
     and is 0 wherever the model is called, as in training. With another shape inside, they are those of the state.
@@ -89,8 +92,8 @@ def generate(
     of its last sample, so that a compiled network is compiled once. A chunk that does not fit the device's memory is
     halved, with a warning. Sample i has its own noise, from ``seed`` and i or from ``seed[i]``: it comes out the same
     whatever n and the chunks are, to the rounding of the network, which may depend on the batch. Conditions
-    bound to the model and ``start`` have a row for each of the n samples; ``first`` is the number of the first of them
-    where several processes draw a run's parts.
+    bound to the model, ``start`` and ``start_state`` have a row for each of the n samples; ``first`` is the number of
+    the first of them where several processes draw a run's parts.
     The callback sees one chunk after the other. The model is put into eval mode and back. Raises ValueError and
     TypeError for bad arguments, FloatingPointError for samples that are not finite.
     """
@@ -103,12 +106,14 @@ def generate(
     choose("noise", noise, NOISES)
     process, transform, like = model.sde, transform_of(model), tensor_like(model)
     inner_shape = transform.inner_shape(event_shape)
-    times = _times(model.sde, sampler, steps, grid, start is not None, start_time)
+    times = _times(model.sde, sampler, steps, grid, start is not None, start_time, start_state is not None)
     if path is not None:
         check_path(path, len(times) - 1)
     known = check_sizes(sizes, n, inner_shape)
     if start is not None:
         start = _encoded(start, (n, *event_shape), model, like, known if inner_shape == tuple(event_shape) else None)
+    if start_state is not None:
+        start_state = _state(start_state, (n, *inner_shape), model, like)
     seeds = sample_seeds(seed, n, first)
     begin = time.perf_counter()
     bar = Progress(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
@@ -123,7 +128,9 @@ def generate(
 
         def carried(watch: Watch, **options: Any) -> Tensor:
             draws = make_noise(noise, [seeds[i] for i in index], process, None if own is None else own.tolist())
-            if start is None:
+            if start_state is not None:
+                x = start_state[index].to(like.device)
+            elif start is None:
                 x = process.sample_prior(like.new_empty((len(index), *inner_shape)), draws, times[0])
             else:
                 x = process.noised(start[index].to(like.device), times[0], draws)
@@ -187,9 +194,19 @@ def _unless_full(draw, index: list[int], count: int):
 
 
 def _times(
-    sde, sampler: Sampler, steps: int | None, grid: str | Tensor | None, started: bool, start_time: float | None
+    sde,
+    sampler: Sampler,
+    steps: int | None,
+    grid: str | Tensor | None,
+    started: bool,
+    start_time: float | None,
+    from_state: bool,
 ) -> Tensor:
-    """The times of a run, from start_time where it starts at data."""
+    """The times of a run, from start_time where it starts at data; of a state that is given, from anywhere."""
+    if started and from_state:
+        raise ValueError(
+            "start and start_state were given: a run begins at data with noise added, or at a state as it is"
+        )
     if started != (start_time is not None):
         given, missing = ("start", "start_time") if started else ("start_time", "start")
         raise ValueError(f"{given} was given without {missing}: a run from data needs both, the data and their time")
@@ -202,10 +219,24 @@ def _times(
             raise ValueError(f"steps = {steps}: grid has {len(times) - 1} steps of its own; leave steps out")
         if start_time is not None and not math.isclose(times[0], start_time, rel_tol=1e-6):
             raise ValueError(f"start_time = {start_time:g}: grid starts at {times[0]:g}; they must be the same")
-        if start_time is None:
+        if start_time is None and not from_state:
             check_noise_end(sde, times[0])
         return times
     return make_grid(sde, grid, sampler.steps if steps is None else steps, start_time)
+
+
+def _state(state: Tensor, shape: tuple[int, ...], model, like: Tensor) -> Tensor:
+    """The states (n, *inner) that a run begins with, checked, in the dtype of states."""
+    state = as_tensor(state, "start_state")
+    if state.shape != shape:
+        raise ValueError(
+            f"start_state has shape {tuple(state.shape)}: needs {shape}, one row for each of the n samples, in model "
+            "units"
+        )
+    kind = model.sde.state_dtype(like.dtype)
+    state = state.to(kind) if state.is_floating_point() and kind.is_floating_point else state
+    check_state(state, model, "start_state")
+    return state
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from samplers import first_step
 from samplers.calls import Watch
 from samplers.checks import as_states, check_finite, check_model, check_sampler, check_state
 from samplers.grid import check_times
@@ -63,7 +64,7 @@ def run(
     ``looking``, it takes no sum of every state, which says at which step one failed, and leaves the end unchecked."""
     carry, sums, made = None, [], 0
     for step, (t, s) in enumerate(pairwise(_points(model.sde, times))):
-        x, carry = sampler.step(model, x, t, s, noise.between(t, s), carry)
+        x, carry = first_step.step(sampler, model, x, t, s, noise.between(t, s), carry)
         # One step's outputs are checked: those of the others take the same way through the model.
         watch.first_step_made()
         if looking:

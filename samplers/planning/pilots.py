@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from samplers.calls import Watch
 from samplers.deis import ExponentialAdams
+from samplers.first_step import t_signal
 from samplers.grid import make_grid, times_of_log_snr
 from samplers.loop.sample import sample
 from samplers.noise.door import as_noise
@@ -35,7 +36,7 @@ class Pilots(nn.Module):
             self.end = x
             states.append(pick(x, self.keep))
 
-        times = make_grid(model.sde, "log_snr", steps)
+        times = make_grid(model.sde, "log_snr", steps, t_signal(model.sde))
         with Watch(model, see=lambda x, t, output: denoised.append(pick(output, self.keep))):
             sample(model, ExponentialAdams(4, "noise"), x, times, callback=arrive)
         alpha, sigma = model.sde.alpha(times)[:, None, None], model.sde.sigma(times)[:, None, None]
@@ -109,4 +110,4 @@ def equidistributed(pilots: Pilots, steps: int, rounds: int = 8) -> Tensor:
         passed = np.concatenate([[0], np.cumsum(density * np.diff(log_ratios))])
         log_ratios = np.interp(np.linspace(0, 1, steps + 1), passed / passed[-1], log_ratios)
         log_ratios[[0, -1]] = ends
-    return times_of_log_snr(sde, 2 * torch.from_numpy(best[1]))
+    return times_of_log_snr(sde, 2 * torch.from_numpy(best[1]), t_signal(sde))

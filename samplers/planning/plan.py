@@ -8,6 +8,7 @@ from torch import Tensor
 from samplers.calls import Watch, evaluating
 from samplers.checks import check_event_shape, check_integer, check_model, tensor_like
 from samplers.deis import ExponentialAdams
+from samplers.first_step import t_signal
 from samplers.grid import make_grid, times_of_log_snr
 from samplers.host import double, undisturbed
 from samplers.loop.sample import sample
@@ -120,11 +121,11 @@ def plan(model, event_shape: tuple[int, ...], calls: int, *, seed: int = 0) -> P
 
 def _candidates(pilots: Pilots, calls: int) -> list[tuple[str, Fitter | ExponentialAdams, Tensor]]:
     """Names, samplers and grids, the most promising first."""
-    sde = pilots.sde
-    even, equal = make_grid(sde, "log_snr", calls), equidistributed(pilots, calls)
-    halfway = times_of_log_snr(sde, (sde.log_snr(even) + sde.log_snr(equal)) / 2)
+    sde, start = pilots.sde, t_signal(pilots.sde)
+    even, equal = make_grid(sde, "log_snr", calls, start), equidistributed(pilots, calls)
+    halfway = times_of_log_snr(sde, (sde.log_snr(even) + sde.log_snr(equal)) / 2, start)
     fixed = [
-        (f"deis-{order}-{prediction}-{grid}", ExponentialAdams(order, prediction), make_grid(sde, grid, calls))
+        (f"deis-{order}-{prediction}-{grid}", ExponentialAdams(order, prediction), make_grid(sde, grid, calls, start))
         for order in range(1, min(calls, 4) + 1)
         for prediction in PREDICTIONS
         for grid in FIXED_GRIDS

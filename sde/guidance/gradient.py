@@ -10,7 +10,7 @@ from sde.condition.binding import bind, expand_rows
 from sde.condition.tree import ConditionLike
 from sde.guidance.base import Guidance, base_of, check_scale, differentiation, pair_of
 from sde.model.score import ScoreModel, is_normalized, parts_of
-from sde.process.base import expand
+from sde.process.base import expand, with_signal
 
 POINTS = ("noisy", "denoised")
 """Where log p(y | .) is evaluated: at x_t, or at the posterior mean D(x_t), through which its gradient then passes."""
@@ -47,6 +47,7 @@ class GradientGuidance(Guidance, abc.ABC):
         return self._guided(x, t, lambda x, t: pair_of(self.model, x, t))
 
     def _guided(self, x: Tensor, t: Tensor, pair: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]):
+        t = with_signal(self.sde, t)
         # A caller that differentiates through the guided model needs the graph of the gradient as well.
         second_order = torch.is_grad_enabled() and x.requires_grad
         if self.point == "noisy":

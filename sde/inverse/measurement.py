@@ -9,7 +9,7 @@ from torch import Tensor
 from sde.condition.binding import bind, expand_rows
 from sde.guidance.base import Guidance, base_of, differentiation, pair_of
 from sde.model.score import ScoreModel, parts_of
-from sde.process.base import expand
+from sde.process.base import expand, with_signal
 
 Operator = Callable[[Tensor], Tensor]
 """A(x), differentiable, of x (B, *event) in data units; (B, *measurement)."""
@@ -87,6 +87,7 @@ class PosteriorGuidance(Posterior, Guidance):
         """
 
     def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        t = with_signal(self.sde, t)
         # A caller that differentiates through the guided model needs the graph of the gradient as well.
         graph = torch.is_grad_enabled() and x.requires_grad
         y, at = self.y_for(x), self.sde.level(t)

@@ -36,6 +36,10 @@ PARAMETRIZATIONS: dict[str, Callable[[Coefficient, Coefficient, float], Coeffici
 Karras et al. 2022, eq. 7, written for any alpha. c_in gives the network inputs of unit variance."""
 
 
+FINITE_WITHOUT_SIGNAL = ("denoised", "v", "edm")
+"""Those whose D is finite where alpha = 0, at an open noise end."""
+
+
 def call_network(
     network: nn.Module,
     x: Tensor,
@@ -111,8 +115,8 @@ class Denoiser(ScoreModel):
     precision. ``null_trained`` says whether the null condition was seen in training. ``standardization`` takes
     conditions that are numbers from data units, in which they are given, to those of the network. ``noise_input`` says
     what c_noise is, log(sigma / alpha) / 4 unless told otherwise; a network trained without ``scaled_input`` sees x as
-    it is, c_in = 1. Raises ValueError for an unknown parametrization, or where the network's output has not the shape
-    of x.
+    it is, c_in = 1. Raises ValueError for an unknown parametrization, for one whose D is not finite at the open noise
+    end of the process, and where the network's output has not the shape of x.
     """
 
     def __init__(
@@ -131,6 +135,11 @@ class Denoiser(ScoreModel):
         super().__init__(sde, transform)
         if parametrization not in PARAMETRIZATIONS:
             raise ValueError(f"parametrization = {parametrization!r}: needs one of {', '.join(PARAMETRIZATIONS)}")
+        if sde.open_end and parametrization not in FINITE_WITHOUT_SIGNAL:
+            raise ValueError(
+                f"parametrization = {parametrization!r}: its D divides by alpha, which is 0 at t_max = {sde.t_max:g} "
+                f"of this process: needs one of {', '.join(FINITE_WITHOUT_SIGNAL)}, or a smaller t_max"
+            )
         if not sigma_data > 0:
             raise ValueError(f"sigma_data = {sigma_data}: needs a positive standard deviation of the data")
         if not callable(network):

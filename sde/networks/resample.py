@@ -18,10 +18,12 @@ AVERAGE_POOLS = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
 def fir_kernel(taps: Sequence[float], dims: int) -> Tensor:
-    """The product along each of ``dims`` axes of taps that are brought to sum 1: (1, *taps)."""
-    row = torch.tensor(taps, dtype=torch.float64)
+    """The product along each of ``dims`` axes of taps that are brought to sum 1: (1, *taps). No state holds it, so that
+    it is made on the meta device, too."""
+    device = torch.get_default_device()
+    row = torch.tensor(taps, dtype=torch.float64, device="cpu")
     kernel = reduce(lambda product, axis: product[..., None] * axis, [row / row.sum()] * dims)
-    return kernel[None].to(torch.get_default_dtype())
+    return kernel[None].to("cpu" if device.type == "meta" else device, torch.get_default_dtype())
 
 
 class Resample(nn.Module):

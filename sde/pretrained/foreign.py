@@ -40,11 +40,15 @@ class Foreign:
 
     def build(self) -> Denoiser | NoisyClassifier:
         """The model with its weights, in float32 and in eval mode, on the CPU."""
-        # Not on the meta device, where tables that no state holds would stay.
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):
-            network = _network(self.network, self.event_shape, self.num_classes, self.classifier)
+        described = self.network, self.event_shape, self.num_classes, self.classifier
         state = {name: value.float() if value.is_floating_point() else value for name, value in self.state.items()}
-        network.load_state_dict(state, assign=True)
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):
+            network = empty_network(*described)
+            network.load_state_dict(state, assign=True)
+            if any(table.is_meta for table in network.buffers()):
+                # A table that no state holds was not made: only then have weights to be made twice.
+                network = _network(*described)
+                network.load_state_dict(state, assign=True)
         if self.classifier:
             return NoisyClassifier(
                 network, self.sde, self.sigma_data, noise_input=self.noise_input, scaled_input=self.scaled_input

@@ -7,7 +7,7 @@ Two formulas define a process, ``log_alpha`` and ``sigma``; drift, diffusion and
 import abc
 import math
 from collections.abc import Callable
-from functools import wraps
+from functools import cached_property, wraps
 from inspect import isfunction
 from typing import Any, overload
 
@@ -119,13 +119,13 @@ class SDE(abc.ABC):
         E[x_0], and f and g2 are infinite."""
         return False
 
-    @property
+    @cached_property
     def t_finite(self) -> float:
         """The last time at which f and g2 are finite: ``t_max``; of an open process that of the largest noise level,
         where x is that at ``t_max`` to the rounding of float32."""
         return self.t_of_log_snr(double((1 - 1e-9) * LEAST_LOG_SNR)).item() if self.open_end else self.t_max
 
-    @property
+    @cached_property
     def t_signal(self) -> float:
         """Where grids of noise levels begin: ``t_max``; of an open process the time of alpha / sigma = 1e-3, to which
         they take one step from there."""
@@ -245,6 +245,12 @@ class SDE(abc.ABC):
     def describe(self, t: Tensor) -> str:
         """A 0-d time as messages name it."""
         return f"t = {t:.4g}, sigma = {self.sigma(t):.4g}"
+
+
+def with_signal(sde: SDE, t: Tensor) -> Tensor:
+    """t, and of an open noise end ``t_signal``: what multiplies a derivative of D by sigma^2 / alpha is asked there, at
+    a level from which x at ``t_max`` does not differ by more than 1e-3 of the data."""
+    return t.clamp(max=sde.t_signal) if getattr(sde, "open_end", False) else t
 
 
 @overload

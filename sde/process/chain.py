@@ -1,6 +1,5 @@
 """Chains: processes through the levels of a discrete diffusion model."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -8,12 +7,11 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from scipy.interpolate import CubicSpline
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from sde.device import send
 from sde.process.base import SDE
+from sde.process.path import Path
 from sde.process.tables import TABLES, zero_terminal_snr
 
 OWN_TABLE = "table"
@@ -23,9 +21,8 @@ OWN_TABLE = "table"
 @dataclass(frozen=True)
 class ChainSDE(SDE):
     """Variance-preserving, through the n = ``steps`` steps of a chain with betas beta_0 to beta_(n - 1): at
-    ``times[j]`` = j / (n - 1), alpha^2 is the product of 1 - beta_i up to j, and sigma^2 = 1 - alpha^2 (Ho et al. 2020).
-    Between the steps the log-SNR is a cubic spline in log(1 + (n - 1) t), whose slopes are limited so that it falls
-    (Fritsch and Carlson 1980).
+    ``times[j]`` = j / (n - 1), alpha^2 is the product of 1 - beta_i up to j, and sigma^2 = 1 - alpha^2 (Ho et al.
+    2020, eq. 4). Between the steps the log-SNR follows a smooth path that falls (sde.process.path).
 
     ``schedule`` names the betas, a key of TABLES with its options, or is "table" with ``betas`` of your own.
     ``zero_terminal_snr`` shifts alpha to 0 at the last step (Lin et al. 2024, algorithm 1). A last beta of 1, or that
@@ -106,7 +103,7 @@ class ChainSDE(SDE):
 
     @property
     def open_end(self) -> bool:
-        return self.t_max >= 1 and bool(np.isneginf(self._levels[-1]))
+        return self.t_max >= 1 and self._path.opens
 
     @cached_property
     def _levels(self) -> np.ndarray:
@@ -118,42 +115,8 @@ class ChainSDE(SDE):
         return 2 * log_alpha - np.log(-np.expm1(2 * log_alpha))
 
     @cached_property
-    def _cubics(self) -> Tensor:
-        """Of each interval between steps that have a finite log-SNR: it at the left end, its gap to the right, and its
-        slopes at both by the part of the interval; (4, finite - 1)."""
-        levels = self._levels[np.isfinite(self._levels)]
-        u = np.log1p(np.arange(len(levels)))
-        width, gap = np.diff(u), np.diff(levels)
-        rises = gap / width
-        # All of them are negative. Within these limits the cubic falls everywhere.
-        flatter = np.maximum(np.concatenate([rises[:1], rises]), np.concatenate([rises, rises[-1:]]))
-        slopes = np.clip(CubicSpline(u, levels)(u, 1), 2 * flatter, 0.25 * flatter)
-        return torch.from_numpy(np.stack([levels[:-1], gap, width * slopes[:-1], width * slopes[1:]]))
-
-    @cached_property
-    def _opening(self) -> tuple[float, float]:
-        """The log-SNR at the last step that has a finite one, and the bend of the path from there to an open end."""
-        level, gap, _, slope = self._cubics[:, -1].tolist()
-        count = self._cubics.shape[1]
-        return level + gap, 2 + slope / math.log1p(1 / count) / (count + 1)
-
-    def _path(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The log-SNR and its derivative by t."""
-        cubics, y = send(self._cubics.to(t.dtype), t.device), t * (self.steps - 1)
-        count = cubics.shape[1]
-        k = y.detach().floor().clamp(0, count - 1).long()
-        whole = k.to(t.dtype)
-        width = torch.log1p(1 / (whole + 1))
-        value, slope = _cubic(torch.log1p((y - whole) / (whole + 1)) / width, *cubics[:, k])
-        slope = slope * (self.steps - 1) / (width * (1 + y))
-        if count == self.steps - 1:
-            return value, slope
-        # 2 log w of what is left, w from 1 to 0, and a line that keeps the slope at 1.
-        (level, bend), left = self._opening, ((1 - t) * (self.steps - 1)).clamp(max=1)
-        return (
-            torch.where(y > count, level + 2 * left.log() + bend * (1 - left), value),
-            torch.where(y > count, (bend - 2 / left) * (self.steps - 1), slope),
-        )
+    def _path(self) -> Path:
+        return Path(self._levels)
 
     def log_alpha(self, t: Tensor) -> Tensor:
         return -0.5 * softplus(-self._path(t)[0])
@@ -170,39 +133,4 @@ class ChainSDE(SDE):
         return -torch.sigmoid(-level) * slope
 
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        target, cubics = log_snr.double(), send(self._cubics, log_snr.device)
-        k = (torch.searchsorted(-cubics[0], -target.contiguous(), right=True) - 1).clamp(min=0)
-        width = torch.log1p(1 / (k + 1).double())
-        y = torch.expm1(torch.log1p(k.double()) + width * _part_of(target, *cubics[:, k]))
-        if cubics.shape[1] < self.steps - 1:
-            y = torch.where(target < self._opening[0], self.steps - 1 - self._left(target), y)
-        return (y / (self.steps - 1)).clamp(self.t_min, self.t_max)
-
-    def _left(self, target: Tensor) -> Tensor:
-        """w of a log-SNR on the way to an open end, by Newton's method for log w, whose function is convex or
-        concave."""
-        level, bend = self._opening
-        log_left = (0.5 * (target - level)).clamp(max=0)
-        for _ in range(50):
-            left = log_left.exp()
-            excess = 2 * log_left + bend * (1 - left) - (target - level)
-            log_left = (log_left - excess / (2 - bend * left)).clamp(max=0)
-        return log_left.exp()
-
-
-def _cubic(part: Tensor, left: Tensor, gap: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """The cubic from left to left + gap, at part from 0 to 1, with these slopes at both; and its derivative."""
-    bend, twist = 3 * gap - 2 * first - last, first + last - 2 * gap
-    return left + part * (first + part * (bend + part * twist)), first + part * (2 * bend + 3 * part * twist)
-
-
-def _part_of(target: Tensor, left: Tensor, gap: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    """Where a falling cubic has a value: Newton's method, and the middle where it leaves what is known."""
-    low, high = torch.zeros_like(target), torch.ones_like(target)
-    part = ((target - left) / gap).clamp(0, 1)
-    for _ in range(40):
-        value, slope = _cubic(part, left, gap, first, last)
-        low, high = torch.where(value > target, part, low), torch.where(value > target, high, part)
-        newton = part - (value - target) / slope
-        part = torch.where((newton >= low) & (newton <= high), newton, 0.5 * (low + high))
-    return part
+        return self._path.time(log_snr).clamp(self.t_min, self.t_max)

@@ -32,7 +32,7 @@ def uniform(sde: SDE, u: Tensor) -> Tensor:
 
 
 def _log_snr_ends(sde: SDE) -> tuple[float, float]:
-    ends = (sde.t_min, sde.t_max)
+    ends = (sde.t_min, sde.t_signal)
     data_end, noise_end = (sde.log_snr(double(t)).item() for t in ends)
     return data_end, noise_end
 

@@ -123,6 +123,10 @@ def test_bad_states(x, kind, words):
     ({"start": torch.ones(3, 2), "start_time": 0.5}, r"start has shape \(3, 2\): needs \(4, 2\)"),
     ({"start": torch.ones(4, 2), "start_time": 1.5}, "start_time = 1.5: needs a time above t_min"),
     ({"start": torch.ones(4, 2), "start_time": 0.0}, "start_time = 0: needs a time above t_min"),
+    ({"start_state": torch.ones(3, 2)}, r"start_state has shape \(3, 2\): needs \(4, 2\)"),
+    ({"start_state": BAD}, "start_state is not finite in 1 of 4 rows, the first is row 2"),
+    ({"start_state": torch.ones(4, 2), "start": torch.ones(4, 2), "start_time": 0.5}, "start and start_state"),
+    ({"start_state": torch.ones(4, 2), "start_time": 0.5}, "start_time was given without start"),
     ({"start": BAD, "start_time": 0.5}, "start is not finite in 1 of 4 rows, the first is row 2"),
     ({"start": torch.ones(4, 2), "start_time": 0.5, "grid": torch.tensor([0.6, 0.1])}, "grid starts at 0.6"),
 ])  # fmt: skip

@@ -120,7 +120,7 @@ def test_one_sample_must_fit():
 def test_a_run_from_data_has_the_law_of_its_time(grid, process):
     """From q(x_t | x_0), the exact flow leads to a Gaussian whose moments are known."""
     model = Gaussian(process, torch.tensor([0.4], dtype=torch.float64), 0.5, transform=Transform((3.0,), (10.0,)))
-    t = make_grid(process, "log_snr", 4)[2]
+    t = make_grid(process, "log_snr", 4, process.t_signal)[2]
     start = torch.full((3000, 1), 13.0)
     seen = []
     samples = generate(
@@ -136,6 +136,19 @@ def test_a_run_from_data_has_the_law_of_its_time(grid, process):
     assert z.std().item() == pytest.approx(1, rel=0.05)
     expected = model(model.flow(x_t, t, make_grid(process, grid, 1)[1]), make_grid(process, grid, 1)[1])
     torch.testing.assert_close(samples.x, model.transform.decode(expected), rtol=0, atol=0.15)
+
+
+def test_a_state_is_taken_as_it_is():
+    """In model units, at the grid's first time, wherever that is: what ``sample`` makes of it."""
+    model = Gaussian(VPSDE(), torch.tensor([0.4], dtype=torch.float64), 0.5, transform=Transform((3.0,), (10.0,)))
+    state, times = torch.randn(5, 1), torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+    for sampler in (SAMPLERS["heun"](), SAMPLERS["ancestral"]()):
+        found = generate(model, sampler, 5, (1,), grid=times, start_state=state.numpy(), batch_size=2, seed=3)
+        expected = sample(model, sampler, state.double(), times, SeededNoise(found.seeds))
+        torch.testing.assert_close(found.x, model.transform.decode(expected))
+    named = generate(model, SAMPLERS["heun"](), 5, (1,), steps=3, start_state=state).x
+    times = make_grid(model.sde, "karras", 3)
+    torch.testing.assert_close(named, model.transform.decode(sample(model, SAMPLERS["heun"](), state.double(), times)))
 
 
 def test_start_of_quantised_data():
@@ -273,7 +286,11 @@ def test_the_loop_is_its_steps(sde, parametrization):
         noise, carry, state = SeededNoise([1, 2, 3]), None, x
         with torch.no_grad():
             for t, s in pairwise(times):
-                state, carry = sampler.step(model, state, t, s, noise, carry)
+                if model.sde.alpha(t) == 0:
+                    # x = sigma_t z, and D is the mean of the data: alpha_s D + sigma_s z, whatever the sampler.
+                    state = model.sde.alpha(s) * model(state, t) + model.sde.sigma(s) / model.sde.sigma(t) * state
+                else:
+                    state, carry = sampler.step(model, state, t, s, noise, carry)
             state = model(state, times[-1])
         out = sample(model, sampler, x, times, SeededNoise([1, 2, 3]))
         torch.testing.assert_close(out, state, rtol=1e-8, atol=1e-8)

@@ -232,7 +232,7 @@ def test_churn_within_its_range_alone():
 def test_langevin_steps_know_neither_the_grid_nor_batch_mates(process):
     """A corrector's step is the same wherever the step came from, and alone or beside a sample of huge score."""
     model = GaussianMixture(process, torch.tensor([[-1.5, 0.0], [1.0, 1.0]], dtype=torch.float64), 0.3)
-    times = GRIDS["log_snr"](process, 6)
+    times = GRIDS["log_snr"](process, 6, process.t_signal)
     s, x = times[3], torch.tensor([[0.3, -0.2], [40.0, -90.0], [0.0, 0.1]], dtype=torch.float64)
     for sampler in (Langevin(0.16, 2), AnnealedLangevin()):
         moved = []

@@ -9,6 +9,7 @@ from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
 from tests.oracles.by_class import LABELS, MEANS, Bayes, ByClass, Network, batch, seen_as  # noqa: F401 (a fixture)
+from tests.oracles.processes import ending_with_signal
 
 
 def test_classifier_guidance_turns_the_prior_into_the_class(process, batch):  # noqa: F811
@@ -31,7 +32,8 @@ def test_classifier_free_guidance(process, batch, scale):  # noqa: F811
 
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 def test_every_parametrization(process, batch, parametrization):  # noqa: F811
-    x, t = batch
+    process, (x, t) = ending_with_signal(process), batch
+    t = t.clamp(max=process.t_max)
     exact = ByClass(process)
     model = seen_as(parametrization, exact)
     prior, own = exact.mixture.score(x, t), exact.score_of(LABELS, x, t)

@@ -63,7 +63,8 @@ def density_of_times(sde, name, t, snr):
 def test_loss_of_the_exact_model_is_the_posterior_variance(weighting, times, process, generator):
     """The integral over log-SNR of weight x Var[x_0 | x_t], by quadrature."""
     model = Oracle(process, torch.full((4,), 0.3, dtype=torch.float64), STD)
-    ends = process.log_snr(torch.tensor([process.t_max, process.t_min], dtype=torch.float64))
+    # Beyond the first, of an open noise end, lie pure noise and uniform times alone.
+    ends = process.log_snr(torch.tensor([process.t_signal, process.t_min], dtype=torch.float64))
     snr = torch.linspace(*ends.tolist(), 801, dtype=torch.float64)
     t = process.t_of_log_snr(snr)
     a, s, g2 = process.alpha(t), process.sigma(t), process.g2(t)
@@ -133,7 +134,7 @@ def test_classifier_loss_is_the_cross_entropy(process, generator):
 @pytest.fixture
 def density(process):
     """g^2 / sigma^2 at times (n,), normalized by quadrature over a fine grid, and its cumulative."""
-    t = torch.linspace(0, 1, 200_001, dtype=torch.float64).pow(3) * (process.t_max - process.t_min) + process.t_min
+    t = torch.linspace(0, 1, 200_001, dtype=torch.float64).pow(3) * (process.t_signal - process.t_min) + process.t_min
     rate = process.g2(t) / process.sigma(t) ** 2
     cumulative = scipy.integrate.cumulative_simpson(rate.numpy(), x=t.numpy(), initial=0)
     return t, rate / cumulative[-1], cumulative / cumulative[-1]

@@ -1,14 +1,16 @@
 """Score models: Tweedie, denoising score matching, parametrizations, the transform."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from sde import PARAMETRIZATIONS, VPSDE, Denoiser, NoisyClassifier, Transform
+from sde import PARAMETRIZATIONS, VPSDE, ChainSDE, Denoiser, NoisyClassifier, Transform
 from sde.networks import MLP
 from tests.oracles.exact import GaussianMixture
+from tests.oracles.processes import ending_with_signal
 
 MEANS = torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.0, -1.2]], dtype=torch.float64)
 SIGMA_DATA = 0.9
@@ -73,12 +75,41 @@ class Perfect(nn.Module):
 
 
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
-def test_parametrizations(parametrization, oracle, batch, process):
-    x0, z, t = batch
+def test_parametrizations(parametrization, batch, process):
+    # Each of them, up to where there is any signal.
+    process = ending_with_signal(process)
+    oracle, (x0, z, t) = GaussianMixture(process, MEANS, 0.4), batch
+    t = t.clamp(max=process.t_max)
     x = process.perturb(x0, t, z)
     model = Denoiser(Perfect(oracle, parametrization), process, parametrization, SIGMA_DATA)
     torch.testing.assert_close(model(x, t), oracle(x, t), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(model(x[:1], t[0]), oracle(x[:1], t[0]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+def test_parametrizations_at_an_open_noise_end(parametrization):
+    """There D = E[x_0]: finite of some whatever the network says, and refused of those that divide by alpha."""
+    sde = ChainSDE(zero_terminal_snr=True)
+    if parametrization in ("noise", "score", "scaled_score"):
+        words = "its D divides by alpha, which is 0 at t_max = 1 .*: needs one of denoised, v, edm, or a smaller t_max"
+        with pytest.raises(ValueError, match=words):
+            Denoiser(nn.Identity(), sde, parametrization)
+        assert Denoiser(nn.Identity(), replace(sde, t_max=0.99), parametrization)
+        return
+    mixture = GaussianMixture(sde, MEANS, 0.4)
+
+    class AtTheEnd(nn.Module):
+        def forward(self, x, c_noise, cond):
+            # c_noise is log(2^24) / 4, the largest level that float32 tells apart.
+            torch.testing.assert_close(c_noise, torch.full_like(c_noise, 6 * math.log(2)))
+            mean = MEANS.mean(0).expand(len(x), 2)
+            return {"denoised": mean, "v": -mean, "edm": mean / SIGMA_DATA}[parametrization]
+
+    model = Denoiser(AtTheEnd(), sde, parametrization, SIGMA_DATA)
+    x, t = torch.randn(4, 2, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
+    for time in (t, t.expand(4), sde.points(t[None])[0]):
+        torch.testing.assert_close(model(x, time), mixture(x, t))
+        torch.testing.assert_close(model.score(x, time), -x)
 
 
 def test_edm_is_that_of_karras():

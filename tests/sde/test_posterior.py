@@ -21,7 +21,7 @@ GUIDED = {"dps": DPS, "pigdm": PiGDM, "moments": MMPS}
 
 def states(task, process, generator, count=12):
     """x_t at times over the whole range, in model units, of data that the measurement knows nothing of."""
-    t = torch.linspace(process.t_min, process.t_max, count, dtype=torch.float64)
+    t = torch.linspace(process.t_min, process.t_signal, count, dtype=torch.float64)
     x0, z = (torch.randn((count, DIM), generator=generator, dtype=torch.float64) for _ in range(2))
     return process.perturb(task.transform.encode(task.mean + x0), t, z), t
 

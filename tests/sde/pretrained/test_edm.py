@@ -162,6 +162,14 @@ def written(path, kind, network, options, **more):
     path.write_bytes(pickle.dumps(held, protocol=4))
 
 
+def chain_levels(steps):
+    """u_0 to u_(M-1) of Karras et al. 2022, table 1: from u_M = 0 by ratios of cosines, which are at least C_1."""
+    levels, bars = [0.0], [math.sin(0.5 * math.pi * j / steps / 1.008) ** 2 for j in range(steps + 1)]
+    for j in range(steps, 0, -1):
+        levels.append(math.sqrt((levels[-1] ** 2 + 1) / max(bars[j - 1] / bars[j], 0.001) - 1))
+    return levels[:0:-1]
+
+
 def told(kind, options, sigma):
     """(c_skip, c_out, c_in, c_noise) of Karras et al. 2022, table 1."""
     if kind == "EDMPrecond":
@@ -174,12 +182,7 @@ def told(kind, options, sigma):
         low, rise = 0.1, options["beta_d"]
         t = ((low**2 + 2 * rise * (1 + sigma**2).log()).sqrt() - low) / rise
         return 1, -sigma, (sigma**2 + 1) ** -0.5, 999 * t
-    # u_M = 0, and u_(j-1) from u_j by the ratio of cosines, which is at least C_1.
-    steps, levels = options["M"], [0.0]
-    bars = [math.sin(0.5 * math.pi * j / steps / 1.008) ** 2 for j in range(steps + 1)]
-    for j in range(steps, 0, -1):
-        levels.append(math.sqrt((levels[-1] ** 2 + 1) / max(bars[j - 1] / bars[j], 0.001) - 1))
-    table = torch.tensor(levels[::-1], dtype=torch.float64)
+    steps, table = options["M"], torch.tensor([*chain_levels(options["M"]), 0.0], dtype=torch.float64)
     nearest = (sigma[:, None] - table).abs().argmin(1)
     return 1, -sigma, (sigma**2 + 1) ** -0.5, (steps - 1 - nearest).double()
 
@@ -212,7 +215,8 @@ def test_levels_of_a_chain(persistence, tmp_path):
     found = read_pretrained(tmp_path / "net.pkl")
     numbers = [found.noise_input(found.sde.level(t), found.sde) for t in found.levels]
     assert numbers == [*range(int(numbers[0]), -1, -1)], "each is a step, and the last the first of the chain"
-    assert found.sde.noise_level(found.levels[0]) < 80
+    wanted = [level for level in chain_levels(options["M"]) if 0.002 <= level <= 80]
+    torch.testing.assert_close(found.sde.noise_level(found.levels), torch.tensor(wanted, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(("dropout", "classes", "trained"), [(0, 0, True), (0.1, 3, True), (0, 3, False)])
