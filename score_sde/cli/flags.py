@@ -50,7 +50,7 @@ TEXTS = {
     "guidance_interval": "LOW,HIGH: guide at noise levels sigma / alpha above LOW and up to HIGH alone, as in 0.3,5",
     "guidance_rescale": "how much of the contrast that guidance adds is taken back, sample by sample: 0 none, 1 all",
     "threshold": "dynamic thresholding: QUANTILE, as in 0.995, of each sample is brought within the data's bounds; "
-    "continuous data need QUANTILE,LOW,HIGH in their units",
+    "continuous data need QUANTILE,LOW,HIGH in their units. static, or static,LOW,HIGH, clips every entry instead",
     "batch_size": "items at a time",
     "out": "where to write, without suffix; default the next number and a name, as in 000012-heun-25, in samples/ of "
     "the run folder; compare/ for compare, evaluations/ for evaluate, nowhere for likelihood",

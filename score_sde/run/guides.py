@@ -19,7 +19,7 @@ from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
 from sde.guidance.interval import GuidanceInterval
 from sde.guidance.rescale import GuidanceRescale
-from sde.guidance.threshold import DynamicThreshold
+from sde.guidance.threshold import DynamicThreshold, StaticThreshold
 
 
 @dataclass(frozen=True)
@@ -152,10 +152,22 @@ def guided(
         with with_flag("--guidance_interval", options.guidance_interval):
             score_model = GuidanceInterval(score_model, *interval)
     if options.threshold:
-        threshold = _numbers("--threshold", options.threshold, "QUANTILE or QUANTILE,LOW,HIGH")
-        with with_flag("--threshold", options.threshold):
-            score_model = DynamicThreshold(score_model, *threshold)
+        score_model = _threshold(score_model, options.threshold)
     return score_model
+
+
+def _threshold(model: ScoreModel, text: str) -> ScoreModel:
+    """The model within bounds, by --threshold."""
+    kind, _, bounds = text.partition(",")
+    if kind.strip() == "static":
+        limits = read_floats("--threshold", bounds, "static,LOW,HIGH with numbers") if bounds else []
+        if len(limits) not in (0, 2):
+            raise ValueError(f"--threshold={text}: needs static or static,LOW,HIGH with numbers")
+        with with_flag("--threshold", text):
+            return StaticThreshold(model, *limits)
+    threshold = _numbers("--threshold", text, "QUANTILE or QUANTILE,LOW,HIGH")
+    with with_flag("--threshold", text):
+        return DynamicThreshold(model, *threshold)
 
 
 def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, weak: Denoiser | None) -> None:

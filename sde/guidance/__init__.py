@@ -8,7 +8,7 @@ from sde.guidance.conditional import Conditional
 from sde.guidance.gradient import LikelihoodGuidance
 from sde.guidance.interval import GuidanceInterval
 from sde.guidance.rescale import GuidanceRescale
-from sde.guidance.threshold import DynamicThreshold
+from sde.guidance.threshold import DynamicThreshold, StaticThreshold
 from sde.renamed import gone
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "GuidanceInterval",
     "LikelihoodGuidance",
     "GuidanceRescale",
+    "StaticThreshold",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Dynamic thresholding of the posterior mean."""
+"""Thresholding of the posterior mean: it is held within the bounds of the data."""
 
 import math
 
@@ -6,6 +6,26 @@ from torch import Tensor
 
 from sde.model.score import ScoreModel, parts_of
 from sde.process.base import expand
+
+
+class StaticThreshold(ScoreModel):
+    """A posterior mean whose every entry is clipped to [low, high], as DDPM's samplers do (Saharia et al. 2022, section
+    2.3).
+
+    ``low`` and ``high`` are in data units, by default 0 and the transform's levels. The model need not be guided.
+    Raises ValueError for continuous data without bounds.
+    """
+
+    normalized = False
+    with_rows = ("model",)
+
+    def __init__(self, model: ScoreModel, low: float | None = None, high: float | None = None) -> None:
+        super().__init__(*parts_of(model, "StaticThreshold"))
+        self.model = model
+        self.low, self.high = _bounds(self, low, high)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.transform.encode(self.transform.decode(self.model(x, t)).clamp(self.low, self.high))
 
 
 class DynamicThreshold(ScoreModel):
@@ -27,16 +47,9 @@ class DynamicThreshold(ScoreModel):
         super().__init__(*parts_of(model, "DynamicThreshold"))
         if not 0 < quantile <= 1:
             raise ValueError(f"threshold quantile {quantile:g}: needs a number above 0 and at most 1")
-        if low is None and high is None and self.transform.num_levels:
-            low, high = 0.0, float(self.transform.num_levels)
-        if low is None or high is None or not -math.inf < low < high < math.inf:
-            raise ValueError(
-                f"threshold bounds {low} and {high}: needs two finite numbers, the lower first, in the units of the "
-                "data; only data with levels bring their own"
-            )
         self.model = model
         self.quantile = quantile
-        self.low, self.high = low, high
+        self.low, self.high = _bounds(self, low, high)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         center, half_width = (self.low + self.high) / 2, (self.high - self.low) / 2
@@ -44,3 +57,15 @@ class DynamicThreshold(ScoreModel):
         sizes = u.flatten(1).abs()
         s = expand(sizes.kthvalue(math.ceil(self.quantile * sizes.shape[1]), 1).values.clamp(min=1), u)
         return self.transform.encode(center + half_width * u.clamp(-s, s) / s)
+
+
+def _bounds(model: ScoreModel, low: float | None, high: float | None) -> tuple[float, float]:
+    """The bounds in data units; those of data with levels, where none are given."""
+    if low is None and high is None and model.transform.num_levels:
+        low, high = 0.0, float(model.transform.num_levels)
+    if low is None or high is None or not -math.inf < low < high < math.inf:
+        raise ValueError(
+            f"threshold bounds {low} and {high}: needs two finite numbers, the lower first, in the units of the data; "
+            "only data with levels bring their own"
+        )
+    return low, high

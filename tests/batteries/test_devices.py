@@ -25,6 +25,7 @@ from sde.guidance import (
     DynamicThreshold,
     GuidanceInterval,
     GuidanceRescale,
+    StaticThreshold,
 )
 from sde.inverse import Mask
 from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
@@ -106,6 +107,7 @@ GUIDED = {
     "interval": lambda m, y: GuidanceInterval(ClassifierFree(m, y, 2.0), 0.1, 5.0),
     "rescale": lambda m, y: GuidanceRescale(ClassifierFree(m, y, 2.0), 0.7),
     "threshold": lambda m, y: DynamicThreshold(ClassifierFree(m, y, 2.0), 0.9, -2.0, 2.0),
+    "static threshold": lambda m, y: StaticThreshold(ClassifierFree(m, y, 2.0), -2.0, 2.0),
     "replacement": lambda m, y: measured(m, Replacement),
     "dps": lambda m, y: measured(m, DPS, 0.1),
     "pigdm": lambda m, y: measured(m, PiGDM, 0.1),

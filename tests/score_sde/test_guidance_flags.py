@@ -21,7 +21,7 @@ from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
 from sde.guidance.interval import GuidanceInterval
 from sde.guidance.rescale import GuidanceRescale
-from sde.guidance.threshold import DynamicThreshold
+from sde.guidance.threshold import DynamicThreshold, StaticThreshold
 from tests.score_sde.runs import call
 
 pytestmark = pytest.mark.usefixtures("unrendered")
@@ -53,6 +53,7 @@ def test_flags_are_the_library(trained, tmp_path, capsys):
         ("--guidance_interval", "0.3,3"): GuidanceInterval(free, 0.3, 3.0),
         ("--guidance_rescale", "0.5"): GuidanceRescale(free, 0.5),
         ("--threshold", "0.9,-1,1"): DynamicThreshold(free, 0.9, -1.0, 1.0),
+        ("--threshold", "static,-0.4,0.4"): StaticThreshold(free, -0.4, 0.4),
         ("--negative_labels", "1"): ClassifierFree(model, labels, 3.0, torch.tensor(1)),
         ("--autoguidance", "ema/0.5.safetensors"): Autoguidance(
             Conditional(model, labels), Conditional(weak, labels), 3.0
@@ -202,6 +203,9 @@ MISTAKES = [
         for mode in ("sample", "likelihood", "encode", "interpolate")
     ),
     (["--threshold", "0.9"], "only data with levels bring their own"),
+    (["--threshold", "static"], "only data with levels bring their own"),
+    (["--threshold", "static,1"], "--threshold=static,1: needs static or static,LOW,HIGH"),
+    (["--threshold", "statik"], "--threshold=statik: needs QUANTILE or QUANTILE,LOW,HIGH"),
     (["--threshold", "0.9,1"], "needs QUANTILE or QUANTILE,LOW,HIGH"),
     (["--threshold", "90,-1,1"], "--threshold=90,-1,1: threshold quantile 90: needs a number above 0 and at most 1"),
     ([*G, "--negative_labels", "7"], "--negative_labels=7: class 7 is out of range, allowed are 0 to 1"),

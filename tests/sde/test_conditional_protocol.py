@@ -19,6 +19,7 @@ from sde.guidance import (
     GuidanceInterval,
     GuidanceRescale,
     LikelihoodGuidance,
+    StaticThreshold,
 )
 from sde.inverse import DPS, MMPS, Mask, PiGDM, Replacement
 from sde.process.base import expand
@@ -70,6 +71,7 @@ def wrappers(model):
         "interval": GuidanceInterval(guided, 0.1, 3.0),
         "rescale": GuidanceRescale(guided),
         "threshold": DynamicThreshold(model, low=-2.0, high=2.0),
+        "static": StaticThreshold(model, -2.0, 2.0),
         "replacement": Replacement(model, mask, y),
         "dps": DPS(model, mask, y, 0.1),
         "pigdm": PiGDM(model, mask, y, 0.1),

@@ -13,7 +13,7 @@ from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
 from sde.guidance.interval import GuidanceInterval
 from sde.guidance.rescale import GuidanceRescale
-from sde.guidance.threshold import DynamicThreshold
+from sde.guidance.threshold import DynamicThreshold, StaticThreshold
 from tests.oracles.by_class import LABELS, MEANS, STD, Bayes, ByClass, batch  # noqa: F401 (a fixture)
 from tests.oracles.exact import GaussianMixture
 
@@ -177,6 +177,15 @@ def test_threshold_stays_within_the_bounds_of_the_data(generator, name, quantile
     torch.testing.assert_close(found[0], d[0], msg="what is within stays")
 
 
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_static_threshold_clips_every_entry(generator, name):
+    transform, bounds, (low, high) = TRANSFORMS[name]
+    d = torch.randn(3, 2, 5, generator=generator, dtype=torch.float64) * 10
+    found = StaticThreshold(Fixed(d, transform=transform), *(bounds or ()))(d, torch.tensor(0.5, dtype=torch.float64))
+    expected = [min(max(value, low), high) for value in d.flatten().tolist()]
+    torch.testing.assert_close(found.flatten().tolist(), expected)
+
+
 def test_threshold_of_channels_with_units_of_their_own():
     """Bounds are those of the data, whatever the units of the model are in each channel."""
     transform = Transform((10.0, 0.0), (5.0, 100.0))
@@ -215,6 +224,7 @@ def test_refusals():
         (lambda: DynamicThreshold(guided), "bounds None and None: needs two finite numbers.*only data with levels"),
         (lambda: DynamicThreshold(guided, 0.9, 1, -1), "bounds 1 and -1"),
         (lambda: DynamicThreshold(guided, 0.9, 1), "bounds 1 and None"),
+        (lambda: StaticThreshold(guided), "bounds None and None: needs two finite numbers.*only data with levels"),
     ):
         with pytest.raises(ValueError, match=words):
             make()

@@ -14,6 +14,7 @@ from sde.guidance import (
     GuidanceInterval,
     GuidanceRescale,
     LikelihoodGuidance,
+    StaticThreshold,
 )
 from sde.inverse import DPS, MMPS, Mask, PiGDM, Replacement
 from tests.oracles.by_class import Bayes, ByClass
@@ -38,6 +39,7 @@ def wrapped():
         GuidanceInterval(free, 0.1, 20.0),
         GuidanceRescale(free, 0.4),
         DynamicThreshold(free, 0.5, -0.2, 0.3),
+        StaticThreshold(free, -0.2, 0.3),
         Replacement(free, mask, Y),
         DPS(free, mask, Y, 0.1, 0.7, 0.9),
         PiGDM(free, mask, Y, 0.1, 0.9, 3),
