@@ -276,8 +276,8 @@ def test_networks_that_do_not_fit(tmp_path):
 
 
 def test_edms_variant_by_its_own_names():
-    """Heads of 64 channels, and none below; rows of a head are q, k and v of its first channel, then of the next; groups
-    of at least four channels; a column for each class."""
+    """Heads of 64 channels, and none below; rows of a head are q, k and v of its first channel, then of the next;
+    groups of at least four channels; a column for each class."""
     kwargs = {"img_resolution": 8, "img_channels": 1, "label_dim": 3, "model_channels": 32, "channel_mult": [1, 4],
               "num_blocks": 1, "attn_resolutions": [8, 4], "augment_dim": 2}  # fmt: skip
     shape = NETWORK | {"channel_mult": (1, 4), "attention_resolutions": (4,), "head_channels": 64, "augment_dim": 2}
