@@ -273,3 +273,39 @@ def test_networks_that_do_not_fit(tmp_path):
     refused(
         "the weights do not fit the facts: the file lacks middle_block.1.qkv.weight", tmp_path / "fewer.pt", **KWARGS
     )
+
+
+def test_edms_variant_by_its_own_names():
+    """Heads of 64 channels, and none below; rows of a head are q, k and v of its first channel, then of the next;
+    groups of at least four channels; a column for each class."""
+    kwargs = {"img_resolution": 8, "img_channels": 1, "label_dim": 3, "model_channels": 32, "channel_mult": [1, 4],
+              "num_blocks": 1, "attn_resolutions": [8, 4], "augment_dim": 2}  # fmt: skip
+    shape = NETWORK | {"channel_mult": (1, 4), "attention_resolutions": (4,), "head_channels": 64, "augment_dim": 2}
+    like = empty_network(shape, (1, 8, 8), 3)
+    names = dhariwal_names(like, 8)
+    generator = torch.Generator().manual_seed(0)
+    own = {key: value for key, value in like.state_dict().items() if not key.endswith("frequencies")}
+    theirs = {
+        names[key].name: 0.2 * torch.randn(names[key].back(value).shape, generator=generator)
+        for key, value in own.items()
+    }
+    options, state = dhariwal_unet(theirs, lambda name, default=None: kwargs.get(name, default), False)
+    assert options["attention_resolutions"] == (4,), "32 channels are no head"
+    network = ADM((1, 8, 8), 3, **{key: value for key, value in options.items() if key != "name"})
+    network.load_state_dict(state)
+    groups = {m.num_channels: m.num_groups for m in network.modules() if isinstance(m, torch.nn.GroupNorm)}
+    assert {channels: groups[channels] for channels in (32, 128)} == {32: 8, 128: 32}
+    x = torch.randn(2, 128, 4, 4, generator=generator)
+    part = {name.removeprefix("dec.4x4_in0."): value for name, value in theirs.items() if "4x4_in0" in name}
+    h = torch.nn.functional.group_norm(x, 32, part["norm2.weight"], part["norm2.bias"], eps=1e-5)
+    rows = torch.einsum("ij,bjyx->biyx", part["qkv.weight"][:, :, 0, 0], h) + part["qkv.bias"].view(-1, 1, 1)
+    heads = []
+    for head in range(2):
+        q, k, v = (rows[:, 192 * head + place : 192 * (head + 1) : 3].flatten(2) for place in range(3))
+        heads.append(v @ (q.transpose(1, 2) @ k / 8).softmax(2).transpose(1, 2))
+    h = torch.einsum("ij,bjn->bin", part["proj.weight"][:, :, 0, 0], torch.cat(heads, 1)) + part["proj.bias"].view(
+        -1, 1
+    )
+    attention = network.encoder.middle[0].attention
+    torch.testing.assert_close(attention(x), x + h.view(x.shape), rtol=1e-4, atol=1e-5)
+    assert torch.equal(network.encoder.embedding.mapping.label.weight, theirs["map_label.weight"].T)
