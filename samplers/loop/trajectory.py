@@ -15,8 +15,9 @@ class Trajectory:
 
     ``times`` (k,) in float64; ``x`` and ``denoised`` (k, n, *event) on the CPU. The first is that of the start (of the
     first arrival for annealed Langevin, which asks the network there); the last that of the closing denoising call,
-    whose prediction is the sample, also where a sampler has a last call of its own. From ``generate`` both are in data units: ``denoised`` continuous, before quantized
-    data are floored; ``x`` mapped as data are, whatever alpha, so that ``transform.encode`` gives back x_t.
+    whose prediction is the sample, also where a sampler has a last call of its own. From ``generate`` both are in data
+    units: ``denoised`` continuous, before quantized data are floored; ``x`` mapped as data are, whatever alpha, so that
+    ``transform.encode`` gives back x_t.
     """
 
     times: Tensor
