@@ -60,10 +60,8 @@ class MappedAttention(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor, fused: bool = False) -> Tensor:
         # (B, 3 C, *space) -> three tensors (B, heads, positions, C / heads)
-        qkv = (
-            self.qkv(self.norm(x, embedding)).reshape(x.shape[0], 3, self.heads, -1, x[0, 0].numel()).transpose(-1, -2)
-        )
-        h = attend(*qkv.unbind(1), fused=fused)
+        qkv = self.qkv(self.norm(x, embedding)).reshape(x.shape[0], 3, self.heads, -1, x[0, 0].numel())
+        h = attend(*qkv.transpose(-1, -2).unbind(1), fused=fused)
         return x + self.out(self.dropout(h).transpose(-1, -2).reshape(x.shape))
 
 
