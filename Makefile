@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := runs/demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test oldest lint docs dist clean
+.PHONY: demo test oldest lint docs dist wheels clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -59,5 +59,10 @@ dist: .venv/dev
 	$(BIN)/python -m build --no-isolation . >/dev/null
 	$(BIN)/python -m tests.distribution
 
+# What a machine without a network may lack: benchmarks/device.py takes it from there, diffusers for comparison.
+wheels: .venv/ready
+	rm -rf wheels
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: -c constraints.txt --dest wheels ml_collections torchsde trampoline diffusers==0.42.1
+
 clean:
-	rm -rf .venv .venv-oldest .mypy_cache .pytest_cache .ruff_cache build dist site *.egg-info
+	rm -rf .venv .venv-oldest .mypy_cache .pytest_cache .ruff_cache build dist site wheels *.egg-info

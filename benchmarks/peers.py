@@ -65,11 +65,18 @@ def passes(
 
 
 def pipeline(model: nn.Module, scheduler: str, count: int, steps: int) -> Callable[[], object]:
-    """Drawing ``count`` images in ``steps`` steps by the pipeline that takes a scheduler of this name."""
+    """Drawing ``count`` images in ``steps`` steps by the pipeline that takes a scheduler of this name, the network
+    under bfloat16 autocast, as images in bfloat16 it cannot return."""
     import diffusers
 
     made = getattr(diffusers, scheduler)()
     kind = diffusers.DDIMPipeline if scheduler == "DDIMScheduler" else diffusers.DDPMPipeline
     drawing = kind(unet=model, scheduler=made)
     drawing.set_progress_bar_config(disable=True)
-    return lambda: drawing(batch_size=count, num_inference_steps=steps, output_type="np")
+    device = next(model.parameters()).device.type
+
+    def draw() -> None:
+        with torch.autocast(device, torch.bfloat16):
+            drawing(batch_size=count, num_inference_steps=steps, output_type="np")
+
+    return draw

@@ -4,6 +4,7 @@ import gc
 import signal
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -117,7 +118,9 @@ def run(name: str, section: Section, setting: Setting, left: float) -> Result:
         result.outcome, result.sentence = "left out", "no time was left: give more --seconds, or fewer --sections"
         return result
     try:
-        with within(seconds):
+        # What compilers and peers warn of; what is wrong shows in the rows.
+        with within(seconds), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             for row in section.run(setting):
                 result.rows.append(row)
         wrong = [row for row in result.rows if isinstance(row, Check) and not row.passed]

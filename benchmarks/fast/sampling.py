@@ -75,7 +75,7 @@ def runs(held: Subject, names: tuple[str, ...], steps: int, graphs: str | None, 
 def sampling(setting: Setting) -> Iterator[dict | str]:
     """256 images of CIFAR-10's shape in 20 steps, bfloat16 channels-last: samplers over their bare network calls.
 
-    Beside them diffusers' pipelines with a network of the same size, in bfloat16 as well.
+    Beside them diffusers' pipelines with a network of the same size, under bfloat16 autocast as well.
     """
     held = subject("cifar10", setting, 256)
     apply(held.model, "bfloat16", "channels_last")
@@ -86,7 +86,7 @@ def sampling(setting: Setting) -> Iterator[dict | str]:
     if absent:
         yield absent
         return
-    network = peers.unet(held.config.model.network, held.data.event_shape).to(held.device, torch.bfloat16).eval()
+    network = peers.unet(held.config.model.network, held.data.event_shape).to(held.device).eval()
     schedulers = {"DDIM": "DDIMScheduler", "DPM++": "DPMSolverMultistepScheduler"}
     drawn = {f"diffusers {name}": peers.pipeline(network, kind, held.batch, steps) for name, kind in schedulers.items()}
     for name, taken in interleaved(drawn, held.device, setting.of(3, 1)).items():

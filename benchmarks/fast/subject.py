@@ -61,7 +61,7 @@ class Subject:
 def subject(name: str, setting: Setting, batch: int) -> Subject:
     """The network of a config on random weights, for batches of this many items; fewer of a smaller network on a trial."""
     batch = setting.of(batch, 4)
-    overrides = [f"--config.model.network.{option}" for option in SMALL[name]] if setting.small else []
+    overrides = [f"--config.model.network.{option}" for option in SMALL[name]] if setting.size != "full" else []
     config, data, model = random_model(name, overrides, setting.device, 2 * batch)
     with torch.no_grad():
         for parameter in model.parameters():
