@@ -40,7 +40,8 @@ def unet(network: Mapping[str, Any], event_shape: tuple[int, ...]) -> nn.Module:
 def passes(
     model: nn.Module, x: Tensor, precision: torch.dtype | None
 ) -> tuple[Callable[[], object], Callable[[], object]]:
-    """A forward pass, and a training step as the documentation has it: noise prediction, AdamW; float32, or autocast."""
+    """A forward pass, and a training step as the documentation has it: noise prediction and AdamW, in float32 or under
+    autocast."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
 
     def loss() -> Tensor:

@@ -52,7 +52,7 @@ class LeftOut(Exception):
 
 
 class OutOfTime(BaseException):
-    """Raised in a section whose time is over. No Exception, which those who are interrupted might take for their own."""
+    """Raised in a section whose time is over. No Exception: what is interrupted might take that for its own."""
 
 
 Row = Check | dict[str, Any] | str
@@ -65,7 +65,7 @@ class Section:
 
     run: Callable[[Setting], Iterator[Row]]
     seconds: float
-    small_seconds: float = 20.0
+    small_seconds: float = 40.0
 
     @property
     def title(self) -> str:

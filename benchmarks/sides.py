@@ -113,9 +113,9 @@ digits_loss = partial(denoising_loss, cond_dropout=0.2)
 
 @cache
 def trained(size: str) -> Target:
-    """A U-Net that has seen the digits for some hundred steps, on the CPU, by the size of the run: the same weights for both sides."""
-    data = continuous_digits()
-    model, (steps, batch) = small_unet(size), {"full": (400, 64), "small": (150, 16), "smallest": (30, 16)}[size]
+    """A U-Net that has seen the digits for some hundred steps, on the CPU: the same weights for both sides."""
+    steps, batch = {"full": (200, 32), "small": (150, 16), "smallest": (30, 16)}[size]
+    data, model = continuous_digits(), small_unet(size)
     options = TrainingOptions(steps=steps, batch_size=batch, lr=3e-3, warmup_steps=20, ema_decay=0.98)
     trainer = Trainer(model, data, digits_loss, options)
     with torch.random.fork_rng(devices=[]):

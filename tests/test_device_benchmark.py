@@ -1,14 +1,18 @@
-"""What benchmarks/device.py asks to be right of a device, in its smallest form; and that it would tell where it is not."""
+"""What benchmarks/device.py asks to be right of a device, in its smallest form, and what it tells where it is not."""
 
+import contextlib
 import copy
+import importlib
+import sys
+import zipfile
 
 import pytest
 import torch
 
-from benchmarks import right
+from benchmarks import right, sections, wheels
+from benchmarks.report import shown
 from benchmarks.right.processes import Alone
 from benchmarks.sections import Check, LeftOut, Section, Setting, run
-from benchmarks.wheels import provide
 from samplers import DDIM, Ancestral, DPMSolverPP
 from samplers.likelihood import flow
 from samplers.loop import generate
@@ -149,6 +153,30 @@ def test_what_is_wrong_is_told(name, monkeypatch):
     assert group in (None, first.group)
 
 
+def wheel(folder, name, tag="py3-none-any"):
+    folder.mkdir(exist_ok=True)
+    with zipfile.ZipFile(folder / f"{name}-1.0-{tag}.whl", "w") as archive:
+        archive.writestr(f"{name}/__init__.py", "from pathlib import Path\ntext = Path(__file__).parent / 'a.txt'")
+        archive.writestr(f"{name}/a.txt", "of a file")
+        archive.writestr(f"{name}-1.0.dist-info/WHEEL", "")
+
+
+def test_wheels_are_found(tmp_path, monkeypatch):
+    """Their files as well; what is installed comes first."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("of_a_wheel", "torch"):
+        wheel(tmp_path, name)
+    assert wheels.provide(tmp_path) == ["of_a_wheel"]
+    assert importlib.import_module("of_a_wheel").text.read_text() == "of a file"
+    assert wheels.provide(tmp_path / "none") == []
+    monkeypatch.setattr(wheels, "NEEDED", ("no_such_package",))
+    with pytest.raises(ValueError, match=r"no_such_package: neither installed nor among the wheels .* `make wheels`"):
+        wheels.provide(tmp_path)
+    wheel(tmp_path, "of_one_machine", "cp311-cp311-linux_x86_64")
+    with pytest.raises(ValueError, match=r"of_one_machine.*: needs a wheel of pure Python"):
+        wheels.provide(tmp_path)
+
+
 def test_sections_that_fail_are_named():
     def broken(setting):
         yield Check("a", "b", 1.0, 2.0)
@@ -161,13 +189,25 @@ def test_sections_that_fail_are_named():
         yield Check("a", "b", 1.0, 2.0)
         raise LeftOut("no such thing here")
 
-    def endless(setting):
-        yield "a sentence"
-        while True:
-            pass
+    found = {f: run(f.__name__, Section(f, 5.5, 5.5), CPU, 100) for f in (broken, wrong, left_out)}
+    assert [result.outcome for result in found.values()] == ["failed", "failed", "left out"]
+    assert found[broken].sentence == "RuntimeError: it broke"
+    assert "a, b: nan, allowed 2.0e+00" in found[wrong].sentence
+    assert "no time was left" in run("late", Section(broken, 9, 9), CPU, 1).sentence
+    text = shown(found[wrong])
+    assert "WRONG" in text
+    assert "FAILED: 1 of 1 checks" in text
 
-    outcomes = {f: run(f.__name__, Section(f, 6, 6), CPU, 100) for f in (broken, wrong, left_out)}
-    assert outcomes[broken].sentence == "RuntimeError: it broke"
-    assert [outcomes[f].outcome for f in outcomes] == ["failed", "failed", "left out"]
-    assert "a, b: nan, allowed 2.0e+00" in outcomes[wrong].sentence
-    assert run("late", Section(broken, 6, 6), CPU, 1).outcome == "left out"
+
+def test_a_section_ends_with_its_time(monkeypatch):
+    def endless(setting):
+        yield {"way": "the first", "ms": 1.5}
+        while True:
+            with contextlib.suppress(Exception):
+                pass
+
+    monkeypatch.setattr(sections, "ENOUGH", 0.0)
+    found = run("endless", Section(endless, 0.05, 0.05), CPU, 100)
+    assert found.outcome == "failed"
+    assert "not done after its" in found.sentence
+    assert "| the first | 1.5 |" in shown(found)

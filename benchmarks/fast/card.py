@@ -1,7 +1,7 @@
 """The card: what it reaches at best, and what a computation needs of that."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -91,9 +91,12 @@ def matrices_in_tf32():
 @contextmanager
 def precise(precision: str) -> Iterator[None]:
     """The setting of torch that a precision by its name needs beside the types of tensors."""
-    with full_precision() if precision == "float32" else nullcontext():
-        with matrices_in_tf32() if precision == "TF32" else nullcontext():
-            yield
+    with ExitStack() as stack:
+        if precision == "float32":
+            stack.enter_context(full_precision())
+        if precision == "TF32":
+            stack.enter_context(matrices_in_tf32())
+        yield
 
 
 @cache

@@ -1,7 +1,7 @@
 """Networks: passes and training steps, eager and compiled, beside those of diffusers."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -93,38 +93,44 @@ def memory(function: Callable[[], object], device: torch.device) -> float | None
     return (peak_memory(device) - held) / 2**30
 
 
-def measured(ways: list[Way], held: Subject, setting: Setting, backend: str | None = None) -> Iterator[dict]:
-    """A row for each pass of each way, of medians in the same turns."""
-    made = {way.name: way.make(held.batch, backend) for way in ways}
-    # What they take of memory before anything else has been kept, and of time to be compiled.
-    first = {(name, i): seconds(f, held.device) for name, passes in made.items() for i, f in enumerate(passes)}
-    needed = {(name, i): memory(f, held.device) for name, passes in made.items() for i, f in enumerate(passes)}
-    counted, card = {way.name: work(way, held.batch) for way in ways}, limits(setting)
-    for i, kind in enumerate(PASSES):
-        functions = {name: passes[i] for name, passes in made.items()}
-        taken = interleaved(functions, held.device, setting.of(5, 2))
-        for way in ways:
-            done = counted[way.name][i]
-            precision = way.precision if way.precision in card.peaks else "float32"
-            yield {
-                "pass": kind,
-                "way": f"{way.name}{', compiled' if backend else ''}",
-                "ms/image": 1000 * taken[way.name] / held.batch,
-                "images/s": held.batch / taken[way.name],
-                "% of peak": 100 * done.operations / taken[way.name] / card.peaks[precision],
-                **{key: value / held.batch for key, value in card.roof(done, precision).items()},
-                "GiB": needed[way.name, i],
-                "first, s": first[way.name, i],
-            }
+def measured(
+    ways: list[Way], held: Subject, setting: Setting, passes: Sequence[str] = PASSES, backend: str | None = None
+) -> Iterator[dict]:
+    """A row for each of the passes of each way, of medians in the same turns."""
+    try:
+        counted, card = {way.name: work(way, held.batch) for way in ways}, limits(setting)
+        made = {way.name: way.make(held.batch, backend) for way in ways}
+        for kind in passes:
+            i = PASSES.index(kind)
+            functions = {name: both[i] for name, both in made.items()}
+            # The first ones compile.
+            first = {name: seconds(function, held.device) for name, function in functions.items()}
+            needed = {name: memory(function, held.device) for name, function in functions.items()}
+            taken = interleaved(functions, held.device, setting.of(5, 2))
+            for way in ways:
+                done = counted[way.name][i]
+                precision = way.precision if way.precision in card.peaks else "float32"
+                yield {
+                    "pass": kind,
+                    "way": f"{way.name}{', compiled' if backend else ''}",
+                    "ms/image": 1000 * taken[way.name] / held.batch,
+                    "images/s": held.batch / taken[way.name],
+                    "% of peak": 100 * done.operations / taken[way.name] / card.peaks[precision],
+                    **{key: value / held.batch for key, value in card.roof(done, precision).items()},
+                    "GiB": needed[way.name],
+                    "first, s": first[way.name],
+                }
+    finally:
+        held.close()
 
 
 def compared(setting: Setting, held: Subject, ours: list[Way], theirs: list[Way]) -> Iterator[dict]:
-    """Rows of all ways eager, and of the last of each compiled."""
+    """Rows of all ways eager, and of the training step of the last of each compiled."""
     yield from measured([*ours, *theirs], held, setting)
     for ways in (ours, theirs):
         gc.collect()
         # One after the other, since each takes its time to compile: what has run out of it leaves the first.
-        yield from measured(ways[-1:], held, setting, backend(setting))
+        yield from measured(ways[-1:], held, setting, PASSES[1:], backend(setting))
 
 
 def backend(setting: Setting) -> str:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from benchmarks import peers
 from benchmarks.fast.networks import backend
@@ -14,14 +15,15 @@ from benchmarks.sections import Setting
 from samplers import SAMPLERS, compiled, generate
 from samplers.calls import evaluating
 from score_sde.training.precision import apply
+from sde import Denoiser
 from sde.guidance import Conditional
 
 STEPS = 20
 
 
-def bare(model, x, cond, calls: int) -> Callable[[], None]:
+def bare(model: Denoiser, x: Tensor, labels: Tensor | None, calls: int) -> Callable[[], None]:
     """As many calls of the network alone."""
-    c_noise = x.new_zeros(len(x))
+    c_noise, cond = x.new_zeros(len(x)), None if labels is None else {"labels": labels}
 
     @torch.no_grad()
     def run() -> None:
@@ -32,43 +34,51 @@ def bare(model, x, cond, calls: int) -> Callable[[], None]:
     return run
 
 
-def captured(function: Callable[[], None], x) -> Callable[[], None] | None:
-    """The kernels of a function as one CUDA graph, to be replayed; None where there is no CUDA."""
-    if x.device.type != "cuda":
-        return None
+def captured(function: Callable[[], None]) -> Callable[[], None]:
+    """The kernels of a function as one CUDA graph, to be replayed."""
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         function()
-    torch.cuda.synchronize()
+    torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         function()
     return graph.replay
 
 
-def runs(held: Subject, names: tuple[str, ...], steps: int, graphs: str | None, setting: Setting) -> Iterator[dict]:
+def runs(
+    held: Subject,
+    names: tuple[str, ...],
+    setting: Setting,
+    *,
+    graphs: str | None = None,
+    capture: bool = False,
+) -> Iterator[dict]:
     """Rows of samplers of a network, eager or compiled: their time over that of as many bare calls of it, which are
-    compiled as well, and over these calls captured as one graph, which are not."""
-    x, labels = held.inputs()
+    compiled as well, and over these calls captured as one CUDA graph, which are not."""
+    (x, labels), steps = held.inputs(), setting.of(STEPS, 3)
     model = held.model if labels is None else Conditional(held.model, labels)
-    cond = None if labels is None else {"labels": labels}
-    event, count = held.data.event_shape, held.batch
+    functions = {
+        name: partial(generate, model, SAMPLERS[name](), held.batch, held.data.event_shape, steps=steps)
+        for name in names
+    }
+    calls = {name: round(run().mean_nfe) for name, run in functions.items()}
+    functions["bare"] = bare(held.model, x, labels, steps)
+    if capture and held.device.type == "cuda":
+        functions["graph"] = captured(functions["bare"])
+    with compiled(model, backend=graphs) if graphs else nullcontext():
+        taken = interleaved(functions, held.device, setting.of(5, 2))
     for name in names:
-        run = partial(generate, model, SAMPLERS[name](), count, event, steps=steps)
-        calls = round(run().mean_nfe)
-        alone = bare(held.model, x, cond, calls)
-        replay = captured(alone, x)
-        functions = {"run": run, "bare": alone, **({"graph": replay} if replay else {})}
-        with compiled(model, backend=graphs) if graphs else nullcontext():
-            taken = interleaved(functions, held.device, setting.of(5, 2))
+        share = calls[name] / steps
         yield {
             "run": f"{'compiled' if graphs else 'eager'} {name}",
-            "calls": calls,
-            "ms": 1000 * taken["run"],
-            "images/s": count / taken["run"],
-            "ms a bare call": 1000 * taken["bare"] / calls,
-            "over bare calls": taken["run"] / taken["bare"],
-            "over their captured graph": taken["run"] / taken["graph"] if replay else None,
+            "calls": calls[name],
+            "ms": 1000 * taken[name],
+            "images/s": held.batch / taken[name],
+            "ms a bare call": 1000 * taken["bare"] / steps,
+            "over bare calls": taken[name] / (share * taken["bare"]),
+            "over their captured graph": taken[name] / (share * taken["graph"]) if "graph" in taken else None,
         }
 
 
@@ -79,10 +89,9 @@ def sampling(setting: Setting) -> Iterator[dict | str]:
     """
     held = subject("cifar10", setting, 256)
     apply(held.model, "bfloat16", "channels_last")
-    steps = setting.of(STEPS, 3)
-    yield from runs(held, ("ddim", "dpmpp", "ancestral", "heun", "pc"), steps, None, setting)
-    yield from runs(held, ("ddim", "ancestral"), steps, backend(setting), setting)
-    absent = peers.absent()
+    yield from runs(held, ("ddim", "ancestral", "dpmpp"), setting)
+    yield from runs(held, ("ddim", "ancestral"), setting, graphs=backend(setting))
+    absent, steps = peers.absent(), setting.of(STEPS, 3)
     if absent:
         yield absent
         return
@@ -93,10 +102,18 @@ def sampling(setting: Setting) -> Iterator[dict | str]:
         yield {"run": name, "calls": steps, "ms": 1000 * taken, "images/s": held.batch / taken}
 
 
+def sampling_dit(setting: Setting) -> Iterator[dict]:
+    """256 images of the transformer of cifar10_dit in 20 steps, bfloat16: samplers over their bare network calls."""
+    held = subject("cifar10_dit", setting, 256)
+    apply(held.model, "bfloat16", "contiguous")
+    for graphs in (None, backend(setting)):
+        yield from runs(held, ("ddim", "ancestral"), setting, graphs=graphs)
+
+
 def small_models(setting: Setting) -> Iterator[dict]:
     """Models of the size of digits and points, where starting kernels is all the time: eager, compiled, captured."""
-    for name, batch in (("digits", 64), ("points", 256)):
+    for name, batch in setting.of((("digits", 64), ("points", 256)), (("points", 256),)):
         held = subject(name, setting, batch)
         for graphs in (None, backend(setting)):
-            for row in runs(held, ("ddim", "ancestral", "dpmpp"), setting.of(STEPS, 5), graphs, setting):
+            for row in runs(held, ("ddim", "ancestral", "dpmpp", "pc"), setting, graphs=graphs, capture=True):
                 yield {"model": name, **row}

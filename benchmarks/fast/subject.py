@@ -1,7 +1,7 @@
 """Subjects: networks of the project's configs, in sizes for a GPU or for a trial on a CPU."""
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -34,11 +34,8 @@ class Subject:
     data: Dataset
     batch: int
     device: torch.device
-
-    @property
-    def parameters(self) -> int:
-        """Numbers in its weights."""
-        return sum(p.numel() for p in self.model.parameters())
+    trainers: list[Trainer] = field(default_factory=list)
+    """Those that were made, whose threads read ahead until they are closed."""
 
     def inputs(self, count: int | None = None) -> tuple[Tensor, Tensor | None]:
         """Noise (count, *event) and classes, on the device."""
@@ -51,7 +48,13 @@ class Subject:
         training = self.config.training
         loss = partial(denoising_loss, weighting=training.loss_weighting, cond_dropout=training.cond_dropout)
         options = replace(training.optimization, batch_size=batch or self.batch, lr=1e-6, steps=10**6)
-        return Trainer(model, self.data, loss, options, workers=self.config.data.workers)
+        self.trainers.append(Trainer(model, self.data, loss, options, workers=self.config.data.workers))
+        return self.trainers[-1]
+
+    def close(self) -> None:
+        """Let go of all trainers."""
+        while self.trainers:
+            self.trainers.pop().close()
 
     def copy(self) -> Denoiser:
         """The model once more, with weights of its own."""
@@ -59,7 +62,8 @@ class Subject:
 
 
 def subject(name: str, setting: Setting, batch: int) -> Subject:
-    """The network of a config on random weights, for batches of this many items; fewer of a smaller network on a trial."""
+    """The network of a config on random weights, for batches of this many items; on a trial fewer, of a smaller
+    network."""
     batch = setting.of(batch, 4)
     overrides = [f"--config.model.network.{option}" for option in SMALL[name]] if setting.size != "full" else []
     config, data, model = random_model(name, overrides, setting.device, 2 * batch)

@@ -20,9 +20,9 @@ PER_DIMENSION = {
     "probed likelihood": lambda model, x: log_likelihood(model, x, **SOLVER, probes=2).nats,
     "variational bound": lambda model, x: variational_bound(model, x, draws=4).nats,
     "discrete bound": lambda model, x: discrete_bound(model, x, 8, draws=4).nats,
-    "likelihood report": lambda model, x: likelihood_report(
-        model, x, **SOLVER, probes=2, subset=2, bound_draws=2, discrete_steps=8
-    ).ode.mean,
+    "likelihood report": lambda model, x: (
+        likelihood_report(model, x, **SOLVER, probes=2, subset=2, bound_draws=2, discrete_steps=8).ode.mean
+    ),
 }
 """In nats, of a model and data."""
 

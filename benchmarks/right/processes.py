@@ -68,4 +68,4 @@ def processes(setting: Setting) -> Iterator[Check]:
     with group(device):
         for parallel in PARALLEL:
             error = relative(numbers(Alone(), parallel), plain)
-            yield Check(parallel, f"{STEPS} steps, {dist.get_backend()}", error, 1e-4)
+            yield Check(parallel, f"{STEPS} steps", error, 1e-4)

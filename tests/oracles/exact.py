@@ -46,9 +46,10 @@ class GaussianMixture(ScoreModel):
         return self.component_logits(x, t).logsumexp(1) - normalizer
 
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """n exact samples of the data, in model units."""
-        which = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=generator)
-        return self.means[which] + self.std * torch.randn((n, *self.event), generator=generator, dtype=self.means.dtype)
+        """n exact samples of the data, in model units; a generator of the CPU, wherever the model is."""
+        which = torch.multinomial(self.log_weights.cpu().exp(), n, replacement=True, generator=generator)
+        noise = torch.randn((n, *self.event), generator=generator, dtype=self.means.dtype)
+        return self.means[which.to(self.means.device)] + self.std * noise.to(self.means.device)
 
 
 class Gaussian(GaussianMixture):
