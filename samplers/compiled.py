@@ -1,5 +1,6 @@
 """Compiled networks: the bodies of networks inside a model as graphs, in a block, and as they were behind it."""
 
+import copy
 import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from samplers.checks import tensor_like
 
@@ -50,8 +50,9 @@ def compiled(model: nn.Module, varying: bool = False, backend: str | Callable[..
 def bodies(model: nn.Module) -> Iterator[nn.Module]:
     """What the modules inside a model name as bodies of networks."""
     for module in model.modules():
-        if callable(getattr(module, "bodies", None)):
-            yield from module.bodies()
+        named: Any = getattr(module, "bodies", None)
+        if callable(named):
+            yield from named()
 
 
 def is_compiled(body: nn.Module) -> bool:
@@ -64,17 +65,17 @@ def lacking(device: torch.device) -> str | None:
     if device.type == "cuda":
         from torch.utils._triton import has_triton
 
-        return None if has_triton() else "needs triton on CUDA, and it is not there: install it, or leave compile out"
+        return None if has_triton() else "needs triton on CUDA, and it is not there: install it, or leave `compile` out"
     from torch._inductor.cpp_builder import get_cpp_compiler
 
     try:
         get_cpp_compiler()
     except Exception:
         return (
-            "needs a C++ compiler (g++, or the one that CXX names), and there is none: install one, or leave compile out"
+            "needs a C++ compiler, g++ or the one that CXX names, and there is none: install it, or leave `compile` out"
         )
     headers = Path(sysconfig.get_path("include"), "Python.h")
-    return None if headers.exists() else f"needs {headers}: install Python's headers, or leave compile out"
+    return None if headers.exists() else f"needs {headers}: install Python's headers, or leave `compile` out"
 
 
 class CompiledBody:
@@ -83,26 +84,27 @@ class CompiledBody:
     def __init__(self, body: nn.Module, captured: bool, backend: str | Callable[..., Any] = BACKEND) -> None:
         self.body, self.captured = body, captured
         mode = "reduce-overhead" if captured and backend == BACKEND else None
-        self.graph = torch.compile(
-            body._call_impl, backend=backend, mode=mode, dynamic=False if captured else None
-        )
+        self.graph = torch.compile(body._call_impl, backend=backend, mode=mode, dynamic=False if captured else None)
         self.works, self.several = False, False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # One layout of memory, as torch compiles anew for another: a number for all rows lies there once or many times.
-        args, kwargs = tree_map_only(Tensor, _laid_out, (args, kwargs))
-        rows = len(tree_leaves(args)[0])
+        rows = len(next(a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)))
         self.several = self.several or rows > 1
         # torch gives one row a graph of its own, which a run that has had more does not wait for.
         doubled = rows == 1 and self.several and not self.captured
-        if doubled:
-            args, kwargs = tree_map_only(Tensor, lambda a: torch.cat([a, a]), (args, kwargs))
-        if not self.captured and (doubled or rows > 1):
-            for tensor in tree_leaves((args, kwargs)):
-                if isinstance(tensor, Tensor):
-                    torch._dynamo.maybe_mark_dynamic(tensor, 0)
-        output = self._called(args, kwargs)
-        return output[:1] if doubled and isinstance(output, Tensor) else output
+
+        def given(x: Tensor) -> Tensor:
+            if doubled:
+                x = torch.cat([x, x])
+            elif 0 in x.stride():
+                # One number for all rows: torch compiles anew for another layout of memory.
+                x = x.new_empty(x.shape).copy_(x)
+            if not self.captured and x.ndim and len(x) > 1:
+                torch._dynamo.maybe_mark_dynamic(x, 0)
+            return x
+
+        output = self._called(_mapped(given, args), _mapped(given, kwargs))
+        return output[:1] if doubled else output
 
     def _called(self, args: tuple, kwargs: dict) -> Any:
         if self.works:
@@ -114,10 +116,10 @@ class CompiledBody:
         except Exception as error:
             # What the network itself refuses is told in its own words.
             self.body._call_impl(*args, **kwargs)
-            reason = str(error).strip().partition("\n")[0]
+            inner = getattr(error, "inner_exception", error)
+            reason = f"{type(inner).__name__}: {str(inner).strip().partition(chr(10))[0]}"
             raise ValueError(
-                f"compile: torch cannot compile {type(self.body).__name__} ({type(error).__name__}: {reason}); leave "
-                "compile out"
+                f"compile: torch cannot compile {type(self.body).__name__} ({reason}); leave `compile` out"
             ) from error
         self.works = True
         return output
@@ -127,8 +129,18 @@ class CompiledBody:
             return self.graph(*args, **kwargs)
         # What a captured graph returns it writes over at its next call.
         torch.compiler.cudagraph_mark_step_begin()
-        return tree_map_only(Tensor, torch.clone, self.graph(*args, **kwargs))
+        return _mapped(torch.clone, self.graph(*args, **kwargs))
 
 
-def _laid_out(x: Tensor) -> Tensor:
-    return x.contiguous() if 0 in x.stride() else x
+def _mapped(function: Callable[[Tensor], Tensor], held: Any) -> Any:
+    """What is held in tuples and dicts of any kind, with ``function`` of each tensor in its place."""
+    if isinstance(held, Tensor):
+        return function(held)
+    if isinstance(held, tuple):
+        return tuple(_mapped(function, part) for part in held)
+    if isinstance(held, dict):
+        # Of the same kind, which may have a meaning.
+        found = copy.copy(held)
+        found.update({name: _mapped(function, part) for name, part in held.items()})
+        return found
+    return held

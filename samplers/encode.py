@@ -8,7 +8,7 @@ from torch import Tensor
 
 from samplers.calls import Watch, evaluating
 from samplers.checks import as_states, check_data, check_model, check_state, tensor_like
-from samplers.host import as_tensor, double, undisturbed
+from samplers.host import as_tensor, double, undisturbed, wide
 from samplers.ode import ODE
 from samplers.padding import Sizes, check_sizes, cut, padded
 from samplers.protocol import GaussianProcess, transform_of
@@ -125,10 +125,11 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor | Sequence[float]) -> Tensor:
     a, b = as_tensor(a, "a"), as_tensor(b, "b")
     if a.shape != b.shape or a.ndim < 2:
         raise ValueError(f"slerp between shapes {tuple(a.shape)} and {tuple(b.shape)}: needs one (batch, *event)")
-    weights = torch.as_tensor(weights, dtype=torch.float64, device=a.device)
+    weights = torch.as_tensor(weights, dtype=torch.float64, device="cpu")
     if weights.ndim != 1 or not ((weights >= 0) & (weights <= 1)).all():
         raise ValueError(f"weights = {weights.tolist()}: needs a list of numbers from 0 to 1")
-    u, v = a.flatten(1).double(), b.flatten(1).double()
+    u, v = wide(a.flatten(1)), wide(b.flatten(1))
+    weights = weights.to(u.device)
     u_norm, v_norm = u.norm(dim=1, keepdim=True), v.norm(dim=1, keepdim=True)
     p, q = _unit(u, u_norm), _unit(v, v_norm)
     across = _perpendicular(q, p)
@@ -144,7 +145,7 @@ def slerp(a: Tensor, b: Tensor, weights: Tensor | Sequence[float]) -> Tensor:
     straight = (1 - w) * u[:, None] + w * v[:, None]
     points = torch.where(((u_norm > 0) & (v_norm > 0))[:, None], arc, straight)
     points = torch.where(w == 0, u[:, None], torch.where(w == 1, v[:, None], points))
-    return points.to(a.dtype).view(len(a), len(weights), *a.shape[1:])
+    return points.to(a).view(len(a), len(weights), *a.shape[1:])
 
 
 def _unit(x: Tensor, norm: Tensor) -> Tensor:

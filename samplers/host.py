@@ -20,6 +20,24 @@ def double(values) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, device="cpu")
 
 
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64: MPS does not, nor do all of Intel's."""
+    if device.type in ("cpu", "cuda"):
+        return True
+    if device.type == "xpu":
+        return bool(torch.xpu.get_device_properties(device).has_fp64)
+    try:
+        torch.empty(0, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return False
+    return True
+
+
+def wide(x: Tensor) -> Tensor:
+    """x in float64, on the CPU where its device has none."""
+    return x.double() if has_float64(x.device) else x.cpu().double()
+
+
 def as_tensor(values, name: str) -> Tensor:
     """A tensor as it is, or a copy of one from inference mode, which could not be differentiated; an array, or numbers
     in lists, as a tensor on the CPU. Raises TypeError for anything else."""

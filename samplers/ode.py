@@ -75,13 +75,13 @@ class ODE:
             now = double(min(max(time, min(t, s)), max(t, s)))
             with part(model, torch.tensor([row], device="cpu"), len(x)) as one:
                 slope = one.velocity(torch.from_numpy(state).to(x).view(1, *x.shape[1:]), now)
-            slope = slope.flatten().double().cpu().numpy()
+            slope = slope.flatten().cpu().double().numpy()
             if not np.isfinite(slope).all():
                 where = f"t = {time:.6g}, sigma = {model.sde.sigma(now):.4g}, |x| = {np.linalg.norm(state):.4g}"
                 raise NonFiniteError([row], f"became non-finite at {where}: the model's output is not finite there")
             return slope
 
-        start = x[row].flatten().double().cpu().numpy()
+        start = x[row].flatten().cpu().double().numpy()
         found = scipy.integrate.solve_ivp(velocity, (t, s), start, self.solver, [s], rtol=self.rtol, atol=self.atol)
         if not found.success:
             raise SampleError([row], f"was not solved by {self.solver}: {found.message} Loosen rtol and atol")

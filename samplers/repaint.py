@@ -45,6 +45,11 @@ class RePaint:
         """The sampler's own default."""
         return self.sampler.grid
 
+    @property
+    def adaptive(self) -> bool:
+        """Whether the sampler makes steps of its own."""
+        return getattr(self.sampler, "adaptive", False)
+
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; ``repaint_steps`` times the sampler's network calls."""
         if self.repaint_steps == 1:

@@ -8,6 +8,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
+ACCELERATORS = ("cuda", "xpu", "mps")
+"""Kinds of accelerators that torch brings itself, the one to take first."""
+
+
+def devices_here() -> list[str]:
+    """The devices that compute on this machine by name: the accelerators, one of a backend that was registered with
+    torch among them, with their number where there are several of a kind; and "cpu"."""
+    found = []
+    for kind in (*ACCELERATORS, torch._C._get_privateuse1_backend_name()):
+        module = getattr(torch, kind, None)
+        if module is not None and module.is_available():
+            count = module.device_count()
+            found += [kind] if count == 1 else [f"{kind}:{number}" for number in range(count)]
+    return [*found, "cpu"]
+
+
+@contextmanager
+def forked_random(device: torch.device) -> Iterator[None]:
+    """Within, torch's global random numbers are drawn as they would be, and afterwards they are as before: those of the
+    CPU, and of a device whose generator can be read."""
+    known = device.type in ("cuda", "xpu")
+    with torch.random.fork_rng([device] if known else [], device_type=device.type if known else "cuda"):
+        yield
+
 
 def pinned(x: Tensor, device: torch.device) -> Tensor:
     """x, in page-locked memory where a CUDA device will fetch it from there without the CPU waiting."""
@@ -15,8 +39,38 @@ def pinned(x: Tensor, device: torch.device) -> Tensor:
 
 
 def send(x: Tensor, device: torch.device) -> Tensor:
-    """x on a device; the CPU does not wait for what the device is doing."""
-    return pinned(x, device).to(device, non_blocking=True)
+    """x on a device; the CPU does not wait for what the device is doing, but for MPS, which would read memory that is
+    another tensor's by then (pytorch issue 139550)."""
+    return pinned(x, device).to(device, non_blocking=device.type != "mps")
+
+
+def has_float64(device: torch.device) -> bool:
+    """Whether a device computes in float64: MPS does not, nor do all of Intel's."""
+    if device.type in ("cpu", "cuda"):
+        return True
+    if device.type == "xpu":
+        return bool(torch.xpu.get_device_properties(device).has_fp64)
+    try:
+        torch.empty(0, dtype=torch.float64, device=device)
+    except (TypeError, RuntimeError):
+        return False
+    return True
+
+
+def wide(x: Tensor) -> Tensor:
+    """x in float64, on the CPU where its device has none."""
+    return x.double() if has_float64(x.device) else x.cpu().double()
+
+
+def fits(x: Tensor, device: torch.device) -> bool:
+    """Whether a device can hold x in its type."""
+    return x.dtype != torch.float64 or has_float64(device)
+
+
+def placed(x: Tensor, device: torch.device) -> Tensor:
+    """x on a device, or as it is where the device cannot hold it: data that need float64 stay on the CPU, and what they
+    are encoded to is sent."""
+    return x.to(device) if fits(x, device) else x
 
 
 def double(values) -> Tensor:
@@ -48,6 +102,14 @@ def as_tensor(values: Any) -> Tensor:
         raise ValueError(
             f"a {type(values).__name__} that is no tensor ({error}): give numbers, one row per sample"
         ) from None
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes of a device that nothing takes, or None where it does not tell."""
+    module = torch.get_device_module(device)
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return module.mem_get_info(device)[0] if hasattr(module, "mem_get_info") else None
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from torch import Tensor
 from samplers.calls import Watch, evaluating
 from samplers.checks import NonFiniteError, as_states, check_data, check_integer, check_model
 from samplers.grid import check_times, times_of_log_snr
-from samplers.host import double, undisturbed
+from samplers.host import double, undisturbed, wide
 from samplers.likelihood.decoder import checked_log_det, choose_decoder, gaussian_log_prob, level_log_prob, start_of
 from samplers.noise.seeded import BOUNDS, item_seeds
 from samplers.padding import Sizes, check_sizes, cut, filled, padded, real_counts
@@ -169,7 +169,7 @@ def _bound(
         cells = sde.sigma(data_end) / sde.alpha(data_end) * transform.cells_per_unit(x.shape[1:])
     target = cut(transform.encode(x + 0.5 if num_levels else x), sizes)
     dim = real_counts(sizes, target.shape[1:])
-    square = target.double().square().flatten(1).sum(1).cpu() / dim
+    square = wide(target).square().flatten(1).sum(1).cpu() / dim
     generators = [np.random.Generator(np.random.Philox(key)) for key in item_seeds(seed, BOUNDS, count, first)]
 
     def normal() -> Tensor:
@@ -184,13 +184,13 @@ def _bound(
             losses.append(factor.to(error) * error.flatten(1).square().sum(1))
             if num_levels:
                 logs.append(cut(level_log_prob(normal(), cells, x, num_levels), sizes).flatten(1).sum(1))
-    diffusion = -torch.stack(losses).double().cpu()
+    diffusion = -torch.stack(losses).cpu().double()
     bad = (~diffusion.isfinite().all(0)).nonzero().flatten().tolist()
     if bad:
         raise NonFiniteError([first + row for row in bad], "got a posterior mean that is not finite")
     mean = diffusion.mean(0)
     if num_levels:
-        reconstruction = torch.stack(logs).double().cpu()
+        reconstruction = torch.stack(logs).cpu().double()
     else:
         reconstruction = torch.zeros_like(diffusion) + gaussian_log_prob(model, x, data_end, sizes)
     ratio = (sde.sigma(noise_end) / sde.prior_std()) ** 2

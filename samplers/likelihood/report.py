@@ -186,7 +186,7 @@ def likelihood_report(
 
     def in_unit(nats: Tensor) -> Tensor:
         # The items of the subset are the first.
-        return nats.double().cpu() if unit == "nats" else -nats.double().cpu() / (dims[: nats.shape[-1]] * math.log(2))
+        return nats.cpu().double() if unit == "nats" else -nats.cpu().double() / (dims[: nats.shape[-1]] * math.log(2))
 
     def estimate(nats: Tensor) -> MeanAndError:
         values = in_unit(nats)

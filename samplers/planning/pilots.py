@@ -62,7 +62,7 @@ class Pilots(nn.Module):
     def distances(self, x: Tensor) -> Tensor:
         """Distances of x (P, *event) from the ends of the trajectories, relative to the root mean square of their ends,
         (P,)."""
-        gap, end = (part.double().flatten(1).cpu() for part in (x - self.end, self.end))
+        gap, end = (part.cpu().double().flatten(1) for part in (x - self.end, self.end))
         return gap.norm(dim=1) / end.square().sum(1).mean().sqrt()
 
     def contracted(self, log_ratios: np.ndarray, left: Tensor) -> Tensor:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from absl import flags
 
+from samplers.compiled import lacking
 from score_sde.cli.flags import check_flags, define_flags, refuse_old
 from score_sde.cli.modes import MODES
-from score_sde.config.config import config_path, differences, pick, read_config, read_run_config, resolve
-from score_sde.config.naming import with_words
-from score_sde.config.options import Config
+from score_sde.config.config import config_path, differences, override, pick, read_config, read_run_config, resolve
+from score_sde.config.naming import with_flag, with_words
+from score_sde.config.options import COMPILING, Config
 from score_sde.config.registration import Registered, nothing_registered
 from score_sde.config.schema import CHOICES_OF_SAMPLER, MOVABLE, SETTLED
 from score_sde.kinds import KINDS
@@ -74,7 +75,12 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     if config.data.kind:
         pick("config.data.kind", config.data.kind, KINDS)
     imports = tuple((options.imports or "").split(",")) if options.imports else ()
-    return Run(folder, config, device, World.start(device), options.weights or Run.weights, imports)
+    compile = pick("--compile", options.compile or Run.compile, COMPILING)
+    lack = lacking(device) if compile == "on" else None
+    if lack:
+        with with_flag("--compile", compile, compile="--compile"):
+            raise ValueError(lack)
+    return Run(folder, config, device, World.start(device), options.weights or Run.weights, imports, compile)
 
 
 def _read(path: Path) -> dict:
@@ -106,15 +112,18 @@ def started(folder: Path) -> bool:
     return (folder / "config.json").exists()
 
 
-def continued(run: Run) -> Run:
-    """The run that a command trains, as it goes on where training has left something. Raises ValueError where it has
-    changed too much for that."""
+def continued(run: Run, overrides: list[str]) -> Run:
+    """The run that a command trains, as it goes on where training has left something. What was found by trying is part
+    of it, unless an override asks for "auto" again. Raises ValueError where the run has changed too much to go on."""
     if not (started(run.folder) and run.started):
         return run
     before, config = resolve(read_run_config(run.folder), []), run.config
     check_unchanged(before, config, run.folder)
-    # What was found by trying is part of the run.
-    kept = {key: getattr(before.training, key) for key in SETTLED if getattr(config.training, key) == "auto"}
+    kept = {
+        key: getattr(before.training, key)
+        for key in SETTLED
+        if getattr(config.training, key) == "auto" and override(overrides, f"training.{key}") is None
+    }
     return replace(run, config=config.settled(**kept).of_kind(config.data.kind or before.data.kind))
 
 
@@ -152,10 +161,11 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     given = {name: options[name].value for name in options if options[name].present}
     if not mode.training:
         own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights, "imports": ""}
+        own["compile"] = Run.compile
         run.settings = settings_of(given, overrides, own | mode.defaults)
     check_outputs(run, options)
     with alone(run, options):
-        run = continued(run) if mode.training else run
+        run = continued(run, overrides) if mode.training else run
         if mode.training:
             root = run.config.data.root
             print(f"reading the data: {run.config.data.dataset}{f', {root}' if root else ''} ...", flush=True)

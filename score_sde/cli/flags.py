@@ -19,7 +19,7 @@ from sde.renamed import sentence
 TEXTS = {
     "mode": f"what to do: {', '.join(MODES)}",
     "workdir": "run folder; default runs/<name of the config>",
-    "device": "auto, cpu, cuda or cuda:N",
+    "device": "auto, cpu, cuda, cuda:N, mps, xpu, or another that torch knows",
     "threads": "CPU threads; default torch's choice",
     "debug": "show the traceback of an error",
     "config": "a config file, or the name of one in configs/; default digits",
@@ -52,6 +52,8 @@ TEXTS = {
     "threshold": "dynamic thresholding: QUANTILE, as in 0.995, of each sample is brought within the data's bounds; "
     "continuous data need QUANTILE,LOW,HIGH in their units",
     "batch_size": "items at a time",
+    "compile": "auto, on or off: networks as one graph for the whole run; auto, the default, where it pays by a trial, "
+    "which long runs make once and keep",
     "out": "where to write, without suffix; default the next number and a name, as in 000012-heun-25, in samples/ of "
     "the run folder; compare/ for compare, evaluations/ for evaluate, nowhere for likelihood",
     "split": "test or train: the items that are taken",

@@ -15,12 +15,14 @@ class Mode:
     flag of its name, or where it is annotated with a dataclass the flags of its fields; one that is not given leaves
     the function its own default. ``sections`` are those of a trained run's config that can be changed; a mode that
     trains has none and can change them all. Of the modes that ``writes`` what others read, models and training states,
-    one at a time does; what the others write is numbered. ``suffixes`` are those of the files that ``--out`` names."""
+    one at a time does; what the others write is numbered. One that ``compiles`` calls networks often enough for
+    ``--compile``, and does not differentiate them. ``suffixes`` are those of the files that ``--out`` names."""
 
     path: str
     sections: tuple[str, ...] = ()
     training: bool = False
     writes: bool = False
+    compiles: bool = True
     suffixes: tuple[str, ...] = (".png", ".npz")
 
     @property
@@ -43,6 +45,7 @@ class Mode:
     def flags(self) -> set[str]:
         """The names of the flags that the mode takes, beside those that every mode does."""
         own = {"sampler"} if "sampler" in self.sections else set()
+        own |= {"compile"} if self.compiles and not self.training else set()
         return own | {*self.defaults, *(("config",) if self.training else ("weights", "imports"))}
 
     def arguments(self, values: dict) -> dict:
@@ -79,13 +82,13 @@ MODES = {
     "sample": Mode("score_sde.modes.sample:sample", ("sampler",)),
     "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), suffixes=(".json", ".png")),
     "evaluate": Mode("score_sde.modes.evaluate:evaluate", ("data", "sampler"), suffixes=(".json", ".npz")),
-    "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",), suffixes=(".npz", ".csv")),
+    "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",), compiles=False, suffixes=(".npz", ".csv")),
     "encode": Mode("score_sde.modes.encode:encode_items", ("data",)),
     "interpolate": Mode("score_sde.modes.interpolate:interpolate", ("data",)),
     "restore": Mode("score_sde.modes.restore:restore", ("sampler", "data"), suffixes=(".png", ".npz", ".html", ".csv")),
     "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data")),
     "compare": Mode("score_sde.modes.compare:compare", suffixes=(".html", ".json")),
-    "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True),
-    "check": Mode("score_sde.modes.check:check", ("data",)),
+    "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True, compiles=False),
+    "check": Mode("score_sde.modes.check:check", ("data",), compiles=False),
     "visualize": Mode("score_sde.modes.visualize:visualize", ("sampler", "data"), suffixes=(".png", ".npz", ".gif")),
 }

@@ -109,7 +109,7 @@ def find_candidates(
         options = configured if configured.pop("name") == name else {}
         # auto is planned for steps of one model call each, as DDIM's are.
         sampler = DDIM() if name == "auto" else SAMPLERS[name](**options)
-        if hasattr(sampler, "rtol"):
+        if getattr(sampler, "adaptive", False):
             found += [_adaptive(model, event_shape, name, options, tolerance) for tolerance in TOLERANCES]
             continue
         calls_of = _counter(model, event_shape, sampler)

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,13 +68,14 @@ def sample_all(
     batch_size: int | None = None,
     sizes: Tensor | None = None,
     values: bool = True,
+    compile: bool = False,
     progress: bool = False,
 ) -> list[Drawn]:
     """n samples by each candidate, in rounds; sample i of all starts from the same noise, that of ``generate``.
 
     Conditions bound to the model, and ``sizes``, have n rows. With ``values`` those of deterministic candidates are
-    kept. A first run, which reserves memory, is not timed. A candidate that becomes non-finite or needs too many calls
-    fails alone.
+    kept. A first run, which reserves memory and compiles networks, is not timed. A candidate that becomes non-finite or
+    needs too many calls fails alone.
     """
     drawn = [Drawn() for _ in candidates]
     ends = [n * number // ROUNDS for number in range(ROUNDS + 1)]
@@ -83,7 +85,7 @@ def sample_all(
         return generate(
             model.rows(rows), candidate.sampler, rows.stop - rows.start, tuple(event_shape), grid=candidate.times,
             seed=seed, first=rows.start, batch_size=batch_size, path=2 if values and candidate.deterministic else None,
-            sizes=None if sizes is None else sizes[rows],
+            sizes=None if sizes is None else sizes[rows], compile=compile,
         )  # fmt: skip
 
     with suppress(ArithmeticError):
@@ -108,11 +110,13 @@ def solved(
     seed: int,
     batch_size: int | None,
     sizes: Tensor | None = None,
+    compile: bool = False,
 ) -> Samples:
     """Where the probability-flow ODE leads from the same noise, by ``ode`` at ODE_TOLERANCE, with a closing denoising
     call like all samples; ``path.denoised[-1]`` (n, *event) in data units, before quantized data are floored."""
     solver = ODE(ODE_TOLERANCE, ODE_TOLERANCE)
-    return generate(model, solver, n, tuple(event_shape), seed=seed, batch_size=batch_size, sizes=sizes, path=2)
+    options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "sizes": sizes, "compile": compile}
+    return generate(model, solver, n, tuple(event_shape), path=2, **options)
 
 
 def flow_error(values: Tensor, exact: Tensor, data: Dataset) -> float:

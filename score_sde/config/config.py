@@ -119,7 +119,7 @@ def resolve(values: dict, overrides: list[str]) -> Config:
     values, defaults = copy.deepcopy(values), copy.deepcopy(DEFAULTS)
     for key in NAMED:
         own, default = _section(values, key), _section(defaults, key)
-        name = _override(overrides, f"{key}.name") or own.get("name", default["name"])
+        name = override(overrides, f"{key}.name") or own.get("name", default["name"])
         options = options_of(find(key, name))
         if own.get("name", name) != name:
             own.clear()
@@ -127,7 +127,7 @@ def resolve(values: dict, overrides: list[str]) -> Config:
         default.clear()
         default.update(name=name, **options)
     data = _section(values, "data")
-    defaults["data"] = _data_keys(data, _override(overrides, "data.dataset"))
+    defaults["data"] = _data_keys(data, override(overrides, "data.dataset"))
     config = _parse(ConfigDict(_fill(defaults, values, "config")), overrides).to_dict()
     for key, allowed in CHOICES.items():
         pick(f"config.{key}", reduce(getitem, key.split("."), config), allowed)
@@ -157,7 +157,7 @@ def _refuse_unread(data: dict, overrides: list[str]) -> None:
         for key in own_keys(dataset):
             readers.setdefault(key, []).append(dataset)
     for key, datasets in readers.items():
-        if data["dataset"] not in datasets and _override(overrides, f"data.{key}"):
+        if data["dataset"] not in datasets and override(overrides, f"data.{key}"):
             raise ValueError(
                 f"config.data.{key} = {data[key]!r}: config.data.dataset = {data['dataset']!r} has no use for it; "
                 f"leave it out, or take config.data.dataset={' or '.join(datasets)}"
@@ -239,7 +239,8 @@ def _check_key(path: str, config: ConfigDict) -> None:
         section = section[key]
 
 
-def _override(overrides: list[str], key: str) -> str | None:
+def override(overrides: list[str], key: str) -> str | None:
+    """The last value that ``--config.key=value`` arguments give a key, as text; None where they give none."""
     found = None
     for argument, following in pairwise([*overrides, ""]):
         name, equals, value = argument.lstrip("-").partition("=")

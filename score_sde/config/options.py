@@ -13,6 +13,7 @@ from sde.training.options import TrainingOptions
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MEMORY_FORMATS = ("contiguous", "channels_last")
+COMPILING = ("auto", "on", "off")
 SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "downsample", "workers")
 """Keys of config.data that are for every data set; the others are keyword arguments of some."""
 

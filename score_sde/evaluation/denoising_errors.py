@@ -11,6 +11,7 @@ from sde.condition.tree import Condition, condition_kinds, map_condition, restri
 from sde.data import Dataset
 from sde.data.sizes import cut, item_means
 from sde.data.statistics import spread
+from sde.device import wide
 from sde.guidance.conditional import Conditional
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser, call_network, noise_input
@@ -110,7 +111,7 @@ class DenoisingErrors:
             t, z = at.draws.t, at.draws.noise(at.x0)
             bound = model if at.cond is None else Conditional(model, at.cond)
             scaled = expand(self.sde.sigma(t), at.x0) * bound.score(noisy(self.sde, at), t)
-            both, own, theirs = (item_means(x.double().square(), at.draws.sizes) for x in (scaled + z, z, scaled))
+            both, own, theirs = (item_means(wide(x).square(), at.draws.sizes) for x in (scaled + z, z, scaled))
             return torch.stack([both, own - theirs], 1)
 
         return self.each(squares)
@@ -135,7 +136,7 @@ class DenoisingErrors:
             }
             first = output(c_noise, at.cond)
             changed = [output(*told[change]) - first for change in changes]
-            return torch.stack([item_means(x.double().square(), at.draws.sizes) for x in (first, *changed)], 1)
+            return torch.stack([item_means(wide(x).square(), at.draws.sizes) for x in (first, *changed)], 1)
 
         size, *changed = self.each(squares).mean((0, 1)).sqrt().tolist()
         relative = {change: value / size if size else 0.0 for change, value in zip(changes, changed, strict=True)}

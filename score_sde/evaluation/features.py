@@ -74,7 +74,7 @@ class Extractor:
             given = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             raise ValueError(f"--features={self.name}: {len(x)} items gave {given}, it needs a tensor ({len(x)}, d)")
         prints = [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x.cpu().double().numpy()]
-        return Extracted(features.double().cpu(), prints)
+        return Extracted(features.cpu().double(), prints)
 
 
 def extractor(run: Run, name: str, training: Dataset, download: bool = False) -> Extractor:

@@ -10,6 +10,7 @@ from score_sde.kinds.base import Kind
 from score_sde.run.inputs import read_like
 from sde.data import Dataset
 from sde.data.statistics import spread
+from sde.device import placed
 from sde.distributed.world import World
 
 
@@ -18,9 +19,9 @@ def nats_of(world: World, model, x: Tensor, sizes: Tensor | None, batch_size: in
     device, parts = next(model.parameters()).device, []
     x = dequantized(model.transform, x, settings["seed"], sizes=sizes)
     for rows in world.batches(len(x), batch_size):
-        part = model.rows(rows), x[rows].to(device)
+        part = model.rows(rows), placed(x[rows], device)
         own = None if sizes is None else sizes[rows]
-        parts.append(log_likelihood(*part, first=rows.start, sizes=own, **settings).nats.double().cpu())
+        parts.append(log_likelihood(*part, first=rows.start, sizes=own, **settings).nats.cpu().double())
     return torch.cat(world.all_gather_flat(parts))
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sde.device import wide
+
 ITEMS_AT_ONCE = 4096
 
 
@@ -24,10 +26,10 @@ class Moments:
         """
         if x.ndim != 2 or len(x) < 2:
             raise ValueError(f"x has shape {tuple(x.shape)}: needs (n, d) with at least 2 items")
-        count, mean = 0, x.new_zeros(x.shape[1], dtype=torch.float64)
+        count, mean = 0, wide(x[:0]).new_zeros(x.shape[1])
         scatter = torch.outer(mean, mean)
         for part in x.split(ITEMS_AT_ONCE):
-            part = part.double()
+            part = wide(part)
             own, total = part.mean(0), count + len(part)
             change, centerd = own - mean, part - own
             mean = mean + change * (len(part) / total)

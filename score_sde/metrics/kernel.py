@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from score_sde.metrics.distances import blocks, distances
+from sde.device import wide
 
 
 def polynomial(x: Tensor, y: Tensor) -> Tensor:
@@ -28,7 +29,7 @@ def kernel_distance(x: Tensor, y: Tensor, kernel: str = "polynomial") -> float:
     difference.
     """
     function = KERNELS[kernel]
-    x, y = x.double(), y.double()
+    x, y = wide(x), wide(y)
     cross = sum(function(x[rows], y).sum() for rows in blocks(x, y)) / (len(x) * len(y))
     return (_own(function, x) + _own(function, y) - 2 * cross).item()
 

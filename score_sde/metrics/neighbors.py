@@ -9,6 +9,7 @@ from torch import Tensor
 from score_sde.metrics.bootstrap import subsampled
 from score_sde.metrics.distances import blocks, distances, nearest, radii
 from score_sde.metrics.estimate import Estimate
+from sde.device import wide
 
 CLOSE_SHARE = 0.05
 """The share of real items that counts as close to the training items, or to each other, by definition."""
@@ -38,7 +39,7 @@ def coverage(x: Tensor, y: Tensor, k: int = 5) -> float:
 
 def _balls(x: Tensor, y: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """For each x the number of balls of y around it (n,), and for each ball of y whether it holds an x (m,)."""
-    x, y = x.double(), y.double()
+    x, y = wide(x), wide(y)
     reach, counts, held = radii(y, k), [], torch.zeros(len(y), dtype=torch.bool, device=y.device)
     for rows in blocks(x, y):
         inside = distances(x[rows], y) <= reach
@@ -64,7 +65,7 @@ class Memorization:
         cls, samples: Tensor, held_out: Tensor, training: Tensor, subsamples: int = 100, seed: int = 0
     ) -> "Memorization":
         """From features (n, d) of samples, (m, d) of held-out and (k, d) of training items."""
-        own, other = (nearest(x.double(), training.double())[:, None] for x in (samples, held_out))
+        own, other = (nearest(wide(x), wide(training))[:, None] for x in (samples, held_out))
         options: dict[str, Any] = {"subsamples": subsamples, "seed": seed, "limits": (0.0, 1.0)}
         return cls(*(subsampled(function, own, other, **options) for function in (share_nearer, share_close)))
 
@@ -92,5 +93,5 @@ def near_duplicates(samples: Tensor, real: Tensor, subsamples: int = 100, seed: 
 
 def share_near(x: Tensor, y: Tensor) -> float:
     """The share of x (n, d) nearer to another x than the 5 % of y (n, d) that are nearest to another y are to it."""
-    own, other = (radii(z.double(), 1)[:, None] for z in (x, y))
+    own, other = (radii(wide(z), 1)[:, None] for z in (x, y))
     return share_close(own, other)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from score_sde.metrics.streams import PROJECTIONS
+from sde.device import wide
 
 DIRECTIONS = 512
 """Directions that a distance is the mean over."""
@@ -17,7 +18,7 @@ def sliced_wasserstein(x: Tensor, y: Tensor, directions: int = DIRECTIONS, seed:
     The directions are random orthonormal bases, so that the part of it that the means make has no error where there
     are a whole number of bases; in one dimension the one direction is all.
     """
-    x, y = x.double(), y.double()
+    x, y = wide(x), wide(y)
     total, bases = x.new_zeros(()), orthonormal(x.shape[1], directions, seed).to(x.device)
     for part in bases.split(64):
         total += wasserstein_1d(x @ part.T, y @ part.T).sum()

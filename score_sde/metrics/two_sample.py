@@ -44,7 +44,7 @@ def two_sample_test(x: Tensor, y: Tensor, classifier: str = "logistic", seed: in
 
     if min(len(x), len(y)) < 2 * MIN_HALF:
         raise ValueError(f"{min(len(x), len(y))} items: halves to fit to need at least {2 * MIN_HALF} of each kind")
-    parts = [part.double().cpu().numpy() for part in (x, y)]
+    parts = [part.cpu().double().numpy() for part in (x, y)]
     center = np.concatenate(parts).mean(0)
     # By distance from the center, so that neither the order of the items nor a rotation changes the halves.
     parts = [centerd[np.linalg.norm(centerd, axis=1).argsort()] for centerd in (part - center for part in parts)]

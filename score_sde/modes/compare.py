@@ -15,6 +15,7 @@ from score_sde.comparison.pareto import JACKKNIFE_GROUPS, RULE
 from score_sde.comparison.ranking import show, tabulate
 from score_sde.comparison.reference import Reference
 from score_sde.comparison.sampling import ODE_TOLERANCE, ROUNDS, Drawn, sample_all, solved
+from score_sde.config.naming import with_keys
 from score_sde.config.program import program, quoted
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.evaluation.features import EXTRACTORS, extractor
@@ -22,6 +23,7 @@ from score_sde.metrics.metric import METRICS
 from score_sde.pages.comparison import compare_page
 from score_sde.pages.items import items
 from score_sde.plots.pictures import drawn, limits_of, outside
+from score_sde.run.compiling import FLAG, pays
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
@@ -151,9 +153,14 @@ def _sampled(
     candidates, notes = find_candidates(run, guides, cond, names, budgets)
     model, shape = guides(cond), event_shape_of(guides.denoiser)
     solvable = suits(ODE(), model.sde)
-    sampled = sample_all(
-        model, candidates, count, shape, seed=seed, batch_size=batch_size, sizes=sizes, values=solvable, progress=True
-    )
+    rows = min(-(-count // ROUNDS), batch_size)
+    chunks = -(-count // (ROUNDS * rows)) * ROUNDS
+    with with_keys(**FLAG):
+        compile = pays(run, model, shape, rows, chunks * sum(candidate.budget or 0 for candidate in candidates))
+        sampled = sample_all(
+            model, candidates, count, shape, seed=seed, batch_size=batch_size, sizes=sizes, values=solvable,
+            compile=compile, progress=True,
+        )  # fmt: skip
     notes += [found.failure for found in sampled if found.failure]
     ran = [(candidate, found) for candidate, found in zip(candidates, sampled, strict=True) if not found.failure]
     if not ran:
@@ -161,10 +168,10 @@ def _sampled(
     exact = None
     if solvable and any(candidate.deterministic for candidate, _ in ran):
         try:
-            rows = model.rows(slice(0, MAX_SOLVED))
+            first = model.rows(slice(0, MAX_SOLVED))
             few = min(count, MAX_SOLVED)
             own = None if sizes is None else sizes[:few]
-            exact = solved(rows, few, shape, seed=seed, batch_size=batch_size, sizes=own)
+            exact = solved(first, few, shape, seed=seed, batch_size=batch_size, sizes=own, compile=compile)
         except ArithmeticError as error:
             notes.append(f"There are no errors against the exact flow, which was not solved: {error}.")
     return ran, exact, notes

@@ -50,7 +50,7 @@ def edit(
     model = bound(1)
     parts = [
         draw(
-            run.world, model, sampling.sampler, count, data.event_shape, start=inputs.x, start_time=time, steps=steps,
+            run, model, sampling.sampler, count, data.event_shape, start=inputs.x, start_time=time, steps=steps,
             grid=sampling.times, sizes=inputs.sizes, **sampling.options,
         )
         for time in times

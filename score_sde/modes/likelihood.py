@@ -28,6 +28,7 @@ from score_sde.run.rows import write_rows
 from sde import ScoreModel
 from sde.condition.tree import Condition, labels_of
 from sde.data.statistics import spread
+from sde.device import placed
 
 EXACT_UP_TO = 16
 """Dimensions up to which the trace is exact unless --probes says otherwise."""
@@ -170,8 +171,8 @@ def _of_one(
 ) -> dict:
     """log p of a single item, of which there is no mean, and no standard error but that of its probes."""
     x = dequantized(model.transform, given.x, settings["seed"], sizes=given.sizes)
-    found = log_likelihood(model, x.to(run.device), guided=guided, sizes=given.sizes, **settings)
-    nats, error = found.nats.double().cpu(), found.stderr.double().cpu()
+    found = log_likelihood(model, placed(x, run.device), guided=guided, sizes=given.sizes, **settings)
+    nats, error = found.nats.cpu().double(), found.stderr.cpu().double()
     print(f"{condition} of {given.names[0]}: {nats.item():.4f} nats +- {error.item():.4f} by probes")
     rows = _rows(model, given, nats, error)
     result = {"mode": "likelihood", "num_samples": 1, "density": condition, "nats": nats.item(), "stderr": error.item()}

@@ -116,7 +116,7 @@ def restore(
     law = Law(training, denoiser, padded=sizes is not None)
     own = None if sizes is None else sizes[rows]
     found = draw(
-        run.world, model, solver, len(rows), shape, steps=steps, grid=sampling.times, sizes=own, callback=law,
+        run, model, solver, len(rows), shape, steps=steps, grid=sampling.times, sizes=own, callback=law,
         **begin.options(len(rows)), **sampling.options,
     )  # fmt: skip
     if found is None:

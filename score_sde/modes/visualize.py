@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +14,14 @@ from score_sde.config.naming import GRID, with_keys
 from score_sde.plots.field import axes_of, field_picture, fields, panel_times
 from score_sde.plots.film import Reel, animation, as_spread, forward, strip
 from score_sde.plots.process_plot import process_arrays, process_picture, title_of
+from score_sde.run.compiling import FLAG
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_grid
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.outputs import stem, written
-from score_sde.run.sampling import path_of
+from score_sde.run.sampling import compiles, path_of
 from score_sde.run.sizes import sizes_of_samples
 from sde import ScoreModel
 from sde.checkpoint.spec import build_sde
@@ -29,8 +31,8 @@ from sde.data.statistics import spread
 
 PLOTS = ("process", "trajectory", "denoised", "field")
 IGNORED = {
-    "process": ("sampler", "grid", "frames", "num_samples", "labels", "condition", *asdict(UNGUIDED)),
-    "field": ("sampler", "steps", "grid", "frames", "num_samples"),
+    "process": ("sampler", "grid", "frames", "num_samples", "labels", "condition", "compile", *asdict(UNGUIDED)),
+    "field": ("sampler", "steps", "grid", "frames", "num_samples", "compile"),
 }
 """Flags that a picture alone has no use for."""
 FRAMES = 40
@@ -115,11 +117,10 @@ class View:
             if name == "auto":
                 raise ValueError("--sampler=auto: name a sampler to look at, as in --sampler heun")
             self.cond = read_condition(self.run, self.guides, *self.asked, self.count, seed=self.seed)
-            self.samples = drawn_path(
-                self.guides(self.cond), SAMPLERS[name](**options), self.count, self.data.event_shape,
-                steps=self.steps, grid=self.grid, seed=self.seed, batch_size=self.batch_size,
-                sizes=sizes_of_samples(self.run, self.count, self.seed),
-            )  # fmt: skip
+            drawn = self.guides(self.cond), SAMPLERS[name](**options), self.count, self.data.event_shape
+            own: dict[str, Any] = {"steps": self.steps, "grid": self.grid, "batch_size": self.batch_size}
+            own |= {"seed": self.seed, "sizes": sizes_of_samples(self.run, self.count, self.seed)}
+            self.samples = drawn_path(*drawn, **own, compile=compiles(self.run, *drawn, own))
         return self.samples
 
     def check(self, chosen: Sequence[str], required: bool) -> None:
@@ -215,7 +216,7 @@ def drawn_path(model: ScoreModel, sampler, n: int, event_shape: tuple[int, ...],
     if steps < 2:
         raise ValueError(f"{name} with {steps} step has no states on the way: give --steps of at least 2")
     try:
-        with with_keys(**GRID):
+        with with_keys(**GRID, **FLAG):
             return generate(model, sampler, n, event_shape, path=min(FRAMES, steps + 1), **options)
     except ValueError as error:
         if not str(error).startswith("path"):

@@ -62,7 +62,7 @@ class Law:
         inside = None if sizes is None else real(sizes, x.shape[1:])
         # Of float32 states infinity is the end of a divergence, and NaN what comes after it.
         every = (*self.seen, self._most(x, inside=inside).max())
-        return max(one.double().nan_to_num(nan=math.inf).item() for one in every)
+        return max(one.cpu().double().nan_to_num(nan=math.inf).item() for one in every)
 
     def broken(self, furthest: float) -> str | None:
         """What there is to say of samples of which the ``furthest`` has left the law; None where none has."""

@@ -1,5 +1,6 @@
 """Run folder: config.json, model.safetensors, classifier.safetensors, checkpoints/, metrics.jsonl, samples/."""
 
+import difflib
 import hashlib
 import os
 from dataclasses import asdict, dataclass, field, replace
@@ -23,6 +24,7 @@ from sde.checkpoint.states import Checkpoints
 from sde.data import Split, load_dataset
 from sde.data.names import CLASS_NAMES
 from sde.data.sizes import law_of
+from sde.device import ACCELERATORS, devices_here
 from sde.distributed.world import World
 from sde.files import write_json
 
@@ -37,6 +39,8 @@ class Run:
     world: World = field(default_factory=World)
     weights: str = "model.safetensors"
     imports: tuple[str, ...] = ()
+    compile: str = "auto"
+    """Whether its networks are compiled, one of COMPILING."""
     settings: dict[str, str] = field(default_factory=dict)
     """What the command set, by flag or key, which goes into the files it writes."""
 
@@ -197,16 +201,25 @@ def arrange(network: nn.Module, memory_format: str) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is the accelerator where there is one, each process's own under torchrun."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name == "cuda" and "LOCAL_RANK" in os.environ:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    """The device of a name that torch knows; "auto" is the accelerator where there is one, and one of several is each
+    process's own under torchrun. Raises ValueError with those that are here."""
+    here = devices_here()
+    kinds = [found.partition(":")[0] for found in here]
+    kind = next(kind for kind in (*ACCELERATORS, "cpu") if kind in kinds) if name == "auto" else name
+    if kind in ("cuda", "xpu") and "LOCAL_RANK" in os.environ:
+        kind = f"{kind}:{os.environ['LOCAL_RANK']}"
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
+        device = torch.device(kind)
+        # What describes tensors without numbers is none.
+        if device.type != "meta" and (device.index or 0) < max(1, kinds.count(device.type)):
+            torch.empty(0, device=device)
+            return device
+        why = "it is not here"
+    except (NotImplementedError, ImportError):
+        why = "this torch does not compute there"
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"--device={name} cannot be used ({str(error).splitlines()[0]}): needs auto, cpu, cuda or cuda:N"
-        ) from None
-    return device
+        why = str(error).splitlines()[0]
+        why = "torch knows no such device" if "device string" in why.lower() else why
+    near = difflib.get_close_matches(name.lower(), here, 1, 0.7)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise ValueError(f"--device={name}: {why}{hint}; here are auto, {', '.join(here)}")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from samplers.checks import SampleError
 from samplers.progress import Progress
+from score_sde.run.compiling import compiling
 from score_sde.run.folder import Run
 from score_sde.run.guides import GuidanceOptions, Guides
 from score_sde.run.labels import Labels
@@ -20,6 +21,7 @@ from sde.condition.tree import Condition, labels_of, map_condition, restrict_to
 from sde.data import Dataset
 from sde.data.sizes import real_entries
 from sde.data.statistics import spread
+from sde.device import placed
 from sde.files import write_whole
 
 
@@ -94,11 +96,12 @@ def batched(
     share the work, and each gets all of it."""
     results, world = [], run.world
     mine = world.rows(len(x))
-    with Progress(total=mine.stop - mine.start, desc=name, unit="item", disable=not world.is_main) as bar:
+    bar = Progress(total=mine.stop - mine.start, desc=name, unit="item", disable=not world.is_main)
+    with bar, compiling(run, model, varying=True):
         for rows in world.batches(len(x), batch_size):
             try:
                 own = {} if sizes is None else {"sizes": sizes[rows]}
-                result = function(model.rows(rows), x[rows].to(run.device), **own)
+                result = function(model.rows(rows), placed(x[rows], run.device), **own)
             except SampleError as error:
                 raise error.renumbered(range(rows.start, rows.stop)) from None
             results.append(type(result)(*(value.cpu() for value in vars(result).values())))

@@ -1,13 +1,16 @@
 """Sampling of a run: its sampler as the flags describe it, and what several processes draw."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from samplers import NOISES, SAMPLERS, Samples, generate
 from samplers.loop.trajectory import Trajectory, join
 from score_sde.config.config import pick
 from score_sde.config.naming import GRID, with_keys
+from score_sde.run.compiling import FLAG, pays
 from score_sde.run.conditions import cascade_seed, open_cascade, upscaled
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
@@ -17,7 +20,6 @@ from score_sde.run.plans import planned
 from score_sde.run.sizes import sizes_of_samples
 from sde import ScoreModel
 from sde.condition.tree import Condition, restrict_to
-from sde.distributed.world import World
 
 AUTO_CALLS = 10
 """Network calls of --sampler auto unless --steps says otherwise."""
@@ -58,7 +60,7 @@ class Sampling:
             sampler, times = found.sampler, found.times
         model, event_shape = guides(cond, options), event_shape_of(guides.denoiser)
         own = {"sizes": sizes_of_samples(self.run, n, self.options["seed"], self.sizes)}
-        return draw(self.run.world, model, sampler, n, event_shape, steps=steps, grid=times, **own, **self.options)
+        return draw(self.run, model, sampler, n, event_shape, steps=steps, grid=times, **own, **self.options)
 
 
 def low_resolution(sampling: Sampling, cascade: str, guides: Guides, labels: str | None, n: int) -> Condition:
@@ -87,16 +89,19 @@ def path_of(samples: Samples) -> Trajectory:
     return samples.path
 
 
-def draw(world: World, model: ScoreModel, sampler, n: int, event_shape: tuple[int, ...], **options) -> Samples | None:
+def draw(run: Run, model: ScoreModel, sampler, n: int, event_shape: tuple[int, ...], **options) -> Samples | None:
     """``generate``, of several processes each its part of the n samples: all of them in the first, None in the others.
     The seconds are those of the slowest."""
+    world = run.world
     mine = world.rows(n)
     count, part = mine.stop - mine.start, None
     if count:
         options |= {"first": mine.start, "progress": world.is_main}
         options |= {name: options[name][mine] for name in ("start", "sizes") if options.get(name) is not None}
-        with with_keys(**GRID):
-            part = generate(model.rows(mine), sampler, count, event_shape, **options)
+        part_model = model.rows(mine)
+        with with_keys(**GRID, **FLAG):
+            options["compile"] = compiles(run, part_model, sampler, count, event_shape, options)
+            part = generate(part_model, sampler, count, event_shape, **options)
     parts = [part for part in world.gather(part) if part is not None]
     if not world.is_main:
         return None
@@ -112,3 +117,15 @@ def draw(world: World, model: ScoreModel, sampler, n: int, event_shape: tuple[in
         None if None in paths else join(paths),
         None if None in sizes else torch.cat(sizes),
     )
+
+
+def compiles(
+    run: Run, model: ScoreModel, sampler, n: int, event_shape: tuple[int, ...], options: Mapping[str, Any]
+) -> bool:
+    """Whether ``generate`` with these options is to compile the networks of the model (``pays``). A step is at least
+    one call; those of adaptive solvers are not known."""
+    grid, most = options.get("grid"), options.get("batch_size") or n
+    steps = len(grid) - 1 if isinstance(grid, Tensor) else options.get("steps") or sampler.steps
+    chunks = -(-n // most)
+    calls = None if getattr(sampler, "adaptive", False) else chunks * steps
+    return pays(run, model, event_shape, -(-n // chunks), calls)

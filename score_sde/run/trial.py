@@ -33,7 +33,8 @@ class Ratio:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3g} times as fast ({self.low:.3g} to {self.high:.3g})"
+        sure = f"{2 * CONFIDENCE - 1:.0%} sure of {self.low:.3g} to {self.high:.3g}"
+        return f"{self.value:.3g} times as fast ({sure})"
 
 
 def faster_of_two(seconds: Sequence[float]) -> np.ndarray:

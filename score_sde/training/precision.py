@@ -1,15 +1,19 @@
 """Precision and memory format of the network in training: what the machine does fastest, found by trying."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import torch
 
 from score_sde.config.options import MEMORY_FORMATS, PRECISIONS, PrecisionOptions
 from score_sde.run.folder import Run, arrange
+from score_sde.run.trial import Trial, fastest
 from sde.condition.tree import map_condition
 from sde.data import Dataset
+from sde.device import forked_random, wait_for
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.training.loss import BatchNoise
@@ -19,17 +23,18 @@ from sde.training.trainer import Loss
 
 SMALL_NETWORK = 1_000_000
 """Parameters below which nothing is tried: such a run is over soon, and does not depend on a clock."""
-MIN_SPEEDUP = 1.2
-"""How much faster than the plain choice another one must be."""
 
-TRIAL_SECONDS = 10.0
-"""Seconds after which no further pass is tried."""
+TRIAL_SECONDS = 20.0
+"""Seconds of a trial at most; on a quiet machine a few are enough."""
+
+PASS_SECONDS = TRIAL_SECONDS / 100
+"""Seconds of a pass that is tried: the shorter it is, the more turns there are to tell speed from noise."""
 
 
 def settle(
     run: Run, model: Denoiser | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions | None = None
 ) -> PrecisionOptions:
-    """Set the model's precision and memory format to those asked for, of which "auto" becomes what a few passes find
+    """Set the model's precision and memory format to those asked for, of which "auto" becomes what a trial finds
     fastest, the first process's; returns what was set. ``options`` are those of the training, by default the
     denoiser's."""
     asked, options = run.config.training.speed, options or run.config.training.optimization
@@ -48,11 +53,10 @@ def settle(
     choices = [*product(precisions, formats)]
     chosen = choices[0]
     if len(choices) > 1:
-        seconds = run.world.all_gather(_measure(run, model, data, loss, options, choices))[0]
-        fastest = min(choices, key=seconds.get)
-        chosen = fastest if seconds[fastest] * MIN_SPEEDUP < seconds[chosen] else chosen
-        tried = ", ".join(f"{' '.join(choice)} {1000 * value:.0f} ms" for choice, value in seconds.items())
-        print(f"a training pass takes {tried}: training in {' '.join(chosen)}")
+        print(f"trying {len(choices)} ways to train, for the fastest ...", flush=True)
+        trial = run.world.all_gather(_try(run, model, data, loss, options, choices))[0]
+        chosen = next(choice for choice in choices if _named(choice) == trial.chosen)
+        print(f"a training pass takes {trial}; training in {trial.chosen}")
     apply(model, *chosen)
     precision, memory_format = chosen
     return replace(asked, precision=precision, memory_format=memory_format)
@@ -64,38 +68,54 @@ def apply(model: Denoiser | NoisyClassifier, precision: str, memory_format: str)
     arrange(model.network, memory_format)
 
 
-def _measure(
+def _named(choice: tuple[str, str]) -> str:
+    return " ".join(choice)
+
+
+def _try(
     run: Run,
     model: Denoiser | NoisyClassifier,
     data: Dataset,
     loss: Loss,
     options: TrainingOptions,
-    choices: list,
-    repeats: int = 3,
-) -> dict:
-    """Seconds of a forward and backward pass of a few items, interleaved, the least of each choice."""
+    choices: list[tuple[str, str]],
+) -> Trial:
+    """The trial of a forward and backward pass of a few items; the model's weights stay as they are."""
     part = options.batch_size // options.gradient_accumulation // run.world.size
-    count = max(1, min(len(data), part, 32 if run.device.type == "cpu" else 256))
-    x, cond = data.batch(torch.arange(count))
+    most = max(1, min(len(data), part, 32 if run.device.type == "cpu" else 256))
+    x, cond = data.batch(torch.arange(most))
     x0 = data.transform.encode(x).to(run.device)
     cond = map_condition(lambda c: c.to(run.device), cond)
-    draws = BatchNoise.draw(model.sde, x0.shape, torch.Generator().manual_seed(0))
-    seconds, modes = dict.fromkeys(choices, float("inf")), Modes(model)
-    print(f"trying {len(choices)} ways to train, for the fastest ...", flush=True)
-    begin = time.perf_counter()
-    with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
-        for repeat in range(repeats + 1):
-            if repeat and time.perf_counter() - begin > TRIAL_SECONDS:
-                break
-            for choice in choices:
-                apply(model, *choice)
-                start = time.perf_counter()
-                modes.train()
-                loss(model, x0, cond, draws).mean().backward()
-                model.zero_grad()
-                if run.device.type == "cuda":
-                    torch.cuda.synchronize(run.device)
-                took = time.perf_counter() - start
-                # The first pass of each sets up kernels, and counts only where it is the last.
-                seconds[choice] = took if repeat <= 1 else min(seconds[choice], took)
-    return seconds
+    modes = Modes(model)
+
+    def passes(count: int) -> None:
+        draws = BatchNoise.draw(model.sde, x0[:count].shape, torch.Generator().manual_seed(0))
+        modes.train()
+        loss(model, x0[:count], map_condition(lambda c: c[:count], cond), draws).mean().backward()
+        model.zero_grad()
+
+    by_name = {_named(choice): choice for choice in choices}
+    with forked_random(run.device):
+        apply(model, *choices[0])
+        count = _few(passes, most, run.device)
+        return fastest(
+            dict.fromkeys(by_name, partial(passes, count)),
+            seconds=TRIAL_SECONDS,
+            prepare=lambda name: apply(model, *by_name[name]),
+            device=run.device,
+        )
+
+
+def _few(passes: Callable[[int], None], most: int, device: torch.device) -> int:
+    """How many items, a power of two or ``most``, a pass of PASS_SECONDS takes."""
+    count = 1
+    passes(count)
+    while count < most:
+        wait_for(device)
+        start = time.perf_counter()
+        passes(count)
+        wait_for(device)
+        if 2 * (time.perf_counter() - start) > PASS_SECONDS:
+            break
+        count = min(2 * count, most)
+    return count

@@ -17,9 +17,21 @@ from sde.data.images import ImageFiles
 from sde.data.sizes import check_sizes, cut
 from sde.data.statistics import Statistics, feature_moments, measure, spread
 from sde.data.transform import Transform
-from sde.device import as_tensor, send
+from sde.device import as_tensor, fits, free_memory, send
 
 Items = Tensor | ArrayFile | ImageFiles | BlockMeans
+
+
+RESIDENT_SHARE = 0.25
+"""Of the memory that is free on a device, how much a data set may take that stays there: training needs the rest."""
+
+RESIDENT_BYTES = 2**30
+"""What it may take on a device that does not tell its free memory."""
+
+
+def _resident_bytes(device: torch.device) -> int:
+    free = free_memory(device)
+    return RESIDENT_BYTES if free is None else int(RESIDENT_SHARE * free)
 
 
 @dataclass
@@ -149,12 +161,17 @@ class Dataset:
         """The sizes (B,) of items at positions (B,), on the CPU; None where items are real as a whole."""
         return None if self.sizes is None else self.sizes[index.cpu()]
 
-    def to(self, device: torch.device, limit: int = 2**30) -> "Dataset":
-        """The same data with items, labels and conditions on a device, if the items are a tensor and they take at most
-        ``limit`` bytes; or else these data as they are."""
+    def to(self, device: torch.device, limit: int | None = None) -> "Dataset":
+        """The same data with items, labels and conditions on a device, if the items are a tensor that it can hold and
+        they take at most ``limit`` bytes, by default RESIDENT_SHARE of its free memory; or else these data as they
+        are."""
         held = {kind: c for kind, c in self.conditions.items() if isinstance(c, Tensor)}
-        if not isinstance(self.items, Tensor) or sum(c.nbytes for c in (self.items, *held.values())) > limit:
+        if not (isinstance(self.items, Tensor) and all(fits(c, device) for c in (self.items, *held.values()))):
             return self
+        if self.items.device.type != device.type:
+            limit = _resident_bytes(device) if limit is None else limit
+            if sum(c.nbytes for c in (self.items, *held.values())) > limit:
+                return self
         moved = copy.copy(self)
         moved.items, moved.labels = self.items.to(device), None if self.labels is None else self.labels.to(device)
         moved.conditions = self.conditions | {kind: c.to(device) for kind, c in held.items()}

@@ -42,6 +42,15 @@ class Prefetch(Generic[T]):
                 self._values[new] = self._threads.submit(self.fetch, new)
         return self._values.pop(step).result()
 
+    def ready(self, step: int) -> bool:
+        """Whether the step was begun and is done, so that ``get`` would not wait for it."""
+        return step in self._values and self._values[step].done()
+
+    def forget(self) -> None:
+        """Drop what was computed ahead, as where ``fetch`` has become another function of the step."""
+        for step in [*self._values]:
+            self._values.pop(step).cancel()
+
     def close(self) -> None:
         """Drop what was not asked for, and wait for the threads to end."""
         if self._threads is not None:

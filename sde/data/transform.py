@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sde.data.statistics import Statistics, measure
-from sde.device import as_tensor, double, send
+from sde.device import as_tensor, double, send, wide
 from sde.rounding import far_from_zero
 
 
@@ -79,12 +79,13 @@ class Transform:
     def encode(self, x: Tensor) -> Tensor:
         """Data units to model units; x (B, *event)."""
         x = as_tensor(x)
-        return self._encoded(x.double()).float() if self.far else self._encoded(x)
+        return send(self._encoded(wide(x)).float(), x.device) if self.far else self._encoded(x)
 
     def decode(self, x: Tensor) -> Tensor:
-        """Model units to data units, still continuous; x (B, *event)."""
+        """Model units to data units, still continuous; x (B, *event). They are on the CPU where they need
+        float64 and the device of x has none."""
         x = as_tensor(x)
-        x = x.double() if self.far else x
+        x = wide(x) if self.far else x
         return x * self._channels(self.scale, x) + self._channels(self.shift, x)
 
     def dequantize(self, x: Tensor, u: Tensor | float) -> Tensor:

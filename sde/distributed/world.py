@@ -13,6 +13,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+BACKENDS = {"cuda": "nccl", "xpu": "xccl"}
+"""What joins the tensors of several processes, by the kind of their devices; on the CPU gloo does."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -23,13 +26,20 @@ class World:
 
     @classmethod
     def start(cls, device: torch.device) -> "World":
-        """The world that torchrun's environment variables describe, its process group started where it has several."""
+        """The world that torchrun's environment variables describe, its process group started where it has several.
+        Raises ValueError for several on a device that is no other's."""
         size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size > 1 and device.type not in ("cpu", *BACKENDS):
+            raise ValueError(
+                f"torchrun started {size} processes, and on {device.type} one computes alone: needs cpu, "
+                f"{' or '.join(BACKENDS)}; start it without torchrun"
+            )
         if size > 1 and not dist.is_initialized():
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-            # nccl for tensors, gloo for Python objects, which need not pass through a device.
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+            # gloo for Python objects, which need not pass through a device.
+            own = f",{device.type}:{BACKENDS[device.type]}" if device.type != "cpu" else ""
+            dist.init_process_group(f"cpu:gloo{own}")
         return cls(dist.get_rank(), dist.get_world_size()) if size > 1 else cls()
 
     @staticmethod

@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor
 
+from sde.device import send
 from sde.model.score import ScoreModel, parts_of
 from sde.process.base import expand
 
@@ -43,4 +44,4 @@ class DynamicThreshold(ScoreModel):
         u = (self.transform.decode(self.model(x, t)) - center) / half_width
         sizes = u.flatten(1).abs()
         s = expand(sizes.kthvalue(math.ceil(self.quantile * sizes.shape[1]), 1).values.clamp(min=1), u)
-        return self.transform.encode(center + half_width * u.clamp(-s, s) / s)
+        return send(self.transform.encode(center + half_width * u.clamp(-s, s) / s), x.device)

@@ -6,14 +6,14 @@ also know their adjoint A*, defined by <A x, y> = <x, A* y> for sums over the ev
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from sde.condition.binding import expand_rows
 from sde.data.block_means import block_means
-from sde.device import as_tensor, without_autocast
+from sde.device import as_tensor, fits, without_autocast
 
 CONVOLUTIONS = {1: nn.functional.conv1d, 2: nn.functional.conv2d, 3: nn.functional.conv3d}
 
@@ -28,6 +28,14 @@ class LinearOperator(nn.Module, abc.ABC):
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         # Of an operator that was made in inference mode as well, gradients are taken.
         super().register_buffer(name, None if tensor is None else as_tensor(tensor), persistent)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "LinearOperator":
+        # What moves a module. Weights are wider than most states, and not every device has their type.
+        device = fn(torch.empty(0, device="cpu")).device
+        for name, held in self._buffers.items():
+            if held is not None and not fits(held, device):
+                self._buffers[name] = held.float()
+        return super()._apply(fn, recurse)
 
     @abc.abstractmethod
     def forward(self, x: Tensor) -> Tensor:

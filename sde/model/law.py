@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sde.condition.tree import ConditionLike
 from sde.data.sizes import cut
+from sde.device import wide
 from sde.model.score import ScoreModel
 
 MAX_STD, MAX_ERROR = 1.1, 1.2
@@ -57,12 +58,13 @@ def law_by_level(
     z = torch.randn(x0.shape, generator=generator, dtype=x0.dtype).to(x0.device)
     x0, z = cut(x0, sizes), cut(z, sizes)
     inside = cut(torch.ones_like(x0), sizes)
-    mean = x0.double().sum(0) / inside.double().sum(0).clamp(min=1)
+    clean, counted = wide(x0), wide(inside)
+    mean = clean.sum(0) / counted.sum(0).clamp(min=1)
 
     def square(difference: Tensor) -> float:
-        return (cut(difference, sizes).square().sum() / inside.double().sum()).item()
+        return (cut(difference, sizes).square().sum() / counted.sum()).item()
 
-    variance = square(x0.double() - mean)
+    variance = square(clean - mean)
     if not variance:
         return
     for t in torch.linspace(model.sde.t_max, model.sde.t_min, count, dtype=torch.float64):
@@ -71,8 +73,8 @@ def law_by_level(
             continue
         x = model.sde.perturb(x0, t, z)
         with torch.no_grad():
-            denoised = (model(x, t) if cond is None else model(x, t, cond)).double()
-        error, spread = square(denoised - x0), square(denoised - mean)
+            denoised = wide(model(x, t) if cond is None else model(x, t, cond))
+        error, spread = square(denoised - clean), square(denoised - mean)
         yield LawAtLevel(t.item(), float(at.noise_level), error / variance, spread**0.5, variance**0.5)
 
 

@@ -14,7 +14,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
-from sde.device import as_tensor, double, send
+from sde.device import as_tensor, double, has_float64, send
 from sde.process.level import Coefficient, Grid, Level, level_at
 
 ZERO_SIGNAL_CUT = -2 * math.log(1e3)
@@ -59,6 +59,8 @@ def within_range(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
                     f"{least:.6g} at t_max to {most:.6g} at t_min, noise levels {math.exp(-0.5 * most):.4g} to "
                     f"{math.exp(-0.5 * least):.4g}; clamp it to its log_snr_ends to take the nearest"
                 )
+        if not has_float64(log_snr.device):
+            return send(method(self, log_snr.cpu()).float(), log_snr.device)
         return method(self, log_snr)
 
     return call
@@ -142,8 +144,8 @@ class SDE(abc.ABC):
     @takes_numbers
     @within_range
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
-        """The time of a log signal-to-noise ratio, in [t_min, t_max]; float64, by bisection unless overridden. Raises
-        ValueError for one beyond ``log_snr_ends``, by more than rounding."""
+        """The time of a log signal-to-noise ratio, in [t_min, t_max]; float64 where the device has that, by
+        bisection unless overridden. Raises ValueError for one beyond ``log_snr_ends``, by more than rounding."""
         return self._bisect_log_snr(log_snr)
 
     @takes_numbers

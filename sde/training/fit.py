@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from sde.device import double
+from sde.device import double, forked_random
 from sde.training.trainer import StepResult, Trainer
 
 Callback = Callable[[int, StepResult], None]
@@ -33,7 +33,7 @@ def fit(
     last = trainer.options.steps
     if trainer.step < last and trainer.world.any(stop(), trainer.device):
         return False
-    with torch.random.fork_rng(devices=[trainer.device] if trainer.device.type == "cuda" else []):
+    with forked_random(trainer.device):
         while trainer.step < last:
             pending.append(trainer.training_step())
             due = [i for i, (every, _) in enumerate(callbacks) if trainer.step % every == 0 or trainer.step == last]

@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from sde.device import forked_random
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.named import is_path
@@ -24,7 +25,7 @@ def check_forward(name: str, model: Denoiser | NoisyClassifier, event_shape: tup
         cond |= {"labels": torch.zeros(2, dtype=torch.long, device=device)} if classes else {}
     try:
         t = torch.tensor(model.sde.t_max)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with forked_random(device):
             # A copy, as buffers may change.
             tried = copy.deepcopy(model).eval()
             output = tried(x, t, cond or None) if isinstance(model, Denoiser) else tried(x, t)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sde.condition.tree import NULL_LABEL, null_like
-from sde.device import double
+from sde.device import double, forked_random
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser, call_network, noise_input
 
@@ -50,7 +50,7 @@ def ignored_inputs(model: Denoiser | NoisyClassifier, event_shape: tuple[int, ..
     trees = [first, *(first | change for _, _, change in rows)]
     cond = {kind: torch.stack([tree[kind] for tree in trees]).to(device) for kind in first}
     conds = [cond] if cond else []
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with forked_random(device):
         output = call_network(network, x, 1.0, times, *conds, autocast=None)
     least = 1e-6 * output[0].abs().max()
     return [

@@ -123,11 +123,16 @@ class BatchNoise(NamedTuple):
         """``z`` in the dtype and on the device of the items x0 (B, *event)."""
         return send(self.z.to(x0.dtype), x0.device)
 
-    def dequantize(self, x: Tensor, transform: Transform) -> Tensor:
-        """The items x (B, *event), in data units, with uniform noise of their own where they are quantized."""
-        if not transform.num_levels:
-            return x
-        return transform.dequantize(x, send(per_item(torch.rand, self.seeds + 1, x.shape[1:]), x.device))
+    def in_cells(self, transform: Transform) -> Tensor | None:
+        """Uniform numbers (B, *event) of the items' own, float32 on the CPU, that say where in their cells quantized
+        values lie; None for continuous data."""
+        return per_item(torch.rand, self.seeds + 1, self.z.shape[1:]) if transform.num_levels else None
+
+    def dequantize(self, x: Tensor, transform: Transform, u: Tensor | None = None) -> Tensor:
+        """The items x (B, *event), in data units, with uniform noise of their own where they are quantized: u, by
+        default ``in_cells``."""
+        u = self.in_cells(transform) if u is None else u
+        return x if u is None else transform.dequantize(x, send(u, x.device))
 
 
 def denoising_loss(

@@ -3,17 +3,15 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sde.condition.tree import Condition, map_condition
 from sde.data import Dataset
-from sde.data.prefetch import Prefetch
-from sde.device import differentiating, pinned, send
+from sde.device import differentiating, forked_random
 from sde.distributed.world import World, unsynchronized
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
+from sde.training.batches import Batches, Placed, seed_of
 from sde.training.ema import Averages
 from sde.training.loss import BatchNoise
 from sde.training.modes import Modes
@@ -45,10 +43,9 @@ def check_batch(options: TrainingOptions, data: Dataset) -> None:
 
 
 class Trainer:
-    """A module, its EMA and its optimizer. A step takes its items and random numbers from the seed and the number of
-    items seen alone, so that a continued run equals an uninterrupted one, and several processes one. Modules that are
-    in eval mode within a module in training mode are frozen, and stay so. ``workers`` threads read ahead what is not on
-    the device already."""
+    """A module, its EMA and its optimizer. A step takes its items and random numbers from ``batches``, which
+    ``workers`` threads read ahead. Modules that are in eval mode within a module in training mode are frozen, and stay
+    so."""
 
     def __init__(
         self,
@@ -62,9 +59,9 @@ class Trainer:
         check_batch(options, data)
         self.module, self.loss, self.options = module, loss, options
         self.world = world or World()
-        self.micro_batch_size = options.micro_batch_size(self.world.size)
         self.device = next(module.parameters()).device
-        self.data = data.to(self.device)
+        self.batches = Batches(data, module.sde, options, self.world, self.device, workers)
+        self.data = self.batches.data
         self.step = self.seen = self.skipped = 0
         self.sharded = self.world.size > 1 and options.parallel == "fsdp"
         self.modes = Modes(module)
@@ -75,58 +72,19 @@ class Trainer:
             self.parameters.values(), lr=options.lr, fused=True, weight_decay=options.weight_decay
         )
         self.ema = Averages(module, options.ema_decay, options.extra_ema_decays, options.power_ema_stds)
-        self._epoch: tuple[int, Tensor] | None = None
-        self._offset = 0
-        # No prefetching where the data are already in this process's memory.
-        held = isinstance(self.data.items, Tensor) and self.device.type == "cpu"
-        self._parts = Prefetch(self._read, 0 if held else workers, end=options.steps * options.gradient_accumulation)
 
     @property
     def lr(self) -> float:
         """Learning rate of the next step."""
-        return self.options.lr_at(self.seen, self._offset)
+        return self.options.lr_at(self.seen, self.batches.offset)
 
-    def _order(self, epoch: int) -> Tensor:
-        held = self._epoch
-        if held is None or held[0] != epoch:
-            order = np.random.default_rng((self.options.seed, epoch)).permutation(len(self.data))
-            # At once, as several threads read.
-            self._epoch = held = (epoch, torch.from_numpy(order))
-        return held[1]
-
-    def indices(self, seen: int) -> Tensor:
-        """Positions of the batch after ``seen`` items: a new random order every epoch, no item left out."""
-        count, last = len(self.data), seen + self.options.batch_size
-        epochs = range(seen // count, (last - 1) // count + 1)
-        return torch.cat([self._order(e)[max(0, seen - e * count) : last - e * count] for e in epochs])
-
-    def _read(self, number: int) -> tuple[Tensor, Condition | None, BatchNoise]:
-        """Items, dequantized, in data units, conditions and random numbers of a micro-batch, for this process. It is
-        counted from the first one of the run's first step. Called from threads."""
-        size, options = self.micro_batch_size, self.options
-        step, part = divmod(number, options.gradient_accumulation)
-        seen = self._offset + step * options.batch_size
-        start = (part * self.world.size + self.world.rank) * size
-        rows = slice(start, start + size)
-        generator = torch.Generator().manual_seed(_seed(options.seed, seen))
-        index = self.indices(seen)[rows]
-        x, cond = self.data.batch(index)
-        shape = (options.batch_size, *self.data.event_shape)
-        draws = BatchNoise.draw(self.module.sde, shape, generator, options.time_distribution, rows)
-        draws = draws._replace(sizes=self.data.sizes_of(index))
-        return pinned(draws.dequantize(x, self.data.transform), self.device), cond, draws
-
-    def micro_batch(self, number: int) -> tuple[Tensor, Condition | None, BatchNoise]:
+    def micro_batch(self, number: int) -> Placed:
         """x0 in model units and conditions, on the device, and random numbers of a micro-batch of the next step."""
-        x, cond, draws = self._parts.get(self.step * self.options.gradient_accumulation + number)
-        # On the device, where a learned transform is a network.
-        with torch.no_grad():
-            x0 = self.data.transform.encode(send(x, self.device))
-        return x0, map_condition(lambda c: send(c, self.device), cond), draws
+        return self.batches.get(self.step * self.options.gradient_accumulation + number)
 
     def close(self) -> None:
         """End the threads that read ahead."""
-        self._parts.close()
+        self.batches.close()
 
     def training_step(self) -> StepResult:
         """One step, skipped where the loss or a gradient is not finite; nothing is read back from the device. Neither
@@ -141,7 +99,7 @@ class Trainer:
         for number in range(options.gradient_accumulation):
             x0, cond, draws = self.micro_batch(number)
             # Dropout layers draw from the global state, which fit restores at its end.
-            torch.manual_seed(_seed(options.seed, self.seen, 1 + number, self.world.rank))
+            torch.manual_seed(seed_of(options.seed, self.seen, 1 + number, self.world.rank))
             with unsynchronized(self.replica, number == options.gradient_accumulation - 1):
                 part = self.loss(self.replica, x0, cond, draws)
                 (part.mean() / options.gradient_accumulation).backward()
@@ -167,8 +125,7 @@ class Trainer:
     def dry_run(self) -> None:
         """The passes of a first micro-batch of a step, for the memory they take; changes nothing."""
         buffers = {name: value.clone() for name, value in self.module.named_buffers()}
-        devices = [self.device] if self.device.type == "cuda" else []
-        with differentiating(self.device), torch.random.fork_rng(devices=devices):
+        with differentiating(self.device), forked_random(self.device):
             self.modes.train()
             self.loss(self.replica, *self.micro_batch(0)).mean().backward()
         self.optimizer.zero_grad()
@@ -230,8 +187,4 @@ class Trainer:
             group["weight_decay"] = self.options.weight_decay
         self.step, self.seen, self.skipped = (state[name] for name in ("step", "seen", "skipped"))
         # With another size of batches than before, steps and items are not in proportion.
-        self._offset = self.seen - self.step * self.options.batch_size
-
-
-def _seed(*parts: int) -> int:
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0]) >> 1
+        self.batches.start_at(self.seen - self.step * self.options.batch_size)

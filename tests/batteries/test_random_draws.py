@@ -243,7 +243,7 @@ def orders():
     """Where the first item of five is in each epoch; every epoch has every item once."""
     trainer = small_training.trainer()
     trainer.data = small_training.dataset(5)
-    found = torch.stack([trainer.indices(5 * epoch)[:5] for epoch in range(COUNT)])
+    found = torch.stack([trainer.batches.indices(5 * epoch)[:5] for epoch in range(COUNT)])
     assert (found.sort(1).values == torch.arange(5)).all()
     return found[:, :1], 5
 
@@ -359,7 +359,7 @@ LAWS = {
     "sde/networks/embedding.py": "initial values",
     "sde/training/ignored_inputs.py": "a trial",
     "sde/training/loss.py": "training times, a batch's items, strata",
-    "sde/training/trainer.py": "epochs",
+    "sde/training/batches.py": "epochs",
 }
 """Every file that draws random numbers, and where their law is tested, or why it does not matter."""
 

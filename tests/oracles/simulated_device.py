@@ -5,6 +5,7 @@
 - ``seen.launches`` are the kernels that would be started: all operations but views and allocations; fused ones and
   those on lists of tensors count once.
 - ``seen.sent`` are the copies to it.
+- ``without_float64()`` makes it a device that has none, as MPS: a tensor of that type on it is an error.
 
 It stands on torch's interface for backends written in Python, which older versions lack: ``available`` says whether it
 is there. What is not simulated: autocast casts nothing, and pinned memory is as any other.
@@ -35,6 +36,9 @@ READING = {"_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2
 
 COSTLESS = {"empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "detach", "alias", "lift_fresh"}
 MOVING = {"_to_copy", "copy_"}
+WIDE = {torch.float64, torch.complex128}
+REFUSED: set[torch.dtype] = set()
+"""The types that the device does not have."""
 
 
 @dataclass
@@ -62,6 +66,16 @@ def watching() -> Iterator[Seen]:
         vars(seen).update(before)
 
 
+@contextmanager
+def without_float64() -> Iterator[None]:
+    """Within, tensors in float64 cannot be on the device."""
+    REFUSED.update(WIDE)
+    try:
+        yield
+    finally:
+        REFUSED.clear()
+
+
 def asked_at() -> str:
     """The innermost line of the project, this file left out."""
     for frame in reversed(traceback.extract_stack()):
@@ -78,6 +92,8 @@ class SimTensor(Tensor):
 
     @staticmethod
     def __new__(cls, held: Tensor) -> "SimTensor":
+        if held.dtype in REFUSED:
+            raise TypeError(f"{NAME} has no {held.dtype}, at {asked_at()}")
         like = {"strides": held.stride(), "storage_offset": held.storage_offset(), "dtype": held.dtype}
         made = Tensor._make_wrapper_subclass(cls, held.size(), **like, device=torch.device(NAME, 0))
         made.held = held

@@ -5,35 +5,9 @@ import pytest
 from scipy.stats import ttest_ind
 
 from score_sde.run.trial import CONFIDENCE, SLIGHT, Trial, faster_of_two, fastest, milliseconds, ratio
+from tests.oracles.machine import NOISES, Machine
 
-NOISES = {
-    "none": lambda now, draw: 1.0,
-    "symmetric": lambda now, draw: np.exp(0.05 * draw.standard_normal()),
-    "heavy-tailed": lambda now, draw: 1 + 0.2 * draw.pareto(1.5),
-    "another program half of the time": lambda now, draw: 1 + (draw.random() < 0.5) * draw.uniform(0.5, 1.5),
-    "another program in bursts": lambda now, draw: 1 + 1.5 * (int(now / 1.3) % 2),
-    "growing slower": lambda now, draw: (1 + 0.2 * now) * np.exp(0.05 * draw.standard_normal()),
-    "growing faster": lambda now, draw: (1 + 4 * np.exp(-now)) * np.exp(0.05 * draw.standard_normal()),
-}
 TRIALS = 25
-
-
-class Machine:
-    """A clock, and ways that take ``true`` seconds times some noise."""
-
-    def __init__(self, true, noise=NOISES["none"], seed=0):
-        self.now, self.calls, self.noise, self.draw = 0.0, [], noise, np.random.default_rng(seed)
-        self.ways = {name: lambda name=name, base=base: self.work(name, base) for name, base in true.items()}
-
-    def __call__(self):
-        return self.now
-
-    def work(self, name, base):
-        self.calls.append(name)
-        self.now += base * self.noise(self.now, self.draw)
-
-    def fastest(self, **options):
-        return fastest(self.ways, clock=self, **options)
 
 
 def chosen(true, noise, **options):
@@ -77,7 +51,7 @@ def test_ends_when_decided():
     assert trial.ratio("winner").value == pytest.approx(2)
     assert str(trial) == (
         "200 ms in plain, 100 ms in winner, 100 ms in equal, 300 ms in loser (6 turns): "
-        "winner is 2 times as fast (2 to 2) as plain"
+        "winner is 2 times as fast (98% sure of 2 to 2) as plain"
     )
 
 
@@ -165,7 +139,7 @@ def test_outliers_move_nothing():
 def test_sentence_of_no_winner():
     trial = Trial("plain", {"plain": (0.1,) * 6, "other": (0.1 / SLIGHT,) * 6}, "plain")
     assert str(trial).endswith(
-        "other is 1.05 times as fast (1.05 to 1.05) as plain, which is not 1.2 times beyond the noise"
+        "other is 1.05 times as fast (98% sure of 1.05 to 1.05) as plain, which is not 1.2 times beyond the noise"
     )
 
 

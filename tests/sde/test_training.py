@@ -143,7 +143,7 @@ def test_global_random_state_is_restored():
 
 def test_every_epoch_is_a_permutation():
     run = trainer()
-    stream = torch.cat([run.indices(8 * step) for step in range(23)])
+    stream = torch.cat([run.batches.indices(8 * step) for step in range(23)])
     epochs = stream.view(8, 23)
     assert all(torch.equal(epoch.sort().values, torch.arange(23)) for epoch in epochs)
     assert not torch.equal(epochs[0], epochs[1])
