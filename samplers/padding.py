@@ -30,6 +30,13 @@ def real(sizes: Tensor, event_shape: Sequence[int]) -> Tensor:
     return found
 
 
+def real_index(sizes: Tensor, event_shape: Sequence[int]) -> Tensor:
+    """The number (B, *event) of each entry among those of its item that are real, in the order of memory; -1 where
+    items of these sizes (B,) are padded. On the CPU."""
+    held = real(sizes, event_shape)
+    return torch.where(held, held.flatten(1).cumsum(1).view(held.shape) - 1, -1)
+
+
 def real_counts(sizes: Tensor | None, event_shape: Sequence[int]) -> Tensor:
     """How many entries of each item are real, (B,) in float64; of all items alike, (), without sizes."""
     if sizes is None:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from samplers.host import as_python
-from samplers.padding import real_part
+from samplers.noise.draws import Draws
+from samplers.noise.laws import NORMAL, UNIFORM
+from samplers.noise.philox import Philox
 
 # Streams. Random numbers for different purposes are independent under one seed. Samples take (seed << 32) + number
 # (sample_seeds); other purposes, each of which is named here, take keys beside those. None of these values may change.
@@ -42,12 +44,13 @@ DRAW_OFFSET = 1 << 32
 
 
 class SeededNoise:
-    """Random numbers with one counter-based generator (Philox) per sample.
+    """Random numbers with one counter-based generator (``Philox``) per sample.
 
     Row i of every draw depends on ``seeds[i]`` and on the number of draws before it, and on nothing else: not on the
-    batch, the device or the number of processes. Numbers are drawn on the CPU and moved to the device of x. Normal
-    numbers are float32 before they take the dtype of x. Uniform ones have a stream of their own, 2^128 numbers further,
-    so that neither kind moves the other.
+    batch or the number of processes, and on the device to 1e-5 at most. A device draws its own numbers, several draws
+    at once, from keys that are sent to it once; small ones, and those of a device without float64, come from the host,
+    several in one copy (``samplers.noise.draws``). Normal numbers are float32 before they take the dtype of x. Uniform
+    ones have a stream of their own, 2^128 numbers further, so that neither kind moves the other.
 
     ``sizes``, one per seed, says how many entries are real along every axis behind the channels (``samplers.padding``):
     the rest, padding, takes nothing from the stream and gets zeros. A sample has the same numbers however far it is
@@ -56,46 +59,31 @@ class SeededNoise:
 
     def __init__(self, seeds: Iterable[int | np.random.SeedSequence], sizes: Sequence[int] | None = None) -> None:
         self.seeds = list(as_python(seeds))
-        self.generators = [np.random.Generator(np.random.Philox(seed)) for seed in self.seeds]
-        self.uniforms: list[np.random.Generator] = []
         self.sizes = None if sizes is None else list(sizes)
         if self.sizes is not None and len(self.sizes) != len(self.seeds):
             raise ValueError(f"sizes has {len(self.sizes)} numbers for {len(self.seeds)} seeds: give one per seed")
+        self.streams = Philox(self.seeds)
+        self.normals, self.uniforms = (Draws(self.streams, law, self.sizes) for law in (NORMAL, UNIFORM))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normal numbers in the shape, dtype and device of x, whose rows are the samples."""
-        draws = self._empty(x, np.float32)
-        for generator, row in zip(self.generators, self._real(draws), strict=True):
-            row[...] = generator.standard_normal(row.shape, np.float32)
-        return torch.from_numpy(draws).to(x.device, x.dtype, non_blocking=True)
+        self._check(x)
+        return self.normals.next(x.shape, x.dtype, x.device)
 
     def uniform(self, x: Tensor) -> Tensor:
         """Numbers in [0, 1) in the shape and device of x, in float64: rare events need more digits than float32 has."""
-        if not self.uniforms:
-            self.uniforms = [np.random.Generator(np.random.Philox(seed).jumped()) for seed in self.seeds]
-        draws = self._empty(x, np.float64)
-        for generator, row in zip(self.uniforms, self._real(draws), strict=True):
-            row[...] = generator.random(row.shape)
-        return torch.from_numpy(draws).to(x.device, non_blocking=True)
+        self._check(x)
+        return self.uniforms.next(x.shape, torch.float64, x.device)
 
     def between(self, t: Tensor, s: Tensor) -> "SeededNoise":
         """The noise of a step: draws know nothing of steps."""
         return self
 
-    def _empty(self, x: Tensor, dtype: type) -> np.ndarray:
+    def _check(self, x: Tensor) -> None:
         if not isinstance(x, Tensor):
             raise TypeError(f"x is {type(x).__name__}: needs a tensor, whose shape, dtype and device the noise takes")
-        if len(x) != len(self.generators):
-            raise ValueError(
-                f"SeededNoise has {len(self.generators)} seeds, x has {len(x)} rows: give one seed per row"
-            )
-        return np.empty(x.shape, dtype) if self.sizes is None else np.zeros(x.shape, dtype)
-
-    def _real(self, draws: np.ndarray) -> Iterable[np.ndarray]:
-        """The rows of draws without their padding."""
-        if self.sizes is None:
-            return draws
-        return [row[real_part(row.shape, size)] for row, size in zip(draws, self.sizes, strict=True)]
+        if len(x) != len(self.seeds):
+            raise ValueError(f"SeededNoise has {len(self.seeds)} seeds, x has {len(x)} rows: give one seed per row")
 
 
 def sample_seeds(seed: int | Sequence[int], count: int, first: int = 0) -> list[int]:

@@ -336,7 +336,7 @@ LAWS = {
     "samplers/likelihood/report.py": "dequantization",
     "samplers/noise/brownian.py": "Brownian steps",
     "samplers/noise/door.py": "passes on what it is given",
-    "samplers/noise/seeded.py": "samples' seeds",
+    "samplers/noise/laws.py": "samples' seeds",
     "samplers/planning/pilots.py": "some of many entries, which are looked at alone",
     "score_sde/evaluation/class_mix.py": "tests/score_sde/test_class_law.py",
     "score_sde/evaluation/denoising_errors.py": "an order of the items, each of which is taken once",
