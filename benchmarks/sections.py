@@ -31,6 +31,11 @@ class Setting:
         """The value for this size, of those for SIZES in order; the last one is that of what is smaller, too."""
         return values[min(SIZES.index(self.size), len(values) - 1)]
 
+    @property
+    def backend(self) -> str:
+        """That of torch.compile: on a trial the one that writes no code, which takes a compiler its time."""
+        return self.of("inductor", "aot_eager")
+
 
 @dataclass(frozen=True)
 class Check:

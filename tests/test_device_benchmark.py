@@ -13,7 +13,8 @@ from benchmarks import right, sections, wheels
 from benchmarks.report import shown
 from benchmarks.right.processes import Alone
 from benchmarks.sections import Check, LeftOut, Section, Setting, run
-from samplers import DDIM, Ancestral, DPMSolverPP
+from samplers import DDIM, Ancestral, DPMSolverPP, SeededNoise
+from samplers.compiled import CompiledBody
 from samplers.likelihood import flow
 from samplers.loop import generate
 from sde.checkpoint.states import Checkpoints
@@ -123,12 +124,29 @@ def never_halved(patch):
     return "a chunk that does not fit"
 
 
+def wrong_numbers(patch):
+    draw = SeededNoise.__call__
+
+    def spoilt(self, x):
+        return draw(self, x) * (1.001 if x.dtype == torch.float32 else 1)
+
+    patch.setattr(SeededNoise, "__call__", spoilt)
+    return "normal"
+
+
+def wrong_graph(patch):
+    call = CompiledBody.__call__
+    patch.setattr(CompiledBody, "__call__", lambda self, *args: 1.01 * call(self, *args))
+    return "samples"
+
+
 def nothing_cast(patch):
     patch.setattr(Denoiser, "autocast", property(lambda self: None, lambda self, value: None), raising=False)
     return "samples"
 
 
 SPOILT = {
+    "noises": wrong_numbers,
     "samplers": wrong_coefficient,
     "guidance": wrong_coefficient_with_guidance,
     "densities": wrong_divergence,
@@ -138,6 +156,7 @@ SPOILT = {
     "resume": lost_state,
     "processes": wrong_replica,
     "memory": never_halved,
+    "compiling": wrong_graph,
     "precision": nothing_cast,
 }
 """A mistake for each section, which returns the group of checks that must see it, or None for any."""

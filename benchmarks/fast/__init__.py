@@ -1,6 +1,7 @@
 """Fast: what a device does with the project in a second, beside what it could."""
 
 from benchmarks.fast.card import card
+from benchmarks.fast.input import noise, reading
 from benchmarks.fast.kernels import kernels
 from benchmarks.fast.likelihood import likelihood
 from benchmarks.fast.networks import dit, unet
@@ -12,6 +13,8 @@ SECTIONS = {
     "unet": Section(unet, 170),
     "sampling": Section(sampling, 80),
     "small_models": Section(small_models, 50),
+    "noise": Section(noise, 10),
+    "reading": Section(reading, 15),
     "likelihood": Section(likelihood, 40),
     "kernels": Section(kernels, 25),
     "dit": Section(dit, 60),

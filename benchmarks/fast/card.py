@@ -40,9 +40,10 @@ class Work:
     operations: float
     bytes: float
 
-    def times(self, factor: float) -> "Work":
-        """As much work that many times."""
-        return Work(factor * self.operations, factor * self.bytes)
+    def beyond(self, more: "Work", times: float) -> "Work":
+        """The work on more items: what ``more`` adds to this, added that many times; for weights it is the same."""
+        operations, moved = more.operations - self.operations, more.bytes - self.bytes
+        return Work(self.operations + times * operations, self.bytes + times * moved)
 
 
 class Moved(TorchDispatchMode):

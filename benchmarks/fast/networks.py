@@ -76,11 +76,11 @@ def their_ways(held: Subject) -> list[Way]:
     return [Way(f"diffusers {p}", kind, partial(theirs, held, p)) for p, kind in kinds.items()]
 
 
-def work(way: Way, batch: int, few: int = 8) -> tuple[Work, Work]:
-    """What the passes of a way do, counted on a few items."""
-    few = min(few, batch)
-    forward, train = way.make(few, None)
-    return work_of(forward).times(batch / few), work_of(train).times(batch / few)
+def work(way: Way, batch: int) -> tuple[Work, ...]:
+    """What the passes of a way do, from counts on a few items and on twice as many."""
+    few = min(4, batch // 2)
+    one, two = ([work_of(function) for function in way.make(count, None)] for count in (few, 2 * few))
+    return tuple(a.beyond(b, batch / few - 1) for a, b in zip(one, two, strict=True))
 
 
 def memory(function: Callable[[], object], device: torch.device) -> float | None:
@@ -130,12 +130,7 @@ def compared(setting: Setting, held: Subject, ours: list[Way], theirs: list[Way]
     for ways in (ours, theirs):
         gc.collect()
         # One after the other, since each takes its time to compile: what has run out of it leaves the first.
-        yield from measured(ways[-1:], held, setting, PASSES[1:], backend(setting))
-
-
-def backend(setting: Setting) -> str:
-    """That of torch.compile: on a trial the one that writes no code, which takes a compiler its time."""
-    return setting.of("inductor", "aot_eager")
+        yield from measured(ways[-1:], held, setting, PASSES[1:], setting.backend)
 
 
 def unet(setting: Setting) -> Iterator[dict | str]:

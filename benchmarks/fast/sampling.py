@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from benchmarks import peers
-from benchmarks.fast.networks import backend
 from benchmarks.fast.subject import Subject, subject
 from benchmarks.measure import interleaved
 from benchmarks.sections import Setting
@@ -90,7 +89,7 @@ def sampling(setting: Setting) -> Iterator[dict | str]:
     held = subject("cifar10", setting, 256)
     apply(held.model, "bfloat16", "channels_last")
     yield from runs(held, ("ddim", "ancestral", "dpmpp"), setting)
-    yield from runs(held, ("ddim", "ancestral"), setting, graphs=backend(setting))
+    yield from runs(held, ("ddim", "ancestral"), setting, graphs=setting.backend)
     absent, steps = peers.absent(), setting.of(STEPS, 3)
     if absent:
         yield absent
@@ -106,7 +105,7 @@ def sampling_dit(setting: Setting) -> Iterator[dict]:
     """256 images of the transformer of cifar10_dit in 20 steps, bfloat16: samplers over their bare network calls."""
     held = subject("cifar10_dit", setting, 256)
     apply(held.model, "bfloat16", "contiguous")
-    for graphs in (None, backend(setting)):
+    for graphs in (None, setting.backend):
         yield from runs(held, ("ddim", "ancestral"), setting, graphs=graphs)
 
 
@@ -114,6 +113,6 @@ def small_models(setting: Setting) -> Iterator[dict]:
     """Models of the size of digits and points, where starting kernels is all the time: eager, compiled, captured."""
     for name, batch in setting.of((("digits", 64), ("points", 256)), (("points", 256),)):
         held = subject(name, setting, batch)
-        for graphs in (None, backend(setting)):
+        for graphs in (None, setting.backend):
             for row in runs(held, ("ddim", "ancestral", "dpmpp", "pc"), setting, graphs=graphs, capture=True):
                 yield {"model": name, **row}

@@ -5,9 +5,11 @@ from functools import wraps
 
 import torch
 
+from benchmarks.right.compiling import compiling
 from benchmarks.right.densities import densities
 from benchmarks.right.guidance import guidance
 from benchmarks.right.memory import memory
+from benchmarks.right.noises import noises
 from benchmarks.right.processes import processes
 from benchmarks.right.samplers import plans, precision, samplers
 from benchmarks.right.training import resume, training
@@ -30,6 +32,7 @@ def in_float32(section: Callable[[Setting], Iterator[Check]]) -> Callable[[Setti
 
 
 SECTIONS = {
+    "noises": Section(in_float32(noises), 10),
     "samplers": Section(in_float32(samplers), 40),
     "guidance": Section(in_float32(guidance), 25),
     "densities": Section(in_float32(densities), 30),
@@ -39,5 +42,6 @@ SECTIONS = {
     "resume": Section(in_float32(resume), 15),
     "processes": Section(in_float32(processes), 20),
     "memory": Section(in_float32(memory), 10),
+    "compiling": Section(in_float32(compiling), 40),
     "precision": Section(in_float32(precision), 15),
 }
