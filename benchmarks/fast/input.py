@@ -54,10 +54,8 @@ def reading(setting: Setting) -> Iterator[dict]:
     options = TrainingOptions(steps=10**6, batch_size=batch)
     with tempfile.TemporaryDirectory() as folder:
         np.save(path := Path(folder) / "items.npy", items)
-        for name, held in {
-            "memory": torch.from_numpy(items),
-            "a file, 4 threads": ArrayFile(np.load(path, mmap_mode="r")),
-        }.items():
+        on_disk = ArrayFile(np.load(path, mmap_mode="r"))
+        for name, held in {"memory": torch.from_numpy(items), "a file, 4 threads": on_disk}.items():
             data = Dataset(held, None, None, Transform.of_levels(256))
             batches = Batches(data, VPSDE(), options, World(), setting.device, workers=4)
             numbers = iter(range(10**6))

@@ -1,6 +1,7 @@
 """Noises: the random numbers of samples, which are the same wherever they are drawn."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -23,13 +24,13 @@ def drawn(side: Side, shape: tuple[int, ...]) -> dict[str, Tensor]:
         "normal": torch.stack([seeded(x) for _ in range(3)]),
         "uniform": torch.stack([seeded.uniform(x) for _ in range(3)]),
         "normal, after uniform": seeded(x),
-        "Brownian": torch.stack([paths.between(t, s)(x) for t, s in zip(times[:-1], times[1:], strict=True)]),
+        "Brownian": torch.stack([paths.between(t, s)(x) for t, s in pairwise(times)]),
     }
 
 
 def noises(setting: Setting) -> Iterator[Check]:
     """The numbers that samplers draw, from the same seeds: several draws of every kind, of odd sizes as well."""
-    for shape in ((4, 3), (3, 3, 16, 16)) + setting.of(((256, 3, 32, 32),), ()):
+    for shape in ((4, 3), (3, 3, 16, 16), *setting.of(((256, 3, 32, 32),), ())):
         found, wanted = on_both(setting, lambda side, shape=shape: drawn(side, shape))
         for kind, numbers in found.items():
             yield Check(kind, f"{tuple(shape)}", gap(numbers, wanted[kind]), ALLOWED)

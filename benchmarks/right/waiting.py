@@ -81,6 +81,17 @@ def check(group: str, name: str, function) -> Check:
     return Check(group, name, 0, 0)
 
 
+def deaf(device: torch.device, context: type[AbstractContextManager]) -> bool:
+    """Whether a read-back goes unheard in the context."""
+    x = torch.ones(3).to(device)
+    try:
+        with context():
+            x.sum().item()
+    except RuntimeError:
+        return False
+    return True
+
+
 def waiting(setting: Setting) -> Iterator[Check]:
     """Where the CPU waits for the device: in no step between a run's first and last, nor in training steps.
 
@@ -89,6 +100,7 @@ def waiting(setting: Setting) -> Iterator[Check]:
     device, context = watched(setting)
     torch.manual_seed(0)
     model = Denoiser(MLP((3,), 3, width=16, layers=1), VPSDE(), event_shape=(3,)).eval().to(device)
+    yield Check("the alarm", "1 where it does not hear a read-back", float(deaf(device, context)), 0)
     labels, steps = (torch.arange(4) % 3).to(device), setting.of(5, 5, 3)
 
     def loop(sampler, bound) -> None:
