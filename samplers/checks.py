@@ -107,6 +107,13 @@ def as_states(x, model: nn.Module, name: str = "x") -> Tensor:
     return found if isinstance(x, Tensor) else found.to(like.device, sde.state_dtype(like.dtype))
 
 
+def encoded(model: nn.Module, x: Tensor) -> Tensor:
+    """x (B, *event) in data units as the model's transform encodes it; on the device of the model, where x needs
+    float64 and may lie on the CPU because that device has none."""
+    z = transform_of(model).encode(x)
+    return z.to(tensor_like(model).device) if x.dtype == torch.float64 != z.dtype else z
+
+
 def check_data(x: Tensor, model: nn.Module, name: str = "x") -> None:
     """Raise TypeError or ValueError unless x is a finite batch (B, *event) in data units, of the dtype of states, or of
     float64 where the transform centers data far from zero in it."""

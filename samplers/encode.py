@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from samplers.calls import Watch, evaluating
-from samplers.checks import as_states, check_data, check_model, check_state, tensor_like
-from samplers.host import as_tensor, double, undisturbed, wide
+from samplers.checks import as_states, check_data, check_model, check_state, encoded, tensor_like
+from samplers.host import as_tensor, double, placed, undisturbed, wide
 from samplers.ode import ODE
 from samplers.padding import Sizes, check_sizes, cut, padded
 from samplers.protocol import GaussianProcess, transform_of
@@ -58,12 +58,12 @@ def encode(
     check_model(model, GaussianProcess, "encode")
     like = tensor_like(model)
     x = as_states(x, model)
-    x = x.to(like.device, x.dtype if x.is_floating_point() else like.dtype)
+    x = placed(x if x.is_floating_point() else x.to(like.dtype), like.device)
     real = check_sizes(sizes, len(x), x.shape[1:])
     x = cut(x, real)
     check_data(x, model)
     transform = transform_of(model)
-    z = cut(transform.encode(transform.dequantize(x, offset)), real)
+    z = cut(encoded(model, transform.dequantize(x, offset)), real)
     latent, nfe = _flow(padded(model, real), z, model.sde.t_min, model.sde.t_max, rtol, atol, max_nfe)
     return Encoded(latent, nfe)
 

@@ -38,6 +38,12 @@ def wide(x: Tensor) -> Tensor:
     return x.double() if has_float64(x.device) else x.cpu().double()
 
 
+def placed(x: Tensor, device: torch.device) -> Tensor:
+    """x on a device, or as it is where the device has none of its type: data that need float64 stay on the CPU, and
+    what they are encoded to is sent."""
+    return x if x.dtype == torch.float64 and not has_float64(device) else x.to(device)
+
+
 def as_tensor(values, name: str) -> Tensor:
     """A tensor as it is, or a copy of one from inference mode, which could not be differentiated; an array, or numbers
     in lists, as a tensor on the CPU. Raises TypeError for anything else."""

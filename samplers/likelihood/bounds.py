@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from samplers.calls import Watch, evaluating
-from samplers.checks import NonFiniteError, as_states, check_data, check_integer, check_model
+from samplers.checks import NonFiniteError, as_states, check_data, check_integer, check_model, encoded
 from samplers.grid import check_times, times_of_log_snr
 from samplers.host import double, undisturbed, wide
 from samplers.likelihood.decoder import checked_log_det, choose_decoder, gaussian_log_prob, level_log_prob, start_of
@@ -167,7 +167,7 @@ def _bound(
             )
         x = transform.quantize(x)
         cells = sde.sigma(data_end) / sde.alpha(data_end) * transform.cells_per_unit(x.shape[1:])
-    target = cut(transform.encode(x + 0.5 if num_levels else x), sizes)
+    target = cut(encoded(model, x + 0.5 if num_levels else x), sizes)
     dim = real_counts(sizes, target.shape[1:])
     square = wide(target).square().flatten(1).sum(1).cpu() / dim
     generators = [np.random.Generator(np.random.Philox(key)) for key in item_seeds(seed, BOUNDS, count, first)]

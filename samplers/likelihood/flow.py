@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from samplers.calls import Watch, evaluating, part
-from samplers.checks import SampleError, as_states, check_data, check_integer, check_model
+from samplers.checks import SampleError, as_states, check_data, check_integer, check_model, encoded
 from samplers.host import undisturbed
 from samplers.likelihood.decoder import checked_log_det
 from samplers.likelihood.divergence import draw_probes, exact_divergence, probed_divergence
 from samplers.numerics.runge_kutta import integrate
 from samplers.padding import Sizes, check_sizes, cut, padded, real_counts
-from samplers.protocol import GaussianProcess, transform_of
+from samplers.protocol import GaussianProcess
 
 
 @dataclass
@@ -77,7 +77,7 @@ def log_likelihood(
     model = padded(model, real)
     if probes is not None:
         check_integer("probes", probes)
-    z = cut(transform_of(model).encode(x), real)
+    z = cut(encoded(model, x), real)
     directions = None if probes is None else draw_probes(tuple(z.shape), probes, seed, first, probe_kind, real).to(z)
     count, inner = len(z), z.dtype
     # Sums of many steps, which half precision would not hold, whatever the model computes in.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from samplers.checks import as_states, check_integer, check_model
-from samplers.host import as_tensor, double, undisturbed
+from samplers.host import as_tensor, double, placed, undisturbed
 from samplers.likelihood.bounds import discrete_bound, variational_bound
 from samplers.likelihood.flow import LogLikelihood, log_likelihood
 from samplers.noise.door import as_noise
@@ -167,7 +167,7 @@ def likelihood_report(
         parts, mine = [], range(len(points)) if world is None else range(len(points))[world.rows(len(points))]
         for first in mine[::batch_size]:
             rows = torch.arange(first, min(first + batch_size, mine.stop), device="cpu")
-            parts.append(function(model.rows(rows), points[rows].to(device), first, own(rows)))
+            parts.append(function(model.rows(rows), placed(points[rows], device), first, own(rows)))
             if progress is not None:
                 progress(len(rows))
         return parts if world is None else world.all_gather_flat(parts)

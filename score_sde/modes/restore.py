@@ -46,6 +46,7 @@ from score_sde.run.outputs import check_room_of, stem
 from score_sde.run.rows import write_rows
 from score_sde.run.sampling import Sampling, draw
 from sde.condition.tree import labels_of
+from sde.device import has_float64
 from sde.files import finite
 from sde.inverse.operators import Mask
 
@@ -89,6 +90,11 @@ def restore(
     solver = RePaint(sampling.sampler, repeats)
     steps = STEPS if steps is None and not isinstance(sampling.times, Tensor) else steps
     data, training, denoiser = open_split(run, split)
+    if data.transform.far and not has_float64(run.device):
+        raise ValueError(
+            f"--device={run.device}: these data lie so far from zero that what is measured of them needs float64, "
+            "which it does not have; take --device cpu"
+        )
     options = {"mask": mask, "factor": factor, "blur_std": blur_std, "num_measurements": num_measurements}
     inputs = None if measurements_file else open_inputs(data, split, items, num_samples, input, run.kind)
     sizes = inputs.sizes if inputs else measured_sizes(str(measurements_file), task, data)

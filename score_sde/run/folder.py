@@ -221,5 +221,5 @@ def choose_device(name: str) -> torch.device:
         why = str(error).splitlines()[0]
         why = "torch knows no such device" if "device string" in why.lower() else why
     near = difflib.get_close_matches(name.lower(), here, 1, 0.7)
-    hint = f" (did you mean {near[0]}?)" if near else ""
+    hint = f" (did you mean {near[0]}?)" if near and name not in here else ""
     raise ValueError(f"--device={name}: {why}{hint}; here are auto, {', '.join(here)}")

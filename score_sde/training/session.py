@@ -15,7 +15,7 @@ from score_sde.pages.report import write_report
 from score_sde.plots.curves import curves
 from score_sde.run.folder import Run
 from score_sde.run.outputs import check_room
-from score_sde.training.estimate import outlook, seconds_per_step
+from score_sde.training.estimate import outlook, time_of_step, waiting
 from score_sde.training.interrupts import Interrupts
 from score_sde.training.log import Metrics
 from score_sde.training.memory import dry_run, out_of_memory
@@ -162,8 +162,10 @@ class Session:
             with bar, with_keys(self.section), out_of_memory(run.config, self.section):
                 bar.write(f"peak memory: {dry_run(trainer)}")
                 left = options.steps - trainer.step
-                each = seconds_per_step(trainer)
-                bar.write(outlook(each, left, run.config, self.section, trainer.device.type))
+                each = time_of_step(trainer)
+                bar.write(outlook(each.seconds, left, run.config, self.section, trainer.device.type))
+                if sentence := waiting(each, trainer, run.config):
+                    bar.write(sentence)
                 # Not before: what is refused up to here may be mended in the same folder.
                 with self.tolerated("config.json", last=True):
                     run.world.broadcast_from_main(run.write_config)

@@ -122,12 +122,13 @@ class Trainer:
         self.seen += options.batch_size
         return StepResult(torch.cat(losses), torch.cat(times), loss, norm, norms.isfinite().int().argmin(), skipped)
 
-    def dry_run(self) -> None:
-        """The passes of a first micro-batch of a step, for the memory they take; changes nothing."""
+    def dry_run(self, batch: Placed | None = None) -> None:
+        """The passes of a micro-batch, by default the first one of a step, for the memory and time they take; changes
+        nothing."""
         buffers = {name: value.clone() for name, value in self.module.named_buffers()}
         with differentiating(self.device), forked_random(self.device):
             self.modes.train()
-            self.loss(self.replica, *self.micro_batch(0)).mean().backward()
+            self.loss(self.replica, *(batch or self.micro_batch(0))).mean().backward()
         self.optimizer.zero_grad()
         for name, value in self.module.named_buffers():
             value.copy_(buffers[name])

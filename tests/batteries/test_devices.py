@@ -1,6 +1,7 @@
 """Every computation on a simulated device: as on the CPU bit for bit, nothing misplaced, and the CPU hardly waits."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -17,8 +18,15 @@ from samplers import (
 )
 from samplers.encode import decode
 from sde import VPSDE, Denoiser
-from sde.guidance import ClassifierFree
+from sde.data import Dataset
+from sde.data.transform import Transform
+from sde.device import placed
+from sde.distributed.world import World
+from sde.guidance import ClassifierFree, DynamicThreshold
 from sde.networks import MLP
+from sde.training.batches import Batches
+from sde.training.copies import tensors
+from sde.training.options import TrainingOptions
 from tests.batteries.tiers import ADAPTIVE
 from tests.oracles import simulated_device as sim
 from tests.oracles.guidances import GUIDED
@@ -26,6 +34,13 @@ from tests.sde import small_training
 
 pytestmark = pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
 LABELS = torch.arange(4) % 3
+
+
+@pytest.fixture(params=[True, False], ids=["float64", "no float64"])
+def widths(request):
+    """A device that has float64, and one that does not."""
+    with nullcontext() if request.param else sim.without_float64():
+        yield
 
 
 def small(seed=0):
@@ -56,6 +71,7 @@ def close(here, there):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
+@sim.without_float64()
 def test_samplers(name):
     steps = {} if name in ADAPTIVE else {"steps": 5}
     sampler = SAMPLERS[name](**({"rtol": 0.1, "atol": 0.1} if name in ADAPTIVE else {}))
@@ -99,12 +115,14 @@ COMPUTED = {
 }
 
 
+@pytest.mark.usefixtures("widths")
 @pytest.mark.parametrize("name", COMPUTED)
 def test_computations(name):
     here, there, _ = on_both(small(), lambda model, device: torch.as_tensor(COMPUTED[name](model, X.to(device))))
     close([here], [there])
 
 
+@pytest.mark.usefixtures("widths")
 def test_training():
     """Steps, a state, a run that goes on from it; nothing is read back in a step."""
     runs = {}
@@ -125,3 +143,59 @@ def test_training():
         assert torch.equal(losses[-1], losses[-2])
         runs[device] = [*losses, *second.module.state_dict().values()]
     close(*runs.values())
+
+
+FAR = Transform((1e9,), (2.0,))
+"""Of data so far from zero that they need float64."""
+X_FAR = FAR.decode(X)
+FAR_COMPUTED = {
+    "likelihood": COMPUTED["likelihood"],
+    "bound": COMPUTED["bound"],
+    "encode": COMPUTED["encode"],
+    "decode": lambda m, x: decode(m, FAR.encode(x), rtol=1e-3, atol=1e-3).x,
+    "generate": lambda m, x: generate(m, SAMPLERS["dpmpp"](), 4, (3,), seed=3, steps=4).x,
+    "threshold": lambda m, x: generate(DynamicThreshold(m, 0.9, 1e9 - 4, 1e9 + 4), SAMPLERS["ddim"](), 4, (3,), seed=3,
+                                       steps=4).x,
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("widths")
+@pytest.mark.parametrize("name", FAR_COMPUTED)
+def test_data_far_from_zero(name):
+    """They stay on the CPU where the device has no float64."""
+    model = small()
+    model.transform = FAR
+    here, there, _ = on_both(
+        model, lambda model, device: torch.as_tensor(FAR_COMPUTED[name](model, placed(X_FAR, device)))
+    )
+    assert here.dtype == there.dtype
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-5, atol=1e-5 if here.abs().max() < 1e6 else 1e-3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("levels", [None, 16])
+def test_input(workers, levels):
+    """What data that stay on the device spare: all of a batch but where its items are, and its random numbers."""
+    items = torch.arange(40 * 6).view(40, 6) % 16
+    data = Dataset(items if levels else items.float(), torch.arange(40) % 2, 2, Transform(num_levels=levels))
+    batches, sent = {}, {}
+    for where, share in (("cpu", 1.0), (sim.NAME, 1.0), (sim.NAME, 0.0)):
+        device = torch.device(where)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sde.data.dataset.RESIDENT_BYTES", int(share * 2**30))
+            options = TrainingOptions(steps=6, batch_size=8)
+            read = Batches(data, VPSDE(), options, World(), device, workers)
+        assert read.resident is (share == 1.0)
+        with sim.watching() as seen:
+            found = [read.get(number) for number in range(4)]
+        read.close()
+        assert not seen.waits, seen.waits
+        assert {part.device.type for part in tensors(tuple((x, c, d.z) for x, c, d in found))} == {where}
+        batches[where, share] = [[part.cpu() for part in tensors(tuple(batch))] for batch in found]
+        sent[where, share] = seen.sent
+    cpu, *others = batches.values()
+    for other in others:
+        assert all(torch.equal(a, b) for x, y in zip(cpu, other, strict=True) for a, b in zip(x, y, strict=True))
+    # Of four batches: positions, noise and places in cells of those; items with these, labels and noise of these.
+    assert sent[sim.NAME, 1.0] == 4 * (3 if levels else 2)
+    assert sent[sim.NAME, 0.0] == 4 * 3

@@ -242,7 +242,7 @@ def halves():
 def orders():
     """Where the first item of five is in each epoch; every epoch has every item once."""
     trainer = small_training.trainer()
-    trainer.data = small_training.dataset(5)
+    trainer.batches.data = small_training.dataset(5)
     found = torch.stack([trainer.batches.indices(5 * epoch)[:5] for epoch in range(COUNT)])
     assert (found.sort(1).values == torch.arange(5)).all()
     return found[:, :1], 5

@@ -1,4 +1,4 @@
-"""Every mode of the command line on a simulated device, which says what it says on the CPU."""
+"""Every mode of the command line on a simulated device without float64, which says what it says on the CPU."""
 
 import json
 import shutil
@@ -29,6 +29,12 @@ COMMANDS = {
     "train_classifier": {"config.classifier.steps": 35},
 }
 """A small command of every mode."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def narrow():
+    with sim.without_float64():
+        yield
 
 
 @pytest.fixture(scope="module")

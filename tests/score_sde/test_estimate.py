@@ -6,10 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from score_sde.config.config import config_path, read_config, resolve
-from score_sde.training.estimate import LONG, outlook
+from score_sde.training import estimate
+from score_sde.training.estimate import LONG, StepTime, outlook, time_of_step, waiting
 from sde.networks import NETWORKS
+from sde.training.options import TrainingOptions
+from tests.oracles.machine import Machine
+from tests.sde import small_training
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,6 +39,51 @@ def test_a_long_one_names_keys_that_there_are(section):
     assert "--config images" in text
     assert text.endswith("a GPU is many times faster")
     assert "GPU" not in outlook(60.0, 400_000, config, section, "cuda")
+
+
+@pytest.mark.parametrize(("threads", "seconds"), [(0, 5.0), (1, 3.0), (4, 3.0)])
+def test_threads_read_while_the_network_runs(threads, seconds):
+    assert StepTime(passes=2.0, reading=3.0, threads=threads).seconds == seconds
+
+
+class Reader:
+    """Stands for a trainer whose batches take so long to read, and its passes so long."""
+
+    def __init__(self, reading, passes, workers, parts, clock):
+        self.step, self.device = 2, torch.device("cpu")
+        self.options = TrainingOptions(batch_size=8, gradient_accumulation=parts)
+        self.batches, self.dry_run = self, lambda batch: clock.work("pass", passes)
+        self.read = lambda number: clock.work(number, reading)
+        self.workers, self.resident, self.size = workers, False, 8 // parts
+
+    def micro_batch(self, number):
+        return None
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_passes_and_reading_are_measured_alone(monkeypatch, parts):
+    clock = Machine({})
+    monkeypatch.setattr(estimate.time, "perf_counter", clock)
+    monkeypatch.setattr(estimate.os, "cpu_count", lambda: 2)
+    found = time_of_step(Reader(0.3, 0.2, 4, parts, clock))
+    assert found == StepTime(pytest.approx(0.2 * parts), pytest.approx(0.15 * parts), 2)
+    assert clock.calls == [2 * parts] * 2 + ["pass"] * 2
+
+
+def test_who_waits_is_told():
+    config = resolve(read_config(config_path("images")), ["--config.data.root=x"])
+    slow = Reader(0.3, 0.1, 4, 1, None)
+    assert waiting(StepTime(0.1, 0.2, 4), slow, config) == (
+        "the network waits for the data: 4 threads read 40 items/s, and it takes 80; what may help: more "
+        "--config.data.workers (now 4), or --config.data.cache=FOLDER, which decodes images once"
+    )
+    assert waiting(StepTime(0.2, 0.1, 4), slow, config) is None
+    digits = resolve(read_config(config_path("digits")), ["--config.data.workers=0"])
+    assert waiting(StepTime(0.1, 0.2, 0), slow, digits).endswith("what may help: more --config.data.workers (now 0)")
+    # What is in memory is not read ahead, and no key would change it.
+    held = small_training.trainer()
+    assert waiting(StepTime(0.1, 0.2, 0), held, digits) is None
+    assert time_of_step(held).threads == 0
 
 
 def test_small_pictures_have_a_config_of_their_own():
