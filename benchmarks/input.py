@@ -55,12 +55,14 @@ def readers(folder: Path, pixels: np.ndarray) -> dict[str, Dataset]:
     return {name: Dataset(items, None, None, transform) for name, items in held.items()}
 
 
-def rate(data: Dataset, model, options: TrainingOptions, device: torch.device, workers: int) -> float:
-    """Items per second that come to the device, as fast as they can be read."""
+def rate(
+    data: Dataset, model, options: TrainingOptions, device: torch.device, workers: int, lasting: float = SECONDS
+) -> float:
+    """Items per second that come to the device, as fast as they can be read, ``lasting`` so many seconds."""
     batches = Batches(data, model.sde, options, World(), device, workers)
     batches.get(0)
     begin, number = time.perf_counter(), 1
-    while time.perf_counter() - begin < SECONDS:
+    while time.perf_counter() - begin < lasting:
         batches.get(number)
         number += 1
     found = (number - 1) * options.batch_size / (time.perf_counter() - begin)

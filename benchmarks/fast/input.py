@@ -2,21 +2,17 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
+from benchmarks.input import rate, readers
 from benchmarks.measure import interleaved
 from benchmarks.sections import Setting
 from samplers import SeededNoise, make_noise
-from sde import VPSDE
-from sde.data import Dataset
-from sde.data.array_files import ArrayFile
-from sde.data.transform import Transform
-from sde.distributed.world import World
-from sde.training.batches import Batches
+from sde import VPSDE, Denoiser
 from sde.training.options import TrainingOptions
 
 
@@ -44,29 +40,16 @@ def noise(setting: Setting) -> Iterator[dict]:
 
 
 def reading(setting: Setting) -> Iterator[dict]:
-    """Training batches of 256 images of CIFAR-10's shape on their way to the network, which must not wait for them.
-
-    From memory, and from an array in a file that threads read ahead.
-    """
-    batch, count = setting.of(256, 8), setting.of(20_000, 64)
-    items = np.random.default_rng(0).integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
-    repeats = setting.of(30, 3)
-    options = TrainingOptions(steps=10**6, batch_size=batch)
+    """Training items of CIFAR-10's shape that come to the device, in batches of 256: more than its network takes."""
+    options = TrainingOptions(steps=10**9, batch_size=setting.of(256, 8))
+    pixels = np.random.default_rng(0).integers(0, 256, (setting.of(4096, 64), 3, 32, 32), np.uint8)
+    model = Denoiser(nn.Identity(), VPSDE())
     with tempfile.TemporaryDirectory() as folder:
-        np.save(path := Path(folder) / "items.npy", items)
-        on_disk = ArrayFile(np.load(path, mmap_mode="r"))
-        for name, held in {"memory": torch.from_numpy(items), "a file, 4 threads": on_disk}.items():
-            data = Dataset(held, None, None, Transform.of_levels(256))
-            batches = Batches(data, VPSDE(), options, World(), setting.device, workers=4)
-            numbers = iter(range(10**6))
-            try:
-                read = {"read": partial(lambda b, n: b.get(next(n)), batches, numbers)}
-                taken = interleaved(read, setting.device, repeats)["read"]
-            finally:
-                batches.close()
-            yield {
-                "items from": name,
-                "held on": str(data.to(setting.device).items.device) if name == "memory" else "disk",
-                "ms/batch": 1000 * taken,
-                "images/s": batch / taken,
+        for name, held in readers(Path(folder), pixels).items():
+            found = {
+                f"images/s, {workers} threads": rate(
+                    held, model, options, setting.device, workers, setting.of(1.5, 0.1)
+                )
+                for workers in (1, 4)
             }
+            yield {"items": name, **found}

@@ -81,6 +81,30 @@ def runs(
         }
 
 
+def captured_runs(held: Subject, names: tuple[str, ...], setting: Setting) -> Iterator[dict]:
+    """Rows of runs with ``compile=True`` of a network so small that CUDA captures them as a whole: what a further chunk
+    takes, over the bare calls captured as one graph. None where there is no CUDA."""
+    if held.device.type != "cuda":
+        return
+    (x, labels), steps, chunks = held.inputs(), setting.of(STEPS, 3), (4, 12)
+    replay = captured(bare(held.model, x, labels, steps))
+    for name in names:
+        # Of no class: what is bound has a row for each of all samples.
+        run = partial(generate, held.model, SAMPLERS[name](), event_shape=held.data.event_shape, steps=steps,
+                      batch_size=held.batch, compile=True)  # fmt: skip
+        functions = {count: partial(run, n=count * held.batch) for count in chunks}
+        calls = round(functions[chunks[0]]().mean_nfe)
+        taken = interleaved({**functions, "graph": replay}, held.device, setting.of(5, 2))
+        further = (taken[chunks[1]] - taken[chunks[0]]) / (chunks[1] - chunks[0])
+        yield {
+            "run": f"captured {name}, a further chunk",
+            "calls": calls,
+            "ms": 1000 * further,
+            "images/s": held.batch / further,
+            "over their captured graph": further / (calls / steps * taken["graph"]),
+        }
+
+
 def sampling(setting: Setting) -> Iterator[dict | str]:
     """256 images of CIFAR-10's shape in 20 steps, bfloat16 channels-last: samplers over their bare network calls.
 
@@ -116,3 +140,5 @@ def small_models(setting: Setting) -> Iterator[dict]:
         for graphs in (None, setting.backend):
             for row in runs(held, ("ddim", "ancestral", "dpmpp", "pc"), setting, graphs=graphs, capture=True):
                 yield {"model": name, **row}
+        for row in captured_runs(held, ("ddim", "ancestral"), setting):
+            yield {"model": name, **row}
