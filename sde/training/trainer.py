@@ -110,7 +110,7 @@ class Trainer:
         loss, norm = self.world.mean(torch.cat(losses).mean()), norms.norm()
         skipped = ~(loss.isfinite() & norm.isfinite())
         if options.max_grad_norm:
-            # The fused step divides by it on its way, which saves a pass over all gradients; in float32, whatever they are.
+            # The fused step divides by it on its way, in float32, which saves a pass over all gradients.
             self.optimizer.grad_scale = ((norm + 1e-6) / options.max_grad_norm).clamp(min=1).float()
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
