@@ -13,7 +13,7 @@ from sde.networks.diffusers_network import KINDS
 from sde.pretrained.contents import Contents, read_contents
 from sde.pretrained.facts import MISSING, Facts
 from sde.pretrained.foreign import Foreign, empty_network, pixels
-from sde.pretrained.names import Theirs, translate
+from sde.pretrained.names.theirs import Theirs, translate
 from sde.process.chain import ChainSDE
 
 PROJECT = "huggingface/diffusers; the licence is that of the model's own page"

@@ -12,7 +12,7 @@ from sde.networks.linear_attention_unet import LinearAttentionUNet
 from sde.pretrained import denoising_diffusion_pytorch as source
 from sde.pretrained import load_pretrained, read_pretrained
 from sde.pretrained.contents import Contents
-from sde.pretrained.denoising_diffusion_names import unet_names
+from sde.pretrained.denoising_diffusion_pytorch.names import unet_names
 from sde.pretrained.facts import Facts
 from sde.pretrained.foreign import empty_network
 from tests.oracles.foreign import fixture, key_list, key_lists, relative

@@ -5,7 +5,7 @@ import torch
 
 from sde.pretrained.facts import MISSING, Facts
 from sde.pretrained.foreign import pixels
-from sde.pretrained.names import Theirs, translate
+from sde.pretrained.names.theirs import Theirs, translate
 
 OPTIONS = {"nf": "channels of the first level", "sde": "the process", "ch_mult": "channels of each level over nf"}
 

@@ -11,11 +11,11 @@ from sde.guidance import Conditional
 from sde.networks.adm import ADM
 from sde.networks.adm_classifier import ADMClassifier
 from sde.pretrained import guided_diffusion, load_pretrained, read_pretrained
-from sde.pretrained.adm_names import QKV_ORDERS, dhariwal_names, guided_diffusion_names, qkv_rows
 from sde.pretrained.contents import Contents
-from sde.pretrained.edm_dhariwal import dhariwal_unet
+from sde.pretrained.edm.dhariwal import dhariwal_unet
 from sde.pretrained.facts import Facts
 from sde.pretrained.foreign import empty_network
+from sde.pretrained.names.adm import QKV_ORDERS, dhariwal_names, guided_diffusion_names, qkv_rows
 from tests.oracles.foreign import Clipped, fixture, key_list, key_lists, relative
 
 NEW, LEGACY = "qkv, heads, channels", "heads, qkv, channels"

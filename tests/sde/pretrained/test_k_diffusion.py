@@ -14,7 +14,7 @@ from sde.pretrained.contents import Contents
 from sde.pretrained.facts import Facts
 from sde.pretrained.foreign import empty_network
 from sde.pretrained.k_diffusion import OPTIONS, read
-from sde.pretrained.k_diffusion_names import transformer_names, unet_names
+from sde.pretrained.k_diffusion.names import transformer_names, unet_names
 from tests.oracles.foreign import fixture, key_list, key_lists, relative
 
 FIXTURES = {"k-diffusion-image_v1": "model_00000010.pth", "k-diffusion-image_transformer_v2": "model.safetensors"}

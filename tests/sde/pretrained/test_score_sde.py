@@ -10,7 +10,7 @@ from sde.networks import NETWORKS
 from sde.pretrained import Facts, load_pretrained, read_pretrained, score_sde
 from sde.pretrained.contents import Contents
 from sde.pretrained.foreign import empty_network
-from sde.pretrained.song_names import score_sde_names
+from sde.pretrained.names.song import score_sde_names
 from sde.process import expand
 from tests.batteries.networks import randomise
 from tests.oracles.foreign import fixture, key_list, key_lists, relative

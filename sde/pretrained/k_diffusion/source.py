@@ -9,9 +9,9 @@ from torch import Tensor
 from sde.pretrained.contents import Contents
 from sde.pretrained.facts import MISSING, Facts
 from sde.pretrained.foreign import Foreign, pixels
-from sde.pretrained.k_diffusion_settings import Settings
-from sde.pretrained.k_diffusion_transformer import read_transformer
-from sde.pretrained.k_diffusion_unet import read_unet
+from sde.pretrained.k_diffusion.settings import Settings
+from sde.pretrained.k_diffusion.transformer import read_transformer
+from sde.pretrained.k_diffusion.unet import read_unet
 from sde.process.ve import VESDE
 
 PROJECT = "k-diffusion (Katherine Crowson and others; code MIT, weights as their publisher says)"

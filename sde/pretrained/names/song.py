@@ -11,7 +11,7 @@ from sde.networks.blocks import ResidualBlock, Stage
 from sde.networks.ncsnpp import Level, NCSNpp, levels_of
 from sde.networks.progressive import Head, ResidualInput, ResidualOutput, SkipInput, SkipOutput
 from sde.networks.resample import ConvolutionDown, ConvolutionUp
-from sde.pretrained.names import Theirs
+from sde.pretrained.names.theirs import Theirs
 
 Names = dict[str, Theirs]
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from sde.pretrained.foreign import empty_network
-from sde.pretrained.names import translate
-from sde.pretrained.song_names import song_unet_names
+from sde.pretrained.names.song import song_unet_names
+from sde.pretrained.names.theirs import translate
 
 SONG_OPTIONS = {
     "model_channels": "channels in units of which levels have theirs",

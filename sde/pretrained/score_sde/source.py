@@ -12,10 +12,10 @@ from sde.model.noise_input import NoiseInput
 from sde.pretrained.contents import Contents
 from sde.pretrained.facts import MISSING, Facts
 from sde.pretrained.foreign import Foreign, empty_network, pixels
-from sde.pretrained.names import numbered, translate
-from sde.pretrained.score_sde_modules import PREFIX, architecture
-from sde.pretrained.score_sde_options import OPTIONS as OPTIONS
-from sde.pretrained.song_names import score_sde_names
+from sde.pretrained.names.song import score_sde_names
+from sde.pretrained.names.theirs import numbered, translate
+from sde.pretrained.score_sde.modules import PREFIX, architecture
+from sde.pretrained.score_sde.options import OPTIONS as OPTIONS
 from sde.process.base import SDE
 from sde.process.chain import ChainSDE
 from sde.process.ve import VESDE

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from sde.networks.adm import ADM
-from sde.pretrained.adm_names import dhariwal_names
 from sde.pretrained.foreign import empty_network
-from sde.pretrained.names import translate
+from sde.pretrained.names.adm import dhariwal_names
+from sde.pretrained.names.theirs import translate
 
 FREQUENCIES = "encoder.embedding.mapping.frequencies"
 HEAD_CHANNELS = 64

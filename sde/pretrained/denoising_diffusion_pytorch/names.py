@@ -6,8 +6,8 @@ from torch import nn
 
 from sde.networks.linear_attention import AttendedBlock, LinearAttention, MemoryAttention, ModulatedBlock, RMSNorm
 from sde.networks.linear_attention_unet import LinearAttentionUNet, NoiseFeatures
-from sde.pretrained.adm_names import Names, layer
-from sde.pretrained.names import Theirs
+from sde.pretrained.names.adm import Names, layer
+from sde.pretrained.names.theirs import Theirs
 
 
 def unet_names(network: LinearAttentionUNet) -> Names:

@@ -10,7 +10,7 @@ from sde.networks.adm import ADM
 from sde.networks.adm_classifier import ADMClassifier
 from sde.networks.attention import SelfAttention
 from sde.networks.blocks import ResidualBlock, Stage
-from sde.pretrained.names import Theirs
+from sde.pretrained.names.theirs import Theirs
 
 QKV_ORDERS: dict[str, tuple[int, int, int]] = {
     "qkv, heads, channels": (0, 1, 2),

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from sde.pretrained.foreign import empty_network
-from sde.pretrained.k_diffusion_names import AUGMENT_DIM, transformer_names
-from sde.pretrained.k_diffusion_settings import Settings, Told
-from sde.pretrained.names import numbered, translate
+from sde.pretrained.k_diffusion.names import AUGMENT_DIM, transformer_names
+from sde.pretrained.k_diffusion.settings import Settings, Told
+from sde.pretrained.names.theirs import numbered, translate
 
 ATTENTIONS = {"global": "", "neighborhood": "kernel_size", "shifted-window": "window_size", "none": ""}
 """Types of attention, and what they call its size."""

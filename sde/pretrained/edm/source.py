@@ -9,11 +9,11 @@ from torch import Tensor
 from sde.device import double
 from sde.model.noise_input import NoiseInput
 from sde.pretrained.contents import Contents
-from sde.pretrained.edm_dhariwal import dhariwal_unet
-from sde.pretrained.edm_song import SONG_OPTIONS, song_unet
+from sde.pretrained.edm.dhariwal import dhariwal_unet
+from sde.pretrained.edm.song import SONG_OPTIONS, song_unet
 from sde.pretrained.facts import MISSING, Facts
 from sde.pretrained.foreign import Foreign, pixels
-from sde.pretrained.names import numbered
+from sde.pretrained.names.theirs import numbered
 from sde.pretrained.pickles import Plain
 from sde.process.chain import ChainSDE
 from sde.process.ve import VESDE

@@ -11,14 +11,14 @@ from sde.model.noise_input import NoiseInput
 from sde.networks.adm import ADM
 from sde.networks.adm_classifier import ADMClassifier
 from sde.networks.mapping import geometric_frequencies
-from sde.pretrained.adm_names import guided_diffusion_names
 from sde.pretrained.contents import Contents
 from sde.pretrained.facts import MISSING, Facts
 from sde.pretrained.foreign import Foreign, empty_network, pixels
-from sde.pretrained.guided_diffusion_keys import Architecture, architectures
-from sde.pretrained.guided_diffusion_options import OPTIONS as OPTIONS
-from sde.pretrained.guided_diffusion_options import WHOLE
-from sde.pretrained.names import translate
+from sde.pretrained.guided_diffusion.keys import Architecture, architectures
+from sde.pretrained.guided_diffusion.options import OPTIONS as OPTIONS
+from sde.pretrained.guided_diffusion.options import WHOLE
+from sde.pretrained.names.adm import guided_diffusion_names
+from sde.pretrained.names.theirs import translate
 from sde.pretrained.schedules import linear_or_cosine, settle_schedule, told_flag
 
 PROJECT = "guided-diffusion (Dhariwal and Nichol 2021; MIT)"

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sde.pretrained.names import Theirs
+from sde.pretrained.names.theirs import Theirs
 
 AUGMENT_DIM = 9
 """Labels that say how an image was augmented."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sde.pretrained.names import numbered
+from sde.pretrained.names.theirs import numbered
 
 PREFIX = "all_modules."
 

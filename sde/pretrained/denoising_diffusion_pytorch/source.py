@@ -11,10 +11,10 @@ from torch import Tensor
 from sde.model.noise_input import NoiseInput
 from sde.networks.linear_attention_unet import LinearAttentionUNet
 from sde.pretrained.contents import Contents
-from sde.pretrained.denoising_diffusion_names import unet_names
+from sde.pretrained.denoising_diffusion_pytorch.names import unet_names
 from sde.pretrained.facts import MISSING, Facts, same
 from sde.pretrained.foreign import Foreign, empty_network, pixels
-from sde.pretrained.names import numbered, translate
+from sde.pretrained.names.theirs import numbered, translate
 from sde.pretrained.schedules import linear_or_cosine, settle_schedule
 from sde.process.chain import ChainSDE
 
