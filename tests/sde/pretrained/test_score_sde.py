@@ -76,7 +76,7 @@ def test_published_names(name):
 
 SMALL = {"nf": 8, "ch_mult": (1, 2), "num_res_blocks": 1, "attn_resolutions": (4,), "resamp_with_conv": True,
          "conditional": True, "nonlinearity": "swish", "scale_by_sigma": False, "image_size": 8, "centered": True,
-         "num_scales": 20, "sigma_min": 0.01, "sigma_max": 50.0, "beta_min": 0.1, "beta_max": 20.0, "dropout": 0.1,
+         "num_scales": 40, "sigma_min": 0.01, "sigma_max": 50.0, "beta_min": 0.1, "beta_max": 20.0, "dropout": 0.1,
          "sde": "vpsde", "continuous": True}  # fmt: skip
 NCSNPP = {"name": "ncsnpp", "fir": True, "fir_kernel": (1, 3, 3, 1), "skip_rescale": True, "resblock_type": "biggan",
           "progressive": "none", "progressive_input": "none", "progressive_combine": "sum",
@@ -164,9 +164,9 @@ def test_architectures_are_read_off_tensors(case, tmp_path):
     [
         ("ncsn++ on vp", VPSDE, lambda sde, t: 999 * t),
         ("ddpm++", SubVPSDE, lambda sde, t: 999 * t),
-        ("ddpm without convolutions", None, lambda sde, t: 19 * t),
+        ("ddpm without convolutions", None, lambda sde, t: 39 * t),
         ("ncsn++ on ve", VESDE, lambda sde, t: sde.sigma(t).log()),
-        ("ncsn++ discrete", VESDE, lambda sde, t: (19 * (1 - t)).round()),
+        ("ncsn++ discrete", VESDE, lambda sde, t: (39 * (1 - t)).round()),
     ],
 )
 def test_processes(case, sde, told, tmp_path):
@@ -186,8 +186,8 @@ def test_processes(case, sde, told, tmp_path):
         assert type(model.sde) is sde
     else:
         # alpha^2 is the product of 1 - beta, with betas of a line from beta_min / N to beta_max / N.
-        betas = torch.linspace(0.1 / 20, 20 / 20, 20, dtype=torch.float64)
-        torch.testing.assert_close(model.sde.alpha(model.sde.times[:-1]) ** 2, (1 - betas).cumprod(0)[:-1])
+        betas = torch.linspace(0.1 / 40, 20 / 40, 40, dtype=torch.float64)
+        torch.testing.assert_close(model.sde.alpha(model.sde.times) ** 2, (1 - betas).cumprod(0))
     low = 0 if not facts["centered"] else -1
     torch.testing.assert_close(model.transform.encode(torch.tensor([[0.5], [255.5]])), torch.tensor([[low], [1.0]]))
 
@@ -199,7 +199,7 @@ def test_processes(case, sde, told, tmp_path):
         ({"ch_mult": (1, 1)}, r"facts: ch_mult = \(1, 1\), but the file has \[1, 2\]"),
         ({"attn_resolutions": (8,)}, r"facts: attn_resolutions = \(8,\), but the file has \[4\]"),
         ({"progressive": "residual"}, "facts: progressive = 'residual', but the file has 'none'"),
-        ({"num_scales": 10}, "facts: num_scales = 10, but the file has 20"),
+        ({"num_scales": 10}, "facts: num_scales = 10, but the file has 40"),
         ({"sigma_max": 90}, "facts: sigma_max = 90, but the file has 50.0"),
         ({"fir": None}, "facts: fir is needed, whether a filter comes before halving"),
         ({"skip_rescale": None}, "facts: skip_rescale is needed, whether residual sums"),
