@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from sde import ScoreModel
-
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
@@ -36,14 +34,3 @@ def key_list(name: str) -> dict:
 def relative(found: torch.Tensor, wanted: torch.Tensor) -> float:
     """Largest difference over the largest of what is wanted."""
     return ((found - wanted).abs().max() / wanted.abs().max()).item()
-
-
-class Clipped(ScoreModel):
-    """A posterior mean held within [-1, 1] of model units, entry by entry, as other projects' samplers do."""
-
-    def __init__(self, model: ScoreModel) -> None:
-        super().__init__(model.sde, model.transform)
-        self.model = model
-
-    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-        return self.model(x, t).clamp(-1, 1)

@@ -82,8 +82,10 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         raise ValueError("image_transformer_v1 has no network here: image_v1 and image_transformer_v2 have")
     settings = Settings(facts, _config(contents))
     told = {"image_v1": read_unet, "image_transformer_v2": read_transformer}[kind](tensors, settings)
+    network = dict(told.network)
+    conditions = network.pop("conditions", {})
     return Foreign(
-        network=told.network,
+        network=network,
         event_shape=told.event_shape,
         num_classes=told.num_classes,
         sde=VESDE(float(settings.of("sigma_min")), float(settings.of("sigma_max"))),
@@ -91,6 +93,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         sigma_data=float(settings.of("sigma_data", default=1.0)),
         transform=pixels(),
         null_trained=told.null_trained,
+        conditions={name: tuple(shape) for name, shape in conditions.items()},
         origin={"model": kind},
     )
 
