@@ -9,8 +9,8 @@ import torch
 
 from samplers import compiled
 from samplers.calls import evaluating
-from samplers.checks import score_models
-from samplers.compiled import lacking
+from samplers.checks import score_models, tensor_like
+from samplers.compiled import bodies, lacking
 from samplers.protocol import transform_of
 from score_sde.config.naming import with_keys
 from score_sde.run.folder import Run
@@ -49,11 +49,11 @@ def pays(run: Run, model: ScoreModel, event_shape: tuple[int, ...], rows: int, c
 
     What the command says, and where that is "auto", what a trial found: they are compiled where the calls, each of them
     faster, earn back the time of compiling. Nothing is tried where the calls take less than LEAST_SECONDS, where torch
-    cannot compile, or where there are several processes, which would wait for each other.
+    cannot compile, where there is no network, or several processes, which would wait for each other.
     """
     if run.compile != "auto":
         return run.compile == "on"
-    if calls is None or run.world.size > 1 or lacking(run.device):
+    if calls is None or run.world.size > 1 or lacking(run.device) or not [*bodies(model)]:
         return False
     few = min(rows, FEW_ROWS)
     guess = min(_seconds(run, model, event_shape, few) for _ in range(2)) * rows / few
@@ -97,7 +97,8 @@ def _seconds(run: Run, model: ScoreModel, event_shape: tuple[int, ...], rows: in
     """Of a call with some rows of pure noise, those of the batch that the model is bound to."""
     model = model.rows(slice(0, rows))
     inner = transform_of(model).inner_shape(event_shape)
-    x, t = torch.zeros(rows, *inner, device=run.device), torch.tensor(model.sde.t_max, dtype=torch.float64)
+    like, t = tensor_like(model), torch.tensor(model.sde.t_max, dtype=torch.float64)
+    x = like.new_zeros((rows, *inner), dtype=model.sde.state_dtype(like.dtype))
     with evaluating(model):
         wait_for(run.device)
         begin = time.perf_counter()
