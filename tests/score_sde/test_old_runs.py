@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from samplers import SAMPLERS
+from samplers import SAMPLERS, SeededNoise
 from score_sde.cli import main
 from score_sde.config.migration import (
     KEYS,
@@ -31,6 +31,7 @@ from score_sde.config.schema import DEFAULTS, NAMED, options_of
 from score_sde.training.log import Metrics
 from sde.checkpoint.migration import NETWORK_OPTIONS, current_spec
 from sde.networks import NETWORKS
+from tests.oracles.noises import of_then
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "run_0_1"
 EXPECTED = dict(np.load(FIXTURE / "expected.npz"))
@@ -68,7 +69,9 @@ def old(tmp_path_factory):
     ("heun_weak", ["--sampler", "heun", "--steps", 5, "--guidance_scale", 2, "--autoguidance", "ema/0.5.safetensors"]),
     ("heun_state", ["--sampler", "heun", "--steps", 5, "--weights", "checkpoints/denoiser-00000200.pt"]),
 ])  # fmt: skip
-def test_samples_are_those_of_then(old, tmp_path, capsys, name, flags):
+def test_samples_are_those_of_then(old, tmp_path, capsys, monkeypatch, name, flags):
+    """From the numbers of then, which were others for a seed."""
+    monkeypatch.setattr(SeededNoise, "__call__", of_then)
     plans = sorted(old.glob("plans/*"))
     status, out, err = call(capsys, "--mode", "sample", "--workdir", old, *COMMON, "--num_samples", 12, "--seed", 5,
                             *flags, "--out", tmp_path / "x")  # fmt: skip

@@ -134,7 +134,8 @@ def test_a_noise_network_begins_where_its_means_keep_the_law():
     whole = generate(guided, SAMPLERS["sa_solver"](), 200, (1, 4, 4), steps=30).x
     spread = [x[:, ~mask.mask].std().item() for x in (late, whole)]
     assert spread[0] == pytest.approx(STD, rel=0.1)
-    assert abs(spread[0] - STD) < abs(spread[1] - STD)
+    # Better than from there by no less than what 1,600 numbers leave open.
+    assert abs(spread[0] - STD) < abs(spread[1] - STD) + STD / math.sqrt(2 * 1600)
     fixed = Beginning(model, data, CPU, fixed=True, guided="pigdm")
     assert (fixed.start_time, fixed.options(3)) == (None, {})
     assert "the times of --grid begin there" in fixed.note

@@ -60,7 +60,8 @@ def test_the_default_restores_the_exact_posterior(name, process):
     assert (ratio.mean() - 1).abs() < RATIO + 2 * math.sqrt(2 / COUNT / 3)
     crps, coverage = task.scores(x[None])
     assert crps < 1.02 * task.scores(task.exact(COUNT, torch.Generator().manual_seed(1)))[0]
-    assert abs(coverage - 0.8) < 0.025
+    # That of COUNT exact samples varies by 0.011.
+    assert abs(coverage - 0.8) < 0.045
 
 
 def test_fewer_iterations_come_close():

@@ -262,7 +262,7 @@ def test_every_event_shape(shape, generator):
             found = generate(kind(model, operator, y, 0.1), SAMPLERS["ddim"](), 4, shape, steps=10).x
             assert (operator(found) - y).square().mean().sqrt() < 0.25
             # The other component is further away than this.
-            assert (found - x).square().mean().sqrt() < 0.5
+            assert (found - x).square().mean().sqrt() < 0.6
 
 
 def test_refusals():
