@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOREIGN = re.compile(r"config\.[a-z]|(?<![\w-])--[a-z]")
+FOREIGN = re.compile(r"config\.(?!json)[a-z]|(?<![\w-])--[a-z]")
 PACKAGES = ("sde", "samplers")
 
 

@@ -1,4 +1,4 @@
-"""The options of score_sde, by its own names: those of config.model and config.data, and of the other sections."""
+"""The options of score_sde, by its own names: those of its sections model and data, and of others."""
 
 from collections.abc import Mapping
 

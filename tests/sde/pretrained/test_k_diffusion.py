@@ -115,7 +115,7 @@ UNETS = {
     "skipped level": ({"stem_width": 24}, {"skip_stages": 1, "depths": [1, 2, 1], "channels": [24, 32, 64],
                                            "self_attn_depths": [True, False, True]}),
     "all conditions": (
-        {"crossed_levels": [0], "conditions": {"vector": [3], "image": [1, 16, 8], "sequence": [1, 5]}},
+        {"crossed_levels": [0], "conditions": {"vector": (3,), "image": (1, 16, 8), "sequence": (1, 5)}},
         {"mapping_cond_dim": 3, "unet_cond_dim": 1, "cross_cond_dim": 5, "cross_attn_depths": [True, False]},
     ),
 }  # fmt: skip
@@ -140,7 +140,7 @@ def test_options_of_a_unet_are_told_by_its_file(tmp_path, case):
     path = tmp_path / "model.pth"
     torch.save({"model": raw, "model_ema": theirs, "config": {"model": config, "dataset": {"type": "x"}}}, path)
     foreign = read_pretrained(path)
-    assert foreign.network == options
+    assert foreign.options == options
     assert (foreign.sigma_data, foreign.sde.sigma_max, foreign.null_trained) == (0.7, 50, "conditions" not in options)
     x, c_noise = torch.randn(2, 2, 16, 8), torch.tensor([-0.3, 0.4])
     cond = {kind: torch.randn(2, *shape) for kind, shape in options.get("conditions", {}).items()} or None
@@ -152,7 +152,7 @@ HDIT = {
     "name": "hdit", "patch_size": [2, 4], "widths": [32, 64, 48], "depths": [2, 1, 1], "hidden_widths": [40, 50, 60],
     "attentions": ["shifted_window", "neighborhood", "none"], "head_widths": [16, 32, 48], "windows": [4, 3, 7],
     "mapping_width": 24, "mapping_depth": 2, "mapping_hidden": 30, "dropout": [0.0, 0.0, 0.1], "mapping_dropout": 0.0,
-    "augment_dim": 9, "conditions": {"vector": [3]},
+    "augment_dim": 9, "conditions": {"vector": (3,)},
 }  # fmt: skip
 HDIT_CONFIG = {
     "type": "image_transformer_v2", "input_channels": 1, "input_size": [32, 64], "patch_size": [2, 4],
@@ -177,7 +177,7 @@ def test_options_of_a_transformer_are_told_by_its_file(tmp_path):
     path = tmp_path / "model.safetensors"
     built = transformer_file(path)
     foreign = read_pretrained(path)
-    assert foreign.network == HDIT
+    assert foreign.options == HDIT
     assert (foreign.num_classes, foreign.event_shape, foreign.null_trained) == (4, (1, 32, 64), False)
     x, c_noise, cond = torch.randn(2, 1, 32, 64), torch.tensor([-0.3, 0.4]), {"labels": torch.tensor([3, -1])}
     cond["vector"] = torch.randn(2, 3)
@@ -191,7 +191,7 @@ def test_facts_for_a_file_without_a_config(tmp_path):
     with pytest.raises(ValueError, match="facts: patch_size is needed, side of the patches"):
         load_pretrained(path)
     facts = {"model": HDIT_CONFIG, "dataset": {"type": "imagefolder", "num_classes": 4}, "optimizer": {"lr": 1.0}}
-    assert read_pretrained(path, facts=facts).network == HDIT
+    assert read_pretrained(path, facts=facts).options == HDIT
     flat = {key: HDIT_CONFIG[key] for key in
             ("input_channels", "input_size", "patch_size", "self_attns", "sigma_min", "sigma_max")}  # fmt: skip
     with pytest.raises(ValueError, match="facts: dropout_rate is needed"):
