@@ -1,5 +1,7 @@
 """--mode edit (SDEdit): the law that it keeps, that it is the library, and a sentence for every mistake."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -126,7 +128,7 @@ def test_mistakes(run, capsys, flags, words):
 class Second:
     """The second of two processes, as far as drawing knows."""
 
-    is_main = True
+    is_main, size = True, 2
 
     def rows(self, n):
         return slice(n // 2, n)
@@ -140,7 +142,7 @@ def test_processes_share_the_starts(run):
     start = run.data()[1].batch(torch.arange(4))[0]
     options = {"steps": 3, "start": start, "start_time": 0.4}
     whole = generate(model, sampler, 4, SHAPE, **options)
-    part = draw(Second(), model, sampler, 4, SHAPE, **options)
+    part = draw(replace(run, world=Second()), model, sampler, 4, SHAPE, **options)
     assert part.seeds == whole.seeds[2:]
     assert (part.x - whole.x[2:]).abs().max() <= 1
     assert (part.x - whole.x[2:]).abs().mean() < 0.01
