@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 AT_ONCE_ON_CPU, AT_ONCE = 2**17, 2**22
 """Words worked on at once: temporary tensors of some MiB on the CPU, of some hundred on a device."""
 
-FIRST_ON_CPU, BLOCK_ON_CPU = 2**11, 2**16
+FIRST_ON_CPU, BLOCK_ON_CPU = 2**11, 2**15
 """Numbers of the first and of later blocks of draws on the CPU: the first ones take as long as the calls for them."""
 
 FEW, FROM_HOST = 2**12, 2**15
