@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=51)
-    parser.add_argument("--seeded", action="store_true", help="a generator per sample, as generate has, not randn_like")
+    parser.add_argument("--seeded", action="store_true", help="noise of seeds, as generate has, not randn_like")
     parser.add_argument("--device", default="auto")
     options, overrides = parser.parse_known_args()
     names = options.samplers.split(",") if options.samplers else [n for n in SAMPLERS if n not in ADAPTIVE]

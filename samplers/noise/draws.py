@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 AT_ONCE_ON_CPU, AT_ONCE = 2**17, 2**22
 """Words worked on at once: temporary tensors of some MiB on the CPU, of some hundred on a device."""
 
-FIRST_ON_CPU, BLOCK_ON_CPU = 2**11, 2**16
+FIRST_ON_CPU, BLOCK_ON_CPU = 2**11, 2**15
 """Numbers of the first and of later blocks of draws on the CPU: the first ones take as long as the calls for them."""
 
 FEW, FROM_HOST = 2**12, 2**15
@@ -71,7 +71,7 @@ class Draws:
         self.per_draw = [-(-n // self.law.per_word) for n in counts]
         where, draws = _plan(math.prod(shape), device, again)
         block = torch.empty(draws, count, math.prod(event), dtype=self.law.dtype, device=where)
-        if where == CPU and self.law.read_as == np.float64 and index is None:
+        if where == CPU and draws == 1 and self.law.read_as == np.float64 and index is None:
             self._read_in_place(block)
         else:
             self._fill(block, index)
@@ -96,11 +96,9 @@ class Draws:
                 self._scatter(words, index[some], self.per_draw[some], out)
 
     def _read_in_place(self, block: Tensor) -> None:
-        """Fills the next draws (draws, B, n) with numbers that numpy makes itself, one per word."""
-        for row, found in enumerate(block.movedim(0, 1).numpy()):
-            source = self._source(row)
-            for numbers in found:
-                self.law.read(source, numbers)
+        """Fills the next draw (1, B, n) with numbers that numpy makes itself, one per word."""
+        for row, numbers in enumerate(block[0].numpy()):
+            self.law.read(self._source(row), numbers)
 
     def _read(self, rows: range, length: int) -> Tensor:
         """The next words (B, length) of some rows from numpy's generator, as the law reads them."""
