@@ -23,13 +23,16 @@ def process_arrays(sde: SDE, steps: int) -> dict[str, Tensor]:
 
 
 def title_of(sde: SDE) -> str:
-    """The process and its parameters."""
+    """The process and its parameters, of a chain those that are not the defaults."""
     # Every process is a dataclass, which SDE does not say.
-    names = [f.name for f in fields(sde)]  # type: ignore[arg-type]
-    values = [(name, getattr(sde, name)) for name in names]
-    return (
-        f"{type(sde).__name__}({', '.join(f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v}' for k, v in values)})"
-    )
+    shown = [f for f in fields(sde) if len(fields(sde)) <= 6 or getattr(sde, f.name) != f.default]  # type: ignore[arg-type]
+    return f"{type(sde).__name__}({', '.join(f'{f.name}={_short(getattr(sde, f.name))}' for f in shown)})"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"{len(value)} numbers"
+    return f"{value:.4g}" if isinstance(value, float) else f"{value}"
 
 
 def process_picture(sde: SDE, arrays: dict[str, Tensor], path: Path) -> None:
