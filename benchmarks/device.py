@@ -57,7 +57,7 @@ def main() -> int:
     try:
         found = provide()
         from benchmarks import fast, report, right, sections
-        from score_sde.run.folder import choose_device
+        from score_sde.run.device import choose_device
 
         asked = chosen(options.sections, {"right": right.SECTIONS, "fast": fast.SECTIONS})
         setting = sections.Setting(choose_device(options.device), "small" if options.small else "full")

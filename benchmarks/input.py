@@ -21,7 +21,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measure import random_model, seconds
-from score_sde.run.folder import choose_device
+from score_sde.run.device import choose_device
 from sde.data import Dataset
 from sde.data.array_files import ArrayFile
 from sde.data.folders import Folder

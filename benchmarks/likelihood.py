@@ -29,7 +29,7 @@ from benchmarks.targets import TARGETS
 from samplers import log_likelihood
 from samplers.calls import Watch
 from samplers.likelihood.divergence import draw_probes
-from score_sde.run.folder import choose_device
+from score_sde.run.device import choose_device
 from sde import VPSDE, Denoiser, ScoreModel
 from tests.oracles.exact import GaussianMixture
 

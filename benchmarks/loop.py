@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.measure import ADAPTIVE, random_model, seconds
 from samplers import SAMPLERS, SeededNoise, sample
 from samplers.grid import make_grid
-from score_sde.run.folder import choose_device
+from score_sde.run.device import choose_device
 from sde import SDES, Denoiser
 from sde.guidance import ClassifierFree
 

@@ -29,7 +29,8 @@ from benchmarks import peers
 from benchmarks.measure import random_model, seconds
 from samplers.compiled import attach
 from score_sde.config.options import MEMORY_FORMATS, PRECISIONS, PrecisionOptions
-from score_sde.run.folder import Run, choose_device
+from score_sde.run.device import choose_device
+from score_sde.run.folder import Run
 from score_sde.training.memory import peak_memory
 from score_sde.training.precision import apply, settle
 from sde.condition.tree import map_condition

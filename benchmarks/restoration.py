@@ -26,7 +26,8 @@ from score_sde.config.config import read_run_config, resolve
 from score_sde.restoration.methods import METHODS, STEPS, posterior
 from score_sde.restoration.scores import decibels, peak_of
 from score_sde.restoration.tasks import TASKS, make_operator, measure
-from score_sde.run.folder import Run, choose_device
+from score_sde.run.device import choose_device
+from score_sde.run.folder import Run
 from sde.data import Dataset
 from sde.data.statistics import spread
 

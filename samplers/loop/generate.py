@@ -1,6 +1,5 @@
 """Generation: drawing samples, what users call."""
 
-import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -14,20 +13,17 @@ from torch import Tensor
 from samplers.calls import Watch, evaluating
 from samplers.checks import (
     SampleError,
-    check_data,
     check_event_shape,
     check_finite,
     check_integer,
     check_model,
     check_sampler,
-    check_state,
     choose,
-    data_dtype,
     tensor_like,
 )
 from samplers.compiled import compiled
-from samplers.grid import check_noise_end, check_times, make_grid
-from samplers.host import as_tensor, undisturbed
+from samplers.host import undisturbed
+from samplers.loop.beginning import check_starts, checked_states, encoded_start, times_of
 from samplers.loop.captured import CapturedRun, may_pay
 from samplers.loop.sample import Callback, run
 from samplers.loop.trajectory import Recorder, Trajectory, check_path, join
@@ -35,7 +31,7 @@ from samplers.noise.brownian import NOISES, make_noise
 from samplers.noise.seeded import sample_seeds
 from samplers.padding import Sizes, check_sizes, cut, padded
 from samplers.progress import Progress
-from samplers.protocol import Process, transform_of
+from samplers.protocol import transform_of
 from samplers.step import Sampler
 
 
@@ -112,14 +108,16 @@ def generate(
     choose("noise", noise, NOISES)
     process, transform, like = model.sde, transform_of(model), tensor_like(model)
     inner_shape = transform.inner_shape(event_shape)
-    times = _times(model.sde, sampler, steps, grid, start is not None, start_time, start_state is not None)
+    check_starts(start, start_time, start_state)
+    times = times_of(process, sampler, steps, grid, start_time, start_state is not None)
     if path is not None:
         check_path(path, len(times) - 1)
     known = check_sizes(sizes, n, inner_shape)
+    alike = inner_shape == tuple(event_shape)
     if start is not None:
-        start = _encoded(start, (n, *event_shape), model, like, known if inner_shape == tuple(event_shape) else None)
+        start = encoded_start(start, (n, *event_shape), model, like, known if alike else None)
     if start_state is not None:
-        start_state = _state(start_state, (n, *inner_shape), model, like)
+        start_state = checked_states(start_state, (n, *inner_shape), model, like)
     seeds = sample_seeds(seed, n, first)
     begin = time.perf_counter()
     bar = Progress(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
@@ -170,7 +168,7 @@ def generate(
                 check_finite(x, [], times, len(times) - 1, process)
         except SampleError as error:
             raise error.renumbered([first + i for i in index]) from None
-        kept = None if own is None or inner_shape != tuple(event_shape) else own[:count]
+        kept = None if own is None or not alike else own[:count]
         x = cut(transform.quantize(transform.decode(x[:count])), kept).cpu()
         seen = None if recorder is None else recorder.trajectory(count, lambda x: cut(transform.decode(x), kept))
         return x, nfe[:count], seen
@@ -215,64 +213,3 @@ def _unless_full(draw, index: list[int], count: int):
     message = f"out of memory with {len(index)} samples at once: going on with {half}, as batch_size={half} would"
     warnings.warn(message, RuntimeWarning, stacklevel=3)
     return None
-
-
-def _times(
-    sde,
-    sampler: Sampler,
-    steps: int | None,
-    grid: str | Tensor | None,
-    started: bool,
-    start_time: float | None,
-    from_state: bool,
-) -> Tensor:
-    """The times of a run, from start_time where it starts at data; of a state that is given, from anywhere."""
-    if started and from_state:
-        raise ValueError(
-            "start and start_state were given: a run begins at data with noise added, or at a state as it is"
-        )
-    if started != (start_time is not None):
-        given, missing = ("start", "start_time") if started else ("start_time", "start")
-        raise ValueError(f"{given} was given without {missing}: a run from data needs both, the data and their time")
-    if started and not sde.t_min < start_time <= sde.t_max:
-        raise ValueError(f"start_time = {start_time:g}: needs a time above t_min = {sde.t_min:g}, up to {sde.t_max:g}")
-    grid = sampler.grid if grid is None else grid
-    if not isinstance(grid, str):
-        times = check_times(grid, sde)
-        if steps is not None and steps != len(times) - 1:
-            raise ValueError(f"steps = {steps}: grid has {len(times) - 1} steps of its own; leave steps out")
-        if start_time is not None and not math.isclose(times[0], start_time, rel_tol=1e-6):
-            raise ValueError(f"start_time = {start_time:g}: grid starts at {times[0]:g}; they must be the same")
-        if start_time is None and not from_state:
-            check_noise_end(sde, times[0])
-        return times
-    return make_grid(sde, grid, sampler.steps if steps is None else steps, start_time)
-
-
-def _state(state: Tensor, shape: tuple[int, ...], model, like: Tensor) -> Tensor:
-    """The states (n, *inner) that a run begins with, checked, in the dtype of states."""
-    state = as_tensor(state, "start_state")
-    if state.shape != shape:
-        raise ValueError(
-            f"start_state has shape {tuple(state.shape)}: needs {shape}, one row for each of the n samples, in model "
-            "units"
-        )
-    kind = model.sde.state_dtype(like.dtype)
-    state = state.to(kind) if state.is_floating_point() and kind.is_floating_point else state
-    check_state(state, model, "start_state")
-    return state
-
-
-@torch.no_grad()
-def _encoded(start: Tensor, shape: tuple[int, ...], model, like: Tensor, sizes: Tensor | None) -> Tensor:
-    """start (n, *event) from data units to model units, checked."""
-    start = as_tensor(start, "start")
-    if start.shape != shape:
-        raise ValueError(f"start has shape {tuple(start.shape)}: needs {shape}, one row for each of the n samples")
-    process: Process = model.sde
-    kind = process.state_dtype(like.dtype)
-    start = cut(start.to(data_dtype(model, kind)), sizes)
-    check_data(start, model, "start")
-    transform = transform_of(model)
-    # Quantized data stand for the cells above them, [x, x + 1): here for their middle.
-    return transform.encode(transform.dequantize(start, 0.5)).to(kind)

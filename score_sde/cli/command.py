@@ -21,7 +21,8 @@ from score_sde.config.registration import Registered, nothing_registered
 from score_sde.config.schema import CHOICES_OF_SAMPLER, MOVABLE, SETTLED
 from score_sde.kinds import KINDS
 from score_sde.pages.links import renew_links
-from score_sde.run.folder import Run, choose_device
+from score_sde.run.device import choose_device
+from score_sde.run.folder import Run
 from score_sde.run.lock import one_writer
 from score_sde.run.outputs import check_folder, check_out, settings_of
 from score_sde.training.log import summary_writer

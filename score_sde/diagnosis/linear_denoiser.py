@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from sde.model.score import ScoreModel
-from sde.process.base import SDE, expand
+from sde.process.base import SDE
+from sde.process.coefficients import expand
 
 SHRINKAGES = (0.0, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.4, 0.7, 1.0)
 """Shares of the covariance that are white, one of which is chosen."""

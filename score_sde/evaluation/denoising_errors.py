@@ -16,7 +16,8 @@ from sde.guidance.conditional import Conditional
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser, call_network
 from sde.model.score import ScoreModel
-from sde.process.base import SDE, expand
+from sde.process.base import SDE
+from sde.process.coefficients import expand
 from sde.process.level import Coefficient
 from sde.training.loss import TIMES, BatchNoise, denoising_loss
 

@@ -17,7 +17,8 @@ from samplers.progress import Progress
 from score_sde.config.naming import with_keys
 from score_sde.evaluation.further_items import auroc, nats_of, read_others
 from score_sde.evaluation.likelihood_summary import MAX_TRAINING_ITEMS, rows_of, show
-from score_sde.run.folder import Run, arrange
+from score_sde.run.device import arrange
+from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import only_one, spread_items
 from score_sde.run.items import open_split, write_arrays

@@ -9,7 +9,8 @@ from itertools import product
 import torch
 
 from score_sde.config.options import MEMORY_FORMATS, PRECISIONS, PrecisionOptions
-from score_sde.run.folder import Run, arrange
+from score_sde.run.device import arrange
+from score_sde.run.folder import Run
 from score_sde.run.trial import Trial, fastest
 from sde.condition.tree import map_condition
 from sde.data import Dataset

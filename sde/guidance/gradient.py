@@ -10,7 +10,8 @@ from sde.condition.binding import bind, expand_rows
 from sde.condition.tree import ConditionLike
 from sde.guidance.base import Guidance, base_of, check_scale, differentiation, pair_of
 from sde.model.score import ScoreModel, is_normalized, parts_of
-from sde.process.base import expand, with_signal
+from sde.process.base import with_signal
+from sde.process.coefficients import expand
 
 POINTS = ("noisy", "denoised")
 """Where log p(y | .) is evaluated: at x_t, or at the posterior mean D(x_t), through which its gradient then passes."""

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from sde.guidance.base import Guidance, check_guided
 from sde.model.score import ScoreModel
-from sde.process.base import expand
+from sde.process.coefficients import expand
 
 
 class GuidanceRescale(Guidance):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sde.device import send
 from sde.model.score import ScoreModel, parts_of
-from sde.process.base import expand
+from sde.process.coefficients import expand
 
 
 class StaticThreshold(ScoreModel):

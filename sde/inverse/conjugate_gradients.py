@@ -6,7 +6,7 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from sde.process.base import expand
+from sde.process.coefficients import expand
 
 
 def inner(v: Tensor, w: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor
 from sde.condition.binding import bind, expand_rows
 from sde.guidance.base import Guidance, base_of, differentiation, pair_of
 from sde.model.score import ScoreModel, parts_of
-from sde.process.base import expand, with_signal
+from sde.process.base import with_signal
+from sde.process.coefficients import expand
 
 Operator = Callable[[Tensor], Tensor]
 """A(x), differentiable, of x (B, *event) in data units; (B, *measurement)."""

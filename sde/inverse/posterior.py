@@ -13,7 +13,8 @@ from sde.inverse.conjugate_gradients import check_iterations, conjugate_gradient
 from sde.inverse.measurement import Operator, Posterior, PosteriorGuidance
 from sde.inverse.operators import Mask
 from sde.model.score import ScoreModel
-from sde.process.base import SDE, expand
+from sde.process.base import SDE
+from sde.process.coefficients import expand
 from sde.process.level import Coefficient
 
 

@@ -12,7 +12,8 @@ from sde.data.transform import Transform
 from sde.device import send
 from sde.model.noise_input import NoiseInput
 from sde.model.score import ScoreModel
-from sde.process.base import SDE, check_time, combine, expand
+from sde.process.base import SDE, check_time
+from sde.process.coefficients import combine, expand
 from sde.process.level import Coefficient, Level
 
 Coefficients = tuple[Coefficient, Coefficient, Coefficient]

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from sde.condition.binding import rows_of
 from sde.data.transform import Transform
-from sde.process.base import SDE, combine
+from sde.process.base import SDE
+from sde.process.coefficients import combine
 
 
 class ScoreModel(nn.Module, abc.ABC):

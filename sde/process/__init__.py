@@ -1,8 +1,9 @@
 """Processes: how data become noise."""
 
 from sde.named import component, subclass_of
-from sde.process.base import SDE, check_time, expand
+from sde.process.base import SDE, check_time
 from sde.process.chain import ChainSDE
+from sde.process.coefficients import expand
 from sde.process.ve import VESDE
 from sde.process.vp import VPSDE, SubVPSDE
 

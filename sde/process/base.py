@@ -7,73 +7,25 @@ Two formulas define a process, ``log_alpha`` and ``sigma``; drift, diffusion and
 import abc
 import math
 from collections.abc import Callable
-from functools import cached_property, wraps
+from functools import cached_property
 from inspect import isfunction
-from typing import Any, overload
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sde.device import as_tensor, double, has_float64, send
-from sde.process.level import Coefficient, Grid, Level, level_at
+from sde.device import as_tensor, double
+from sde.process.coefficients import expand
+from sde.process.elementwise import ELEMENTWISE, LEAST_LOG_SNR, takes_numbers, within_range
+from sde.process.level import Grid, Level, level_at
 
 ZERO_SIGNAL_CUT = -2 * math.log(1e3)
 """The log-SNR where a process whose alpha reaches zero is cut: its score says nothing about data without signal."""
 
 
-LARGEST_NOISE_LEVEL = 2.0**24
-"""sigma / alpha beyond which float32 does not tell x from pure noise: what a vanishing alpha counts as, in ``log_snr``
-and all that follows from it, such as what networks are told of an open noise end."""
-
-LEAST_LOG_SNR = -2 * math.log(LARGEST_NOISE_LEVEL)
-
-
 def derivative(function: Callable[[Tensor], Tensor], t: Tensor) -> Tensor:
     """The derivative of an elementwise function, by forward-mode differentiation; same shape as t."""
     return torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
-
-
-ELEMENTWISE = (
-    "log_alpha", "sigma", "alpha", "log_snr", "noise_level", "f", "g2", "t_of_log_snr", "t_of_noise_level",
-)  # fmt: skip
-"""The methods of a process that take one tensor, and a number, numbers in lists or an array as one in float64."""
-
-
-def takes_numbers(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A method of ELEMENTWISE with this said of its argument."""
-
-    @wraps(method)
-    def call(self: "SDE", values: Tensor) -> Tensor:
-        return method(self, values if isinstance(values, Tensor) else double(values))
-
-    return call
-
-
-def within_range(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """``t_of_log_snr`` where it raises ValueError for what the process never has. Values on a device other than the
-    CPU, and those of a graph that is being traced, are not looked at, as in ``check_time``. That of an open noise end
-    is ``t_max``, which no formula tells from other times of the largest noise level."""
-
-    @wraps(method)
-    def call(self: "SDE", log_snr: Tensor) -> Tensor:
-        if log_snr.device.type == "cpu" and log_snr.numel() and not torch.compiler.is_compiling():
-            most, least = self.log_snr_ends
-            low, high = (end.item() for end in log_snr.detach().double().aminmax())
-            slack = 1e-6 * (most - least)
-            if not (low >= least - slack and high <= most + slack):
-                wrong = high if high > most + slack else low
-                raise ValueError(
-                    f"log_snr = {wrong:.6g} (noise level {math.exp(min(-0.5 * wrong, 700)):.4g}): this process has "
-                    f"{least:.6g} at t_max to {most:.6g} at t_min, noise levels {math.exp(-0.5 * most):.4g} to "
-                    f"{math.exp(-0.5 * least):.4g}; clamp it to its log_snr_ends to take the nearest"
-                )
-        if has_float64(log_snr.device):
-            t = method(self, log_snr)
-        else:
-            t = send(method(self, log_snr.cpu()).float(), log_snr.device)
-        return torch.where(log_snr > LEAST_LOG_SNR, t, self.t_max) if self.open_end else t
-
-    return call
 
 
 class SDE(abc.ABC):
@@ -254,31 +206,6 @@ def with_signal(sde: SDE, t: Tensor) -> Tensor:
     """t, and of an open noise end ``t_signal``: what multiplies a derivative of D by sigma^2 / alpha is asked there, at
     a level from which x at ``t_max`` does not differ by more than 1e-3 of the data."""
     return t.clamp(max=sde.t_signal) if getattr(sde, "open_end", False) else t
-
-
-@overload
-def expand(coefficient: float, x: Tensor) -> float: ...
-@overload
-def expand(coefficient: Tensor, x: Tensor) -> Tensor: ...
-def expand(coefficient: Coefficient, x: Tensor) -> Coefficient:
-    """A coefficient, a float or of shape () or (B,), made ready to multiply x (B, *event).
-
-    A float passes as it is, and so does a 0-d tensor: on the CPU it multiplies a tensor of any device as a scalar,
-    without a transfer.
-    Raises ValueError for any other shape, where broadcasting would silently mix samples and coordinates.
-    """
-    if isinstance(coefficient, float) or coefficient.ndim == 0:
-        return coefficient
-    if coefficient.shape != x.shape[:1]:
-        raise ValueError(f"t has shape {tuple(coefficient.shape)}: needs () or ({len(x)},), one time per sample")
-    return send(coefficient.to(x.dtype), x.device).view(-1, *[1] * (x.ndim - 1))
-
-
-def combine(a: Coefficient, x: Tensor, b: Coefficient, y: Tensor) -> Tensor:
-    """a x + b y of x, y (B, *event), with coefficients as ``expand`` takes them: two kernels, where the formula as it
-    is written would start three."""
-    a, b = expand(a, x), expand(b, y)
-    return torch.add(a * x, y, alpha=b) if isinstance(b, float) else torch.addcmul(a * x, b, y)
 
 
 def check_time(sde: SDE, t: Tensor) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from samplers import log_likelihood
 from samplers.likelihood.divergence import exact_divergence, probed_divergence
-from score_sde.run.folder import arrange
+from score_sde.run.device import arrange
 from sde import VPSDE, Denoiser, NoisyClassifier, ScoreModel
 from sde.guidance import Classifier, ClassifierFree, Conditional, LikelihoodGuidance
 from sde.inverse import DPS, MMPS, SuperResolution

@@ -5,7 +5,7 @@ import torch
 
 from sde import PARAMETRIZATIONS, Denoiser, ScoreModel
 from sde.condition.tree import as_tree
-from sde.process.base import expand
+from sde.process.coefficients import expand
 from tests.oracles.exact import Gaussian, GaussianMixture
 
 MEANS = torch.tensor([[-1.0, 0.5], [1.0, 0.0], [0.0, -1.2]], dtype=torch.float64)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sde import SDE, ScoreModel
-from sde.process.base import expand
+from sde.process.coefficients import expand
 
 
 class GaussianMixture(ScoreModel):

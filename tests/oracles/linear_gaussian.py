@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sde import SDE, ScoreModel, Transform
 from sde.inverse.operators import CompressedSensing, LinearOperator, Mask
-from sde.process.base import expand
+from sde.process.coefficients import expand
 
 DIM, OBSERVED = 16, 8
 

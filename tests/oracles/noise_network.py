@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from sde.process.base import expand
+from sde.process.coefficients import expand
 
 
 class NoiseOfGaussian(nn.Module):

@@ -29,7 +29,7 @@ from sde import VPSDE, Denoiser, ScoreModel, Transform
 from sde.guidance import ClassifierFree, Conditional
 from sde.inverse import DPS, Blur, CompressedSensing
 from sde.networks import MLP
-from sde.process.base import expand
+from sde.process.coefficients import expand
 from tests.batteries.networks import build
 
 

@@ -18,7 +18,7 @@ from samplers import (
 )
 from samplers.padding import Padded, filled, real
 from sde import VPSDE, ScoreModel, Transform
-from sde.process.base import expand
+from sde.process.coefficients import expand
 from tests.oracles.exact import Gaussian
 
 SIZES = [3, 5, 1, 4]

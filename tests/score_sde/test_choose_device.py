@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from score_sde.run.folder import choose_device
+from score_sde.run.device import choose_device
 from sde.distributed.world import World
 from tests.oracles import simulated_device as sim
 

@@ -5,7 +5,8 @@ import torch
 
 from score_sde.cli.command import continued
 from score_sde.config.config import read_config, resolve
-from score_sde.run.folder import Run, arrange
+from score_sde.run.device import arrange
+from score_sde.run.folder import Run
 from score_sde.training import precision as speed
 from score_sde.training.memory import dry_run, out_of_memory
 from sde.checkpoint.spec import build_denoiser

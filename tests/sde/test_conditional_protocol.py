@@ -22,7 +22,7 @@ from sde.guidance import (
     StaticThreshold,
 )
 from sde.inverse import DPS, MMPS, Mask, PiGDM, Replacement
-from sde.process.base import expand
+from sde.process.coefficients import expand
 from tests.oracles.by_class import MEANS, STD, Bayes, ByClass
 
 SIZE = torch.tensor([0, 2, 1])

@@ -15,7 +15,7 @@ from sde.data.dataset import Dataset
 from sde.guidance import Autoguidance, ClassifierFree, Conditional
 from sde.networks.attention import attend
 from sde.networks.embedding import repeat_to
-from sde.process.base import expand
+from sde.process.coefficients import expand
 from tests.batteries.networks import build, fresh, inputs
 from tests.oracles.by_class import Network
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from sde import SDE, VESDE, VPSDE, SubVPSDE
-from sde.process.base import ELEMENTWISE, ZERO_SIGNAL_CUT, expand
+from sde.process.base import ZERO_SIGNAL_CUT
+from sde.process.coefficients import expand
+from sde.process.elementwise import ELEMENTWISE
 from tests.oracles.processes import Straight, interior
 
 
