@@ -1,4 +1,4 @@
-"""CIFAR-10 as Karras et al. 2022 train it, table 7, "ours": class-conditional, with DDPM++, the network they call VP."""
+"""CIFAR-10 as Karras et al. 2022 train it, table 7, "ours": with classes, by DDPM++, the network that they call VP."""
 
 from ml_collections import ConfigDict
 

@@ -139,7 +139,7 @@ MEANINGS = {
     "parallel": "how several processes train: ddp keeps all in each, fsdp splits the network",
     "training.loss_weighting": "weighting of the loss over noise levels",
     "training.cond_dropout": "probability with which an item is trained without its condition",
-    "training.augmentation": "how images are augmented: flip mirrors half of them; edm transforms them in six ways, and "
+    "training.augmentation": "how images are augmented: flip mirrors half of them; edm transforms them in six ways and "
     "tells the network, which needs augment_dim=9",
     "training.augmentation_probability": "probability of each transform of the augmentation edm",
     "training.uncertainty_weighting": "whether each noise level's loss is divided by its own, which is learned",
