@@ -14,7 +14,7 @@ from sde.training.options import TrainingOptions
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MEMORY_FORMATS = ("contiguous", "channels_last")
 COMPILING = ("auto", "on", "off")
-SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "downsample", "workers")
+SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "downsample", "dequantized", "workers")
 """Keys of config.data that are for every data set; the others are keyword arguments of some."""
 
 
@@ -74,6 +74,7 @@ class DataOptions(Section):
     conditions: tuple[str, ...] = ()
     superres_factor: int = 2
     downsample: int = 1
+    dequantized: bool = True
     workers: int = 4
     own: Mapping[str, Any] = field(default_factory=dict)
 
@@ -108,15 +109,20 @@ class ModelOptions(Section):
 
 @dataclass(frozen=True)
 class LossOptions:
-    """``loss_weighting``, a key of WEIGHTINGS, and the probability ``cond_dropout`` with which an item is trained
-    without its condition. Raises ValueError where that is none."""
+    """``loss_weighting``, a key of WEIGHTINGS; the probability ``cond_dropout`` with which an item is trained without
+    its condition; ``augmentation``, a key of AUGMENTATIONS, and the probability of each of its transforms; and whether
+    an ``UncertaintyWeighting`` is learned. Raises ValueError where a probability is none."""
 
     loss_weighting: str = "edm"
     cond_dropout: float = 0.1
+    augmentation: str = "none"
+    augmentation_probability: float = 0.12
+    uncertainty_weighting: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.cond_dropout <= 1:
-            raise ValueError(f"cond_dropout = {self.cond_dropout}: needs a probability from 0 to 1")
+        for name in ("cond_dropout", "augmentation_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} = {getattr(self, name)}: needs a probability from 0 to 1")
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from sde.data.array_files import CHANNELS
 from sde.data.toys import TOYS
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
 from sde.process import process_of
+from sde.training.augmentation import AUGMENTATIONS
 from sde.training.loss import TIMES, WEIGHTINGS
 from sde.training.options import TrainingOptions
 
@@ -74,6 +75,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "model.parametrization": PARAMETRIZATIONS,
     "classifier.time_distribution": TIMES,
     "training.loss_weighting": WEIGHTINGS,
+    "training.augmentation": AUGMENTATIONS,
     "training.time_distribution": TIMES,
     "training.precision": ("auto", *PRECISIONS),
     "training.memory_format": ("auto", *MEMORY_FORMATS),

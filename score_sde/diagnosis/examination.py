@@ -115,11 +115,12 @@ def averaging(model: Denoiser, raw: Denoiser, state: dict, decay: float) -> dict
 
 
 def linear_filter(model: Denoiser, at: DenoisingErrors, training: Dataset) -> LinearDenoiser:
-    """The linear denoiser of training items spread over the set, dequantized."""
+    """The linear denoiser of training items spread over the set, as they are trained on."""
     index = spread(len(training), min(FILTER_ITEMS, max(2, FILTER_NUMBERS // at.x[0].numel())))
     x, transform = training.batch(index)[0], at.transform
     u = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
-    items = cut(transform.encode(transform.dequantize(x, u)), training.sizes_of(index)).to(at.device)
+    spread_out = transform.dequantize(x, u if training.dequantized else 0.5)
+    items = cut(transform.encode(spread_out), training.sizes_of(index)).to(at.device)
     return LinearDenoiser.fitted(model.sde, items, model.sigma_data, at.t)
 
 

@@ -52,6 +52,7 @@ class DenoisingErrors:
         count: int = 8,
         batch_size: int = 256,
     ) -> None:
+        self.dequantized = data.dequantized
         self.transform, self.sde, self.device, self.batch_size = data.transform, model.sde, device, batch_size
         self.t = TIMES[times](self.sde, (torch.arange(count, dtype=torch.float64) + 0.5) / count)
         index = spread(len(data), items)
@@ -83,7 +84,8 @@ class DenoisingErrors:
             draws = BatchNoise.draw(self.sde, self.x.shape, generator, rows=rows)
             sizes = None if self.sizes is None else self.sizes[rows]
             draws = draws._replace(t=self.t[level].expand(len(draws.t)), sizes=sizes)
-            x0 = self.transform.encode(draws.dequantize(self.x[rows], self.transform)).to(self.device)
+            u = draws.in_cells(self.transform, self.dequantized)
+            x0 = self.transform.encode(draws.dequantize(self.x[rows], self.transform, u)).to(self.device)
             own, other = (self._condition(cond, rows) for cond in (self.cond, self.other))
             yield Batch(x0, own, other, draws, other_time)
 

@@ -71,7 +71,8 @@ class Validation:
         draws = draws._replace(sizes=self.held_out.sizes_of(index))
         transform = self.held_out.transform
         cond = map_condition(lambda c: c.to(self.device), restrict_to(cond, module))
-        x0 = transform.encode(draws.dequantize(x, transform)).to(self.device)
+        u = draws.in_cells(transform, self.held_out.dequantized)
+        x0 = transform.encode(draws.dequantize(x, transform, u)).to(self.device)
         loss = denoising_loss(module, x0, cond, draws, weighting=self.weighting).cpu().double()
         weight, wanted = (WEIGHTINGS[name](self.sde, draws.t, module.sigma_data) for name in (self.weighting, "edm"))
         return loss, loss * wanted / (weight * draws.factor), -0.5 * self.sde.log_snr(draws.t)

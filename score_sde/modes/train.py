@@ -25,9 +25,11 @@ from sde.checkpoint.spec import build_classifier, build_denoiser
 from sde.condition.tree import Condition, restrict_to
 from sde.files import write_text
 from sde.guidance.conditional import Conditional
+from sde.training.augmentation import Augmentation
 from sde.training.forward import check_forward
 from sde.training.loss import BatchNoise, classifier_loss, denoising_loss
 from sde.training.trainer import StepResult, Trainer, check_batch
+from sde.training.uncertainty import UncertaintyWeighting
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -42,6 +44,10 @@ def train(run: Run, *, init: str | None = None) -> dict:
     with with_keys("training"):
         check_batch(settings.optimization, data)
     spec = denoiser_spec(run.config, data, run.inherited)
+    told = spec["network"].get("augment_dim", 0)
+    augmentation = Augmentation(settings.augmentation, settings.augmentation_probability, told)
+    with with_keys("training", "model.network"):
+        augmentation.check(data.event_shape, data.sizes is not None, [*spec.get("conditions", ())])
     with with_keys("model", "model.network", "sde", init="--init"):
         model = _seeded(settings.seed, build_denoiser, spec)
         if run.init and not run.started:
@@ -53,12 +59,15 @@ def train(run: Run, *, init: str | None = None) -> dict:
 
     def loss(module: Denoiser, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
         options = {"weighting": settings.loss_weighting, "cond_dropout": settings.cond_dropout}
-        return denoising_loss(module, x0, restrict_to(cond, model), draws, **options)
+        x0, cond = augmentation(x0, restrict_to(cond, model), draws.seeds)
+        return denoising_loss(module, x0, cond, draws, **options)
 
     run = run.with_speed(settle(run, model, data, loss))
     run = run.with_speed(settle_compiling(run, model, data, loss))
+    uncertainty = UncertaintyWeighting(model.sde) if settings.uncertainty_weighting else None
     with with_keys("training"):
-        trainer = Trainer(model, data, loss, settings.optimization, run.world, run.config.data.workers)
+        workers = run.config.data.workers
+        trainer = Trainer(model, data, loss, settings.optimization, run.world, workers, uncertainty)
     session = Session(run, trainer, "denoiser", run.model_file, spec)
     validation = Validation(
         held_out, data, model.sde, settings.time_distribution, settings.loss_weighting, device=run.device

@@ -72,7 +72,8 @@ class Session:
             ]
             if changed:
                 raise ValueError(", ".join(changed))
-            self.trainer.load_state_dict(state)
+            with with_keys(self.section):
+                self.trainer.load_state_dict(state)
         except (RuntimeError, KeyError, ValueError) as error:
             raise ValueError(
                 f"the checkpoint in {self.states.folder} belongs to another model ({error}): train into a new --workdir"
@@ -208,6 +209,8 @@ class Session:
         """Record what the steps since the last time did."""
         options, good = self.trainer.options, ~done.skipped
         self.loss, norm = done.loss[good].mean().item(), done.norm[good].mean().item()
+        # What is minimized says little by itself: it falls below 0 as levels are learned.
+        weighted = {} if self.trainer.uncertainty is None else {"objective": done.objective[good].mean().item()}
         speed = self.items_per_second()
         bar.set_postfix(loss=f"{self.loss:.4f}", items_per_s=f"{speed:.0f}", refresh=False)
         self.record(
@@ -215,6 +218,7 @@ class Session:
                 "step": step,
                 "seen": self.trainer.seen,
                 "loss": self.loss,
+                **weighted,
                 "lr": self.trainer.optimizer.param_groups[0]["lr"],
                 "grad_norm": norm,
                 "skipped": self.trainer.skipped,

@@ -35,6 +35,11 @@ FEATURES = {"vector": 1, "image": 1, "sequence": 2}
 KINDS = ("labels", *FEATURES)
 
 
+AUGMENTATION = "augmentation"
+"""What a network is told, in training, of how its items were augmented (sde.training.augmentation): no condition, but
+passed on among them."""
+
+
 def map_condition(function: Callable[..., Tensor], *conditions: C) -> C:
     """Apply a function to every tensor of one or several conditions of the same structure; None stays None, and what
     is bound stays bound. Serves single tensors as well."""
@@ -130,13 +135,17 @@ def null_tree(x: Tensor, num_classes: int | None, shapes: Shapes) -> Condition:
 
 
 def drop_conditions(cond: C, dropped: Tensor) -> C:
-    """cond with the rows where ``dropped`` (B,) is True replaced by null: jointly, over all its tensors."""
+    """cond with the rows where ``dropped`` (B,) is True replaced by null: jointly, over all its tensors but what says
+    how items were augmented, which are augmented all the same."""
 
     def mask(c: Tensor, null: Tensor) -> Tensor:
         c = c if c.is_floating_point() else as_labels(c)
         return torch.where(dropped.view(-1, *[1] * (c.ndim - 1)), null, c)
 
-    return map_condition(mask, cond, null_like(cond))
+    found: Any = map_condition(mask, cond, null_like(cond))
+    if isinstance(cond, dict) and AUGMENTATION in cond:
+        found[AUGMENTATION] = cond[AUGMENTATION]
+    return found
 
 
 def check_labels(labels: Tensor, num_classes: int | None) -> None:

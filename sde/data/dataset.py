@@ -43,8 +43,9 @@ class Dataset:
     such as files read on demand. ``conditions`` has, by kind, the vectors, images or sequences of the items, a float
     tensor with a row per item and NaN for null, or a function that computes them of items (B, *event). ``about`` has
     the plain values, as of JSON, that writing an item needs, such as a sample rate. ``sizes`` (n,), integers, or None,
-    say how much of a padded item is real (``sde.data.sizes``). Raises ValueError for integers without levels, for
-    labels and sizes out of range, and for other numbers of labels, sizes or conditions than items.
+    say how much of a padded item is real (``sde.data.sizes``). Quantized items are trained with uniform noise in their
+    cells unless ``dequantized`` is False, when they are the cells' middles. Raises ValueError for integers without
+    levels, for labels and sizes out of range, and for other numbers of labels, sizes or conditions than items.
     """
 
     items: Items
@@ -54,6 +55,7 @@ class Dataset:
     conditions: dict[str, Tensor | Callable[[Tensor], Tensor]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     sizes: Tensor | None = None
+    dequantized: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.items, np.ndarray | list | tuple):
@@ -108,7 +110,7 @@ class Dataset:
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and variance of each dimension in model units, float64 (*event), from ``statistics``."""
-        return self.transform.moments(self.statistics.mean, self.statistics.var)
+        return self.transform.moments(self.statistics.mean, self.statistics.var, self.dequantized)
 
     @property
     def sigma_data(self) -> float:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -251,14 +252,16 @@ def load_dataset(
     conditions: Sequence[str] = (),
     superres_factor: int = 2,
     downsample: int = 1,
+    dequantized: bool = True,
     workers: int = 4,
     **options,
 ) -> Split:
     """The training and held-out part of the data set of a name (``source_of``), which takes the other ``options``.
 
     Of block means by ``downsample``; with the ``conditions``, of which superres has block means by ``superres_factor``.
-    ``workers`` threads read. Raises ValueError for unknown names and conditions, and for items of another shape than
-    ``event_shape``, where that is given.
+    Without ``dequantized`` quantized values are not spread over their cells by noise, and the least and the largest of
+    them are -1 and 1 in model units. ``workers`` threads read. Raises ValueError for unknown names and conditions, and
+    for items of another shape than ``event_shape``, where that is given.
     """
     source = source_of(dataset)
     if workers < 0:
@@ -268,6 +271,8 @@ def load_dataset(
     parts = source(**options, **{name: value for name, value in shared.items() if name in takes})
     if downsample != 1:
         parts = downsampled(parts, downsample)
+    if not dequantized:
+        parts = _as_values(parts[0]), _as_values(parts[1])
     train, test = (conditioned(part, tuple(conditions), superres_factor) for part in parts)
     expected = tuple(event_shape)
     for key, part in (("root", train), ("test_root", test)):
@@ -277,6 +282,14 @@ def load_dataset(
                 f"{_remedy(part.event_shape, expected)}"
             )
     return train, test
+
+
+def _as_values(part: Dataset) -> Dataset:
+    """Quantized data without noise in their cells. Raises ValueError for continuous ones."""
+    levels = part.transform.num_levels
+    if not levels:
+        raise ValueError("dequantized = False: the data are continuous, and have no levels; set it to True")
+    return replace(part, transform=Transform.of_values(levels), dequantized=False)
 
 
 def _remedy(found: tuple[int, ...], expected: tuple[int, ...]) -> str:

@@ -40,6 +40,11 @@ class Transform:
         return cls((levels / 2,), (levels / 2,), levels)
 
     @classmethod
+    def of_values(cls, levels: int) -> "Transform":
+        """Maps the values 0 .. levels - 1 of integer data onto [-1, 1]: to each the middle of its cell."""
+        return cls((levels / 2,), ((levels - 1) / 2,), levels)
+
+    @classmethod
     def standardize(cls, x: Tensor | Statistics) -> "Transform":
         """Zero mean and unit standard deviation per channel of x (n, *event), or of data with these statistics.
 
@@ -93,9 +98,10 @@ class Transform:
         x = as_tensor(x)
         return x + u if self.num_levels else x
 
-    def moments(self, mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance in model units of data that have these in data units, dequantized; both (*event)."""
-        mean, var = self.dequantize(mean[None], 0.5), var[None] + (1 / 12 if self.num_levels else 0)
+    def moments(self, mean: Tensor, var: Tensor, dequantized: bool = True) -> tuple[Tensor, Tensor]:
+        """Mean and variance in model units of data that have these in data units, ``dequantized`` by uniform noise or
+        in the middle of their cells; both (*event)."""
+        mean, var = self.dequantize(mean[None], 0.5), var[None] + (1 / 12 if self.num_levels and dequantized else 0)
         return self._encoded(mean)[0], (var / self._channels(self.scale, var) ** 2)[0]
 
     def quantize(self, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sde.condition.tree import Condition
+from sde.condition.tree import AUGMENTATION, Condition
 from sde.networks.embedding import fourier_frequencies
 from sde.networks.layers import check_choice, zero_init
 
@@ -105,10 +105,10 @@ class ADMMapping(nn.Module):
 
 def split_augmentation(cond: Condition | None, count: int) -> tuple[Condition | None, Tensor | None]:
     """A condition without what says how its data were augmented, and that. Raises ValueError for another shape."""
-    if not isinstance(cond, dict) or "augmentation" not in cond or not count:
+    if not isinstance(cond, dict) or AUGMENTATION not in cond or not count:
         return cond, None
-    augmentation = cond["augmentation"]
+    augmentation = cond[AUGMENTATION]
     if augmentation.shape[1:] != (count,):
         raise ValueError(f"augmentation has shape {tuple(augmentation.shape)}: this network takes (B, {count})")
-    rest = type(cond)({kind: value for kind, value in cond.items() if kind != "augmentation"})
+    rest = type(cond)({kind: value for kind, value in cond.items() if kind != AUGMENTATION})
     return rest or None, augmentation

@@ -1,13 +1,15 @@
 """Augmentation: transformed items beside those of the data, and what the network is told of them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sde.condition.tree import AUGMENTATION, Condition
 from sde.device import double, send
 from sde.training.loss import per_item
 
@@ -76,6 +78,45 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, Tensor, float], Augmented]] = {
 
 TOLD = {"edm": 9}
 """How many numbers a network is told, of the augmentations that tell any."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The augmentation of training items: a key of AUGMENTATIONS, the probability of each of its transforms, and how
+    many numbers the network is told of it, its ``augment_dim``."""
+
+    augmentation: str = "none"
+    probability: float = 0.12
+    augment_dim: int = 0
+
+    def check(self, event_shape: Sequence[int], padded: bool, conditions: Sequence[str]) -> None:
+        """Raise ValueError unless the network takes what it is told, and items of this shape can be augmented, with
+        ``conditions`` of these kinds."""
+        given, none = f"augmentation = {self.augmentation!r}", "set it to none"
+        told = TOLD.get(self.augmentation)
+        if self.augmentation == "none":
+            return
+        if padded:
+            raise ValueError(f"{given}: items of unequal size, which are padded, are not augmented: {none}")
+        if len(event_shape) != 3:
+            raise ValueError(f"{given}: items of shape {tuple(event_shape)} are no images (C, H, W): {none}")
+        if "image" in conditions:
+            raise ValueError(f"{given}: the image of the condition would not be transformed with its item: {none}")
+        if told and self.augment_dim != told:
+            has = f"`augment_dim` = {self.augment_dim}" if self.augment_dim else "no `augment_dim`"
+            raise ValueError(
+                f"{given} tells the network {told} numbers, and the network has {has}: set that to {told}, with a "
+                "network that has it, or take none or flip, which tell nothing"
+            )
+
+    def __call__(self, x0: Tensor, cond: Condition | None, seeds: Tensor) -> tuple[Tensor, Condition | None]:
+        """Items x0 (B, *event) in model units, augmented by their own ``seeds`` (B,), and their conditions with what a
+        network that has an ``augment_dim`` is told of it: zero where nothing is done."""
+        x0, told = AUGMENTATIONS[self.augmentation](x0, seeds, self.probability)
+        if not self.augment_dim:
+            return x0, cond
+        told = x0.new_zeros(len(x0), self.augment_dim) if told is None else told
+        return x0, {**(cond or {}), AUGMENTATION: told}
 
 
 def transformations(u: Tensor, probability: float) -> tuple[Tensor, Tensor, Tensor]:

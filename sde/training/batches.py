@@ -83,7 +83,7 @@ class Batches:
         shape = (options.batch_size, *self.data.event_shape)
         draws = BatchNoise.draw(self.sde, shape, generator, options.time_distribution, rows)
         draws = draws._replace(z=pinned(draws.z, self.device), sizes=self.data.sizes_of(index))
-        u = draws.in_cells(transform)
+        u = draws.in_cells(transform, self.data.dequantized)
         if self.resident:
             return Part(index, None, None, None if u is None else pinned(u, self.device), draws)
         x, cond = self.data.batch(index)

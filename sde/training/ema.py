@@ -59,15 +59,21 @@ class Average(ABC):
 
 class EMA(Average):
     """The exponential moving average. The decay warms up, min(decay, (1 + n) / (10 + n)) at update n, so that the
-    average forgets the initial weights. Raises ValueError for a decay outside [0, 1)."""
+    average forgets the initial weights; with a ``rampup_ratio`` its half-life is at most this share of the n - 1
+    updates before instead, min(decay, 2^(-1 / (rampup_ratio (n - 1)))) (Karras et al. 2022, table 7 and appendix F).
+    Raises ValueError for a decay outside [0, 1)."""
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: nn.Module, decay: float, rampup_ratio: float = 0.0) -> None:
         check_decay(decay)
         super().__init__(module)
-        self.decay = decay
+        self.decay, self.rampup_ratio = decay, rampup_ratio
 
     def weight(self) -> float:
-        return 1 - min(self.decay, (1 + self.updates) / (10 + self.updates))
+        longest = (1 + self.updates) / (10 + self.updates)
+        if self.rampup_ratio:
+            half_life = self.rampup_ratio * (self.updates - 1)
+            longest = 0.5 ** (1 / half_life) if half_life else 0.0
+        return 1 - min(self.decay, longest)
 
 
 def check_decay(decay: float) -> None:
@@ -98,14 +104,19 @@ class Averages:
     """The averages of a run, updated together.
 
     ``model_average``, the EMA of ``decay``, stands for the module; the ``extra`` ones are, by name, the EMAs of
-    ``decays`` ("0.9999") and the PowerEMAs of ``relative_stds`` ("power-0.05").
+    ``decays`` ("0.9999") and the PowerEMAs of ``relative_stds`` ("power-0.05"); ``rampup_ratio`` is that of the EMAs.
     """
 
     def __init__(
-        self, module: nn.Module, decay: float, decays: Sequence[float] = (), relative_stds: Sequence[float] = ()
+        self,
+        module: nn.Module,
+        decay: float,
+        decays: Sequence[float] = (),
+        relative_stds: Sequence[float] = (),
+        rampup_ratio: float = 0.0,
     ) -> None:
-        self.model_average = EMA(module, decay)
-        self.decays = {str(extra): EMA(module, extra) for extra in decays}
+        self.model_average = EMA(module, decay, rampup_ratio)
+        self.decays = {str(extra): EMA(module, extra, rampup_ratio) for extra in decays}
         self.powers = {f"power-{std}": PowerEMA(module, std) for std in relative_stds}
 
     @property

@@ -77,7 +77,7 @@ def _diagnosis(trainer: Trainer, steps: StepResult, row: int, step: int) -> str:
     t = double(max(worst)[1])
     where = "the loss alone"
     if not steps.norm[row].isfinite():
-        named = [name for name, p in trainer.parameters.items() if p.grad is not None]
+        named = [name for name, p in trainer.trained.items() if p.grad is not None]
         where = f"the gradient of {named[steps.hit[row]]} first"
     return (
         f"{MAX_SKIPPED} of the last {SKIP_WINDOW} steps were skipped because they were not finite, the last one step "

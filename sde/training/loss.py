@@ -14,16 +14,21 @@ from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.process.base import SDE
 
+MIN_SNR_GAMMA = 5.0
+"""The gamma of min_snr: the paper's own, to which its results hardly react from 1 to 20, and that of all who use it."""
+
 WEIGHTINGS: dict[str, Callable[[SDE, Tensor, float], Tensor]] = {
     # weight of |D - x_0|^2; |score - grad log q(x_t | x_0)|^2 is alpha^2 / sigma^4 of it
     "score": lambda sde, t, sigma_data: sde.log_snr(t).exp(),
     "likelihood": lambda sde, t, sigma_data: sde.g2(t) * sde.log_snr(t).exp() / sde.sigma(t) ** 2,
     "edm": lambda sde, t, sigma_data: sde.log_snr(t).exp() + sigma_data**-2,
+    "min_snr": lambda sde, t, sigma_data: sde.log_snr(t).exp().clamp(max=MIN_SNR_GAMMA),
 }
 """score: lambda = sigma^2 on the score's error (Song et al. 2021, section 3.3), E |sigma score + z|^2. likelihood:
 lambda = g^2 (Song et al. 2021b, eq. 7), whose mean over uniform times, times (t_max - t_min) / 2, bounds the negative
 log-likelihood up to a constant. edm: 1 / c_out^2 of Karras et al. 2022, table 1, so that the network's target has unit
-variance at every noise level."""
+variance at every noise level. min_snr: min(alpha^2 / sigma^2, gamma), gamma = 5 (Hang et al. 2023, section 3.4, whose
+weight of the error in x_0 it is): on the noise's error it is min(gamma sigma^2 / alpha^2, 1)."""
 
 
 def uniform(sde: SDE, u: Tensor) -> Tensor:
@@ -123,10 +128,14 @@ class BatchNoise(NamedTuple):
         """``z`` in the dtype and on the device of the items x0 (B, *event)."""
         return send(self.z.to(x0.dtype), x0.device)
 
-    def in_cells(self, transform: Transform) -> Tensor | None:
+    def in_cells(self, transform: Transform, dequantized: bool = True) -> Tensor | None:
         """Uniform numbers (B, *event) of the items' own, float32 on the CPU, that say where in their cells quantized
-        values lie; None for continuous data."""
-        return per_item(torch.rand, self.seeds + 1, self.z.shape[1:]) if transform.num_levels else None
+        values lie, or without ``dequantized`` that it is in the middle; None for continuous data."""
+        if not transform.num_levels:
+            return None
+        if not dequantized:
+            return torch.full(self.z.shape, 0.5, device="cpu")
+        return per_item(torch.rand, self.seeds + 1, self.z.shape[1:])
 
     def dequantize(self, x: Tensor, transform: Transform, u: Tensor | None = None) -> Tensor:
         """The items x (B, *event), in data units, with uniform noise of their own where they are quantized: u, by

@@ -25,8 +25,10 @@ class TrainingOptions:
     ``gradient_accumulation`` micro-batches per process, one after the other; ``time_distribution`` a key of TIMES.
 
     The learning rate is ``lr`` after ``warmup_steps`` steps, with a decay to the end of the run; gradients are clipped
-    to the norm ``max_grad_norm`` (0: not). ``ema_decay`` is that of the average of the weights, ``extra_ema_decays``
-    those of further averages, ``power_ema_stds`` the relative standard deviations of power-function averages.
+    to the norm ``max_grad_norm`` (0: not). ``adam_betas`` and ``adam_eps`` are the optimizer's: the decays of its two
+    moments, and what is added to the root of the second. ``ema_decay`` is that of the average of the weights,
+    ``extra_ema_decays`` those of further averages, which ramp up as ``ema_rampup_ratio`` says (ema.EMA);
+    ``power_ema_stds`` the relative standard deviations of power-function averages.
     ``parallel`` is a key of PARALLEL, for several processes. Raises ValueError for unknown names and numbers out of
     range.
     """
@@ -41,7 +43,10 @@ class TrainingOptions:
     warmup_steps: int = 100
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_eps: float = 1e-8
     ema_decay: float = 0.999
+    ema_rampup_ratio: float = 0.0
     extra_ema_decays: tuple[float, ...] = ()
     power_ema_stds: tuple[float, ...] = ()
     seed: int = 0
@@ -60,9 +65,11 @@ class TrainingOptions:
         for name in ("steps", "batch_size", "gradient_accumulation", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: needs a positive number")
-        for name in ("warmup_steps", "weight_decay", "max_grad_norm", "seed"):
+        for name in ("warmup_steps", "weight_decay", "max_grad_norm", "seed", "adam_eps", "ema_rampup_ratio"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: needs zero or more")
+        if len(self.adam_betas) != 2 or not all(0 <= beta < 1 for beta in self.adam_betas):
+            raise ValueError(f"adam_betas = {self.adam_betas}: needs two decays from 0 to below 1, as (0.9, 0.999)")
         averages: tuple[tuple[str, Sequence[float], Callable[[float], object]], ...] = (
             ("ema_decay", (self.ema_decay,), check_decay),
             ("extra_ema_decays", self.extra_ema_decays, check_decay),
@@ -74,6 +81,11 @@ class TrainingOptions:
                     check(length)
                 except ValueError as error:
                     raise ValueError(f"{name}: {error}") from None
+
+    @property
+    def adam(self) -> dict:
+        """Keyword arguments of the optimizer beside its learning rate."""
+        return {"betas": tuple(self.adam_betas), "eps": self.adam_eps, "weight_decay": self.weight_decay}
 
     def lr_at(self, seen: int, offset: int = 0) -> float:
         """Learning rate of the step that begins after ``seen`` items. ``offset`` items were seen beyond those of as

@@ -16,6 +16,7 @@ from sde.training.ema import Averages
 from sde.training.loss import BatchNoise
 from sde.training.modes import Modes
 from sde.training.options import OPTIMIZERS, TrainingOptions
+from sde.training.uncertainty import UncertaintyWeighting
 
 Loss = Callable[[Any, Tensor, Any, BatchNoise], Tensor]
 """(module, x0 in model units, conditions in data units, draws) -> losses (B,)"""
@@ -23,12 +24,14 @@ Loss = Callable[[Any, Tensor, Any, BatchNoise], Tensor]
 
 class StepResult(NamedTuple):
     """What a step did: this process's ``losses`` (B,) at ``times`` (B,); over all processes the mean ``loss`` () and
-    the ``norm`` () of the gradient; the number ``hit`` () of the first parameter whose gradient is not finite; whether
-    the step was ``skipped`` (). On the device, except for the times."""
+    ``objective`` (), which is what was minimized, another one under uncertainty weighting alone, and the ``norm`` ()
+    of the gradient; the number ``hit`` () of the first parameter whose gradient is not finite; whether the step was
+    ``skipped`` (). On the device, except for the times."""
 
     losses: Tensor
     times: Tensor
     loss: Tensor
+    objective: Tensor
     norm: Tensor
     hit: Tensor
     skipped: Tensor
@@ -45,7 +48,8 @@ def check_batch(options: TrainingOptions, data: Dataset) -> None:
 class Trainer:
     """A module, its EMA and its optimizer. A step takes its items and random numbers from ``batches``, which
     ``workers`` threads read ahead. Modules that are in eval mode within a module in training mode are frozen, and stay
-    so."""
+    so. With ``uncertainty`` the losses are weighted by it, and its weights trained with the module's; raises ValueError
+    where those are sharded."""
 
     def __init__(
         self,
@@ -55,23 +59,33 @@ class Trainer:
         options: TrainingOptions,
         world: World | None = None,
         workers: int = 0,
+        uncertainty: UncertaintyWeighting | None = None,
     ) -> None:
         check_batch(options, data)
         self.module, self.loss, self.options = module, loss, options
         self.world = world or World()
+        self.sharded = self.world.size > 1 and options.parallel == "fsdp"
+        if self.sharded and uncertainty is not None:
+            raise ValueError("parallel = 'fsdp': `uncertainty_weighting` is not split with the network; take ddp")
         self.device = next(module.parameters()).device
         self.batches = Batches(data, module.sde, options, self.world, self.device, workers)
         self.data = self.batches.data
         self.step = self.seen = self.skipped = 0
-        self.sharded = self.world.size > 1 and options.parallel == "fsdp"
+        self.uncertainty = None if uncertainty is None else uncertainty.to(self.device)
         self.modes = Modes(module)
         # First, because sharding puts other parameters in the place of the module's.
         self.replica = self.world.distribute(module, options.parallel)
         self.parameters = dict(module.named_parameters())
-        self.optimizer = OPTIMIZERS[options.optimizer](
-            self.parameters.values(), lr=options.lr, fused=True, weight_decay=options.weight_decay
+        own = () if uncertainty is None else uncertainty.named_parameters()
+        self.trained = self.parameters | {f"uncertainty.{name}": p for name, p in own}
+        """All that the optimizer moves: the module's parameters, and those of the uncertainty."""
+        groups: list[dict] = [{"params": [*self.parameters.values()]}]
+        if uncertainty is not None:
+            groups.append({"params": [*uncertainty.parameters()], "weight_decay": 0.0})
+        self.optimizer = OPTIMIZERS[options.optimizer](groups, lr=options.lr, fused=True, **options.adam)
+        self.ema = Averages(
+            module, options.ema_decay, options.extra_ema_decays, options.power_ema_stds, options.ema_rampup_ratio
         )
-        self.ema = Averages(module, options.ema_decay, options.extra_ema_decays, options.power_ema_stds)
 
     @property
     def lr(self) -> float:
@@ -93,7 +107,7 @@ class Trainer:
             return self._training_step()
 
     def _training_step(self) -> StepResult:
-        options, losses, times = self.options, [], []
+        options, losses, times, objectives = self.options, [], [], []
         self.modes.train()
         self.optimizer.zero_grad()
         for number in range(options.gradient_accumulation):
@@ -102,12 +116,19 @@ class Trainer:
             torch.manual_seed(seed_of(options.seed, self.seen, 1 + number, self.world.rank))
             with unsynchronized(self.replica, number == options.gradient_accumulation - 1):
                 part = self.loss(self.replica, x0, cond, draws)
-                (part.mean() / options.gradient_accumulation).backward()
+                objective = self._weighted(part, draws).mean()
+                (objective / options.gradient_accumulation).backward()
             losses.append(part.detach())
             times.append(draws.t)
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+            objectives.append(objective.detach())
+        if self.uncertainty is not None:
+            # The module's own are averaged on their way.
+            for p in self.uncertainty.parameters():
+                p.grad = None if p.grad is None else self.world.mean(p.grad)
+        gradients = [p.grad for p in self.trained.values() if p.grad is not None]
         norms = self.world.full_tensor(torch.stack(torch._foreach_norm(gradients)))
         loss, norm = self.world.mean(torch.cat(losses).mean()), norms.norm()
+        minimized = loss if self.uncertainty is None else self.world.mean(torch.stack(objectives).mean())
         skipped = ~(loss.isfinite() & norm.isfinite())
         if options.max_grad_norm:
             # The fused step divides by it on its way, in float32, which saves a pass over all gradients.
@@ -120,7 +141,11 @@ class Trainer:
         self.ema.update(self.module)
         self.step += 1
         self.seen += options.batch_size
-        return StepResult(torch.cat(losses), torch.cat(times), loss, norm, norms.isfinite().int().argmin(), skipped)
+        hit = norms.isfinite().int().argmin()
+        return StepResult(torch.cat(losses), torch.cat(times), loss, minimized, norm, hit, skipped)
+
+    def _weighted(self, losses: Tensor, draws: BatchNoise) -> Tensor:
+        return losses if self.uncertainty is None else self.uncertainty(losses, draws.t)
 
     def dry_run(self, batch: Placed | None = None) -> None:
         """The passes of a micro-batch, by default the first one of a step, for the memory and time they take; changes
@@ -128,14 +153,15 @@ class Trainer:
         buffers = {name: value.clone() for name, value in self.module.named_buffers()}
         with differentiating(self.device), forked_random(self.device):
             self.modes.train()
-            self.loss(self.replica, *(batch or self.micro_batch(0))).mean().backward()
+            x0, cond, draws = batch or self.micro_batch(0)
+            self._weighted(self.loss(self.replica, x0, cond, draws), draws).mean().backward()
         self.optimizer.zero_grad()
         for name, value in self.module.named_buffers():
             value.copy_(buffers[name])
 
     def state_dict(self) -> dict:
         """Everything that a continued run needs. Raises FloatingPointError where a parameter is not finite."""
-        finite = {name: self.world.local(p).isfinite().all() for name, p in self.parameters.items()}
+        finite = {name: self.world.local(p).isfinite().all() for name, p in self.trained.items()}
         bad = self.world.all_gather_flat([name for name, good in finite.items() if not good])
         if bad:
             raise FloatingPointError(
@@ -146,13 +172,14 @@ class Trainer:
             "module": self.module.state_dict(),
             "ema": self.ema.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            **({} if self.uncertainty is None else {"uncertainty": self.uncertainty.state_dict()}),
         }
 
     def state_template(self) -> dict:
         """``state_dict()`` with everything in it that the optimizer will remember, to be read into."""
         if not self.optimizer.state:
             # A skipped step makes it, and changes nothing.
-            for parameter in self.parameters.values():
+            for parameter in self.trained.values():
                 parameter.grad = torch.zeros_like(parameter)
             self.optimizer.found_inf = torch.ones((), device=self.device)
             self.optimizer.grad_scale = None
@@ -172,20 +199,25 @@ class Trainer:
         if other:
             more = f" and {len(other) - 3} more" if len(other) > 3 else ""
             raise ValueError(f"{', '.join(other[:3])}{more}")
+        if ("uncertainty" in state) != (self.uncertainty is not None):
+            there = "uncertainty" in state
+            raise ValueError(f"`uncertainty_weighting` is {there} there, and {not there} here")
         if self.sharded:
             from sde.distributed.sharding import shard_like
 
             state = shard_like(state, self.state_template())
         self.module.load_state_dict(state["module"])
         self.ema.load_state_dict(state["ema"])
+        if self.uncertainty is not None:
+            self.uncertainty.load_state_dict(state["uncertainty"])
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, moments in self.optimizer.state.items():
             # Fused steps on CUDA refuse moments that lie in memory otherwise than their parameter.
             for name, value in moments.items():
                 if value.shape == parameter.shape and value.stride() != parameter.stride():
                     moments[name] = torch.empty_like(parameter).copy_(value)
-        for group in self.optimizer.param_groups:
-            group["weight_decay"] = self.options.weight_decay
+        for number, group in enumerate(self.optimizer.param_groups):
+            group.update(self.options.adam, weight_decay=0.0 if number else self.options.weight_decay)
         self.step, self.seen, self.skipped = (state[name] for name in ("step", "seen", "skipped"))
         # With another size of batches than before, steps and items are not in proportion.
         self.batches.start_at(self.seen - self.step * self.options.batch_size)

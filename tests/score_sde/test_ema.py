@@ -1,5 +1,6 @@
 """Averages of parameters: their weights of the past, several at once, files, and lengths rebuilt afterwards."""
 
+import math
 import shutil
 
 import numpy as np
@@ -78,6 +79,22 @@ def test_average_of_parameters_only():
     torch.testing.assert_close(state["weight"], expected)
     assert torch.equal(state["running_mean"], module.running_mean)
     assert ema.module_state(module)["weight"].data_ptr() != module.weight.data_ptr()
+
+
+def test_ramp_up_of_the_half_life():
+    """Before update n the half-life is at most a share of the n - 1 updates: what the first arrives at is the average,
+    and after as many more updates of still weights as the half-life has, half of a difference is left."""
+    decay = 0.5 ** (1 / 40)
+    ema = EMA(nn.BatchNorm1d(2), decay, rampup_ratio=0.05)
+    weights = []
+    for _ in range(2000):
+        ema.updates += 1
+        weights.append(ema.weight())
+    assert weights[0] == 1
+    for n in (2, 10, 100, 800):
+        assert math.log(0.5) / math.log(1 - weights[n - 1]) == pytest.approx(0.05 * (n - 1))
+    for n in (802, 2000):
+        assert weights[n - 1] == pytest.approx(1 - decay)
 
 
 @pytest.mark.parametrize("relative_std", LENGTHS)

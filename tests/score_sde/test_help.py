@@ -35,7 +35,7 @@ def test_what_was_written_is_what_the_code_says(config_page):
 
 def test_every_key_of_every_config_is_there():
     told = {key.path for section in SECTIONS for key in keys(section)}
-    for name in ("digits", "points", "cifar10_dit", "cifar10_ncsnpp"):
+    for name in ("digits", "points", "cifar10_dit", "cifar10_edm", "cifar10_ncsnpp"):
         config = resolve(read_config(config_path(name)), []).to_dict()
         for section in SECTIONS:
             values = config

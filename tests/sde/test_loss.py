@@ -31,6 +31,8 @@ WRITTEN_OUT = {
     "score": lambda a, s, g2: s**2 * (a / s**2) ** 2,
     "likelihood": lambda a, s, g2: g2 * (a / s**2) ** 2,
     "edm": lambda a, s, g2: ((s / a) ** 2 + STD**2) / ((s / a) * STD) ** 2,
+    # Of the noise's error |z - z_hat|^2 = (alpha / sigma)^2 |D - x_0|^2 it is min(snr, 5) / snr.
+    "min_snr": lambda a, s, g2: torch.minimum((a / s) ** 2, torch.tensor(5.0)) / (a / s) ** 2 * (a / s) ** 2,
 }
 
 
@@ -81,6 +83,13 @@ def test_loss_of_the_exact_model_is_the_posterior_variance(weighting, times, pro
     assert torch.tensor(means).mean().item() == pytest.approx(exact, rel=0.02, abs=5 * error)
 
 
+def test_min_snr_is_the_smaller_of_two():
+    """Hang et al. 2023, eq. 8, at levels whose signal-to-noise ratio is above, at and below 5."""
+    vp, snr = PROCESSES["vp"], torch.tensor([500.0, 5.0, 0.5], dtype=torch.float64)
+    weight = WEIGHTINGS["min_snr"](vp, vp.t_of_log_snr(snr.log()), 0.5)
+    torch.testing.assert_close(weight, torch.tensor([5.0, 5.0, 0.5], dtype=torch.float64))
+
+
 @pytest.mark.parametrize("times", TIMES)
 def test_times_stay_in_range(times, process):
     u = torch.tensor([1e-12, 0.25, 0.5, 1 - 1e-12], dtype=torch.float64)
@@ -103,6 +112,10 @@ def test_dropped_conditions():
     assert both["label"].tolist() == [-1, 1, -1]
     assert both["vector"].isnan().all(1).tolist() == [True, False, True]
     assert null_like(labels).tolist() == [-1, -1, -1]
+    # What was done to an item is told whether or not its condition is.
+    told = drop_conditions({"labels": labels, "augmentation": vector}, dropped)
+    assert told["labels"].tolist() == [-1, 1, -1]
+    assert torch.equal(told["augmentation"], vector)
 
 
 def test_condition_dropout_drops_the_asked_share(generator):

@@ -18,7 +18,7 @@ from sde.checkpoint.states import Checkpoints
 from sde.distributed.sharding import blocks
 from sde.distributed.world import World
 from sde.networks import MLP, DiT, UNet
-from tests.sde.workers import CASES, POINTS, USES, advance, command, trainer, weights, work
+from tests.sde.workers import ALONE, CASES, POINTS, USES, advance, command, trainer, weights, work
 
 # One worker, so that what they share is started once.
 pytestmark = pytest.mark.xdist_group("parallel")
@@ -64,15 +64,17 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("parallel", "name"), [(parallel, name) for parallel in ("ddp", "fsdp") for name in CASES] + [("ddp", *ALONE)]
+)
 def test_curves_are_those_of_one_process(found, parallel, name):
     one, two = (values[parallel, name] for values in found)
     assert torch.equal(one["skipped"], two["skipped"])
     assert (two["skipped"].nonzero().flatten() + 1).tolist() == ([2, 4] if name == "skipping" else [])
     assert two["loss"].isfinite().sum() == (19 if name == "skipping" else 20)
     assert not (one["norm"] < 0.05).any(), "every step of the clipped run is"
-    for values in ("loss", "norm"):
+    assert torch.equal(one["objective"], one["loss"]) == (name not in ALONE) or name == "skipping"
+    for values in ("loss", "objective", "norm"):
         torch.testing.assert_close(two[values], one[values], rtol=1e-5, atol=0, equal_nan=True)
     assert near(one["weights"], two["weights"])
 

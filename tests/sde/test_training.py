@@ -75,6 +75,25 @@ def test_where_each_part_of_a_step_acts():
     assert sum(int((p.grad.abs() > 1e-4).sum()) for p in run.parameters.values()) > 10
 
 
+def test_what_adam_is_told():
+    """Its second step from m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, unbiased, with eps beside the root of v; and
+    in a continued run, whatever the state had."""
+    run = trainer(2, dropout=0.0, optimizer="adam", lr_decay="none", adam_betas=(0.5, 0.8), adam_eps=0.01, lr=0.1)
+    start = [p.detach().clone() for p in run.parameters.values()]
+    run.training_step()
+    first = [p.grad.clone() for p in run.parameters.values()]
+    between = [p.detach().clone() for p in run.parameters.values()]
+    other = trainer(2, dropout=0.0, lr_decay="none")
+    other.load_state_dict(run.state_dict())
+    assert other.optimizer.param_groups[0]["betas"] == (0.9, 0.999)
+    assert other.optimizer.param_groups[0]["eps"] == 1e-8
+    run.training_step()
+    for p, g, before, middle in zip(run.parameters.values(), first, start, between, strict=True):
+        torch.testing.assert_close(middle, before - 0.02 * g / (g.abs() + 0.01), rtol=1e-4, atol=1e-6)
+        m, v = (0.5 * 0.5 * g + 0.5 * p.grad) / 0.75, (0.8 * 0.2 * g**2 + 0.2 * p.grad**2) / 0.36
+        torch.testing.assert_close(p.detach(), middle - 0.04 * m / (v.sqrt() + 0.01), rtol=1e-4, atol=1e-6)
+
+
 def test_every_part_of_every_step_has_its_own_dropout():
     """Numbers of the global state, which dropout layers draw from, as the loss finds it."""
     run, seen = trainer(5, gradient_accumulation=2), []

@@ -25,6 +25,7 @@ from sde.training.fit import fit
 from sde.training.loss import denoising_loss
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
+from sde.training.uncertainty import UncertaintyWeighting
 from tests.score_sde.runs import blank_picture
 
 # Two processes cannot share odd widths evenly. (Without attention: the bias of its keys has a gradient of rounding
@@ -46,6 +47,8 @@ CASES = {
     "clipped": {"max_grad_norm": 0.05},
     "skipping": {"spoilt": True},
 }
+ALONE = {"uncertain": {"gradient_accumulation": 3, "uncertain": True}}
+"""Cases in which nothing is split."""
 
 POINTS = ["--mode", "train", "--config", "points", "--config.training.batch_size=64",
           "--config.training.gradient_accumulation=2", "--config.training.log_every=1",
@@ -77,7 +80,9 @@ USES = {
 }
 
 
-def trainer(world: World, parallel: str, spoilt: bool = False, width: int = 7, **options) -> Trainer:
+def trainer(
+    world: World, parallel: str, spoilt: bool = False, width: int = 7, uncertain: bool = False, **options
+) -> Trainer:
     """A small one. ``spoilt``: in step 2 some losses of the second half of the batch are not finite, and in step 4 the
     gradients of some in the first half, at finite losses."""
     torch.manual_seed(0)
@@ -94,14 +99,19 @@ def trainer(world: World, parallel: str, spoilt: bool = False, width: int = 7, *
             losses = losses.index_put(bad, losses[bad] + (losses[bad].detach() - losses[bad]).sqrt())
         return losses
 
-    run = Trainer(model, data, loss, TrainingOptions(**OPTIONS | options, parallel=parallel), world)
+    uncertainty = UncertaintyWeighting(model.sde) if uncertain else None
+    own = TrainingOptions(**OPTIONS | options, parallel=parallel)
+    run = Trainer(model, data, loss, own, world, uncertainty=uncertainty)
     return run
 
 
 def weights(run: Trainer) -> dict:
     """The weights and their average, in the first process."""
     average = run.world.collect(run.ema.module_state(run.module))
-    return run.world.collect(run.module.state_dict()) | {f"average {name}": v for name, v in average.items()}
+    own = {} if run.uncertainty is None else run.uncertainty.state_dict()
+    return run.world.collect(run.module.state_dict() | {f"uncertainty {name}": v for name, v in own.items()}) | {
+        f"average {name}": v for name, v in average.items()
+    }
 
 
 def advance(run: Trainer, step: int) -> Trainer:
@@ -112,7 +122,7 @@ def advance(run: Trainer, step: int) -> Trainer:
 
 def curve(run: Trainer) -> dict:
     """Loss, norm of the gradient and skipped steps of a run, and the weights at its end."""
-    found = {"loss": [], "norm": [], "skipped": []}
+    found = {"loss": [], "objective": [], "norm": [], "skipped": []}
 
     def note(step: int, done) -> None:
         for name, values in found.items():
@@ -236,7 +246,7 @@ def work(folder: Path, alone: Path, world: World) -> None:
     found = {
         (parallel, name): curve(trainer(world, parallel, **options))
         for parallel in ("ddp", "fsdp")
-        for name, options in CASES.items()
+        for name, options in {**CASES, **(ALONE if parallel == "ddp" else {})}.items()
     }
     found["trained"] = world.all_gather(command(*POINTS, *STEPS, "--workdir", folder / "ddp"))
     use(folder, alone / "ddp")
