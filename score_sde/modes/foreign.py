@@ -29,6 +29,8 @@ def import_weights(
         raise ValueError("--pretrained is needed: the file or folder of the weights")
     with with_keys(**FLAGS):
         foreign = read_pretrained(pretrained, source, weights, _facts(facts))
+        if foreign.unsized:
+            raise ValueError(foreign.unsized)
         model = foreign.build()
     spec = describe_foreign(foreign, model)
     parameters = sum(p.numel() for p in model.parameters())
