@@ -44,6 +44,9 @@ def import_weights(
         values["model"] |= {name: spec[name] for name in ("network", "parametrization", "sigma_data")}
         values["sde"] = spec["sde"]
         values["data"]["event_shape"] = spec["event_shape"]
+        if values["data"]["dataset"] == "points":
+            # Arrays do not say it themselves.
+            values["data"]["num_levels"] = foreign.transform.num_levels or 0
         values["model"]["conditional"] = bool(foreign.num_classes)
         config = resolve(values, [])
         save_model(run.model_file, "denoiser", spec, model.state_dict(), run.world)

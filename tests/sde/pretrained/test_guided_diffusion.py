@@ -15,6 +15,7 @@ from sde.pretrained.contents import Contents
 from sde.pretrained.edm.dhariwal import dhariwal_unet
 from sde.pretrained.facts import Facts
 from sde.pretrained.foreign import empty_network
+from sde.pretrained.guided_diffusion.source import FREQUENCIES
 from sde.pretrained.names.adm import QKV_ORDERS, dhariwal_names, guided_diffusion_names, qkv_rows
 from tests.oracles.foreign import Clipped, fixture, key_list, key_lists, relative
 
@@ -67,7 +68,7 @@ def test_published_key_lists(name):
     foreign = guided_diffusion.read(contents, "ema", Facts(config, guided_diffusion.OPTIONS))
     ours = empty_network(foreign.network, foreign.event_shape, foreign.num_classes, foreign.classifier)
     names = guided_diffusion_names(ours, NEW)
-    own = {key: value for key, value in ours.state_dict().items() if key != guided_diffusion.FREQUENCIES}
+    own = {key: value for key, value in ours.state_dict().items() if key != FREQUENCIES}
     back = {names[key].name: tuple(names[key].back(value).shape) for key, value in own.items()}
     assert back == {key: tuple(value.shape) for key, value in tensors.items()}, "one to one, in both directions"
     assert foreign.event_shape == (3, config["image_size"], config["image_size"])
@@ -113,7 +114,7 @@ def foreign_file(folder, network, num_classes=None, classifier=False, order=LEGA
     for parameter in ours.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     names = guided_diffusion_names(ours, order)
-    state = {key: value for key, value in ours.state_dict().items() if key != guided_diffusion.FREQUENCIES}
+    state = {key: value for key, value in ours.state_dict().items() if key != FREQUENCIES}
     torch.save({names[key].name: names[key].back(value) for key, value in state.items()}, folder / name)
     return folder / name, ours
 
