@@ -39,7 +39,8 @@ from samplers.step import Sampler
 class Samples:
     """``x`` (n, *event) in data units, on the CPU; ``nfe`` (n,), network calls counted for each sample; ``times``
     (steps + 1,), the grid; ``seconds``; ``seeds`` (n,); ``path``, where asked for; ``sizes`` (n,), how many entries are
-    real along every axis behind the channels, or None: all. What is not real of x is 0."""
+    real along every axis behind the channels, or None: all. What is not real of x is 0. ``state`` (n, *inner), of a run
+    from ``start_state``, are the samples in model units, as they came out."""
 
     x: Tensor
     nfe: Tensor
@@ -48,6 +49,7 @@ class Samples:
     seeds: list[int]
     path: Trajectory | None = None
     sizes: Tensor | None = None
+    state: Tensor | None = None
 
     @property
     def mean_nfe(self) -> float:
@@ -83,8 +85,9 @@ def generate(
     one of NOISES. Pure noise is drawn at the grid's first time, where x must be no more than that
     (``grid.check_noise_end``). ``start`` (n, *event) in data units begins at data instead: it is perturbed to the time
     ``start_time``, from which the grid runs (image to image; Meng et al. 2022). ``start_state`` (n, *inner) is x at the
-    grid's first time itself, in model units, taken as it is. ``path=k`` keeps k of the states and
-    denoised predictions on the way (see Trajectory), without further network calls. ``sizes``, one per sample, says
+    grid's first time itself, in model units, taken as it is; such samples are also returned in model units, as
+    ``state``. ``path=k`` keeps k of the states and denoised predictions on the way (see Trajectory), without further
+    network calls. ``sizes``, one per sample, says
     how many entries are real along every axis behind the channels (samplers.padding): the rest is 0 in x, has no noise,
     and is 0 wherever the model is called, as in training. With another shape inside, they are those of the state.
     ``compile`` compiles the networks inside the model for this run (samplers.compiled), or on CUDA captures the whole
@@ -123,7 +126,7 @@ def generate(
     bar = Progress(total=n * (len(times) - 1), disable=not progress, desc="sampling", unit="step")
 
     @torch.no_grad()
-    def draw(index: list[int], count: int) -> tuple[Tensor, Tensor, Trajectory | None]:
+    def draw(index: list[int], count: int) -> tuple[Tensor, Tensor, Tensor | None, Trajectory | None]:
         """The samples with these numbers, of which those beyond ``count`` are there for the shape, in data units."""
         rows = model.rows(torch.tensor(index, device="cpu"))
         own = None if known is None else known[index]
@@ -169,9 +172,10 @@ def generate(
         except SampleError as error:
             raise error.renumbered([first + i for i in index]) from None
         kept = None if own is None or not alike else own[:count]
+        state = None if start_state is None else x[:count].cpu()
         x = cut(transform.quantize(transform.decode(x[:count])), kept).cpu()
         seen = None if recorder is None else recorder.trajectory(count, lambda x: cut(transform.decode(x), kept))
-        return x, nfe[:count], seen
+        return x, nfe[:count], state, seen
 
     # Chunks of even size leave little to fill up.
     chunk = -(-n // -(-n // (batch_size or 256)))
@@ -193,10 +197,11 @@ def generate(
                 parts.append(part)
                 done += len(part[0])
             bar.update(done * (len(times) - 1) - bar.n)
-    items, nfe, paths = zip(*parts, strict=True)
+    items, nfe, states, paths = zip(*parts, strict=True)
     x, seen = torch.cat(items), None if path is None else join(paths)
     seconds = time.perf_counter() - begin
-    return Samples(x, torch.cat(nfe), times, seconds, seeds, seen, known)
+    state = None if start_state is None else torch.cat(states)
+    return Samples(x, torch.cat(nfe), times, seconds, seeds, seen, known, state)
 
 
 def _unless_full(draw, index: list[int], count: int):

@@ -70,7 +70,9 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     if options.mode == "train_classifier" and not (options.config or exists):
         raise ValueError(f"--workdir={folder} is no run folder: train there first, or name a --config")
     if mode.makes:
-        config = resolve({"data": {"dataset": "images"}}, overrides)
+        # Of images in a folder, or of arrays in a file.
+        root = Path(override(overrides, "data.root") or "")
+        config = resolve({"data": {"dataset": "points" if root.is_file() else "images"}}, overrides)
     elif mode.training and (options.config or not exists):
         named = options.config or (None if options.init else "digits")
         values = _read(config_path(named)) if named else {}

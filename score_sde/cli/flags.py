@@ -48,7 +48,7 @@ TEXTS = {
     "sizes": "sizes of the samples, cycled, as in 5,8, where the items are of unequal size; by default drawn as the "
     "training items have them",
     "start_state": "a .npy or .npz file of states at the grid's first time, in model units, with which sampling begins "
-    "as they are",
+    "as they are; the .npz of the samples then holds them in model units, too, as state",
     "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "
     "by default that of held-out items, for models that are conditioned on more than classes",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",

@@ -29,6 +29,8 @@ def import_weights(
         raise ValueError("--pretrained is needed: the file or folder of the weights")
     with with_keys(**FLAGS):
         foreign = read_pretrained(pretrained, source, weights, _facts(facts))
+        if foreign.unsized:
+            raise ValueError(foreign.unsized)
         model = foreign.build()
     spec = describe_foreign(foreign, model)
     parameters = sum(p.numel() for p in model.parameters())
@@ -42,6 +44,9 @@ def import_weights(
         values["model"] |= {name: spec[name] for name in ("network", "parametrization", "sigma_data")}
         values["sde"] = spec["sde"]
         values["data"]["event_shape"] = spec["event_shape"]
+        if values["data"]["dataset"] == "points":
+            # Arrays do not say it themselves.
+            values["data"]["num_levels"] = foreign.transform.num_levels or 0
         values["model"]["conditional"] = bool(foreign.num_classes)
         config = resolve(values, [])
         save_model(run.model_file, "denoiser", spec, model.state_dict(), run.world)

@@ -111,7 +111,8 @@ def draw(run: Run, model: ScoreModel, sampler, n: int, event_shape: tuple[int, .
         return None
     x, nfe = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "nfe"))
     seeds = [seed for part in parts for seed in part.seeds]
-    paths, sizes = [part.path for part in parts], [part.sizes for part in parts]
+    paths = [part.path for part in parts]
+    sizes, states = ([getattr(part, name) for part in parts] for name in ("sizes", "state"))
     return Samples(
         x,
         nfe,
@@ -119,7 +120,8 @@ def draw(run: Run, model: ScoreModel, sampler, n: int, event_shape: tuple[int, .
         max(part.seconds for part in parts),
         seeds,
         None if None in paths else join(paths),
-        None if None in sizes else torch.cat(sizes),
+        None if sizes[0] is None else torch.cat(sizes),
+        None if states[0] is None else torch.cat(states),
     )
 
 

@@ -15,7 +15,7 @@ def as_trained(parts: Split, spec: dict) -> Split:
     """Both parts of the data for the model of a spec, none for a model that is still to be trained.
 
     Classes have the numbers that their names had in training. Data of the same levels take the model's transform, as
-    of weights that saw them in other units. Where the transform is that of all items, as versions up to 0.2 measured
+    of weights that saw them in other units; so do all data for weights from elsewhere. Where the transform is that of all items, as versions up to 0.2 measured
     it, held-out ones too, it is kept; another one is left for others to refuse.
     """
     if not spec:
@@ -24,7 +24,7 @@ def as_trained(parts: Split, spec: dict) -> Split:
     stored = build_transform(spec["transform"]) if "transform" in spec else train.transform
     if stored.digest == train.transform.digest or stored.num_levels != train.transform.num_levels:
         return train, test
-    if stored.num_levels or _same(stored, _of_all(train, test)):
+    if stored.num_levels or "origin" in spec or _same(stored, _of_all(train, test)):
         train, test = replace(train, transform=stored), replace(test, transform=stored)
     return train, test
 

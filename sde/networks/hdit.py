@@ -42,7 +42,7 @@ class HDiT(nn.Module):
         self,
         event_shape: Sequence[int],
         num_classes: int | None = None,
-        patch_size: int | Sequence[int] = 2,
+        patch_size: int | Sequence[int] = (2,),
         widths: Sequence[int] = (128, 256),
         depths: Sequence[int] = (2, 4),
         hidden_widths: Sequence[int] = (),
@@ -52,7 +52,7 @@ class HDiT(nn.Module):
         mapping_width: int = 256,
         mapping_depth: int = 2,
         mapping_hidden: int = 0,
-        dropout: float | Sequence[float] = 0.0,
+        dropout: float | Sequence[float] = (0.0,),
         mapping_dropout: float = 0.0,
         augment_dim: int = 0,
         activation_checkpointing: bool = False,
@@ -61,7 +61,8 @@ class HDiT(nn.Module):
         super().__init__()
         self.inputs, space = split_shape(event_shape, "HDiT")
         self.dims = dims = len(space)
-        patches = [patch_size] * dims if isinstance(patch_size, int) else list(patch_size)
+        patches = [patch_size] if isinstance(patch_size, int) else list(patch_size)
+        patches = patches * dims if len(patches) == 1 else patches
         if len(patches) != dims:
             raise ValueError(f"patch_size = {tuple(patches)}: needs one number, or one for each axis of {space}")
         check_counts(patch_size=patches, mapping_width=mapping_width)

@@ -16,7 +16,7 @@ from torch.serialization import MAGIC_NUMBER
 
 from sde.pretrained.pickles import Plain, read_pickle
 
-UNSAFE = re.compile(r"(?:GLOBAL|class|type) (\w+(?:\.\w+)+)")
+UNSAFE = re.compile(r"GLOBAL (\w+(?:\.\w+)*)|(?:class|type) (\w+(?:\.\w+)+)")
 """How torch says which name it would not build."""
 
 SCALAR: Any = np.float64(0).__reduce__()[0]
@@ -58,6 +58,8 @@ def read_contents(path: Path) -> Contents:
             return Contents(path, "torch", _torch_file(path, mapped=True))
         with open(path, "rb") as file:
             start = file.read(16)
+        if start[:2] == b"PK":
+            raise ValueError("it is an archive without its end: it was cut short")
         if start[8:9] == b"{":
             return _safetensors(path)
         if start[:1] != b"\x80":
@@ -88,7 +90,7 @@ def _torch_file(path: Path, mapped: bool) -> Any:
             if named is None:
                 raise ValueError(f"it cannot be read ({_sentence(error)}): it may be cut short, or damaged") from None
             raise ValueError(
-                f"it names {named[1]}, which a file of weights has no need of: nothing of it was run; save its "
+                f"it names {named[1] or named[2]}, which a file of weights has no need of: nothing of it was run; save its "
                 "state_dict() instead"
             ) from None
         except (RuntimeError, EOFError, KeyError, OSError) as error:

@@ -34,10 +34,14 @@ class Facts:
         contradict, or where neither does."""
         told = self.told(name)
         if told is MISSING and found is MISSING:
-            raise ValueError(f"facts: {name} is needed, {self.options[name]}: the file does not say it")
+            raise ValueError(self.request(name))
         if told is not MISSING and found is not MISSING and not same(told, found):
             raise ValueError(f"facts: {name} = {told!r}, but the file has {found!r}")
         return told if found is MISSING else found
+
+    def request(self, name: str) -> str:
+        """The sentence that asks for an option."""
+        return f"facts: {name} is needed, {self.options[name]}: the file does not say it"
 
     def get(self, name: str, default: Any) -> Any:
         """What was told, or the source's own ``default``, for an option whose default every file of it had."""

@@ -21,7 +21,8 @@ class Foreign:
     """``network`` is its name in NETWORKS, or in CLASSIFIERS of a ``classifier``, and its options; ``state`` are its
     weights; ``parametrization`` to ``conditions`` are as in Denoiser, and ``transform`` takes the source's data to
     what its network was trained on. ``levels`` (k,) are the times of the source's own steps, in ours, where it has
-    some. ``origin`` says where the weights come from, in words."""
+    some. ``origin`` says where the weights come from, in words. ``unsized`` is the sentence that asks for the size of
+    items, where nothing says it and the network takes any: that of ``event_shape`` is then one of them."""
 
     network: dict[str, Any]
     event_shape: tuple[int, ...]
@@ -38,6 +39,7 @@ class Foreign:
     classifier: bool = False
     levels: Tensor | None = None
     origin: dict[str, str] = field(default_factory=dict)
+    unsized: str = ""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -66,7 +68,7 @@ class Foreign:
             self.sigma_data,
             self.transform,
             self.null_trained,
-            self.event_shape,
+            None if self.unsized else self.event_shape,
             noise_input=self.noise_input,
             scaled_input=self.scaled_input,
         ).eval()

@@ -146,6 +146,7 @@ def test_a_state_is_taken_as_it_is():
         found = generate(model, sampler, 5, (1,), grid=times, start_state=state.numpy(), batch_size=2, seed=3)
         expected = sample(model, sampler, state.double(), times, SeededNoise(found.seeds))
         torch.testing.assert_close(found.x, model.transform.decode(expected))
+        torch.testing.assert_close(found.state, expected.to(found.state.dtype))
     named = generate(model, SAMPLERS["heun"](), 5, (1,), steps=3, start_state=state).x
     times = make_grid(model.sde, "karras", 3)
     torch.testing.assert_close(named, model.transform.decode(sample(model, SAMPLERS["heun"](), state.double(), times)))

@@ -69,7 +69,7 @@ def recognizes(contents: Contents) -> bool:
 
 
 def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
-    """``model-N.pt``, in which all is found but the size of images. Raises ValueError for a version of the project from
+    """``model-N.pt``, in which all is found but the size of images, which can be any. Raises ValueError for a version of the project from
     before attention had learned keys and values, and as ``Source.read`` does."""
     held = contents.tensors("model") if weights == "raw" else numbered(contents.tensors("ema"), "ema_model.")
     if not held:
@@ -77,8 +77,10 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     tables = {name: held[name].double().numpy() for name in TABLES if name in held}
     tensors = numbered(held, "model.")
     network, channels = _network(tensors, facts)
-    size = facts.settle("image_size")
-    space = tuple(size) if isinstance(size, list | tuple) else (int(size), int(size))
+    size = facts.told("image_size")
+    # Where nothing tells it, the smallest that the levels can halve.
+    side = 2 ** len(network["channel_mult"]) if size is MISSING else size
+    space = tuple(side) if isinstance(side, list | tuple) else (int(side), int(side))
     process = _process(tables, facts)
     ours = cast(LinearAttentionUNet, empty_network(network, (channels, *space), None))
     wanted = dict(ours.state_dict())
@@ -101,6 +103,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         scaled_input=False,
         transform=pixels() if facts.get("auto_normalize", True) else pixels(0.0, 1.0),
         levels=process.times.flip(0),
+        unsized=facts.request("image_size") if size is MISSING else "",
     )
 
 

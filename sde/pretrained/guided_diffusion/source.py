@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -41,9 +42,9 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     shape = _architecture(tensors, facts)
     size = _image_size(tensors, shape, facts)
     _agree(shape, size, facts)
-    name, steps = settle_schedule(facts, "noise_schedule", "diffusion_steps")
-    process = linear_or_cosine(name, steps)
     classifier = shape.pool is not None
+    name, steps = _schedule(facts, classifier)
+    process = linear_or_cosine(name, steps)
     num_classes = shape.outputs if classifier else shape.num_classes
     network = {
         "name": "adm",
@@ -77,6 +78,20 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         classifier=classifier,
         levels=process.times.flip(0),
     )
+
+
+def _schedule(facts: Facts, classifier: bool) -> tuple[str, int]:
+    """The schedule and its steps. Of a classifier, whose logits depend on the number of the step alone, those of the
+    project's own classifiers where nothing is told of them."""
+    names = ("noise_schedule", "diffusion_steps")
+    if classifier and all(facts.told(name) is MISSING for name in ("schedule", *names)):
+        warnings.warn(
+            "noise_schedule and diffusion_steps are not told: the classifier is taken as one of the linear schedule of "
+            "1000 steps, as the project's own are; tell them where it was trained on another",
+            stacklevel=2,
+        )
+        return "linear", 1000
+    return settle_schedule(facts, *names)
 
 
 def _check_weights(file: str, weights: str) -> None:

@@ -30,7 +30,7 @@ def read_transformer(tensors: Mapping[str, Tensor], settings: Settings) -> Told:
     hidden, blocks = tensors["mapping.in_norm.scale"].shape[0], numbered(tensors, "mapping.blocks.")
     network: dict[str, Any] = {
         "name": "hdit",
-        "patch_size": patch[0] if patch[0] == patch[1] else patch,
+        "patch_size": patch[:1] if patch[0] == patch[1] else patch,
         "widths": widths,
         "depths": settings.of("depths", [depth for depth, _, _ in levels]),
         "hidden_widths": settings.of("d_ffs", [down.shape[1] for _, down, _ in levels]),

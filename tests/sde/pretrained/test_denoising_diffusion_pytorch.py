@@ -24,7 +24,7 @@ def test_the_originals_networks_and_posterior_mean():
     found = fixture("denoising-diffusion-pytorch")
     about = {name: found.about[name] for name in ("objective", "schedule")} | found.about["kwargs"]
     x, steps = found.reference["x"], found.reference["t"]
-    for facts in (SIZE, SIZE | about):
+    for facts in (SIZE, about, SIZE | about):
         for weights, key in (("raw", "net"), ("ema", "net_ema")):
             model = load_pretrained(found.folder / "model-1.pt", weights=weights, facts=facts)
             assert isinstance(model, Denoiser)
@@ -169,6 +169,18 @@ def test_units_of_images(tmp_path):
         torch.testing.assert_close(transform.encode(ends), torch.tensor([low, 1.0]))
 
 
+def test_images_of_any_size_where_none_is_told(tmp_path):
+    path, network = foreign_file(tmp_path, cosine(50))
+    foreign = read_pretrained(path, weights="raw")
+    assert foreign.unsized == "facts: image_size is needed, height and width of the images: the file does not say it"
+    model = foreign.build()
+    assert model.event_shape is None
+    x, step = torch.randn(2, 3, 12, 20, generator=torch.Generator().manual_seed(0)), torch.full((2,), 7.0)
+    torch.testing.assert_close(model.network(x, step), network(x, step))
+    assert load_pretrained(path, facts=SIZE).event_shape == (3, 16, 16)
+    assert load_pretrained(path, facts={"image_size": [16, 24]}).event_shape == (3, 16, 24)
+
+
 def refused(sentence, path, weights="ema", **facts):
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
         load_pretrained(path, weights=weights, facts=facts)
@@ -176,7 +188,6 @@ def refused(sentence, path, weights="ema", **facts):
 
 def test_bad_input(tmp_path):
     path, _ = foreign_file(tmp_path, cosine(50))
-    refused("facts: image_size is needed, height and width of the images", path)
     refused(
         "facts: schedule tells beta_schedule = 'linear', but the file has 'cosine'", path, **SIZE, schedule="linear"
     )

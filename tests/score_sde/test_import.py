@@ -1,0 +1,243 @@
+"""--mode import: a run folder of foreign weights, on which every mode works."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from sde.checkpoint import load_model
+from sde.pretrained import load_pretrained
+from tests.oracles.foreign import fixture, relative
+from tests.oracles.score_sde_file import NCSNPP, SMALL, VE, ours, written
+from tests.score_sde.runs import call
+
+FACTS = SMALL | NCSNPP | {"name": "ncsnpp"}
+FIXTURES = {
+    "score_sde-ve-ncsnpp-continuous": "checkpoint_1.pth",
+    "score_sde-vp-ddpm-discrete": "checkpoint_1.pth",
+    "edm-baseline-vp": "network-snapshot-000001.pkl",
+    "edm-ncsnpp-uncond": "network-snapshot-000001.pkl",
+    "edm-ddpmpp-cond": "network-snapshot-000001.pkl",
+    "guided-diffusion": "ema_0.9999_000001.pt",
+    "k-diffusion-image_v1": "model_00000010.pth",
+    "k-diffusion-image_transformer_v2": "model.safetensors",
+    "denoising-diffusion-pytorch": "model-1.pt",
+    "diffusers-ddpm-epsilon": ".",
+}
+KEYS = {"sample_euler": "ddim", "sample_heun": "heun", "sample_dpm_2": "dpm2", "sample_lms": "lms",
+        "sample_dpmpp_2m": "dpmpp"}  # fmt: skip
+
+
+def told(found) -> dict:
+    """The facts of a fixture, as its about.json has them; and the size of images where it leaves that out."""
+    names = ("model", "data", "sde", "continuous", "schedule", "objective")
+    facts = found.about.get("kwargs", {}) | {name: found.about[name] for name in names if name in found.about}
+    return facts | ({"image_size": 16} if "objective" in facts else {})
+
+
+def imported(capsys, path, folder, facts, *more):
+    """The result of an import into the folder."""
+    text = folder.parent / "facts.json"
+    text.write_text(json.dumps(facts))
+    status, result, err = call(
+        capsys, "--mode", "import", "--pretrained", path, "--facts", text, "--workdir", folder, *more
+    )
+    assert status == 0, err
+    return result
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_a_fixture_is_imported(name, capsys, tmp_path):
+    found = fixture(name)
+    if name.startswith("diffusers"):
+        pytest.importorskip("diffusers")
+    path, facts = found.folder / FIXTURES[name], told(found)
+    result = imported(capsys, path, tmp_path / "run", facts)
+    model, wanted = load_model(tmp_path / "run" / "model.safetensors"), load_pretrained(path, facts=facts)
+    assert (result["mode"], result["kind"], result["event_shape"]) == ("import", "denoiser", [3, 16, 16])
+    assert model.event_shape == (3, 16, 16)
+    assert model.transform == wanted.transform
+    x, t = found.reference["x"], torch.full((len(found.reference["x"]),), 0.4)
+    labels = None if model.num_classes is None else torch.arange(len(x)) % model.num_classes
+    with torch.no_grad():
+        assert torch.equal(model(x, t, labels), wanted(x, t, labels))
+    about = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert about["data"]["event_shape"] == [3, 16, 16]
+
+
+@pytest.mark.parametrize("name", ["edm-ncsnpp-uncond", "edm-ddpmpp-cond"])
+def test_recorded_samples_of_edm(name, capsys, tmp_path):
+    """Through the command line alone: six noise levels of Karras, and the last call's step to none."""
+    found = fixture(name)
+    imported(capsys, found.folder / FIXTURES[name], tmp_path / "run", {})
+    np.save(tmp_path / "start.npy", 80 * found.reference["latents"].numpy())
+    labels = ["--labels", ",".join(map(str, found.reference["y"][:2].argmax(1).tolist()))] if "-cond" in name else []
+    status, result, err = call(capsys, "--mode", "sample", "--workdir", tmp_path / "run", "--sampler", "heun", "--grid",
+                               "karras", "--steps", "5", "--start_state", tmp_path / "start.npy", *labels)  # fmt: skip
+    assert (status, err) == (0, "")
+    assert result["nfe"] == 11
+    with np.load(result["numbers"]) as numbers:
+        state, x = torch.from_numpy(numbers["state"]), torch.from_numpy(numbers["x"])
+    assert relative(state, found.reference["heun6"]) < 1e-5
+    assert torch.equal(x, (127.5 * found.reference["heun6"] + 127.5).round().clamp(0, 255))
+
+
+@pytest.mark.parametrize("name", ["k-diffusion-image_v1", "k-diffusion-image_transformer_v2"])
+def test_recorded_samples_of_k_diffusion(name, capsys, tmp_path):
+    found = fixture(name)
+    imported(capsys, found.folder / FIXTURES[name], tmp_path / "run", {})
+    np.save(tmp_path / "start.npy", found.reference["noise"].numpy())
+    model = load_model(tmp_path / "run" / "model.safetensors")
+    times = model.sde.t_of_noise_level(found.reference["sigmas"][:-1].double())
+    of_class = "in_class_cond" in found.reference
+    labels = ["--labels", ",".join(map(str, found.reference["in_class_cond"][:2].tolist()))] if of_class else []
+    for key, sampler in KEYS.items():
+        status, result, err = call(capsys, "--mode", "sample", "--workdir", tmp_path / "run", "--sampler", sampler,
+                                   "--grid", ",".join(map(repr, times.tolist())), "--start_state",
+                                   tmp_path / "start.npy", *labels)  # fmt: skip
+        assert (status, err) == (0, "")
+        with np.load(result["numbers"]) as numbers:
+            assert relative(torch.from_numpy(numbers["state"]), found.reference[key]) < 1e-4, sampler
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """A checkpoint of score_sde, its facts in a file, images, and the run folder that they are imported into."""
+    folder = tmp_path_factory.mktemp("foreign")
+    written(folder / "checkpoint_1.pth", ours(FACTS), FACTS)
+    (folder / "facts.json").write_text(json.dumps(FACTS))
+    x = np.random.default_rng(0).integers(0, 256, (120, 3, 8, 8)).astype(np.float32)
+    np.savez(folder / "images.npz", x=x, labels=np.arange(120) % 2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(foreign, unrendered_module):
+    from score_sde.cli import main
+
+    assert main.main(["--mode", "import", "--pretrained", str(foreign / "checkpoint_1.pth"), "--facts",
+                      str(foreign / "facts.json"), "--workdir", str(foreign / "run"),
+                      f"--config.data.root={foreign / 'images.npz'}", "--config.data.test_fraction=0.5"]) == 0  # fmt: skip
+    return foreign / "run"
+
+
+@pytest.mark.parametrize("weights", ["ema", "raw"])
+def test_what_a_run_folder_gets(weights, foreign, capsys, tmp_path):
+    arguments = ("--weights", weights)
+    result = imported(capsys, foreign / "checkpoint_1.pth", tmp_path / "run", FACTS, *arguments)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "model.safetensors"]
+    model = load_model(tmp_path / "run" / "model.safetensors")
+    network, twice = ours(FACTS), 2 if weights == "ema" else 1
+    torch.testing.assert_close(model.network.head.conv.weight, twice * network.head.conv.weight)
+    assert result["parameters"] == sum(p.numel() for p in network.parameters())
+    assert result["origin"]["weights"] == weights
+    assert "Song et al. 2021" in result["origin"]["project"]
+    spec = json.loads(_metadata(tmp_path / "run" / "model.safetensors"))["spec"]
+    assert spec["origin"] == result["origin"]
+    assert (len(spec["levels"]), spec["levels"][0], spec["levels"][-1]) == (40, 1.0, 1e-3)
+
+
+def _metadata(path):
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return file.metadata()["score_sde"]
+
+
+MODES = {
+    "sample": ("--num_samples=2", "--steps=2"),
+    "likelihood": ("--num_samples=2", "--probes=2", "--rtol=0.1"),
+    "encode": ("--num_samples=2", "--rtol=0.1"),
+    "interpolate": ("--items=0,1", "--frames=2", "--rtol=0.1"),
+    "edit": ("--num_samples=2", "--start_time=0.3", "--steps=2"),
+    "restore": ("--task=inpaint", "--mask=box", "--items=0", "--steps=2"),
+    "compare": ("--samplers=ddim", "--nfe=2", "--num_samples=2"),
+    "check": ("--num_samples=16",),
+    "evaluate": ("--num_samples=50", "--steps=1", "--sampler=ddim"),
+    "visualize": ("--num_samples=2", "--steps=2"),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_works_on_it(mode, run, capsys):
+    status, result, err = call(capsys, "--mode", mode, "--workdir", run, *MODES[mode])
+    assert status == 0, err
+    assert result["mode"] == mode
+
+
+class Code:
+    def __reduce__(self):
+        return print, ("ran",)
+
+
+def refused(capsys, folder, *arguments):
+    """The sentence of an import that leaves nothing behind."""
+    status, _, err = call(capsys, "--mode", "import", "--workdir", folder, *arguments)
+    assert (status, err.count("\n")) == (2, 1), err
+    assert not folder.exists() or not [*folder.iterdir()]
+    return err
+
+
+def test_what_is_refused(foreign, capsys, tmp_path):
+    folder, whole = tmp_path / "run", (foreign / "checkpoint_1.pth").read_bytes()
+    facts, path = ("--facts", foreign / "facts.json"), tmp_path / "file.pth"
+
+    def sentence(*arguments):
+        return refused(capsys, folder, *arguments)
+
+    assert "--pretrained is needed" in sentence()
+    assert f"{path} does not exist" in sentence("--pretrained", path)
+    path.write_bytes(pickle.dumps({"ema": Code()}))
+    assert "builtins.print" in sentence("--pretrained", path)
+    torch.save({"model": Code()}, path)
+    assert "print" in sentence("--pretrained", path)
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "cut short" in sentence("--pretrained", path)
+    path.write_bytes(b"\x80")
+    assert "was not loaded" in sentence("--pretrained", path)
+    torch.save({"weight": torch.ones(3)}, path)
+    assert "is none of score_sde, edm" in sentence("--pretrained", path)
+    own = foreign / "checkpoint_1.pth"
+    assert "is no file of edm: it looks like one of score_sde" in sentence("--pretrained", own, "--source", "edm")
+    assert "--source = 'emd'" in sentence("--pretrained", own, "--source", "emd")
+    assert "--weights = 'average'" in sentence("--pretrained", own, "--weights", "average")
+    assert "--facts: image_size is needed, height and width" in sentence("--pretrained", own)
+    (tmp_path / "other.json").write_text(json.dumps(FACTS | {"nf": 16}))
+    assert "nf = 16, but the file has 8" in sentence("--pretrained", own, "--facts", tmp_path / "other.json")
+    (tmp_path / "other.json").write_text(json.dumps(FACTS | {"colour": 16}))
+    assert "'colour' is no option" in sentence("--pretrained", own, "--facts", tmp_path / "other.json")
+    (tmp_path / "other.json").write_text("[1")
+    assert "--facts=" in sentence("--pretrained", own, "--facts", tmp_path / "other.json")
+    content = torch.load(own)
+    torch.save({"model": content["model"]}, path)
+    assert "--weights = 'ema': the file has no average, take 'raw'" in sentence("--pretrained", path, *facts)
+    gone = next(name for name in content["model"] if name.endswith(".Conv_1.bias"))
+    del content["model"][gone]
+    torch.save(content, path)
+    assert f"the file lacks {gone.removeprefix('module.')} (here " in sentence(
+        "--pretrained", path, *facts, "--weights", "raw"
+    )
+
+
+def test_a_run_is_not_written_over(foreign, run, capsys):
+    before = (run / "model.safetensors").read_bytes()
+    status, _, err = call(capsys, "--mode", "import", "--pretrained", foreign / "checkpoint_1.pth", "--facts",
+                          foreign / "facts.json", "--workdir", run)  # fmt: skip
+    assert status == 2
+    assert "holds a run already" in err
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_variance_exploding_weights_sample(capsys, tmp_path):
+    """Images that the network sees in [0, 1], on VESDE: integers come out."""
+    facts = FACTS | VE
+    written(tmp_path / "checkpoint_1.pth", ours(facts), facts)
+    imported(capsys, tmp_path / "checkpoint_1.pth", tmp_path / "run", facts)
+    status, result, err = call(capsys, "--mode", "sample", "--workdir", tmp_path / "run", "--num_samples", "2",
+                               "--steps", "2", "--sampler", "pc")  # fmt: skip
+    assert status == 0, err
+    with np.load(result["numbers"]) as numbers:
+        assert np.array_equal(numbers["x"], numbers["x"].round())
+        assert "state" not in numbers
