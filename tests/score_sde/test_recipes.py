@@ -17,6 +17,7 @@ from score_sde.evaluation import validation
 from score_sde.modes import train
 from sde.checkpoint.spec import build_sde
 from sde.checkpoint.states import read_state
+from sde.data import Dataset
 from sde.data.transform import Transform
 from sde.pretrained.foreign import empty_network, pixels
 from sde.training.ema import EMA
@@ -150,6 +151,11 @@ def test_values_are_put_where_edm_puts_them():
         torch.testing.assert_close(seen, k / 127.5 - 1, rtol=0, atol=1e-6)
         for shift in (-0.49, 0.0, 0.49):
             assert torch.equal(transform.quantize(transform.decode((k + shift) / 127.5 - 1)), k)
+    # Noise in cells of width 2 / 255 has a variance of its own.
+    square, items = (k / 127.5 - 1).square().mean().item(), k.to(torch.uint8)
+    for dequantized, own in ((False, 0.0), (True, (2 / 255) ** 2 / 12)):
+        data = Dataset(items, None, None, Transform.of_values(256), dequantized=dequantized)
+        assert data.sigma_data**2 == pytest.approx(square + own, rel=1e-7)
 
 
 SMALL = [
