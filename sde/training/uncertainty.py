@@ -21,6 +21,9 @@ class UncertaintyWeighting(nn.Module):
     as among the tasks of Kendall et al. 2018. It is trained with the network, and is no part of the model.
     """
 
+    frequencies: Tensor
+    phases: Tensor
+
     def __init__(self, sde: SDE, features: int = FEATURES) -> None:
         super().__init__()
         self.sde = sde

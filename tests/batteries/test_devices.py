@@ -24,6 +24,7 @@ from sde.device import placed
 from sde.distributed.world import World
 from sde.guidance import ClassifierFree, DynamicThreshold
 from sde.networks import MLP
+from sde.training.augmentation import AUGMENTATIONS, Augmentation
 from sde.training.batches import Batches
 from sde.training.copies import tensors
 from sde.training.options import TrainingOptions
@@ -123,14 +124,15 @@ def test_computations(name):
 
 
 @pytest.mark.usefixtures("widths")
-def test_training():
+@pytest.mark.parametrize("uncertain", [False, True])
+def test_training(uncertain):
     """Steps, a state, a run that goes on from it; nothing is read back in a step."""
     runs = {}
     for device in ("cpu", sim.NAME):
 
         def trainer(device=device):
             options = {"dropout": 0.0, "gradient_accumulation": 2, "max_grad_norm": 1.0}
-            return small_training.trainer(device=device, **options)
+            return small_training.trainer(device=device, uncertain=uncertain, **options)
 
         first = trainer()
         first.training_step()
@@ -143,6 +145,21 @@ def test_training():
         assert torch.equal(losses[-1], losses[-2])
         runs[device] = [*losses, *second.module.state_dict().values()]
     close(*runs.values())
+
+
+@pytest.mark.usefixtures("widths")
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_augmentation(name):
+    """Nothing is read back of the items, nor of what is done to them."""
+    images, seeds, found = torch.rand(6, 2, 8, 8), torch.arange(6), {}
+    for device in ("cpu", sim.NAME):
+        x, cond = images.to(device), {"labels": torch.arange(6).to(device)}
+        with sim.watching() as seen:
+            found[device] = Augmentation(name, 0.7, augment_dim=9)(x, cond, seeds)
+        assert not seen.waits, seen.waits
+    (here, told), (there, also) = found.values()
+    assert there.device.type == also["augmentation"].device.type == sim.NAME
+    close([here, told["augmentation"]], [there, also["augmentation"]])
 
 
 FAR = Transform((1e9,), (2.0,))

@@ -359,7 +359,6 @@ LAWS = {
     "sde/networks/dropout.py": "dropout 0.5, dropout 0.2",
     "sde/networks/embedding.py": "initial values",
     "sde/networks/linear_attention.py": "first keys and values of a memory, which are learned",
-    "sde/training/augmentation.py": "tests/sde/test_augmentation.py",
     "sde/training/ignored_inputs.py": "a trial",
     "sde/training/loss.py": "training times, a batch's items, strata",
     "sde/training/batches.py": "epochs",

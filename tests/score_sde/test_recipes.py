@@ -11,12 +11,17 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from score_sde.cli import main
 from score_sde.config.config import config_path, read_config, resolve
+from score_sde.evaluation import validation
+from score_sde.modes import train
 from sde.checkpoint.spec import build_sde
 from sde.checkpoint.states import read_state
+from sde.data import Dataset
 from sde.data.transform import Transform
 from sde.pretrained.foreign import empty_network, pixels
 from sde.training.ema import EMA
+from sde.training.loss import denoising_loss
 from tests.oracles.foreign import key_list, key_lists
 from tests.score_sde.runs import call
 
@@ -146,6 +151,11 @@ def test_values_are_put_where_edm_puts_them():
         torch.testing.assert_close(seen, k / 127.5 - 1, rtol=0, atol=1e-6)
         for shift in (-0.49, 0.0, 0.49):
             assert torch.equal(transform.quantize(transform.decode((k + shift) / 127.5 - 1)), k)
+    # Noise in cells of width 2 / 255 has a variance of its own.
+    square, items = (k.double() / 127.5 - 1).square().mean().item(), k.to(torch.uint8)
+    for dequantized, own in ((False, 0.0), (True, (2 / 255) ** 2 / 12)):
+        data = Dataset(items, None, None, Transform.of_values(256), dequantized=dequantized)
+        assert data.sigma_data**2 == pytest.approx(square + own, rel=1e-9)
 
 
 SMALL = [
@@ -155,6 +165,12 @@ SMALL = [
     "--config.training.sample_every=4", "--config.training.checkpoint_every=2", "--config.data.event_shape=()",
     "--config.training.augmentation_probability=0.6",
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, unrendered):
+    """Previews of few samples, which are not rendered."""
+    monkeypatch.setattr(train, "PREVIEW_SAMPLES", 4)
 
 
 @pytest.fixture(scope="module")
@@ -169,6 +185,43 @@ def pictures(tmp_path_factory):
     return [f"--config.data.root={folder / 'train'}", f"--config.data.test_root={folder / 'test'}"]
 
 
+def seen_in_training(monkeypatch, tmp_path, *options):
+    """Items, conditions and seeds that the loss has, of training and of held-out items, in two steps."""
+    seen = {train: [], validation: []}
+    for module, found in seen.items():
+
+        def watched(model, x0, cond, draws, *, found=found, **own):
+            found.append((x0.clone(), cond, draws.seeds))
+            return denoising_loss(model, x0, cond, draws, **own)
+
+        monkeypatch.setattr(module, "denoising_loss", watched)
+    arguments = ["--mode", "train", "--config", "cifar10_edm", *SMALL, *options, "--config.training.steps=2"]
+    assert main.main([*arguments, "--workdir", str(tmp_path / "-".join(options[-1:]).replace("/", ""))]) == 0
+    return seen[train][-2:], seen[validation]
+
+
+def test_what_the_loss_has(pictures, monkeypatch, tmp_path):
+    """Flipped items with what is told of it beside their classes; the values of the images; held-out items as they
+    are."""
+    own = [*pictures, "--config.training.augmentation_probability=0.0"]
+    plain, _ = seen_in_training(monkeypatch, tmp_path, *own, "--config.training.augmentation=none")
+    told, held_out = seen_in_training(monkeypatch, tmp_path, *own, "--config.training.augmentation=edm")
+    for (x, cond, seeds), (y, other, same) in zip(plain, told, strict=True):
+        assert torch.equal(seeds, same)
+        mirrored = other["augmentation"][:, 0] > 0
+        assert 0 < mirrored.sum() < 8
+        assert not other["augmentation"][:, 1:].any()
+        assert not cond["augmentation"].any()
+        assert torch.equal(y, torch.where(mirrored.view(-1, 1, 1, 1), x.flip(-1), x))
+        assert torch.equal(cond["labels"], other["labels"])
+        assert {0, 1} == {*cond["labels"].tolist()}
+    assert len(held_out) >= 2
+    assert all({*cond} == {"labels"} for _, cond, _ in held_out)
+    for x, _, _ in [*plain, *held_out]:
+        values = x * 127.5 + 127.5
+        torch.testing.assert_close(values, values.round(), rtol=0, atol=1e-4)
+
+
 def lines_of(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
 
@@ -177,9 +230,9 @@ def test_a_small_run_of_it_goes_on_bit_for_bit(pictures, tmp_path, capsys):
     """With augmentation, uncertainty weighting, conditions that are dropped, and micro-batches."""
     own = [*pictures, *SMALL, "--config.training.uncertainty_weighting=True", "--config.training.cond_dropout=0.3",
            "--config.training.gradient_accumulation=2"]  # fmt: skip
-    train = ["--mode", "train", "--config", "cifar10_edm", *own]
+    command = ["--mode", "train", "--config", "cifar10_edm", *own]
     for steps, folder in ((4, "straight"), (2, "stopped"), (4, "stopped")):
-        status, _, error = call(capsys, *train, f"--config.training.steps={steps}", "--workdir", tmp_path / folder)
+        status, _, error = call(capsys, *command, f"--config.training.steps={steps}", "--workdir", tmp_path / folder)
         assert status == 0, error
     one, two = (tmp_path / folder for folder in ("straight", "stopped"))
     weights = [load_file(folder / "model.safetensors") for folder in (one, two)]
@@ -198,7 +251,7 @@ def test_a_small_run_of_it_goes_on_bit_for_bit(pictures, tmp_path, capsys):
     assert status == 0, error
     values = np.load(tmp_path / "drawn.npz")["x"]
     assert values.dtype.kind in "ui" or np.array_equal(values, values.round())
-    status, _, error = call(capsys, *train, "--config.training.steps=6", "--workdir", one,
+    status, _, error = call(capsys, *command, "--config.training.steps=6", "--workdir", one,
                             "--config.training.uncertainty_weighting=False")  # fmt: skip
     assert status == 2
     assert "config.training.uncertainty_weighting is True there, and False here" in error

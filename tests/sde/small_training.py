@@ -11,6 +11,7 @@ from sde.data.transform import Transform
 from sde.training.loss import denoising_loss
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
+from sde.training.uncertainty import UncertaintyWeighting
 
 SPEC = {"network": {"name": "mlp", "width": 16, "layers": 1, "dropout": 0.2}, "event_shape": [3], "num_classes": 2,
         "sde": describe_sde(VPSDE()), "parametrization": "edm", "sigma_data": 1.0,
@@ -22,11 +23,13 @@ def dataset(count=23):
     return Dataset(x, torch.arange(count) % 2, 2, Transform())
 
 
-def trainer(steps=20, dropout=0.2, device="cpu", **options):
+def trainer(steps=20, dropout=0.2, device="cpu", world=None, uncertain=False, **options):
     torch.manual_seed(0)
     model = build_denoiser({**SPEC, "network": {**SPEC["network"], "dropout": dropout}})
-    return Trainer(model.to(device), dataset(), partial(denoising_loss, cond_dropout=0.3),
-                   TrainingOptions(steps=steps, batch_size=8, warmup_steps=5, **options))  # fmt: skip
+    own = TrainingOptions(steps=steps, batch_size=8, warmup_steps=5, **options)
+    uncertainty = UncertaintyWeighting(model.sde) if uncertain else None
+    loss = partial(denoising_loss, cond_dropout=0.3)
+    return Trainer(model.to(device), dataset(), loss, own, world, uncertainty=uncertainty)
 
 
 def same(a, b):

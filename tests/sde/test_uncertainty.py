@@ -1,21 +1,16 @@
 """Uncertainty weighting: what it converges to, what it does to gradients, and how it is trained and kept."""
 
-from functools import partial
-
 import pytest
 import torch
 
 from sde import VESDE, VPSDE
-from sde.checkpoint.spec import build_denoiser
 from sde.checkpoint.states import Checkpoints
 from sde.distributed.world import World
 from sde.training.fit import fit
 from sde.training.loss import BatchNoise, denoising_loss
-from sde.training.options import TrainingOptions
-from sde.training.trainer import Trainer
 from sde.training.uncertainty import UncertaintyWeighting
 from tests.oracles.exact import GaussianDenoiser
-from tests.sde.small_training import SPEC, dataset, same
+from tests.sde.small_training import same, trainer
 
 
 def exact_losses(level):
@@ -80,17 +75,9 @@ def test_it_knows_the_noise_level_alone():
     assert found[0].std() > 0.1
 
 
-def trainer(steps=20, world=None, learned=True, **options):
-    torch.manual_seed(0)
-    model = build_denoiser(SPEC)
-    own = TrainingOptions(steps=steps, batch_size=8, warmup_steps=5, lr=0.01, **options)
-    uncertainty = UncertaintyWeighting(model.sde) if learned else None
-    return Trainer(model, dataset(), partial(denoising_loss, cond_dropout=0.3), own, world, uncertainty=uncertainty)
-
-
 @pytest.mark.parametrize("options", [{"optimizer": "adamw", "weight_decay": 0.1}, {"gradient_accumulation": 4}])
 def test_continuing_equals_never_stopping(tmp_path, options):
-    straight, first, second = (trainer(**options) for _ in range(3))
+    straight, first, second = (trainer(uncertain=True, lr=0.01, **options) for _ in range(3))
     fit(straight, [])
     assert straight.uncertainty.weight.abs().max() > 0.05
     with torch.random.fork_rng():
@@ -104,15 +91,15 @@ def test_continuing_equals_never_stopping(tmp_path, options):
 
 
 def test_it_is_no_part_of_the_model():
-    run = trainer(1)
-    assert run.module.state_dict().keys() == trainer(1, learned=False).module.state_dict().keys()
+    run = trainer(1, uncertain=True)
+    assert run.module.state_dict().keys() == trainer(1).module.state_dict().keys()
     assert run.ema.state_dict()["average"].keys() == run.parameters.keys()
     assert [name for name in run.trained if name not in run.parameters] == ["uncertainty.weight"]
 
 
 def test_what_is_logged_is_the_loss_before_it():
     """And what is minimized beside it; the first step is that of a run without, as u is 0."""
-    plain, run = trainer(3, learned=False), trainer(3)
+    plain, run = trainer(3, lr=0.01), trainer(3, uncertain=True, lr=0.01)
     steps = [(plain.training_step(), run.training_step()) for _ in range(3)]
     assert torch.equal(steps[0][0].loss, steps[0][1].loss)
     assert torch.equal(steps[0][1].objective, steps[0][1].loss)
@@ -124,7 +111,7 @@ def test_what_is_logged_is_the_loss_before_it():
 
 def test_weights_do_not_decay():
     """Decay would pull every level's loss towards 1."""
-    run = trainer(1, optimizer="adamw", weight_decay=0.1)
+    run = trainer(1, uncertain=True, optimizer="adamw", weight_decay=0.1)
     for _ in range(2):
         assert [group["weight_decay"] for group in run.optimizer.param_groups] == [0.1, 0.0]
         run.load_state_dict(run.state_dict())
@@ -132,6 +119,6 @@ def test_weights_do_not_decay():
 
 def test_bad_input():
     with pytest.raises(ValueError, match=r"parallel = 'fsdp': `uncertainty_weighting` is not split"):
-        trainer(world=World(0, 2), parallel="fsdp")
+        trainer(uncertain=True, world=World(0, 2), parallel="fsdp")
     with pytest.raises(ValueError, match="`uncertainty_weighting` is True there, and False here"):
-        trainer(learned=False).load_state_dict(trainer().state_dict())
+        trainer().load_state_dict(trainer(uncertain=True).state_dict())
