@@ -62,7 +62,13 @@ def sample(
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     levels = guides.denoiser.transform.num_levels
     shown = show(drawn.x, cond, picture, kind=run.kind, levels=levels, sizes=drawn.sizes)
-    arrays = {"x": drawn.x, "sizes": drawn.sizes, "seeds": np.array(drawn.seeds), "nfe": drawn.nfe, "state": drawn.state}
+    arrays = {
+        "x": drawn.x,
+        "sizes": drawn.sizes,
+        "seeds": np.array(drawn.seeds),
+        "nfe": drawn.nfe,
+        "state": drawn.state,
+    }
     arrays |= cond or {}
     write_arrays(numbers, arrays, run.settings)
     run.kind.write(trimmed(drawn.x, drawn.sizes), path, run.about)

@@ -128,7 +128,8 @@ def run(foreign, unrendered_module):
 
     assert main.main(["--mode", "import", "--pretrained", str(foreign / "checkpoint_1.pth"), "--facts",
                       str(foreign / "facts.json"), "--workdir", str(foreign / "run"),
-                      f"--config.data.root={foreign / 'images.npz'}", "--config.data.test_fraction=0.5"]) == 0  # fmt: skip
+                      f"--config.data.root={foreign / 'images.npz'}", "--config.data.test_fraction=0.5",
+                      ]) == 0  # fmt: skip
     return foreign / "run"
 
 
@@ -225,7 +226,9 @@ def test_what_is_refused(foreign, capsys, tmp_path):
     gone = next(name for name in content["model"] if name.endswith(".Conv_1.bias"))
     del content["model"][gone]
     torch.save(content, path)
-    assert f"the file lacks {gone.removeprefix('module.')} (here " in sentence("--pretrained", path, *facts, "--weights", "raw")
+    assert f"the file lacks {gone.removeprefix('module.')} (here " in sentence(
+        "--pretrained", path, *facts, "--weights", "raw"
+    )
 
 
 def test_a_run_is_not_written_over(foreign, run, capsys):

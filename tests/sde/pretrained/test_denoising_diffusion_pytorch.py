@@ -9,9 +9,9 @@ import torch
 
 from sde import Denoiser
 from sde.networks.linear_attention_unet import LinearAttentionUNet
-from sde.pretrained.denoising_diffusion_pytorch import source
 from sde.pretrained import load_pretrained, read_pretrained
 from sde.pretrained.contents import Contents
+from sde.pretrained.denoising_diffusion_pytorch import source
 from sde.pretrained.denoising_diffusion_pytorch.names import unet_names
 from sde.pretrained.facts import Facts
 from sde.pretrained.foreign import empty_network
