@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -187,8 +188,7 @@ class LinearAttentionUNet(nn.Module):
 
 def _levels(way: nn.ModuleList) -> Iterator[Mapping[str, nn.Module]]:
     for level in way:
-        assert isinstance(level, nn.ModuleDict)
-        yield dict(level.items())
+        yield dict(cast(nn.ModuleDict, level).items())
 
 
 def per_level(key: str, values: Sequence, count: int) -> list:

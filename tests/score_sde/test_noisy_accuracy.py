@@ -39,7 +39,7 @@ def test_the_best_classifier_of_two_gaussians(process):
     found = noisy.by_noise(Bayes(process))
     assert found == noisy.by_noise(Bayes(process)), "the same noise every time"
     sigma = np.array([level["noise_level"] for level in found])
-    ends = (-0.5 * process.log_snr(torch.tensor([process.t_min, process.t_max], dtype=torch.float64))).numpy()
+    ends = (-0.5 * process.log_snr(torch.tensor([process.t_min, process.t_signal], dtype=torch.float64))).numpy()
     np.testing.assert_allclose(
         np.log(sigma), ends[0] + (ends[1] - ends[0]) * (np.arange(NUM_LEVELS) + 0.5) / NUM_LEVELS
     )

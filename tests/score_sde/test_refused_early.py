@@ -14,7 +14,7 @@ from score_sde.run.outputs import WRITTEN, amount, check_out, without_suffix
 from sde.data.cache import cached
 from tests.score_sde.runs import call
 
-WRITING = [name for name, mode in MODES.items() if "out" in mode.flags]
+WRITING = [name for name, mode in MODES.items() if "out" in mode.flags and mode.suffixes]
 Usage = namedtuple("Usage", "total used free")
 
 

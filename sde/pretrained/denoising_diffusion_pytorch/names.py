@@ -28,10 +28,9 @@ def unet_names(network: LinearAttentionUNet) -> Names:
     for way, levels in (("downs", network.downs), ("ups", network.ups)):
         for index, level in enumerate(levels):
             here = f"{way}.{index}"
-            first, second = (module for name, module in cast(nn.ModuleDict, level).items() if name != "resample")
-            assert isinstance(first, ModulatedBlock)
-            assert isinstance(second, AttendedBlock)
-            found |= _block(f"{here}.first", f"{here}.0", first)
+            first, attended = (module for name, module in cast(nn.ModuleDict, level).items() if name != "resample")
+            second = cast(AttendedBlock, attended)
+            found |= _block(f"{here}.first", f"{here}.0", cast(ModulatedBlock, first))
             found |= _block(f"{here}.second.block", f"{here}.1", second.block)
             found |= _attention(f"{here}.second.attention", f"{here}.2", second.attention)
             # Between levels a layer without weights stands before the convolution.

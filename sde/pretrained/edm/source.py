@@ -63,7 +63,8 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     if weights != "ema":
         raise ValueError(f"weights = {weights!r}: EDM's pickles hold the average alone, take 'ema'")
     net = _network(contents)
-    assert net is not None
+    if net is None:
+        raise ValueError("it is no pickle of a network of EDM's")
     facts.settle("cls", net.kind)
 
     def option(name: str, default: Any = MISSING) -> Any:
