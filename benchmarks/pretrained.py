@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from sde import VESDE, Denoiser, NoiseInput
-from sde.networks import NETWORKS
+from sde.networks.adm import ADM
+from sde.networks.ncsnpp import NCSNpp
 from sde.pretrained.foreign import pixels
 from sde.pretrained.names.adm import guided_diffusion_names
 from sde.pretrained.score_sde.checkpoint import write_score_sde
@@ -22,7 +23,7 @@ MIB = 2**20
 
 def score_sde_file(folder: Path) -> tuple[Path, dict[str, Any]]:
     """A checkpoint with averages, and its facts."""
-    network = NETWORKS["ncsnpp"](
+    network = NCSNpp(
         (3, 32, 32), None, channels=128, channel_mult=(1, 2, 2, 2), num_res_blocks=4, attention_resolutions=(16,),
         frequency_unit="cycle", centered=False, scale_by_sigma=True, log_sigma=(1.0, 0.0),
     )  # fmt: skip
@@ -35,7 +36,7 @@ def score_sde_file(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 def guided_diffusion_file(folder: Path) -> tuple[Path, dict[str, Any]]:
     """A state dict, and its facts."""
-    network = NETWORKS["adm"](
+    network = ADM(
         (3, 32, 32), None, channels=128, channel_mult=(1, 2, 2, 2), num_res_blocks=4, attention_resolutions=(16, 8),
         head_channels=64, group_channels=1,
     )  # fmt: skip
@@ -68,8 +69,8 @@ folder, source = sys.argv[3] + "-run-" + sys.argv[4], ["--facts", sys.argv[3], "
 assert main(["--mode", "import", "--pretrained", sys.argv[2], "--workdir", folder, *source]) == 0
 print(json.dumps([*found, time.perf_counter() - begin, peak() - before]))
 """
-"""What is measured: seconds, MiB at most above those of ``import torch``, and parameters, of load_pretrained; and seconds
-and MiB of --mode import."""
+"""What is measured: seconds, MiB at most above those of ``import torch``, and parameters, of load_pretrained; and
+seconds and MiB of --mode import."""
 
 
 def main() -> None:
