@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, overload
 
 from safetensors import SafetensorError
-from safetensors.torch import save as to_safetensors
+from safetensors.torch import save_file
 from torch import Tensor
 
 from sde.checkpoint.migration import current_spec, current_state
@@ -18,7 +18,7 @@ from sde.checkpoint.states import FORMAT, read_state
 from sde.checkpoint.tensors import open_tensors
 from sde.checkpoint.tied import tied_names, untied
 from sde.distributed.world import World
-from sde.files import write_whole
+from sde.files import whole
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 
@@ -42,7 +42,13 @@ def save_model(path: Path, kind: str, spec: dict, state: dict[str, Tensor], worl
         name: value.clone() if places[value.untyped_storage().data_ptr()] > 1 else value
         for name, value in content.items()
     }
-    world.broadcast_from_main(lambda: write_whole(path, to_safetensors(content, metadata)))
+
+    def write() -> None:
+        with whole(path) as file:
+            # By its name, as bytes to be written would be the weights once more.
+            save_file(content, file.name, metadata)
+
+    world.broadcast_from_main(write)
 
 
 @overload

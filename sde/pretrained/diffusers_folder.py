@@ -28,7 +28,7 @@ def write_diffusers(model: Denoiser, folder: Path) -> list[Path]:
     if isinstance(model.network, DiffusersNetwork):
         network = model.network.model
     elif isinstance(model.network, NCSNpp):
-        network = _unet(model)
+        network = _unet(model, model.network)
     else:
         raise ValueError(
             f"diffusers has no network like {type(model.network).__name__}: its own, and ncsnpp in its DDPM form go out"
@@ -65,14 +65,14 @@ def _scheduler(model: Denoiser) -> dict[str, Any]:
     return options | {"beta_schedule": schedule, **ends}
 
 
-def _unet(model: Denoiser) -> Any:
-    network = model.network
+def _unet(model: Denoiser, network: NCSNpp) -> Any:
     options = network.options
     for name, wanted in DDPM.items():
         if tuple_of(getattr(options, name)) != tuple_of(wanted):
             raise ValueError(f"diffusers' UNet2DModel has {name} = {wanted!r}, this network {getattr(options, name)!r}")
     if network.conditions or network.num_classes or len(model.event_shape or ()) != 3:
         raise ValueError("diffusers' UNet2DModel has no null class and takes images alone: train without conditions")
+    assert model.event_shape is not None
     widths = [options.channels * mult for mult in options.channel_mult]
     groups = min(32, *widths)
     if any(width % groups or (width > 32 and groups < 32) for width in widths):

@@ -47,14 +47,14 @@ def write_score_sde(model: Denoiser, folder: Path) -> list[Path]:
         raise ValueError(f"score_sde has the network ncsnpp, of images alone; this one is {type(network).__name__}")
     if network.num_classes or network.conditions:
         raise ValueError("score_sde's networks are not conditioned: this one is told classes or conditions")
-    config = _process(model.sde) | _options(network) | _data(model)
+    config = _process(model.sde) | _options(network) | _data(model, network)
     tensors = _tensors(network)
     contents = Contents(Path(CHECKPOINT), "torch", {"model": {f"module.{k}": v for k, v in tensors.items()}})
     try:
         again = read(contents, "raw", Facts(config, OPTIONS))
     except ValueError as error:
         raise ValueError(f"score_sde has no such network: {error}") from None
-    _check_same(model, again)
+    _check_same(model, network, again)
     trained = [torch.nn.Parameter(value) for value in tensors.values()]
     state = {
         "optimizer": torch.optim.Adam(trained, lr=2e-4).state_dict(),
@@ -76,7 +76,8 @@ def write_score_sde(model: Denoiser, folder: Path) -> list[Path]:
 
 
 def _tensors(network: NCSNpp) -> dict[str, Tensor]:
-    state, found = network.state_dict(), {}
+    state = network.state_dict()
+    found: dict[str, Tensor] = {}
     for name, there in score_sde_names(network).items():
         if name in state and not (name == FREQUENCIES and network.options.embedding_type == "positional"):
             back = there.back(state[name].detach().float().cpu())
@@ -137,29 +138,29 @@ def _process(sde: SDE) -> dict[str, Any]:
     raise ValueError(f"score_sde has the processes vesde, vpsde and subvpsde; this one is {type(sde).__name__}")
 
 
-def _data(model: Denoiser) -> dict[str, Any]:
+def _data(model: Denoiser, network: NCSNpp) -> dict[str, Any]:
     channels, height, width = model.event_shape or (0, 0, 0)
     if height != width:
         raise ValueError(f"score_sde's images are square; these are {height} x {width}")
-    centered = model.network.options.centered
+    centered = network.options.centered
     cells = model.transform.shift in ((0.0,), (128.0,)) and model.transform.scale in ((256.0,), (128.0,))
     return {"image_size": height, "num_channels": channels, "centered": centered, "uniform_dequantization": cells}
 
 
-def _check_same(model: Denoiser, again: Foreign) -> None:
+def _check_same(model: Denoiser, network: NCSNpp, again: Foreign) -> None:
     """Raise ValueError for the first thing that score_sde understands otherwise."""
-    ours, theirs = asdict(model.network.options), {k: v for k, v in again.network.items() if k != "name"}
+    ours, theirs = asdict(network.options), {k: v for k, v in again.network.items() if k != "name"}
     # What says how training is done, and where the frequencies came from, changes no output.
     free = ("activation_checkpointing", "fourier_scale", "dropout")
-    network = asdict(replace(model.network.options, **theirs))
-    unlike = [name for name in ours if name not in free and _plain(ours[name]) != _plain(network[name])]
-    if model.network.options.embedding_type == "positional":
+    known = asdict(replace(network.options, **theirs))
+    unlike = [name for name in ours if name not in free and _plain(ours[name]) != _plain(known[name])]
+    if network.options.embedding_type == "positional":
         unlike = [name for name in unlike if name != "frequency_unit"]
-    if model.network.options.resampling == "conv":
+    if network.options.resampling == "conv":
         unlike = [name for name in unlike if name != "fir_kernel"]
     if unlike:
         name = unlike[0]
-        raise ValueError(f"score_sde's network has {name} = {network[name]!r}, this one {ours[name]!r}")
+        raise ValueError(f"score_sde's network has {name} = {known[name]!r}, this one {ours[name]!r}")
     told = again.noise_input.bound(again.sde)
     pairs = {
         "parametrization": (model.parametrization, again.parametrization),

@@ -55,6 +55,17 @@ def test_the_originals_classifier():
     assert relative(gradient, found.reference["grad"]) < 1e-5
 
 
+def test_a_classifier_without_a_schedule_is_one_of_the_projects_own(tmp_path):
+    """Its logits depend on the number of the step alone."""
+    path, _ = foreign_file(tmp_path, NETWORK | {"pool": "attention"}, 7, classifier=True)
+    kwargs = {key: value for key, value in KWARGS.items() if key != "schedule"} | {"pool": "attention"}
+    with pytest.warns(UserWarning, match="noise_schedule and diffusion_steps are not told") as told:
+        model = load_pretrained(path, facts=kwargs)
+    assert len(told) == 1
+    assert model.sde == load_pretrained(path, facts=kwargs | {"schedule": "linear, 1000 steps"}).sde
+    refused("facts: noise_schedule is needed", path, **kwargs, diffusion_steps=50)
+
+
 def facts_of(about):
     return {**about["kwargs"], "schedule": about["schedule"]}
 
