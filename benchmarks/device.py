@@ -4,10 +4,10 @@
     python benchmarks/device.py --device cpu --small
 
 Nothing but the repository is needed beside torch and what comes with it: ``make wheels``, run where there is a network,
-leaves the other packages in wheels/, from where they are taken. Each section prints its table; one that fails, or is not
-done within its part of the time, is named, and the next one runs. What a section leaves of its part is the others'. With
-``--out`` the results are in FOLDER/device.json as well. On a GPU the sections of *right* compare with the CPU in float32,
-on a CPU with float64. The card's settings are not touched. Exit status 1 where a section failed.
+leaves the other packages in wheels/, from where they are taken. Each section prints its table; one that fails, or is
+not done within its part of the time, is named, and the next one runs. What a section leaves of its part is the others'.
+With ``--out`` the results are in FOLDER/device.json as well. On a GPU the sections of *right* compare with the CPU in
+float32, on a CPU with float64. The card's settings are not touched. Exit status 1 where a section failed.
 """
 
 import argparse

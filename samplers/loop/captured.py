@@ -35,9 +35,13 @@ def may_pay(model: nn.Module, sampler: Sampler, device: torch.device, chunks: in
     """Whether to capture a run as a whole: of small networks on CUDA that nobody has compiled, where there are chunks
     enough, and not too many steps. Adaptive solvers look at numbers on their way, and cannot be captured."""
     adaptive, held = getattr(sampler, "adaptive", False), any(map(is_compiled, bodies(model)))
-    small = sum(p.numel() for p in model.parameters()) <= MOST_PARAMETERS
     fits = chunks >= LEAST_CHUNKS and steps <= MOST_STEPS
-    return device.type == "cuda" and small and fits and not (adaptive or held)
+    return device.type == "cuda" and is_small(model) and fits and not (adaptive or held)
+
+
+def is_small(model: nn.Module) -> bool:
+    """Whether runs of a model are captured as a whole, where that is possible."""
+    return sum(p.numel() for p in model.parameters()) <= MOST_PARAMETERS
 
 
 def cuda_graph(function: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[], None], Tensor]:
