@@ -4,10 +4,10 @@
     python benchmarks/device.py --device cpu --small
 
 Nothing but the repository is needed beside torch and what comes with it: ``make wheels``, run where there is a network,
-leaves the other packages in wheels/, from where they are taken. Each section prints its table; one that fails is named,
-and the next one runs. With ``--out`` the results are in FOLDER/device.json as well. On a GPU the sections of *right*
-compare with the CPU in float32, on a CPU with float64. The card's settings are not touched. Exit status 1 where a
-section failed.
+leaves the other packages in wheels/, from where they are taken. Each section prints its table; one that fails, or is
+not done within its part of the time, is named, and the next one runs. What a section leaves of its part is the others'.
+With ``--out`` the results are in FOLDER/device.json as well. On a GPU the sections of *right* compare with the CPU in
+float32, on a CPU with float64. The card's settings are not touched. Exit status 1 where a section failed.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.sections import WHOLE
 from benchmarks.wheels import provide
 
 
@@ -35,6 +36,18 @@ def chosen(asked: str, groups: dict[str, dict]) -> dict:
     return {name: sections[name] for name in dict.fromkeys(names)}
 
 
+def numbered(device):
+    """The device, one of CUDA with its number, as some of torch's functions ask for, and the current one from now
+    on."""
+    import torch
+
+    if device.type != "cuda":
+        return device
+    device = torch.device("cuda", torch.cuda.current_device() if device.index is None else device.index)
+    torch.cuda.set_device(device)
+    return device
+
+
 def described(device) -> dict:
     """The machine, as a result must name it."""
     import torch
@@ -49,7 +62,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="any that torch knows; default: the accelerator")
     parser.add_argument("--small", action="store_true", help="a small version of every section, for a trial on a CPU")
-    parser.add_argument("--seconds", type=float, default=360.0, help="after which no section begins; default: 360")
+    parser.add_argument("--seconds", type=float, default=WHOLE, help="of the whole, of which each section has its part")
     parser.add_argument("--out", type=Path, help="a folder for device.json")
     parser.add_argument("--sections", default="", help="names separated by commas, or right, or fast; default: all")
     options = parser.parse_args()
@@ -60,7 +73,8 @@ def main() -> int:
         from score_sde.run.device import choose_device
 
         asked = chosen(options.sections, {"right": right.SECTIONS, "fast": fast.SECTIONS})
-        setting = sections.Setting(choose_device(options.device), "small" if options.small else "full")
+        device = numbered(choose_device(options.device))
+        setting = sections.Setting(device, "small" if options.small else "full")
         if options.out:
             options.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
@@ -74,9 +88,10 @@ def main() -> int:
         print("small versions of all sections: they show that it runs; what titles say of sizes is of the full ones")
     sys.stdout.flush()
     results = []
-    for name, section in asked.items():
+    for number, (name, section) in enumerate(asked.items(), 1):
         left = options.seconds - (time.perf_counter() - begin)
-        results.append(sections.run(name, section, setting, left))
+        its = sections.share(section, [*asked.values()][number:], left)
+        results.append(sections.run(name, section, setting, its))
         print(report.shown(results[-1]), flush=True)
         if options.out:
             # After every section, so that a run that is cut off leaves what it found.

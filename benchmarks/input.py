@@ -27,6 +27,7 @@ from sde.data.array_files import ArrayFile
 from sde.data.folders import Folder
 from sde.data.images import ImageFiles
 from sde.data.transform import Transform
+from sde.device import wait_for
 from sde.distributed.world import World
 from sde.training.batches import Batches
 from sde.training.loss import denoising_loss
@@ -61,10 +62,13 @@ def rate(
     """Items per second that come to the device, as fast as they can be read, ``lasting`` so many seconds."""
     batches = Batches(data, model.sde, options, World(), device, workers)
     batches.get(0)
+    wait_for(device)
     begin, number = time.perf_counter(), 1
     while time.perf_counter() - begin < lasting:
         batches.get(number)
         number += 1
+    # What was sent last comes to the device as well.
+    wait_for(device)
     found = (number - 1) * options.batch_size / (time.perf_counter() - begin)
     batches.close()
     return found

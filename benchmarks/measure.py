@@ -13,6 +13,7 @@ from sde import Denoiser
 from sde.checkpoint.spec import build_denoiser
 from sde.data import Dataset
 from sde.data.transform import Transform
+from sde.device import wait_for
 
 ADAPTIVE = tuple(name for name, factory in SAMPLERS.items() if factory().steps == 1)
 """The samplers that choose their own steps."""
@@ -20,12 +21,10 @@ ADAPTIVE = tuple(name for name, factory in SAMPLERS.items() if factory().steps =
 
 def seconds(function: Callable[[], object], device: torch.device) -> float:
     """Wall-clock time of a call, the device's work included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     start = time.perf_counter()
     function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     return time.perf_counter() - start
 
 

@@ -5,15 +5,18 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
-ENOUGH = 5.0
-"""Seconds of its time that must be left for a section to begin."""
+WHOLE = 360.0
+"""Seconds of all sections together, where nothing else is asked: the sum of theirs."""
+
+ENOUGH = 2.0
+"""Seconds that must be left for a section to begin."""
 
 
 SIZES = ("full", "small", "smallest")
@@ -66,11 +69,10 @@ Row = Check | dict[str, Any] | str
 
 @dataclass(frozen=True)
 class Section:
-    """``run(setting)`` yields rows, at most for ``seconds``, or on a trial ``small_seconds``."""
+    """``run(setting)`` yields rows, for about ``seconds`` of the WHOLE."""
 
     run: Callable[[Setting], Iterator[Row]]
     seconds: float
-    small_seconds: float = 40.0
 
     @property
     def title(self) -> str:
@@ -115,12 +117,17 @@ def within(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def run(name: str, section: Section, setting: Setting, left: float) -> Result:
-    """The section within its time and the ``left`` seconds of the whole; whatever it raises is part of the result."""
+def share(section: Section, later: Iterable[Section], left: float) -> float:
+    """The seconds that a section may take of those that are left for it and the later ones: each has a part that is as
+    large as its own ``seconds`` are, so that none is left out, and what one does not need is the others'."""
+    return left * section.seconds / (section.seconds + sum(other.seconds for other in later))
+
+
+def run(name: str, section: Section, setting: Setting, seconds: float) -> Result:
+    """The section within so many seconds; whatever it raises is part of the result."""
     result, begin = Result(name, section.title), time.perf_counter()
-    seconds = min(setting.of(section.seconds, section.small_seconds), left)
     if seconds < ENOUGH:
-        result.outcome, result.sentence = "left out", "no time was left: give more --seconds, or fewer --sections"
+        result.outcome, result.sentence = "failed", "no time was left: give more --seconds, or fewer --sections"
         return result
     try:
         # What compilers and peers warn of; what is wrong shows in the rows.

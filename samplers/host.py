@@ -44,6 +44,17 @@ def placed(x: Tensor, device: torch.device) -> Tensor:
     return x if x.dtype == torch.float64 and not has_float64(device) else x.to(device)
 
 
+def send(x: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """x on a device, in a dtype, without a wait for what the device is doing, but for MPS, which would read memory that
+    is another tensor's by then (pytorch issue 139550); in float32 for float64 where the device has none."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        # From where the device fetches it without the CPU.
+        x = x.pin_memory()
+    if dtype == torch.float64 and not has_float64(device):
+        dtype = torch.float32
+    return x.to(device, dtype, non_blocking=device.type != "mps")
+
+
 def as_tensor(values, name: str) -> Tensor:
     """A tensor as it is, or a copy of one from inference mode, which could not be differentiated; an array, or numbers
     in lists, as a tensor on the CPU. Raises TypeError for anything else."""

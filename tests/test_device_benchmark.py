@@ -9,7 +9,7 @@ import zipfile
 import pytest
 import torch
 
-from benchmarks import right, sections, wheels
+from benchmarks import device, fast, right, sections, wheels
 from benchmarks.report import shown
 from benchmarks.right.processes import Alone
 from benchmarks.sections import Check, LeftOut, Section, Setting, run
@@ -208,14 +208,38 @@ def test_sections_that_fail_are_named():
         yield Check("a", "b", 1.0, 2.0)
         raise LeftOut("no such thing here")
 
-    found = {f: run(f.__name__, Section(f, 5.5, 5.5), CPU, 100) for f in (broken, wrong, left_out)}
+    found = {f: run(f.__name__, Section(f, 5.5), CPU, 100) for f in (broken, wrong, left_out)}
     assert [result.outcome for result in found.values()] == ["failed", "failed", "left out"]
     assert found[broken].sentence == "RuntimeError: it broke"
     assert "a, b: nan, allowed 2.0e+00" in found[wrong].sentence
-    assert "no time was left" in run("late", Section(broken, 9, 9), CPU, 1).sentence
+    late = run("late", Section(broken, 9), CPU, 1)
+    assert late.outcome == "failed"
+    assert "no time was left" in late.sentence
     text = shown(found[wrong])
     assert "WRONG" in text
     assert "FAILED: 1 of 1 checks" in text
+
+
+def test_sections_share_the_time_of_the_whole():
+    """Each has its part where all need theirs, and what one leaves is that of the others."""
+    every = [*right.SECTIONS.values(), *fast.SECTIONS.values()]
+    assert sum(section.seconds for section in every) == sections.WHOLE
+    left = sections.WHOLE
+    for number, section in enumerate(every, 1):
+        its = sections.share(section, every[number:], left)
+        assert its == pytest.approx(section.seconds)
+        left -= its
+    assert sections.share(every[0], every[1:3], 10.0) == pytest.approx(10 * 4 / (4 + 20 + 12))
+
+
+def test_a_cuda_device_has_a_number(monkeypatch):
+    current = [3]
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: current.append(device.index))
+    assert device.numbered(torch.device("cuda")) == torch.device("cuda:3")
+    assert device.numbered(torch.device("cuda:1")) == torch.device("cuda:1")
+    assert device.numbered(torch.device("cpu")) == torch.device("cpu")
+    assert current == [3, 3, 1]
 
 
 def test_a_section_ends_with_its_time(monkeypatch):
@@ -226,7 +250,7 @@ def test_a_section_ends_with_its_time(monkeypatch):
                 pass
 
     monkeypatch.setattr(sections, "ENOUGH", 0.0)
-    found = run("endless", Section(endless, 0.05, 0.05), CPU, 100)
+    found = run("endless", Section(endless, 1), CPU, 0.05)
     assert found.outcome == "failed"
     assert "not done after its" in found.sentence
     assert "| the first | 1.5 |" in shown(found)

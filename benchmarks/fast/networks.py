@@ -12,6 +12,7 @@ from benchmarks.fast.card import Work, limits, precise, work_of
 from benchmarks.fast.subject import Subject, subject
 from benchmarks.measure import interleaved, seconds
 from benchmarks.sections import Setting
+from samplers.compiled import attach
 from score_sde.config.options import PRECISIONS
 from score_sde.training.memory import peak_memory
 from score_sde.training.precision import apply
@@ -37,7 +38,8 @@ def ours(held: Subject, precision: str, memory_format: str, batch: int, backend:
     model, cast = held.copy(), "float32" if precision == "TF32" else precision
     apply(model, cast, memory_format)
     if backend:
-        model.network.compile(backend=backend, dynamic=False)
+        # As training does: captured where the device is one of CUDA.
+        attach(model.network, held.device.type == "cuda", backend)
     run, (x, cond) = held.trainer(model, batch), held.inputs(batch)
     t = torch.tensor(0.5, dtype=torch.float64)
 

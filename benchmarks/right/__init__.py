@@ -32,16 +32,16 @@ def in_float32(section: Callable[[Setting], Iterator[Check]]) -> Callable[[Setti
 
 
 SECTIONS = {
-    "noises": Section(in_float32(noises), 10),
-    "samplers": Section(in_float32(samplers), 40),
-    "guidance": Section(in_float32(guidance), 25),
-    "densities": Section(in_float32(densities), 30),
-    "plans": Section(in_float32(plans), 20),
-    "waiting": Section(in_float32(waiting), 15),
-    "training": Section(in_float32(training), 20),
-    "resume": Section(in_float32(resume), 15),
-    "processes": Section(in_float32(processes), 20),
-    "memory": Section(in_float32(memory), 10),
-    "compiling": Section(in_float32(compiling), 40),
-    "precision": Section(in_float32(precision), 15),
+    "noises": Section(in_float32(noises), 4),
+    "samplers": Section(in_float32(samplers), 20),
+    "guidance": Section(in_float32(guidance), 12),
+    "densities": Section(in_float32(densities), 15),
+    "plans": Section(in_float32(plans), 8),
+    "waiting": Section(in_float32(waiting), 6),
+    "training": Section(in_float32(training), 8),
+    "resume": Section(in_float32(resume), 6),
+    "processes": Section(in_float32(processes), 8),
+    "memory": Section(in_float32(memory), 4),
+    "compiling": Section(in_float32(compiling), 15),
+    "precision": Section(in_float32(precision), 4),
 }

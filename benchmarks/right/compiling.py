@@ -10,6 +10,7 @@ from benchmarks.right.training import STEPS, relative, trainer_on
 from benchmarks.sections import Check, Setting
 from benchmarks.sides import gap, sides, trained
 from samplers import SAMPLERS, compiled, generate
+from samplers.compiled import attach
 from sde.guidance import ClassifierFree
 
 
@@ -39,9 +40,10 @@ def compiling(setting: Setting) -> Iterator[Check]:
         return
     found = []
     for backend in (None, setting.backend):
-        run = trainer_on(side, setting)
+        # In one part, as one process on CUDA captures its graphs then.
+        run = trainer_on(side, setting, accumulated=1)
         if backend:
-            run.module.network.compile(backend=backend, dynamic=False)
+            attach(run.module.network, setting.device.type == "cuda", backend)
         steps = [run.training_step() for _ in range(STEPS // 4)]
         found.append(torch.stack([torch.stack([step.loss, step.norm]) for step in steps]).cpu())
     yield Check("training steps", f"{STEPS // 4} steps, losses and norms", relative(found[1], found[0]), 1e-3)

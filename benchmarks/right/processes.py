@@ -40,8 +40,6 @@ def group(device: torch.device) -> Iterator[None]:
         raise LeftOut("this process is one of a group already: start it without torchrun")
     with tempfile.TemporaryDirectory() as folder:
         store = dist.FileStore(str(Path(folder) / "store"), 1)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
         try:

@@ -24,7 +24,13 @@ STEPS = 20
 
 
 def trainer_on(
-    side: Side, setting: Setting, world: World | None = None, *, dropout: float = 0.0, parallel: str = "ddp"
+    side: Side,
+    setting: Setting,
+    world: World | None = None,
+    *,
+    dropout: float = 0.0,
+    parallel: str = "ddp",
+    accumulated: int = 2,
 ) -> Trainer:
     """A trainer of a small U-Net on the digits, the same on every side but for where and how precise it is."""
     model = side.place(small_unet(setting.size, dropout))
@@ -36,7 +42,7 @@ def trainer_on(
         steps=STEPS,
         batch_size=setting.of(64, 8),
         warmup_steps=5,
-        gradient_accumulation=2,
+        gradient_accumulation=accumulated,
         ema_decay=0.9,
         parallel=parallel,
     )

@@ -72,10 +72,9 @@ def exact_divergence(velocity: Tensor, x: Tensor, at_once: int, graph: bool = Fa
     for start in range(0, dim, at_once):
         count = min(at_once, dim - start)
         basis = x.new_zeros((count, len(x), dim))
-        each = torch.arange(count, device="cpu")
-        basis[each, :, start + each] = 1
+        basis[..., start : start + count].diagonal(0, 0, 2).fill_(1)
         products = _products(velocity, x, basis.view(count, *x.shape), start + count < dim, graph)
-        total = total + products.flatten(2)[each, :, start + each].sum(0)
+        total = total + products.flatten(2)[..., start : start + count].diagonal(0, 0, 2).sum(1)
     return total[:, None]
 
 

@@ -167,7 +167,8 @@ def likelihood_report(
         parts, mine = [], range(len(points)) if world is None else range(len(points))[world.rows(len(points))]
         for first in mine[::batch_size]:
             rows = torch.arange(first, min(first + batch_size, mine.stop), device="cpu")
-            parts.append(function(model.rows(rows), placed(points[rows], device), first, own(rows)))
+            some = points[first : first + len(rows)]
+            parts.append(function(model.rows(rows), placed(some, device), first, own(rows)))
             if progress is not None:
                 progress(len(rows))
         return parts if world is None else world.all_gather_flat(parts)

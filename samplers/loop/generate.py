@@ -91,7 +91,8 @@ def generate(
     how many entries are real along every axis behind the channels (samplers.padding): the rest is 0 in x, has no noise,
     and is 0 wherever the model is called, as in training. With another shape inside, they are those of the state.
     ``compile`` compiles the networks inside the model for this run (samplers.compiled), or on CUDA captures the whole
-    run of a small network where there are chunks enough (samplers.loop.captured); samples are the same to rounding.
+    run of a small network where there are chunks enough (samplers.loop.captured), without ``sizes``, callback and path;
+    samples are the same to rounding.
 
     Samples are drawn in chunks of at most ``batch_size``, all of one shape: a smaller last one is filled up with copies
     of its last sample, so that a compiled network is compiled once. A chunk that does not fit the device's memory is
@@ -180,19 +181,27 @@ def generate(
     # Chunks of even size leave little to fill up.
     chunk = -(-n // -(-n // (batch_size or 256)))
     done, parts = 0, []
-    whole: CapturedRun | None = None
+
+    def as_a_whole() -> CapturedRun | None:
+        """What captures the rest of the run, in chunks of their present size, where it may pay."""
+        # Where items are padded, each chunk is elsewhere, which is sent to the device within its run.
+        able = compile and callback is None and path is None and known is None
+        chunks = -(-(n - done) // chunk)
+        pays = able and may_pay(model, sampler, like.device, chunks, len(times) - 1)
+        return CapturedRun(sampler, times) if pays else None
+
+    whole = as_a_whole()
     networks: AbstractContextManager[None] = nullcontext()
-    if compile and callback is None and path is None and may_pay(model, sampler, like.device, -(-n // chunk)):
-        whole = CapturedRun(sampler, times)
-    elif compile:
+    if compile and whole is None:
         networks = compiled(model, varying=getattr(sampler, "adaptive", False))
     with evaluating(model), bar, networks:
         while done < n:
             index = [min(i, n - 1) for i in range(done, done + chunk)]
             part = _unless_full(draw, index, min(chunk, n - done))
             if part is None:
+                chunk = (chunk + 1) // 2
                 # What was captured is of another size.
-                chunk, whole = (chunk + 1) // 2, None
+                whole = None if whole is None or whole.failed else as_a_whole()
             else:
                 parts.append(part)
                 done += len(part[0])

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from samplers.checks import check_process, choose
 from samplers.noise.door import as_noise
-from samplers.noise.path import BrownianPaths
+from samplers.noise.path import BrownianPaths, resolved
 from samplers.noise.seeded import SeededNoise
 from samplers.protocol import GaussianProcess, Noise
 
@@ -38,9 +38,11 @@ class BrownianNoise:
     def between(self, t: Tensor, s: Tensor) -> Noise:
         """The noise of a step from t to s < t, a callable like randn_like; t, s 0-d.
 
-        Its first draw is (W(tau_t) - W(tau_s)) / sqrt(tau_t - tau_s); others, as for a corrector, are independent.
+        Its first draw is (W(tau_t) - W(tau_s)) / sqrt(tau_t - tau_s), the clock rounded to 2^-20 of itself, where the
+        path has its places; others, as for a corrector, are independent, and so is the first of a step between one
+        place.
         """
-        start, end = (math.exp(-self.sde.log_snr(u).item()) for u in (s, t))
+        start, end = (resolved(math.exp(-self.sde.log_snr(u).item())) for u in (s, t))
         return _StepNoise(self, start, end)
 
     def increments(self, x: Tensor, start: float, end: float) -> Tensor:

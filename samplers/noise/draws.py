@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samplers.host import has_float64, send
 from samplers.noise.laws import Law
 from samplers.noise.philox import LANES, Philox
 from samplers.padding import real_index
@@ -18,9 +19,9 @@ AT_ONCE_ON_CPU, AT_ONCE = 2**17, 2**22
 FIRST_ON_CPU, BLOCK_ON_CPU = 2**11, 2**15
 """Numbers of the first and of later blocks of draws on the CPU: the first ones take as long as the calls for them."""
 
-FEW, FROM_HOST = 2**12, 2**15
-"""Numbers of a draw up to which a device gets them from the host, and of a block of those, one copy: for so few that is
-cheaper than to start the 200 kernels of the formula there."""
+DRAW_FROM_HOST, BLOCK_FROM_HOST = 2**12, 2**15
+"""Numbers of a draw up to which a device gets them from the host, and of a block of those, one copy: for so few that
+should take less time than to start the 200 kernels of the formula there, a guess that no device has been asked yet."""
 
 FIRST, BLOCK = 2**20, 2**23
 """Numbers of the first and of later blocks that a device draws; 32 MiB."""
@@ -79,7 +80,7 @@ class Draws:
         if self.law.dtype == torch.float64 and not has_float64(device):
             # In float32 there, and still below 1.
             block.clamp_(max=1 - 2.0**-24)
-        return moved(block.view(draws, *shape), device, dtype)
+        return send(block.view(draws, *shape), device, dtype)
 
     def _fill(self, block: Tensor, index: Tensor | None) -> None:
         """Fills the next draws (draws, B, n) from words."""
@@ -121,7 +122,7 @@ class Draws:
         if len(set(taken)) == 1:
             words = self.streams.there((counter + taken[0] // LANES, 0, self.law.jump, 0), rows, device)
             return words[:, most : most + length]
-        first, offsets = torch.tensor([taken, skipped], device="cpu")[..., None].to(device, non_blocking=True)
+        first, offsets = send(torch.tensor([taken, skipped], device="cpu")[..., None], device)
         words = self.streams.there((counter + (first - offsets) // LANES, 0, self.law.jump, 0), rows, device)
         return words.gather(1, offsets + torch.arange(length, device=device))
 
@@ -130,7 +131,7 @@ class Draws:
         flat = out.new_empty(len(words), words.shape[1] * self.law.per_word)
         self.law.numbers(words, flat)
         where = torch.stack([index, torch.tensor(per_draw, device="cpu")[:, None].expand_as(index)])
-        index, per_draw_there = where.to(out.device, non_blocking=True)[:, :, None]
+        index, per_draw_there = send(where, out.device)[:, :, None]
         draw = torch.arange(out.shape[1], device=out.device)[:, None]
         places = (index + self.law.per_word * per_draw_there * draw).clamp_(min=0)
         out.copy_(torch.where(index < 0, 0, flat.gather(1, places.flatten(1)).view(out.shape)))
@@ -141,26 +142,8 @@ def _plan(count: int, device: torch.device, again: bool) -> tuple[torch.device, 
     count = max(count, 1)
     if device.type == "cpu":
         return CPU, min(max((BLOCK_ON_CPU if again else FIRST_ON_CPU) // count, 1), MOST)
-    if count <= FEW:
-        return CPU, FROM_HOST // count
+    if count <= DRAW_FROM_HOST:
+        return CPU, BLOCK_FROM_HOST // count
     if not has_float64(device):
         return CPU, 1
     return device, min(max((BLOCK if again else FIRST) // count, 1), MOST)
-
-
-def has_float64(device: torch.device) -> bool:
-    """Whether a device computes in float64, which the laws are written in."""
-    try:
-        torch.empty(0, dtype=torch.float64, device=device)
-    except (TypeError, RuntimeError):
-        return False
-    return True
-
-
-def moved(numbers: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Numbers on a device and in a dtype, without a wait; in float32 for float64 where the device has none."""
-    if numbers.device.type == "cpu" and device.type == "cuda":
-        numbers = numbers.pin_memory()
-    if dtype == torch.float64 and not has_float64(device):
-        dtype = torch.float32
-    return numbers.to(device, dtype, non_blocking=True)

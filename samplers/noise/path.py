@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from samplers.noise.draws import AT_ONCE, AT_ONCE_ON_CPU, has_float64, moved
+from samplers.host import has_float64, send
+from samplers.noise.draws import AT_ONCE, AT_ONCE_ON_CPU
 from samplers.noise.laws import NORMAL
 from samplers.noise.philox import LANES, Philox
 from samplers.padding import real_index
@@ -18,7 +19,7 @@ DEPTH = 20
 OCTAVES = 2**15
 """Added to the number of an octave, so that it is the last word of a counter and no stream of SeededNoise."""
 
-FEW, LONG = 2**8, 2**6
+FEW_STREAMS, LONG_STREAM = 2**8, 2**6
 """Up to so many streams, or from so many words of each, numpy's generator is faster than the formula on the CPU."""
 
 
@@ -42,8 +43,8 @@ class BrownianPaths:
 
     @torch.inference_mode(False)
     def increment(self, shape: tuple[int, ...], device: torch.device, start: float, end: float) -> Tensor:
-        """W(end) - W(start), (B, *event), for 0 < start < end, times rounded to 2^-20 of themselves; quickest from late
-        to early. 0 where rows are padded."""
+        """W(end) - W(start), (B, *event), for 0 < start < end, both at their place on the path (``resolved``); quickest
+        from late to early. 0 where rows are padded."""
         where = device if has_float64(device) else torch.device("cpu")
         (upper, last_cell), (lower, first_cell) = _place(end), _place(start)
         if self.last[:-1] == (shape, where, end):
@@ -53,12 +54,12 @@ class BrownianPaths:
             above = self._values(shape, where, upper, upper, last_cell)[0]
         below, climb = self._values(shape, where, lower, upper, first_cell)
         self.last = shape, where, start, below
-        return moved(above + climb - below, device, torch.float64)
+        return send(above + climb - below, device, torch.float64)
 
     def _index(self, shape: tuple[int, ...], where: torch.device) -> Tensor | None:
         if self.sizes is None:
             return None
-        return real_index(torch.tensor(self.sizes, device="cpu"), shape[1:]).flatten(1).to(where, non_blocking=True)
+        return send(real_index(torch.tensor(self.sizes, device="cpu"), shape[1:]).flatten(1), where)
 
     def _values(
         self, shape: tuple[int, ...], where: torch.device, octave: int, upper: int, cell: int
@@ -88,7 +89,7 @@ class BrownianPaths:
     def _normals(self, nodes: Tensor, trees: Tensor, rows: int, count: int) -> Tensor:
         """The numbers z (n, B, count) of n intervals of their octaves' trees."""
         length = -(-count // NORMAL.per_word)
-        if nodes.device.type == "cpu" and (len(nodes) * rows <= FEW or length >= LONG):
+        if nodes.device.type == "cpu" and (len(nodes) * rows <= FEW_STREAMS or length >= LONG_STREAM):
             words = np.empty((len(nodes), rows, length), np.int64)
             places = zip(words, nodes.tolist(), trees.tolist(), strict=True)
             for found, node, tree in places:
@@ -102,6 +103,12 @@ class BrownianPaths:
         numbers = torch.empty(*made.shape[:2], count, dtype=torch.float64, device=nodes.device)
         NORMAL.numbers(made, numbers)
         return numbers
+
+
+def resolved(tau: float) -> float:
+    """tau > 0, rounded to where the path has a place: to 2^-20 of its octave's beginning."""
+    octave, cell = _place(tau)
+    return math.ldexp(2**DEPTH + cell, octave - DEPTH)
 
 
 def _place(tau: float) -> tuple[int, int]:

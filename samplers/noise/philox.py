@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samplers.host import send
+
 MULTIPLIERS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
 WEYL = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B
 """What the two words of a key grow by in each round."""
@@ -75,7 +77,7 @@ class Philox:
             factors = np.array(MULTIPLIERS[::-1], np.uint64)
             factors = np.stack([factors, factors & np.uint64(LOW), factors >> np.uint64(32)])[..., None]
             table = np.concatenate([self.keys.T + rounds, np.broadcast_to(factors, (3, 2, len(self.keys)))])
-            self.sent[device] = torch.from_numpy(table.view(np.int64)[..., None]).to(device, non_blocking=True)
+            self.sent[device] = send(torch.from_numpy(table.view(np.int64)[..., None]), device)
         return self.sent[device]
 
 

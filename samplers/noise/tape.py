@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from samplers.protocol import Noise
@@ -14,7 +13,7 @@ Step = tuple[Tensor, Tensor] | None
 
 @dataclass(frozen=True)
 class Draw:
-    """Numbers that were asked for: in which step, whether uniform, and like what."""
+    """Numbers that were asked for: in which step, whether uniform, and like what, a tensor of one number's memory."""
 
     step: Step
     uniform: bool
@@ -29,17 +28,17 @@ class Tape:
         self.draws: list[Draw] = [] if draws is None else draws
 
     def __call__(self, x: Tensor) -> Tensor:
-        found = self.noise(x)
-        self.draws.append(Draw(self.step, False, torch.empty_like(found)))
-        return found
+        return self._kept(self.noise(x), False)
 
     def uniform(self, x: Tensor) -> Tensor:
-        found = self.noise.uniform(x)
-        self.draws.append(Draw(self.step, True, torch.empty_like(found)))
-        return found
+        return self._kept(self.noise.uniform(x), True)
 
     def between(self, t: Tensor, s: Tensor) -> "Tape":
         return Tape(self.noise.between(t, s), (t, s), self.draws)
+
+    def _kept(self, found: Tensor, uniform: bool) -> Tensor:
+        self.draws.append(Draw(self.step, uniform, found.new_empty(()).expand(found.shape)))
+        return found
 
 
 class Played:
@@ -48,7 +47,7 @@ class Played:
 
     def __init__(self, draws: list[Draw]) -> None:
         self.draws, self.place = draws, 0
-        self.numbers = [torch.empty_like(draw.like) for draw in draws]
+        self.numbers = [draw.like.new_empty(draw.like.shape) for draw in draws]
 
     def fill(self, noise: Noise) -> None:
         """The numbers that ``noise`` would have given, drawn in the order in which they were asked for."""

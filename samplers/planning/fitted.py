@@ -107,8 +107,13 @@ def fit_step(nodes: tuple[float, ...], end: float, outputs: Tensor, change: Tens
 
 
 def pick(x: Tensor, keep: Tensor) -> Tensor:
-    """The coordinates ``keep`` of x (P, *event), as (P, C) in float64 on the CPU."""
-    return x.flatten(1)[:, keep.to(x.device)].cpu().double()
+    """The coordinates ``keep`` of x (P, *event), as (P, C), where both are."""
+    return x.flatten(1)[:, keep]
+
+
+def gathered(parts: Sequence[Tensor]) -> Tensor:
+    """Tensors (P, C) stacked, in float64 on the CPU, in one copy."""
+    return torch.stack([*parts]).cpu().double()
 
 
 class Fitter:
@@ -123,14 +128,15 @@ class Fitter:
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
         """As LinearMultistep, after the fit."""
         start, end = model.sde.level(t), model.sde.level(s)
-        nodes, outputs = carry or ((), [])
+        nodes, outputs, seen = carry or ((), [], [])
         nodes, outputs = (log_ratio(start), *nodes)[:MAX_COMBINED], [model.noise(x, t), *outputs][:MAX_COMBINED]
-        seen = torch.stack([pick(output, self.keep) for output in outputs])
+        state, output = gathered([pick(x, self.keep), pick(outputs[0], self.keep)])
+        seen = [output, *seen][:MAX_COMBINED]
         weights, _ = fit_step(
-            nodes, log_ratio(end), seen, self.reference(log_ratio(end)) - pick(x, self.keep) / start.alpha
+            nodes, log_ratio(end), torch.stack(seen), self.reference(log_ratio(end)) - state / start.alpha
         )
         self.weights.append(tuple(weights.tolist()))
-        return _advance(x, model.sde, t, s, self.weights[-1], outputs), (nodes, outputs)
+        return _advance(x, model.sde, t, s, self.weights[-1], outputs), (nodes, outputs, seen)
 
     def fitted(self, times: Tensor) -> LinearMultistep:
         """The sampler that was found."""

@@ -12,9 +12,10 @@ from samplers.calls import Watch
 from samplers.deis import ExponentialAdams
 from samplers.first_step import t_signal
 from samplers.grid import make_grid, times_of_log_snr
+from samplers.host import send
 from samplers.loop.sample import sample
 from samplers.noise.door import as_noise
-from samplers.planning.fitted import pick, predicted_errors
+from samplers.planning.fitted import gathered, pick, predicted_errors
 from samplers.step import Stepper
 
 MAX_COORDINATES = 2048
@@ -28,7 +29,8 @@ class Pilots(nn.Module):
     def __init__(self, model, x: Tensor, steps: int, generator: torch.Generator) -> None:
         super().__init__()
         self.sde, self.end = model.sde, x
-        self.keep = torch.randperm(x[0].numel(), generator=generator, device="cpu")[:MAX_COORDINATES].sort().values
+        keep = torch.randperm(x[0].numel(), generator=generator, device="cpu")[:MAX_COORDINATES].sort().values
+        self.keep = send(keep, x.device)
         # Picked on the way: whole states of so fine a run could fill the memory.
         states, denoised = [pick(x, self.keep)], []
 
@@ -40,7 +42,7 @@ class Pilots(nn.Module):
         with Watch(model, see=lambda x, t, output: denoised.append(pick(output, self.keep))):
             sample(model, ExponentialAdams(4, "noise"), x, times, callback=arrive)
         alpha, sigma = model.sde.alpha(times)[:, None, None], model.sde.sigma(times)[:, None, None]
-        picked, answers = torch.stack(states), torch.stack(denoised)
+        picked, answers = gathered(states), gathered(denoised)
         self.log_ratio = (model.sde.log_snr(times) / 2).numpy()
         self._state = make_interp_spline(self.log_ratio, (picked / alpha).numpy(), 5)
         self._noise = make_interp_spline(self.log_ratio, ((picked - alpha * answers) / sigma).numpy(), 5)
@@ -63,7 +65,7 @@ class Pilots(nn.Module):
     def distances(self, x: Tensor) -> Tensor:
         """Distances of x (P, *event) from the ends of the trajectories, relative to the root mean square of their ends,
         (P,)."""
-        gap, end = (part.cpu().double().flatten(1) for part in (x - self.end, self.end))
+        gap, end = torch.stack([x - self.end, self.end]).cpu().double().flatten(2)
         return gap.norm(dim=1) / end.square().sum(1).mean().sqrt()
 
     def contracted(self, log_ratios: np.ndarray, left: Tensor) -> Tensor:

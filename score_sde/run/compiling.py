@@ -11,6 +11,7 @@ from samplers import compiled
 from samplers.calls import evaluating
 from samplers.checks import score_models, tensor_like
 from samplers.compiled import bodies, lacking
+from samplers.loop.captured import is_small
 from samplers.protocol import transform_of
 from score_sde.config.naming import with_keys
 from score_sde.run.folder import Run
@@ -49,10 +50,13 @@ def pays(run: Run, model: ScoreModel, event_shape: tuple[int, ...], rows: int, c
 
     What the command says, and where that is "auto", what a trial found: they are compiled where the calls, each of them
     faster, earn back the time of compiling. Nothing is tried where the calls take less than LEAST_SECONDS, where torch
-    cannot compile, where there is no network, or several processes, which would wait for each other.
+    cannot compile, where there is no network, or several processes, which would wait for each other; nor of small
+    networks on CUDA, of which runs would be captured as a whole, which a trial of calls says nothing about.
     """
     if run.compile != "auto":
         return run.compile == "on"
+    if run.device.type == "cuda" and is_small(model):
+        return False
     if calls is None or run.world.size > 1 or lacking(run.device) or not [*bodies(model)]:
         return False
     few = min(rows, FEW_ROWS)
@@ -88,7 +92,12 @@ def _try(run: Run, model: ScoreModel, event_shape: tuple[int, ...], rows: int) -
     plain, first = _seconds(run, model, event_shape, rows), in_graphs()
     ways = {"eager": lambda: _seconds(run, model, event_shape, rows), "compiled": in_graphs}
     trial = fastest(ways, seconds=TRIAL_SECONDS, min_speedup=1.0, device=run.device)
-    ratio = trial.ratio("compiled").value if trial.chosen == "compiled" else 1.0
+    if trial.chosen == "compiled":
+        ratio = trial.ratio("compiled").value
+    else:
+        ratio = 1.0
+        # torch keeps the graphs, and on CUDA the memory that they were captured in.
+        torch.compiler.reset()
     return {"eager": plain, "compiled": plain / ratio, "compiling": max(0.0, first - plain)}, trial
 
 

@@ -3,12 +3,14 @@
 import time
 from dataclasses import replace
 
+import torch
+
 from samplers.compiled import attach, detach, lacking
 from score_sde.config.naming import with_keys
 from score_sde.config.options import PrecisionOptions
 from score_sde.run.folder import Run
 from score_sde.run.trial import Trial, fastest
-from score_sde.training.precision import SMALL_NETWORK, TRIAL_SECONDS, few, training_pass
+from score_sde.training.precision import LEAST_PARAMETERS, TRIAL_SECONDS, few, training_pass
 from sde.data import Dataset
 from sde.device import forked_random, wait_for
 from sde.model.classifier import NoisyClassifier
@@ -24,7 +26,8 @@ def settle_compiling(
     run: Run, model: Denoiser | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions | None = None
 ) -> PrecisionOptions:
     """Compile the model's network in place, where ``compile`` says so; "auto" becomes what a trial finds, the first
-    process's. Returns what was set. Arguments are those of ``settle``, which comes first.
+    process's, and stays where none was made. Returns what was set. Arguments are those of ``settle``, which comes
+    first.
 
     Nothing is tried for small networks, for runs shorter than LEAST_SECONDS, and where torch cannot compile. Raises
     ValueError where compiling is asked for and torch cannot, or weights are split over processes.
@@ -42,13 +45,14 @@ def settle_compiling(
                 if split
                 else f"compile: {lack}"
             )
-    if compile == "auto":
-        compile = "off"
-        if not (split or lack or sum(p.numel() for p in model.parameters()) < SMALL_NETWORK):
-            trial = run.world.all_gather(_try(run, model, data, loss, options, captured))[0]
-            if trial is not None:
-                compile = "on" if trial.chosen == "compiled" else "off"
-                print(f"a training pass takes {trial}; training {'compiled' if compile == 'on' else 'as it is'}")
+    if compile == "auto" and not (split or lack or sum(p.numel() for p in model.parameters()) < LEAST_PARAMETERS):
+        trial = run.world.all_gather(_try(run, model, data, loss, options, captured))[0]
+        if trial is not None:
+            compile = "on" if trial.chosen == "compiled" else "off"
+            print(f"a training pass takes {trial}; training {'compiled' if compile == 'on' else 'as it is'}")
+        if compile == "off":
+            # torch keeps the graphs, and on CUDA the memory that they were captured in.
+            torch.compiler.reset()
     if compile == "on":
         attach(model.network, captured)
     return replace(asked, compile=compile)

@@ -22,7 +22,7 @@ from sde.training.modes import Modes
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Loss
 
-SMALL_NETWORK = 1_000_000
+LEAST_PARAMETERS = 1_000_000
 """Parameters below which nothing is tried: such a run is over soon, and does not depend on a clock."""
 
 TRIAL_SECONDS = 20.0
@@ -49,7 +49,7 @@ def settle(
             )
         # Nothing is tried: it would be with the whole network on each device.
         formats, precisions = formats[:1], precisions[-1:] if run.device.type == "cuda" else precisions[:1]
-    if sum(p.numel() for p in model.parameters()) < SMALL_NETWORK:
+    if sum(p.numel() for p in model.parameters()) < LEAST_PARAMETERS:
         precisions, formats = precisions[:1], formats[:1]
     choices = [*product(precisions, formats)]
     chosen = choices[0]

@@ -55,7 +55,7 @@ def rows_of(cond: C, index: Tensor | slice) -> C:
                 f"a condition or y is bound to {len(c)} samples, {int(index.max()) + 1} are asked for: bind one row "
                 "per sample, and for a plan one row per pilot"
             )
-        return c[index]
+        return c[send(index, c.device)] if isinstance(index, Tensor) else c[index]
 
     return map_condition(take, cond)
 

@@ -26,7 +26,7 @@ class Recording(TorchDispatchMode):
         return found
 
 
-def graph(function):
+def graph(function, device=None):
     """A function as such a graph: what does it again, and its result, which is not there before."""
     with Recording() as recording:
         result = function()

@@ -17,7 +17,9 @@ def never(x):
 
 
 def clock(sde, t):
-    return (-sde.log_snr(t)).exp()
+    """sigma^2 / alpha^2, in 21 binary digits, as paths have it."""
+    mantissa, exponent = torch.frexp((-sde.log_snr(t)).exp())
+    return torch.ldexp((mantissa * 2**21).round(), exponent - 21)
 
 
 def of_then(noise, x):

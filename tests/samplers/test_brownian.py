@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from samplers import GRIDS, generate
 from samplers.ancestral import Ancestral
 from samplers.noise.brownian import BrownianNoise, make_noise
+from samplers.noise.path import BrownianPaths
 from sde import VPSDE
 from tests.oracles.affine import MEAN, STD
 from tests.oracles.exact import Gaussian
@@ -45,6 +47,35 @@ def test_smaller_steps_refine_the_same_path(process):
     for i in (7, 2, 9, 3):
         h = (clock(process, fine[i]) - clock(process, fine[i + 1])).sqrt()
         torch.testing.assert_close(h * noise.between(fine[i], fine[i + 1])(x), parts[i], rtol=1e-6, atol=1e-9)
+
+
+IDENTITY = SimpleNamespace(log_snr=lambda t: -t.log())
+"""A process whose clock is its time."""
+
+
+@pytest.mark.parametrize("end", [1.0, 1 + 2**-20, 1.7, 2 - 2**-21, 123.4])
+@pytest.mark.parametrize("step", [0.3, 1e-3, 4e-6, 2.1e-6, 1.3e-6, 0.9e-6, 0.6e-6])
+def test_increments_of_the_smallest_steps_have_the_variance_of_a_normal_number(monkeypatch, end, step):
+    """Exactly: of unit vectors in the place of the path's normal numbers, an increment has the sum of squares 1."""
+    known = {}
+
+    def units(self, nodes, trees, rows, count):
+        found = torch.zeros(len(nodes), rows, count, dtype=torch.float64)
+        for row, key in enumerate(zip(trees.tolist(), nodes.tolist(), strict=True)):
+            found[row, :, known.setdefault(key, len(known))] = 1
+        return found
+
+    monkeypatch.setattr(BrownianPaths, "_normals", units)
+    t, s = torch.tensor([end, end * (1 - step)], dtype=torch.float64)
+    found = BrownianNoise([1], IDENTITY).between(t, s)(torch.empty(1, 200, dtype=torch.float64))
+    assert found.square().sum().item() == pytest.approx(1, abs=1e-9)
+
+
+def test_a_step_below_the_paths_resolution_has_noise_of_its_own():
+    t, s = torch.tensor([1.5, 1.5 - 2**-22], dtype=torch.float64)
+    x = torch.empty(2, 5)
+    noise = BrownianNoise([1, 2], IDENTITY)
+    assert torch.equal(noise.between(t, s)(x), BrownianNoise([1, 2], IDENTITY)(x))
 
 
 def test_a_path_depends_on_its_seed_alone():

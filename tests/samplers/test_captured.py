@@ -1,11 +1,15 @@
 """Captured runs: a graph of operations alone gives, chunk after chunk, the samples of a run as ever."""
 
+import copy
+from contextlib import contextmanager, nullcontext, suppress
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from samplers import SAMPLERS, generate
 from samplers.calls import Watch
-from samplers.loop.captured import CapturedRun, may_pay
+from samplers.loop.captured import CapturedRun, cuda_graph, may_pay
 from samplers.noise.brownian import make_noise
 from samplers.noise.tape import Played, Tape
 from sde import VPSDE, Denoiser
@@ -26,7 +30,7 @@ LABELS = torch.arange(11) % 3
 def anywhere(monkeypatch):
     """Runs are captured on this device as well, as graphs of the oracle."""
     monkeypatch.setattr("samplers.loop.captured.cuda_graph", graph)
-    monkeypatch.setattr("samplers.loop.generate.may_pay", lambda model, sampler, device, chunks: chunks >= 3)
+    monkeypatch.setattr("samplers.loop.generate.may_pay", lambda model, sampler, device, chunks, steps: chunks >= 3)
 
 
 def denoiser():
@@ -71,6 +75,8 @@ def test_a_tape_plays_what_was_asked_for(kind):
     asked(tape)
     for seeds in (range(3), range(5, 8)):
         played = Played(tape.draws)
+        # The tape itself holds what was asked for, no numbers.
+        assert {draw.like.untyped_storage().nbytes() for draw in tape.draws} <= {4, 8}
         played.fill(make_noise(kind, seeds, VPSDE()))
         for one, other in zip(asked(played), asked(make_noise(kind, seeds, VPSDE())), strict=True):
             assert torch.equal(one, other)
@@ -88,12 +94,99 @@ def test_each_chunk_has_its_own_measurements(anywhere):
     assert torch.equal(plain.x, found.x)
 
 
-def test_what_cannot_be_captured_runs_as_ever(anywhere):
-    """Which entries are real is no tensor that the model is bound by from the beginning."""
-    sizes = [1, 2, 3, 3, 2, 1, 3, 3, 3, 3, 1]
-    with pytest.warns(RuntimeWarning, match="could not be captured as one graph .*: going on without"):
-        plain, found = both(denoiser(), SAMPLERS["ancestral"](), sizes=sizes)
+class Scaled(Denoiser):
+    """A score model that is bound to its rows by numbers of Python."""
+
+    scales = tuple(range(11))
+
+    def rows(self, index):
+        bound = copy.copy(self)
+        bound.scales = [self.scales[i] for i in index]
+        return bound
+
+
+def test_what_cannot_be_captured_runs_as_ever(anywhere, monkeypatch):
+    """What is bound to the rows is looked at before anything is captured."""
+    monkeypatch.setattr("samplers.loop.captured.cuda_graph", None)
+    model = denoiser()
+    model.__class__ = Scaled
+    with pytest.warns(RuntimeWarning, match="could not be captured as one graph .a list that is bound .*: going on"):
+        plain, found = both(model, SAMPLERS["ancestral"]())
     assert torch.equal(plain.x, found.x)
+
+
+def test_padded_runs_are_not_captured(anywhere, monkeypatch):
+    """Where their items are real is sent to the device within each chunk's run."""
+    monkeypatch.setattr("samplers.loop.generate.may_pay", None)
+    monkeypatch.setattr("samplers.loop.generate.compiled", lambda model, varying: nullcontext())
+    plain, found = both(denoiser(), SAMPLERS["ancestral"](), sizes=[1, 2, 3, 3, 2, 1, 3, 3, 3, 3, 1])
+    assert torch.equal(plain.x, found.x)
+
+
+def test_chunks_that_were_halved_are_captured_anew(anywhere, monkeypatch):
+    class Hungry(MLP):
+        def forward(self, x, c_noise, cond=None):
+            if len(x) > 2:
+                raise torch.OutOfMemoryError(f"{len(x)} rows")
+            return super().forward(x, c_noise, cond)
+
+    captured = []
+    monkeypatch.setattr(
+        "samplers.loop.captured.cuda_graph", lambda *arguments: captured.append(arguments) or graph(*arguments)
+    )
+    model = denoiser()
+    plain = generate(model, SAMPLERS["ancestral"](), 11, (3,), steps=3, batch_size=2)
+    model.network.__class__ = Hungry
+    with pytest.warns(RuntimeWarning, match="out of memory with 4 samples at once"):
+        found = generate(model, SAMPLERS["ancestral"](), 11, (3,), steps=3, batch_size=4, compile=True)
+    assert torch.equal(plain.x, found.x)
+    assert len(captured) == 1
+
+
+class Cuda:
+    """What of ``torch.cuda`` a capture asks for: a current device and its stream, and a capture that ends as torch's,
+    which leaves its stream the current one where it fails."""
+
+    def __init__(self):
+        self.now, self.streams, self.pools, self.captured = 0, {0: "default", 1: "default"}, set(), []
+        self.CUDAGraph = lambda: SimpleNamespace(replay=None)
+        self.graph_pool_handle = lambda: (0, 1)
+        self.current_device = lambda: self.now
+        self.current_stream = lambda: self.streams[self.now]
+        self.Stream = lambda: "own"
+        self.set_stream = lambda stream: self.streams.update({self.now: stream})
+
+    @contextmanager
+    def device(self, device):
+        before, self.now = self.now, device.index
+        yield
+        self.now = before
+
+    @contextmanager
+    def graph(self, graph, pool, stream, capture_error_mode):
+        self.captured.append((self.now, capture_error_mode))
+        before, self.streams[self.now] = self.streams[self.now], stream
+        self.pools.add((self.now, pool))
+        yield
+        self.streams[self.now] = before
+        self.pools.clear()
+
+
+def test_a_capture_is_its_devices_own_and_leaves_no_trace(monkeypatch):
+    cuda = Cuda()
+    monkeypatch.setattr(torch, "cuda", cuda)
+    end = lambda device, pool: cuda.pools.remove((device, pool))  # noqa: E731
+    monkeypatch.setattr(torch._C, "_cuda_endAllocateToPool", end, raising=False)
+
+    def failing():
+        assert cuda.streams == {0: "default", 1: "own"}
+        raise RuntimeError("not permitted")
+
+    with suppress(RuntimeError):
+        cuda_graph(failing, torch.device("cuda:1"))
+    assert cuda_graph(lambda: 7, torch.device("cuda:1"))[1] == 7
+    assert cuda.captured == [(1, "thread_local")] * 2
+    assert (cuda.streams, cuda.pools) == ({0: "default", 1: "default"}, set())
 
 
 def test_a_network_that_reads_back_runs_as_ever(anywhere):
@@ -124,22 +217,24 @@ def test_the_first_chunks_own_error_is_raised(anywhere):
 
 def test_which_runs_are_captured():
     model, cuda = denoiser(), torch.device("cuda")
-    assert may_pay(model, SAMPLERS["heun"](), cuda, 3)
-    assert not may_pay(model, SAMPLERS["heun"](), cuda, 2)
-    assert not may_pay(model, SAMPLERS["heun"](), torch.device("cpu"), 3)
-    assert not any(may_pay(model, SAMPLERS[name](), cuda, 3) for name in ADAPTIVE)
+    assert may_pay(model, SAMPLERS["heun"](), cuda, 3, 250)
+    assert not may_pay(model, SAMPLERS["heun"](), cuda, 3, 251)
+    assert not may_pay(model, SAMPLERS["heun"](), cuda, 2, 20)
+    assert not may_pay(model, SAMPLERS["heun"](), torch.device("cpu"), 3, 20)
+    assert not any(may_pay(model, SAMPLERS[name](), cuda, 3, 20) for name in ADAPTIVE)
     model.network.compile(backend="eager")
-    assert not may_pay(model, SAMPLERS["heun"](), cuda, 3)
+    assert not may_pay(model, SAMPLERS["heun"](), cuda, 3, 20)
 
 
 @pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("name", [name for name in FIXED if name in SAMPLERS])
 def test_what_is_captured_neither_waits_nor_sends(name):
     """Of a run on a device: what is captured reads nothing back from it, and sends nothing there."""
     sim.install()
     seen = {}
 
-    def capture(function):
+    def capture(function, device):
+        assert device.type == sim.NAME
         with sim.watching() as watched:
             end = function()
         seen.update(waits=watched.waits, sent=watched.sent, launches=sum(watched.launches.values()))

@@ -236,8 +236,8 @@ def test_a_device_without_float64(monkeypatch):
     """It gets what the host draws."""
     x, there = torch.empty(3, 5000), torch.empty(3, 5000).to(sim.NAME)
     expected = SeededNoise(SEEDS[:3])
-    monkeypatch.setattr(draws, "has_float64", lambda device: device.type == "cpu")
-    monkeypatch.setattr("samplers.noise.path.has_float64", lambda device: device.type == "cpu")
+    for module in ("host", "noise.draws", "noise.path"):
+        monkeypatch.setattr(f"samplers.{module}.has_float64", lambda device: device.type == "cpu")
     noise = SeededNoise(SEEDS[:3])
     for _ in range(2):
         torch.testing.assert_close(noise(there).cpu(), expected(x), rtol=0, atol=0)

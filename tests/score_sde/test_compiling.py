@@ -106,7 +106,9 @@ def test_long_runs_try_once_and_keep_it(tmp_path, monkeypatch, capsys):
 
 def test_what_is_no_faster_for_sure_is_left(tmp_path, monkeypatch):
     trying(monkeypatch, 0.1, 0.1)
+    forgotten = resets(monkeypatch)
     assert not sampling.pays(a_run(tmp_path), trainer().module, (3,), 4, 10**6)
+    assert forgotten == ["reset"]
     assert not sampling.pays(a_run(tmp_path), trainer().module, (3,), 4, 10**6)
 
 
@@ -118,6 +120,17 @@ def test_long_calls_are_tried_with_fewer_rows(tmp_path, monkeypatch, capsys):
     # Each call of 1000 rows saves 12.5 s, of the 30 that are to be earned back.
     assert not sampling.pays(a_run(tmp_path), trainer().module, (3,), 1000, 2)
     assert sampling.pays(a_run(tmp_path), trainer().module, (3,), 1000, 3)
+
+
+def test_small_networks_on_cuda_are_left(tmp_path, monkeypatch):
+    """Of which runs would be captured as a whole."""
+    made, model, run = trying(monkeypatch, 0.1, 0.05), trainer().module, a_run(tmp_path)
+    run.device = torch.device("cuda")
+    assert not sampling.pays(run, model, (3,), 4, 10**6)
+    assert made == []
+    monkeypatch.setattr("samplers.loop.captured.MOST_PARAMETERS", 0)
+    monkeypatch.setattr(sampling, "_circumstances", lambda *arguments: "a card")
+    assert sampling.pays(run, model, (3,), 4, 10**6)
 
 
 def test_what_is_asked_for_is_not_tried(tmp_path, monkeypatch):
@@ -176,7 +189,7 @@ def test_without_a_compiler_the_sentence_comes_first(points, monkeypatch, capsys
 
 
 def settled(tmp_path, monkeypatch, capsys, seconds, *overrides, small=0, least=0.0):
-    monkeypatch.setattr(training, "SMALL_NETWORK", small)
+    monkeypatch.setattr(training, "LEAST_PARAMETERS", small)
     monkeypatch.setattr(training, "LEAST_SECONDS", least)
     monkeypatch.setattr(training, "lacking", lambda device: None)
 
@@ -191,18 +204,29 @@ def settled(tmp_path, monkeypatch, capsys, seconds, *overrides, small=0, least=0
     return found.compile, capsys.readouterr().out
 
 
+def resets(monkeypatch):
+    """How often torch was told to forget its graphs."""
+    made = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: made.append("reset"))
+    return made
+
+
 def test_training_tries_once_and_keeps_it(tmp_path, monkeypatch, capsys):
+    forgotten = resets(monkeypatch)
     way, out = settled(tmp_path, monkeypatch, capsys, (0.1, 0.08))
     assert way == "on"
     assert out.splitlines()[-1].endswith("; training compiled")
+    assert not forgotten
     way, out = settled(tmp_path, monkeypatch, capsys, (0.1, 0.098))
     assert way == "off"
     assert out.splitlines()[-1].endswith("; training as it is")
+    assert forgotten == ["reset"]
 
 
 @pytest.mark.parametrize("limit", [{"small": 10**9}, {"least": 1e9}])
 def test_short_training_and_small_networks_try_nothing(tmp_path, monkeypatch, capsys, limit):
-    assert settled(tmp_path, monkeypatch, capsys, (0.1, 0.05), **limit) == ("off", "")
+    """And keep "auto", so that a longer run that goes on from there may try."""
+    assert settled(tmp_path, monkeypatch, capsys, (0.1, 0.05), **limit) == ("auto", "")
 
 
 def test_training_does_what_is_asked_for(tmp_path, monkeypatch, capsys):

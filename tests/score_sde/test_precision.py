@@ -32,7 +32,7 @@ def settled(tmp_path, monkeypatch, capsys, seconds, *overrides, small=0):
         ways = {" ".join(choice): seconds[choice] for choice in arguments[-1]}
         return Machine(ways).fastest()
 
-    monkeypatch.setattr(speed, "SMALL_NETWORK", small)
+    monkeypatch.setattr(speed, "LEAST_PARAMETERS", small)
     monkeypatch.setattr(speed, "_try", tried)
     where, training = run(tmp_path, *overrides), trainer()
     found = speed.settle(where, training.module, training.data, denoising_loss)

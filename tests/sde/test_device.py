@@ -109,16 +109,26 @@ def test_arcs(there):
 
 
 def test_copies_to_mps_wait():
-    """As memory of the host may be another tensor's before they are made (pytorch issue 139550)."""
-    asked = {}
+    """As memory of the host may be another tensor's before they are made (pytorch issue 139550); of either package."""
+    asked = []
 
     class Moved(torch.Tensor):
-        def to(self, where, non_blocking):
-            asked[where.type] = non_blocking
+        def to(self, where, *dtype, non_blocking):
+            asked.append((where.type, non_blocking))
 
-    for kind in ("cpu", "xpu", "mps"):
-        device.send(torch.ones(2).as_subclass(Moved), torch.device(kind))
-    assert asked == {"cpu": True, "xpu": True, "mps": False}
+    for module in (device, host):
+        for kind in ("cpu", "xpu", "mps"):
+            module.send(torch.ones(2).as_subclass(Moved), torch.device(kind))
+    assert asked == [("cpu", True), ("xpu", True), ("mps", False)] * 2
+
+
+def test_what_is_sent_takes_a_type_that_is_there(there):
+    where, has = there
+    for dtype in (torch.float32, torch.float64):
+        found = host.send(torch.arange(3.0, dtype=torch.float64), where, dtype)
+        assert found.device.type == where.type
+        assert found.dtype == (dtype if has else torch.float32)
+        assert found.cpu().tolist() == [0, 1, 2]
 
 
 def test_resident_data_take_a_share_of_free_memory(there, monkeypatch):
