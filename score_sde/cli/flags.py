@@ -273,7 +273,7 @@ def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:
             allowed = " and ".join(f"config.{section}" for section in mode.sections)
             what = f"only {allowed} can be changed" if allowed else "no config can be changed; leave it out"
             raise ValueError(f"{argument}: with --mode {name} {what}")
-        if not mode.training and key == "config.data.test_fraction":
+        if not (mode.training or mode.makes) and key == "config.data.test_fraction":
             raise ValueError(
                 f"{argument}: items that the model was trained on would count as held-out ones; leave it out"
             )
