@@ -59,6 +59,8 @@ MEANINGS = {
     "sde.zero_terminal_snr": "whether the chain's alpha is shifted to 0 at the last step",
     "model.parametrization": "what the network predicts, and how it is scaled",
     "model.sigma_data": "standard deviation of the data in model units; 0 measures it",
+    "model.noise_input": "what the network is told: noise_level (log(sigma / alpha) / 4, of x of unit variance) or "
+    "step (as score_sde and diffusers do, of x as it is, so that they load what is exported)",
     "model.conditional": "whether the model is told classes and conditions",
     "network.channels": "channels of the first level",
     "network.channel_mult": "channels of each level in units of channels; there are as many levels",

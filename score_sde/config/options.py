@@ -97,12 +97,19 @@ def data_defaults(dataset: str) -> dict:
     return found
 
 
+NOISE_INPUTS = ("noise_level", "step")
+"""What networks are told of the time, of those that are trained here: log(sigma / alpha) / 4, of an x of unit variance;
+or what score_sde and diffusers tell them, of x as it is."""
+
+
 @dataclass(frozen=True)
 class ModelOptions(Section):
-    """The denoiser: its parametrization, ``sigma_data`` (0: measured), whether it is conditional, and its network."""
+    """The denoiser: its parametrization, ``sigma_data`` (0: measured), what its network is told of the time, one of
+    NOISE_INPUTS, whether it is conditional, and its network."""
 
     parametrization: str = "edm"
     sigma_data: float = 0.0
+    noise_input: str = "noise_level"
     conditional: bool = True
     network: Component = field(default_factory=lambda: Component("unet"))
 

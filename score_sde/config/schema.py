@@ -8,6 +8,7 @@ from score_sde.config.component import options_of
 from score_sde.config.options import (
     COMPILING,
     MEMORY_FORMATS,
+    NOISE_INPUTS,
     PRECISIONS,
     DataOptions,
     LossOptions,
@@ -73,6 +74,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "data.toy": TOYS,
     "data.channels": CHANNELS,
     "model.parametrization": PARAMETRIZATIONS,
+    "model.noise_input": NOISE_INPUTS,
     "classifier.time_distribution": TIMES,
     "training.loss_weighting": WEIGHTINGS,
     "training.augmentation": AUGMENTATIONS,

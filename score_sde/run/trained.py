@@ -15,8 +15,9 @@ def as_trained(parts: Split, spec: dict) -> Split:
     """Both parts of the data for the model of a spec, none for a model that is still to be trained.
 
     Classes have the numbers that their names had in training. Data of the same levels take the model's transform, as
-    of weights that saw them in other units; so do all data for weights from elsewhere. Where the transform is that of all items, as versions up to 0.2 measured
-    it, held-out ones too, it is kept; another one is left for others to refuse.
+    of weights that saw them in other units, and for weights from elsewhere all data do. Where the transform is that of
+    all items, as versions up to 0.2 measured it, held-out ones too, it is kept; another one is left for others to
+    refuse.
     """
     if not spec:
         return parts

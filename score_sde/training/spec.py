@@ -2,13 +2,18 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from score_sde.config.options import Config
+from score_sde.config.options import NOISE_INPUTS, Config
+from sde import NoiseInput
+from sde.checkpoint.spec import build_sde
 from sde.data import Dataset
 from sde.data.sizes import law_of
+from sde.process.chain import ChainSDE
+from sde.process.ve import VESDE
 
 
 def _shared(config: Config, data: Dataset) -> dict:
@@ -36,7 +41,19 @@ def denoiser_spec(config: Config, data: Dataset, inherited: Mapping[str, Any] | 
     law = None if data.sizes is None else law_of(data.sizes)
     further = {"conditions": conditions, "about": data.about, "sizes": law, "class_counts": data.class_counts}
     found = {name: value for name, value in further.items() if value}
-    return _plain(spec | found | dict(inherited or {}))
+    return _plain(spec | found | _inputs(config) | dict(inherited or {}))
+
+
+def _inputs(config: Config) -> dict:
+    """What the network is told of the time, where that is not the default, and that it sees x as it is: log sigma of a
+    process that explodes, 999 t of one that preserves the variance, and the step of a chain."""
+    if config.model.noise_input == NOISE_INPUTS[0]:
+        return {}
+    sde = build_sde(config.sde.to_dict())
+    told = NoiseInput("log_noise_level", 1.0)
+    if not isinstance(sde, VESDE):
+        told = NoiseInput("time", sde.steps - 1.0 if isinstance(sde, ChainSDE) else 999.0)
+    return {"noise_input": asdict(told), "scaled_input": False}
 
 
 def _conditions(data: Dataset) -> dict:

@@ -90,8 +90,8 @@ def _torch_file(path: Path, mapped: bool) -> Any:
             if named is None:
                 raise ValueError(f"it cannot be read ({_sentence(error)}): it may be cut short, or damaged") from None
             raise ValueError(
-                f"it names {named[1] or named[2]}, which a file of weights has no need of: nothing of it was run; save its "
-                "state_dict() instead"
+                f"it names {named[1] or named[2]}, which a file of weights has no need of: nothing of it was run; save "
+                "its state_dict() instead"
             ) from None
         except (RuntimeError, EOFError, KeyError, OSError) as error:
             raise ValueError(f"it cannot be read ({_sentence(error)}): it may be cut short, or damaged") from None

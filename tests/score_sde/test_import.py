@@ -102,11 +102,20 @@ def test_recorded_samples_of_k_diffusion(name, capsys, tmp_path):
             assert relative(torch.from_numpy(numbers["state"]), found.reference[key]) < 1e-4, sampler
 
 
+def calm():
+    """A network whose flow an adaptive solver follows in a few steps."""
+    network = ours(FACTS)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter *= 0.1
+    return network
+
+
 @pytest.fixture(scope="module")
 def foreign(tmp_path_factory):
     """A checkpoint of score_sde, its facts in a file, images, and the run folder that they are imported into."""
     folder = tmp_path_factory.mktemp("foreign")
-    written(folder / "checkpoint_1.pth", ours(FACTS), FACTS)
+    written(folder / "checkpoint_1.pth", calm(), FACTS)
     (folder / "facts.json").write_text(json.dumps(FACTS))
     x = np.random.default_rng(0).integers(0, 256, (120, 3, 8, 8)).astype(np.float32)
     np.savez(folder / "images.npz", x=x, labels=np.arange(120) % 2)
@@ -119,7 +128,8 @@ def run(foreign, unrendered_module):
 
     assert main.main(["--mode", "import", "--pretrained", str(foreign / "checkpoint_1.pth"), "--facts",
                       str(foreign / "facts.json"), "--workdir", str(foreign / "run"),
-                      f"--config.data.root={foreign / 'images.npz'}", "--config.data.test_fraction=0.5"]) == 0  # fmt: skip
+                      f"--config.data.root={foreign / 'images.npz'}", "--config.data.test_fraction=0.5",
+                      ]) == 0  # fmt: skip
     return foreign / "run"
 
 
@@ -129,7 +139,7 @@ def test_what_a_run_folder_gets(weights, foreign, capsys, tmp_path):
     result = imported(capsys, foreign / "checkpoint_1.pth", tmp_path / "run", FACTS, *arguments)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.json", "model.safetensors"]
     model = load_model(tmp_path / "run" / "model.safetensors")
-    network, twice = ours(FACTS), 2 if weights == "ema" else 1
+    network, twice = calm(), 2 if weights == "ema" else 1
     torch.testing.assert_close(model.network.head.conv.weight, twice * network.head.conv.weight)
     assert result["parameters"] == sum(p.numel() for p in network.parameters())
     assert result["origin"]["weights"] == weights
@@ -148,12 +158,12 @@ def _metadata(path):
 
 MODES = {
     "sample": ("--num_samples=2", "--steps=2"),
-    "likelihood": ("--num_samples=2", "--probes=2", "--rtol=0.1"),
-    "encode": ("--num_samples=2", "--rtol=0.1"),
-    "interpolate": ("--items=0,1", "--frames=2", "--rtol=0.1"),
+    "likelihood": ("--num_samples=2", "--probes=2", "--rtol=0.1", "--atol=0.1"),
+    "encode": ("--num_samples=1", "--rtol=0.1", "--atol=0.1"),
+    "interpolate": ("--items=0,1", "--frames=2"),
     "edit": ("--num_samples=2", "--start_time=0.3", "--steps=2"),
     "restore": ("--task=inpaint", "--mask=box", "--items=0", "--steps=2"),
-    "compare": ("--samplers=ddim", "--nfe=2", "--num_samples=2"),
+    "compare": ("--samplers=ddim", "--nfe=2", "--num_samples=30"),
     "check": ("--num_samples=16",),
     "evaluate": ("--num_samples=50", "--steps=1", "--sampler=ddim"),
     "visualize": ("--num_samples=2", "--steps=2"),

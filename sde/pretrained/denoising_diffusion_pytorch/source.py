@@ -69,8 +69,11 @@ def recognizes(contents: Contents) -> bool:
 
 
 def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
-    """``model-N.pt``, in which all is found but the size of images, which can be any. Raises ValueError for a version of the project from
-    before attention had learned keys and values, and as ``Source.read`` does."""
+    """``model-N.pt``, in which all is found but the size of images, which can be any.
+
+    Raises ValueError for a version of the project from before attention had learned keys and values, and as
+    ``Source.read`` does.
+    """
     held = contents.tensors("model") if weights == "raw" else numbered(contents.tensors("ema"), "ema_model.")
     if not held:
         raise ValueError(f"weights = {weights!r}: {contents.path.name} has no average under 'ema': take 'raw'")
