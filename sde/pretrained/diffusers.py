@@ -10,7 +10,7 @@ from torch import Tensor
 from sde.data.transform import Transform
 from sde.model.noise_input import NoiseInput
 from sde.networks.diffusers_network import KINDS
-from sde.pretrained.contents import Contents, read_contents
+from sde.pretrained.contents import Contents, read_contents, read_described
 from sde.pretrained.facts import MISSING, Facts
 from sde.pretrained.foreign import Foreign, empty_network, pixels
 from sde.pretrained.names.theirs import Theirs, translate
@@ -152,10 +152,21 @@ def _files(folder: Path) -> list[Path]:
         if (folder / name).is_file():
             return [folder / name]
         if index.is_file():
-            parts = sorted({*json.loads(index.read_text())["weight_map"].values()})
-            # Names of files beside the index, not of others.
-            return [folder / Path(part).name for part in parts]
+            return _indexed(index)
     raise ValueError(f"{folder} holds no weights: needs {' or '.join(FILES)}")
+
+
+def _indexed(index: Path) -> list[Path]:
+    """The files that an index names, which lie beside it."""
+    found = read_described(index)
+    named = found.get("weight_map") if isinstance(found, dict) else None
+    parts = [*named.values()] if isinstance(named, dict) else []
+    # Names of files beside the index, not of others.
+    if not parts or not all(
+        isinstance(part, str) and part not in ("", "..") and Path(part).name == part for part in parts
+    ):
+        raise ValueError(f"{index} has no weight_map of tensors to the names of files beside it: it may be damaged")
+    return [index.parent / part for part in sorted({*parts})]
 
 
 def _today(name: str) -> str:

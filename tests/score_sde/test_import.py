@@ -255,7 +255,10 @@ def test_a_classifier_goes_to_a_model_of_its_units_and_classes(capsys, tmp_path)
         return call(capsys, "--mode", "import", "--workdir", folder, *given)
 
     untrained(folder, np.zeros((8, 2), np.float32) + np.arange(8)[:, None])
-    units, whole = {"shift": [127.5], "scale": [127.5], "levels": 256}, {"shift": [0.5], "scale": [255.0], "levels": 256}
+    units, whole = (
+        {"shift": [127.5], "scale": [127.5], "levels": 256},
+        {"shift": [0.5], "scale": [255.0], "levels": 256},
+    )
     assert "in the same units" in of_model(whole, 3)[2]
     assert "knows 3 classes, the model in" in of_model(units, 5)[2]
     status, result, err = of_model(units, None)

@@ -129,10 +129,11 @@ def _config(contents: Contents) -> dict[str, Any]:
     if isinstance(config, str):
         try:
             config = json.loads(config)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"the config in the metadata of {contents.path} is no JSON: {error}") from None
     if not isinstance(config, Mapping) or not isinstance(config.get("model"), Mapping):
         return {}
     data = config.get("dataset")
-    classes = {name: data[name] for name in ("num_classes", "cond_dropout_rate") if name in data} if data else {}
+    data = data if isinstance(data, Mapping) else {}
+    classes = {name: data[name] for name in ("num_classes", "cond_dropout_rate") if name in data}
     return dict(config["model"]) | classes

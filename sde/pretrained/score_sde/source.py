@@ -86,7 +86,7 @@ def _average(contents: Contents, raw: Mapping[str, Tensor]) -> dict[str, Tensor]
     """The averaged parameters by name. Frozen ones, the random frequencies, are not among them."""
     ema = contents.data.get("ema") if isinstance(contents.data, dict) else None
     shadow = ema.get("shadow_params") if isinstance(ema, dict) else None
-    if not isinstance(shadow, list):
+    if not isinstance(shadow, list) or not all(isinstance(value, Tensor) for value in shadow):
         raise ValueError("weights = 'ema': the file has no average, take 'raw'")
     names = [name for name in raw if len(shadow) == len(raw) or name != RANDOM]
     if len(names) != len(shadow):
