@@ -18,8 +18,6 @@ from sde.process.chain import ChainSDE
 
 PROJECT = "huggingface/diffusers; the licence is that of the model's own page"
 
-NETWORK = "sde.networks.diffusers_network:DiffusersNetwork"
-
 PARTS = ("unet", "transformer", ".")
 """The folders of a pipeline that hold its network; of a model by itself, the folder."""
 
@@ -73,7 +71,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     if predicted not in PREDICTIONS:
         raise ValueError(f"prediction_type = {predicted!r}: needs one of {', '.join(PREDICTIONS)}")
     settings = json.dumps({name: value for name, value in config.items() if not name.startswith("_")})
-    network: dict[str, Any] = {"name": NETWORK, "kind": kind, "settings": settings}
+    network: dict[str, Any] = {"name": "diffusers", "kind": kind, "settings": settings}
     classes = _classes(kind, config)
     width = config.get("cross_attention_dim") if kind == "UNet2DConditionModel" else None
     conditions = {"sequence": (SEQUENCE_LENGTH, width or 1280)} if kind == "UNet2DConditionModel" else {}
