@@ -67,7 +67,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     event_shape = (channels, *(size if isinstance(size, list) else (size, size)))
     scheduler = contents.data.get("scheduler/scheduler_config.json", {})
     chain = _chain(scheduler, facts)
-    predicted = facts.settle("prediction_type", scheduler.get("prediction_type", "epsilon" if scheduler else MISSING))
+    predicted = facts.settle("prediction_type", scheduler.get("prediction_type", "epsilon" if scheduler else MISSING), str)
     if predicted not in PREDICTIONS:
         raise ValueError(f"prediction_type = {predicted!r}: needs one of {', '.join(PREDICTIONS)}")
     settings = json.dumps({name: value for name, value in config.items() if not name.startswith("_")})
@@ -112,7 +112,7 @@ def _chain(scheduler: dict[str, Any], facts: Facts) -> ChainSDE:
 
     def told(name: str, default: Any) -> Any:
         # A config of the library leaves out nothing, but those of older versions know less.
-        return facts.settle(name, scheduler.get(name, default if scheduler else MISSING))
+        return facts.settle(name, scheduler.get(name, default if scheduler else MISSING), type(default))
 
     name = str(scheduler.get("_class_name", facts.get("_class_name", "")))
     schedule = scheduler.get("beta_schedule", facts.told("beta_schedule"))
@@ -120,7 +120,7 @@ def _chain(scheduler: dict[str, Any], facts: Facts) -> ChainSDE:
         raise ValueError(
             f"the scheduler {name} has no betas, and no process here: those of chains have ({', '.join(SCHEDULES)})"
         )
-    options: dict[str, Any] = {"zero_terminal_snr": bool(told("rescale_betas_zero_snr", False))}
+    options: dict[str, Any] = {"zero_terminal_snr": told("rescale_betas_zero_snr", False)}
     betas = scheduler.get("trained_betas") or facts.get("trained_betas", None)
     if betas:
         return ChainSDE.of_betas(betas, **options)
@@ -128,8 +128,8 @@ def _chain(scheduler: dict[str, Any], facts: Facts) -> ChainSDE:
     if schedule not in SCHEDULES:
         raise ValueError(f"beta_schedule = {schedule!r} has no process here: {', '.join(SCHEDULES)} have")
     if schedule != "squaredcos_cap_v2":
-        options |= {"beta_start": float(told("beta_start", 1e-4)), "beta_end": float(told("beta_end", 0.02))}
-    return ChainSDE(SCHEDULES[schedule], steps=int(told("num_train_timesteps", 1000)), **options)
+        options |= {"beta_start": told("beta_start", 1e-4), "beta_end": told("beta_end", 0.02)}
+    return ChainSDE(SCHEDULES[schedule], steps=told("num_train_timesteps", 1000), **options)
 
 
 def _state(

@@ -33,7 +33,7 @@ def song_unet(
     tensors: Mapping[str, Tensor], option: Callable[..., Any], learned_variance: bool
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The network of SongUNet's tensors and options, and its weights. Raises ValueError where they do not fit."""
-    size, channels = int(option("img_resolution")), int(option("img_channels"))
+    size, channels = option("img_resolution"), option("img_channels")
     multipliers = tuple(option("channel_mult", (1, 2, 2, 2)))
     sizes = [size >> level for level in range(len(multipliers))]
     network = {
@@ -52,7 +52,7 @@ def song_unet(
         "augment_dim": option("augment_dim", 0),
         "learned_variance": learned_variance,
     }
-    ours = empty_network(network, (channels, size, size), int(option("label_dim", 0)) or None)
+    ours = empty_network(network, (channels, size, size), option("label_dim", 0) or None)
     # The filters are options, and the positional frequencies no file's: they are added as EDM computes them.
     filters = frozenset(name for name in tensors if name.endswith("resample_filter"))
     wanted = dict(ours.state_dict())
