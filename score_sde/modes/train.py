@@ -61,6 +61,11 @@ def train(run: Run, *, init: str | None = None) -> dict:
                 print(f"started anew, as classes or conditions are others: {reason}")
         model = model.to(run.device)
         check_forward(spec["network"]["name"], model, data.event_shape)
+    if settings.cond_dropout > 0 and not getattr(model.network, "has_null", True):
+        raise ValueError(
+            f"config.training.cond_dropout = {settings.cond_dropout:g}: this network has no null condition to drop "
+            "classes and conditions to; take 0"
+        )
 
     def loss(module: Denoiser, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
         options = {"weighting": settings.loss_weighting, "cond_dropout": settings.cond_dropout}

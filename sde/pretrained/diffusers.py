@@ -36,6 +36,9 @@ OPTIONS: Mapping[str, str] = {
     "_class_name": "the scheduler's class, as DDPMScheduler",
 }
 
+AUTOENCODERS = ("vae", "vqvae", "movq")
+"""The folders of a pipeline's autoencoder."""
+
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine",
              "sigmoid": "sigmoid_beta"}  # fmt: skip
 """Schedules of a chain by diffusers' name."""
@@ -89,11 +92,18 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         noise_input=NoiseInput("time", float(chain.steps - 1), rounding=rounding),
         scaled_input=False,
         # Of a network of latents what they mean is the autoencoder's.
-        transform=pixels() if channels in (1, 3) else Transform(),
+        transform=pixels() if channels in (1, 3) and not _of_latents(contents) else Transform(),
         null_trained=not conditions and (kind == "DiTTransformer2DModel" or not classes),
         conditions=conditions,
         levels=chain.times.flip(0),
     )
+
+
+def _of_latents(contents: Contents) -> bool:
+    """Whether a pipeline has an autoencoder: its network is of latents, whose number of channels may be that of colors."""
+    index = contents.data.get("model_index.json")
+    listed = {name for name, of in index.items() if of and of != [None, None]} if isinstance(index, dict) else set()
+    return any(name in listed or f"{name}/config.json" in contents.data for name in AUTOENCODERS)
 
 
 def _config(contents: Contents, part: str) -> dict[str, Any] | None:
