@@ -12,7 +12,7 @@ from sde.model.noise_input import NoiseInput
 from sde.networks.diffusers_network import KINDS
 from sde.pretrained.contents import Contents, read_contents, read_described
 from sde.pretrained.facts import MISSING, Facts
-from sde.pretrained.foreign import Foreign, empty_network, pixels
+from sde.pretrained.foreign import AS_PUBLISHED, Foreign, empty_network, pixels
 from sde.pretrained.names.theirs import Theirs, translate
 from sde.process.chain import ChainSDE
 
@@ -96,6 +96,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         null_trained=not conditions and (kind == "DiTTransformer2DModel" or not classes),
         conditions=conditions,
         levels=chain.times.flip(0),
+        origin={} if part.endswith("_ema") else {"weights": AS_PUBLISHED},
     )
 
 

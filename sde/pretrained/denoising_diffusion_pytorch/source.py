@@ -18,7 +18,7 @@ from sde.pretrained.names.theirs import numbered, translate
 from sde.pretrained.schedules import linear_or_cosine, settle_schedule
 from sde.process.chain import ChainSDE
 
-PROJECT = "denoising-diffusion-pytorch (Phil Wang; MIT)"
+PROJECT = "denoising-diffusion-pytorch (Phil Wang; code MIT, weights as their publisher says)"
 
 OPTIONS: Mapping[str, str] = {
     "dim": "channels in units of which levels have theirs",

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from sde.networks.adm import ADM
+from sde.pretrained.edm.filters import check_taps, filters_of
 from sde.pretrained.foreign import empty_network
 from sde.pretrained.names.adm import dhariwal_names
 from sde.pretrained.names.theirs import translate
 
 FREQUENCIES = "encoder.embedding.mapping.frequencies"
 HEAD_CHANNELS = 64
+AVERAGE = (1, 1)
+"""Its filters average and repeat."""
 
 
 def dhariwal_unet(
@@ -40,8 +43,7 @@ def dhariwal_unet(
     event_shape, num_classes = (channels, size, size), option("label_dim", 0) or None
     ours = cast(ADM, empty_network(network, event_shape, num_classes))
     wanted = {name: value for name, value in ours.state_dict().items() if name != FREQUENCIES}
-    # The filters average and repeat.
-    filters = frozenset(name for name in tensors if name.endswith("resample_filter"))
+    check_taps(tensors, AVERAGE)
     count = base // 2
     frequencies = (1 / 10_000) ** (torch.arange(count, dtype=torch.float32) / count)
-    return network, translate(tensors, dhariwal_names(ours, size), wanted, filters) | {FREQUENCIES: frequencies}
+    return network, translate(tensors, dhariwal_names(ours, size), wanted, filters_of(tensors)) | {FREQUENCIES: frequencies}

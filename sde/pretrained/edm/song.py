@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sde.pretrained.edm.filters import check_taps, filters_of
 from sde.pretrained.foreign import empty_network
 from sde.pretrained.names.song import song_unet_names
 from sde.pretrained.names.theirs import translate
@@ -53,14 +54,14 @@ def song_unet(
         "learned_variance": learned_variance,
     }
     ours = empty_network(network, (channels, size, size), option("label_dim", 0) or None)
-    # The filters are options, and the positional frequencies no file's: they are added as EDM computes them.
-    filters = frozenset(name for name in tensors if name.endswith("resample_filter"))
+    check_taps(tensors, network["fir_kernel"])
+    # The positional frequencies are no file's: they are added as EDM computes them.
     wanted = dict(ours.state_dict())
     tables = {}
     if network["embedding_type"] == "positional":
         count = len(wanted.pop(FREQUENCIES))
         tables[FREQUENCIES] = (1 / 10_000) ** (torch.arange(count, dtype=torch.float32) / max(count - 1, 1))
-    return network, translate(tensors, song_unet_names(ours, size), wanted, filters) | tables
+    return network, translate(tensors, song_unet_names(ours, size), wanted, filters_of(tensors)) | tables
 
 
 FREQUENCIES = "embedding.mapping.frequencies"

@@ -14,7 +14,7 @@ from sde.networks.adm_classifier import ADMClassifier
 from sde.networks.mapping import geometric_frequencies
 from sde.pretrained.contents import Contents
 from sde.pretrained.facts import MISSING, Facts
-from sde.pretrained.foreign import Foreign, empty_network, pixels
+from sde.pretrained.foreign import AS_PUBLISHED, Foreign, empty_network, pixels
 from sde.pretrained.guided_diffusion.keys import Architecture, architectures
 from sde.pretrained.guided_diffusion.options import OPTIONS as OPTIONS
 from sde.pretrained.guided_diffusion.options import WHOLE
@@ -22,7 +22,7 @@ from sde.pretrained.names.adm import guided_diffusion_names
 from sde.pretrained.names.theirs import translate
 from sde.pretrained.schedules import linear_or_cosine, settle_schedule, told_flag
 
-PROJECT = "guided-diffusion (Dhariwal and Nichol 2021; MIT)"
+PROJECT = "guided-diffusion (Dhariwal and Nichol 2021; code MIT, weights as their publisher says)"
 
 KNOWN_BY = {"time_embed.0.weight", "input_blocks.0.0.weight", "input_blocks.1.0.in_layers.0.weight", "out.0.weight"}
 FREQUENCIES = "encoder.embedding.mapping.frequencies"
@@ -38,7 +38,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     its name says, where it does. What has to be told are the size of images, the heads of attention and the order of q,
     k and v, and the schedule. Raises ValueError for a network of super-resolution, and as ``Source.read`` does."""
     tensors = contents.tensors()
-    _check_weights(contents.path.name, weights)
+    held = _held(contents.path.name, weights)
     shape = _architecture(tensors, facts)
     size = _image_size(tensors, shape, facts)
     _agree(shape, size, facts)
@@ -77,6 +77,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         null_trained=shape.num_classes is None,
         classifier=classifier,
         levels=process.times.flip(0),
+        origin={"weights": held},
     )
 
 
@@ -102,11 +103,13 @@ def _per_step(facts: Facts, steps: int) -> float:
     return 1000 / steps if told_flag(facts, "rescale_timesteps") else 1.0
 
 
-def _check_weights(file: str, weights: str) -> None:
+def _held(file: str, weights: str) -> str:
+    """Which weights a file holds, in words. Raises ValueError where its name says that they are the others."""
     raw = re.fullmatch(r"model\d+\.pt", file) is not None
     if (raw and weights == "ema") or (file.startswith("ema_") and weights == "raw"):
         held, others = ("raw", "ema_RATE_STEP.pt") if raw else ("averaged", "modelSTEP.pt")
         raise ValueError(f"weights = {weights!r}: {file} holds the {held} weights alone, the others are in {others}")
+    return weights if raw or file.startswith("ema_") else AS_PUBLISHED
 
 
 def _architecture(tensors: Mapping[str, Tensor], facts: Facts) -> Architecture:

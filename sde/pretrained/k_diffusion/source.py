@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sde.pretrained.contents import Contents
 from sde.pretrained.facts import MISSING, Facts
-from sde.pretrained.foreign import Foreign, pixels
+from sde.pretrained.foreign import AS_PUBLISHED, Foreign, pixels
 from sde.pretrained.k_diffusion.settings import Settings
 from sde.pretrained.k_diffusion.transformer import read_transformer
 from sde.pretrained.k_diffusion.unet import read_unet
@@ -94,7 +94,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         transform=pixels(),
         null_trained=told.null_trained,
         conditions={name: tuple(shape) for name, shape in conditions.items()},
-        origin={"model": kind},
+        origin={"model": kind} | ({"weights": AS_PUBLISHED} if _unsaid(contents, weights) else {}),
     )
 
 
@@ -115,6 +115,11 @@ def _tensors(contents: Contents, weights: str) -> dict[str, Tensor]:
         there = " and ".join(found)
         raise ValueError(f"weights = {weights!r}: the file has none of these, take {there!r}")
     return found[weights if weights in found else "alone"]
+
+
+def _unsaid(contents: Contents, weights: str) -> bool:
+    """Whether a file holds one set of weights, and does not say which."""
+    return contents.kind == "torch" and weights not in _candidates(contents)
 
 
 def _kind(tensors: Mapping[str, Tensor]) -> str:

@@ -295,6 +295,9 @@ def test_averaged_and_raw_weights(tmp_path):
     load_pretrained(raw, weights="raw", facts=KWARGS)
     average, _ = foreign_file(tmp_path, NETWORK, name="ema_0.9999_000010.pt")
     refused("weights = 'raw': ema_0.9999_000010.pt holds the averaged weights alone", average, "raw")
+    published, _ = foreign_file(tmp_path, NETWORK)
+    for path, weights, held in ((raw, "raw", "raw"), (average, "ema", "ema"), (published, "ema", "as published")):
+        assert read_pretrained(path, weights=weights, facts=KWARGS).origin["weights"] == held
 
 
 def test_networks_that_do_not_fit(tmp_path):
