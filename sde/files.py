@@ -61,6 +61,8 @@ def read_json(path: Path) -> Any:
         return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise ValueError("it is no text in UTF-8: save it as that") from None
+    except RecursionError:
+        raise ValueError("its lists and objects are too deep in one another") from None
 
 
 def expanded(path: str) -> str:

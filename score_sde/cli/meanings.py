@@ -99,6 +99,8 @@ MEANINGS = {
     "network.noise_features": "sines and cosines of the noise level: at fixed, random or learned frequencies",
     "network.fourier_channels": "how many there are at random or learned frequencies",
     "network.self_condition": "whether the network sees an estimate of the data, here always zero",
+    "network.kind": "of diffusers, the network's class: UNet2DModel, UNet2DConditionModel or DiTTransformer2DModel",
+    "network.settings": "of diffusers, what its config.json says, as JSON text",
     "network.patch_size": "side of the patches that are tokens",
     "network.widths": "features of each level; there are as many levels",
     "network.depths": "layers or residual blocks of each level, one number for all or one for each",

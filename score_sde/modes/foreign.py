@@ -7,7 +7,9 @@ from score_sde.config.config import resolve
 from score_sde.config.naming import with_keys
 from score_sde.run.folder import Run
 from sde.checkpoint.models import save_model
-from sde.checkpoint.spec import describe_foreign
+from sde.checkpoint.snapshots import stored_spec
+from sde.checkpoint.spec import build_transform, describe_foreign
+from sde.data.transform import Transform
 from sde.files import read_json
 from sde.model.classifier import NoisyClassifier
 from sde.pretrained import read_pretrained
@@ -97,3 +99,29 @@ def _check_fits(run: Run, foreign: Foreign) -> None:
             f"{foreign.origin['file']} takes items of shape {foreign.event_shape}, the model in {run.folder} makes "
             f"{run.event_shape}"
         )
+    # The process may be another, which guidance allows for.
+    spec = stored_spec(run.model_file)
+    if not _alike(transform := build_transform(spec["transform"]), foreign.transform):
+        raise ValueError(
+            f"{foreign.origin['file']} sees {_units(foreign.transform)}, the model in {run.folder} {_units(transform)}: "
+            "guidance needs both in the same units"
+        )
+    if spec["num_classes"] not in (None, foreign.num_classes):
+        raise ValueError(
+            f"{foreign.origin['file']} knows {foreign.num_classes} classes, the model in {run.folder} "
+            f"{spec['num_classes']}: guidance needs the same"
+        )
+
+
+def _alike(one: Transform, other: Transform) -> bool:
+    """Whether two transforms differ by less than a hundredth, as those do of pixels by their cells and by the middles
+    of these."""
+    if len(one.shift) != len(other.shift):
+        return False
+    least = 0.01 * min(*one.scale, *other.scale)
+    pairs = zip((*one.shift, *one.scale), (*other.shift, *other.scale), strict=True)
+    return all(abs(a - b) <= least for a, b in pairs)
+
+
+def _units(transform: Transform) -> str:
+    return f"(x - shift) / scale with shift {transform.shift} and scale {transform.scale}"

@@ -1,6 +1,7 @@
 """--mode train and --mode train_classifier: into a run folder, continued by the same command."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from samplers import DPMSolverPP, generate
 from samplers.progress import Progress
 from score_sde.config.naming import with_keys
+from score_sde.config.program import quoted
 from score_sde.evaluation.noisy_accuracy import NoisyAccuracy
 from score_sde.evaluation.validation import Validation
 from score_sde.pages.items import items
@@ -39,6 +41,9 @@ PREVIEW_SAMPLES = 60
 
 def train(run: Run, *, init: str | None = None) -> dict:
     """Train the denoiser by denoising score matching."""
+    if run.init is None:
+        remedy = f"go on from them elsewhere, with --mode train --init {quoted(run.folder)} --workdir OTHER"
+        _refuse_overwriting(run, "denoiser", run.model_file, remedy)
     data, held_out = run.data()
     settings = run.config.training
     with with_keys("training"):
@@ -50,12 +55,17 @@ def train(run: Run, *, init: str | None = None) -> dict:
         augmentation.check(data.event_shape, data.sizes is not None, [*spec.get("conditions", ())])
     with with_keys("model", "model.network", "sde", init="--init"):
         model = _seeded(settings.seed, build_denoiser, spec)
-        if run.init and not run.started:
+        if run.begins_with:
             print(f"training begins with the weights of {init}")
-            for reason in begin_with(model, spec, run.init, run.allowed_imports).values():
+            for reason in begin_with(model, spec, run.begins_with, run.allowed_imports).values():
                 print(f"started anew, as classes or conditions are others: {reason}")
         model = model.to(run.device)
         check_forward(spec["network"]["name"], model, data.event_shape)
+    if settings.cond_dropout > 0 and not getattr(model.network, "has_null", True):
+        raise ValueError(
+            f"config.training.cond_dropout = {settings.cond_dropout:g}: this network has no null condition to drop "
+            "classes and conditions to; take 0"
+        )
 
     def loss(module: Denoiser, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
         options = {"weighting": settings.loss_weighting, "cond_dropout": settings.cond_dropout}
@@ -103,6 +113,7 @@ def train(run: Run, *, init: str | None = None) -> dict:
 def train_classifier(run: Run) -> dict:
     """Train the noise-conditional classifier for classifier guidance."""
     config, settings = run.config, run.config.classifier
+    _refuse_overwriting(run, "classifier", run.classifier_file, "move it away first")
     data, held_out = run.data()
     if data.labels is None:
         raise ValueError(
@@ -139,6 +150,15 @@ def train_classifier(run: Run) -> dict:
         + f" (chance {noisy.chance:.1%})"
     )
     return session.summary("train_classifier") | {"accuracy": accuracy, "chance": noisy.chance}
+
+
+def _refuse_overwriting(run: Run, name: str, file: Path, remedy: str) -> None:
+    """Refuse to train anew over weights that came without a training state, as those of --mode import."""
+    if file.exists() and not run.checkpoints(name).paths():
+        raise ValueError(
+            f"{file} has no training state in {run.folder} to go on from, and training anew would write over it: "
+            f"{remedy}"
+        )
 
 
 def _held(module: nn.Module | None, kind: type[M]) -> M:

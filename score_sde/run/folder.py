@@ -116,8 +116,8 @@ class Run:
         """What a model that began with other weights has of them beside its config; nothing where it began anew."""
         spec = self._spec
         origin = spec.get("origin")
-        if self.init is not None and not (self.started or self.weights_file.exists()):
-            origin = (origin or {}) | {"init": str(self.init.parent)}
+        if self.begins_with is not None:
+            origin = (origin or {}) | {"init": str(self.begins_with.parent)}
         if origin is None:
             return {}
         own = ("noise_input", "scaled_input", "sigma_data")
@@ -129,11 +129,16 @@ class Run:
         return tuple(self.about.get(CLASS_NAMES, ()))
 
     @cached_property
+    def begins_with(self) -> Path | None:
+        """The weights of another run that training begins with: of a model that has no training state to go on from."""
+        return None if self.checkpoints("denoiser").paths() else self.init
+
+    @cached_property
     def _spec(self) -> dict:
-        """What the file of the weights says of the model, or where there is none the newest training state, or the run
-        that training begins with; nothing where there is nothing yet."""
-        states = self.checkpoints("denoiser").paths()
-        files = (self.weights_file, *states, *([self.init] if self.init else []))
+        """What the file of the weights says of the model, or where there is none the newest training state; of training
+        that begins with another run, what that says. Nothing where there is nothing yet."""
+        own = (self.weights_file, *self.checkpoints("denoiser").paths())
+        files = own if self.begins_with is None else (self.begins_with,)
         return next((stored_spec(path) for path in files if path.is_file()), {})
 
     def values(self) -> dict:

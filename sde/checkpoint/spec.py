@@ -124,11 +124,11 @@ def _network(table: Mapping[str, type[nn.Module]], options: dict, spec: dict) ->
 
 
 def imports_of(spec: dict) -> set[str]:
-    """The import paths outside of this project that a spec names: building a model of it runs their modules."""
+    """The import paths that a spec names: building a model of it runs their modules."""
     told = spec.get("noise_input")
     parts = (spec.get("network"), spec.get("sde"), told.get("process") if isinstance(told, dict) else None)
     named = [part.get("name", "") for part in parts if isinstance(part, dict)]
-    return {name for name in named if isinstance(name, str) and is_path(name) and not name.startswith("sde.")}
+    return {name for name in named if isinstance(name, str) and is_path(name)}
 
 
 def build_transform(described: dict) -> Transform:

@@ -8,6 +8,7 @@ from sde.named import component, subclass_of
 from sde.networks.adm import ADM
 from sde.networks.adm_classifier import ADMClassifier
 from sde.networks.classifier import MLPClassifier, UNetClassifier
+from sde.networks.diffusers_network import DiffusersNetwork
 from sde.networks.dit import DiT
 from sde.networks.hdit import HDiT
 from sde.networks.linear_attention_unet import LinearAttentionUNet
@@ -25,8 +26,9 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "mlp": MLP,
     "hdit": HDiT,
     "mapped_unet": MappedUNet,
+    "diffusers": DiffusersNetwork,
 }
-"""Denoising networks by name; built as Network(event_shape, num_classes, **options), with ``conditions``, shapes by
+"""Denoising networks by name; "diffusers" needs that library installed; built as Network(event_shape, num_classes, **options), with ``conditions``, shapes by
 kind (sde.condition), among the options of a model that is conditioned on more than classes."""
 
 CLASSIFIERS: dict[str, type[nn.Module]] = {

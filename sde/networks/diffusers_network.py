@@ -31,8 +31,9 @@ class DiffusersNetwork(nn.Module):
 
     ``forward(x, c_noise, cond)``: c_noise (B,) is the timestep. ``conditions`` may have the "sequence" (length,
     features) that a UNet2DConditionModel attends to. A DiT's channels of a learned variance are left out, and its null
-    class is the row of the table behind the classes; other networks have no null class. Raises ValueError for another
-    kind, and for settings that the library does not take.
+    class is the row of the table behind the classes; other networks have no null condition, and ``has_null`` says so.
+    Raises ValueError for another kind, for settings that the library does not take, and for a null condition where
+    there is none.
     """
 
     def __init__(
@@ -60,18 +61,30 @@ class DiffusersNetwork(nn.Module):
         self.kind, self.channels = kind, event_shape[0]
         self.num_classes = num_classes
         self.conditions = {name: tuple(shape) for name, shape in (conditions or {}).items()}
+        self.has_null = kind == "DiTTransformer2DModel" or not (num_classes or self.conditions)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         """The first channels of the output, of the shape of x (B, C, H, W)."""
         told: dict[str, Any] = {}
+        if not self.has_null:
+            self._check_told(cond)
         if self.num_classes:
             null = -1 if cond is None else cond["labels"]
             labels = null if isinstance(null, Tensor) else x.new_full((x.shape[0],), null, dtype=torch.long)
             # Behind the classes lies a DiT's row for none.
             told["class_labels"] = torch.where(labels < 0, self.num_classes, labels)
-        if "sequence" in self.conditions:
-            if cond is None:
-                raise ValueError("the network attends to a sequence: give it, as in {'sequence': tokens}")
+        if "sequence" in self.conditions and cond is not None:
             told["encoder_hidden_states"] = cond["sequence"]
         times = c_noise.long() if self.kind == "DiTTransformer2DModel" else c_noise
         return self.model(x, times, **told).sample[:, : self.channels]
+
+    def _check_told(self, cond: Condition | None) -> None:
+        """Refuse a row without its class or sequence; a graph that is traced does not look at values."""
+        kinds = [*(["labels"] if self.num_classes else []), *self.conditions]
+        if cond is None or any(kind not in cond for kind in kinds):
+            raise ValueError(f"diffusers' {self.kind} has no null condition: give {' and '.join(kinds)}")
+        if torch.compiler.is_compiling():
+            return
+        for kind in kinds:
+            if bool((cond[kind] < 0).any() if kind == "labels" else cond[kind].isnan().any()):
+                raise ValueError(f"diffusers' {self.kind} has no null condition: give {kind} for every row")

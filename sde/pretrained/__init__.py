@@ -59,8 +59,12 @@ def read_pretrained(
         seen = f"it looks like one of {found[0]}" if found else f"it holds {_glance(contents)}"
         wanted = f"no file of {source}" if source != "auto" else f"none of {', '.join(SOURCES)}"
         raise ValueError(f"{path} is {wanted}: {seen}")
-    module = SOURCES[found[0] if source == "auto" else source]
-    foreign = module.read(contents, weights, Facts(facts, module.OPTIONS))
+    name = found[0] if source == "auto" else source
+    module, told = SOURCES[name], Facts(facts, SOURCES[name].OPTIONS)
+    try:
+        foreign = module.read(contents, weights, told)
+    except KeyError as error:
+        raise ValueError(f"{path} looks like a file of {name}, but has no {error}: it is damaged, or changed") from None
     origin = {"project": module.PROJECT, "file": contents.path.name, "weights": weights}
     return replace(foreign, origin=origin | foreign.origin)
 

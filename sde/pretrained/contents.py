@@ -1,8 +1,6 @@
 """Contents: what a file of foreign weights holds, read without running anything of it."""
 
-import json
 import pickle
-import re
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,21 +12,30 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.serialization import MAGIC_NUMBER
 
-from sde.pretrained.pickles import Plain, read_pickle
+from sde.files import read_json
+from sde.pretrained.pickles import Plain, read_pickle, refused_by_torch
 
-UNSAFE = re.compile(r"GLOBAL (\w+(?:\.\w+)*)|(?:class|type) (\w+(?:\.\w+)+)")
-"""How torch says which name it would not build."""
+
+def _array(*_: Any) -> np.ndarray:
+    """An array that will get its state, and holds nothing until then."""
+    return np.empty(0, np.uint8)
+
 
 SCALAR: Any = np.float64(0).__reduce__()[0]
 NUMBERS: list[Any] = [np.dtype, np.ndarray, *{type(np.dtype(code)) for code in "?bhilqBHILQefd"}]
-NUMBERS += [(SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+for core in ("core", "_core"):
+    NUMBERS += [(SCALAR, f"numpy.{core}.multiarray.scalar"), (_array, f"numpy.{core}.multiarray._reconstruct")]
 """What of numpy a checkpoint may hold beside tensors."""
+
+
+DESCRIBING = ("model_index.json", "config.json", "*/config.json", "*/scheduler_config.json")
+"""The files that describe the models in a folder."""
 
 
 @dataclass(frozen=True)
 class Contents:
     """A file or folder at ``path``. ``kind`` is "torch", a file of ``torch.save``; "pickle", one of modules (EDM);
-    "safetensors"; or "folder", of which ``data`` has the JSON files by their paths in it. ``data`` are nested dicts and
+    "safetensors"; or "folder", of which ``data`` has the files DESCRIBING by their paths in it. ``data`` are nested dicts and
     lists of plain values and tensors, and ``Plain`` in pickles. ``metadata`` is the text beside safetensors."""
 
     path: Path
@@ -47,8 +54,8 @@ class Contents:
 
 
 def read_contents(path: Path) -> Contents:
-    """What is at ``path``; tensors of torch's and of safetensors files are mapped, and read when they are used. Raises
-    ValueError for a file that names code, that is cut short, or that is of none of these kinds."""
+    """What is at ``path``; tensors of torch's files are mapped, and read when they are used, those of safetensors files
+    are copied. Raises ValueError for a file that names code, that is cut short, or that is of none of these kinds."""
     if path.is_dir():
         return Contents(path, "folder", _json_files(path))
     if not path.is_file():
@@ -86,14 +93,8 @@ def _torch_file(path: Path, mapped: bool) -> Any:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except pickle.UnpicklingError as error:
-            named = UNSAFE.search(str(error))
-            if named is None:
-                raise ValueError(f"it cannot be read ({_sentence(error)}): it may be cut short, or damaged") from None
-            raise ValueError(
-                f"it names {named[1] or named[2]}, which a file of weights has no need of: nothing of it was run; save "
-                "its state_dict() instead"
-            ) from None
-        except (RuntimeError, EOFError, KeyError, OSError) as error:
+            raise refused_by_torch(error) from None
+        except (RuntimeError, EOFError, LookupError, TypeError, AttributeError, OSError) as error:
             raise ValueError(f"it cannot be read ({_sentence(error)}): it may be cut short, or damaged") from None
 
 
@@ -109,13 +110,16 @@ def _safetensors(path: Path) -> Contents:
 
 
 def _json_files(folder: Path) -> dict[str, Any]:
-    found = {}
-    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*/*.json")):
-        try:
-            found[path.relative_to(folder).as_posix()] = json.loads(path.read_text("utf-8"))
-        except (ValueError, OSError) as error:
-            raise ValueError(f"{path} was not read: {_sentence(error)}") from None
-    return found
+    paths = (path for pattern in DESCRIBING for path in sorted(folder.glob(pattern)))
+    return {path.relative_to(folder).as_posix(): read_described(path) for path in paths}
+
+
+def read_described(path: Path) -> Any:
+    """The value in a JSON file of a folder. Raises ValueError, with its path, for one that is none."""
+    try:
+        return read_json(path)
+    except (ValueError, OSError, RecursionError) as error:
+        raise ValueError(f"{path} was not read: {_sentence(error)}") from None
 
 
 def _sentence(error: Exception) -> str:

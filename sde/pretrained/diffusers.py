@@ -10,15 +10,13 @@ from torch import Tensor
 from sde.data.transform import Transform
 from sde.model.noise_input import NoiseInput
 from sde.networks.diffusers_network import KINDS
-from sde.pretrained.contents import Contents, read_contents
+from sde.pretrained.contents import Contents, read_contents, read_described
 from sde.pretrained.facts import MISSING, Facts
-from sde.pretrained.foreign import Foreign, empty_network, pixels
+from sde.pretrained.foreign import AS_PUBLISHED, Foreign, empty_network, pixels
 from sde.pretrained.names.theirs import Theirs, translate
 from sde.process.chain import ChainSDE
 
 PROJECT = "huggingface/diffusers; the licence is that of the model's own page"
-
-NETWORK = "sde.networks.diffusers_network:DiffusersNetwork"
 
 PARTS = ("unet", "transformer", ".")
 """The folders of a pipeline that hold its network; of a model by itself, the folder."""
@@ -37,6 +35,9 @@ OPTIONS: Mapping[str, str] = {
     "prediction_type": "what the network predicts: epsilon, sample or v_prediction",
     "_class_name": "the scheduler's class, as DDPMScheduler",
 }
+
+AUTOENCODERS = ("vae", "vqvae", "movq")
+"""The folders of a pipeline's autoencoder."""
 
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine",
              "sigmoid": "sigmoid_beta"}  # fmt: skip
@@ -69,11 +70,11 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     event_shape = (channels, *(size if isinstance(size, list) else (size, size)))
     scheduler = contents.data.get("scheduler/scheduler_config.json", {})
     chain = _chain(scheduler, facts)
-    predicted = facts.settle("prediction_type", scheduler.get("prediction_type", "epsilon" if scheduler else MISSING))
+    predicted = facts.settle("prediction_type", scheduler.get("prediction_type", "epsilon" if scheduler else MISSING), str)
     if predicted not in PREDICTIONS:
         raise ValueError(f"prediction_type = {predicted!r}: needs one of {', '.join(PREDICTIONS)}")
     settings = json.dumps({name: value for name, value in config.items() if not name.startswith("_")})
-    network: dict[str, Any] = {"name": NETWORK, "kind": kind, "settings": settings}
+    network: dict[str, Any] = {"name": "diffusers", "kind": kind, "settings": settings}
     classes = _classes(kind, config)
     width = config.get("cross_attention_dim") if kind == "UNet2DConditionModel" else None
     conditions = {"sequence": (SEQUENCE_LENGTH, width or 1280)} if kind == "UNet2DConditionModel" else {}
@@ -91,11 +92,19 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         noise_input=NoiseInput("time", float(chain.steps - 1), rounding=rounding),
         scaled_input=False,
         # Of a network of latents what they mean is the autoencoder's.
-        transform=pixels() if channels in (1, 3) else Transform(),
+        transform=pixels() if channels in (1, 3) and not _of_latents(contents) else Transform(),
         null_trained=not conditions and (kind == "DiTTransformer2DModel" or not classes),
         conditions=conditions,
         levels=chain.times.flip(0),
+        origin={} if part.endswith("_ema") else {"weights": AS_PUBLISHED},
     )
+
+
+def _of_latents(contents: Contents) -> bool:
+    """Whether a pipeline has an autoencoder: its network is of latents, whose number of channels may be that of colors."""
+    index = contents.data.get("model_index.json")
+    listed = {name for name, of in index.items() if of and of != [None, None]} if isinstance(index, dict) else set()
+    return any(name in listed or f"{name}/config.json" in contents.data for name in AUTOENCODERS)
 
 
 def _config(contents: Contents, part: str) -> dict[str, Any] | None:
@@ -114,7 +123,7 @@ def _chain(scheduler: dict[str, Any], facts: Facts) -> ChainSDE:
 
     def told(name: str, default: Any) -> Any:
         # A config of the library leaves out nothing, but those of older versions know less.
-        return facts.settle(name, scheduler.get(name, default if scheduler else MISSING))
+        return facts.settle(name, scheduler.get(name, default if scheduler else MISSING), type(default))
 
     name = str(scheduler.get("_class_name", facts.get("_class_name", "")))
     schedule = scheduler.get("beta_schedule", facts.told("beta_schedule"))
@@ -122,7 +131,7 @@ def _chain(scheduler: dict[str, Any], facts: Facts) -> ChainSDE:
         raise ValueError(
             f"the scheduler {name} has no betas, and no process here: those of chains have ({', '.join(SCHEDULES)})"
         )
-    options: dict[str, Any] = {"zero_terminal_snr": bool(told("rescale_betas_zero_snr", False))}
+    options: dict[str, Any] = {"zero_terminal_snr": told("rescale_betas_zero_snr", False)}
     betas = scheduler.get("trained_betas") or facts.get("trained_betas", None)
     if betas:
         return ChainSDE.of_betas(betas, **options)
@@ -130,8 +139,8 @@ def _chain(scheduler: dict[str, Any], facts: Facts) -> ChainSDE:
     if schedule not in SCHEDULES:
         raise ValueError(f"beta_schedule = {schedule!r} has no process here: {', '.join(SCHEDULES)} have")
     if schedule != "squaredcos_cap_v2":
-        options |= {"beta_start": float(told("beta_start", 1e-4)), "beta_end": float(told("beta_end", 0.02))}
-    return ChainSDE(SCHEDULES[schedule], steps=int(told("num_train_timesteps", 1000)), **options)
+        options |= {"beta_start": told("beta_start", 1e-4), "beta_end": told("beta_end", 0.02)}
+    return ChainSDE(SCHEDULES[schedule], steps=told("num_train_timesteps", 1000), **options)
 
 
 def _state(
@@ -152,10 +161,21 @@ def _files(folder: Path) -> list[Path]:
         if (folder / name).is_file():
             return [folder / name]
         if index.is_file():
-            parts = sorted({*json.loads(index.read_text())["weight_map"].values()})
-            # Names of files beside the index, not of others.
-            return [folder / Path(part).name for part in parts]
+            return _indexed(index)
     raise ValueError(f"{folder} holds no weights: needs {' or '.join(FILES)}")
+
+
+def _indexed(index: Path) -> list[Path]:
+    """The files that an index names, which lie beside it."""
+    found = read_described(index)
+    named = found.get("weight_map") if isinstance(found, dict) else None
+    parts = [*named.values()] if isinstance(named, dict) else []
+    # Names of files beside the index, not of others.
+    if not parts or not all(
+        isinstance(part, str) and part not in ("", "..") and Path(part).name == part for part in parts
+    ):
+        raise ValueError(f"{index} has no weight_map of tensors to the names of files beside it: it may be damaged")
+    return [index.parent / part for part in sorted({*parts})]
 
 
 def _today(name: str) -> str:

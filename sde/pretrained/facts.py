@@ -7,6 +7,16 @@ MISSING: Any = object()
 """What a file says of an option that it does not speak of."""
 
 
+KINDS: Mapping[type | None, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    tuple: "a list of numbers",
+}
+"""The kinds of options, and how they are asked for."""
+
+
 class Facts:
     """``given`` are options as the source itself calls them, flat or nested as its own config; ``options`` is each of
     its names with the meaning. Raises ValueError for one that the source has not."""
@@ -22,31 +32,33 @@ class Facts:
                 f"facts: {unknown[0]!r} is no option of this source, which has {', '.join(sorted(options))}"
             )
 
-    def told(self, name: str) -> Any:
-        """What was told, or MISSING. Raises ValueError where a nested config tells it twice, and not the same."""
+    def told(self, name: str, kind: type | None = None) -> Any:
+        """What was told, or MISSING. Raises ValueError where a nested config tells it twice, and not the same, and for
+        what is not of the ``kind``."""
         values = self._told.get(name, [MISSING])
         if not all(same(value, values[0]) for value in values):
             raise ValueError(f"facts: {name} is told as {values[0]!r} and as {values[1]!r}: tell it once")
-        return values[0]
+        return values[0] if values[0] is MISSING else of_kind(name, values[0], kind)
 
-    def settle(self, name: str, found: Any = MISSING) -> Any:
+    def settle(self, name: str, found: Any = MISSING, kind: type | None = None) -> Any:
         """The value of an option, which the file says, as ``found``, or the facts tell. Raises ValueError where they
-        contradict, or where neither does."""
+        contradict, where neither does, and where it is not of the ``kind``, one of KINDS."""
         told = self.told(name)
         if told is MISSING and found is MISSING:
             raise ValueError(self.request(name))
         if told is not MISSING and found is not MISSING and not same(told, found):
             raise ValueError(f"facts: {name} = {told!r}, but the file has {found!r}")
-        return told if found is MISSING else found
+        return of_kind(name, told if found is MISSING else found, kind)
 
     def request(self, name: str) -> str:
         """The sentence that asks for an option."""
         return f"facts: {name} is needed, {self.options[name]}: the file does not say it"
 
     def get(self, name: str, default: Any) -> Any:
-        """What was told, or the source's own ``default``, for an option whose default every file of it had."""
+        """What was told, or the source's own ``default``, for an option whose default every file of it had. Raises
+        ValueError for what is not of the default's kind."""
         told = self.told(name)
-        return default if told is MISSING else told
+        return default if told is MISSING else of_kind(name, told, type(default))
 
 
 def _leaves(values: Mapping[str, Any], options: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
@@ -56,6 +68,24 @@ def _leaves(values: Mapping[str, Any], options: Mapping[str, str]) -> Iterator[t
             yield from _leaves(value, options)
         else:
             yield name, value
+
+
+def of_kind(name: str, value: Any, kind: type | None) -> Any:
+    """The value of an option as one of its kind. Raises ValueError for one that is not, as a text in place of a truth
+    value, or nothing in place of a number; of kinds that are not in KINDS all are."""
+    if kind not in KINDS:
+        return value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    fits = {
+        bool: isinstance(value, bool),
+        int: number and float(value).is_integer(),
+        float: number and value == value,
+        str: isinstance(value, str),
+        tuple: isinstance(value, list | tuple) and all(isinstance(part, int | float) for part in value),
+    }
+    if not fits[kind]:
+        raise ValueError(f"facts: {name} = {value!r}: needs {KINDS[kind]}")
+    return kind(value)
 
 
 def same(a: Any, b: Any) -> bool:

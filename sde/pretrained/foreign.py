@@ -16,6 +16,10 @@ from sde.networks import CLASSIFIERS, NETWORKS, network_of
 from sde.process.base import SDE
 
 
+AS_PUBLISHED = "as published"
+"""What is known of the weights in a file that holds one set, and does not say whether they are averaged."""
+
+
 @dataclass(frozen=True)
 class Foreign:
     """``network`` is its name in NETWORKS, or in CLASSIFIERS of a ``classifier``, and its options; ``state`` are its

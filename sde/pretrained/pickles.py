@@ -2,13 +2,37 @@
 
 import io
 import pickle
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+UNSAFE = re.compile(r"GLOBAL (\w+(?:\.\w+)*)|(?:class|type) (\w+(?:\.\w+)+)")
+"""How torch says which name it would not build."""
+REASON = re.compile(r"WeightsUnpickler error:\s*(\S.*)")
+"""How torch says what else was wrong, between pieces of advice that are not ours."""
+
+
+def naming(name: str) -> ValueError:
+    """The error of a file that names what is not built."""
+    return ValueError(
+        f"it names {name}, which a file of weights has no need of: nothing of it was run; save its state_dict() instead"
+    )
+
+
+def refused_by_torch(error: pickle.UnpicklingError) -> ValueError:
+    """What torch's reader of weights found, in our words."""
+    text = str(error)
+    if named := UNSAFE.search(text):
+        return naming(named[1] or named[2])
+    reason = REASON.search(text) or re.match("(.*)", text.partition("Weights only load failed")[0])
+    why = f" ({reason[1].rstrip('.')})" if reason and reason[1] else ""
+    return ValueError(f"it cannot be read{why}: it may be cut short, or damaged")
 
 
 class Plain:
@@ -25,17 +49,30 @@ class Plain:
     @property
     def options(self) -> dict[str, Any]:
         """The keyword arguments that the object was made with, where the file says them."""
-        return dict(self.state.get("_init_kwargs", {}))
+        found = self.state.get("_init_kwargs", {})
+        return dict(found) if isinstance(found, dict) else {}
 
-    def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Parameters and buffers by their names in a ``state_dict``, in its order."""
+    def tensors(self, prefix: str = "", within: tuple["Plain", ...] = ()) -> Iterator[tuple[str, Tensor]]:
+        """Parameters and buffers by their names in a ``state_dict``, in its order; ``within`` are the modules around.
+        Raises ValueError for what is no tensor, and for a module that contains itself."""
+        if any(self is module for module in within):
+            raise ValueError(f"it holds a module, {prefix.rstrip('.')}, that contains itself")
         passing = self.state.get("_non_persistent_buffers_set", set())
-        for name, value in {**self.state.get("_parameters", {}), **self.state.get("_buffers", {})}.items():
-            if value is not None and name not in passing:
-                yield prefix + name, value
-        for name, module in self.state.get("_modules", {}).items():
+        for name, value in {**self._members("_parameters"), **self._members("_buffers")}.items():
+            if value is None or name in passing:
+                continue
+            if not isinstance(value, Tensor):
+                raise ValueError(f"it holds a {type(value).__name__} as {prefix}{name}, where a tensor belongs")
+            yield prefix + name, value
+        for name, module in self._members("_modules").items():
             if isinstance(module, Plain):
-                yield from module.tensors(f"{prefix}{name}.")
+                yield from module.tensors(f"{prefix}{name}.", (*within, self))
+
+    def _members(self, kind: str) -> dict[str, Any]:
+        found = self.state.get(kind, {})
+        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
+            raise ValueError(f"it holds a module whose {kind.lstrip('_')} are not by name")
+        return found
 
 
 def read_pickle(file: IO[bytes]) -> Any:
@@ -61,14 +98,22 @@ def _persistent(about: dict[str, Any], *_: Any) -> Plain:
 
 def _storage(content: bytes) -> Any:
     """A storage of tensors, a file of torch in itself."""
-    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise refused_by_torch(error) from None
 
 
 def _tensor(
     storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any, dtype: torch.dtype | None = None
 ) -> Tensor:
     whole = torch.tensor([], dtype=dtype or storage.dtype)
-    return whole.set_(getattr(storage, "_untyped_storage", storage), offset, tuple(size), tuple(stride))
+    storage = getattr(storage, "_untyped_storage", storage)
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    # torch would make the storage longer, by memory that holds anything.
+    if min((offset, *size, *stride)) < 0 or (0 not in size and (last + 1) * whole.element_size() > storage.nbytes()):
+        raise ValueError(f"it holds a tensor of shape {tuple(size)} that is larger than its storage")
+    return whole.set_(storage, offset, tuple(size), tuple(stride))
 
 
 def _parameter(data: Tensor, *_: Any) -> Tensor:
@@ -157,8 +202,19 @@ BUILT: dict[tuple[str, str], Callable[..., Any]] = {
 """What is built in the place of each name that a pickle may hold."""
 
 
-class _Reader(pickle.Unpickler):
-    """Builds what is in BUILT, and ``Plain`` for torch's own modules."""
+class _Reader(pickle._Unpickler):
+    """Builds what is in BUILT, and ``Plain`` for torch's own modules. A state is given to these objects alone: one that
+    is given to a function or a class would stay behind in BUILT, and one of a tensor may be of any memory."""
+
+    def load_build(self) -> None:
+        state, built = self.stack.pop(), self.stack[-1]
+        if isinstance(built, Plain | _Array | _Dtype):
+            built.__setstate__(state)
+        # Attributes of a dict, as the versions beside a state_dict, are not looked at.
+        elif not isinstance(built, dict):
+            raise ValueError(f"it gives a state to a {type(built).__name__}, which has none in a file of weights")
+
+    dispatch: ClassVar[dict] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
     def find_class(self, module: str, name: str) -> Any:
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
@@ -168,10 +224,7 @@ class _Reader(pickle.Unpickler):
             return getattr(torch, name)
         if module.startswith("torch.nn.modules."):
             return type(name, (Plain,), {"kind": name})
-        raise ValueError(
-            f"it names {module}.{name}, which a file of weights has no need of: nothing of it was run; "
-            "save its state_dict() instead"
-        )
+        raise naming(f"{module}.{name}")
 
     def persistent_load(self, key: Any) -> Any:
         raise ValueError(f"it refers to {key!r} outside of itself: needs a pickle that is whole")

@@ -18,13 +18,13 @@ def settle_schedule(facts: Facts, name: str, steps: str, found: Any = MISSING, c
         first, number = re.match(r"\w+", str(text)), STEPS.search(str(text))
         found = _agreed(name, first[0] if first else MISSING, found)
         count = _agreed(steps, int(number[1]) if number else MISSING, count)
-    return facts.settle(name, found), int(facts.settle(steps, count))
+    return facts.settle(name, found, str), facts.settle(steps, count, int)
 
 
 def told_flag(facts: Facts, name: str) -> bool:
     """Whether an option is on that is off by default: told by its name, or as a word of ``schedule``."""
     words = re.findall(r"\w+", str(facts.get("schedule", "")))
-    return bool(facts.get(name, name in words))
+    return facts.get(name, name in words)
 
 
 def _agreed(name: str, told: Any, found: Any) -> Any:

@@ -17,7 +17,9 @@ SMALL = {
     "mapped_unet": {"widths": (8, 16), "depths": (1, 1), "mapping_width": 16},
 }
 SHAPES = [(5,), (3, 17), (1, 8, 8), (3, 37, 50), (7, 5, 5), (2, 5, 6, 7)]
-REFUSED = {name: [(5,)] for name in NETWORKS if name != "mlp"}
+OWN = [name for name in NETWORKS if name != "diffusers"]
+"""The networks that are this project's; those of diffusers are tested where it is installed."""
+REFUSED = {name: [(5,)] for name in OWN if name != "mlp"}
 NCSNPP = {
     "resampling": "fir",
     "resample_blocks": True,
@@ -97,10 +99,10 @@ OPTIONS = {
 }
 VARIANTS = {
     f"{name} {option}".strip(): (name, SMALL.get(name, {}) | options)
-    for name in NETWORKS
+    for name in OWN
     for option, options in {"": {}, **OPTIONS.get(name, {})}.items()
 }
-"""What is registered in NETWORKS is in here, and tested on all of SHAPES but those that it refuses."""
+"""Each of OWN is in here, and tested on all of SHAPES but those that it refuses."""
 
 CASES = [(v, shape) for v, (name, _) in VARIANTS.items() for shape in SHAPES if shape not in REFUSED.get(name, [])]
 

@@ -47,7 +47,7 @@ class Bayes:
     num_classes = 3
 
     def __init__(self, sde):
-        self.mixture = GaussianMixture(sde, MEANS, STD)
+        self.sde, self.mixture = sde, GaussianMixture(sde, MEANS, STD)
 
     def __call__(self, x, t):
         return self.mixture.component_logits(x, t)

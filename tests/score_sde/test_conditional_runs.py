@@ -26,7 +26,7 @@ from sde.training.ignored_inputs import ignored_inputs
 from sde.training.loss import denoising_loss
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
-from tests.batteries.networks import SMALL
+from tests.batteries.networks import OWN, SMALL
 from tests.score_sde.runs import call
 from tests.sde.small_conditions import arrays
 from tests.sde.small_data import config, load_dataset, refused
@@ -110,7 +110,7 @@ class Deaf(torch.nn.Module):
         return self.network(x, c_noise, cond)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", OWN)
 def test_the_audit_refuses_a_network_that_ignores_a_condition(tmp_path, name):
     path = tmp_path / "signals.npz"
     rng = np.random.default_rng(0)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from sde.checkpoint import load_model
+from sde.checkpoint import load_model, save_model
+from sde.checkpoint.spec import build_denoiser
 from sde.pretrained import load_pretrained
 from tests.oracles.foreign import fixture, relative
 from tests.oracles.score_sde_file import NCSNPP, SMALL, VE, ours, written
-from tests.score_sde.runs import call
+from tests.score_sde.runs import call, untrained
 
 FACTS = SMALL | NCSNPP | {"name": "ncsnpp"}
 FIXTURES = {
@@ -238,6 +239,35 @@ def test_a_run_is_not_written_over(foreign, run, capsys):
     assert status == 2
     assert "holds a run already" in err
     assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_a_classifier_goes_to_a_model_of_its_units_and_classes(capsys, tmp_path):
+    """To one of another process, too; and there it guides."""
+    found, folder = fixture("guided-diffusion-classifier"), tmp_path / "run"
+    (tmp_path / "facts.json").write_text(json.dumps(found.about["kwargs"]))
+    given = ("--pretrained", found.folder / "classifier.pt", "--facts", tmp_path / "facts.json")
+
+    def of_model(transform, num_classes):
+        network = {"name": "mlp", "width": 4, "layers": 1}
+        spec = {"network": network, "event_shape": [3, 16, 16], "num_classes": num_classes, "sigma_data": 0.5,
+                "sde": {"name": "ve"}, "parametrization": "edm", "transform": transform, "null_trained": True}  # fmt: skip
+        save_model(folder / "model.safetensors", "denoiser", spec, build_denoiser(spec).state_dict())
+        return call(capsys, "--mode", "import", "--workdir", folder, *given)
+
+    untrained(folder, np.zeros((8, 2), np.float32) + np.arange(8)[:, None])
+    units, whole = (
+        {"shift": [127.5], "scale": [127.5], "levels": 256},
+        {"shift": [0.5], "scale": [255.0], "levels": 256},
+    )
+    assert "in the same units" in of_model(whole, 3)[2]
+    assert "knows 3 classes, the model in" in of_model(units, 5)[2]
+    status, result, err = of_model(units, None)
+    assert (status, result["kind"]) == (0, "classifier"), err
+    status, result, err = call(capsys, "--mode", "sample", "--workdir", folder, "--num_samples", "2", "--steps", "2",
+                               "--classifier_scale", "1", "--labels", "0,2")  # fmt: skip
+    assert status == 0, err
+    with np.load(result["numbers"]) as numbers:
+        assert np.isfinite(numbers["x"]).all()
 
 
 def test_variance_exploding_weights_sample(capsys, tmp_path):

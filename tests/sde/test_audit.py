@@ -18,6 +18,7 @@ from sde.model.classifier import NoisyClassifier
 from sde.networks import CLASSIFIERS, MLP, NETWORKS
 from sde.training.audit import audit, describe, prior_mismatch
 from sde.training.ignored_inputs import ignored_inputs
+from tests.batteries.networks import OWN
 from tests.sde.small_data import config, load_dataset
 
 
@@ -354,7 +355,7 @@ def test_a_network_that_ignores_its_input(ignored, named):
 
 
 @pytest.mark.parametrize("num_classes", [None, 1, 4])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", OWN)
 def test_own_networks_see_everything(name, num_classes):
     event = (1, 8, 8)
     model = Denoiser(NETWORKS[name](event, num_classes), VPSDE(), "edm", 1.0)

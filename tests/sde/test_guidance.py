@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from samplers import SAMPLERS, generate, log_likelihood
-from sde import PARAMETRIZATIONS, VPSDE, Denoiser, NoisyClassifier, Transform
+from sde import PARAMETRIZATIONS, VESDE, VPSDE, Denoiser, NoisyClassifier, SubVPSDE, Transform
 from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
+from sde.process.chain import ChainSDE
 from tests.oracles.by_class import LABELS, MEANS, Bayes, ByClass, Network, batch, seen_as  # noqa: F401 (a fixture)
 from tests.oracles.processes import ending_with_signal
 
@@ -17,6 +18,26 @@ def test_classifier_guidance_turns_the_prior_into_the_class(process, batch):  # 
     model = ByClass(process)
     guided = Classifier(model.mixture, Bayes(process), LABELS, 1.0)
     torch.testing.assert_close(guided(x, t), model(x, t, LABELS), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("own", [VESDE(1e-3, 80.0), SubVPSDE(), ChainSDE("cosine", steps=100)])
+def test_a_classifier_of_another_process(process, batch, own):  # noqa: F811
+    """p(y | x_t) is that of the same data and noise level, whatever the units of x; of rows, and of one time for all.
+    Beyond the other process it is that of its nearest level."""
+    x, t = batch
+    most, least = own.log_snr_ends
+    inside = (process.log_snr(t) < most) & (process.log_snr(t) > least)
+    assert inside.sum() > 2
+    model, classifier = ByClass(process), Bayes(own)
+    guided = Classifier(model.mixture, classifier, LABELS, 1.0)
+    torch.testing.assert_close(guided(x, t)[inside], model(x, t, LABELS)[inside], rtol=1e-5, atol=1e-5)
+    one = t[inside][0]
+    torch.testing.assert_close(guided(x, one), model(x, one, LABELS), rtol=1e-5, atol=1e-5)
+    clean = torch.tensor(process.t_min, dtype=t.dtype)
+    seen, time = guided._as_its_own(x, clean)
+    at, nearest = process.level(clean), min(process.log_snr(clean).item(), most)
+    assert own.log_snr(time).item() == pytest.approx(nearest, rel=1e-5)
+    torch.testing.assert_close(seen, x * own.alpha(time) / at.alpha)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 2.5, -1.0])

@@ -153,6 +153,8 @@ def test_specs():
         assert model.noise_input.process == (VESDE() if process else model.sde)
     hidden = {**SPEC, "noise_input": {**told, "process": {"name": "package.module:Class"}}}
     assert imports_of(hidden) == {"package.module:Class"}, "a file does not choose what is imported"
+    inside = {**SPEC, "network": {"name": "sde.networks.unet:nn.Linear"}}
+    assert imports_of(inside) == {"sde.networks.unet:nn.Linear"}, "nor among what this project imports"
     with pytest.raises(ValueError, match="noise_input = 'time' does not take these options"):
         build_denoiser({**SPEC, "noise_input": {**told, "offset": 1}})
 

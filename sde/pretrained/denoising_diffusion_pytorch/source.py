@@ -12,13 +12,13 @@ from sde.model.noise_input import NoiseInput
 from sde.networks.linear_attention_unet import LinearAttentionUNet
 from sde.pretrained.contents import Contents
 from sde.pretrained.denoising_diffusion_pytorch.names import unet_names
-from sde.pretrained.facts import MISSING, Facts, same
+from sde.pretrained.facts import MISSING, Facts, of_kind, same
 from sde.pretrained.foreign import Foreign, empty_network, pixels
 from sde.pretrained.names.theirs import numbered, translate
 from sde.pretrained.schedules import linear_or_cosine, settle_schedule
 from sde.process.chain import ChainSDE
 
-PROJECT = "denoising-diffusion-pytorch (Phil Wang; MIT)"
+PROJECT = "denoising-diffusion-pytorch (Phil Wang; code MIT, weights as their publisher says)"
 
 OPTIONS: Mapping[str, str] = {
     "dim": "channels in units of which levels have theirs",
@@ -83,7 +83,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     size = facts.told("image_size")
     # Where nothing tells it, the smallest that the levels can halve.
     side = 2 ** len(network["channel_mult"]) if size is MISSING else size
-    space = tuple(side) if isinstance(side, list | tuple) else (int(side), int(side))
+    space = tuple(of_kind("image_size", part, int) for part in (side if isinstance(side, list | tuple) else (side, side)))
     process = _process(tables, facts)
     ours = cast(LinearAttentionUNet, empty_network(network, (channels, *space), None))
     wanted = dict(ours.state_dict())
@@ -92,7 +92,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         del wanted[FREQUENCIES]
         computed[FREQUENCIES] = _frequencies(network["channels"], facts)
     state = translate(tensors, unet_names(ours), wanted)
-    objective = facts.settle("objective", _objective(tables))
+    objective = facts.settle("objective", _objective(tables), str)
     if objective not in OBJECTIVES:
         raise ValueError(f"facts: objective = {objective!r}: needs one of {', '.join(OBJECTIVES)}")
     return Foreign(
@@ -122,7 +122,7 @@ def _network(tensors: Mapping[str, Tensor], facts: Facts) -> tuple[dict[str, Any
     doubled, plain = inputs == 2 * outputs, inputs == outputs
     if plain and inputs % 2 == 0:
         # As many channels with an estimate in and a variance out look the same.
-        channels = int(facts.settle("channels", facts.told("channels")))
+        channels = facts.settle("channels", kind=int)
     else:
         channels = outputs if doubled else inputs
     count = sum(name.startswith("downs.") and name.endswith(".2.mem_kv") for name in tensors)
@@ -157,7 +157,7 @@ def _network(tensors: Mapping[str, Tensor], facts: Facts) -> tuple[dict[str, Any
         "heads": found["attn_heads"],
         "head_channels": found["attn_dim_head"],
         "full_attention": found["full_attn"],
-        "dropout": float(facts.get("dropout", 0.0)),
+        "dropout": facts.get("dropout", 0.0),
         "noise_features": "sinusoidal" if random is None else learned,
         "fourier_channels": 16 if random is None else 2 * len(random),
         "self_condition": found["self_condition"],
@@ -167,7 +167,7 @@ def _network(tensors: Mapping[str, Tensor], facts: Facts) -> tuple[dict[str, Any
 
 def _frequencies(channels: int, facts: Facts) -> Tensor:
     """theta^(-i / (n - 1)) in float32, as there."""
-    count, theta = channels // 2, float(facts.get("sinusoidal_pos_emb_theta", 10_000))
+    count, theta = channels // 2, facts.get("sinusoidal_pos_emb_theta", 10_000.0)
     return torch.exp(torch.arange(count) * -(math.log(theta) / (count - 1)))
 
 

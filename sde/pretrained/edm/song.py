@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sde.pretrained.edm.filters import check_taps, filters_of
 from sde.pretrained.foreign import empty_network
 from sde.pretrained.names.song import song_unet_names
 from sde.pretrained.names.theirs import translate
@@ -33,7 +34,7 @@ def song_unet(
     tensors: Mapping[str, Tensor], option: Callable[..., Any], learned_variance: bool
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The network of SongUNet's tensors and options, and its weights. Raises ValueError where they do not fit."""
-    size, channels = int(option("img_resolution")), int(option("img_channels"))
+    size, channels = option("img_resolution"), option("img_channels")
     multipliers = tuple(option("channel_mult", (1, 2, 2, 2)))
     sizes = [size >> level for level in range(len(multipliers))]
     network = {
@@ -52,15 +53,15 @@ def song_unet(
         "augment_dim": option("augment_dim", 0),
         "learned_variance": learned_variance,
     }
-    ours = empty_network(network, (channels, size, size), int(option("label_dim", 0)) or None)
-    # The filters are options, and the positional frequencies no file's: they are added as EDM computes them.
-    filters = frozenset(name for name in tensors if name.endswith("resample_filter"))
+    ours = empty_network(network, (channels, size, size), option("label_dim", 0) or None)
+    check_taps(tensors, network["fir_kernel"])
+    # The positional frequencies are no file's: they are added as EDM computes them.
     wanted = dict(ours.state_dict())
     tables = {}
     if network["embedding_type"] == "positional":
         count = len(wanted.pop(FREQUENCIES))
         tables[FREQUENCIES] = (1 / 10_000) ** (torch.arange(count, dtype=torch.float32) / max(count - 1, 1))
-    return network, translate(tensors, song_unet_names(ours, size), wanted, filters) | tables
+    return network, translate(tensors, song_unet_names(ours, size), wanted, filters_of(tensors)) | tables
 
 
 FREQUENCIES = "embedding.mapping.frequencies"

@@ -69,25 +69,26 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
 
     def option(name: str, default: Any = MISSING) -> Any:
         """What the network was made with, or its class's default."""
-        return facts.settle(name, net.options.get(name, net.state.get(name, default)))
+        kind = int if default is MISSING else type(default)
+        return facts.settle(name, net.options.get(name, net.state.get(name, default)), kind)
 
     kind = option("model_type", DEFAULT_NETWORK.get(net.kind, "DhariwalUNet"))
     if kind not in NETWORKS:
         raise ValueError(f"model_type = {kind!r}: EDM's networks that are read are {', '.join(NETWORKS)}")
     tensors = numbered(dict(net.tensors()), "model.")
     network, state = NETWORKS[kind](tensors, option, net.kind == "iDDPMPrecond")
-    size, channels = int(option("img_resolution")), int(option("img_channels"))
+    size, channels = option("img_resolution"), option("img_channels")
     preconditioning, lowest, highest = PRECONDITIONINGS[net.kind](option)
     sde = VESDE(max(lowest, LOWEST), min(highest, HIGHEST))
     levels = preconditioning.pop("levels", None)
     return Foreign(
         network=network,
         event_shape=(channels, size, size),
-        num_classes=int(option("label_dim", 0)) or None,
+        num_classes=option("label_dim", 0) or None,
         sde=sde,
         state=state,
         transform=pixels(),
-        null_trained=not option("label_dim", 0) or option("label_dropout", 0) > 0,
+        null_trained=not option("label_dim", 0) or option("label_dropout", 0.0) > 0,
         levels=None if levels is None else sde.t_of_noise_level(_within(levels, sde)),
         origin={"model": f"{net.kind} of {kind}"},
         **preconditioning,
@@ -112,8 +113,8 @@ Preconditioning = tuple[dict[str, Any], float, float]
 
 
 def _vp(option: Callable[..., Any]) -> Preconditioning:
-    low, rise, least = float(option("beta_min", 0.1)), float(option("beta_d", 19.9)), float(option("epsilon_t", 1e-5))
-    steps = int(option("M", 1000))
+    low, rise, least = option("beta_min", 0.1), option("beta_d", 19.9), option("epsilon_t", 1e-5)
+    steps = option("M", 1000)
     process = VPSDE(low, low + rise, t_min=least)
     ends = process.noise_level(double([least, 1.0])).tolist()
     told = NoiseInput("time", scale=steps - 1, process=process)
@@ -123,11 +124,11 @@ def _vp(option: Callable[..., Any]) -> Preconditioning:
 def _ve(option: Callable[..., Any]) -> Preconditioning:
     told = NoiseInput("log_noise_level", scale=1.0, shift=math.log(0.5))
     found = {"parametrization": "scaled_score", "scaled_input": False, "noise_input": told}
-    return found, float(option("sigma_min", 0.02)), float(option("sigma_max", 100.0))
+    return found, option("sigma_min", 0.02), option("sigma_max", 100.0)
 
 
 def _iddpm(option: Callable[..., Any]) -> Preconditioning:
-    ratio, offset, steps = float(option("C_1", 0.001)), float(option("C_2", 0.008)), int(option("M", 1000))
+    ratio, offset, steps = option("C_1", 0.001), option("C_2", 0.008), option("M", 1000)
     chain = ChainSDE("cosine", steps=steps, offset=offset, max_beta=1 - ratio)
     levels = chain.noise_levels
     found = {"parametrization": "noise", "sigma_data": 1.0, "levels": levels}
@@ -135,8 +136,8 @@ def _iddpm(option: Callable[..., Any]) -> Preconditioning:
 
 
 def _edm(option: Callable[..., Any]) -> Preconditioning:
-    found = {"parametrization": "edm", "sigma_data": float(option("sigma_data", 0.5))}
-    return found, float(option("sigma_min", 0.0)), float(option("sigma_max", math.inf))
+    found = {"parametrization": "edm", "sigma_data": option("sigma_data", 0.5)}
+    return found, option("sigma_min", 0.0), option("sigma_max", math.inf)
 
 
 PRECONDITIONINGS: dict[str, Callable[[Callable[..., Any]], Preconditioning]] = {

@@ -54,10 +54,12 @@ FLAGS = {
 
 OPTIONS: Mapping[str, str] = NETWORK | DIFFUSION | FLAGS
 
-WHOLE = {
-    "model_channels": {"num_heads": 1},
-    "num_channels": {"num_heads": 4},
-    "classifier_width": {"num_head_channels": 64},
+WHOLE: Mapping[tuple[str, ...], dict[str, int]] = {
+    ("image_size", "in_channels", "model_channels", "out_channels", "num_res_blocks", "attention_resolutions"): {
+        "num_heads": 1
+    },
+    ("image_size", "num_channels", "num_res_blocks"): {"num_heads": 4},
+    ("image_size", "classifier_width", "classifier_depth"): {"num_head_channels": 64},
 }
-"""Options with which a whole call of a network is told, or all flags of a script: what is left out has the default that
-it has there. These are those of the heads."""
+"""Options that are all told with a whole call of a network, which needs them, or with the flags of a script: what is left
+out beside them has the default that it has there. These are those of the heads; q, k and v have the older order."""

@@ -14,7 +14,7 @@ from sde.networks.adm_classifier import ADMClassifier
 from sde.networks.mapping import geometric_frequencies
 from sde.pretrained.contents import Contents
 from sde.pretrained.facts import MISSING, Facts
-from sde.pretrained.foreign import Foreign, empty_network, pixels
+from sde.pretrained.foreign import AS_PUBLISHED, Foreign, empty_network, pixels
 from sde.pretrained.guided_diffusion.keys import Architecture, architectures
 from sde.pretrained.guided_diffusion.options import OPTIONS as OPTIONS
 from sde.pretrained.guided_diffusion.options import WHOLE
@@ -22,7 +22,7 @@ from sde.pretrained.names.adm import guided_diffusion_names
 from sde.pretrained.names.theirs import translate
 from sde.pretrained.schedules import linear_or_cosine, settle_schedule, told_flag
 
-PROJECT = "guided-diffusion (Dhariwal and Nichol 2021; MIT)"
+PROJECT = "guided-diffusion (Dhariwal and Nichol 2021; code MIT, weights as their publisher says)"
 
 KNOWN_BY = {"time_embed.0.weight", "input_blocks.0.0.weight", "input_blocks.1.0.in_layers.0.weight", "out.0.weight"}
 FREQUENCIES = "encoder.embedding.mapping.frequencies"
@@ -38,7 +38,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     its name says, where it does. What has to be told are the size of images, the heads of attention and the order of q,
     k and v, and the schedule. Raises ValueError for a network of super-resolution, and as ``Source.read`` does."""
     tensors = contents.tensors()
-    _check_weights(contents.path.name, weights)
+    held = _held(contents.path.name, weights)
     shape = _architecture(tensors, facts)
     size = _image_size(tensors, shape, facts)
     _agree(shape, size, facts)
@@ -52,7 +52,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         "channel_mult": shape.channel_mult,
         "num_res_blocks": shape.num_res_blocks,
         "attention_resolutions": tuple(size >> level for level, there in enumerate(shape.attended) if there),
-        "dropout": float(facts.get("dropout", 0.0)),
+        "dropout": facts.get("dropout", 0.0),
         "adaptive": shape.adaptive,
         "resample_blocks": shape.resampled == "block",
         "resample_conv": shape.resampled != "pool",
@@ -71,12 +71,13 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         sde=process,
         state=state | {FREQUENCIES: geometric_frequencies(shape.base // 2)},
         parametrization="denoised" if told_flag(facts, "predict_xstart") else "noise",
-        noise_input=NoiseInput("time", (steps - 1) * (1000 / steps if told_flag(facts, "rescale_timesteps") else 1.0)),
+        noise_input=NoiseInput("time", (steps - 1) * _per_step(facts, steps)),
         scaled_input=False,
         transform=pixels(),
         null_trained=shape.num_classes is None,
         classifier=classifier,
         levels=process.times.flip(0),
+        origin={"weights": held},
     )
 
 
@@ -94,11 +95,21 @@ def _schedule(facts: Facts, classifier: bool) -> tuple[str, int]:
     return settle_schedule(facts, *names)
 
 
-def _check_weights(file: str, weights: str) -> None:
+def _per_step(facts: Facts, steps: int) -> float:
+    """By how much the time that the network is told rises with a step. improved-diffusion rescales it where nothing is
+    told, guided-diffusion does not: they agree on a thousand steps alone. A text ``schedule`` names all that is on."""
+    if steps != 1000 and facts.told("schedule") is MISSING:
+        facts.settle("rescale_timesteps", kind=bool)
+    return 1000 / steps if told_flag(facts, "rescale_timesteps") else 1.0
+
+
+def _held(file: str, weights: str) -> str:
+    """Which weights a file holds, in words. Raises ValueError where its name says that they are the others."""
     raw = re.fullmatch(r"model\d+\.pt", file) is not None
     if (raw and weights == "ema") or (file.startswith("ema_") and weights == "raw"):
         held, others = ("raw", "ema_RATE_STEP.pt") if raw else ("averaged", "modelSTEP.pt")
         raise ValueError(f"weights = {weights!r}: {file} holds the {held} weights alone, the others are in {others}")
+    return weights if raw or file.startswith("ema_") else AS_PUBLISHED
 
 
 def _architecture(tensors: Mapping[str, Tensor], facts: Facts) -> Architecture:
@@ -112,7 +123,7 @@ def _architecture(tensors: Mapping[str, Tensor], facts: Facts) -> Architecture:
         if len(found) > 1 and fits:
             found = fits
     positions = tensors.get("out.2.positional_embedding")
-    told = facts.told("image_size")
+    told = facts.told("image_size", int)
     if len(found) > 1 and positions is not None and told is not MISSING:
         found = [f for f in found if _side(positions) * f.factor == told] or found
     if len(found) > 1:
@@ -135,7 +146,7 @@ def _side(positions: Tensor) -> int:
 
 def _image_size(tensors: Mapping[str, Tensor], shape: Architecture, facts: Facts) -> int:
     positions = tensors.get("out.2.positional_embedding")
-    return int(facts.settle("image_size", MISSING if positions is None else _side(positions) * shape.factor))
+    return facts.settle("image_size", MISSING if positions is None else _side(positions) * shape.factor, int)
 
 
 def _agree(shape: Architecture, size: int, facts: Facts) -> None:
@@ -194,16 +205,17 @@ def _told(facts: Facts, names: tuple[str, ...]) -> Any:
 
 def _default(facts: Facts, name: str) -> Any:
     """What the code has for an option where all others are told; else MISSING."""
-    for whole, defaults in WHOLE.items():
-        if facts.told(whole) is not MISSING:
-            return defaults.get(name, MISSING)
-    return MISSING
+    return next((defaults.get(name, MISSING) for names, defaults in WHOLE.items() if _all_told(facts, names)), MISSING)
+
+
+def _all_told(facts: Facts, names: tuple[str, ...]) -> bool:
+    return all(facts.told(name) is not MISSING for name in names)
 
 
 def _heads(shape: Architecture, facts: Facts) -> dict[str, int]:
     """Options of the heads of attention. Raises ValueError where neither their number nor their channels are told."""
     width = facts.get("num_head_channels", -1)
-    heads = facts.told("num_heads")
+    heads = facts.told("num_heads", int)
     if width == -1 and heads is MISSING:
         heads, width = _default(facts, "num_heads"), _default(facts, "num_head_channels")
     if width not in (-1, MISSING):
@@ -222,14 +234,12 @@ def _attended(shape: Architecture) -> list[int]:
 
 
 def _order(shape: Architecture, network: Mapping[str, Any], facts: Facts) -> str:
-    """The order of q, k and v, which shows where there are heads. Classifiers of the project's scripts have the older
-    one."""
+    """The order of q, k and v, which shows where there are several heads."""
     channels = {shape.channels[-1], *_attended(shape)}
     counts = [network.get("num_heads", 0), network.get("num_heads_upsample", 0)]
     single = max(counts) == 1 or channels == {network.get("head_channels")}
-    whole = any(facts.told(name) is not MISSING for name in WHOLE)
-    if single or shape.pool is not None or whole:
+    if single or any(_all_told(facts, names) for names in WHOLE):
         new = facts.get("use_new_attention_order", False)
     else:
-        new = facts.settle("use_new_attention_order")
+        new = facts.settle("use_new_attention_order", kind=bool)
     return "qkv, heads, channels" if new else "heads, qkv, channels"

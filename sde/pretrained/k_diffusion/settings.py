@@ -29,13 +29,13 @@ class Settings:
         self.facts, self.config = facts, config
         self.whole = bool(config) or facts.told("depths") is not MISSING
 
-    def of(self, name: str, tensors: Any = MISSING, default: Any = MISSING) -> Any:
+    def of(self, name: str, tensors: Any = MISSING, default: Any = MISSING, kind: type | None = None) -> Any:
         """An option: as the ``tensors`` of the file say it, else as its config or the facts do, else its ``default``.
         Raises ValueError for a contradiction between facts and file, and where nothing says it."""
         found = self.config.get(name, MISSING) if tensors is MISSING else tensors
         if found is MISSING and self.whole and default is not MISSING and self.facts.told(name) is MISSING:
             return default
-        return self.facts.settle(name, found)
+        return self.facts.settle(name, found, kind)
 
     def size(self) -> tuple[int, int]:
         """Height and width of the images. Raises ValueError unless they are two numbers."""

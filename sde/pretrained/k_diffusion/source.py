@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sde.pretrained.contents import Contents
 from sde.pretrained.facts import MISSING, Facts
-from sde.pretrained.foreign import Foreign, pixels
+from sde.pretrained.foreign import AS_PUBLISHED, Foreign, pixels
 from sde.pretrained.k_diffusion.settings import Settings
 from sde.pretrained.k_diffusion.transformer import read_transformer
 from sde.pretrained.k_diffusion.unet import read_unet
@@ -88,13 +88,13 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         network=network,
         event_shape=told.event_shape,
         num_classes=told.num_classes,
-        sde=VESDE(float(settings.of("sigma_min")), float(settings.of("sigma_max"))),
+        sde=VESDE(settings.of("sigma_min", kind=float), settings.of("sigma_max", kind=float)),
         state=told.state,
-        sigma_data=float(settings.of("sigma_data", default=1.0)),
+        sigma_data=settings.of("sigma_data", default=1.0, kind=float),
         transform=pixels(),
         null_trained=told.null_trained,
         conditions={name: tuple(shape) for name, shape in conditions.items()},
-        origin={"model": kind},
+        origin={"model": kind} | ({"weights": AS_PUBLISHED} if _unsaid(contents, weights) else {}),
     )
 
 
@@ -117,6 +117,11 @@ def _tensors(contents: Contents, weights: str) -> dict[str, Tensor]:
     return found[weights if weights in found else "alone"]
 
 
+def _unsaid(contents: Contents, weights: str) -> bool:
+    """Whether a file holds one set of weights, and does not say which."""
+    return contents.kind == "torch" and weights not in _candidates(contents)
+
+
 def _kind(tensors: Mapping[str, Tensor]) -> str:
     """The kind of network that tensors are of, or an empty text."""
     names = {name.removeprefix("inner_model.") for name in tensors}
@@ -129,10 +134,11 @@ def _config(contents: Contents) -> dict[str, Any]:
     if isinstance(config, str):
         try:
             config = json.loads(config)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"the config in the metadata of {contents.path} is no JSON: {error}") from None
     if not isinstance(config, Mapping) or not isinstance(config.get("model"), Mapping):
         return {}
     data = config.get("dataset")
-    classes = {name: data[name] for name in ("num_classes", "cond_dropout_rate") if name in data} if data else {}
+    data = data if isinstance(data, Mapping) else {}
+    classes = {name: data[name] for name in ("num_classes", "cond_dropout_rate") if name in data}
     return dict(config["model"]) | classes

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sde.pretrained.facts import of_kind
 from sde.pretrained.foreign import empty_network
 from sde.pretrained.k_diffusion.names import AUGMENT_DIM, transformer_names
 from sde.pretrained.k_diffusion.settings import Settings, Told
@@ -21,8 +22,8 @@ def read_transformer(tensors: Mapping[str, Tensor], settings: Settings) -> Told:
     levels = _levels(tensors)
     widths = settings.of("widths", [down.shape[0] for _, down, _ in levels])
     patch = settings.of("patch_size")
-    patch = [patch, patch] if isinstance(patch, int) else list(patch)
-    channels = settings.of("input_channels")
+    patch = [patch, patch] if isinstance(patch, int) else [*of_kind("patch_size", patch, tuple)]
+    channels = settings.of("input_channels", kind=int)
     classes = tensors["class_emb.weight"].shape[0] - 1 if "class_emb.weight" in tensors else 0
     num_classes = settings.of("num_classes", classes) or None
     vector = tensors["mapping_cond_in_proj.weight"].shape[1] if "mapping_cond_in_proj.weight" in tensors else 0
@@ -39,7 +40,7 @@ def read_transformer(tensors: Mapping[str, Tensor], settings: Settings) -> Told:
         "mapping_depth": settings.of("mapping_depth", len({name.split(".")[0] for name in blocks})),
         "mapping_hidden": settings.of("mapping_d_ff", _inner(blocks, 3 * hidden)),
         "dropout": _rates(settings.of("dropout_rate", default=0.0), len(levels)),
-        "mapping_dropout": float(settings.of("mapping_dropout_rate", default=0.0)),
+        "mapping_dropout": settings.of("mapping_dropout_rate", default=0.0, kind=float),
         "augment_dim": AUGMENT_DIM,
     }
     if vector:
@@ -49,7 +50,7 @@ def read_transformer(tensors: Mapping[str, Tensor], settings: Settings) -> Told:
     names = transformer_names(ours, network)
     state = translate(tensors, names, {name: ours[name] for name in names})
     state |= {name: torch.zeros(ours[name].shape) for name in ours if name not in names}
-    null = not num_classes or settings.of("cond_dropout_rate", default=0.1) > 0
+    null = not num_classes or settings.of("cond_dropout_rate", default=0.1, kind=float) > 0
     return Told(network, shape, num_classes, state, bool(null and not vector))
 
 

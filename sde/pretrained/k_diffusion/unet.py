@@ -1,12 +1,13 @@
 """What a file of k-diffusion's image_v1 tells of the U-Net with a mapping network."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sde.pretrained.facts import of_kind
 from sde.pretrained.foreign import empty_network
 from sde.pretrained.k_diffusion.names import AUGMENT_DIM, unet_names
 from sde.pretrained.k_diffusion.settings import Settings, Told
@@ -20,8 +21,8 @@ def read_unet(tensors: Mapping[str, Tensor], settings: Settings) -> Told:
     wrapped = settings.of("augment_wrapper", wrapped)
     inner = numbered(tensors, "inner_model.") if wrapped else dict(tensors)
     levels = _levels(inner)
-    channels, patch = settings.of("input_channels"), settings.of("patch_size", default=1)
-    patch = patch[0] if isinstance(patch, Sequence) else patch
+    channels, patch = settings.of("input_channels", kind=int), settings.of("patch_size", default=1)
+    patch = of_kind("patch_size", patch[0] if isinstance(patch, list | tuple) and len(patch) else patch, int)
     for name in ("proj_in.weight", "proj_out.weight"):
         if name not in inner:
             raise ValueError(f"the weights do not fit the facts: the file lacks {name}")
@@ -46,7 +47,7 @@ def read_unet(tensors: Mapping[str, Tensor], settings: Settings) -> Told:
         "attended_levels": [number for number, own in enumerate(attended[skipped:]) if own],
         "crossed_levels": [number for number, level in enumerate(levels[skipped:]) if level[3]],
         "mapping_width": settings.of("mapping_out", 2 * inner["timestep_embed.weight"].shape[0]),
-        "dropout": float(settings.of("dropout_rate", default=0.0)),
+        "dropout": settings.of("dropout_rate", default=0.0, kind=float),
         "augment_dim": AUGMENT_DIM if wrapped else 0,
         "stem_width": widths[max(0, skipped - 1)],
         "log_variance": has_variance,

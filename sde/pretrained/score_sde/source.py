@@ -42,12 +42,12 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     sigmas = raw.pop("sigmas", None)
     tensors = raw if weights == "raw" else raw | _average(contents, raw)
     found = architecture(tensors)
-    size = int(facts.settle("image_size"))
-    name, centered = _name(facts, found), bool(facts.settle("centered"))
+    size = facts.settle("image_size", kind=int)
+    name, centered = _name(facts, found), facts.settle("centered", kind=bool)
     network = _network(facts, found, name, size) | {"centered": centered}
-    kind, continuous = _kind(facts.settle("sde")), bool(facts.settle("continuous"))
+    kind, continuous = _kind(facts.settle("sde")), facts.settle("continuous", kind=bool)
     chain = _chain(facts, sigmas)
-    if facts.settle("scale_by_sigma"):
+    if facts.settle("scale_by_sigma", kind=bool):
         network |= {"scale_by_sigma": True, "log_sigma": _log_sigma(facts, network["embedding_type"], chain)}
     event_shape = (facts.settle("num_channels", found["num_channels"]), size, size)
     ours = empty_network(network, event_shape, None)
@@ -57,7 +57,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         tables[FREQUENCIES] = _frequencies(len(wanted.pop(FREQUENCIES)))
     state = translate(tensors, score_sde_names(ours), wanted) | tables
     sde, told, parametrization = _process(facts, kind, continuous, network["embedding_type"], chain)
-    steps = int(_of_chain(facts, "num_scales", chain))
+    steps = _of_chain(facts, "num_scales", chain)
     return Foreign(
         network=network,
         event_shape=event_shape,
@@ -67,7 +67,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         parametrization=parametrization,
         noise_input=told,
         scaled_input=False,
-        transform=_transform(centered, bool(facts.get("uniform_dequantization", False))),
+        transform=_transform(centered, facts.get("uniform_dequantization", False)),
         levels=torch.linspace(1, EPSILON[kind], steps, dtype=torch.float64).clamp(min=sde.t_min),
         origin={"model": f"{name} on {kind}, {'continuous' if continuous else 'discrete'}"},
     )
@@ -86,7 +86,7 @@ def _average(contents: Contents, raw: Mapping[str, Tensor]) -> dict[str, Tensor]
     """The averaged parameters by name. Frozen ones, the random frequencies, are not among them."""
     ema = contents.data.get("ema") if isinstance(contents.data, dict) else None
     shadow = ema.get("shadow_params") if isinstance(ema, dict) else None
-    if not isinstance(shadow, list):
+    if not isinstance(shadow, list) or not all(isinstance(value, Tensor) for value in shadow):
         raise ValueError("weights = 'ema': the file has no average, take 'raw'")
     names = [name for name in raw if len(shadow) == len(raw) or name != RANDOM]
     if len(names) != len(shadow):
@@ -113,7 +113,7 @@ def _network(facts: Facts, found: Mapping[str, Any], name: str, size: int) -> di
     """The network's name and options here, but for those of data and process."""
     sizes = [size // 2**level for level in range(found["levels"])]
     attended = [s for s, here in zip(sizes, found["attended"], strict=True) if here]
-    told = facts.told("attn_resolutions")
+    told = facts.told("attn_resolutions", tuple)
     if told is MISSING or [s for s in sizes if s in told] != attended:
         facts.settle("attn_resolutions", attended)
     for option in ("nf", "num_res_blocks", "ch_mult", "resamp_with_conv"):
@@ -129,7 +129,7 @@ def _network(facts: Facts, found: Mapping[str, Any], name: str, size: int) -> di
         "channel_mult": tuple(found["ch_mult"]),
         "num_res_blocks": found["num_res_blocks"],
         "attention_resolutions": tuple(attended),
-        "dropout": float(facts.get("dropout", 0.0)),
+        "dropout": facts.get("dropout", 0.0),
         "resample_conv": found["resamp_with_conv"],
         "resample_blocks": found["resblock_type"] == "biggan",
         "embedding_type": found["embedding_type"],
@@ -140,15 +140,15 @@ def _network(facts: Facts, found: Mapping[str, Any], name: str, size: int) -> di
         return network | {"resampling": "conv", "progressive_input": "none", "skip_rescale": False, "group_channels": 1}
     for option in ("embedding_type", "resblock_type", "progressive", "progressive_input"):
         facts.settle(option, found[option])
-    fir = bool(facts.settle("fir", found.get("fir", MISSING)))
+    fir = facts.settle("fir", found.get("fir", MISSING), bool)
     if found["progressive_input"] == "input_skip":
         network["progressive_combine"] = facts.settle("progressive_combine", found["progressive_combine"])
     return network | {
         "resampling": "fir" if fir else "conv",
-        **({"fir_kernel": tuple(facts.settle("fir_kernel"))} if fir else {}),
+        **({"fir_kernel": facts.settle("fir_kernel", kind=tuple)} if fir else {}),
         "progressive_input": PROGRESSIVE[found["progressive_input"]],
         "progressive_output": PROGRESSIVE[found["progressive"]],
-        "skip_rescale": bool(facts.settle("skip_rescale")),
+        "skip_rescale": facts.settle("skip_rescale", kind=bool),
     }
 
 
@@ -169,7 +169,7 @@ def _chain(facts: Facts, sigmas: Tensor | None) -> dict[str, Any]:
 
 
 def _of_chain(facts: Facts, name: str, chain: Mapping[str, Any]) -> Any:
-    return facts.settle(name, chain.get(name, MISSING))
+    return facts.settle(name, chain.get(name, MISSING), int if name == "num_scales" else float)
 
 
 def _log_sigma(facts: Facts, embedding_type: str, chain: Mapping[str, Any]) -> tuple[float, float]:
@@ -189,9 +189,9 @@ def _process(
     facts: Facts, kind: str, continuous: bool, embedding_type: str, chain: Mapping[str, Any]
 ) -> tuple[SDE, NoiseInput, str]:
     """The process, what the network is told of it, and the parametrization."""
-    steps = int(_of_chain(facts, "num_scales", chain))
+    steps = _of_chain(facts, "num_scales", chain)
     if kind == "vesde":
-        exploding = VESDE(*(float(_of_chain(facts, name, chain)) for name in ("sigma_min", "sigma_max")))
+        exploding = VESDE(*(_of_chain(facts, name, chain) for name in ("sigma_min", "sigma_max")))
         if (embedding_type == "fourier") != continuous:
             raise ValueError(
                 f"facts: continuous = {continuous}: on a VE process networks with {embedding_type} embedding are "
@@ -202,7 +202,7 @@ def _process(
         return exploding, NoiseInput("time", scale=-(steps - 1), shift=steps - 1, rounding="nearest"), "score"
     if embedding_type == "fourier":
         raise ValueError(f"facts: sde = {kind!r}: networks with fourier embedding are on VE processes")
-    low, high = (float(facts.settle(name)) for name in ("beta_min", "beta_max"))
+    low, high = (facts.settle(name, kind=float) for name in ("beta_min", "beta_max"))
     if kind == "subvpsde":
         return SubVPSDE(low, high, t_min=1e-5), NoiseInput("time", scale=TIME_OF_VP), "noise"
     if continuous:

@@ -4,6 +4,7 @@ import collections
 import io
 import os
 import pickle
+import re
 import zipfile
 
 import numpy as np
@@ -78,6 +79,95 @@ def test_plain_values_and_tensors_are_themselves(protocol):
     assert found["order"] == {"a": 1}
 
 
+def reduced(function, *arguments, state=None):
+    """A value that a pickle makes of a call, and a state."""
+
+    class Made:
+        def __reduce__(self):
+            return (function, arguments) if state is None else (function, arguments, state)
+
+    return Made()
+
+
+def test_a_state_is_given_to_objects_of_the_pickle_alone():
+    """Not to what they are built by, which serves the next file, too, and not to tensors."""
+    built = pickle.dumps(torch._utils._rebuild_parameter)[:-1] + b"N" + pickle.BUILD + pickle.STOP
+    with pytest.raises(ValueError, match="it gives a state to a function"):
+        read_pickle(built)
+    with pytest.raises(ValueError, match="it gives a state to a Tensor"):
+        read_pickle(pickle.dumps(torch.ones(2))[:-1] + b"N" + pickle.BUILD + pickle.STOP)
+    order = collections.OrderedDict(a=1)
+    order.versions = {"": 1}
+    assert read_pickle(pickle.dumps(order)) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("offset", "size", "stride"),
+    [(0, (5,), (1,)), (1, (4,), (1,)), (0, (2, 2), (3, 1)), (0, (2,), (-1,)), (-1, (2,), (1,)), (0, (2, 3), (2, 1))],
+)
+def test_a_tensor_lies_within_its_storage(offset, size, stride, tmp_path):
+    """Of four numbers: what lies behind them is not read."""
+    storage = torch.arange(4.0).storage()
+    made = reduced(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, collections.OrderedDict())
+    with pytest.raises(ValueError, match="larger than its storage|cannot be read"):
+        read_pickle(pickle.dumps(made))
+
+
+def test_a_whole_storage_and_none_of_it():
+    def made(offset, size, stride):
+        parts = (torch.arange(4.0).storage(), offset, size, stride, False, collections.OrderedDict())
+        return read_pickle(pickle.dumps(reduced(torch._utils._rebuild_tensor_v2, *parts)))
+
+    assert made(1, (2, 2), (0, 2)).tolist() == [[1, 3], [1, 3]]
+    assert made(4, (0, 7), (7, 1)).shape == (0, 7)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_tensors_of_torch_lie_within_their_storage(zipped, tmp_path):
+    class Longer(torch.Tensor):
+        def __reduce_ex__(self, protocol):
+            parts = (torch.arange(4.0).storage(), 0, (900,), (1,), False, collections.OrderedDict())
+            return torch._utils._rebuild_tensor_v2, parts
+
+    torch.save({"w": Longer()}, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=r"w\.pt was not loaded: .*(out of bounds|wrong byte size|resizable)"):
+        read_contents(tmp_path / "w.pt")
+
+
+def test_advice_of_torch_is_not_ours(tmp_path):
+    """In a storage within a pickle, too."""
+    inner = io.BytesIO()
+    torch.save(Runs(tmp_path / "made"), inner)
+    made = reduced(torch.storage._load_from_bytes, inner.getvalue())
+    with pytest.raises(ValueError, match=r"^it names posix\.mkdir, which"):
+        read_pickle(pickle.dumps(made))
+    torch.save(eval, tmp_path / "w.pt")
+    with pytest.raises(ValueError, match=r"it names (builtins\.)?eval, which a file of weights has no need of"):
+        read_contents(tmp_path / "w.pt")
+    (tmp_path / "w.pt").write_bytes(
+        b"\x80\x02" + b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + b"\x80\x02M\xe9\x03.\x80\x02}q\x01.\x80\x02\xff"
+    )
+    with pytest.raises(ValueError) as error:
+        read_contents(tmp_path / "w.pt")
+    assert not re.search("weights_only|trust|file an issue", str(error.value))
+
+
+def test_modules_that_are_damaged():
+    module = nn.Sequential(nn.Linear(2, 3))
+    for state, sentence in (
+        ({"_modules": {"0": module}}, "contains itself"),
+        ({"_parameters": {"weight": [1.0]}}, "holds a list as 0.weight, where a tensor belongs"),
+        ({"_parameters": [torch.ones(1)]}, "whose parameters are not by name"),
+        ({"_buffers": {1: torch.ones(1)}}, "whose buffers are not by name"),
+    ):
+        inner = pickle.loads(pickle.dumps(module))
+        if "_modules" in state:
+            state = {"_modules": {"0": inner}}
+        vars(inner[0]).update(state)
+        with pytest.raises(ValueError, match=sentence):
+            dict(read_pickle(pickle.dumps(inner)).tensors())
+
+
 def test_modules_are_their_tensors():
     module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     module.register_buffer("passing", torch.ones(1), persistent=False)
@@ -89,12 +179,14 @@ def test_modules_are_their_tensors():
 
 def test_old_and_new_files_of_torch(tmp_path):
     value = {"model": {"weight": torch.ones(2)}, "step": np.int64(3), "loss": np.float64(0.5)}
+    value["array"] = np.arange(6, dtype=">f4").reshape(2, 3).T
     for zipped in (True, False):
         torch.save(value, tmp_path / "weights.pt", _use_new_zipfile_serialization=zipped)
         found = read_contents(tmp_path / "weights.pt")
         assert found.kind == "torch"
         assert torch.equal(found.tensors("model")["weight"], torch.ones(2))
         assert (found.data["step"], found.data["loss"]) == (3, 0.5)
+        assert np.array_equal(found.data["array"], value["array"])
         assert found.tensors("nothing") == found.tensors("step") == {}
 
 
@@ -137,6 +229,10 @@ def test_a_folder_is_its_json_files(tmp_path):
     (tmp_path / "unet" / "config.json").write_text('{"a": 1}')
     found = read_contents(tmp_path)
     assert (found.kind, found.data) == ("folder", {"unet/config.json": {"a": 1}})
-    (tmp_path / "index.json").write_text("{")
-    with pytest.raises(ValueError, match=r"index\.json was not read"):
-        read_contents(tmp_path)
+    # Others are not looked at.
+    (tmp_path / "unet" / "tokens.json").write_text("{")
+    assert read_contents(tmp_path).data == found.data
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "model_index.json").write_text(text)
+        with pytest.raises(ValueError, match=r"model_index\.json was not read"):
+            read_contents(tmp_path)

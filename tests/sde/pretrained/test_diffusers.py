@@ -4,13 +4,14 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from samplers import SAMPLERS, UniPC, sample
 from samplers.deis import ExponentialAdams
 from score_sde.cli import main
-from sde import Denoiser
+from sde import Denoiser, Transform
 from sde.checkpoint import load_model
 from sde.guidance import Conditional
 from sde.pretrained import load_pretrained, read_pretrained
@@ -185,6 +186,10 @@ def test_classes_of_a_unet(tmp_path):
         wanted = network(x, torch.full((3,), 499.5), class_labels=labels).sample
         torch.testing.assert_close(model.network(x, torch.full((3,), 499.5), {"labels": labels}), wanted)
         assert model(x, t, labels).shape == x.shape
+        for null in (None, torch.tensor([0, -1, 1])):
+            with pytest.raises(ValueError, match="diffusers' UNet2DModel has no null condition: give labels"):
+                model(x, t, null)
+    assert not model.network.has_null
     assert not model.null_trained
 
 
@@ -264,3 +269,42 @@ def test_a_run_folder_of_it(unet, capsys, tmp_path):
     x = torch.randn(2, 3, 8, 8)
     with torch.no_grad():
         assert torch.equal(model.network(x, torch.full((2,), 3.0)), unet(x, torch.full((2,), 3.0)).sample)
+
+
+def test_a_network_of_latents_of_three_channels(unet, tmp_path):
+    """The transform of pixels is none of theirs, whether the autoencoder is there or only named."""
+    saved(tmp_path, unet, diffusers.DDPMScheduler())
+    for listed, there in (([None, None], Transform.of_values(256)), (["diffusers", "VQModel"], Transform())):
+        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "LDMPipeline", "vqvae": listed}))
+        assert read_pretrained(tmp_path).transform == there
+    (tmp_path / "model_index.json").unlink()
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae/config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    assert read_pretrained(tmp_path).transform == Transform()
+
+
+def test_training_drops_no_classes_of_a_unet(capsys, tmp_path):
+    network = randomised(diffusers.UNet2DModel(**UNET, num_class_embeds=4))
+    saved(tmp_path / "theirs", network, diffusers.DDPMScheduler())
+    x = np.random.default_rng(0).integers(0, 256, (40, 3, 8, 8)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, labels=np.arange(40) % 4)
+    assert main.main(["--mode", "import", "--pretrained", str(tmp_path / "theirs"), "--workdir",
+                      str(tmp_path / "run"), f"--config.data.root={tmp_path / 'data.npz'}"]) == 0  # fmt: skip
+    train = ["--mode", "train", "--init", str(tmp_path / "run"), "--workdir", str(tmp_path / "new"),
+             "--config.training.batch_size=8"]  # fmt: skip
+    assert main.main([*train, "--config.training.cond_dropout=0.2"]) == 2
+    assert "config.training.cond_dropout = 0.2: this network has no null condition" in capsys.readouterr().err
+
+
+INDEX = "diffusion_pytorch_model.safetensors.index.json"
+
+
+@pytest.mark.parametrize("text", ["[" * 50_000, "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 3}}',
+                                  '{"weight_map": {"a": ".."}}', '{"weight_map": {"a": "../other.safetensors"}}',
+                                  '{"weight_map": {}}'])  # fmt: skip
+def test_an_index_that_is_damaged(text, unet, tmp_path):
+    saved(tmp_path, unet, diffusers.DDPMScheduler())
+    next(tmp_path.rglob("*.safetensors")).rename(tmp_path / "other.safetensors")
+    (tmp_path / "unet" / INDEX).write_text(text)
+    with pytest.raises(ValueError, match=r"index\.json (has no weight_map|was not read)"):
+        load_pretrained(tmp_path)

@@ -120,7 +120,8 @@ def persistent(network, size, kind, options, attributes):
                     place.add_module(part, nn.ModuleDict())
                 place = place._modules[part]
             place.register_parameter(path[-1], nn.Parameter(there.back(network.state_dict()[key])))
-    root._modules["enc"].register_buffer("resample_filter", torch.ones(1, 1, 2, 2) / 4)
+    taps = torch.tensor(options.get("resample_filter", [1, 1]), dtype=torch.float32)
+    root._modules["enc"].register_buffer("resample_filter", taps.ger(taps)[None, None] / taps.sum().square())
     model = Persistent("SongUNet", dict(vars(root)) | {"label_dropout": options.get("label_dropout", 0)})
     state = vars(nn.Module()) | {"_modules": {"model": model}, "_init_args": (), "_init_kwargs": options} | attributes
     return Persistent(kind, state)
@@ -247,4 +248,19 @@ def test_what_is_refused(persistence, tmp_path):
         load_pretrained(path)
     written(path, "EDMPrecond", network, options, hook=eval)
     with pytest.raises(ValueError, match=r"it names builtins\.eval"):
+        load_pretrained(path)
+
+
+def test_filters_are_those_of_the_option(persistence, tmp_path):
+    """f f^T / (sum f)^2 in the file: other taps in the option would be another network."""
+    path = tmp_path / "network-snapshot-000002.pkl"
+    options, network = made("VEPrecond")
+    written(path, "VEPrecond", network, options)
+    model = load_pretrained(path)
+    content = path.read_bytes()
+    theirs, other = (torch.tensor(taps).ger(torch.tensor(taps)) / 64 for taps in ([1.0, 3.0, 3.0, 1.0], [1.0, 2.0, 4.0, 1.0]))
+    assert content.count(theirs.numpy().tobytes()) == 1
+    path.write_bytes(content.replace(theirs.numpy().tobytes(), other.numpy().tobytes()))
+    assert model.network.options.taps == (1, 3, 3, 1)
+    with pytest.raises(ValueError, match=r"filter .*resample_filter is of taps in the ratio \[0.125, 0.25, 0.5, 0.125\]"):
         load_pretrained(path)

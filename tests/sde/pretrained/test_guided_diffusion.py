@@ -23,6 +23,7 @@ NEW, LEGACY = "qkv, heads, channels", "heads, qkv, channels"
 KWARGS = {
     "image_size": 16, "model_channels": 32, "num_res_blocks": 1, "attention_resolutions": [2, 4],
     "channel_mult": [1, 2, 2], "num_head_channels": 16, "schedule": "cosine, 50 steps",
+    "use_new_attention_order": False,
 }  # fmt: skip
 
 
@@ -193,6 +194,11 @@ def test_any_pool_is_found(tmp_path, pool):
 
 def test_steps_and_predictions(tmp_path):
     path, _ = foreign_file(tmp_path, NETWORK)
+    apart = {"noise_schedule": "linear", "diffusion_steps": 250}
+    told = {name: value for name, value in KWARGS.items() if name != "schedule"}
+    refused("facts: rescale_timesteps is needed", path, **told | apart)
+    assert load_pretrained(path, facts=told | apart | {"rescale_timesteps": True}).noise_input.scale == 996
+    assert load_pretrained(path, facts=told | apart | {"diffusion_steps": 1000}).noise_input.scale == 999
     base = KWARGS | {"schedule": "linear, 250 steps"}
     plain, rescaled = (load_pretrained(path, facts=base | {"rescale_timesteps": on}) for on in (False, True))
     worded = load_pretrained(path, facts=base | {"schedule": "linear, 250 steps, rescale_timesteps"})
@@ -235,9 +241,38 @@ def test_what_has_to_be_told(tmp_path):
     load_pretrained(path, facts=size | schedule | heads | order)
     # With one head there are no orders.
     load_pretrained(path, facts=size | schedule | {"num_heads": 1})
-    # A whole call, or all flags of a script, leave out what has its default there.
-    assert read_pretrained(path, facts=size | schedule | {"model_channels": 32}).network["num_heads"] == 1
-    assert read_pretrained(path, facts=size | schedule | {"num_channels": 32}).network["num_heads"] == 4
+    # A whole call, or all flags of a script, leave out what has its default there; a part of one does not.
+    refused("facts: num_head_channels is needed", path, **size, **schedule, model_channels=32)
+    refused("facts: use_new_attention_order is needed", path, **size, **schedule, model_channels=32, num_heads=2)
+    refused("facts: num_head_channels is needed", path, **size, **schedule, num_channels=32)
+    call = {"in_channels": 3, "model_channels": 32, "out_channels": 3, "num_res_blocks": 1}
+    call["attention_resolutions"] = [2, 4]
+    assert read_pretrained(path, facts=size | schedule | call).network["num_heads"] == 1
+    flags = {"num_channels": 32, "num_res_blocks": 1}
+    assert read_pretrained(path, facts=size | schedule | flags).network["num_heads"] == 4
+
+
+def test_a_classifier_has_to_be_told_its_heads(tmp_path):
+    path, _ = foreign_file(tmp_path, NETWORK, 7, classifier=True)
+    part = {"image_size": 16, "num_head_channels": 16, "schedule": "linear, 1000 steps"}
+    refused("facts: use_new_attention_order is needed", path, **part)
+    flags = {"image_size": 16, "classifier_width": 32, "classifier_depth": 1, "schedule": "linear, 1000 steps"}
+    assert read_pretrained(path, facts=flags).network["head_channels"] == 64
+
+
+def test_kinds_of_facts(tmp_path):
+    path, _ = foreign_file(tmp_path, NETWORK)
+    for name, told, kind in (
+        ("use_new_attention_order", "False", "true or false"),
+        ("image_size", None, "a whole number"),
+        ("image_size", 16.5, "a whole number"),
+        ("num_head_channels", True, "a whole number"),
+        ("dropout", "0.1", "a number"),
+        ("rescale_timesteps", 1, "true or false"),
+    ):
+        refused(f"facts: {name} = {told!r}: needs {kind}", path, **KWARGS | {name: told})
+    refused("facts: diffusion_steps = '50': needs a whole number", path, image_size=16, noise_schedule="linear",
+            diffusion_steps="50")  # fmt: skip
 
 
 def test_what_contradicts_the_file(tmp_path):
@@ -271,6 +306,9 @@ def test_averaged_and_raw_weights(tmp_path):
     load_pretrained(raw, weights="raw", facts=KWARGS)
     average, _ = foreign_file(tmp_path, NETWORK, name="ema_0.9999_000010.pt")
     refused("weights = 'raw': ema_0.9999_000010.pt holds the averaged weights alone", average, "raw")
+    published, _ = foreign_file(tmp_path, NETWORK)
+    for path, weights, held in ((raw, "raw", "raw"), (average, "ema", "ema"), (published, "ema", "as published")):
+        assert read_pretrained(path, weights=weights, facts=KWARGS).origin["weights"] == held
 
 
 def test_networks_that_do_not_fit(tmp_path):

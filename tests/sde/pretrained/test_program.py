@@ -11,7 +11,7 @@ from sde import VPSDE, Denoiser, Transform
 from sde.networks import NETWORKS
 from sde.pretrained.exports import EXPORTS
 from sde.pretrained.program import PROGRAM, write_program
-from tests.batteries.networks import randomise
+from tests.batteries.networks import OWN, randomise
 
 SMALL = {
     "unet": {"channels": 8, "channel_mult": (1,), "num_res_blocks": 1, "attention_resolutions": (8,)},
@@ -32,7 +32,7 @@ def model(name, classes, **options):
     return Denoiser(network, VPSDE(), "v", 0.5, Transform((1.0,), (2.0,)), True, shape, **options).eval()
 
 
-@pytest.mark.parametrize(("name", "classes"), [*((name, 3) for name in NETWORKS), ("mlp", None)])
+@pytest.mark.parametrize(("name", "classes"), [*((name, 3) for name in OWN), ("mlp", None)])
 def test_every_network_goes_out_and_comes_back(name, classes, tmp_path):
     ours = model(name, classes)
     (path,) = write_program(ours, tmp_path / "export")
