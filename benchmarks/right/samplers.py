@@ -42,7 +42,7 @@ def samplers(setting: Setting) -> Iterator[Check]:
     on the exact model of one process.
     """
     # With few steps, coefficients of high order make much of roundings.
-    steps = setting.of(30, 30, 10)
+    steps = setting.of(30, 30, 6)
     for name, factory in SAMPLERS.items():
         adaptive, tolerance = name in ADAPTIVE, setting.of(1, 1, 10) * TOLERANCES.get(name, 1e-3)
         sampler = factory(rtol=tolerance, atol=tolerance) if adaptive else factory()

@@ -57,7 +57,7 @@ def test_ends_when_decided():
 
 def test_losers_go_early():
     noisy = Machine({"plain": 0.06, "winner": 0.05, "loser": 0.5}, NOISES["symmetric"], seed=1)
-    trial = noisy.fastest(seconds=100, min_speedup=1.19)
+    trial = noisy.fastest(seconds=20, min_speedup=1.19)
     assert len(trial.seconds["loser"]) == 6 < len(trial.seconds["winner"]) == trial.turns
 
 
