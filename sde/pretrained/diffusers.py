@@ -70,7 +70,9 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     event_shape = (channels, *(size if isinstance(size, list) else (size, size)))
     scheduler = contents.data.get("scheduler/scheduler_config.json", {})
     chain = _chain(scheduler, facts)
-    predicted = facts.settle("prediction_type", scheduler.get("prediction_type", "epsilon" if scheduler else MISSING), str)
+    predicted = facts.settle(
+        "prediction_type", scheduler.get("prediction_type", "epsilon" if scheduler else MISSING), str
+    )
     if predicted not in PREDICTIONS:
         raise ValueError(f"prediction_type = {predicted!r}: needs one of {', '.join(PREDICTIONS)}")
     settings = json.dumps({name: value for name, value in config.items() if not name.startswith("_")})

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 UNSAFE = re.compile(r"GLOBAL (\w+(?:\.\w+)*)|(?:class|type) (\w+(?:\.\w+)+)")
 """How torch says which name it would not build."""
 REASON = re.compile(r"WeightsUnpickler error:\s*(\S.*)")

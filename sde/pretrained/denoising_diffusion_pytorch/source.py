@@ -83,7 +83,9 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     size = facts.told("image_size")
     # Where nothing tells it, the smallest that the levels can halve.
     side = 2 ** len(network["channel_mult"]) if size is MISSING else size
-    space = tuple(of_kind("image_size", part, int) for part in (side if isinstance(side, list | tuple) else (side, side)))
+    space = tuple(
+        of_kind("image_size", part, int) for part in (side if isinstance(side, list | tuple) else (side, side))
+    )
     process = _process(tables, facts)
     ours = cast(LinearAttentionUNet, empty_network(network, (channels, *space), None))
     wanted = dict(ours.state_dict())
