@@ -70,7 +70,9 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     event_shape = (channels, *(size if isinstance(size, list) else (size, size)))
     scheduler = contents.data.get("scheduler/scheduler_config.json", {})
     chain = _chain(scheduler, facts)
-    predicted = facts.settle("prediction_type", scheduler.get("prediction_type", "epsilon" if scheduler else MISSING), str)
+    predicted = facts.settle(
+        "prediction_type", scheduler.get("prediction_type", "epsilon" if scheduler else MISSING), str
+    )
     if predicted not in PREDICTIONS:
         raise ValueError(f"prediction_type = {predicted!r}: needs one of {', '.join(PREDICTIONS)}")
     settings = json.dumps({name: value for name, value in config.items() if not name.startswith("_")})
@@ -101,7 +103,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
 
 
 def _of_latents(contents: Contents) -> bool:
-    """Whether a pipeline has an autoencoder: its network is of latents, whose number of channels may be that of colors."""
+    """Whether a pipeline has an autoencoder: its network is of latents, which may have three channels."""
     index = contents.data.get("model_index.json")
     listed = {name for name, of in index.items() if of and of != [None, None]} if isinstance(index, dict) else set()
     return any(name in listed or f"{name}/config.json" in contents.data for name in AUTOENCODERS)

@@ -15,7 +15,6 @@ from sde.model.noise_input import NoiseInput
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
 from sde.process.base import SDE
 
-
 AS_PUBLISHED = "as published"
 """What is known of the weights in a file that holds one set, and does not say whether they are averaged."""
 

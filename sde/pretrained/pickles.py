@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 UNSAFE = re.compile(r"GLOBAL (\w+(?:\.\w+)*)|(?:class|type) (\w+(?:\.\w+)+)")
 """How torch says which name it would not build."""
 REASON = re.compile(r"WeightsUnpickler error:\s*(\S.*)")
@@ -205,6 +204,8 @@ BUILT: dict[tuple[str, str], Callable[..., Any]] = {
 class _Reader(pickle._Unpickler):
     """Builds what is in BUILT, and ``Plain`` for torch's own modules. A state is given to these objects alone: one that
     is given to a function or a class would stay behind in BUILT, and one of a tensor may be of any memory."""
+
+    stack: list[Any]
 
     def load_build(self) -> None:
         state, built = self.stack.pop(), self.stack[-1]

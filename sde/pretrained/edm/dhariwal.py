@@ -46,4 +46,6 @@ def dhariwal_unet(
     check_taps(tensors, AVERAGE)
     count = base // 2
     frequencies = (1 / 10_000) ** (torch.arange(count, dtype=torch.float32) / count)
-    return network, translate(tensors, dhariwal_names(ours, size), wanted, filters_of(tensors)) | {FREQUENCIES: frequencies}
+    return network, translate(tensors, dhariwal_names(ours, size), wanted, filters_of(tensors)) | {
+        FREQUENCIES: frequencies
+    }

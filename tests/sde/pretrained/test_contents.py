@@ -109,7 +109,7 @@ def test_a_tensor_lies_within_its_storage(offset, size, stride, tmp_path):
     """Of four numbers: what lies behind them is not read."""
     storage = torch.arange(4.0).storage()
     made = reduced(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, collections.OrderedDict())
-    with pytest.raises(ValueError, match="larger than its storage|cannot be read"):
+    with pytest.raises(ValueError, match="larger than its storage"):
         read_pickle(pickle.dumps(made))
 
 
@@ -147,7 +147,7 @@ def test_advice_of_torch_is_not_ours(tmp_path):
     (tmp_path / "w.pt").write_bytes(
         b"\x80\x02" + b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + b"\x80\x02M\xe9\x03.\x80\x02}q\x01.\x80\x02\xff"
     )
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="cut short") as error:
         read_contents(tmp_path / "w.pt")
     assert not re.search("weights_only|trust|file an issue", str(error.value))
 

@@ -258,9 +258,13 @@ def test_filters_are_those_of_the_option(persistence, tmp_path):
     written(path, "VEPrecond", network, options)
     model = load_pretrained(path)
     content = path.read_bytes()
-    theirs, other = (torch.tensor(taps).ger(torch.tensor(taps)) / 64 for taps in ([1.0, 3.0, 3.0, 1.0], [1.0, 2.0, 4.0, 1.0]))
+    theirs, other = (
+        torch.tensor(taps).ger(torch.tensor(taps)) / 64 for taps in ([1.0, 3.0, 3.0, 1.0], [1.0, 2.0, 4.0, 1.0])
+    )
     assert content.count(theirs.numpy().tobytes()) == 1
     path.write_bytes(content.replace(theirs.numpy().tobytes(), other.numpy().tobytes()))
     assert model.network.options.taps == (1, 3, 3, 1)
-    with pytest.raises(ValueError, match=r"filter .*resample_filter is of taps in the ratio \[0.125, 0.25, 0.5, 0.125\]"):
+    with pytest.raises(
+        ValueError, match=r"filter .*resample_filter is of taps in the ratio \[0.125, 0.25, 0.5, 0.125\]"
+    ):
         load_pretrained(path)
