@@ -103,8 +103,8 @@ def _check_fits(run: Run, foreign: Foreign) -> None:
     spec = stored_spec(run.model_file)
     if not _alike(transform := build_transform(spec["transform"]), foreign.transform):
         raise ValueError(
-            f"{foreign.origin['file']} sees {_units(foreign.transform)}, the model in {run.folder} {_units(transform)}: "
-            "guidance needs both in the same units"
+            f"{foreign.origin['file']} sees {_units(foreign.transform)}, the model in {run.folder} {_units(transform)}"
+            ": guidance needs both in the same units"
         )
     if spec["num_classes"] not in (None, foreign.num_classes):
         raise ValueError(

@@ -28,8 +28,9 @@ NETWORKS: dict[str, type[nn.Module]] = {
     "mapped_unet": MappedUNet,
     "diffusers": DiffusersNetwork,
 }
-"""Denoising networks by name; "diffusers" needs that library installed; built as Network(event_shape, num_classes, **options), with ``conditions``, shapes by
-kind (sde.condition), among the options of a model that is conditioned on more than classes."""
+"""Denoising networks by name; built as Network(event_shape, num_classes, **options), with ``conditions``, shapes by
+kind (sde.condition), among the options of a model that is conditioned on more than classes. "diffusers" needs that
+library installed."""
 
 CLASSIFIERS: dict[str, type[nn.Module]] = {
     "unet": UNetClassifier,

@@ -35,8 +35,9 @@ DESCRIBING = ("model_index.json", "config.json", "*/config.json", "*/scheduler_c
 @dataclass(frozen=True)
 class Contents:
     """A file or folder at ``path``. ``kind`` is "torch", a file of ``torch.save``; "pickle", one of modules (EDM);
-    "safetensors"; or "folder", of which ``data`` has the files DESCRIBING by their paths in it. ``data`` are nested dicts and
-    lists of plain values and tensors, and ``Plain`` in pickles. ``metadata`` is the text beside safetensors."""
+    "safetensors"; or "folder", of which ``data`` has the files DESCRIBING by their paths in it. ``data`` are nested
+    dicts and lists of plain values and tensors, and ``Plain`` in pickles. ``metadata`` is the text beside
+    safetensors."""
 
     path: Path
     kind: str

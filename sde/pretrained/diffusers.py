@@ -103,7 +103,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
 
 
 def _of_latents(contents: Contents) -> bool:
-    """Whether a pipeline has an autoencoder: its network is of latents, whose number of channels may be that of colors."""
+    """Whether a pipeline has an autoencoder: its network is of latents, which may have three channels."""
     index = contents.data.get("model_index.json")
     listed = {name for name, of in index.items() if of and of != [None, None]} if isinstance(index, dict) else set()
     return any(name in listed or f"{name}/config.json" in contents.data for name in AUTOENCODERS)

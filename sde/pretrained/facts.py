@@ -7,7 +7,7 @@ MISSING: Any = object()
 """What a file says of an option that it does not speak of."""
 
 
-KINDS: Mapping[type | None, str] = {
+KINDS: Mapping[type, str] = {
     bool: "true or false",
     int: "a whole number",
     float: "a number",
@@ -73,7 +73,7 @@ def _leaves(values: Mapping[str, Any], options: Mapping[str, str]) -> Iterator[t
 def of_kind(name: str, value: Any, kind: type | None) -> Any:
     """The value of an option as one of its kind. Raises ValueError for one that is not, as a text in place of a truth
     value, or nothing in place of a number; of kinds that are not in KINDS all are."""
-    if kind not in KINDS:
+    if kind is None or kind not in KINDS:
         return value
     number = isinstance(value, int | float) and not isinstance(value, bool)
     fits = {

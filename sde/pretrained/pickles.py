@@ -205,6 +205,8 @@ class _Reader(pickle._Unpickler):
     """Builds what is in BUILT, and ``Plain`` for torch's own modules. A state is given to these objects alone: one that
     is given to a function or a class would stay behind in BUILT, and one of a tensor may be of any memory."""
 
+    stack: list[Any]
+
     def load_build(self) -> None:
         state, built = self.stack.pop(), self.stack[-1]
         if isinstance(built, Plain | _Array | _Dtype):

@@ -249,8 +249,8 @@ def test_a_classifier_goes_to_a_model_of_its_units_and_classes(capsys, tmp_path)
 
     def of_model(transform, num_classes):
         network = {"name": "mlp", "width": 4, "layers": 1}
-        spec = {"network": network, "event_shape": [3, 16, 16], "num_classes": num_classes, "sigma_data": 0.5,
-                "sde": {"name": "ve"}, "parametrization": "edm", "transform": transform, "null_trained": True}  # fmt: skip
+        spec = {"network": network, "event_shape": [3, 16, 16], "num_classes": num_classes, "sigma_data": 0.5}
+        spec |= {"sde": {"name": "ve"}, "parametrization": "edm", "transform": transform, "null_trained": True}
         save_model(folder / "model.safetensors", "denoiser", spec, build_denoiser(spec).state_dict())
         return call(capsys, "--mode", "import", "--workdir", folder, *given)
 

@@ -6,8 +6,7 @@ from torch import nn
 
 from sde.networks.linear_attention import AttendedBlock, LinearAttention, MemoryAttention, ModulatedBlock, RMSNorm
 from sde.networks.linear_attention_unet import LinearAttentionUNet, NoiseFeatures
-from sde.pretrained.names.adm import Names, layer
-from sde.pretrained.names.theirs import Theirs
+from sde.pretrained.names.theirs import Names, Theirs, layer
 
 
 def unet_names(network: LinearAttentionUNet) -> Names:

@@ -121,12 +121,10 @@ def _network(tensors: Mapping[str, Tensor], facts: Facts) -> tuple[dict[str, Any
         )
     base = tensors["time_mlp.1.weight"].shape[0] // 4
     inputs, outputs = tensors["init_conv.weight"].shape[1], tensors["final_conv.weight"].shape[0]
-    doubled, plain = inputs == 2 * outputs, inputs == outputs
-    if plain and inputs % 2 == 0:
-        # As many channels with an estimate in and a variance out look the same.
-        channels = facts.settle("channels", kind=int)
-    else:
-        channels = outputs if doubled else inputs
+    plain = inputs == outputs
+    # As many channels with an estimate in and a variance out look the same.
+    unsaid = plain and inputs % 2 == 0
+    channels = facts.settle("channels", kind=int) if unsaid else min(inputs, outputs)
     count = sum(name.startswith("downs.") and name.endswith(".2.mem_kv") for name in tensors)
     last = [tensors[f"downs.{i}.3{'' if i == count - 1 else '.1'}.weight"].shape[0] for i in range(count)]
     memories = [tensors[f"downs.{i}.2.mem_kv"].shape[1:] for i in range(count)]

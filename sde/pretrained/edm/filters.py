@@ -12,8 +12,8 @@ def filters_of(tensors: Mapping[str, Tensor]) -> frozenset[str]:
 
 
 def check_taps(tensors: Mapping[str, Tensor], taps: Sequence[float]) -> None:
-    """Refuse filters (1, 1, n, n) that are not f f^T / (sum f)^2 of these taps f, up to rounding; names and shapes alone,
-    on torch's meta device, are not looked into."""
+    """Refuse filters (1, 1, n, n) that are not f f^T / (sum f)^2 of these taps f, up to rounding; names and shapes
+    alone, on torch's meta device, are not looked into."""
     f = torch.tensor([float(tap) for tap in taps], dtype=torch.float64)
     wanted = torch.outer(f, f) / f.sum() ** 2
     for name in sorted(filters_of(tensors)):

@@ -61,5 +61,5 @@ WHOLE: Mapping[tuple[str, ...], dict[str, int]] = {
     ("image_size", "num_channels", "num_res_blocks"): {"num_heads": 4},
     ("image_size", "classifier_width", "classifier_depth"): {"num_head_channels": 64},
 }
-"""Options that are all told with a whole call of a network, which needs them, or with the flags of a script: what is left
-out beside them has the default that it has there. These are those of the heads; q, k and v have the older order."""
+"""Options that are all told with a whole call of a network, which needs them, or with the flags of a script: what is
+left out beside them has the default that it has there. These are those of the heads; q, k, v have the older order."""

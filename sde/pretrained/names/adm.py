@@ -10,7 +10,7 @@ from sde.networks.adm import ADM
 from sde.networks.adm_classifier import ADMClassifier
 from sde.networks.attention import SelfAttention
 from sde.networks.blocks import ResidualBlock, Stage
-from sde.pretrained.names.theirs import Theirs
+from sde.pretrained.names.theirs import Names, Theirs, layer
 
 QKV_ORDERS: dict[str, tuple[int, int, int]] = {
     "qkv, heads, channels": (0, 1, 2),
@@ -18,8 +18,6 @@ QKV_ORDERS: dict[str, tuple[int, int, int]] = {
     "heads, channels, qkv": (2, 0, 1),
 }
 """Axes of q, k, v, of heads and of channels in the rows of a projection to all of them, by their order there."""
-
-Names = dict[str, Theirs]
 
 
 def qkv_rows(name: str, like: Tensor, heads: int, order: str) -> Theirs:
@@ -43,11 +41,6 @@ def qkv_rows(name: str, like: Tensor, heads: int, order: str) -> Theirs:
 def shaped(name: str, like: Tensor, theirs: tuple[int, ...]) -> Theirs:
     """The same numbers in another shape, as the weights of a 1x1 convolution and of a linear layer."""
     return Theirs(name, lambda x: x.reshape(like.shape), lambda x: x.reshape(theirs))
-
-
-def layer(here: str, there: str) -> Names:
-    """Weight and bias of a layer that has the same shape in both."""
-    return {f"{here}.{kind}": Theirs(f"{there}.{kind}") for kind in ("weight", "bias")}
 
 
 def attention(here: str, there: dict[str, str], module: SelfAttention, order: str, axes: int) -> Names:

@@ -11,14 +11,7 @@ from sde.networks.blocks import ResidualBlock, Stage
 from sde.networks.ncsnpp import Level, NCSNpp, levels_of
 from sde.networks.progressive import Head, ResidualInput, ResidualOutput, SkipInput, SkipOutput
 from sde.networks.resample import ConvolutionDown, ConvolutionUp
-from sde.pretrained.names.theirs import Theirs
-
-Names = dict[str, Theirs]
-
-
-def layer(here: str, there: str, bias: bool = True) -> Names:
-    """Weight and bias of a layer that has the same shape in both."""
-    return {f"{here}.{kind}": Theirs(f"{there}.{kind}") for kind in (("weight", "bias") if bias else ("weight",))}
+from sde.pretrained.names.theirs import Names, Theirs, layer
 
 
 def path(network: NCSNpp) -> Iterator[tuple[str, nn.Module]]:

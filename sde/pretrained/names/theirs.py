@@ -25,6 +25,15 @@ class Theirs:
         return " and ".join(self.names)
 
 
+Names = dict[str, Theirs]
+"""A foreign network's tensors by our names."""
+
+
+def layer(here: str, there: str, bias: bool = True) -> Names:
+    """Weight and bias of a layer that has the same shape in both."""
+    return {f"{here}.{kind}": Theirs(f"{there}.{kind}") for kind in (("weight", "bias") if bias else ("weight",))}
+
+
 def translate(
     theirs: Mapping[str, Tensor],
     names: Mapping[str, Theirs],

@@ -107,15 +107,15 @@ def test_a_state_is_given_to_objects_of_the_pickle_alone():
 )
 def test_a_tensor_lies_within_its_storage(offset, size, stride, tmp_path):
     """Of four numbers: what lies behind them is not read."""
-    storage = torch.arange(4.0).storage()
+    storage = torch.arange(4.0)._typed_storage()
     made = reduced(torch._utils._rebuild_tensor_v2, storage, offset, size, stride, False, collections.OrderedDict())
-    with pytest.raises(ValueError, match="larger than its storage|cannot be read"):
+    with pytest.raises(ValueError, match="larger than its storage"):
         read_pickle(pickle.dumps(made))
 
 
 def test_a_whole_storage_and_none_of_it():
     def made(offset, size, stride):
-        parts = (torch.arange(4.0).storage(), offset, size, stride, False, collections.OrderedDict())
+        parts = (torch.arange(4.0)._typed_storage(), offset, size, stride, False, collections.OrderedDict())
         return read_pickle(pickle.dumps(reduced(torch._utils._rebuild_tensor_v2, *parts)))
 
     assert made(1, (2, 2), (0, 2)).tolist() == [[1, 3], [1, 3]]
@@ -126,7 +126,7 @@ def test_a_whole_storage_and_none_of_it():
 def test_tensors_of_torch_lie_within_their_storage(zipped, tmp_path):
     class Longer(torch.Tensor):
         def __reduce_ex__(self, protocol):
-            parts = (torch.arange(4.0).storage(), 0, (900,), (1,), False, collections.OrderedDict())
+            parts = (torch.arange(4.0)._typed_storage(), 0, (900,), (1,), False, collections.OrderedDict())
             return torch._utils._rebuild_tensor_v2, parts
 
     torch.save({"w": Longer()}, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
@@ -147,7 +147,7 @@ def test_advice_of_torch_is_not_ours(tmp_path):
     (tmp_path / "w.pt").write_bytes(
         b"\x80\x02" + b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + b"\x80\x02M\xe9\x03.\x80\x02}q\x01.\x80\x02\xff"
     )
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match="cut short") as error:
         read_contents(tmp_path / "w.pt")
     assert not re.search("weights_only|trust|file an issue", str(error.value))
 
