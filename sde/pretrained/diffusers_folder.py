@@ -42,9 +42,7 @@ def write_diffusers(model: Denoiser, folder: Path) -> list[Path]:
 def _scheduler(model: Denoiser) -> dict[str, Any]:
     chain, told = model.sde, model.noise_input
     if not isinstance(chain, ChainSDE):
-        raise ValueError(
-            f"diffusers has chains, and this process is {type(chain).__name__}: train with config.sde.name=chain"
-        )
+        raise ValueError(f"diffusers has chains, and this process is {type(chain).__name__}: train on a chain")
     predicted = next((name for name, ours in PREDICTIONS.items() if ours == model.parametrization), None)
     if predicted is None:
         raise ValueError(
@@ -52,7 +50,7 @@ def _scheduler(model: Denoiser) -> dict[str, Any]:
         )
     if model.scaled_input:
         raise ValueError(
-            "diffusers' networks see x as it is, this one c_in x: train with config.model.noise_input=step"
+            "diffusers' networks see x as it is, this one c_in x: train it without `scaled_input`, with `noise_input` = step"
         )
     if told.of != "time" or (told.scale, told.shift) != (chain.steps - 1, 0) or told.process != chain:
         raise ValueError(f"diffusers' networks are told the step of the chain, this one {told.scale:g} {told.of}")
@@ -70,16 +68,16 @@ def _unet(model: Denoiser, network: NCSNpp) -> Any:
     for name, wanted in DDPM.items():
         if tuple_of(getattr(options, name)) != tuple_of(wanted):
             raise ValueError(f"diffusers' UNet2DModel has {name} = {wanted!r}, this network {getattr(options, name)!r}")
-    if network.conditions or network.num_classes or len(model.event_shape or ()) != 3:
+    shape = model.event_shape or ()
+    if network.conditions or network.num_classes or len(shape) != 3:
         raise ValueError("diffusers' UNet2DModel has no null class and takes images alone: train without conditions")
-    assert model.event_shape is not None
     widths = [options.channels * mult for mult in options.channel_mult]
     groups = min(32, *widths)
     if any(width % groups or (width > 32 and groups < 32) for width in widths):
         raise ValueError(f"diffusers has one number of groups for all norms, and none fits channels of {widths}")
     count = len(widths)
     unet = diffusers_library().UNet2DModel(
-        sample_size=model.event_shape[-1], in_channels=model.event_shape[0], out_channels=model.event_shape[0],
+        sample_size=shape[-1], in_channels=shape[0], out_channels=shape[0],
         block_out_channels=tuple(widths), layers_per_block=options.num_res_blocks, norm_num_groups=groups,
         norm_eps=1e-6, down_block_types=("DownBlock2D",) * count, up_block_types=("UpBlock2D",) * count,
         attention_head_dim=widths[-1], downsample_padding=0, flip_sin_to_cos=False, freq_shift=1,
