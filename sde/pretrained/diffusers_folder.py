@@ -49,9 +49,7 @@ def _scheduler(model: Denoiser) -> dict[str, Any]:
             f"diffusers has the parametrizations {', '.join(PREDICTIONS.values())}, this model {model.parametrization}"
         )
     if model.scaled_input:
-        raise ValueError(
-            "diffusers' networks see x as it is, this one c_in x: train it without `scaled_input`, with `noise_input` = step"
-        )
+        raise ValueError("diffusers' networks see x as it is, this one c_in x: train it with `noise_input` = step")
     if told.of != "time" or (told.scale, told.shift) != (chain.steps - 1, 0) or told.process != chain:
         raise ValueError(f"diffusers' networks are told the step of the chain, this one {told.scale:g} {told.of}")
     options: dict[str, Any] = {"num_train_timesteps": chain.steps, "prediction_type": predicted, "clip_sample": False,
