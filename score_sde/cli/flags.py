@@ -105,6 +105,9 @@ TEXTS = {
 }
 """Help of each flag."""
 
+OWN_TEXTS = {("import", "weights"): "ema or raw: the averaged weights, or those that were stepped"}
+"""Help of flags that mean something of their own in a mode."""
+
 INTEGERS = {"threads": 1, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0,
             "dequantizations": 1, "samples_per_item": 1, "subsamples": 2, "at_step": 1, "frames": 2, "factor": 1,
             "num_measurements": 1, "repaint_steps": 1}  # fmt: skip
@@ -144,7 +147,7 @@ OLD_VALUES = {("method", "moments"): "mmps"}
 EXAMPLES = {
     "train": "--config digits --workdir runs/digits --config.training.steps=200",
     "train_classifier": "--workdir runs/digits",
-    "import": "--pretrained edm-cifar10-32x32-cond-vp.pkl --config.data.root=data/cifar10/train.zip --workdir runs/edm",
+    "import": "--pretrained checkpoint_8.pth --facts facts.json --workdir runs/ncsnpp",
     "sample": "--workdir runs/digits --sampler pc --steps 100 --labels 0,1,2 --guidance_scale 2",
     "guidance_sweep": "--workdir runs/digits --num_samples 500",
     "evaluate": "--workdir runs/digits --num_samples 1000",
@@ -208,8 +211,8 @@ def usage(mode: str | None = None) -> str:
     if mode in MODES:
         lines += ["", f"flags of {mode}:"]
         for name in (name for name in TEXTS if name in MODES[mode].flags):
-            own = _default(mode, name)
-            lines.append(_describe(name, TEXTS[name].partition("; default")[0] if own else TEXTS[name], own))
+            own, text = _default(mode, name), OWN_TEXTS.get((mode, name), TEXTS[name])
+            lines.append(_describe(name, text.partition("; default")[0] if own else text, own))
         for section in _sections(mode):
             lines += ["", *keys.lines(section)]
         return "\n".join(lines) + "\n"
@@ -231,7 +234,7 @@ def _sections(mode: str) -> list[str]:
 
 def _default(mode: str, flag: str) -> str:
     own = MODES[mode].defaults.get(flag)
-    if own is None or own is False:
+    if own in (None, False, ""):
         return ""
     return f" [default {written(own)}]"
 

@@ -9,6 +9,7 @@ from score_sde.run.folder import Run
 from sde.checkpoint.models import save_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.spec import build_transform, describe_foreign
+from sde.data import existing
 from sde.data.transform import Transform
 from sde.files import read_json
 from sde.model.classifier import NoisyClassifier
@@ -29,6 +30,9 @@ def import_weights(
     """
     if not pretrained:
         raise ValueError("--pretrained is needed: the file or folder of the weights")
+    if run.config.data.root:
+        # What follows would not look at the data, and the folder is made once.
+        existing(run.config.data.root, "--config.data.root")
     with with_keys(**FLAGS):
         foreign = read_pretrained(pretrained, source, weights, _facts(facts))
         if foreign.unsized:
@@ -89,7 +93,7 @@ def _check_fits(run: Run, foreign: Foreign) -> None:
     """Refuse a classifier that there is no model for in the folder."""
     if not run.model_file.exists():
         raise ValueError(
-            f"{foreign.origin['file']} is a classifier, which guides a model: import that into "
+            f"{foreign.origin['file']} is a classifier: import the model that it is to guide into "
             f"--workdir={run.folder} first"
         )
     if run.classifier_file.exists():

@@ -42,7 +42,7 @@ def sample(
         states = read_states(start_state, guides.denoiser)
         if num_samples not in (DEFAULT_SAMPLES, len(states)):
             raise ValueError(
-                f"--num_samples={num_samples}: --start_state={start_state} has {len(states)}; leave it out"
+                f"--num_samples={num_samples}: the {len(states)} states of --start_state are the samples; leave it out"
             )
         num_samples = len(states)
     sampling = Sampling(run, steps, grid, noise, seed, batch_size, sizes, states)

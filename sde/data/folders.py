@@ -92,6 +92,11 @@ class Folder:
         zips = sum(name.lower().endswith(".zip") and _counts(name) for name in files)
         if not pictures:
             unpack = f"; {_plural(zips, 'zip')} within, to be unpacked first" * bool(zips)
+            if source.suffix in (".npz", ".npy"):
+                raise ValueError(
+                    f"{readable(str(source))} holds arrays, and no images: take the data set points (`dataset`), "
+                    "and for integers their `num_levels`, as 256"
+                )
             raise ValueError(
                 f"no images found in {readable(str(source.resolve()))} (looked for {' '.join(SUFFIXES)}, in "
                 f"sub-folders too). It contains: {dirs} dirs, {len(files)} files{unpack}"

@@ -14,6 +14,9 @@ from sde.pretrained.foreign import Foreign
 
 WEIGHTS = ("ema", "raw")
 
+SUFFIXES = (".pt", ".pth", ".pkl", ".ckpt", ".bin", ".safetensors")
+"""What files of weights are called."""
+
 
 class Source(Protocol):
     """A module that reads the files of one project."""
@@ -51,12 +54,13 @@ def read_pretrained(
     """What ``load_pretrained`` builds a model of."""
     if weights not in WEIGHTS:
         raise ValueError(f"weights = {weights!r}: needs one of {', '.join(WEIGHTS)}")
+    source = source.lower().replace("-", "_")
     if source != "auto" and source not in SOURCES:
         raise ValueError(f"source = {source!r}: needs auto or one of {', '.join(SOURCES)}")
     contents = read_contents(Path(path))
     found = [name for name, module in SOURCES.items() if module.recognizes(contents)]
     if not found or source not in ("auto", *found):
-        seen = f"it looks like one of {found[0]}" if found else f"it holds {_glance(contents)}"
+        seen = f"it looks like one of {found[0]}" if found else _glance(contents)
         wanted = f"no file of {source}" if source != "auto" else f"none of {', '.join(SOURCES)}"
         raise ValueError(f"{path} is {wanted}: {seen}")
     name = found[0] if source == "auto" else source
@@ -84,5 +88,16 @@ def load_pretrained(
 
 
 def _glance(contents: Contents) -> str:
+    """What was found where nothing was recognized, with what may have been meant."""
+    path = contents.path
+    if contents.kind == "folder":
+        inside = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+        return f"it is a folder; did you mean {inside[0]}?" if inside else "it is a folder without such a file"
+    if "score_sde" in contents.metadata:
+        return "it is a model of this project already, which sde.checkpoint.load_model loads"
+    if (path.parent / "config.json").is_file():
+        return f"it may be a part of the folder {path.parent}: name that"
     names = list(contents.data) if isinstance(contents.data, dict) else []
-    return f"a {contents.kind} with {', '.join(map(str, names[:3])) if names else type(contents.data).__name__}"
+    return (
+        f"it holds a {contents.kind} with {', '.join(map(str, names[:3])) if names else type(contents.data).__name__}"
+    )

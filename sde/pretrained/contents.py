@@ -63,6 +63,9 @@ def read_contents(path: Path) -> Contents:
         raise ValueError(f"{path} does not exist")
     try:
         if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if any(name.endswith(".npy") for name in archive.namelist()):
+                    raise ValueError("it is an archive of arrays (.npz), and holds no weights")
             return Contents(path, "torch", _torch_file(path, mapped=True))
         with open(path, "rb") as file:
             start = file.read(16)

@@ -25,6 +25,24 @@ FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.sa
          "diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin")  # fmt: skip
 """The files of weights, the first that there is."""
 
+OF_SAMPLING = (
+    *(
+        "_diffusers_version",
+        "algorithm_type",
+        "clip_sample",
+        "clip_sample_range",
+        "corrector_order",
+        "disable_corrector",
+    ),
+    *("dynamic_thresholding_ratio", "eta", "euler_at_final", "final_sigmas_type", "interpolation_type"),
+    *("lambda_min_clipped", "lower_order_final", "noise_sampler_seed", "original_inference_steps", "predict_x0"),
+    *("predictor_order", "sample_max_value", "set_alpha_to_one", "sigma_max", "sigma_min", "skip_prk_steps"),
+    *("solver_order", "solver_p", "solver_type", "steps_offset", "thresholding", "timestep_scaling"),
+    *("timestep_spacing", "timestep_type", "use_beta_sigmas", "use_exponential_sigmas", "use_karras_sigmas"),
+    *("use_lu_lambdas", "variance_type"),
+)
+"""What the schedulers of chains write beside the chain: samplers here have options of their own."""
+
 OPTIONS: Mapping[str, str] = {
     "num_train_timesteps": "number of the scheduler's steps in training, as 1000",
     "beta_schedule": "how its betas run: linear, scaled_linear, squaredcos_cap_v2 or sigmoid",
@@ -34,6 +52,7 @@ OPTIONS: Mapping[str, str] = {
     "rescale_betas_zero_snr": "whether its betas are shifted to no signal at the last step",
     "prediction_type": "what the network predicts: epsilon, sample or v_prediction",
     "_class_name": "the scheduler's class, as DDPMScheduler",
+    **dict.fromkeys(OF_SAMPLING, "an option of the scheduler's own sampling"),
 }
 
 AUTOENCODERS = ("vae", "vqvae", "movq")

@@ -1,5 +1,6 @@
 """Facts: what a user says of foreign weights that their file does not, by the source's own names of its options."""
 
+import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -22,15 +23,17 @@ class Facts:
     its names with the meaning. Raises ValueError for one that the source has not."""
 
     def __init__(self, given: Mapping[str, Any] | None, options: Mapping[str, str]) -> None:
+        if given is not None and not isinstance(given, Mapping):
+            raise ValueError(f"facts = {given!r}: needs a dict of the source's options, as json.load reads one")
         self.options = options
         self._told: dict[str, list[Any]] = {}
         for name, value in _leaves(given or {}, options):
             self._told.setdefault(name, []).append(value)
         unknown = [name for name in self._told if name not in options]
         if unknown:
-            raise ValueError(
-                f"facts: {unknown[0]!r} is no option of this source, which has {', '.join(sorted(options))}"
-            )
+            near = difflib.get_close_matches(unknown[0], options, 1, 0.6)
+            hint = f"did you mean {near[0]}?" if near else f"which has {', '.join(sorted(options))}"
+            raise ValueError(f"facts: {unknown[0]!r} is no option of this source, {hint}")
 
     def told(self, name: str, kind: type | None = None) -> Any:
         """What was told, or MISSING. Raises ValueError where a nested config tells it twice, and not the same, and for

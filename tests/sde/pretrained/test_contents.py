@@ -224,6 +224,23 @@ def test_what_is_no_file_of_weights(tmp_path):
         load_pretrained(tmp_path / "other")
 
 
+def test_what_may_have_been_meant(tmp_path):
+    """A file beside what was named, and files that are something else."""
+    with pytest.raises(ValueError, match=r"is none of .*: it is a folder without such a file"):
+        load_pretrained(tmp_path)
+    torch.save({"a": torch.ones(1)}, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"is none of .*: it is a folder; did you mean .*model\.pt\?"):
+        load_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"it may be a part of the folder .*: name that"):
+        load_pretrained(tmp_path / "model.pt")
+    np.savez(tmp_path / "x.npz", x=np.ones(2))
+    with pytest.raises(ValueError, match=r"it is an archive of arrays \(\.npz\), and holds no weights"):
+        load_pretrained(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match="source = 'score_sdee': needs auto or one of"):
+        load_pretrained(tmp_path / "x.npz", source="score-sdeE")
+
+
 def test_a_folder_is_its_json_files(tmp_path):
     (tmp_path / "unet").mkdir()
     (tmp_path / "unet" / "config.json").write_text('{"a": 1}')

@@ -22,7 +22,7 @@ def test_facts():
         Facts(None, OPTIONS).settle("nf")
     assert Facts({}, OPTIONS).told("nf") is MISSING
     assert Facts({}, OPTIONS).get("nf", 4) == 4
-    with pytest.raises(ValueError, match="facts: 'nff' is no option of this source, which has ch_mult, nf, sde"):
+    with pytest.raises(ValueError, match=r"facts: 'nff' is no option of this source, did you mean nf\?"):
         Facts({"nff": 8}, OPTIONS)
 
 
@@ -57,3 +57,10 @@ def test_pixels(low, high):
     assert torch.allclose(transform.encode(transform.dequantize(k[:, None], 0.5))[:, 0], seen, atol=1e-6)
     shifted = seen[:, None] + 0.4 / 255 * (high - low)
     assert torch.equal(transform.quantize(transform.decode(shifted))[:, 0], k)
+
+
+def test_what_is_no_fact():
+    with pytest.raises(ValueError, match="facts: 'width' is no option of this source, which has ch_mult, nf, sde"):
+        Facts({"width": 8}, OPTIONS)
+    with pytest.raises(ValueError, match=r"facts = 'facts\.json': needs a dict of the source's options"):
+        Facts("facts.json", OPTIONS)
