@@ -153,8 +153,9 @@ def train_classifier(run: Run) -> dict:
 
 
 def _refuse_overwriting(run: Run, name: str, file: Path, remedy: str) -> None:
-    """Refuse to train anew over weights that came without a training state, as those of --mode import."""
-    if file.exists() and not run.checkpoints(name).paths():
+    """Refuse to train anew over weights that were not trained here, as those of --mode import."""
+    metrics = run.folder / ("metrics.jsonl" if name == "denoiser" else f"{name}_metrics.jsonl")
+    if file.exists() and not (metrics.exists() or run.checkpoints(name).paths()):
         raise ValueError(
             f"{file} has no training state in {run.folder} to go on from, and training anew would write over it: "
             f"{remedy}"
