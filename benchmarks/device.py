@@ -62,13 +62,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="any that torch knows; default: the accelerator")
     parser.add_argument("--small", action="store_true", help="a small version of every section, for a trial on a CPU")
-    parser.add_argument("--seconds", type=float, default=WHOLE, help="of the whole, of which each section has its part")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help=f"of the whole, of which each section has its part; default {WHOLE:g}, three times that with --small, "
+        "as a CPU may be busy",
+    )
     parser.add_argument("--out", type=Path, help="a folder for device.json")
     parser.add_argument("--sections", default="", help="names separated by commas, or right, or fast; default: all")
     options = parser.parse_args()
-    begin = time.perf_counter()
+    begin, whole = time.perf_counter(), options.seconds or WHOLE * (3 if options.small else 1)
     try:
         found = provide()
+        import torch
+
         from benchmarks import fast, report, right, sections
         from score_sde.run.device import choose_device
 
@@ -79,6 +86,9 @@ def main() -> int:
             options.out.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         parser.error(str(error))
+    if options.small and setting.device.type == "cpu":
+        # Tensors are tiny: several threads would wait for each other.
+        torch.set_num_threads(1)
     if "waiting" in asked:
         right.prepare(setting)
     machine = described(setting.device)
@@ -89,7 +99,7 @@ def main() -> int:
     sys.stdout.flush()
     results = []
     for number, (name, section) in enumerate(asked.items(), 1):
-        left = options.seconds - (time.perf_counter() - begin)
+        left = whole - (time.perf_counter() - begin)
         its = sections.share(section, [*asked.values()][number:], left)
         results.append(sections.run(name, section, setting, its))
         print(report.shown(results[-1]), flush=True)
