@@ -1,6 +1,7 @@
 """score_sde's checkpoints, written: what its own code loads of a denoiser on our NCSN++."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -123,19 +124,27 @@ def _options(network: NCSNpp) -> dict[str, Any]:
     }
 
 
+BETAS, SIGMAS = ("beta_min", "beta_max"), ("sigma_min", "sigma_max")
+PROCESSES: Mapping[type[SDE], tuple[str, tuple[str, str]]] = {
+    VESDE: ("vesde", SIGMAS),
+    VPSDE: ("vpsde", BETAS),
+    SubVPSDE: ("subvpsde", BETAS),
+}
+"""score_sde's names of processes, and of what it has an option for of each."""
+
+
 def _process(sde: SDE) -> dict[str, Any]:
-    steps, ends = {"num_scales": 1000}, {"sigma_min": 0.01, "sigma_max": 50.0, "beta_min": 0.1, "beta_max": 20.0}
-    if isinstance(sde, VESDE):
-        return {"sde": "vesde", "continuous": True} | steps | ends | {
-            "sigma_min": sde.sigma_min, "sigma_max": sde.sigma_max}  # fmt: skip
-    if isinstance(sde, VPSDE | SubVPSDE):
-        name = "vpsde" if isinstance(sde, VPSDE) else "subvpsde"
-        own = {"beta_min": sde.beta_min, "beta_max": sde.beta_max}
-        return {"sde": name, "continuous": True} | steps | ends | own
-    if isinstance(sde, ChainSDE) and sde.schedule == "linear":
-        own = {"beta_min": sde.beta_start * sde.steps, "beta_max": sde.beta_end * sde.steps}
-        return {"sde": "vpsde", "continuous": False, "num_scales": sde.steps} | ends | own
-    raise ValueError(f"score_sde has the processes vesde, vpsde and subvpsde; this one is {type(sde).__name__}")
+    found: dict[str, Any] = dict(zip(("num_scales", *SIGMAS, *BETAS), (1000, 0.01, 50.0, 0.1, 20.0), strict=True))
+    if getattr(sde, "schedule", "linear") == "linear":
+        if type(sde) in PROCESSES:
+            name, own = PROCESSES[type(sde)]
+            return found | {"sde": name, "continuous": True} | {key: getattr(sde, key) for key in own}
+        if isinstance(sde, ChainSDE):
+            ends = {"beta_min": sde.beta_start * sde.steps, "beta_max": sde.beta_end * sde.steps}
+            return found | {"sde": "vpsde", "continuous": False, "num_scales": sde.steps} | ends
+    raise ValueError(
+        f"score_sde has the processes vesde, vpsde and subvpsde, with linear betas; this one is {type(sde).__name__}"
+    )
 
 
 def _data(model: Denoiser, network: NCSNpp) -> dict[str, Any]:

@@ -74,6 +74,7 @@ def test_what_score_sde_cannot_express(tmp_path):
     no("score_sde's parametrization .* is noise, this model's v", POSITIONAL, VPSDE(), "v", **STEPS)
     no("score_sde's transform .* is Transform", POSITIONAL, VPSDE(), "noise", Transform((1.0,), (2.0,)), **STEPS)
     no("score_sde has the processes .* this one is ChainSDE", POSITIONAL, ChainSDE("cosine"), "noise", **STEPS)
+    no("score_sde has the processes .* this one is VPSDE", POSITIONAL, VPSDE(schedule="cosine"), "noise", **STEPS)
     no("score_sde has no such network: the weights do not fit the facts: ", POSITIONAL | {"adaptive": True}, VPSDE(),
        "noise", **STEPS)  # fmt: skip
     no("images are square", POSITIONAL | {"attention_resolutions": (8,)}, VPSDE(), "noise", shape=(3, 8, 16), **STEPS)
