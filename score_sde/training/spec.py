@@ -12,8 +12,6 @@ from sde import NoiseInput
 from sde.checkpoint.spec import build_sde
 from sde.data import Dataset
 from sde.data.sizes import law_of
-from sde.process.chain import ChainSDE
-from sde.process.ve import VESDE
 
 
 def _shared(config: Config, data: Dataset) -> dict:
@@ -45,14 +43,11 @@ def denoiser_spec(config: Config, data: Dataset, inherited: Mapping[str, Any] | 
 
 
 def _inputs(config: Config) -> dict:
-    """What the network is told of the time, where that is not the default, and that it sees x as it is: log sigma of a
-    process that explodes, 999 t of one that preserves the variance, and the step of a chain."""
+    """What the network is told of the time, where that is not the default: the label of its process; it then sees x as
+    it is."""
     if config.model.noise_input == NOISE_INPUTS[0]:
         return {}
-    sde = build_sde(config.sde.to_dict())
-    told = NoiseInput("log_noise_level", 1.0)
-    if not isinstance(sde, VESDE):
-        told = NoiseInput("time", sde.steps - 1.0 if isinstance(sde, ChainSDE) else 999.0)
+    told = NoiseInput(*build_sde(config.sde.to_dict()).label)
     return {"noise_input": asdict(told), "scaled_input": False}
 
 

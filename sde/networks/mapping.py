@@ -15,7 +15,7 @@ FREQUENCY_UNITS = ("radian", "cycle")
 
 def positional_frequencies(count: int) -> Tensor:
     """10000^(-i / (count - 1)), from 1 to 1e-4: (count,) (Ho et al. 2020)."""
-    return (torch.arange(count) * -(math.log(10_000) / max(count - 1, 1))).exp()
+    return (torch.arange(count, dtype=torch.float32) * -(math.log(10_000) / max(count - 1, 1))).exp()
 
 
 class Mapping(nn.Module):

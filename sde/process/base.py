@@ -74,6 +74,12 @@ class SDE(abc.ABC):
         E[x_0], and f and g2 are infinite."""
         return False
 
+    @property
+    def label(self) -> tuple[str, float]:
+        """What score_sde and diffusers tell networks on this process, as quantity and scale of ``sde.NoiseInput``: 999
+        times t (Song et al. 2021, code)."""
+        return "time", 999.0
+
     @cached_property
     def t_finite(self) -> float:
         """The last time at which f and g2 are finite: ``t_max``; of an open process that of the largest noise level,

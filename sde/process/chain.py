@@ -102,6 +102,11 @@ class ChainSDE(SDE):
         return torch.from_numpy(np.exp(-0.5 * self._levels))
 
     @property
+    def label(self) -> tuple[str, float]:
+        """The number of the step."""
+        return "time", self.steps - 1.0
+
+    @property
     def open_end(self) -> bool:
         return self.t_max >= 1 and self._path.opens
 

@@ -29,6 +29,11 @@ class VESDE(SDE):
     def _log_ratio(self) -> float:
         return math.log(self.sigma_max / self.sigma_min)
 
+    @property
+    def label(self) -> tuple[str, float]:
+        """log sigma."""
+        return "log_noise_level", 1.0
+
     def log_alpha(self, t: Tensor) -> Tensor:
         return torch.zeros_like(t)
 

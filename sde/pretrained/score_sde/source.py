@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sde.data.transform import Transform
 from sde.model.noise_input import NoiseInput
+from sde.networks.mapping import positional_frequencies
 from sde.pretrained.contents import Contents
 from sde.pretrained.facts import MISSING, Facts
 from sde.pretrained.foreign import Foreign, empty_network, pixels
@@ -54,7 +55,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     wanted = dict(ours.state_dict())
     tables = {}
     if network["embedding_type"] == "positional":
-        tables[FREQUENCIES] = _frequencies(len(wanted.pop(FREQUENCIES)))
+        tables[FREQUENCIES] = positional_frequencies(len(wanted.pop(FREQUENCIES)))
     state = translate(tensors, score_sde_names(ours), wanted) | tables
     sde, told, parametrization = _process(facts, kind, continuous, network["embedding_type"], chain)
     steps = _of_chain(facts, "num_scales", chain)
@@ -178,11 +179,6 @@ def _log_sigma(facts: Facts, embedding_type: str, chain: Mapping[str, Any]) -> t
         return 1.0, 0.0
     high, low = (math.log(_of_chain(facts, name, chain)) for name in ("sigma_max", "sigma_min"))
     return (low - high) / (_of_chain(facts, "num_scales", chain) - 1), high
-
-
-def _frequencies(count: int) -> Tensor:
-    """The positional frequencies, as the project computes them."""
-    return torch.exp(torch.arange(count, dtype=torch.float32) * -(math.log(10_000) / max(count - 1, 1)))
 
 
 def _process(
