@@ -1,6 +1,7 @@
 """Data: named sets, files of many kinds, and the dataset that training and evaluation read from."""
 
 from sde.data.dataset import Dataset
-from sde.data.sets import DATASETS, Split, existing, load_dataset
+from sde.data.loading import load_dataset
+from sde.data.sets import DATASETS, Split, existing
 
 __all__ = ["DATASETS", "Dataset", "Split", "existing", "load_dataset"]
