@@ -33,6 +33,15 @@ def forked_random(device: torch.device) -> Iterator[None]:
         yield
 
 
+def seed_random(device: torch.device, seed: int) -> None:
+    """Seed torch's global random numbers of the CPU and of a device; those of kinds of devices that are not used, to
+    which ``torch.manual_seed`` also goes with a record of the whole stack each time, stay."""
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
 def pinned(x: Tensor, device: torch.device) -> Tensor:
     """x, in page-locked memory where a CUDA device will fetch it from there without the CPU waiting."""
     return x.pin_memory() if device.type == "cuda" and x.device.type == "cpu" else x

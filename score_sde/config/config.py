@@ -218,6 +218,9 @@ def _fill(defaults: dict, values: dict, path: str) -> dict:
 
 
 def _parse(config: ConfigDict, overrides: list[str]) -> ConfigDict:
+    if not overrides:
+        # A flag's default is written out as text, which takes longer than all else here.
+        return config
     for argument in overrides:
         if argument.startswith("-"):
             _check_key(argument.lstrip("-").partition("=")[0], config)

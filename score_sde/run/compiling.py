@@ -57,11 +57,12 @@ def pays(run: Run, model: ScoreModel, event_shape: tuple[int, ...], rows: int, c
         return run.compile == "on"
     if run.device.type == "cuda" and is_small(model):
         return False
-    if calls is None or run.world.size > 1 or lacking(run.device) or not [*bodies(model)]:
+    if calls is None or run.world.size > 1 or not [*bodies(model)]:
         return False
     few = min(rows, FEW_ROWS)
     guess = min(_seconds(run, model, event_shape, few) for _ in range(2)) * rows / few
-    if guess * calls < LEAST_SECONDS:
+    # What torch lacks is asked last: to ask takes longer than a short run.
+    if guess * calls < LEAST_SECONDS or lacking(run.device):
         return False
     if run.device.type == "cpu" and guess > CALL_SECONDS:
         # There a call takes as long as it has rows.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sde.data import Dataset
-from sde.device import differentiating, forked_random
+from sde.device import differentiating, forked_random, seed_random
 from sde.distributed.world import World, unsynchronized
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
@@ -113,7 +113,7 @@ class Trainer:
         for number in range(options.gradient_accumulation):
             x0, cond, draws = self.micro_batch(number)
             # Dropout layers draw from the global state, which fit restores at its end.
-            torch.manual_seed(seed_of(options.seed, self.seen, 1 + number, self.world.rank))
+            seed_random(self.device, seed_of(options.seed, self.seen, 1 + number, self.world.rank))
             with unsynchronized(self.replica, number == options.gradient_accumulation - 1):
                 part = self.loss(self.replica, x0, cond, draws)
                 objective = self._weighted(part, draws).mean()

@@ -15,8 +15,9 @@ from tests.batteries.tiers import two_tiers
 from tests.batteries.variants import ORDERED
 from tests.oracles.affine import MEAN, STD, draws, gaussian, moments, slope
 
-STEPS = (128, 256)
-MEASURED = {1: 0.9, 2: 1.8, 3: 2.7, 4: 3.5}
+STEPS = {1: (64, 128), 2: (64, 128), 3: (128, 256), 4: (128, 256)}
+"""Of a claimed order: the higher, the later its errors are those of the last power alone."""
+MEASURED = {1: 0.85, 2: 1.8, 3: 2.7, 4: 3.5}
 """What a claimed order must measure at least."""
 
 
@@ -33,7 +34,7 @@ def grid(process, steps):
 @pytest.mark.parametrize(("name", "process"), two_tiers(ORDERED), indirect=["process"])
 def test_order(name, process):
     sampler, model = ORDERED[name], gaussian(process)
-    grids = [grid(process, n) for n in STEPS]
+    grids = [grid(process, n) for n in STEPS[sampler.order]]
     errors = []
     for times in grids:
         if draws(sampler, grids[0][-2:], process):

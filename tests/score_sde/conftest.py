@@ -3,9 +3,8 @@
 import shutil
 
 import pytest
-from matplotlib.figure import Figure
 
-from tests.score_sde.runs import blank_picture, trained_once
+from tests.score_sde.runs import trained_once, without_rendering
 
 
 @pytest.fixture(scope="module")
@@ -17,15 +16,14 @@ def trained(tmp_path_factory):
 
 
 @pytest.fixture
-def unrendered(monkeypatch):
-    """Figures are drawn by the program's own code, but not rendered by matplotlib, which takes most of the time of a
-    small command: for tests that do not look at a picture's pixels."""
-    monkeypatch.setattr(Figure, "savefig", blank_picture)
+def unrendered():
+    """For tests ``without_rendering``."""
+    with without_rendering():
+        yield
 
 
 @pytest.fixture(scope="module")
 def unrendered_module():
     """The same for fixtures of a module, while its tests run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", blank_picture)
+    with without_rendering():
         yield

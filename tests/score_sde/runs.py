@@ -5,9 +5,11 @@ import io
 import json
 import os
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from score_sde.cli import main
@@ -42,8 +44,9 @@ def trained_once(tmp_path_factory) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             train = ["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL]
-            assert main.main([*train, "--config.training.extra_ema_decays=0.5", "--config.training.lr=0.02"]) == 0
-            assert main.main(["--mode", "train_classifier", "--workdir", str(folder)]) == 0
+            with without_rendering():
+                assert main.main([*train, "--config.training.extra_ema_decays=0.5", "--config.training.lr=0.02"]) == 0
+                assert main.main(["--mode", "train_classifier", "--workdir", str(folder)]) == 0
             done.touch()
     return folder
 
@@ -56,6 +59,12 @@ def blank_picture(figure, file, format="png", **_) -> None:
     blank = io.BytesIO()
     Image.new("RGB", (9, 9)).save(blank, format)
     file.write(blank.getvalue())
+
+
+def without_rendering():
+    """Within, figures are drawn by the program's own code, but not rendered by matplotlib, which takes most of the time
+    of a small command: for what does not look at a picture's pixels."""
+    return patch.object(Figure, "savefig", blank_picture)
 
 
 def untrained(folder: Path, x: np.ndarray, labels: np.ndarray | None = None, *overrides: str) -> Run:

@@ -11,7 +11,7 @@ from score_sde.cli.modes import MODES
 from score_sde.modes import restore as restoring
 from sde.data.transform import Transform
 from tests.oracles import simulated_device as sim
-from tests.score_sde.runs import SMALL, trained_once
+from tests.score_sde.runs import SMALL, trained_once, without_rendering
 
 pytestmark = pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
 FEW = {"num_samples": 6, "steps": 3, "sampler": "heun"}
@@ -55,7 +55,8 @@ def folders(tmp_path_factory):
         averages = {"config.training.power_ema_stds": "0.05,0.1", "config.training.seed": 1}
         again = [*SMALL, *(f"--{flag}={value}" for flag, value in averages.items()), "--config.training.steps=20"]
         train = ["--mode", "train", "--config", "points", "--workdir", str(made[device] / "again"), "--device", device]
-        assert main.main([*train, *again, "--config.training.checkpoint_every=5"]) == 0
+        with without_rendering():
+            assert main.main([*train, *again, "--config.training.checkpoint_every=5"]) == 0
     return made
 
 

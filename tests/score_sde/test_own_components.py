@@ -14,7 +14,7 @@ from sde.checkpoint.models import load_model
 from sde.data.sets import source_of
 from sde.networks import NETWORKS, network_of
 from sde.process import process_of
-from tests.score_sde.runs import call
+from tests.score_sde.runs import call, without_rendering
 
 MINE = '''
 from dataclasses import dataclass
@@ -99,8 +99,9 @@ def own(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(sys, "path", [*sys.path])
         train = ["--mode", "train", "--config", "points", "--workdir", "run", *OWN]
-        assert main.main(train) == 0
-        assert main.main(["--mode", "train_classifier", "--workdir", "run"]) == 0
+        with without_rendering():
+            assert main.main(train) == 0
+            assert main.main(["--mode", "train_classifier", "--workdir", "run"]) == 0
         yield folder
     sys.modules.pop("own_parts", None)
 

@@ -11,14 +11,14 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from matplotlib.figure import Figure
 
 from score_sde.cli import main
 from score_sde.evaluation.judge import SETTINGS
 from sde import VPSDE
 from sde.checkpoint.spec import build_denoiser, describe_sde
 from sde.checkpoint.states import Checkpoints
-from sde.data import Dataset
+from sde.data import Dataset, sets
+from sde.data.toys import labeled_toys
 from sde.data.transform import Transform
 from sde.distributed.world import World
 from sde.training.fit import fit
@@ -26,7 +26,7 @@ from sde.training.loss import denoising_loss
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
 from sde.training.uncertainty import UncertaintyWeighting
-from tests.score_sde.runs import blank_picture
+from tests.score_sde.runs import without_rendering
 
 # Two processes cannot share odd widths evenly. (Without attention: the bias of its keys has a gradient of rounding
 # errors alone, of which Adam makes steps.)
@@ -239,8 +239,9 @@ def stopped(world: World, folder: Path) -> list:
 
 
 # Neither pictures nor how well the judge judges are looked at.
-@patch.object(Figure, "savefig", blank_picture)
+@without_rendering()
 @patch.dict(SETTINGS, steps=100)
+@patch.object(sets, "labeled_toys", lambda name, n: labeled_toys(name, 2000))
 def work(folder: Path, alone: Path, world: World) -> None:
     """Everything, into files in a folder; ``alone`` is the folder of a single process."""
     found = {
@@ -263,7 +264,7 @@ def work(folder: Path, alone: Path, world: World) -> None:
         torch.save(found, folder / "found.pt")
 
 
-@patch.object(Figure, "savefig", blank_picture)
+@without_rendering()
 def endless(folder: Path, world: World) -> None:
     """A run that is ended from outside."""
     options = ["--config.training.steps=100000", "--config.training.sample_every=100000"]
