@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from samplers import DDIM, SAMPLERS, DPMSolverPP, ExponentialAdams, UniPC, generate, sample
+from samplers.grid import source_times
 from sde import ChainSDE, Denoiser, NoiseInput
 from sde.guidance import StaticThreshold
 from tests.oracles.exact import GaussianMixture
@@ -221,3 +223,16 @@ def test_deis_ends_at_the_first_step(noise):
         x = there.sqrt() * (x / abar.sqrt() + change)
     found = run(ExponentialAdams(2, "noise"), labels, noise, denoise=False)
     torch.testing.assert_close(run(DDIM(), [labels[-1], 0.0], found, denoise=False), x)
+
+
+def test_times_of_the_source():
+    """All of them, or evenly by their numbers, as numpy.linspace has them: diffusers' spacing "linspace"."""
+    levels = CHAIN.times.flip(0).tolist()
+    assert source_times("source", levels).tolist() == levels
+    assert (999 * source_times("source:10", levels)).round().tolist() == LINSPACE
+    for count in (2, 7, 1000):
+        wanted = np.linspace(0, 999, count).round()[::-1]
+        assert (999 * source_times(f"source:{count}", levels)).round().tolist() == wanted.tolist()
+    for grid in ("source:1", "source:1001", "source:", "source:2.5", "karras:7", "source:²"):
+        with pytest.raises(ValueError, match=f"grid = '{grid}': needs source, or source:N with N from 2 to 1000"):
+            source_times(grid, levels)
