@@ -111,6 +111,26 @@ def make_grid(sde, grid: str, steps: int, start: float | None = None) -> Tensor:
     return check_times(GRIDS[name](sde, check_integer("steps", steps, 1, MAX_STEPS), start, **options), sde)
 
 
+SOURCE = "source"
+"""The grid of the times of a model's source, which that has to say: ``source_times``."""
+
+
+def source_times(grid: str, levels: Sequence[float]) -> Tensor:
+    """Of "source" the times ``levels`` (k,), decreasing, of the steps that the source of a model takes itself; of
+    "source:N" N of them, evenly picked by their numbers, from the first to the last. Raises ValueError unless N is a
+    whole number from 2 to k."""
+    name, colon, number = grid.partition(":")
+    times = torch.tensor(levels, dtype=torch.float64, device="cpu")
+    count = int(number) if number.isascii() and number.isdigit() else 0
+    if name != SOURCE or (colon and not 2 <= count <= len(times)):
+        raise ValueError(f"grid = {grid!r}: needs {SOURCE}, or {SOURCE}:N with N from 2 to {len(times)}")
+    if not colon:
+        return times
+    # Counted from the data end, as chains count their steps.
+    picked = torch.linspace(0, len(times) - 1, count, dtype=torch.float64, device="cpu").round().long()
+    return times.flip(0)[picked].flip(0)
+
+
 MAX_SIGNAL = 2e-4
 """alpha^2 / sigma^2 up to which x counts as noise: it leaves at most 1e-4 nats per dimension between x and the prior,
 of data of unit mean square."""

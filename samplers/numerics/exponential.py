@@ -13,6 +13,9 @@ from samplers.numerics.weights import exponential_weights
 Level = Any
 """What a process is at a time, as its ``level(t)`` says it: the numbers alpha and sigma."""
 
+Weigh = Callable[[tuple[float, ...], float, float, float], Sequence[float]]
+"""Weights of values at nodes (nodes, start, end, rate), as ``exponential_weights`` has them."""
+
 
 def log_ratio(at: Level) -> float:
     """lambda = log(alpha / sigma), half the log-SNR."""
@@ -45,16 +48,24 @@ class Prediction:
         return denoised if p == 0 else torch.add(p * x, denoised, alpha=q)
 
     def advance(
-        self, x: Tensor, start: Level, end: Level, nodes: Sequence[Level], outputs: Sequence[Tensor], eta: float = 0.0
+        self,
+        x: Tensor,
+        start: Level,
+        end: Level,
+        nodes: Sequence[Level],
+        outputs: Sequence[Tensor],
+        eta: float = 0.0,
+        weigh: Weigh = exponential_weights,
     ) -> Tensor:
-        """x at ``start`` carried to ``end`` by the flow of the polynomial through ``outputs`` at ``nodes``.
+        """x at ``start`` carried to ``end`` by the flow of the polynomial through ``outputs`` at ``nodes``; ``weigh``
+        is its integral, or takes the place of it.
 
         With ``eta`` the drift is that of the reverse SDE whose diffusion is eta g: F counts 1 + eta^2 times, and for
         the denoised prediction the decay of x is as much faster.
         """
         u = self.coordinate
         excess = eta**2 if self.rate == 1 else 0.0
-        weights = exponential_weights(tuple(map(u, nodes)), u(start), u(end), self.rate + excess)
+        weights = weigh(tuple(map(u, nodes)), u(start), u(end), self.rate + excess)
         factor = (1 + eta**2) * self.factor(end)
         x = (self.scale(end) / self.scale(start) * math.exp(-excess * (u(end) - u(start)))) * x
         for weight, output in zip(weights, outputs, strict=True):

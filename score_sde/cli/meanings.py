@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from samplers.deis import PREDICTIONS
 from samplers.ode import SOLVERS
+from samplers.unipc import WEIGHTS
 from score_sde.config.schema import CHOICES, NAMED
 from score_sde.kinds import KINDS
 from sde.data import DATASETS
@@ -173,6 +174,7 @@ MEANINGS = {
     "sampler.to_zero": "whether the denoising at the end is one more step of the method",
     "sampler.singlestep": "take the stages of a step anew instead of remembering earlier ones",
     "sampler.prediction": "what is integrated as a polynomial",
+    "sampler.variant": "weights of two values: the exact integral, or those of the paper's B(h), which diffusers has",
     "name": "by name, or for one's own as module:Class",
     "sampler.name": "sampler; --sampler is the same",
 }
@@ -200,6 +202,7 @@ ALLOWED: dict[str, Iterable[str]] = {
     "data.color_mode": MODES,
     "sde.schedule": {**SCHEDULES, **TABLES, OWN_TABLE: None},
     "sampler.prediction": PREDICTIONS,
+    "sampler.variant": WEIGHTS,
     "sampler.solver": SOLVERS,
 }
 """Values of keys that name something, by key."""

@@ -106,7 +106,7 @@ class View:
         self.asked = labels, condition
         self.planar = run.kind.planar(self.data.event_shape)
         self.count = num_samples or (PLANE_POINTS if self.planar else DEFAULT_SAMPLES)
-        self.steps, self.grid = steps, read_grid(grid)
+        self.steps, self.grid = steps, read_grid(grid, run)
         self.samples: Samples | None = None
 
     def reverse(self) -> Samples:

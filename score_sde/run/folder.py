@@ -120,8 +120,13 @@ class Run:
             origin = (origin or {}) | {"init": str(self.begins_with.parent)}
         if origin is None:
             return {}
-        own = ("noise_input", "scaled_input", "sigma_data")
+        own = ("noise_input", "scaled_input", "sigma_data", "levels")
         return {"origin": origin, **{name: spec[name] for name in own if name in spec}}
+
+    @property
+    def levels(self) -> list[float]:
+        """The times of the steps that the source of the weights takes itself; none where it has none."""
+        return self._spec.get("levels") or []
 
     @property
     def class_names(self) -> tuple[str, ...]:

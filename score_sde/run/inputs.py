@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from samplers import GRIDS
+from samplers.grid import SOURCE, source_times
 from score_sde.config.config import pick
-from score_sde.config.naming import with_flag
+from score_sde.config.naming import with_flag, with_keys
 from score_sde.kinds import reader
 from score_sde.kinds.base import About, Kind
-from score_sde.run.folder import event_shape_of
+from score_sde.run.folder import Run, event_shape_of
 from sde import Denoiser
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset, existing
@@ -69,12 +70,21 @@ def spread_items(data: Dataset, split: str, num_samples: int) -> Tensor:
     return spread(len(data), num_samples)
 
 
-def read_grid(grid: str | None) -> str | torch.Tensor | None:
-    """``--grid``: the name of a grid, with a number behind a colon or without, times, or None for the sampler's own."""
-    if not grid or "," not in grid:
-        if grid:
-            pick("--grid", grid.partition(":")[0], GRIDS)
-        return grid
+def read_grid(grid: str | None, run: Run) -> str | torch.Tensor | None:
+    """``--grid``: the name of a grid, with a number behind a colon or without, times, or None for the sampler's own.
+    The times of the run's source are those that were imported with its weights."""
+    if not grid:
+        return None
+    if "," not in grid:
+        if pick("--grid", grid.partition(":")[0], (*GRIDS, SOURCE)) != SOURCE:
+            return grid
+        if not run.levels:
+            raise ValueError(
+                f"--grid={grid}: {run.weights_file} holds no times of a source, as imported weights of a chain do: "
+                f"take one of {', '.join(GRIDS)}"
+            )
+        with with_keys(grid="--grid"):
+            return source_times(grid, run.levels)
     times = read_floats("--grid", grid, "decreasing times, as in 1,0.5,0.1,0.001, or a grid's name")
     return torch.tensor(times, dtype=torch.float64)
 

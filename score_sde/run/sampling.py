@@ -42,7 +42,7 @@ class Sampling:
         options = dict(run.config.sampler)
         self.name = options.pop("name")
         pick("--noise", noise, NOISES)
-        self.times = read_grid(grid)
+        self.times = read_grid(grid, run)
         if self.name == "auto" and grid:
             raise ValueError(f"--grid={grid}: --sampler auto finds its own grid; leave it out")
         self.sampler = None if self.name == "auto" else SAMPLERS[self.name](**options)

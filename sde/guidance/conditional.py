@@ -6,7 +6,7 @@ from sde.condition.binding import bind_condition, expand_rows
 from sde.condition.protocol import check_conditional
 from sde.condition.tree import ConditionLike
 from sde.model.denoiser import Denoiser
-from sde.model.score import ScoreModel, parts_of
+from sde.model.score import NoiseTerms, ScoreModel, parts_of
 
 
 class Conditional(ScoreModel):
@@ -25,5 +25,14 @@ class Conditional(ScoreModel):
         self.model = model
         self.cond = bind_condition(cond, model)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        return self.model(x, t, expand_rows(self.cond, x))
+    def forward(self, x: Tensor, t: Tensor, *, outputs: list[Tensor] | None = None) -> Tensor:
+        cond = expand_rows(self.cond, x)
+        return self.model(x, t, cond) if outputs is None else self.model(x, t, cond, outputs=outputs)
+
+    def noise_terms(self, x: Tensor, t: Tensor) -> NoiseTerms:
+        """As those of the denoiser, where it is one."""
+        if not isinstance(self.model, Denoiser):
+            return super().noise_terms(x, t)
+        outputs: list[Tensor] = []
+        self(x, t, outputs=outputs)
+        return *self.model.noise_coefficients(t), outputs[0]

@@ -11,34 +11,16 @@ from sde.condition.tree import Condition, ConditionLike, Shapes, as_tree
 from sde.data.transform import Transform
 from sde.device import send
 from sde.model.noise_input import NoiseInput
-from sde.model.score import ScoreModel
+from sde.model.parametrization import (
+    FINITE_WITHOUT_SIGNAL,
+    PARAMETRIZATIONS,
+    Coefficients,
+    noise_coefficients,
+)
+from sde.model.score import NoiseTerms, ScoreModel
 from sde.process.base import SDE, check_time
 from sde.process.coefficients import combine, expand
 from sde.process.level import Coefficient, Level
-
-Coefficients = tuple[Coefficient, Coefficient, Coefficient]
-
-
-PARAMETRIZATIONS: dict[str, Callable[[Coefficient, Coefficient, float], Coefficients]] = {
-    # (alpha a, sigma s, sigma_data d) -> (c_skip, c_out, c_in) of D = c_skip x + c_out F(c_in x)
-    "noise": lambda a, s, d: (1 / a, -s / a, (s**2 + (a * d) ** 2) ** -0.5),
-    "denoised": lambda a, s, d: (0.0, 1.0, (s**2 + (a * d) ** 2) ** -0.5),
-    "v": lambda a, s, d: (a / (a**2 + s**2), -s * (a**2 + s**2) ** -0.5, (s**2 + (a * d) ** 2) ** -0.5),
-    "score": lambda a, s, d: (1 / a, s**2 / a, (s**2 + (a * d) ** 2) ** -0.5),
-    "scaled_score": lambda a, s, d: (1 / a, s / a, (s**2 + (a * d) ** 2) ** -0.5),
-    "edm": lambda a, s, d: (
-        a * d**2 / (s**2 + (a * d) ** 2),
-        s * d * (s**2 + (a * d) ** 2) ** -0.5,
-        (s**2 + (a * d) ** 2) ** -0.5,
-    ),
-}
-"""What the network's output F means. noise: z; denoised: x_0; v: (alpha z - sigma x_0) / sqrt(alpha^2 + sigma^2)
-(Salimans and Ho 2022, for processes of any variance); score: grad log p_t; scaled_score: sigma grad log p_t; edm:
-Karras et al. 2022, eq. 7, written for any alpha. c_in gives the network inputs of unit variance."""
-
-
-FINITE_WITHOUT_SIGNAL = ("denoised", "v", "edm")
-"""Those whose D is finite where alpha = 0, at an open noise end."""
 
 
 def call_network(
@@ -185,8 +167,11 @@ class Denoiser(ScoreModel):
         """c_noise of a level of ``sde``, what the network is told of the time."""
         return self.noise_input(at, self.sde)
 
-    def forward(self, x: Tensor, t: Tensor, cond: ConditionLike | None = None) -> Tensor:
-        """E[x_0 | x_t = x, cond]; cond holds one row per sample, in data units; None is the learned null condition."""
+    def forward(
+        self, x: Tensor, t: Tensor, cond: ConditionLike | None = None, *, outputs: list[Tensor] | None = None
+    ) -> Tensor:
+        """E[x_0 | x_t = x, cond]; cond holds one row per sample, in data units; None is the learned null condition.
+        ``outputs`` is given F as well."""
         check_state(x)
         check_time(self.sde, t)
         at = self.sde.level(t)
@@ -200,4 +185,18 @@ class Denoiser(ScoreModel):
                 f"the network returned shape {tuple(output.shape)} for x of shape {tuple(x.shape)}: "
                 "it must return one tensor of the shape of x"
             )
+        if outputs is not None:
+            outputs.append(output)
         return combine(c_skip, x, c_out, output)
+
+    def noise_terms(self, x: Tensor, t: Tensor) -> NoiseTerms:
+        """Of the network's output itself: where sigma is small, D is x but for a difference that rounding leaves little
+        of."""
+        outputs: list[Tensor] = []
+        self(x, t, outputs=outputs)
+        return *self.noise_coefficients(t), outputs[0]
+
+    def noise_coefficients(self, t: Tensor) -> tuple[Coefficient, Coefficient]:
+        """Those of x and F in E[z | x_t = x], as ``coefficients`` has them of D."""
+        at = self.sde.level(t)
+        return noise_coefficients(self.parametrization, at.alpha, at.sigma, self.sigma_data)

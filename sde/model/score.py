@@ -10,6 +10,9 @@ from sde.condition.binding import rows_of
 from sde.data.transform import Transform
 from sde.process.base import SDE
 from sde.process.coefficients import combine
+from sde.process.level import Coefficient
+
+NoiseTerms = tuple[Coefficient, Coefficient, Tensor]
 
 
 class ScoreModel(nn.Module, abc.ABC):
@@ -45,21 +48,28 @@ class ScoreModel(nn.Module, abc.ABC):
             raise TypeError(f"x is {type(x).__name__}: needs a tensor of shape (B, *event), in model units")
         return super().__call__(*args, **kwargs)
 
+    def noise_terms(self, x: Tensor, t: Tensor) -> NoiseTerms:
+        """E[z | x_t = x] = p x + q F, as p, q and F: here (x - alpha D) / sigma. One call of the model."""
+        denoised, at = self(x, t), self.sde.level(t)
+        return 1 / at.sigma, -at.alpha / at.sigma, denoised
+
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """grad log p_t(x) = (alpha D - x) / sigma^2 (Tweedie's formula; Efron 2011)."""
-        denoised, at = self(x, t), self.sde.level(t)
-        return combine(at.alpha / at.sigma**2, denoised, -(at.sigma**-2), x)
+        p, q, output = self.noise_terms(x, t)
+        at = self.sde.level(t)
+        return combine(-p / at.sigma, x, -q / at.sigma, output)
 
     def noise(self, x: Tensor, t: Tensor) -> Tensor:
         """E[z | x_t = x] = (x - alpha D) / sigma = -sigma score."""
-        denoised, at = self(x, t), self.sde.level(t)
-        return combine(1 / at.sigma, x, -at.alpha / at.sigma, denoised)
+        p, q, output = self.noise_terms(x, t)
+        return combine(p, x, q, output)
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """Drift of the probability-flow ODE, f x - g^2 score / 2 (Song et al. 2021, eq. 13)."""
-        denoised, at = self(x, t), self.sde.level(t)
-        rate = 0.5 * at.g2 / at.sigma**2
-        return combine(at.f + rate, x, -rate * at.alpha, denoised)
+        p, q, output = self.noise_terms(x, t)
+        at = self.sde.level(t)
+        rate = 0.5 * at.g2 / at.sigma
+        return combine(at.f + rate * p, x, rate * q, output)
 
     def rows(self, index: Tensor | slice) -> Self:
         """The same model for some rows of the batch that it is bound to: a copy with those rows of what is named in

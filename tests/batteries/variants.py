@@ -22,6 +22,7 @@ VARIANTS = {name: factory() for name, factory in SAMPLERS.items()} | {
     "ancestral-beta": Ancestral("beta"), "ddim-eta": DDIM(0.5), "ddim-1": DDIM(1.0),
     **{f"deis-{k}-{kind}": ExponentialAdams(k, kind) for k in (1, 2, 3, 4) for kind in PREDICTIONS},
     **{f"unipc-{k}-{kind}": UniPC(k, kind) for k in (1, 2, 3) for kind in PREDICTIONS},
+    **{f"unipc-2-{kind}": UniPC(2, variant=kind) for kind in ("bh1", "bh2")},
     **{f"dpmpp-{k}{'s' * single}": DPMSolverPP(k, single) for k in (1, 2, 3) for single in (False, True)},
     "lms-2": LMS(2), "lms-denoised": LMS(to_zero=False),
     **{f"sa_solver-{k}m": SASolver(k) for k in (1, 3)}, "sa_solver-eta": SASolver(2, eta=0.4),

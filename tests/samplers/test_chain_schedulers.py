@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from samplers import DDIM, SAMPLERS, DPMSolverPP, ExponentialAdams, UniPC, generate, sample
+from samplers.grid import source_times
 from sde import ChainSDE, Denoiser, NoiseInput
 from sde.guidance import StaticThreshold
 from tests.oracles.exact import GaussianMixture
@@ -123,41 +125,69 @@ def test_clipped_predictions(noise):
     assert (found - ddim(noise, labels)).abs().max() > 0.1
 
 
-def unipc_bh2(x, labels):
-    """UniPC of order 2 with B(h) = exp(h) - 1 as Zhao et al. 2023 and diffusers have it: the predictor's and the first
-    corrector's weight is 1/2, for which the exact integral's is put here."""
-    history, before = [], None
+def unipc(x, labels, order, variant, of_noise=False):
+    """Zhao et al. 2023, algorithms 1, 2 and 5 to 8, as diffusers has them: rho solves R rho = b, but is 1/2 for the
+    predictor of order 2 and the corrector of order 1; hh is h of a noise prediction, and -h of one of data."""
+
+    def slopes(lam, m_0, h, before):
+        ratios = [(then - lam) / h for then, _ in before]
+        return ratios, [(m - m_0) / ratio for (_, m), ratio in zip(before, ratios, strict=True)]
+
+    def moved(y, here, there, hh, b_of_h, m_0, change):
+        (alpha, sigma), (alpha_s, sigma_s) = here, there
+        if of_noise:
+            return alpha_s / alpha * y - sigma_s * (torch.expm1(hh) * m_0 + b_of_h * change)
+        return sigma_s / sigma * y - alpha_s * (torch.expm1(hh) * m_0 + b_of_h * change)
+
+    def rho(ratios, hh, b_of_h):
+        phi, factorial, right = torch.expm1(hh) / hh - 1, 1, []
+        for k in range(1, len(ratios) + 1):
+            right.append(phi * factorial / b_of_h)
+            factorial *= k + 1
+            phi = phi / hh - 1 / factorial
+        rows = torch.stack([torch.stack(ratios) ** k for k in range(len(ratios))])
+        return torch.linalg.solve(rows, torch.stack(right))
+
+    history, before, used = [], None, 0
     for i, label in enumerate(labels):
-        alpha, sigma = ABAR[int(label)].sqrt(), (1 - ABAR[int(label)]).sqrt()
-        lam = (alpha / sigma).log()
-        x0 = (x - sigma * epsilon(x, label)) / alpha
-        if before is not None:
-            y, (lam_0, m_0, sigma_0) = before, history[-1]
-            hh = lam_0 - lam
-            b = torch.expm1(hh)
-            phi = b / hh - 1
-            moved = sigma / sigma_0 * y - alpha * b * m_0
-            if len(history) == 1:
-                x = moved - alpha * b * 0.5 * (x0 - m_0)
-            else:
-                lam_1, m_1, _ = history[-2]
-                r = (lam_1 - lam_0) / (lam - lam_0)
-                rows = torch.stack([torch.stack([torch.ones_like(r), torch.ones_like(r)]), torch.stack([r, 1 + 0 * r])])
-                right = torch.stack([phi / b, (phi / hh - 0.5) * 2 / b])
-                rho = torch.linalg.solve(rows, right)
-                x = moved - alpha * b * (rho[0] * (m_1 - m_0) / r + rho[1] * (x0 - m_0))
-        history.append((lam, x0, sigma))
+        here = ABAR[int(label)].sqrt(), (1 - ABAR[int(label)]).sqrt()
+        lam = (here[0] / here[1]).log()
+        found = epsilon(x, label)
+        denoised = (x - here[1] * found) / here[0]
         if i == len(labels) - 1:
-            break
-        there = ABAR[int(labels[i + 1])]
-        hh = lam - (there.sqrt() / (1 - there).sqrt()).log()
-        b, before = torch.expm1(hh), x
-        x = (1 - there).sqrt() / sigma * before - there.sqrt() * b * x0
-        if len(history) > 1:
-            lam_1, m_1, _ = history[-2]
-            r = (lam_1 - lam) / -hh
-            x = x - there.sqrt() * b * 0.5 * (m_1 - x0) / r
-    return x0
+            return denoised
+        value = found if of_noise else denoised
+        if before is not None:
+            y, last = before
+            then, m_0 = history[-1]
+            h = lam - then
+            hh = h if of_noise else -h
+            b_of_h = hh if variant == "bh1" else torch.expm1(hh)
+            ratios, differences = slopes(then, m_0, h, history[-used:-1][::-1])
+            weights = rho([*ratios, torch.ones_like(h)], hh, b_of_h) if used > 1 else [0.5]
+            change = sum(w * d for w, d in zip(weights, [*differences, value - m_0], strict=True))
+            x = moved(y, last, here, hh, b_of_h, m_0, change)
+        history.append((lam, value))
+        there = ABAR[int(labels[i + 1])].sqrt(), (1 - ABAR[int(labels[i + 1])]).sqrt()
+        h = (there[0] / there[1]).log() - lam
+        hh = h if of_noise else -h
+        b_of_h = hh if variant == "bh1" else torch.expm1(hh)
+        used = min(order, len(history))
+        ratios, differences = slopes(lam, value, h, history[-used:-1][::-1])
+        weights = [0.5] if used == 2 else rho(ratios, hh, b_of_h) if used > 2 else []
+        change = sum(w * d for w, d in zip(weights, differences, strict=True))
+        before = x, here
+        x = moved(x, here, there, hh, b_of_h, value, change)
+    raise AssertionError("no labels")
+
+
+@pytest.mark.parametrize("prediction", ["denoised", "noise"])
+@pytest.mark.parametrize("variant", ["bh1", "bh2"])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_unipc_in_its_own_notation(order, variant, prediction, noise):
+    labels = [float(label) for label in range(999, 98, -100)]
+    theirs = unipc(noise, labels, order, variant, of_noise=prediction == "noise")
+    torch.testing.assert_close(run(UniPC(order, prediction, variant), labels, noise), theirs)
 
 
 def test_unipc_differs_by_its_simplified_weights(noise):
@@ -165,7 +195,7 @@ def test_unipc_differs_by_its_simplified_weights(noise):
     gaps = []
     for steps in (37, 111, 333):
         labels = torch.linspace(999, 0, steps + 1, dtype=torch.float64).tolist()
-        theirs = unipc_bh2(noise, labels)
+        theirs = unipc(noise, labels, 2, "bh2")
         gaps.append((run(UniPC(2), labels, noise) - theirs).square().mean().sqrt().item())
     assert gaps[0] > 4 * gaps[1] > 24 * gaps[2], gaps
 
@@ -193,3 +223,16 @@ def test_deis_ends_at_the_first_step(noise):
         x = there.sqrt() * (x / abar.sqrt() + change)
     found = run(ExponentialAdams(2, "noise"), labels, noise, denoise=False)
     torch.testing.assert_close(run(DDIM(), [labels[-1], 0.0], found, denoise=False), x)
+
+
+def test_times_of_the_source():
+    """All of them, or evenly by their numbers, as numpy.linspace has them: diffusers' spacing "linspace"."""
+    levels = CHAIN.times.flip(0).tolist()
+    assert source_times("source", levels).tolist() == levels
+    assert (999 * source_times("source:10", levels)).round().tolist() == LINSPACE
+    for count in (2, 7, 1000):
+        wanted = np.linspace(0, 999, count).round()[::-1]
+        assert (999 * source_times(f"source:{count}", levels)).round().tolist() == wanted.tolist()
+    for grid in ("source:1", "source:1001", "source:", "source:2.5", "karras:7", "source:²"):
+        with pytest.raises(ValueError, match=f"grid = '{grid}': needs source, or source:N with N from 2 to 1000"):
+            source_times(grid, levels)

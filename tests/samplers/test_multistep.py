@@ -188,6 +188,7 @@ def test_linear_multistep_holds_the_exponential_methods(problem):
 @pytest.mark.parametrize(("make", "words"), [
     (lambda: ExponentialAdams(5), "solver_order = 5: needs an integer from 1 to 4"),
     (lambda: ExponentialAdams(2, "edm"), "prediction = 'edm'"), (lambda: UniPC(0), "solver_order = 0"),
+    (lambda: UniPC(variant="bh3"), "variant = 'bh3'"),
     (lambda: DPMSolverPP(4), "solver_order = 4"), (lambda: SASolver(2, "v"), "denoised, noise"),
     (lambda: SASolver(eta=-1), "eta = -1"),
 ])  # fmt: skip

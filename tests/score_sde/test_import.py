@@ -178,6 +178,35 @@ def test_every_mode_works_on_it(mode, run, capsys):
     assert result["mode"] == mode
 
 
+def test_the_grid_of_the_source(run, capsys, tmp_path):
+    """Its own times, all or some, are the same as when they are written out; a run without any says so."""
+
+    def sampled(grid, *more):
+        status, result, err = call(capsys, "--mode", "sample", "--workdir", run, "--sampler", "ddim", "--num_samples=1",
+                                   "--grid", grid, *more)  # fmt: skip
+        assert status == 0, err
+        with np.load(result["numbers"]) as numbers:
+            return result["nfe"], numbers["x"]
+
+    levels = json.loads(_metadata(run / "model.safetensors"))["spec"]["levels"]
+    assert sampled("source")[0] == len(levels) == 40
+    nfe, x = sampled("source:4")
+    # Evenly by their numbers from the data end: 0, 13, 26, 39.
+    wanted = sampled(",".join(map(repr, levels[::13])))
+    assert (nfe, wanted[0]) == (4, 4)
+    assert np.array_equal(x, wanted[1])
+    for grid in ("source:1", "source:41", "source:few", "source:"):
+        status, _, err = call(capsys, "--mode", "sample", "--workdir", run, "--grid", grid)
+        assert (status, err) == (2, f"error: --grid = {grid!r}: needs source, or source:N with N from 2 to 40\n")
+    status, _, err = call(capsys, "--mode", "sample", "--workdir", run, "--grid", "source", "--steps", "5")
+    assert status == 2
+    assert "grid has 39 steps of its own" in err
+    untrained(tmp_path / "own", np.zeros((8, 2), np.float32) + np.arange(8)[:, None])
+    status, _, err = call(capsys, "--mode", "sample", "--workdir", tmp_path / "own", "--grid", "source")
+    assert (status, err.count("\n")) == (2, 1)
+    assert "model.safetensors holds no times of a source, as imported weights of a chain do: take one of uniform" in err
+
+
 class Code:
     def __reduce__(self):
         return print, ("ran",)

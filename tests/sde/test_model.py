@@ -2,13 +2,18 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 from torch import nn
 
+from samplers.calls import Watch
 from sde import PARAMETRIZATIONS, VPSDE, ChainSDE, Denoiser, NoisyClassifier, Transform
+from sde.guidance import Conditional
+from sde.model.parametrization import noise_coefficients
 from sde.networks import MLP
+from sde.process import expand
 from tests.oracles.exact import GaussianMixture
 from tests.oracles.processes import ending_with_signal
 
@@ -110,6 +115,73 @@ def test_parametrizations_at_an_open_noise_end(parametrization):
     for time in (t, t.expand(4), sde.points(t[None])[0]):
         torch.testing.assert_close(model(x, time), mixture(x, t))
         torch.testing.assert_close(model.score(x, time), -x)
+
+
+class Answers(nn.Module):
+    """A network that says the same whatever it is asked."""
+
+    num_classes = 3
+
+    def __init__(self, output):
+        super().__init__()
+        self.register_buffer("output", output)
+
+    def forward(self, x, c_noise, cond):
+        return self.output
+
+
+class Seen:
+    """Keeps the outputs that a watch tells of."""
+
+    def __init__(self):
+        self.outputs = []
+
+    def __call__(self, x, t, output):
+        self.outputs.append(output)
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+def test_what_follows_of_an_output_is_exact_in_float32(parametrization, process, generator):
+    """Down to the smallest sigma, where alpha D - x of D in float32 has few digits: against float64, of the same output
+    and state, for one time, for many, and for a condition that is bound; by one call of the network, which is seen."""
+    process = ending_with_signal(process)
+    x, output = torch.randn(2, 5, 4, generator=generator)
+    times = torch.linspace(process.t_min, process.t_max, 5, dtype=torch.float64)
+    wide, narrow = (
+        Denoiser(Answers(output.to(d)), process, parametrization, SIGMA_DATA) for d in (torch.double, torch.float)
+    )
+    bound = Conditional(narrow, [0, 1, 2, 0, 1])
+    for t in (times, times.float(), times[0], times[2]):
+        a, s, f, g2 = (
+            expand(of(t.double()), x.double()) for of in (process.alpha, process.sigma, process.f, process.g2)
+        )
+        denoised = wide(x.double(), t.double())
+        score = (a * denoised - x) / s**2
+        wanted = {"score": score, "noise": -s * score, "velocity": f * x - g2 / 2 * score}
+        if t.dtype == torch.float32:
+            # f and g^2 of a time that is rounded nearly cancel at the noise end.
+            del wanted["velocity"]
+        for (name, value), model in product(wanted.items(), (narrow, bound)):
+            seen = Seen()
+            with Watch(model, 5, seen) as watch:
+                found = getattr(model, name)(x, t)
+            assert (found.dtype, watch.nfe.tolist()) == (torch.float32, [1.0] * 5)
+            torch.testing.assert_close(seen.outputs, [denoised.float()], rtol=1e-4, atol=1e-4)
+            scale = value.abs().flatten(1).amax(1)[:, None]
+            assert ((found - value) / scale).abs().max() < 1e-6, (name, t)
+
+
+@pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
+def test_noise_and_denoised_make_the_state(parametrization, generator):
+    """alpha D + sigma E[z | x] = x for every output: of the forms of each, and of those that have to be found."""
+    a, s = 3 * torch.rand(2, 20, generator=generator, dtype=torch.float64)
+    c_skip, c_out, _ = PARAMETRIZATIONS[parametrization](a, s, SIGMA_DATA)
+    own = noise_coefficients(parametrization, a, s, SIGMA_DATA)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PARAMETRIZATIONS, "another", PARAMETRIZATIONS[parametrization])
+        for p, q in (own, noise_coefficients("another", a, s, SIGMA_DATA)):
+            torch.testing.assert_close(s * p + a * c_skip, torch.ones_like(a))
+            torch.testing.assert_close(s * q + a * c_out, torch.zeros_like(a))
 
 
 def test_edm_is_that_of_karras():

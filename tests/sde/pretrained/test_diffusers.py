@@ -66,7 +66,8 @@ def test_recorded_samples():
     assert gap("dpmpp2m10", SAMPLERS["dpmpp"]()) < 1e-4
     labels = torch.cat([found.reference["deis10_timesteps"], torch.zeros(1)])
     assert gap("deis10", ExponentialAdams(2, "noise"), on_labels(model, labels), denoise=False) < 1e-4
-    # UniPC integrates exactly here (docs/pretrained.md); in ten steps that is not much.
+    assert gap("unipc10", UniPC(2, variant="bh2")) < 1e-4
+    # Exact integrals differ from theirs (docs/samplers/unipc.md); in ten steps that is not much.
     assert 1e-4 < gap("unipc10", UniPC(2)) < 1e-2
     levels = model.sde.noise_levels
     ends = [level.item() ** (1 / 7) for level in (levels[-1], levels[0])]
@@ -75,51 +76,44 @@ def test_recorded_samples():
     assert gap("dpmpp2m10_karras", SAMPLERS["dpmpp"](), model.sde.t_of_log_snr(-2 * sigmas.log())) < 1e-5
 
 
-def test_heun_is_that_of_its_scheduler():
-    """The recorded heun10 is not what the library's scheduler makes of the recorded noise: it is asked again."""
+def test_recorded_samples_of_heun():
+    """It was recorded with the scheduler's own betas, not those that the folder names."""
     found = fixture("diffusers-ddpm-epsilon")
-    model, noise = load_pretrained(found.folder), found.reference["noise"]
-    settings = json.loads((found.folder / "scheduler/scheduler_config.json").read_text())
-    scheduler = diffusers.HeunDiscreteScheduler.from_config(settings, timestep_spacing="linspace")
-    scheduler.set_timesteps(10)
-    x = noise * scheduler.init_noise_sigma
-    for t in scheduler.timesteps:
-        with torch.no_grad():
-            output = model.network(scheduler.scale_model_input(x, t), t.expand(2).float())
-        x = scheduler.step(output, t, x).prev_sample
-    drawn = sample(model, SAMPLERS["heun"](), noise, on_labels(model, torch.unique_consecutive(scheduler.timesteps)))
-    assert relative(drawn, x) < 1e-4
+    own = {"beta_start": 0.00085, "beta_end": 0.012}
+    model = load_pretrained(found.folder)
+    chain = replace(model.sde, **own)
+    model = Denoiser(model.network, chain, "noise", noise_input=replace(model.noise_input, process=chain),
+                     scaled_input=False)  # fmt: skip
+    scheduler = diffusers.HeunDiscreteScheduler()
+    assert {name: scheduler.config[name] for name in own} == own
+    labels = torch.unique_consecutive(found.reference["heun10_timesteps"])
+    start = chain.sigma(chain.times[-1]) * found.reference["noise"]
+    drawn = sample(model, SAMPLERS["heun"](), start, on_labels(model, labels))
+    assert relative(drawn, found.reference["heun10"]) < 1e-4
 
 
 @pytest.mark.parametrize("kind", ["DDPM", "DDIM"])
 @pytest.mark.parametrize("options", [{}, {"prediction_type": "v_prediction", "beta_schedule": "squaredcos_cap_v2"},
                                      {"prediction_type": "sample", "beta_schedule": "scaled_linear"}])  # fmt: skip
 def test_a_pipeline_and_its_import_draw_the_same(kind, options, unet, tmp_path):
-    """From the same noise: DDIM without noise of its own, and DDPM's posterior mean at every step of the chain."""
-    scheduler = getattr(diffusers, f"{kind}Scheduler")(num_train_timesteps=20, clip_sample=False, **options)
+    """The same pictures from the same noise: DDIM without noise of its own, and DDPM at every step of the chain with
+    the noise that its generator draws, of which the last step takes none."""
+    count = 20
+    scheduler = getattr(diffusers, f"{kind}Scheduler")(num_train_timesteps=count, clip_sample=False, **options)
     pipeline = getattr(diffusers, f"{kind}Pipeline")(unet=unet, scheduler=scheduler)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(tmp_path)
     model = load_pretrained(tmp_path)
     assert model.event_shape == (3, 8, 8)
-    labels = torch.arange(19, -1, -1)
-    noise = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    if kind == "DDIM":
-        theirs = pipeline(batch_size=2, generator=torch.Generator().manual_seed(1), num_inference_steps=20,
-                          output_type="np").images  # fmt: skip
-        drawn = sample(model, SAMPLERS["ddim"](), noise, on_labels(model, labels))
-        wanted = torch.from_numpy(theirs).permute(0, 3, 1, 2)
-        torch.testing.assert_close((drawn / 2 + 0.5).clamp(0, 1), wanted, rtol=0, atol=1e-4)
-        return
-    x = noise
-    for label in labels:
-        with torch.no_grad():
-            output = unet(x, label).sample
-        found = scheduler.step(output, label, x, generator=torch.Generator().manual_seed(5))
-        t = on_labels(model, label).expand(2)
-        with torch.no_grad():
-            torch.testing.assert_close(model(x, t), found.pred_original_sample, rtol=1e-4, atol=1e-4)
-        x = found.prev_sample
+    shape, ours, theirs = (2, 3, 8, 8), *(torch.Generator().manual_seed(1) for _ in range(2))
+    wanted = pipeline(batch_size=2, generator=theirs, num_inference_steps=count, output_type="np").images
+    times = on_labels(model, torch.arange(count - 1, -1, -1))
+    start = torch.randn(shape, generator=ours)
+    drawn = sample(model, SAMPLERS["ddim" if kind == "DDIM" else "ancestral"](), start, times,
+                   lambda x: torch.randn(shape, generator=ours))  # fmt: skip
+    pictures = (drawn / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(pictures, torch.from_numpy(wanted).permute(0, 3, 1, 2), rtol=0, atol=1e-4)
+    assert ((pictures > 0) & (pictures < 1)).float().mean() > 0.1
 
 
 def saved(folder, network, scheduler=None, **options):

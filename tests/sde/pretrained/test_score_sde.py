@@ -39,6 +39,7 @@ def test_recorded_outputs(name, weights):
     assert relative(score, case.reference[f"score_{key}"]) < 1e-5
     if continuous:
         assert relative(model(x, t), denoised) < 1e-5
+        assert relative(model.score(x, t), case.reference[f"score_{key}"]) < 1e-5
     else:
         told = model.coefficients(case.reference["t"].double())[3]
         torch.testing.assert_close(told, labels.double(), rtol=1e-6, atol=0)
