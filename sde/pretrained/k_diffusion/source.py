@@ -107,7 +107,8 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     if kind == "image_transformer_v1":
         raise ValueError("image_transformer_v1 has no network here: image_v1 and image_transformer_v2 have")
     settings = Settings(facts, _config(contents))
-    settings.require(*NEEDED[kind])
+    of_classes = ("cond_dropout_rate",) if "class_emb.weight" in tensors else ()
+    settings.require(*NEEDED[kind], *of_classes)
     told = {"image_v1": read_unet, "image_transformer_v2": read_transformer}[kind](tensors, settings)
     network = dict(told.network)
     conditions = network.pop("conditions", {})
