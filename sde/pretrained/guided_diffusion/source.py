@@ -14,6 +14,7 @@ from sde.networks.mapping import geometric_frequencies
 from sde.pretrained.contents import Contents
 from sde.pretrained.facts import MISSING, Facts
 from sde.pretrained.foreign import AS_PUBLISHED, Foreign, check_size, empty_network, pixels
+from sde.pretrained.guided_diffusion.heads import all_told, heads_missing, heads_of, is_single, order_of
 from sde.pretrained.guided_diffusion.keys import Architecture, architectures
 from sde.pretrained.guided_diffusion.options import OPTION_KINDS as OPTION_KINDS
 from sde.pretrained.guided_diffusion.options import OPTIONS as OPTIONS
@@ -65,13 +66,13 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         "resample_blocks": shape.resampled == "block",
         "resample_conv": shape.resampled != "pool",
         "group_channels": 1,
-        **_heads(shape, facts),
+        **heads_of(shape, facts),
         **({"pool": shape.pool} if classifier else {"learned_variance": shape.outputs == 2 * shape.inputs}),
     }
     event_shape = (shape.inputs, size, size)
     ours = cast(ADM | ADMClassifier, empty_network(network, event_shape, num_classes, classifier))
     wanted = {name: value for name, value in ours.state_dict().items() if name != FREQUENCIES}
-    state = translate(tensors, guided_diffusion_names(ours, _order(shape, network, facts)), wanted)
+    state = translate(tensors, guided_diffusion_names(ours, order_of(shape, network, facts)), wanted)
     return Foreign(
         network=network,
         event_shape=event_shape,
@@ -108,11 +109,11 @@ def _require(tensors: Mapping[str, Tensor], found: Sequence[Architecture], facts
         steps = facts.told("diffusion_steps") if needed["diffusion_steps"] is MISSING else needed["diffusion_steps"]
         if steps != 1000 and facts.told("schedule") is MISSING:
             needed["rescale_timesteps"] = MISSING
-    if _heads_missing(shape, facts):
+    if heads_missing(shape, facts):
         needed["num_head_channels"] = MISSING if facts.told("num_head_channels") is MISSING else 0
         needed["num_heads"] = 0 if needed["num_head_channels"] is MISSING else MISSING
-    if not any(_all_told(facts, names) for names in WHOLE) and not (
-        not _heads_missing(shape, facts) and _single(shape, _heads(shape, facts))
+    if not any(all_told(facts, names) for names in WHOLE) and not (
+        not heads_missing(shape, facts) and is_single(shape, heads_of(shape, facts))
     ):
         needed["use_new_attention_order"] = MISSING
     facts.require(needed)
@@ -221,58 +222,3 @@ def _told(facts: Facts, names: tuple[str, ...]) -> Any:
         if told is not MISSING:
             return tuple(told) if isinstance(told, list) else told
     return MISSING
-
-
-def _default(facts: Facts, name: str) -> Any:
-    """What the code has for an option where all others are told; else MISSING."""
-    return next((defaults.get(name, MISSING) for names, defaults in WHOLE.items() if _all_told(facts, names)), MISSING)
-
-
-def _all_told(facts: Facts, names: tuple[str, ...]) -> bool:
-    return all(facts.told(name) is not MISSING for name in names)
-
-
-def _told_heads(facts: Facts) -> tuple[Any, Any]:
-    """Channels per head, -1 or MISSING for none, and heads, or MISSING, as told or by default."""
-    width, heads = facts.get("num_head_channels", -1), facts.told("num_heads", int)
-    if width == -1 and heads is MISSING:
-        return _default(facts, "num_head_channels"), _default(facts, "num_heads")
-    return width, heads
-
-
-def _heads_missing(shape: Architecture, facts: Facts) -> bool:
-    width, heads = _told_heads(facts)
-    return width in (-1, MISSING) and (heads is MISSING or shape.pool == "attention")
-
-
-def _heads(shape: Architecture, facts: Facts) -> dict[str, int]:
-    """Options of the heads of attention, whose number or channels are told."""
-    width, heads = _told_heads(facts)
-    if width not in (-1, MISSING):
-        wrong = [c for c in (shape.channels[-1], *_attended(shape)) if c % width]
-        if wrong:
-            raise ValueError(f"facts: num_head_channels = {width} does not divide {wrong[0]} channels of the file")
-        return {"head_channels": int(width)}
-    up = facts.get("num_heads_upsample", -1)
-    return {"num_heads": int(heads)} | ({} if up == -1 or shape.pool else {"num_heads_upsample": int(up)})
-
-
-def _attended(shape: Architecture) -> list[int]:
-    return [channels for channels, there in zip(shape.channels, shape.attended, strict=True) if there]
-
-
-def _single(shape: Architecture, heads: Mapping[str, Any]) -> bool:
-    """Whether there is one head everywhere, by options of the heads."""
-    channels = {shape.channels[-1], *_attended(shape)}
-    return max(heads.get("num_heads", 0), heads.get("num_heads_upsample", 0)) == 1 or channels == {
-        heads.get("head_channels")
-    }
-
-
-def _order(shape: Architecture, network: Mapping[str, Any], facts: Facts) -> str:
-    """The order of q, k and v, which shows where there are several heads."""
-    if _single(shape, network) or any(_all_told(facts, names) for names in WHOLE):
-        new = facts.get("use_new_attention_order", False)
-    else:
-        new = facts.settle("use_new_attention_order", kind=bool)
-    return "qkv, heads, channels" if new else "heads, qkv, channels"
