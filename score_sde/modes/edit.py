@@ -39,7 +39,7 @@ def edit(
     sampling = Sampling(run, steps, grid, noise, seed, batch_size)
     if sampling.sampler is None:
         raise ValueError("--sampler=auto: a plan begins at noise, and here sampling begins at data; name a sampler")
-    data, _, denoiser = open_split(run, split)
+    data, _, denoiser = open_split(run, split, input)
     times = read_times(start_time, denoiser.sde)
     if isinstance(sampling.times, torch.Tensor) and len(times) > 1:
         raise ValueError(f"--grid={grid} begins at one time, --start_time={start_time} has {len(times)}: give one")

@@ -1,5 +1,6 @@
 """--mode import: a run folder of weights that another project trained."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,9 @@ def import_weights(
         save_model(run.model_file, "denoiser", spec, model.state_dict(), run.world)
         # Last, as a folder without it is no run.
         run.world.broadcast_from_main(replace(run, config=config).write_config)
+    if foreign.assumed:
+        # Not before all that may be refused.
+        warnings.warn(foreign.assumed, stacklevel=2)
     classes = f", {foreign.num_classes} classes" if foreign.num_classes else ""
     print(
         f"{foreign.origin['file']}: {foreign.network['name']}, {parameters:,} parameters, items of shape "

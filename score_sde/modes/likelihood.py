@@ -61,11 +61,20 @@ def likelihood(
             "a guided model is not a normalized density, so its likelihood is refused: leave out "
             f"{guidance.given()}, or add --unnormalized to integrate it all the same"
         )
-    data, training, denoiser = open_split(run, split)
+    only_one({"num_samples": num_samples if "num_samples" in run.settings else None, "input": input})
+    data, training, denoiser = open_split(run, split, input)
     # The only layout through which torch takes many backward passes at once.
     arrange(denoiser.network, "contiguous")
     bound = Guides(run, denoiser, guidance)
-    conditioned = Labels(labels, denoiser, bound.classes).takes_items()
+    if input:
+        given, index, source = read_every(input, data, run.kind), None, Path(input).name
+        targets: Condition | None = None if given.labels is None else {"labels": given.labels}
+    else:
+        index, source = spread_items(data, split, num_samples), split
+        x, targets = data.batch(index)
+        given = Named(x, [str(i) for i in index.tolist()], labels_of(targets), data.sizes_of(index))
+    holder = f"--input={input}" if input else f"the {split} split"
+    conditioned = Labels(labels, denoiser, bound.classes).takes_items(targets, holder)
     condition = "p(x | y)" if conditioned else "p(x)"
     if ood_file and (condition != "p(x)" or unnormalized):
         raise ValueError(
@@ -83,16 +92,6 @@ def likelihood(
     def model_for(targets: Condition | None) -> ScoreModel:
         return bound(targets if conditioned else None)
 
-    only_one({"num_samples": num_samples if "num_samples" in run.settings else None, "input": input})
-    if input:
-        given, index, source = read_every(input, data, run.kind), None, Path(input).name
-        if conditioned and given.labels is None:
-            raise ValueError(f"--input={input} holds no labels, which --labels={labels} takes: leave out --labels")
-        targets: Condition | None = None if given.labels is None else {"labels": given.labels}
-    else:
-        index, source = spread_items(data, split, num_samples), split
-        x, targets = data.batch(index)
-        given = Named(x, [str(i) for i in index.tolist()], labels_of(targets), data.sizes_of(index))
     x, sizes = given.x, given.sizes
     model = model_for(targets)
     if input and len(x) == 1:

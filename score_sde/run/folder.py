@@ -164,6 +164,11 @@ class Run:
         with with_keys("data", **own):
             return as_trained(load_dataset(**self.config.data.arguments()), self._spec)
 
+    @property
+    def names_data(self) -> bool:
+        """Whether the config says where the data are, as that of weights from elsewhere may not."""
+        return bool(self.config.data.root) or self.config.data.dataset not in ("images", "mnist")
+
     def data(self) -> Split:
         """The training and held-out data, which are read once."""
         return self._split

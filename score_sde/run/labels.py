@@ -100,15 +100,26 @@ class Labels:
             )
         return self.of_samples(count)
 
-    def takes_items(self) -> bool:
-        """Whether the condition is that of the items, where it is theirs or none, as for their likelihood."""
+    def takes_items(self, items: Condition | None, holder: str) -> bool:
+        """Whether the condition is that of the items, where it is theirs or none, as for their likelihood; ``holder``
+        is where they are from, in words. Raises ValueError where it is to be theirs, and they have none."""
+        kinds = condition_kinds(self.model)
+        only = bool(kinds) and not self.model.null_trained
+        if items is None and kinds and (only or self.text not in (None, "none")):
+            what = "classes" if "labels" in kinds else " and ".join(kinds)
+            why = "this model knows log p(x | y) alone, which" if only else f"--labels={self.text}: log p(x | y)"
+            raise ValueError(
+                f"{why} takes the {what} of each item, and {holder} holds none: take items that have them, as images "
+                "in a folder per class, or an .npz with an array of that kind, as `labels`"
+                + ("" if only else ", or leave out --labels")
+            )
         if self.text not in (None, "none", "data"):
             raise ValueError(
                 f"--labels={self.text}: with --mode likelihood, needs data (each item's own class) or none"
             )
         if self.text == "data":
             self._check_conditional()
-        if not condition_kinds(self.model) or self.model.null_trained:
+        if not only:
             return self.text == "data"
         if self.text == "none":
             raise ValueError(

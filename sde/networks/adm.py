@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sde.condition.tree import Condition, Shapes
 from sde.networks.adm_options import ADMOptions
 from sde.networks.attention import Context, may_fuse
-from sde.networks.blocks import ResidualBlock, Stage
+from sde.networks.blocks import ResidualBlock, Stage, stages_of
 from sde.networks.embedding import Embedding
 from sde.networks.layers import (
     CONVOLUTIONS,
@@ -54,13 +54,10 @@ class ADMEncoder(nn.Module):
         self.stem = conv(self.inputs + self.embedding.channels, current, 3, padding=1)
         self.levels, self.downs, self.skip_channels = nn.ModuleList(), nn.ModuleList(), [[current]]
         for level, outputs in enumerate(channels):
-            stages = nn.ModuleList()
-            for _ in range(options.num_res_blocks):
-                attention = self.attended[level]
-                stages.append(Stage(shared, current, outputs, attention, attention and self.cross))
-                current = outputs
-                self.skip_channels[-1].append(current)
-            self.levels.append(stages)
+            count, attention = options.num_res_blocks, self.attended[level]
+            self.levels.append(stages_of(shared, current, outputs, [0] * count, attention, self.cross))
+            self.skip_channels[-1] += [outputs] * count
+            current = outputs
             if level < len(channels) - 1:
                 self.downs.append(self._half(current))
                 self.skip_channels.append([current])
@@ -71,7 +68,7 @@ class ADMEncoder(nn.Module):
     def _half(self, channels: int) -> nn.Module:
         dims = self.shared.dims
         if self.options.resample_blocks:
-            return ResidualBlock(self.shared, channels, channels, resampler(dims, fir=False))
+            return ResidualBlock(self.shared, channels, channels, resampler(dims))
         if self.options.resample_conv:
             return CONVOLUTIONS[dims](channels, channels, 3, stride=2, padding=1)
         return AVERAGE_POOLS[dims](2)
@@ -134,13 +131,11 @@ class ADM(nn.Module):
         shared = replace(encoder.shared, num_heads=num_heads_upsample or encoder.shared.num_heads)
         current, conv = encoder.channels, CONVOLUTIONS[shared.dims]
         self.levels, self.ups = nn.ModuleList(), nn.ModuleList()
-        self.upsample = resampler(shared.dims, fir=False, up=True)
+        self.upsample = resampler(shared.dims, up=True)
         for level, outputs in reversed(list(enumerate(chosen.level_channels))):
-            stages, attention = nn.ModuleList(), encoder.attended[level]
-            for skip in reversed(encoder.skip_channels[level]):
-                stages.append(Stage(shared, current + skip, outputs, attention, attention and encoder.cross))
-                current = outputs
-            self.levels.append(stages)
+            skips, attention = encoder.skip_channels[level][::-1], encoder.attended[level]
+            self.levels.append(stages_of(shared, current, outputs, skips, attention, encoder.cross))
+            current = outputs
             if level and chosen.resample_blocks:
                 self.ups.append(ResidualBlock(shared, current, current, self.upsample))
             elif level and chosen.resample_conv:

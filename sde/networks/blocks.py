@@ -1,5 +1,7 @@
 """Residual blocks of a U-Net, with adaptive group norm."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -51,3 +53,15 @@ class Stage(nn.Module):
         h = self.block(x, embedding)
         h = h if self.attention is None else self.attention(h, fused)
         return h if self.cross is None else self.cross(h, context, fused)
+
+
+def stages_of(
+    options: BlockOptions, inputs: int, outputs: int, skips: Sequence[int], attention: bool, cross: bool
+) -> nn.ModuleList:
+    """The stages of a level one after another, from ``inputs`` to ``outputs`` channels; each takes up the channels of
+    its ``skips`` besides, 0 for none."""
+    before = [inputs, *[outputs] * (len(skips) - 1)]
+    return nn.ModuleList(
+        Stage(options, own + skip, outputs, attention, attention and cross)
+        for own, skip in zip(before, skips, strict=True)
+    )

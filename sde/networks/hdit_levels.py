@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from sde.networks.layers import check_choice, check_counts
+from sde.networks.layers import check_choice, check_counts, per_level
 from sde.networks.windows import Axis, neighborhood_axis, window_axis
 
 ATTENTIONS = ("global", "neighborhood", "shifted_window", "none")
@@ -67,15 +67,7 @@ def levels_of(
     count = len(widths)
     check_counts(widths=widths, depths=depths, head_widths=head_widths, windows=windows)
 
-    def each(name: str, values: Any) -> Sequence[Any]:
-        values = values if isinstance(values, Sequence) else (values,)
-        if len(values) not in (1, count):
-            raise ValueError(
-                f"{name} = {tuple(values)}: needs one value, or one for each of the {count} levels that widths = "
-                f"{tuple(widths)} gives"
-            )
-        return [values[0]] * count if len(values) == 1 else values
-
+    each = partial(per_level, widths=widths)
     attentions = each("attentions", attentions or ("neighborhood",) * (count - 1) + ("global",))
     hidden = each("hidden_widths", hidden_widths or [3 * width for width in widths])
     check_counts(hidden_widths=hidden)

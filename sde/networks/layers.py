@@ -109,6 +109,19 @@ def check_counts(**options: int | Sequence[int]) -> None:
             raise ValueError(f"{key} = {value}: needs whole numbers from 1")
 
 
+def per_level(key: str, values: Any, **levels: Sequence[Any]) -> list[Any]:
+    """The values of an option for each level, of which another option, named in ``levels``, gives so many; one value is
+    that of all. ValueError for another number."""
+    ((by, given),) = levels.items()
+    values = values if isinstance(values, Sequence) else (values,)
+    if len(values) not in (1, len(given)):
+        raise ValueError(
+            f"{key} = {tuple(values)}: needs one value, or one for each of the {len(given)} levels that "
+            f"{by} = {tuple(given)} gives"
+        )
+    return [*values] * len(given) if len(values) == 1 else [*values]
+
+
 def pad(x: Tensor, factor: int | Sequence[int]) -> Tensor:
     """x with each axis of space zero-padded at its end to a multiple of ``factor``, which may be one for each axis."""
     factors = [factor] * (x.ndim - 2) if isinstance(factor, int) else factor

@@ -11,7 +11,7 @@ from sde.networks.layers import CONVOLUTIONS, BlockOptions
 MEMORY = 4
 
 
-class RMSNorm(nn.Module):
+class ChannelRMSNorm(nn.Module):
     """x / sqrt(mean of x^2 over channels) times a learned scale per channel (Zhang and Sennrich 2019), at each
     position."""
 
@@ -32,7 +32,7 @@ class MemoryAttention(nn.Module):
         super().__init__()
         conv, width = CONVOLUTIONS[dims], heads * head_channels
         self.heads = heads
-        self.norm, self.qkv = RMSNorm(channels), conv(channels, 3 * width, 1, bias=False)
+        self.norm, self.qkv = ChannelRMSNorm(channels), conv(channels, 3 * width, 1, bias=False)
         self.memory = nn.Parameter(torch.randn(2, heads, MEMORY, head_channels))
         self.out = conv(width, channels, 1)
 
@@ -52,9 +52,9 @@ class LinearAttention(nn.Module):
         super().__init__()
         conv, width = CONVOLUTIONS[dims], heads * head_channels
         self.heads = heads
-        self.norm, self.qkv = RMSNorm(channels), conv(channels, 3 * width, 1, bias=False)
+        self.norm, self.qkv = ChannelRMSNorm(channels), conv(channels, 3 * width, 1, bias=False)
         self.memory = nn.Parameter(torch.randn(2, heads, head_channels, MEMORY))
-        self.out, self.out_norm = conv(width, channels, 1), RMSNorm(channels)
+        self.out, self.out_norm = conv(width, channels, 1), ChannelRMSNorm(channels)
 
     def forward(self, x: Tensor, fused: bool = False) -> Tensor:
         # (B, 3 width, *space) -> three tensors (B, heads, head_channels, positions)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -19,11 +20,12 @@ from sde.networks.layers import (
     check_input,
     crop,
     pad,
+    per_level,
     run,
     split_shape,
     zero_init,
 )
-from sde.networks.linear_attention import AttendedBlock, ModulatedBlock, RMSNorm
+from sde.networks.linear_attention import AttendedBlock, ChannelRMSNorm, ModulatedBlock
 from sde.networks.resample import resampler, space_to_channels
 
 NOISE_FEATURES = ("sinusoidal", "fourier", "learned")
@@ -109,13 +111,13 @@ class LinearAttentionUNet(nn.Module):
         )
         self.num_classes, self.self_condition = num_classes, self_condition
         self.activation_checkpointing, count = activation_checkpointing, len(channel_mult)
-        full = per_level("full_attention", full_attention or [False] * (count - 1) + [True], count)
-        shapes = list(
-            zip(per_level("heads", heads, count), per_level("head_channels", head_channels, count), full, strict=True)
-        )
+        full = full_attention or [False] * (count - 1) + [True]
+        each = partial(per_level, channel_mult=channel_mult)
+        own = each("heads", heads), each("head_channels", head_channels), each("full_attention", full)
+        shapes = list(zip(*own, strict=True))
         self.dims = dims = len(space)
         conv = CONVOLUTIONS[dims]
-        options = BlockOptions(dims, 4 * channels, dropout, norm=RMSNorm)
+        options = BlockOptions(dims, 4 * channels, dropout, norm=ChannelRMSNorm)
         mapping = NoiseFeatures(
             options.width,
             noise_features,
@@ -157,7 +159,7 @@ class LinearAttentionUNet(nn.Module):
                 ModulatedBlock(options, sizes[-1], sizes[-1]),
             ]
         )
-        self.upsample = resampler(dims, fir=False, up=True)
+        self.upsample = resampler(dims, up=True)
         self.last = ModulatedBlock(options, 2 * sizes[0], sizes[0])
         self.head = zero_init(conv(sizes[0], self.inputs * (2 if learned_variance else 1), 1))
 
@@ -189,10 +191,3 @@ class LinearAttentionUNet(nn.Module):
 def _levels(way: nn.ModuleList) -> Iterator[Mapping[str, nn.Module]]:
     for level in way:
         yield dict(cast(nn.ModuleDict, level).items())
-
-
-def per_level(key: str, values: Sequence, count: int) -> list:
-    """One value per level; ValueError unless there are as many, or one for all."""
-    if len(values) not in (1, count):
-        raise ValueError(f"{key} = {tuple(values)}: needs one value, or one for each of {count} levels")
-    return list(values) * (count if len(values) == 1 else 1)

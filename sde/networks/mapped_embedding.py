@@ -25,7 +25,7 @@ def rms_norm(x: Tensor, scale: Tensor) -> Tensor:
 
 
 class RMSNorm(nn.Module):
-    """RMS norm with a learned scale of each feature."""
+    """RMS norm over features, the last axis, with a learned scale of each."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

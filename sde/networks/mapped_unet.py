@@ -7,7 +7,17 @@ from torch import Tensor, nn
 
 from sde.condition.tree import Condition, Shapes
 from sde.networks.attention import Context, may_fuse
-from sde.networks.layers import CONVOLUTIONS, check_counts, check_input, crop, pad, run, split_shape, zero_init
+from sde.networks.layers import (
+    CONVOLUTIONS,
+    check_counts,
+    check_input,
+    crop,
+    pad,
+    per_level,
+    run,
+    split_shape,
+    zero_init,
+)
 from sde.networks.mapped_blocks import MappedStage, patches_of, positions_of
 from sde.networks.mapped_embedding import FourierFeatures, MappedEmbedding
 from sde.networks.resample import Resample
@@ -55,12 +65,7 @@ class MappedUNet(nn.Module):
         self.inputs, space = split_shape(event_shape, "U-Net")
         self.dims, self.patch_size, count = len(space), patch_size, len(widths)
         check_counts(widths=widths, depths=depths, patch_size=patch_size, mapping_width=mapping_width)
-        depths = depths if len(depths) > 1 else [*depths] * count
-        if len(depths) != count:
-            raise ValueError(
-                f"depths = {tuple(depths)}: needs one value, or one for each of the {count} levels that widths = "
-                f"{tuple(widths)} gives"
-            )
+        depths = per_level("depths", depths, widths=widths)
         for name, levels in (("attended_levels", attended_levels), ("crossed_levels", crossed_levels)):
             if not set(levels) <= set(range(count)):
                 raise ValueError(f"{name} = {tuple(levels)}: the levels are numbered from 0 to {count - 1}")

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sde.networks.layers import CONVOLUTIONS, BlockOptions, residual_sum, zero_init
-from sde.networks.resample import TAPS, ConvolutionDown, ConvolutionUp, resampler
+from sde.networks.resample import ConvolutionDown, ConvolutionUp, resampler
 
 PROGRESSIVE = ("none", "skip", "residual")
 COMBINATIONS = ("sum", "cat")
@@ -19,7 +19,7 @@ class SkipInput(nn.Module):
 
     def __init__(self, dims: int, pyramid: int, channels: int, taps: Sequence[float] | None, cat: bool) -> None:
         super().__init__()
-        self.down = resampler(dims, bool(taps), taps=taps or TAPS)
+        self.down = resampler(dims, taps)
         self.conv, self.cat = CONVOLUTIONS[dims](pyramid, channels, 1), cat
         self.pyramid, self.outputs = pyramid, 2 * channels if cat else channels
 
@@ -62,7 +62,7 @@ class SkipOutput(nn.Module):
         self, options: BlockOptions, first: bool, channels: int, outputs: int, taps: Sequence[float] | None
     ) -> None:
         super().__init__()
-        self.up = None if first else resampler(options.dims, bool(taps), True, taps or TAPS)
+        self.up = None if first else resampler(options.dims, taps, up=True)
         self.head = Head(options, channels, outputs)
 
     def forward(self, pyramid: Tensor | None, h: Tensor) -> tuple[Tensor, Tensor]:

@@ -60,10 +60,10 @@ def mirror(x: Tensor) -> Tensor:
     return x
 
 
-def resampler(dims: int, fir: bool, up: bool = False, taps: Sequence[float] = TAPS) -> nn.Module:
-    """Halves each axis of space or, with ``up``, doubles it: by ``Resample``, or by averaging and repeating, which are
-    the same for two equal taps."""
-    if fir and tuple(taps) != (taps[0], taps[0]):
+def resampler(dims: int, taps: Sequence[float] | None = None, up: bool = False) -> nn.Module:
+    """Halves each axis of space or, with ``up``, doubles it: by ``Resample`` with these taps or, without any, by
+    averaging and repeating, which are the same as two equal taps."""
+    if taps and tuple(taps) != (taps[0], taps[0]):
         return Resample(dims, up, taps)
     return nn.Upsample(scale_factor=2.0, mode="nearest") if up else AVERAGE_POOLS[dims](2)
 
@@ -97,7 +97,7 @@ class ConvolutionUp(nn.Module):
 
     def __init__(self, dims: int, inputs: int, outputs: int, taps: Sequence[float] | None = None) -> None:
         super().__init__()
-        self.conv, self.filter = CONVOLUTIONS[dims](inputs, outputs, 3), resampler(dims, bool(taps), True, taps or TAPS)
+        self.conv, self.filter = CONVOLUTIONS[dims](inputs, outputs, 3), resampler(dims, taps, up=True)
         if isinstance(self.filter, Resample) and self.filter.padding:
             self.filter.padding -= 1
         else:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sde.condition.tree import Condition, Shapes
 from sde.networks.attention import Context, may_fuse
-from sde.networks.blocks import ResidualBlock, Stage
+from sde.networks.blocks import ResidualBlock, Stage, stages_of
 from sde.networks.embedding import Embedding
 from sde.networks.layers import (
     CONVOLUTIONS,
@@ -24,7 +24,7 @@ from sde.networks.layers import (
     split_shape,
     zero_init,
 )
-from sde.networks.resample import Resample, resampler
+from sde.networks.resample import TAPS, Resample, resampler
 from sde.networks.unet_options import UNetOptions, takes_options
 
 
@@ -43,31 +43,29 @@ class UNetEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs, space = split_shape(event_shape, "U-Net")
-        self.options, self.attended, self.fir = options, options.attended(space), options.resampling == "fir"
+        self.options, self.attended = options, options.attended(space)
+        self.taps = TAPS if options.resampling == "fir" else None
         channels, last = options.channels, len(options.channel_mult) - 1
         self.shared = shared = BlockOptions(len(space), 4 * channels, options.dropout, options.skip_rescale)
         self.embedding = Embedding(
             shared.width, num_classes, conditions, event_shape, options.noise_embedding, options.fourier_scale
         )
-        cross = self.embedding.sequence is not None
-        self.crossed = [attended and cross for attended in self.attended]
+        self.cross = self.embedding.sequence is not None
         conv, inputs = CONVOLUTIONS[shared.dims], self.inputs + self.embedding.channels
         self.stem = conv(inputs, channels, 3, padding=1)
-        self.filter = Resample(shared.dims) if self.fir else nn.Identity()
-        down = partial(conv, kernel_size=3, stride=1 if self.fir else 2, padding=1)
+        self.filter = Resample(shared.dims) if self.taps else nn.Identity()
+        down = partial(conv, kernel_size=3, stride=1 if self.taps else 2, padding=1)
         self.levels, self.downs, self.projections = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         self.skip_channels = [[channels]]
         current, projected = channels, inputs
         for level, multiplier in enumerate(options.channel_mult):
-            stages = nn.ModuleList()
-            for _ in range(options.num_res_blocks):
-                stages.append(Stage(shared, current, channels * multiplier, self.attended[level], self.crossed[level]))
-                current = channels * multiplier
-                self.skip_channels[-1].append(current)
-            self.levels.append(stages)
+            count, outputs = options.num_res_blocks, channels * multiplier
+            self.levels.append(stages_of(shared, current, outputs, [0] * count, self.attended[level], self.cross))
+            self.skip_channels[-1] += [outputs] * count
+            current = outputs
             if level < last:
                 if options.resample_blocks:
-                    self.downs.append(ResidualBlock(shared, current, current, resampler(shared.dims, self.fir)))
+                    self.downs.append(ResidualBlock(shared, current, current, resampler(shared.dims, self.taps)))
                 else:
                     self.downs.append(down(current, current))
                 if options.progressive_input == "residual":
@@ -128,7 +126,7 @@ class UNet(nn.Module):
         super().__init__()
         self.num_classes, chosen = num_classes, UNetOptions(**options)
         self.encoder = encoder = UNetEncoder(event_shape, num_classes, chosen, conditions)
-        self.conditions, cross = encoder.embedding.conditions, encoder.embedding.sequence is not None
+        self.conditions, cross = encoder.embedding.conditions, encoder.cross
         shared, current = encoder.shared, encoder.channels
         conv = CONVOLUTIONS[shared.dims]
         self.middle = nn.ModuleList(
@@ -136,20 +134,17 @@ class UNet(nn.Module):
         )
         self.levels, self.ups = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(chosen.channel_mult))):
-            stages = nn.ModuleList()
-            for skip in reversed(encoder.skip_channels[level]):
-                outputs = chosen.channels * chosen.channel_mult[level]
-                stages.append(Stage(shared, current + skip, outputs, encoder.attended[level], encoder.crossed[level]))
-                current = outputs
-            self.levels.append(stages)
+            skips, outputs = encoder.skip_channels[level][::-1], chosen.channels * chosen.channel_mult[level]
+            self.levels.append(stages_of(shared, current, outputs, skips, encoder.attended[level], cross))
+            current = outputs
             if not level:
                 self.ups.append(nn.Identity())
             elif chosen.resample_blocks:
-                double = resampler(shared.dims, encoder.fir, up=True)
+                double = resampler(shared.dims, encoder.taps, up=True)
                 self.ups.append(ResidualBlock(shared, current, current, double))
             else:
                 self.ups.append(conv(current, current, 3, padding=1))
-        self.filter = resampler(shared.dims, encoder.fir, up=True)
+        self.filter = resampler(shared.dims, encoder.taps, up=True)
         self.norm, self.head = group_norm(current), zero_init(conv(current, event_shape[0], 3, padding=1))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:

@@ -1,5 +1,6 @@
 """Foreign weights: models that other projects trained, as score models of ours."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.pretrained import denoising_diffusion_pytorch, diffusers, edm, guided_diffusion, k_diffusion, score_sde
 from sde.pretrained.contents import Contents, read_contents
-from sde.pretrained.facts import Facts
+from sde.pretrained.facts import Facts, Kind
 from sde.pretrained.foreign import Foreign
 
 WEIGHTS = ("ema", "raw")
@@ -26,6 +27,9 @@ class Source(Protocol):
 
     OPTIONS: Mapping[str, str]
     """Every option of the project by its own name there, with the meaning."""
+
+    OPTION_KINDS: Mapping[str, Kind]
+    """What each option may be."""
 
     def recognizes(self, contents: Contents) -> bool:
         """Whether a file is of this project, by the keys and shapes in it."""
@@ -64,7 +68,7 @@ def read_pretrained(
         wanted = f"no file of {source}" if source != "auto" else f"none of {', '.join(SOURCES)}"
         raise ValueError(f"{path} is {wanted}: {seen}")
     name = found[0] if source == "auto" else source
-    module, told = SOURCES[name], Facts(facts, SOURCES[name].OPTIONS)
+    module, told = SOURCES[name], Facts(facts, SOURCES[name].OPTIONS, SOURCES[name].OPTION_KINDS)
     try:
         foreign = module.read(contents, weights, told)
     except KeyError as error:
@@ -84,7 +88,11 @@ def load_pretrained(
     or is of no known source; for a fact that is missing, unknown or contradicts the file; for weights that do not fit;
     and for an average that is not there.
     """
-    return read_pretrained(path, source, weights, facts).build()
+    foreign = read_pretrained(path, source, weights, facts)
+    model = foreign.build()
+    if foreign.assumed:
+        warnings.warn(foreign.assumed, stacklevel=2)
+    return model
 
 
 def _glance(contents: Contents) -> str:

@@ -11,7 +11,7 @@ from sde.data.transform import Transform
 from sde.model.noise_input import NoiseInput
 from sde.networks.diffusers_network import KINDS
 from sde.pretrained.contents import Contents, read_contents, read_described
-from sde.pretrained.facts import MISSING, Facts
+from sde.pretrained.facts import MISSING, Facts, Kind, kinds_by_name
 from sde.pretrained.foreign import AS_PUBLISHED, Foreign, empty_network, pixels
 from sde.pretrained.names.theirs import Theirs, translate
 from sde.process.chain import ChainSDE
@@ -55,6 +55,29 @@ OPTIONS: Mapping[str, str] = {
     **dict.fromkeys(OF_SAMPLING, "an option of the scheduler's own sampling"),
 }
 
+OPTION_KINDS: Mapping[str, Kind] = kinds_by_name(
+    {
+        str: "beta_schedule prediction_type _class_name _diffusers_version algorithm_type final_sigmas_type "
+        "interpolation_type solver_type timestep_spacing timestep_type variance_type",
+        bool: "rescale_betas_zero_snr clip_sample euler_at_final lower_order_final predict_x0 set_alpha_to_one "
+        "skip_prk_steps thresholding use_beta_sigmas use_exponential_sigmas use_karras_sigmas use_lu_lambdas",
+        int: "num_train_timesteps corrector_order original_inference_steps predictor_order solver_order steps_offset",
+        float: "beta_start beta_end clip_sample_range dynamic_thresholding_ratio eta lambda_min_clipped "
+        "sample_max_value timestep_scaling",
+        (float, type(None)): "sigma_max sigma_min",
+        (int, type(None)): "noise_sampler_seed",
+        (tuple, type(None)): "trained_betas",
+        list: "disable_corrector",
+    }
+)
+"""What each option may be, but for a solver, an object of its own."""
+
+NEEDED = (
+    *("prediction_type", "num_train_timesteps", "beta_schedule", "beta_start", "beta_end"),
+    "rescale_betas_zero_snr",
+)
+"""What is told where there is no scheduler's config."""
+
 AUTOENCODERS = ("vae", "vqvae", "movq")
 """The folders of a pipeline's autoencoder."""
 
@@ -88,6 +111,10 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     size = config.get("sample_size", 32)
     event_shape = (channels, *(size if isinstance(size, list) else (size, size)))
     scheduler = contents.data.get("scheduler/scheduler_config.json", {})
+    if not scheduler:
+        betas = facts.get("trained_betas", None)
+        of_betas = ("prediction_type", "rescale_betas_zero_snr")
+        facts.require({name: MISSING for name in NEEDED if not betas or name in of_betas})
     chain = _chain(scheduler, facts)
     predicted = facts.settle(
         "prediction_type", scheduler.get("prediction_type", "epsilon" if scheduler else MISSING), str

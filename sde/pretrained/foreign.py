@@ -25,7 +25,8 @@ class Foreign:
     weights; ``parametrization`` to ``conditions`` are as in Denoiser, and ``transform`` takes the source's data to
     what its network was trained on. ``levels`` (k,) are the times of the source's own steps, in ours, where it has
     some. ``origin`` says where the weights come from, in words. ``unsized`` is the sentence that asks for the size of
-    items, where nothing says it and the network takes any: that of ``event_shape`` is then one of them."""
+    items, where nothing says it and the network takes any: that of ``event_shape`` is then one of them. ``assumed`` is
+    the sentence that says what nothing told and was taken for the usual, to warn with where the model is used."""
 
     network: dict[str, Any]
     event_shape: tuple[int, ...]
@@ -43,6 +44,7 @@ class Foreign:
     levels: Tensor | None = None
     origin: dict[str, str] = field(default_factory=dict)
     unsized: str = ""
+    assumed: str = ""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -91,6 +93,19 @@ def empty_network(
     """The network of a name and options on torch's meta device: names and shapes, without memory."""
     with torch.device("meta"):
         return _network(network, event_shape, num_classes, classifier)
+
+
+def check_size(name: str, size: Sequence[int], factor: int | Sequence[int]) -> None:
+    """Raise ValueError for sizes of images that a network there does not take: none, and no multiples of the
+    ``factor``, or of one for each axis, by which it makes them smaller."""
+    factors = [factor] * len(size) if isinstance(factor, int) else factor
+    wrong = next(((n, f) for n, f in zip(size, factors, strict=True) if n < 1 or n % f), None)
+    if wrong is not None:
+        number, own = wrong
+        raise ValueError(
+            f"facts: {name} = {number}: the network of the file takes multiples of {own} alone, as "
+            f"{max(1, round(number / own)) * own}"
+        )
 
 
 def pixels(low: float = -1.0, high: float = 1.0) -> Transform:

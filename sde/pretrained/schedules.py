@@ -13,12 +13,16 @@ def settle_schedule(facts: Facts, name: str, steps: str, found: Any = MISSING, c
     """The name of the schedule and its number of steps, by the project's own names of the two options, ``found`` and
     ``count`` in the file; or told in one text as ``schedule``, as "cosine, 1000 steps". Raises ValueError where either
     is missing, or told otherwise than found."""
-    text = facts.told("schedule")
-    if text is not MISSING:
-        first, number = re.match(r"\w+", str(text)), STEPS.search(str(text))
-        found = _agreed(name, first[0] if first else MISSING, found)
-        count = _agreed(steps, int(number[1]) if number else MISSING, count)
+    first, number = schedule_of(facts)
+    found, count = _agreed(name, first, found), _agreed(steps, number, count)
     return facts.settle(name, found, str), facts.settle(steps, count, int)
+
+
+def schedule_of(facts: Facts) -> tuple[Any, Any]:
+    """The name and the number of steps in the text ``schedule``, MISSING where it has none."""
+    text = facts.told("schedule")
+    first, number = (None, None) if text is MISSING else (re.match(r"\w+", str(text)), STEPS.search(str(text)))
+    return first[0] if first else MISSING, int(number[1]) if number else MISSING
 
 
 def told_flag(facts: Facts, name: str) -> bool:

@@ -207,6 +207,32 @@ def test_the_grid_of_the_source(run, capsys, tmp_path):
     assert "model.safetensors holds no times of a source, as imported weights of a chain do: take one of uniform" in err
 
 
+def test_the_likelihood_of_items_without_the_classes_that_a_model_needs(capsys, tmp_path):
+    """One sentence, whatever --labels says, which works when it is followed; and a file is all that a run needs."""
+    network = {"name": "mlp", "width": 4, "layers": 1}
+    spec = {"network": network, "event_shape": [2], "num_classes": 3, "sigma_data": 0.5, "sde": {"name": "ve"},
+            "parametrization": "edm", "transform": {"shift": [0.0], "scale": [1.0]}, "null_trained": False}  # fmt: skip
+    folder, x = tmp_path / "run", np.zeros((8, 2), np.float32) + np.arange(8)[:, None] / 8
+    untrained(folder, x)
+    values = json.loads((folder / "config.json").read_text())
+    values["data"] |= {"dataset": "images", "root": ""}
+    (folder / "config.json").write_text(json.dumps(values))
+    save_model(folder / "model.safetensors", "denoiser", spec, build_denoiser(spec).state_dict())
+    np.savez(tmp_path / "bare.npz", x=x)
+    np.savez(tmp_path / "labeled.npz", x=x, labels=np.arange(8) % 3)
+
+    def likelihood(name, *more):
+        return call(capsys, "--mode", "likelihood", "--workdir", folder, "--input", tmp_path / name, *more)
+
+    for labels in ((), ("--labels", "none"), ("--labels", "data"), ("--labels", "1")):
+        status, _, err = likelihood("bare.npz", *labels)
+        assert (status, err.count("\n")) == (2, 1)
+        assert "this model knows log p(x | y) alone, which takes the classes of each item, and --input=" in err
+    status, result, err = likelihood("labeled.npz", "--rtol=0.1", "--atol=0.1")
+    assert (status, err) == (0, "")
+    assert (result["density"], result["num_samples"]) == ("p(x | y)", 8)
+
+
 class Code:
     def __reduce__(self):
         return print, ("ran",)
@@ -243,7 +269,7 @@ def test_what_is_refused(foreign, capsys, tmp_path):
     assert "is no file of edm: it looks like one of score_sde" in sentence("--pretrained", own, "--source", "edm")
     assert "--source = 'emd'" in sentence("--pretrained", own, "--source", "emd")
     assert "--weights = 'average'" in sentence("--pretrained", own, "--weights", "average")
-    assert "--facts: image_size is needed, height and width" in sentence("--pretrained", own)
+    assert "--facts: image_size (height and width of the images), centered (whether" in sentence("--pretrained", own)
     (tmp_path / "other.json").write_text(json.dumps(FACTS | {"nf": 16}))
     assert "nf = 16, but the file has 8" in sentence("--pretrained", own, "--facts", tmp_path / "other.json")
     (tmp_path / "other.json").write_text(json.dumps(FACTS | {"colour": 16}))

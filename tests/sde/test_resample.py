@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.signal import upfirdn
 
-from sde.networks.resample import Resample, resampler
+from sde.networks.resample import TAPS, Resample, resampler
 
 SPACES = [(10,), (6, 8), (4, 6, 8)]
 
@@ -66,7 +66,7 @@ def test_the_highest_frequency_is_removed(dims):
 def test_channels_stay_apart(fir, up):
     x = torch.zeros(1, 3, 8, 8)
     x[0, 1, 4, 4] = 1
-    out = resampler(2, fir, up)(x)
+    out = resampler(2, TAPS if fir else None, up)(x)
     assert out[0, 1].abs().sum() > 0
     assert (out[0, [0, 2]] == 0).all()
 
@@ -78,8 +78,8 @@ def test_without_the_filter_cells_are_averaged_and_repeated(space):
     for axis in range(2, x.ndim):
         pairs = (*mean.shape[:axis], mean.shape[axis] // 2, 2, *mean.shape[axis + 1 :])
         mean, repeated = mean.reshape(pairs).mean(axis + 1), repeated.repeat(2, axis)
-    torch.testing.assert_close(resampler(len(space), fir=False)(x), torch.from_numpy(mean))
-    assert torch.equal(resampler(len(space), fir=False, up=True)(x), torch.from_numpy(repeated))
+    torch.testing.assert_close(resampler(len(space))(x), torch.from_numpy(mean))
+    assert torch.equal(resampler(len(space), up=True)(x), torch.from_numpy(repeated))
 
 
 def test_the_filter_is_not_stored():

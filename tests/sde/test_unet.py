@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from sde.networks import classifier, unet
 from sde.networks.embedding import fourier_frequencies
-from sde.networks.resample import Resample, resampler
+from sde.networks.resample import TAPS, Resample, resampler
 from sde.networks.unet import UNet, UNetEncoder
 from sde.networks.unet_options import UNetOptions
 from tests.batteries.networks import NCSNPP, normal, randomise
@@ -53,7 +53,7 @@ def test_ways_down_and_up(resampling, resample_blocks):
     else:
         filtered = Resample(2).double()(above) if fir else above
         fallen = F.conv2d(filtered, down.weight, down.bias, stride=1 if fir else 2, padding=1)
-        risen = F.conv2d(resampler(2, fir, up=True).double()(low), up.weight, up.bias, padding=1)
+        risen = F.conv2d(resampler(2, TAPS if fir else None, up=True).double()(low), up.weight, up.bias, padding=1)
     torch.testing.assert_close(below, fallen)
     torch.testing.assert_close(seen["high"], torch.cat([risen, above], dim=1))
 

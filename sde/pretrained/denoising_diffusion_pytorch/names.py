@@ -4,7 +4,13 @@ from typing import cast
 
 from torch import nn
 
-from sde.networks.linear_attention import AttendedBlock, LinearAttention, MemoryAttention, ModulatedBlock, RMSNorm
+from sde.networks.linear_attention import (
+    AttendedBlock,
+    ChannelRMSNorm,
+    LinearAttention,
+    MemoryAttention,
+    ModulatedBlock,
+)
 from sde.networks.linear_attention_unet import LinearAttentionUNet, NoiseFeatures
 from sde.pretrained.names.theirs import Names, Theirs, layer
 
@@ -38,7 +44,7 @@ def unet_names(network: LinearAttentionUNet) -> Names:
     return found
 
 
-def _norm(here: str, there: str, module: RMSNorm, dims: int) -> Names:
+def _norm(here: str, there: str, module: ChannelRMSNorm, dims: int) -> Names:
     shape = (1, len(module.scale), *[1] * dims)
     return {f"{here}.scale": Theirs(f"{there}.g", lambda x: x.flatten(), lambda x: x.reshape(shape))}
 
@@ -48,7 +54,7 @@ def _block(here: str, there: str, module: ModulatedBlock) -> Names:
     for part, norm in ((1, module.norm1), (2, module.norm2)):
         found |= layer(f"{here}.conv{part}", f"{there}.block{part}.proj")
         found |= _norm(
-            f"{here}.norm{part}", f"{there}.block{part}.norm", cast(RMSNorm, norm), module.conv1.weight.ndim - 2
+            f"{here}.norm{part}", f"{there}.block{part}.norm", cast(ChannelRMSNorm, norm), module.conv1.weight.ndim - 2
         )
     return found
 

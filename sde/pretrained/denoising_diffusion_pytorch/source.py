@@ -12,45 +12,15 @@ from sde.model.noise_input import NoiseInput
 from sde.networks.linear_attention_unet import LinearAttentionUNet
 from sde.pretrained.contents import Contents
 from sde.pretrained.denoising_diffusion_pytorch.names import unet_names
+from sde.pretrained.denoising_diffusion_pytorch.options import OPTION_KINDS as OPTION_KINDS
+from sde.pretrained.denoising_diffusion_pytorch.options import OPTIONS as OPTIONS
 from sde.pretrained.facts import MISSING, Facts, of_kind, same
-from sde.pretrained.foreign import Foreign, empty_network, pixels
+from sde.pretrained.foreign import Foreign, check_size, empty_network, pixels
 from sde.pretrained.names.theirs import numbered, translate
 from sde.pretrained.schedules import linear_or_cosine, settle_schedule
 from sde.process.chain import ChainSDE
 
 PROJECT = "denoising-diffusion-pytorch (Phil Wang; code MIT, weights as their publisher says)"
-
-OPTIONS: Mapping[str, str] = {
-    "dim": "channels in units of which levels have theirs",
-    "init_dim": "channels of the first convolution",
-    "out_dim": "channels of the output",
-    "dim_mults": "channels of each level in units of dim",
-    "channels": "channels of the images",
-    "self_condition": "whether the network sees an estimate of the data",
-    "learned_variance": "whether the network predicts a variance, too",
-    "learned_sinusoidal_cond": "whether frequencies of the noise level are learned",
-    "random_fourier_features": "whether frequencies of the noise level are random",
-    "learned_sinusoidal_dim": "number of sines and cosines at such frequencies",
-    "sinusoidal_pos_emb_theta": "the longest period of the other frequencies",
-    "dropout": "probability with which features are dropped in training",
-    "attn_dim_head": "channels per head of attention",
-    "attn_heads": "heads of attention",
-    "full_attn": "whether each level has full attention",
-    "flash_attn": "whether attention is computed by a fused kernel",
-    "image_size": "height and width of the images",
-    "timesteps": "steps of the chain in training",
-    "sampling_timesteps": "steps of the chain in sampling",
-    "objective": "what the network predicts: pred_noise, pred_x0 or pred_v",
-    "beta_schedule": "the schedule of the betas: linear, cosine or sigmoid",
-    "schedule": "beta_schedule and timesteps in a text, as 'cosine, 1000 steps'",
-    "schedule_fn_kwargs": "options of the schedule",
-    "ddim_sampling_eta": "share of the noise in sampling",
-    "auto_normalize": "whether images in [0, 1] are brought to [-1, 1]",
-    "offset_noise_strength": "noise in training that all pixels share",
-    "min_snr_loss_weight": "whether the weights of the loss are cut off",
-    "min_snr_gamma": "where they are cut off",
-    "immiscible": "whether data and noise are matched in training",
-}
 
 OBJECTIVES = {"pred_noise": "noise", "pred_x0": "denoised", "pred_v": "v"}
 FREQUENCIES = "embedding.mapping.frequencies"
@@ -79,13 +49,21 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         raise ValueError(f"weights = {weights!r}: {contents.path.name} has no average under 'ema': take 'raw'")
     tables = {name: held[name].double().numpy() for name in TABLES if name in held}
     tensors = numbered(held, "model.")
+    missing = facts.missing({"channels": MISSING if _unsaid(tensors) else 0, "objective": _objective(tables)})
+    if missing:
+        # What an import asks for besides is asked for here, too.
+        facts.require(dict.fromkeys(["image_size", *missing], MISSING))
     network, channels = _network(tensors, facts)
     size = facts.told("image_size")
-    # Where nothing tells it, the smallest that the levels can halve.
-    side = 2 ** len(network["channel_mult"]) if size is MISSING else size
+    factor = 2 ** (len(network["channel_mult"]) - 1)
+    # Where nothing tells it, one that the levels can halve.
+    side = 2 * factor if size is MISSING else size
     space = tuple(
         of_kind("image_size", part, int) for part in (side if isinstance(side, list | tuple) else (side, side))
     )
+    if len(space) != 2:
+        raise ValueError(f"facts: image_size = {size!r}: needs one side, or height and width, as [32, 32]")
+    check_size("image_size", space, factor)
     process = _process(tables, facts)
     ours = cast(LinearAttentionUNet, empty_network(network, (channels, *space), None))
     wanted = dict(ours.state_dict())
@@ -112,6 +90,12 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     )
 
 
+def _unsaid(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the channels of x are not told: as many with an estimate in and a variance out look the same."""
+    inputs, outputs = tensors["init_conv.weight"].shape[1], tensors["final_conv.weight"].shape[0]
+    return inputs == outputs and inputs % 2 == 0
+
+
 def _network(tensors: Mapping[str, Tensor], facts: Facts) -> tuple[dict[str, Any], int]:
     """The network's name and options by its shapes, and the channels of x."""
     if "mid_attn.mem_kv" not in tensors:
@@ -121,10 +105,7 @@ def _network(tensors: Mapping[str, Tensor], facts: Facts) -> tuple[dict[str, Any
         )
     base = tensors["time_mlp.1.weight"].shape[0] // 4
     inputs, outputs = tensors["init_conv.weight"].shape[1], tensors["final_conv.weight"].shape[0]
-    plain = inputs == outputs
-    # As many channels with an estimate in and a variance out look the same.
-    unsaid = plain and inputs % 2 == 0
-    channels = facts.settle("channels", kind=int) if unsaid else min(inputs, outputs)
+    channels = facts.settle("channels", kind=int) if _unsaid(tensors) else min(inputs, outputs)
     count = sum(name.startswith("downs.") and name.endswith(".2.mem_kv") for name in tensors)
     last = [tensors[f"downs.{i}.3{'' if i == count - 1 else '.1'}.weight"].shape[0] for i in range(count)]
     memories = [tensors[f"downs.{i}.2.mem_kv"].shape[1:] for i in range(count)]

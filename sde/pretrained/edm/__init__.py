@@ -1,5 +1,5 @@
 """EDM: pickles of Karras et al. 2022."""
 
-from sde.pretrained.edm.source import OPTIONS, PROJECT, read, recognizes
+from sde.pretrained.edm.source import OPTION_KINDS, OPTIONS, PROJECT, read, recognizes
 
-__all__ = ["OPTIONS", "PROJECT", "read", "recognizes"]
+__all__ = ["OPTION_KINDS", "OPTIONS", "PROJECT", "read", "recognizes"]

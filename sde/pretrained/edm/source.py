@@ -11,8 +11,8 @@ from sde.model.noise_input import NoiseInput
 from sde.pretrained.contents import Contents
 from sde.pretrained.edm.dhariwal import dhariwal_unet
 from sde.pretrained.edm.song import SONG_OPTIONS, song_unet
-from sde.pretrained.facts import MISSING, Facts
-from sde.pretrained.foreign import Foreign, pixels
+from sde.pretrained.facts import MISSING, Facts, Kind, kinds_by_name
+from sde.pretrained.foreign import AS_PUBLISHED, Foreign, pixels
 from sde.pretrained.names.theirs import numbered
 from sde.pretrained.pickles import Plain
 from sde.process.chain import ChainSDE
@@ -39,6 +39,18 @@ OPTIONS: Mapping[str, str] = {
     "sigma_data": "EDMPrecond: standard deviation of the data",
     **SONG_OPTIONS,
 }
+
+OPTION_KINDS: Mapping[str, Kind] = kinds_by_name(
+    {
+        str: "cls model_type embedding_type encoder_type decoder_type",
+        bool: "use_fp16",
+        int: "img_resolution img_channels label_dim M model_channels channel_mult_emb channel_mult_noise num_blocks "
+        "augment_dim",
+        float: "beta_d beta_min epsilon_t C_1 C_2 sigma_min sigma_max sigma_data dropout label_dropout",
+        tuple: "channel_mult attn_resolutions resample_filter",
+    }
+)
+"""What each option may be."""
 
 NETWORKS: dict[str, Callable[[Mapping[str, Tensor], Callable[..., Any], bool], tuple[dict, dict[str, Tensor]]]] = {
     "SongUNet": song_unet,
@@ -67,11 +79,14 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         raise ValueError("it is no pickle of a network of EDM's")
     facts.settle("cls", net.kind)
 
+    def found_of(name: str, default: Any) -> Any:
+        return net.options.get(name, net.state.get(name, default))
+
     def option(name: str, default: Any = MISSING) -> Any:
         """What the network was made with, or its class's default."""
-        kind = int if default is MISSING else type(default)
-        return facts.settle(name, net.options.get(name, net.state.get(name, default)), kind)
+        return facts.settle(name, found_of(name, default), int if default is MISSING else type(default))
 
+    facts.require({name: found_of(name, MISSING) for name in ("img_resolution", "img_channels")})
     kind = option("model_type", DEFAULT_NETWORK.get(net.kind, "DhariwalUNet"))
     if kind not in NETWORKS:
         raise ValueError(f"model_type = {kind!r}: EDM's networks that are read are {', '.join(NETWORKS)}")
@@ -90,7 +105,9 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         transform=pixels(),
         null_trained=not option("label_dim", 0) or option("label_dropout", 0.0) > 0,
         levels=None if levels is None else sde.t_of_noise_level(_within(levels, sde)),
-        origin={"model": f"{net.kind} of {kind}"},
+        # Of a network by itself nobody knows whether it is averaged.
+        origin={"model": f"{net.kind} of {kind}"}
+        | ({} if isinstance(contents.data, dict) else {"weights": AS_PUBLISHED}),
         **preconditioning,
     )
 

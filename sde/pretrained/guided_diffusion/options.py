@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from sde.pretrained.facts import Kind, kinds_by_name
+
 NETWORK = {
     "image_size": "height and width of the images",
     "in_channels": "channels of the images",
@@ -35,7 +37,7 @@ DIFFUSION = {
     "timestep_respacing": "steps of the chain in sampling",
     "use_kl": "whether the bound was the loss",
     "predict_xstart": "whether the network predicts the data, and not the noise",
-    "rescale_timesteps": "whether steps are told in thousandths of the chain",
+    "rescale_timesteps": "whether steps are told in thousandths of the chain, which is the same where it has 1000",
     "rescale_learned_sigmas": "whether the bound was part of the loss",
     "clip_denoised": "whether predicted data are clipped",
 }
@@ -53,6 +55,22 @@ FLAGS = {
 }
 
 OPTIONS: Mapping[str, str] = NETWORK | DIFFUSION | FLAGS
+
+OPTION_KINDS: Mapping[str, Kind] = kinds_by_name(
+    {
+        str: "pool schedule noise_schedule classifier_pool",
+        (str, int, tuple): "timestep_respacing",
+        (str, tuple): "attention_resolutions channel_mult classifier_attention_resolutions",
+        bool: "conv_resample use_checkpoint use_fp16 use_scale_shift_norm resblock_updown use_new_attention_order "
+        "learn_sigma sigma_small use_kl predict_xstart rescale_timesteps rescale_learned_sigmas clip_denoised "
+        "class_cond classifier_use_fp16 classifier_use_scale_shift_norm classifier_resblock_updown",
+        int: "image_size in_channels model_channels out_channels num_res_blocks dims num_heads num_head_channels "
+        "num_heads_upsample diffusion_steps steps num_channels classifier_width classifier_depth",
+        (int, type(None)): "num_classes",
+        float: "dropout",
+    }
+)
+"""What each option may be."""
 
 WHOLE: Mapping[tuple[str, ...], dict[str, int]] = {
     ("image_size", "in_channels", "model_channels", "out_channels", "num_res_blocks", "attention_resolutions"): {

@@ -2,8 +2,7 @@
 
 import math
 import re
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor
@@ -14,17 +13,24 @@ from sde.networks.adm_classifier import ADMClassifier
 from sde.networks.mapping import geometric_frequencies
 from sde.pretrained.contents import Contents
 from sde.pretrained.facts import MISSING, Facts
-from sde.pretrained.foreign import AS_PUBLISHED, Foreign, empty_network, pixels
+from sde.pretrained.foreign import AS_PUBLISHED, Foreign, check_size, empty_network, pixels
+from sde.pretrained.guided_diffusion.heads import all_told, heads_missing, heads_of, is_single, order_of
 from sde.pretrained.guided_diffusion.keys import Architecture, architectures
+from sde.pretrained.guided_diffusion.options import OPTION_KINDS as OPTION_KINDS
 from sde.pretrained.guided_diffusion.options import OPTIONS as OPTIONS
 from sde.pretrained.guided_diffusion.options import WHOLE
 from sde.pretrained.names.adm import guided_diffusion_names
 from sde.pretrained.names.theirs import translate
-from sde.pretrained.schedules import linear_or_cosine, settle_schedule, told_flag
+from sde.pretrained.schedules import linear_or_cosine, schedule_of, settle_schedule, told_flag
 
 PROJECT = "guided-diffusion (Dhariwal and Nichol 2021; code MIT, weights as their publisher says)"
 
 KNOWN_BY = {"time_embed.0.weight", "input_blocks.0.0.weight", "input_blocks.1.0.in_layers.0.weight", "out.0.weight"}
+SCHEDULE = ("noise_schedule", "diffusion_steps")
+ASSUMED = (
+    "noise_schedule and diffusion_steps are not told: the classifier is taken as one of the linear schedule of 1000 "
+    "steps, as the project's own are; tell them where it was trained on another"
+)
 FREQUENCIES = "encoder.embedding.mapping.frequencies"
 
 
@@ -40,10 +46,13 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     tensors = contents.tensors()
     held = _held(contents.path.name, weights)
     shape = _architecture(tensors, facts)
-    size = _image_size(tensors, shape, facts)
+    size = facts.settle("image_size", _size_of(tensors, shape), int)
     _agree(shape, size, facts)
     classifier = shape.pool is not None
-    name, steps = _schedule(facts, classifier)
+    check_size("image_size", [size], shape.factor)
+    told = _tells_schedule(facts)
+    # A classifier's logits depend on the number of the step alone.
+    name, steps = settle_schedule(facts, *SCHEDULE) if told or not classifier else ("linear", 1000)
     process = linear_or_cosine(name, steps)
     num_classes = shape.outputs if classifier else shape.num_classes
     network = {
@@ -57,13 +66,13 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         "resample_blocks": shape.resampled == "block",
         "resample_conv": shape.resampled != "pool",
         "group_channels": 1,
-        **_heads(shape, facts),
+        **heads_of(shape, facts),
         **({"pool": shape.pool} if classifier else {"learned_variance": shape.outputs == 2 * shape.inputs}),
     }
     event_shape = (shape.inputs, size, size)
     ours = cast(ADM | ADMClassifier, empty_network(network, event_shape, num_classes, classifier))
     wanted = {name: value for name, value in ours.state_dict().items() if name != FREQUENCIES}
-    state = translate(tensors, guided_diffusion_names(ours, _order(shape, network, facts)), wanted)
+    state = translate(tensors, guided_diffusion_names(ours, order_of(shape, network, facts)), wanted)
     return Foreign(
         network=network,
         event_shape=event_shape,
@@ -78,21 +87,36 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         classifier=classifier,
         levels=process.times.flip(0),
         origin={"weights": held},
+        assumed="" if told or not classifier else ASSUMED,
     )
 
 
-def _schedule(facts: Facts, classifier: bool) -> tuple[str, int]:
-    """The schedule and its steps. Of a classifier, whose logits depend on the number of the step alone, those of the
-    project's own classifiers where nothing is told of them."""
-    names = ("noise_schedule", "diffusion_steps")
-    if classifier and all(facts.told(name) is MISSING for name in ("schedule", *names)):
-        warnings.warn(
-            "noise_schedule and diffusion_steps are not told: the classifier is taken as one of the linear schedule of "
-            "1000 steps, as the project's own are; tell them where it was trained on another",
-            stacklevel=2,
-        )
-        return "linear", 1000
-    return settle_schedule(facts, *names)
+def _tells_schedule(facts: Facts) -> bool:
+    return any(facts.told(name) is not MISSING for name in ("schedule", *SCHEDULE))
+
+
+def _require(tensors: Mapping[str, Tensor], found: Sequence[Architecture], facts: Facts) -> None:
+    """Ask at once for all that keys, shapes and facts leave open; ``found`` are the architectures that fit them."""
+    shape, classifier = found[0], found[0].pool is not None
+    needed: dict[str, Any] = {"image_size": _size_of(tensors, shape)}
+    if len(found) > 1:
+        needed["num_res_blocks"] = MISSING
+    if not classifier and shape.outputs == shape.inputs and shape.inputs % 2 == 0:
+        # Else half of them may be a smaller image, and half of the outputs variances.
+        needed["in_channels"] = MISSING
+    if not classifier or _tells_schedule(facts):
+        needed |= dict(zip(SCHEDULE, schedule_of(facts), strict=True))
+        steps = facts.told("diffusion_steps") if needed["diffusion_steps"] is MISSING else needed["diffusion_steps"]
+        if steps != 1000 and facts.told("schedule") is MISSING:
+            needed["rescale_timesteps"] = MISSING
+    if heads_missing(shape, facts):
+        needed["num_head_channels"] = MISSING if facts.told("num_head_channels") is MISSING else 0
+        needed["num_heads"] = 0 if needed["num_head_channels"] is MISSING else MISSING
+    if not any(all_told(facts, names) for names in WHOLE) and not (
+        not heads_missing(shape, facts) and is_single(shape, heads_of(shape, facts))
+    ):
+        needed["use_new_attention_order"] = MISSING
+    facts.require(needed)
 
 
 def _per_step(facts: Facts, steps: int) -> float:
@@ -126,17 +150,13 @@ def _architecture(tensors: Mapping[str, Tensor], facts: Facts) -> Architecture:
     told = facts.told("image_size", int)
     if len(found) > 1 and positions is not None and told is not MISSING:
         found = [f for f in found if _side(positions) * f.factor == told] or found
-    if len(found) > 1:
-        facts.settle("num_res_blocks")
+    _require(tensors, found, facts)
     shape = found[0]
     if shape.pool is None and (shape.outputs not in (shape.inputs, 2 * shape.inputs)):
         raise ValueError(
             f"the network takes {shape.inputs} channels and returns {shape.outputs}: one of super-resolution, whose "
             "condition is a smaller image, is not read"
         )
-    if shape.pool is None and shape.outputs == shape.inputs and shape.inputs % 2 == 0:
-        # Else half of them may be a smaller image, and half of the outputs variances.
-        facts.settle("in_channels", facts.told("in_channels"))
     return shape
 
 
@@ -144,9 +164,10 @@ def _side(positions: Tensor) -> int:
     return math.isqrt(positions.shape[1] - 1)
 
 
-def _image_size(tensors: Mapping[str, Tensor], shape: Architecture, facts: Facts) -> int:
+def _size_of(tensors: Mapping[str, Tensor], shape: Architecture) -> Any:
+    """The size of images, where an attention pool tells it."""
     positions = tensors.get("out.2.positional_embedding")
-    return facts.settle("image_size", MISSING if positions is None else _side(positions) * shape.factor, int)
+    return MISSING if positions is None else _side(positions) * shape.factor
 
 
 def _agree(shape: Architecture, size: int, facts: Facts) -> None:
@@ -201,45 +222,3 @@ def _told(facts: Facts, names: tuple[str, ...]) -> Any:
         if told is not MISSING:
             return tuple(told) if isinstance(told, list) else told
     return MISSING
-
-
-def _default(facts: Facts, name: str) -> Any:
-    """What the code has for an option where all others are told; else MISSING."""
-    return next((defaults.get(name, MISSING) for names, defaults in WHOLE.items() if _all_told(facts, names)), MISSING)
-
-
-def _all_told(facts: Facts, names: tuple[str, ...]) -> bool:
-    return all(facts.told(name) is not MISSING for name in names)
-
-
-def _heads(shape: Architecture, facts: Facts) -> dict[str, int]:
-    """Options of the heads of attention. Raises ValueError where neither their number nor their channels are told."""
-    width = facts.get("num_head_channels", -1)
-    heads = facts.told("num_heads", int)
-    if width == -1 and heads is MISSING:
-        heads, width = _default(facts, "num_heads"), _default(facts, "num_head_channels")
-    if width not in (-1, MISSING):
-        wrong = [c for c in (shape.channels[-1], *_attended(shape)) if c % width]
-        if wrong:
-            raise ValueError(f"facts: num_head_channels = {width} does not divide {wrong[0]} channels of the file")
-        return {"head_channels": int(width)}
-    if heads is MISSING or shape.pool == "attention":
-        facts.settle("num_head_channels", MISSING)
-    up = facts.get("num_heads_upsample", -1)
-    return {"num_heads": int(heads)} | ({} if up == -1 or shape.pool else {"num_heads_upsample": int(up)})
-
-
-def _attended(shape: Architecture) -> list[int]:
-    return [channels for channels, there in zip(shape.channels, shape.attended, strict=True) if there]
-
-
-def _order(shape: Architecture, network: Mapping[str, Any], facts: Facts) -> str:
-    """The order of q, k and v, which shows where there are several heads."""
-    channels = {shape.channels[-1], *_attended(shape)}
-    counts = [network.get("num_heads", 0), network.get("num_heads_upsample", 0)]
-    single = max(counts) == 1 or channels == {network.get("head_channels")}
-    if single or any(_all_told(facts, names) for names in WHOLE):
-        new = facts.get("use_new_attention_order", False)
-    else:
-        new = facts.settle("use_new_attention_order", kind=bool)
-    return "qkv, heads, channels" if new else "heads, qkv, channels"

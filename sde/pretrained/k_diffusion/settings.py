@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from sde.pretrained.facts import MISSING, Facts
+from sde.pretrained.facts import MISSING, Facts, of_kind
+from sde.pretrained.foreign import check_size
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,19 @@ class Settings:
             return default
         return self.facts.settle(name, found, kind)
 
-    def size(self) -> tuple[int, int]:
-        """Height and width of the images. Raises ValueError unless they are two numbers."""
+    def require(self, *defaulted: str) -> None:
+        """Ask at once for what neither the config nor the facts say: of every file, and, where no defaults hold, of
+        options that are ``defaulted`` else."""
+        names = ("input_channels", "input_size", "patch_size", "sigma_min", "sigma_max")
+        needed = [name for name in names if name not in defaulted] + ([] if self.whole else [*defaulted])
+        self.facts.require({name: self.config.get(name, MISSING) for name in needed})
+
+    def size(self, factor: int | Sequence[int]) -> tuple[int, int]:
+        """Height and width of the images. Raises ValueError unless they are two numbers, multiples of the factor by
+        which the network makes them smaller, or of one for each axis."""
         size = self.of("input_size")
         if not isinstance(size, Sequence) or len(size) != 2:
             raise ValueError(f"facts: input_size = {size!r}: needs height and width, as [32, 32]")
-        return int(size[0]), int(size[1])
+        height, width = (of_kind("input_size", part, int) for part in size)
+        check_size("input_size", (height, width), factor)
+        return height, width

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from sde.pretrained.contents import Contents
-from sde.pretrained.facts import MISSING, Facts
+from sde.pretrained.facts import MISSING, Facts, Kind, kinds_by_name
 from sde.pretrained.foreign import AS_PUBLISHED, Foreign, pixels
 from sde.pretrained.k_diffusion.settings import Settings
 from sde.pretrained.k_diffusion.transformer import read_transformer
@@ -59,12 +59,38 @@ OPTIONS: Mapping[str, str] = {
     "ema_sched": "the section of the average of the weights",
 }
 
+OPTION_KINDS: Mapping[str, Kind] = kinds_by_name(
+    {
+        str: "type loss_config loss_weighting location",
+        (str, int): "image_key class_key",
+        bool: "augment_wrapper has_variance",
+        int: "input_channels mapping_cond_dim loss_scales mapping_out unet_cond_dim cross_cond_dim skip_stages "
+        "mapping_width mapping_depth num_classes",
+        (int, type(None)): "mapping_d_ff",
+        (int, tuple): "patch_size",
+        float: "augment_prob sigma_data sigma_min sigma_max noise_perturbation_factor mapping_dropout_rate "
+        "cond_dropout_rate",
+        (float, list, type(None)): "dropout_rate",
+        tuple: "input_size depths channels self_attn_depths widths",
+        (list, type(None)): "cross_attn_depths d_ffs self_attns",
+        dict: "sigma_sample_density optimizer lr_sched ema_sched",
+    }
+)
+"""What each option may be."""
+
 MARKS = {
     "image_v1": ("timestep_embed.weight", "u_net.d_blocks.0.1.main.0.mapper.weight"),
     "image_transformer_v2": ("time_emb.weight", "mapping.in_norm.scale", "patch_in.proj.weight"),
     "image_transformer_v1": ("time_emb.weight", "mapping.in_norm.scale", "in_proj.weight"),
 }
 """Tensors that tell the kinds of its networks from others."""
+
+
+NEEDED = {
+    "image_v1": ("patch_size", "dropout_rate", "sigma_data"),
+    "image_transformer_v2": ("self_attns", "dropout_rate", "mapping_dropout_rate", "sigma_data"),
+}
+"""What each kind needs to be told where there is no config, beside what every file needs."""
 
 
 def recognizes(contents: Contents) -> bool:
@@ -81,6 +107,8 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     if kind == "image_transformer_v1":
         raise ValueError("image_transformer_v1 has no network here: image_v1 and image_transformer_v2 have")
     settings = Settings(facts, _config(contents))
+    of_classes = ("cond_dropout_rate",) if "class_emb.weight" in tensors else ()
+    settings.require(*NEEDED[kind], *of_classes)
     told = {"image_v1": read_unet, "image_transformer_v2": read_transformer}[kind](tensors, settings)
     network = dict(told.network)
     conditions = network.pop("conditions", {})

@@ -23,6 +23,8 @@ def read_transformer(tensors: Mapping[str, Tensor], settings: Settings) -> Told:
     widths = settings.of("widths", [down.shape[0] for _, down, _ in levels])
     patch = settings.of("patch_size")
     patch = [patch, patch] if isinstance(patch, int) else [*of_kind("patch_size", patch, tuple)]
+    if len(patch) != 2:
+        raise ValueError(f"facts: patch_size = {patch}: needs one side, or height and width, as [4, 4]")
     channels = settings.of("input_channels", kind=int)
     classes = tensors["class_emb.weight"].shape[0] - 1 if "class_emb.weight" in tensors else 0
     num_classes = settings.of("num_classes", classes) or None
@@ -45,7 +47,7 @@ def read_transformer(tensors: Mapping[str, Tensor], settings: Settings) -> Told:
     }
     if vector:
         network["conditions"] = {"vector": [vector]}
-    shape = (channels, *settings.size())
+    shape = (channels, *settings.size([side * 2 ** (len(levels) - 1) for side in patch]))
     ours = empty_network(network, shape, num_classes).state_dict()
     names = transformer_names(ours, network)
     state = translate(tensors, names, {name: ours[name] for name in names})

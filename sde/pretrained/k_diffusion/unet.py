@@ -52,7 +52,7 @@ def read_unet(tensors: Mapping[str, Tensor], settings: Settings) -> Told:
         "stem_width": widths[max(0, skipped - 1)],
         "log_variance": has_variance,
     }
-    size = settings.size()
+    size = settings.size(patch * 2 ** (len(levels) - skipped - 1))
     conditions = {"vector": [vector]} if vector else {}
     conditions |= {"image": [image, *size]} if image else {}
     # Sequences have any length; whose tokens come in another number gives as many.

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from sde.networks.blocks import ResidualBlock, Stage
-from sde.networks.ncsnpp import Level, NCSNpp, levels_of
+from sde.networks.ncsnpp import NCSNpp
+from sde.networks.ncsnpp_levels import Level, levels_of
 from sde.networks.progressive import Head, ResidualInput, ResidualOutput, SkipInput, SkipOutput
 from sde.networks.resample import ConvolutionDown, ConvolutionUp
 from sde.pretrained.names.theirs import Names, Theirs, layer

@@ -12,10 +12,11 @@ from sde.model.noise_input import NoiseInput
 from sde.networks.mapping import positional_frequencies
 from sde.pretrained.contents import Contents
 from sde.pretrained.facts import MISSING, Facts
-from sde.pretrained.foreign import Foreign, empty_network, pixels
+from sde.pretrained.foreign import AS_PUBLISHED, Foreign, check_size, empty_network, pixels
 from sde.pretrained.names.song import score_sde_names
 from sde.pretrained.names.theirs import numbered, translate
 from sde.pretrained.score_sde.modules import PREFIX, architecture
+from sde.pretrained.score_sde.options import OPTION_KINDS as OPTION_KINDS
 from sde.pretrained.score_sde.options import OPTIONS as OPTIONS
 from sde.process.base import SDE
 from sde.process.chain import ChainSDE
@@ -43,7 +44,9 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     sigmas = raw.pop("sigmas", None)
     tensors = raw if weights == "raw" else raw | _average(contents, raw)
     found = architecture(tensors)
+    _require(facts, found, sigmas)
     size = facts.settle("image_size", kind=int)
+    check_size("image_size", [size], 2 ** (found["levels"] - 1))
     name, centered = _name(facts, found), facts.settle("centered", kind=bool)
     network = _network(facts, found, name, size) | {"centered": centered}
     kind, continuous = _kind(facts.settle("sde")), facts.settle("continuous", kind=bool)
@@ -70,17 +73,21 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         scaled_input=False,
         transform=_transform(centered, facts.get("uniform_dequantization", False)),
         levels=torch.linspace(1, EPSILON[kind], steps, dtype=torch.float64).clamp(min=sde.t_min),
-        origin={"model": f"{name} on {kind}, {'continuous' if continuous else 'discrete'}"},
+        origin={"model": f"{name} on {kind}, {'continuous' if continuous else 'discrete'}"}
+        | ({} if _raw_of(contents, "model") else {"weights": AS_PUBLISHED}),
     )
 
 
 def _raw(contents: Contents) -> dict[str, Tensor]:
     """The model's tensors, without the prefix of DataParallel; none where the file is another's."""
-    for tensors in (contents.tensors("model"), contents.tensors()):
-        tensors = numbered(tensors, "module.") or tensors
-        if any(name.startswith(PREFIX) for name in tensors):
-            return tensors
-    return {}
+    return _raw_of(contents, "model") or _raw_of(contents)
+
+
+def _raw_of(contents: Contents, *keys: str) -> dict[str, Tensor]:
+    """Those under these keys; of a state dict by itself, under none, nobody knows whether they are averaged."""
+    tensors = contents.tensors(*keys)
+    tensors = numbered(tensors, "module.") or tensors
+    return tensors if any(name.startswith(PREFIX) for name in tensors) else {}
 
 
 def _average(contents: Contents, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -100,11 +107,34 @@ def _average(contents: Contents, raw: Mapping[str, Tensor]) -> dict[str, Tensor]
     return dict(zip(names, shadow, strict=True))
 
 
+def _require(facts: Facts, found: Mapping[str, Any], sigmas: Tensor | None) -> None:
+    """Ask at once for all that tensors and facts leave open; before the network or the process is told, for what any
+    of them needs."""
+    fourier, name, sde = found["embedding_type"] == "fourier", facts.told("name"), facts.told("sde")
+    name = "ncsnpp" if _is_ncsnpp(found) else name
+    names = ["image_size", "centered", "nonlinearity", "sde", "continuous", "scale_by_sigma"]
+    exploding = fourier or sde is MISSING or str(sde).lower() == "vesde"
+    if sigmas is None:
+        by_sigma = facts.told("scale_by_sigma") is True and not fourier
+        names += ["num_scales", *(("sigma_min", "sigma_max") if exploding or by_sigma else ())]
+    if not fourier and (sde is MISSING or not exploding):
+        names += ["beta_min", "beta_max"]
+    needed = {"name": name, **dict.fromkeys(names, MISSING)}
+    if name != "ddpm":
+        fir = found.get("fir", facts.told("fir"))
+        needed |= {"skip_rescale": MISSING, "fir": fir} | ({"fir_kernel": MISSING} if fir else {})
+    facts.require(needed)
+
+
+def _is_ncsnpp(found: Mapping[str, Any]) -> bool:
+    """Whether a network has what only ``ncsnpp`` has."""
+    own = found["resblock_type"] == "biggan" or found["embedding_type"] == "fourier" or bool(found.get("fir"))
+    return own or {found["progressive"], found["progressive_input"]} != {"none"}
+
+
 def _name(facts: Facts, found: Mapping[str, Any]) -> str:
-    """The project's name of the network. What only ``ncsnpp`` has tells it."""
-    own = found["resblock_type"] == "biggan" or found["embedding_type"] == "fourier"
-    own = own or found.get("fir") or {found["progressive"], found["progressive_input"]} != {"none"}
-    name = str(facts.settle("name", "ncsnpp" if own else MISSING))
+    """The project's name of the network."""
+    name = str(facts.settle("name", "ncsnpp" if _is_ncsnpp(found) else MISSING))
     if name not in ("ddpm", "ncsnpp"):
         raise ValueError(f"facts: name = {name!r}: of score_sde's networks ddpm and ncsnpp are read")
     return name

@@ -64,7 +64,12 @@ def test_a_classifier_without_a_schedule_is_one_of_the_projects_own(tmp_path):
         model = load_pretrained(path, facts=kwargs)
     assert len(told) == 1
     assert model.sde == load_pretrained(path, facts=kwargs | {"schedule": "linear, 1000 steps"}).sde
-    refused("facts: noise_schedule is needed", path, **kwargs, diffusion_steps=50)
+    refused(
+        "facts: noise_schedule (the schedule of the betas, linear or cosine) and rescale_timesteps (",
+        path,
+        **kwargs,
+        diffusion_steps=50,
+    )
 
 
 def facts_of(about):
@@ -233,18 +238,26 @@ def test_what_has_to_be_told(tmp_path):
     path, _ = foreign_file(tmp_path, NETWORK)
     heads, size, order = {"num_head_channels": 16}, {"image_size": 16}, {"use_new_attention_order": False}
     schedule = {"noise_schedule": "linear", "diffusion_steps": 1000}
-    refused("facts: image_size is needed, height and width of the images", path)
-    refused("facts: noise_schedule is needed, the schedule of the betas, linear or cosine", path, **size)
-    refused("facts: diffusion_steps is needed, steps of the chain", path, **size, noise_schedule="linear")
-    refused("facts: num_head_channels is needed, channels per head of attention", path, **size, **schedule)
+    refused("facts: image_size (height and width of the images), noise_schedule (the schedule", path)
+    refused("facts: image_size is needed, height and width of the images", path, **schedule, **heads, **order)
+    refused("facts: noise_schedule is needed, the schedule of the betas, linear or cosine", path,
+            **size, **heads, **order, diffusion_steps=1000)  # fmt: skip
+    refused("facts: rescale_timesteps is needed, whether steps are told in thousandths", path,
+            **size, **heads, **order, noise_schedule="linear", diffusion_steps=50)  # fmt: skip
+    refused("facts: num_head_channels is needed, channels per head of attention", path, **size, **schedule, **order)
+    refused("facts: num_heads is needed, heads of attention", path, **size, **schedule, **order, num_head_channels=-1)
     refused("facts: use_new_attention_order is needed, whether q, k and v", path, **size, **schedule, **heads)
+    both = (
+        "facts: num_head_channels (channels per head of attention, or -1 with num_heads told instead) and "
+        "use_new_attention_order ("
+    )
     load_pretrained(path, facts=size | schedule | heads | order)
     # With one head there are no orders.
     load_pretrained(path, facts=size | schedule | {"num_heads": 1})
     # A whole call, or all flags of a script, leave out what has its default there; a part of one does not.
-    refused("facts: num_head_channels is needed", path, **size, **schedule, model_channels=32)
+    refused(both, path, **size, **schedule, model_channels=32)
     refused("facts: use_new_attention_order is needed", path, **size, **schedule, model_channels=32, num_heads=2)
-    refused("facts: num_head_channels is needed", path, **size, **schedule, num_channels=32)
+    refused(both, path, **size, **schedule, num_channels=32)
     call = {"in_channels": 3, "model_channels": 32, "out_channels": 3, "num_res_blocks": 1}
     call["attention_resolutions"] = [2, 4]
     assert read_pretrained(path, facts=size | schedule | call).network["num_heads"] == 1
