@@ -1,6 +1,5 @@
 """score_sde's checkpoints: its models ``ddpm`` and ``ncsnpp`` on VE, VP and sub-VP processes (Song et al. 2021)."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,6 @@ import torch
 from torch import Tensor
 
 from sde.data.transform import Transform
-from sde.model.noise_input import NoiseInput
 from sde.networks.mapping import positional_frequencies
 from sde.pretrained.contents import Contents
 from sde.pretrained.facts import MISSING, Facts
@@ -18,18 +16,11 @@ from sde.pretrained.names.theirs import numbered, translate
 from sde.pretrained.score_sde.modules import PREFIX, architecture
 from sde.pretrained.score_sde.options import OPTION_KINDS as OPTION_KINDS
 from sde.pretrained.score_sde.options import OPTIONS as OPTIONS
-from sde.process.base import SDE
-from sde.process.chain import ChainSDE
-from sde.process.ve import VESDE
-from sde.process.vp import VPSDE, SubVPSDE
+from sde.pretrained.score_sde.processes import EPSILON, chain_of, kind_of, log_sigma_of, of_chain, process_of
 
 PROJECT = "score_sde (Song et al. 2021; code Apache 2.0, weights as their publisher says)"
 FREQUENCIES, RANDOM = "embedding.mapping.frequencies", "all_modules.0.W"
 PROGRESSIVE = {"none": "none", "input_skip": "skip", "output_skip": "skip", "residual": "residual"}
-EPSILON = {"vesde": 1e-5, "vpsde": 1e-3, "subvpsde": 1e-3}
-"""Where the samplers of the project end."""
-TIME_OF_VP = 999
-"""What networks on VP and sub-VP processes are told at time 1, where they were trained on all times."""
 
 
 def recognizes(contents: Contents) -> bool:
@@ -49,10 +40,10 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     check_size("image_size", [size], 2 ** (found["levels"] - 1))
     name, centered = _name(facts, found), facts.settle("centered", kind=bool)
     network = _network(facts, found, name, size) | {"centered": centered}
-    kind, continuous = _kind(facts.settle("sde")), facts.settle("continuous", kind=bool)
-    chain = _chain(facts, sigmas)
+    kind, continuous = kind_of(facts.settle("sde")), facts.settle("continuous", kind=bool)
+    chain = chain_of(facts, sigmas)
     if facts.settle("scale_by_sigma", kind=bool):
-        network |= {"scale_by_sigma": True, "log_sigma": _log_sigma(facts, network["embedding_type"], chain)}
+        network |= {"scale_by_sigma": True, "log_sigma": log_sigma_of(facts, network["embedding_type"], chain)}
     event_shape = (facts.settle("num_channels", found["num_channels"]), size, size)
     ours = empty_network(network, event_shape, None)
     wanted = dict(ours.state_dict())
@@ -60,8 +51,8 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     if network["embedding_type"] == "positional":
         tables[FREQUENCIES] = positional_frequencies(len(wanted.pop(FREQUENCIES)))
     state = translate(tensors, score_sde_names(ours), wanted) | tables
-    sde, told, parametrization = _process(facts, kind, continuous, network["embedding_type"], chain)
-    steps = _of_chain(facts, "num_scales", chain)
+    sde, told, parametrization = process_of(facts, kind, continuous, network["embedding_type"], chain)
+    steps = of_chain(facts, "num_scales", chain)
     return Foreign(
         network=network,
         event_shape=event_shape,
@@ -181,60 +172,6 @@ def _network(facts: Facts, found: Mapping[str, Any], name: str, size: int) -> di
         "progressive_output": PROGRESSIVE[found["progressive"]],
         "skip_rescale": facts.settle("skip_rescale", kind=bool),
     }
-
-
-def _kind(sde: Any) -> str:
-    kind = str(sde).lower()
-    if kind not in EPSILON:
-        raise ValueError(f"facts: sde = {sde!r}: needs one of {', '.join(EPSILON)}")
-    return kind
-
-
-def _chain(facts: Facts, sigmas: Tensor | None) -> dict[str, Any]:
-    """The noise levels that the file holds, falling: their number and ends, up to rounding."""
-    if sigmas is None:
-        return {}
-    digits = 12 if sigmas.dtype == torch.float64 else 6
-    ends = {name: float(f"{float(sigmas[i]):.{digits}g}") for name, i in (("sigma_max", 0), ("sigma_min", -1))}
-    return {name: facts.settle(name, value) for name, value in {"num_scales": len(sigmas), **ends}.items()}
-
-
-def _of_chain(facts: Facts, name: str, chain: Mapping[str, Any]) -> Any:
-    return facts.settle(name, chain.get(name, MISSING), int if name == "num_scales" else float)
-
-
-def _log_sigma(facts: Facts, embedding_type: str, chain: Mapping[str, Any]) -> tuple[float, float]:
-    """The line by which log sigma follows from what the network is told: itself, or the number of a noise level."""
-    if embedding_type == "fourier":
-        return 1.0, 0.0
-    high, low = (math.log(_of_chain(facts, name, chain)) for name in ("sigma_max", "sigma_min"))
-    return (low - high) / (_of_chain(facts, "num_scales", chain) - 1), high
-
-
-def _process(
-    facts: Facts, kind: str, continuous: bool, embedding_type: str, chain: Mapping[str, Any]
-) -> tuple[SDE, NoiseInput, str]:
-    """The process, what the network is told of it, and the parametrization."""
-    steps = _of_chain(facts, "num_scales", chain)
-    if kind == "vesde":
-        exploding = VESDE(*(_of_chain(facts, name, chain) for name in ("sigma_min", "sigma_max")))
-        if (embedding_type == "fourier") != continuous:
-            raise ValueError(
-                f"facts: continuous = {continuous}: on a VE process networks with {embedding_type} embedding are "
-                f"{'continuous' if not continuous else 'discrete'}"
-            )
-        if continuous:
-            return exploding, NoiseInput("log_noise_level", scale=1.0), "score"
-        return exploding, NoiseInput("time", scale=-(steps - 1), shift=steps - 1, rounding="nearest"), "score"
-    if embedding_type == "fourier":
-        raise ValueError(f"facts: sde = {kind!r}: networks with fourier embedding are on VE processes")
-    low, high = (facts.settle(name, kind=float) for name in ("beta_min", "beta_max"))
-    if kind == "subvpsde":
-        return SubVPSDE(low, high, t_min=1e-5), NoiseInput("time", scale=TIME_OF_VP), "noise"
-    if continuous:
-        return VPSDE(low, high, t_min=1e-5), NoiseInput("time", scale=TIME_OF_VP), "noise"
-    linear = ChainSDE("linear", steps=steps, beta_start=low / steps, beta_end=high / steps)
-    return linear, NoiseInput("time", scale=steps - 1), "noise"
 
 
 def _transform(centered: bool, dequantized: bool) -> Transform:
