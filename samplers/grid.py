@@ -82,8 +82,8 @@ def karras(sde, steps: int, start: float | None = None, rho: float = 7.0) -> Ten
 
 def flow(sde, steps: int, start: float | None = None, shift: float = 1.0) -> Tensor:
     """Equal steps in u = r / (1 + r), the time of the straight path alpha = 1 - u, sigma = u, from end to end, where
-    r = sigma / alpha is ``shift`` times smaller than at the times: those of u are shift u / (1 + (shift - 1) u) there
-    (Esser et al. 2024, eq. 23, with shift = sqrt(m / n)). On that path 1 is ``uniform``. An open noise end is u = 1."""
+    r is sigma / alpha divided by ``shift``: there the times are shift u / (1 + (shift - 1) u) (Esser et al. 2024, eq.
+    23, with shift = sqrt(m / n)), and with a shift of 1 those of ``uniform``. An open noise end is u = 1."""
     first, last = _ends(sde, start)
     least, most = sde.log_snr(first), sde.log_snr(last)
     high, low = (torch.sigmoid(-0.5 * end - math.log(shift)) for end in (least, most))
