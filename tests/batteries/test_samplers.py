@@ -205,7 +205,9 @@ def test_bad_times(times, words):
         check_times(torch.tensor(times), VPSDE())
 
 
-@pytest.mark.parametrize("grid", ["karas", "uniform:2", "karras:x", "karras:0", "polynomial:-1", "karras:inf", "flow:0"])
+@pytest.mark.parametrize(
+    "grid", ["karas", "uniform:2", "karras:x", "karras:0", "polynomial:-1", "karras:inf", "flow:0"]
+)
 def test_bad_grids(grid):
     with pytest.raises(ValueError, match=f"grid = '{grid}'"):
         make_grid(VPSDE(), grid, 4)
