@@ -91,7 +91,7 @@ def test_parametrizations_at_an_open_noise_end(parametrization):
     """There D = E[x_0]: finite of some whatever the network says, and refused of those that divide by alpha."""
     sde = ChainSDE(zero_terminal_snr=True)
     if parametrization in ("noise", "score", "scaled_score"):
-        words = "its D divides by alpha, which is 0 at t_max = 1 .*: needs one of denoised, v, edm, flow, or a smaller t_max"
+        words = r"its D divides by alpha, which is 0 at t_max = 1 .*: needs one of denoised, v, edm, flow, or a smaller"
         with pytest.raises(ValueError, match=words):
             Denoiser(nn.Identity(), sde, parametrization)
         assert Denoiser(nn.Identity(), replace(sde, t_max=0.99), parametrization)
