@@ -5,10 +5,12 @@ from sde.data.transform import Transform
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import PARAMETRIZATIONS, Denoiser
 from sde.model.noise_input import NoiseInput
+from sde.model.quantities import convert
 from sde.model.score import ScoreModel
 from sde.process import SDES
 from sde.process.base import SDE
 from sde.process.chain import ChainSDE
+from sde.process.flow import GVPSDE, FlowSDE
 from sde.process.ve import VESDE
 from sde.process.vp import VPSDE, SubVPSDE
 
@@ -17,6 +19,8 @@ __all__ = [
     "SDE",
     "SDES",
     "ChainSDE",
+    "FlowSDE",
+    "GVPSDE",
     "Denoiser",
     "NoiseInput",
     "NoisyClassifier",
@@ -25,6 +29,7 @@ __all__ = [
     "Transform",
     "VESDE",
     "VPSDE",
+    "convert",
 ]
 
 __version__ = "0.1.0"

@@ -6,7 +6,7 @@ from sde.condition.binding import bind_condition, expand_rows
 from sde.condition.protocol import check_conditional
 from sde.condition.tree import ConditionLike
 from sde.model.denoiser import Denoiser
-from sde.model.score import NoiseTerms, ScoreModel, parts_of
+from sde.model.score import ScoreModel, Terms, parts_of
 
 
 class Conditional(ScoreModel):
@@ -29,10 +29,10 @@ class Conditional(ScoreModel):
         cond = expand_rows(self.cond, x)
         return self.model(x, t, cond) if outputs is None else self.model(x, t, cond, outputs=outputs)
 
-    def noise_terms(self, x: Tensor, t: Tensor) -> NoiseTerms:
+    def terms(self, x: Tensor, t: Tensor) -> Terms:
         """As those of the denoiser, where it is one."""
         if not isinstance(self.model, Denoiser):
-            return super().noise_terms(x, t)
+            return super().terms(x, t)
         outputs: list[Tensor] = []
         self(x, t, outputs=outputs)
-        return *self.model.noise_coefficients(t), outputs[0]
+        return self.model.terms_of(outputs[0], t)

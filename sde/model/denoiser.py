@@ -17,7 +17,7 @@ from sde.model.parametrization import (
     Coefficients,
     noise_coefficients,
 )
-from sde.model.score import NoiseTerms, ScoreModel
+from sde.model.score import ScoreModel, Terms
 from sde.process.base import SDE, check_time
 from sde.process.coefficients import combine, expand
 from sde.process.level import Coefficient, Level
@@ -189,14 +189,17 @@ class Denoiser(ScoreModel):
             outputs.append(output)
         return combine(c_skip, x, c_out, output)
 
-    def noise_terms(self, x: Tensor, t: Tensor) -> NoiseTerms:
+    def terms(self, x: Tensor, t: Tensor) -> Terms:
         """Of the network's output itself: where sigma is small, D is x but for a difference that rounding leaves little
         of."""
         outputs: list[Tensor] = []
         self(x, t, outputs=outputs)
-        return *self.noise_coefficients(t), outputs[0]
+        return self.terms_of(outputs[0], t)
 
-    def noise_coefficients(self, t: Tensor) -> tuple[Coefficient, Coefficient]:
-        """Those of x and F in E[z | x_t = x], as ``coefficients`` has them of D."""
+    def terms_of(self, output: Tensor, t: Tensor) -> Terms:
+        """Those with an output F of the network at t."""
         at = self.sde.level(t)
-        return noise_coefficients(self.parametrization, at.alpha, at.sigma, self.sigma_data)
+        c_skip, c_out, _ = self._factors(at)
+        return Terms(
+            c_skip, c_out, *noise_coefficients(self.parametrization, at.alpha, at.sigma, self.sigma_data), output
+        )

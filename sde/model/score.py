@@ -2,7 +2,7 @@
 
 import abc
 import copy
-from typing import Any, Self, cast
+from typing import Any, NamedTuple, Self, cast
 
 from torch import Tensor, nn
 
@@ -12,7 +12,15 @@ from sde.process.base import SDE
 from sde.process.coefficients import combine
 from sde.process.level import Coefficient
 
-NoiseTerms = tuple[Coefficient, Coefficient, Tensor]
+
+class Terms(NamedTuple):
+    """D = skip x + out F and E[z | x_t = x] = p x + q F, of an ``output`` F of the shape of x."""
+
+    skip: Coefficient
+    out: Coefficient
+    p: Coefficient
+    q: Coefficient
+    output: Tensor
 
 
 class ScoreModel(nn.Module, abc.ABC):
@@ -48,28 +56,27 @@ class ScoreModel(nn.Module, abc.ABC):
             raise TypeError(f"x is {type(x).__name__}: needs a tensor of shape (B, *event), in model units")
         return super().__call__(*args, **kwargs)
 
-    def noise_terms(self, x: Tensor, t: Tensor) -> NoiseTerms:
-        """E[z | x_t = x] = p x + q F, as p, q and F: here (x - alpha D) / sigma. One call of the model."""
+    def terms(self, x: Tensor, t: Tensor) -> Terms:
+        """Of one call of the model: here F = D, and the noise is (x - alpha D) / sigma."""
         denoised, at = self(x, t), self.sde.level(t)
-        return 1 / at.sigma, -at.alpha / at.sigma, denoised
+        return Terms(0.0, 1.0, 1 / at.sigma, -at.alpha / at.sigma, denoised)
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """grad log p_t(x) = (alpha D - x) / sigma^2 (Tweedie's formula; Efron 2011)."""
-        p, q, output = self.noise_terms(x, t)
-        at = self.sde.level(t)
-        return combine(-p / at.sigma, x, -q / at.sigma, output)
+        terms, at = self.terms(x, t), self.sde.level(t)
+        return combine(-terms.p / at.sigma, x, -terms.q / at.sigma, terms.output)
 
     def noise(self, x: Tensor, t: Tensor) -> Tensor:
         """E[z | x_t = x] = (x - alpha D) / sigma = -sigma score."""
-        p, q, output = self.noise_terms(x, t)
-        return combine(p, x, q, output)
+        terms = self.terms(x, t)
+        return combine(terms.p, x, terms.q, terms.output)
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        """Drift of the probability-flow ODE, f x - g^2 score / 2 (Song et al. 2021, eq. 13)."""
-        p, q, output = self.noise_terms(x, t)
-        at = self.sde.level(t)
-        rate = 0.5 * at.g2 / at.sigma
-        return combine(at.f + rate * p, x, rate * q, output)
+        """Drift of the probability-flow ODE, f x - g^2 score / 2 (Song et al. 2021, eq. 13), which is alpha' D + sigma'
+        E[z | x_t = x]: finite at an open noise end, where f and g^2 are not."""
+        terms, at = self.terms(x, t), self.sde.level(t)
+        of_x = at.alpha_rate * terms.skip + at.sigma_rate * terms.p
+        return combine(of_x, x, at.alpha_rate * terms.out + at.sigma_rate * terms.q, terms.output)
 
     def rows(self, index: Tensor | slice) -> Self:
         """The same model for some rows of the batch that it is bound to: a copy with those rows of what is named in
