@@ -15,7 +15,7 @@ FLOORS = {
         "data networks",
         "model",
         "guidance training",
-        "inverse pretrained",
+        "distillation inverse pretrained",
         "checkpoint",
     ],
     "samplers": [

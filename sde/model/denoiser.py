@@ -13,7 +13,7 @@ from sde.condition.tree import Condition, ConditionLike, Shapes, as_tree
 from sde.data.transform import Transform
 from sde.device import differentiating_forward, send
 from sde.model.noise_input import NoiseInput
-from sde.model.score import ScoreModel
+from sde.model.score import ScoreModel, StateModel
 from sde.process.base import SDE, check_time
 from sde.process.coefficients import combine, expand
 from sde.process.level import Coefficient, Level
@@ -125,8 +125,20 @@ def check_state(x: Tensor) -> None:
         raise TypeError(f"x is {kind}: needs a tensor of floats of shape (B, *event), in model units")
 
 
-class Denoiser(ScoreModel):
-    """A network seen as a score model: D(x, t) = c_skip x + c_out F(c_in x, c_noise, cond).
+Told = Callable[[Tensor], Coefficient]
+"""A number that a network is told, () or (B,), for a state x (B, *event)."""
+
+
+def as_column(number: Coefficient, x: Tensor) -> Tensor:
+    """A number of one sample each, a float or of shape () or (B,), as (B,) in the dtype and on the device of x."""
+    if isinstance(number, float):
+        return x.new_full((x.shape[0],), number)
+    return send(number.to(x.dtype), x.device).expand(x.shape[0])
+
+
+class Preconditioned(StateModel):
+    """A network seen through its preconditioning, c_skip x + c_out F(c_in x, c_noise, cond), which denoisers and flow
+    maps share.
 
     ``parametrization`` is a key of PARAMETRIZATIONS; ``sigma_data`` the standard deviation of the data in model units.
     ``event_shape`` is that of the data, where known. ``autocast`` is the dtype of the network's body, None for full
@@ -202,14 +214,18 @@ class Denoiser(ScoreModel):
         """c_noise of a level of ``sde``, what the network is told of the time."""
         return self.noise_input(at, self.sde)
 
-    def forward(self, x: Tensor, t: Tensor, cond: ConditionLike | None = None) -> Tensor:
-        """E[x_0 | x_t = x, cond]; cond holds one row per sample, in data units; None is the learned null condition."""
+    def denoised(self, x: Tensor, t: Tensor, cond: ConditionLike | None, *further: Told) -> Tensor:
+        """c_skip x + c_out F(c_in x, c_noise, cond), of the shape of x. What ``further`` holds are functions of a state
+        to more numbers, () or (B,), that the network is told behind c_noise."""
         check_state(x)
         check_time(self.sde, t)
         at = self.sde.level(t)
         c_skip, c_out, c_in = self._factors(at)
         # Of one time without a transfer, which would wait for the device, nor a kernel where the run has sent them all.
         c_noise = at.on(x, self.network_time) if isinstance(at.time, float) else self.network_time(at)
+        if further:
+            numbers = (c_noise, *(told(x) for told in further))
+            c_noise = torch.stack([as_column(number, x) for number in numbers], 1)
         tree = self.standardization(as_tree(cond))
         output = call_network(self.network, x, c_in, c_noise, tree, autocast=self.autocast)
         if output.shape != x.shape:
@@ -218,3 +234,12 @@ class Denoiser(ScoreModel):
                 "it must return one tensor of the shape of x"
             )
         return combine(c_skip, x, c_out, output)
+
+
+class Denoiser(Preconditioned, ScoreModel):
+    """A network seen as a score model: D(x, t) = c_skip x + c_out F(c_in x, c_noise, cond), with the arguments of
+    ``Preconditioned``."""
+
+    def forward(self, x: Tensor, t: Tensor, cond: ConditionLike | None = None) -> Tensor:
+        """E[x_0 | x_t = x, cond]; cond holds one row per sample, in data units; None is the learned null condition."""
+        return self.denoised(x, t, cond)
