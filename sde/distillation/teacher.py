@@ -8,42 +8,40 @@ from torch import Tensor
 
 from sde.condition.tree import ConditionLike
 from sde.model.score import ScoreModel
-from sde.process.coefficients import combine, expand
-from sde.process.level import Coefficient
 from sde.process.base import SDE
+from sde.process.coefficients import combine, expand
 
 
 class Step(Protocol):
     """A sampler's step, as ``samplers.step.Stepper`` has it, for a time per sample: t, s (B,)."""
 
-    def step(self, model: ScoreModel, x: Tensor, t: Tensor, s: Tensor, noise: Any, carry: Any = None) -> tuple: ...
+    def step(self, model: Any, x: Tensor, t: Tensor, s: Tensor, noise: Any, carry: Any = None) -> tuple: ...
 
 
 class Teacher(Protocol):
-    """What losses ask: x (B, *event) in model units, t and s (B,); nothing is differentiated."""
+    """What losses ask of it: x (B, *event) in model units, t and s (B,); nothing is differentiated."""
 
     def denoised(self, x: Tensor, t: Tensor, cond: ConditionLike | None) -> Tensor:
         """D(x, t), guided where the teacher is."""
         ...
 
     def solve(self, x: Tensor, t: Tensor, s: Tensor, cond: ConditionLike | None) -> Tensor:
-        """Where the probability flow leads from x at t to s <= t, as the teacher has it; x itself where s = t."""
+        """Where the probability flow leads from x at t to s <= t, by one step of the teacher's."""
         ...
 
 
-def jump_factors(sde: SDE, t: Tensor, s: Tensor) -> tuple[Coefficient, Coefficient]:
-    """A and B of a jump x_s = A x_t + B M: A = sigma_s / sigma_t, B = alpha_s - alpha_t A, which is written as
-    -alpha_s expm1(lambda_t - lambda_s), lambda = log(alpha / sigma), since its terms cancel in short jumps."""
-    start, end = sde.level(t), sde.level(s)
-    change = 0.5 * (start.log_snr - end.log_snr)
-    return end.sigma / start.sigma, -end.alpha * torch.expm1(torch.as_tensor(change))
+def jump_factors(sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """A and B of a jump x_s = A x_t + B M between times (B,): A = sigma_s / sigma_t and B = alpha_s - alpha_t A, written
+    as -alpha_s expm1(lambda_t - lambda_s) with lambda = log(alpha / sigma), since its terms cancel in short jumps."""
+    change = 0.5 * (sde.log_snr(t) - sde.log_snr(s))
+    return sde.sigma(s) / sde.sigma(t), -sde.alpha(s) * torch.expm1(change)
 
 
 class SolvedTeacher:
-    """A score model and a solver: ``step``, deterministic and for a time per sample, as those of DDIM and Heun are.
+    """A score model and a solver: ``step`` is deterministic and takes a time per sample, as those of DDIM and Heun do.
     ``bind`` makes of conditions, one row per sample, or of None, the score model that is solved, guided or not.
 
-    From an open noise end, where alpha = 0, the step is x_s = alpha_s D + (sigma_s / sigma_t) x, whatever the solver.
+    From an open noise end, where alpha = 0, the step is x_s = (sigma_s / sigma_t) x + alpha_s D, whatever the solver.
     """
 
     def __init__(self, bind: Callable[[ConditionLike | None], ScoreModel], step: Step) -> None:
@@ -57,11 +55,12 @@ class SolvedTeacher:
     def solve(self, x: Tensor, t: Tensor, s: Tensor, cond: ConditionLike | None) -> Tensor:
         model = self.bind(cond)
         solved, _ = self.step.step(model, x, t, s, None)
-        if model.sde.open_end and bool((opened := t >= model.sde.t_max).any()):
+        opened = t >= model.sde.t_max if model.sde.open_end else torch.zeros_like(t, dtype=torch.bool)
+        if opened.any():
             keep, change = jump_factors(model.sde, t, s)
             first = combine(keep, x, change, model(x, t))
             solved = torch.where(expand(opened.to(x.dtype), x) > 0, first, solved)
-        return torch.where(expand((s < t).to(x.dtype), x) > 0, solved, x)
+        return solved
 
 
 class FlowMapTeacher:
