@@ -31,10 +31,9 @@ class Teacher(Protocol):
 
 
 def jump_factors(sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    """A and B of a jump x_s = A x_t + B M between times (B,): A = sigma_s / sigma_t and B = alpha_s - alpha_t A, written
-    as -alpha_s expm1(lambda_t - lambda_s) with lambda = log(alpha / sigma), since its terms cancel in short jumps."""
-    change = 0.5 * (sde.log_snr(t) - sde.log_snr(s))
-    return sde.sigma(s) / sde.sigma(t), -sde.alpha(s) * torch.expm1(change)
+    """A and B of a jump x_s = A x_t + B M between times (B,): sigma_s / sigma_t, and alpha_s - alpha_t A."""
+    keep = sde.sigma(s) / sde.sigma(t)
+    return keep, sde.alpha(s) - sde.alpha(t) * keep
 
 
 class SolvedTeacher:
