@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from samplers import GRIDS, SAMPLERS, encode, generate, log_likelihood, plan, sample
+from samplers import GRIDS, SAMPLERS, SCORE_SAMPLERS, encode, generate, log_likelihood, plan, sample
 from samplers.encode import decode
 from samplers.grid import make_grid
 from sde import SDE, ChainSDE
@@ -38,7 +38,7 @@ OPEN = {
     "cosine": ChainSDE("cosine", max_beta=1.0, zero_terminal_snr=True),
     "short": ChainSDE("linear", 30, 0.01, 0.3, zero_terminal_snr=True),
 }
-FIXED = [name for name in SAMPLERS if name not in (*ADAPTIVE, "langevin")]
+FIXED = [name for name in SCORE_SAMPLERS if name not in (*ADAPTIVE, "langevin")]
 
 
 @pytest.fixture(params=OPEN)
