@@ -27,8 +27,8 @@ class Trajectory:
 
 
 def check_path(count: int, steps: int, model: object) -> None:
-    """Raise ValueError unless a run of ``steps`` steps of a model has ``count`` states to show, with what it predicts of
-    the data in each."""
+    """Raise ValueError unless a run of ``steps`` steps of a model has ``count`` states to show, each with what it
+    predicts of the data."""
     check_integer("path", count, 2)
     if is_flow_map(model):
         raise ValueError(
