@@ -9,6 +9,7 @@ from sde.model.score import ScoreModel
 from sde.process import SDES
 from sde.process.base import SDE
 from sde.process.chain import ChainSDE
+from sde.process.flow import GVPSDE, FlowSDE
 from sde.process.ve import VESDE
 from sde.process.vp import VPSDE, SubVPSDE
 
@@ -17,6 +18,8 @@ __all__ = [
     "SDE",
     "SDES",
     "ChainSDE",
+    "FlowSDE",
+    "GVPSDE",
     "Denoiser",
     "NoiseInput",
     "NoisyClassifier",

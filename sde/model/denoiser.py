@@ -1,15 +1,17 @@
 """Denoiser: a network seen as a score model, by preconditioning."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from sde.condition.standardization import Standardization
 from sde.condition.tree import Condition, ConditionLike, Shapes, as_tree
 from sde.data.transform import Transform
-from sde.device import send
+from sde.device import differentiating_forward, send
 from sde.model.noise_input import NoiseInput
 from sde.model.score import ScoreModel, StateModel
 from sde.process.base import SDE, check_time
@@ -52,9 +54,11 @@ def call_network(
     """F(c_in x, c_noise, cond), in the dtype of x; c_in and c_noise are floats, or of shape () or (B,).
 
     Only the network's body runs under autocast, and only it is worth compiling. Where x is differentiated, a compiled
-    network is asked as it was before: a compiled graph has one backward pass, which cannot be taken again.
+    network is asked as it was before: a compiled graph has one backward pass, which cannot be taken again, and no
+    derivatives in forward mode.
     """
-    call = uncompiled(network) if torch.is_grad_enabled() and x.requires_grad else network
+    differentiated = torch.is_grad_enabled() and x.requires_grad or differentiating_forward()
+    call = uncompiled(network) if differentiated else network
     if isinstance(c_noise, float):
         # Without a transfer, which would wait for the device.
         c_noise = x.new_full((x.shape[0],), c_noise)
@@ -98,7 +102,20 @@ def _check_constant(
 def uncompiled(network: nn.Module) -> Callable[..., Any]:
     """A network as it was before ``torch.compile(network)`` or ``network.compile()``; another one itself."""
     network = getattr(network, "_orig_mod", network)
+    if isinstance(network, DistributedDataParallel):
+        return partial(_replica_uncompiled, network)
     return network if getattr(network, "_compiled_call_impl", None) is None else network._call_impl
+
+
+def _replica_uncompiled(replica: DistributedDataParallel, *inputs: Any) -> Any:
+    """What a replica of a network returns, which averages its gradients all the same."""
+    network = replica.module
+    held = getattr(network, "_compiled_call_impl", None)
+    network._compiled_call_impl = None
+    try:
+        return replica(*inputs)
+    finally:
+        network._compiled_call_impl = held
 
 
 def check_state(x: Tensor) -> None:

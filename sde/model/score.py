@@ -73,10 +73,11 @@ class ScoreModel(StateModel, abc.ABC):
         return combine(1 / at.sigma, x, -at.alpha / at.sigma, denoised)
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
-        """Drift of the probability-flow ODE, f x - g^2 score / 2 (Song et al. 2021, eq. 13)."""
+        """Drift of the probability-flow ODE, f x - g^2 score / 2 (Song et al. 2021, eq. 13), which is alpha' D + sigma'
+        (x - alpha D) / sigma: finite at an open noise end, where f and g^2 are not."""
         denoised, at = self(x, t), self.sde.level(t)
-        rate = 0.5 * at.g2 / at.sigma**2
-        return combine(at.f + rate, x, -rate * at.alpha, denoised)
+        growth = at.sigma_rate / at.sigma
+        return combine(growth, x, at.alpha_rate - growth * at.alpha, denoised)
 
 
 def parts_of(model: Any, who: str) -> tuple[SDE, Transform | None]:

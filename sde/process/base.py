@@ -123,6 +123,17 @@ class SDE(abc.ABC):
         return (-0.5 * self.log_snr(t)).exp()
 
     @takes_numbers
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        """d alpha / dt = f alpha, finite at an open noise end, too."""
+        t = self._with_drift(t)
+        return self.f(t) * self.alpha(t)
+
+    @takes_numbers
+    def sigma_rate(self, t: Tensor) -> Tensor:
+        """d sigma / dt, finite at an open noise end, too."""
+        return derivative(self.sigma, self._with_drift(t))
+
+    @takes_numbers
     def f(self, t: Tensor) -> Tensor:
         """Drift factor f(t) = d log alpha / dt."""
         return derivative(self.log_alpha, t)
@@ -151,6 +162,11 @@ class SDE(abc.ABC):
     def points(self, times: Tensor) -> list[Tensor]:
         """The times (k,) of a run as 0-d tensors, whose levels are computed all at once and kept with them."""
         return Grid(times).points()
+
+    def _with_drift(self, t: Tensor) -> Tensor:
+        """t, and of an open noise end the last time before it, where 0 times infinity is a number."""
+        last = min(self.t_finite, self.t_max * (1 - torch.finfo(t.dtype).eps))
+        return t.clamp(max=last) if self.open_end else t
 
     def _bisect_log_snr(self, log_snr: Tensor) -> Tensor:
         target = log_snr.double()

@@ -17,7 +17,8 @@ and all that follows from it, such as what networks are told of an open noise en
 LEAST_LOG_SNR = -2 * math.log(LARGEST_NOISE_LEVEL)
 
 ELEMENTWISE = (
-    "log_alpha", "sigma", "alpha", "log_snr", "noise_level", "f", "g2", "t_of_log_snr", "t_of_noise_level",
+    "log_alpha", "sigma", "alpha", "log_snr", "noise_level", "alpha_rate", "sigma_rate", "f", "g2",
+    "t_of_log_snr", "t_of_noise_level",
 )  # fmt: skip
 """The methods of a process that take one tensor, and a number, numbers in lists or an array as one in float64."""
 

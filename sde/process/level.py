@@ -51,6 +51,16 @@ class Level:
         return self._read("noise_level")
 
     @cached_property
+    def alpha_rate(self) -> Coefficient:
+        """d alpha / dt."""
+        return self._read("alpha_rate")
+
+    @cached_property
+    def sigma_rate(self) -> Coefficient:
+        """d sigma / dt."""
+        return self._read("sigma_rate")
+
+    @cached_property
     def f(self) -> Coefficient:
         """The drift's factor."""
         return self._read("f")

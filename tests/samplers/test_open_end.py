@@ -1,39 +1,19 @@
 """An open noise end, alpha(t_max) = 0: laws with every sampler of fixed steps, densities and latents are exact."""
 
-from dataclasses import dataclass
-
 import pytest
 import torch
-from torch import Tensor
 
 from samplers import GRIDS, SAMPLERS, SCORE_SAMPLERS, encode, generate, log_likelihood, plan, sample
 from samplers.encode import decode
 from samplers.grid import make_grid
-from sde import SDE, ChainSDE
+from sde import GVPSDE, SDE, ChainSDE, FlowSDE
 from tests.batteries.tiers import ADAPTIVE
 from tests.oracles.affine import MEAN, STD, gaussian, moments
 from tests.oracles.exact import Gaussian, GaussianMixture
 
-
-@dataclass(frozen=True)
-class Flow(SDE):
-    """x_t = (1 - t) x_0 + t z from t = 1 on, as a process that says that its end is open."""
-
-    t_min: float = 1e-3
-
-    @property
-    def open_end(self) -> bool:
-        return True
-
-    def log_alpha(self, t: Tensor) -> Tensor:
-        return torch.log1p(-t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return t
-
-
 OPEN = {
-    "flow": Flow(),
+    "flow": FlowSDE(),
+    "gvp": GVPSDE(),
     "linear": ChainSDE(zero_terminal_snr=True),
     "cosine": ChainSDE("cosine", max_beta=1.0, zero_terminal_snr=True),
     "short": ChainSDE("linear", 30, 0.01, 0.3, zero_terminal_snr=True),
@@ -89,7 +69,7 @@ def test_adaptive_samplers(sde, generator):
     t, s = (torch.tensor(end, dtype=torch.float64) for end in (1.0, sde.t_min))
     out = sample(model, SAMPLERS["ode"](1e-7, 1e-7), z, torch.stack([t, s]), denoise=False)
     torch.testing.assert_close(out, model.flow(z, t, s), rtol=0, atol=2e-5)
-    if isinstance(sde, Flow):
+    if isinstance(sde, FlowSDE):
         drawn = generate(model, SAMPLERS["reverse_sde"](0.1, 0.1), 12, (2,)).x
         assert (drawn.mean(0) - torch.tensor([0.7, -0.3])).abs().max() < 4 * 0.4 / 12**0.5
 

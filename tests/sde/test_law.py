@@ -9,6 +9,7 @@ from sde import SDES, VPSDE, Denoiser
 from sde.model.law import law_by_level, noise_end
 from tests.oracles.exact import Gaussian
 from tests.oracles.noise_network import NoiseOfGaussian
+from tests.oracles.processes import ending_with_signal
 
 STD, ERROR, DIM, ITEMS = 0.31, 0.0177, 64, 256
 
@@ -23,7 +24,7 @@ def items():
 
 @pytest.mark.parametrize("name", SDES)
 def test_exact_posterior_means_keep_the_law(name):
-    sde = SDES[name]()
+    sde = ending_with_signal(SDES[name]())
     for model in (Gaussian(sde, torch.zeros(DIM).double(), STD), noisy(sde, 0.0)):
         levels = list(law_by_level(model, items()))
         assert all(level.kept and not level.left for level in levels)
