@@ -180,8 +180,8 @@ class Run:
             taught = (self.student or {}).get("teacher")
             other = f"; its teacher has: --workdir={quoted(taught)}" if taught else ""
             raise ValueError(
-                f"--workdir={self.folder} holds a student, a flow map that jumps from noise to data and has no score, "
-                f"which likelihood, encoding, editing, restoration and plots of denoising ask for{other}"
+                f"--workdir={self.folder} holds a student, which jumps from noise to data: it has no score, and so no "
+                f"likelihood, no latents, and nothing that edits, restores or shows its way{other}"
             )
         return model
 
