@@ -306,3 +306,13 @@ def needs_of(sampler: object) -> type:
 def suits(sampler: object, process: object) -> bool:
     """Whether a sampler runs on a process."""
     return not missing(process, needs_of(sampler))
+
+
+def asks_of(sampler: object) -> type:
+    """The protocol that a sampler asks of a model: its ``asks``, ScoreModel unless it names FlowMap."""
+    return getattr(sampler, "asks", ScoreModel)
+
+
+def is_flow_map(model: object) -> bool:
+    """Whether a model is a flow map, and no score model."""
+    return hasattr(model, "jump")

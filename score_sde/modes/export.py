@@ -18,7 +18,7 @@ def export(run: Run, *, format: str = "torch_export", out: str | None = None) ->
     folder = run.folder / "export" / format if out is None else Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--out={folder} exists and is not an empty folder: name another one")
-    model, spec = run.model(), stored_spec(run.weights_file)
+    model, spec = run.sampled_model(), stored_spec(run.weights_file)
     try:
         files = write(model, folder)
     except ValueError as error:

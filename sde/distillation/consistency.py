@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -84,6 +84,7 @@ class Consistency:
     grid: str = "karras"
     times: str = "log_normal"
     target_decay: float = 0.0
+    sampler: ClassVar[str] = "renoise"
 
     def __post_init__(self) -> None:
         check_choice(self, distance=DISTANCES, weighting=WEIGHTINGS)

@@ -43,6 +43,7 @@ class EasyConsistency:
     times: str = "log_normal"
     target_decay: ClassVar[float] = 0.0
     needs_teacher: ClassVar[bool] = False
+    sampler: ClassVar[str] = "renoise"
 
     def __post_init__(self) -> None:
         check_choice(self, distance=DISTANCES, weighting=WEIGHTINGS)

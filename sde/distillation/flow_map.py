@@ -66,7 +66,7 @@ class FlowMap(Preconditioned):
         )
 
     def forward(self, x: Tensor, t: Tensor, s: Tensor, cond: ConditionLike | None = None) -> Tensor:
-        """x (B, *event) at t, () or (B,), to s <= t, () or (B,). cond holds one row per sample, None is the learned null
+        """x (B, *event) at t to s <= t, both () or (B,). cond holds one row per sample, None is the learned null
         condition; with ``guidance``, GUIDANCE_SCALE (B,) is among it, ``default_scale`` where it is not."""
         return average_step(self.sde, x, t, s, self.mean_denoised(x, t, s, cond))
 

@@ -48,6 +48,7 @@ class MeanFlow:
     times: str = "log_normal"
     grid: str = "uniform"
     target_decay: ClassVar[float] = 0.0
+    sampler: ClassVar[str] = "jump"
 
     def __post_init__(self) -> None:
         check_choice(self, times=TIMES)

@@ -48,6 +48,7 @@ class Progressive:
     times: ClassVar[str] = "uniform"
     target_decay: ClassVar[float] = 0.0
     needs_teacher: ClassVar[bool] = True
+    sampler: ClassVar[str] = "jump"
 
     def __post_init__(self) -> None:
         for name in ("steps", "first_steps"):

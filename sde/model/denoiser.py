@@ -57,7 +57,7 @@ def call_network(
     network is asked as it was before: a compiled graph has one backward pass, which cannot be taken again, and no
     derivatives in forward mode.
     """
-    differentiated = torch.is_grad_enabled() and x.requires_grad or differentiating_forward()
+    differentiated = (torch.is_grad_enabled() and x.requires_grad) or differentiating_forward()
     call = uncompiled(network) if differentiated else network
     if isinstance(c_noise, float):
         # Without a transfer, which would wait for the device.

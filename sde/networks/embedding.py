@@ -206,7 +206,7 @@ class Embedding(nn.Module):
             total = self.noise(c_noise)
             if self.label:
                 total = total + self.label(tree["labels"])
-        if self.further is not None:
+        if self.further is not None and further is not None:
             total = total + self.further(further)
         for kind, layer in self.vectors.items():
             total = total + layer(tree[kind].to(x.dtype))

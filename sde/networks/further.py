@@ -1,4 +1,4 @@
-"""Further numbers: what a network is told behind the noise level of its input, as the level that a flow map jumps to."""
+"""Further numbers: what a network is told behind its noise level, as the level that a flow map jumps to."""
 
 from typing import cast
 

@@ -160,7 +160,7 @@ class MappedEmbedding(nn.Module):
         rest, augmentation = split_augmentation(as_tree(cond), self.augment_dim)
         tree = complete_tree(rest, x, self.num_classes, self.conditions)
         total = self.noise(c_noise)
-        if self.further is not None:
+        if self.further is not None and further is not None:
             total = total + self.further(further)
         if self.augment is not None:
             told = x.new_zeros(x.shape[0], self.augment_dim) if augmentation is None else augmentation.to(x.dtype)
