@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.parallel import DistributedDataParallel
 
 from sde.condition.standardization import Standardization
@@ -82,9 +83,21 @@ def call_network(
             f"the network returned a {type(output).__name__}{inside} for x of shape {tuple(x.shape)}: it must return "
             "one tensor; wrap a network that returns more"
         )
+    if _lost_forward(x, output):
+        raise ValueError(
+            "the network's output has no derivative in forward mode, which losses of average velocities ask for: leave "
+            "out detach, compiled parts and conversions to other libraries in its forward"
+        )
     if torch.is_grad_enabled() and x.requires_grad and not output.requires_grad:
         _check_constant(call, expand(c_in, x) * x.detach(), c_noise, cond, output)
     return output.to(x.dtype)
+
+
+def _lost_forward(x: Tensor, output: Tensor) -> bool:
+    """Whether x has a derivative in forward mode and the output none."""
+    if not differentiating_forward():
+        return False
+    return forward_ad.unpack_dual(x).tangent is not None and forward_ad.unpack_dual(output).tangent is None
 
 
 @torch.no_grad()

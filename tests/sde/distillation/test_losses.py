@@ -123,7 +123,7 @@ def test_training_is_biased_by_the_square_of_the_gap(process):
         assert expected_gradient(method, PlantedFlowMap(sde, **wrong), t, 5 / 8, target=exact) > 1e-2
 
 
-@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("process", ["flow", "gvp", "vp", "ve"])
 def test_mean_flow_identity(process, monkeypatch):
     """The expected gradient, x_0 in the place of D or a teacher's D, vanishes at the exact map for every pair of
     times, and at no other."""
