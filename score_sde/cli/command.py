@@ -198,6 +198,8 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     if not (mode.training or mode.makes):
         own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights, "imports": ""}
         own["compile"] = Run.compile
+        if run.student is not None and not mode.students:
+            raise ValueError(run.no_score)
         run.settings = settings_of(given, overrides, own | mode.defaults)
     check_outputs(run, options)
     with alone(run, options):

@@ -172,17 +172,22 @@ class Run:
         """How the flow map of a student was distilled; None where the model is a denoiser, or there is none yet."""
         return self._spec.get("flow_map")
 
+    @property
+    def no_score(self) -> str:
+        """What a student says to whoever asks for a score."""
+        taught = (self.student or {}).get("teacher")
+        return (
+            f"--workdir={self.folder} holds a student, which jumps from noise to data: it has no score, and so no "
+            "likelihood, no latents, and nothing that edits, restores or shows its way"
+            + (f"; its teacher has: --workdir={quoted(taught)}" if taught else "")
+        )
+
     def model(self) -> Denoiser:
         """The trained denoiser on the device, in full precision: adaptive solvers would control its rounding. Raises
         ValueError for a student, which has no score."""
         model = self.sampled_model()
         if isinstance(model, FlowMap):
-            taught = (self.student or {}).get("teacher")
-            other = f"; its teacher has: --workdir={quoted(taught)}" if taught else ""
-            raise ValueError(
-                f"--workdir={self.folder} holds a student, which jumps from noise to data: it has no score, and so no "
-                f"likelihood, no latents, and nothing that edits, restores or shows its way{other}"
-            )
+            raise ValueError(self.no_score)
         return model
 
     def sampled_model(self) -> Denoiser | FlowMap:
