@@ -42,7 +42,7 @@ class Progressive:
     """
 
     steps: int = 1
-    first_steps: int = 4
+    first_steps: int = 8
     weighting: str = "truncated_snr"
     grid: str = "karras"
     times: ClassVar[str] = "uniform"
