@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -198,8 +199,9 @@ class Run:
                 f"{len([*self.folder.glob('ema/*.safetensors')])} in ema/ and "
                 f"{len([*self.folder.glob('checkpoints/denoiser-*.pt')])} in checkpoints/"
             )
-        with with_keys(**FOLDER):
-            model = self.load(self.weights_file).to(self.device)
+        with with_keys(**FOLDER, imports="--imports"):
+            kind = "denoiser" if self.student is None else "flow_map"
+            model: Any = load_model(self.weights_file, kind, self.allowed_imports).to(self.device)
         arrange(model.network, self.config.training.memory_format)
         return model
 
@@ -219,11 +221,10 @@ class Run:
         config = self.config
         return {config.model.network.name, config.classifier.network.name, config.sde.name, *self.imports}
 
-    def load(self, path: Path) -> Denoiser | FlowMap:
-        """The denoiser, or the student's flow map, of a file, on the CPU. Raises ValueError for one that asks to import
-        what nobody named."""
+    def load(self, path: Path) -> Denoiser:
+        """The denoiser of a file, on the CPU. Raises ValueError for one that asks to import what nobody named."""
         with with_keys(imports="--imports"):
-            return load_model(path, "flow_map" if self.student else "denoiser", self.allowed_imports)
+            return load_model(path, "denoiser", self.allowed_imports)
 
 
 def event_shape_of(model: Denoiser | FlowMap) -> tuple[int, ...]:
