@@ -26,6 +26,7 @@ from sde.data.sizes import law_of
 from sde.distillation import FlowMap
 from sde.distributed.world import World
 from sde.files import write_json
+from sde.model.denoiser import Preconditioned
 
 
 @dataclass
@@ -227,7 +228,7 @@ class Run:
             return load_model(path, "denoiser", self.allowed_imports)
 
 
-def event_shape_of(model: Denoiser | FlowMap) -> tuple[int, ...]:
+def event_shape_of(model: Preconditioned) -> tuple[int, ...]:
     """Shape of the items of a trained model. Raises ValueError for one that does not say."""
     if model.event_shape is None:
         raise ValueError("the model does not say what shape its items have: build it with event_shape")
