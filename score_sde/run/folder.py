@@ -4,10 +4,11 @@ import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from score_sde.config.config import pick
+from score_sde.config.config import pick, resolve
 from score_sde.config.naming import FOLDER, with_keys
 from score_sde.config.options import Config, PrecisionOptions, own_keys
 from score_sde.config.program import program, quoted
@@ -22,8 +23,10 @@ from sde.checkpoint.states import Checkpoints
 from sde.data import Split, load_dataset
 from sde.data.names import CLASS_NAMES
 from sde.data.sizes import law_of
+from sde.distillation import FlowMap
 from sde.distributed.world import World
 from sde.files import write_json
+from sde.model.denoiser import Preconditioned
 
 
 @dataclass
@@ -150,6 +153,9 @@ class Run:
         """The config as plain values, with what it leaves to be found."""
         values = self.config.to_dict()
         values["data"]["kind"] = self.kind.name
+        if self.config.distillation == resolve({}, []).distillation:
+            # Of students alone.
+            del values["distillation"]
         return values
 
     def write_config(self) -> None:
@@ -173,16 +179,40 @@ class Run:
         """The training and held-out data, which are read once."""
         return self._split
 
+    @cached_property
+    def student(self) -> dict | None:
+        """How the flow map of a student was distilled; None where the model is a denoiser, or there is none yet."""
+        return self._spec.get("flow_map")
+
+    @property
+    def no_score(self) -> str:
+        """What a student says to whoever asks for a score."""
+        taught = (self.student or {}).get("teacher")
+        return (
+            f"--workdir={self.folder} holds a student, which jumps from noise to data: it has no score, and so no "
+            "likelihood, no latents, and nothing that edits, restores or shows its way"
+            + (f"; its teacher has: --workdir={quoted(taught)}" if taught else "")
+        )
+
     def model(self) -> Denoiser:
-        """The trained denoiser on the device, in full precision: adaptive solvers would control its rounding."""
+        """The trained denoiser on the device, in full precision: adaptive solvers would control its rounding. Raises
+        ValueError for a student, which has no score."""
+        model = self.sampled_model()
+        if isinstance(model, FlowMap):
+            raise ValueError(self.no_score)
+        return model
+
+    def sampled_model(self) -> Denoiser | FlowMap:
+        """What samples are drawn by: ``model``, or of a student its flow map."""
         if self.model_file.exists() and not self.weights_file.exists():
             raise ValueError(
                 f"--weights={self.weights}: there is no such file in {self.folder}; beside model.safetensors it holds "
                 f"{len([*self.folder.glob('ema/*.safetensors')])} in ema/ and "
                 f"{len([*self.folder.glob('checkpoints/denoiser-*.pt')])} in checkpoints/"
             )
-        with with_keys(**FOLDER):
-            model = self.load(self.weights_file).to(self.device)
+        with with_keys(**FOLDER, imports="--imports"):
+            kind = "denoiser" if self.student is None else "flow_map"
+            model: Any = load_model(self.weights_file, kind, self.allowed_imports).to(self.device)
         arrange(model.network, self.config.training.memory_format)
         return model
 
@@ -208,7 +238,7 @@ class Run:
             return load_model(path, "denoiser", self.allowed_imports)
 
 
-def event_shape_of(model: Denoiser) -> tuple[int, ...]:
+def event_shape_of(model: Preconditioned) -> tuple[int, ...]:
     """Shape of the items of a trained model. Raises ValueError for one that does not say."""
     if model.event_shape is None:
         raise ValueError("the model does not say what shape its items have: build it with event_shape")

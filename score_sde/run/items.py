@@ -55,16 +55,17 @@ def root_mean_square(x: Tensor, sizes: Tensor | None = None) -> Tensor:
     return real_entries(x.double(), sizes).square().mean().sqrt()
 
 
-def open_split(run: Run, split: str, given: str | None = None) -> tuple[Dataset, Dataset, Denoiser]:
-    """The items of a split, those of training, and the model that was trained on such data. Where the config names no
-    data, and the items are ``given`` by a flag, sets without any that are like those of the model."""
+def open_split(run: Run, split: str, given: str | None = None, sampled: bool = False) -> tuple[Dataset, Dataset, Any]:
+    """The items of a split, those of training, and the model that was trained on such data: a denoiser, or where it is
+    ``sampled`` alone a student's flow map as well. Where the config names no data, and the items are ``given`` by a
+    flag, sets without any that are like those of the model."""
     if split not in ("test", "train"):
         raise ValueError(f"--split={split}: needs test or train")
+    denoiser = run.sampled_model() if sampled else run.model()
     if given and not run.names_data:
-        denoiser = run.model()
         none = Dataset(torch.empty(0, *run.event_shape), None, None, denoiser.transform, about={**run.about})
         return none, none, denoiser
-    (training, held_out), denoiser = run.data(), run.model()
+    training, held_out = run.data()
     data = held_out if split == "test" else training
     if denoiser.transform.digest != data.transform.digest:
         raise ValueError(

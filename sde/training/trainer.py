@@ -10,7 +10,7 @@ from sde.data import Dataset
 from sde.device import differentiating, forked_random, seed_random
 from sde.distributed.world import World, unsynchronized
 from sde.model.classifier import NoisyClassifier
-from sde.model.denoiser import Denoiser
+from sde.model.denoiser import Preconditioned
 from sde.training.batches import Batches, Placed, seed_of
 from sde.training.ema import Averages
 from sde.training.loss import BatchNoise
@@ -53,7 +53,7 @@ class Trainer:
 
     def __init__(
         self,
-        module: Denoiser | NoisyClassifier,
+        module: Preconditioned | NoisyClassifier,
         data: Dataset,
         loss: Loss,
         options: TrainingOptions,
@@ -95,6 +95,10 @@ class Trainer:
     def micro_batch(self, number: int) -> Placed:
         """x0 in model units and conditions, on the device, and random numbers of a micro-batch of the next step."""
         return self.batches.get(self.step * self.options.gradient_accumulation + number)
+
+    def call(self, x0: Tensor, draws: BatchNoise) -> Tensor:
+        """A call of the module as samplers make it."""
+        return self.module(x0, draws.t)
 
     def close(self) -> None:
         """End the threads that read ahead."""

@@ -5,6 +5,7 @@ from samplers import (
     LMS,
     PREDICTORS,
     SAMPLERS,
+    SCORE_SAMPLERS,
     Ancestral,
     AnnealedLangevin,
     DPMSolverPP,
@@ -16,7 +17,7 @@ from samplers import (
 )
 from samplers.numerics.exponential import PREDICTIONS
 
-VARIANTS = {name: factory() for name, factory in SAMPLERS.items()} | {
+VARIANTS = {name: SAMPLERS[name]() for name in SCORE_SAMPLERS} | {
     # Its paths are drawn slowly: a loose tolerance does for what is asked here.
     "reverse_sde": ReverseSDE(0.1, 0.1),
     "ancestral-beta": Ancestral("beta"), "ddim-eta": DDIM(0.5), "ddim-1": DDIM(1.0),

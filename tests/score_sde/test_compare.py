@@ -10,7 +10,7 @@ import pytest
 import torch
 from ml_collections import ConfigDict
 
-from samplers import DDIM, SAMPLERS, Ancestral, generate, sample
+from samplers import DDIM, SAMPLERS, SCORE_SAMPLERS, Ancestral, generate, sample
 from samplers.grid import make_grid
 from samplers.noise.seeded import SeededNoise, sample_seeds
 from score_sde.comparison.candidates import Candidate, find_candidates, steps_within
@@ -38,7 +38,7 @@ from tests.oracles.exact import Gaussian, GaussianMixture
 from tests.samplers.test_protocol import Bits, Reverse, TwoStates
 from tests.score_sde.runs import call
 
-FIXED = [name for name in SAMPLERS if name not in ("ode", "reverse_sde")]
+FIXED = [name for name in SCORE_SAMPLERS if name not in ("ode", "reverse_sde")]
 
 
 def gaussian_run(folder, generator, shape=(3,), count=600):
