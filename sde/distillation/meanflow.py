@@ -93,7 +93,8 @@ class MeanFlow:
         x0, sde = as_tensor(x0), student.sde
         t, s = self.pair(sde, draws)
         x = cut(sde.perturb(x0, t, draws.noise(x0)), draws.sizes)
-        denoised = teacher.denoised(x, t, cond) if teacher and self.distilled else self._guided(student, x, t, cond, x0)
+        asked = teacher if self.distilled else None
+        denoised = self._guided(student, x, t, cond, x0) if asked is None else asked.denoised(x, t, cond)
         mean, residual = identity_residual(student, x, t, s, cond, cut(denoised, draws.sizes))
         _, rho, _ = straight(sde, t)
         # The gradient of u is that of -M / rho_t, and u - u~ = -R / rho_t.

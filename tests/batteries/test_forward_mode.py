@@ -5,8 +5,6 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from sde import VPSDE, Denoiser
-from sde.distillation import FlowMap
 from tests.batteries.networks import VARIANTS, build, inputs
 from tests.batteries.test_traces import shape_of
 
