@@ -23,7 +23,7 @@ WEIGHTINGS: dict[str, Callable[[SDE, Tensor, Tensor], Tensor]] = {
     "relative_gap": lambda sde, t, s: 1 / (1 - sde.noise_level(s) / sde.noise_level(t)),
 }
 """Weights of a pair of times t > s, of noise levels r = sigma / alpha. none: 1; gap: 1 / (r_t - r_s) (Song and Dhariwal
-2024, section 3.5); relative_gap: r_t / (r_t - r_s), which does not say less of noisy times."""
+2024, section 3.1); relative_gap: r_t / (r_t - r_s), which does not say less of noisy times."""
 
 
 def around(times: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,9 +75,9 @@ class Consistency:
 
     ``distilled``, consistency distillation: x_s is the end of the teacher's step from x_t (Song et al. 2023, algorithm
     2). Else, consistency training: alpha_s x_0 + sigma_s z with the x_0 and z of x_t (algorithm 3).
-    t and s lie around a draw of ``times``: log_normal is the discretized law of Song and Dhariwal 2024, eq. 10. The
-    intervals of ``grid`` are doubled from ``first_intervals`` to ``last_intervals``, for equal shares of the run (eq.
-    11). ``distance`` is a key of DISTANCES, ``huber_c`` the constant of pseudo_huber (section 3.3), ``weighting`` a key
+    t and s lie around a draw of ``times``: log_normal is the discretized law of Song and Dhariwal 2024, section 3.5.
+    The intervals of ``grid`` are doubled from ``first_intervals`` to ``last_intervals``, for equal shares of the run
+    (section 3.4). ``distance`` is a key of DISTANCES, ``huber_c`` the constant of pseudo_huber (section 3.3), ``weighting`` a key
     of WEIGHTINGS. f^- is the student without a gradient (section 3.2), or with ``target_decay`` above 0 the average of
     it (Song et al. 2023, eq. 8).
 
