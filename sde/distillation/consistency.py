@@ -77,9 +77,9 @@ class Consistency:
     2). Else, consistency training: alpha_s x_0 + sigma_s z with the x_0 and z of x_t (algorithm 3).
     t and s lie around a draw of ``times``: log_normal is the discretized law of Song and Dhariwal 2024, section 3.5.
     The intervals of ``grid`` are doubled from ``first_intervals`` to ``last_intervals``, for equal shares of the run
-    (section 3.4). ``distance`` is a key of DISTANCES, ``huber_c`` the constant of pseudo_huber (section 3.3), ``weighting`` a key
-    of WEIGHTINGS. f^- is the student without a gradient (section 3.2), or with ``target_decay`` above 0 the average of
-    it (Song et al. 2023, eq. 8).
+    (section 3.4). ``distance`` is a key of DISTANCES, ``huber_c`` the constant of pseudo_huber (section 3.3),
+    ``weighting`` a key of WEIGHTINGS. f^- is the student without a gradient (section 3.2), or with ``target_decay``
+    above 0 the average of it (Song et al. 2023, eq. 8).
 
     With a solver of order p and the true D, the true map's f - f^- falls as h^(p + 1), h the length of the interval.
     Without a teacher f - f^- keeps a variance, and its mean given x_t falls as h^2: so does the expected gradient of

@@ -32,10 +32,12 @@ class MeanFlow:
     sigma' (x - alpha D) / sigma) dt. The loss is |u - u~|^2 with u~ = u + R / rho_t without a gradient (eq. 9), R with
     x_0 in the place of D, in which it is linear; dM/drho is a derivative in forward mode (eq. 8).
 
-    The losses are divided by (loss + ``adaptive_c``)^``adaptive_power`` without a gradient (appendix B.2). Both times are of
-    the law ``times``, and but for a ``jump_share`` of the items s = t, where M = D is learned (section 4.3). With
-    ``distilled`` the D is the teacher's. Else guidance is trained in (section 4.2, appendix B.1): D = ``guidance_scale`` x_0 +
-    ``guidance_mixing`` M(x, t, t, cond) + (1 - scale - mixing) M(x, t, t, null), guided by scale / (1 - mixing).
+    The losses are divided by (loss + ``adaptive_c``)^``adaptive_power`` without a gradient (appendix B.2). Both times
+    are of the law ``times``, and but for a ``jump_share`` of the items s = t, where M = D is learned (section 4.3).
+    With ``distilled`` the D is the teacher's. Else guidance is trained in (section 4.2, appendix B.1): D =
+    ``guidance_scale`` x_0 + ``guidance_mixing`` M(x, t, t, cond) + (1 - scale - mixing) M(x, t, t, null), guided by
+    scale / (1 - mixing).
+
     Raises ValueError for unknown names and numbers out of range.
     """
 
