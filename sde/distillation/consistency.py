@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ WEIGHTINGS: dict[str, Callable[[SDE, Tensor, Tensor], Tensor]] = {
     "relative_gap": lambda sde, t, s: 1 / (1 - sde.noise_level(s) / sde.noise_level(t)),
 }
 """Weights of a pair of times t > s, of noise levels r = sigma / alpha. none: 1; gap: 1 / (r_t - r_s) (Song and Dhariwal
-2024, section 3.5); relative_gap: r_t / (r_t - r_s), which does not say less of noisy times."""
+2024, section 3.1); relative_gap: r_t / (r_t - r_s), which does not say less of noisy times."""
 
 
 def around(times: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,16 +33,27 @@ def around(times: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     return ascending[upper], ascending[upper - 1]
 
 
+class Compared(Protocol):
+    """What says how two ends are compared: ``distance``, a key of DISTANCES, with ``huber_c``; ``weighting``, a key of
+    WEIGHTINGS."""
+
+    @property
+    def distance(self) -> str: ...
+    @property
+    def huber_c(self) -> float: ...
+    @property
+    def weighting(self) -> str: ...
+
+
 def consistency_losses(
+    method: Compared,
     student: Any,
     x0: Tensor,
     cond: ConditionLike | None,
     draws: BatchNoise,
     pair: tuple[Tensor, Tensor],
-    teacher: Teacher | None,
-    target: Any,
-    distance: Callable[[Tensor, Tensor | None], Tensor],
-    weighting: str,
+    teacher: Teacher | None = None,
+    target: Any = None,
 ) -> Tensor:
     """w d(f(x_t, t) - f^-(x_s, s)), (B,), of a ``pair`` of times t > s (B,), with the jump f to t_min of the student,
     and that of the target, f^-, the student itself where there is none, without a gradient; both with the same masks of
@@ -54,21 +65,21 @@ def consistency_losses(
     end = torch.full_like(t, sde.t_min)
     with torch.no_grad(), forked_random(x.device):
         told = (student if target is None else target)(y, s, end, cond)
-    losses = distance(student(x, t, end, cond) - told, draws.sizes)
-    return send(WEIGHTINGS[weighting](sde, t, s).to(losses.dtype), losses.device) * losses
+    losses = DISTANCES[method.distance](student(x, t, end, cond) - told, method.huber_c, draws.sizes)
+    return send(WEIGHTINGS[method.weighting](sde, t, s).to(losses.dtype), losses.device) * losses
 
 
 @dataclass(frozen=True)
 class Consistency:
     """w d(f(x_t, t) - f^-(x_s, s)) of the jump f to t_min, with neighbors t and s of a grid.
 
-    ``distilled``: x_s is the end of the teacher's step from x_t (Song et al. 2023, algorithm 2), which is called
-    consistency distillation; else alpha_s x_0 + sigma_s z with the x_0 and z of x_t (algorithm 3), consistency training.
-    t and s lie around a draw of ``times``: log_normal is the discretized law of Song and Dhariwal 2024, eq. 10. The
-    intervals of ``grid`` are doubled from ``first_intervals`` to ``last_intervals``, for equal shares of the run (eq.
-    11). ``distance`` is a key of DISTANCES, ``huber_c`` the constant of pseudo_huber (section 3.3), ``weighting`` a key
-    of WEIGHTINGS. f^- is the student without a gradient (section 3.2), or with ``target_decay`` above 0 the average of
-    it (Song et al. 2023, eq. 8).
+    ``distilled``, consistency distillation: x_s is the end of the teacher's step from x_t (Song et al. 2023, algorithm
+    2). Else, consistency training: alpha_s x_0 + sigma_s z with the x_0 and z of x_t (algorithm 3).
+    t and s lie around a draw of ``times``: log_normal is the discretized law of Song and Dhariwal 2024, section 3.5.
+    The intervals of ``grid`` are doubled from ``first_intervals`` to ``last_intervals``, for equal shares of the run
+    (section 3.4). ``distance`` is a key of DISTANCES, ``huber_c`` the constant of pseudo_huber (section 3.3),
+    ``weighting`` a key of WEIGHTINGS. f^- is the student without a gradient (section 3.2), or with ``target_decay``
+    above 0 the average of it (Song et al. 2023, eq. 8).
 
     With a solver of order p and the true D, the true map's f - f^- falls as h^(p + 1), h the length of the interval.
     Without a teacher f - f^- keeps a variance, and its mean given x_t falls as h^2: so does the expected gradient of
@@ -122,11 +133,9 @@ class Consistency:
         grid: Grid | None = None,
     ) -> Tensor:
         """As ``Method.loss``."""
-        assert grid is not None and (teacher is not None or not self.distilled)
+        assert grid is not None
+        assert teacher is not None or not self.distilled
         pair = around(grid(student.sde, self.intervals(progress)), draws.t)
-
-        def distance(difference: Tensor, sizes: Tensor | None) -> Tensor:
-            return DISTANCES[self.distance](difference, self.huber_c, sizes)
-
-        solver = teacher if self.distilled else None
-        return consistency_losses(student, as_tensor(x0), cond, draws, pair, solver, target, distance, self.weighting)
+        return consistency_losses(
+            self, student, as_tensor(x0), cond, draws, pair, teacher if self.distilled else None, target
+        )

@@ -15,8 +15,9 @@ def mean_square(difference: Tensor, sizes: Tensor | None = None) -> Tensor:
 
 
 def pseudo_huber(difference: Tensor, c: float, sizes: Tensor | None = None) -> Tensor:
-    """sqrt(m + c^2) - c of m = |d|^2 per dimension, (B,): quadratic below c, linear above (Song and Dhariwal 2024, eq.
-    8, divided by sqrt(dimensions), so that their c = 0.00054 sqrt(dimensions) is 0.00054 here); c = 0 is the root.
+    """sqrt(m + c^2) - c of m = |d|^2 per dimension, (B,): quadratic below c, linear above (Song and Dhariwal 2024,
+    section 3.3, divided by sqrt(dimensions), so that their c = 0.00054 sqrt(dimensions) is 0.00054 here); with c = 0
+    the root.
 
     It is written as m / (sqrt(m + c^2) + c), which keeps its digits below c."""
     m = mean_square(difference, sizes)

@@ -18,15 +18,18 @@ from sde.training.loss import BatchNoise
 
 @dataclass(frozen=True)
 class EasyConsistency:
-    """Consistency training, w d(f(x_t, t) - f^-(x_s, s)) of the jump f to t_min, tuned from a score model by pairs whose
-    noise levels r = sigma / alpha close up (Geng et al. 2024):
+    """Consistency training, w d(f(x_t, t) - f^-(x_s, s)) of the jump f to t_min, that begins as denoising: the noise
+    levels r = sigma / alpha of a pair close up (Geng et al. 2024, section 3),
 
-        r_s / r_t = 1 - q^-a n(r_t),    n(r) = 1 + k / (1 + exp(b r)),    a = 1, 2, ..., ``doublings``,
+        r_s / r_t = 1 - n(r_t) / q^a,    n(r) = 1 + k / (1 + exp(b r)),    a = 1, 2, ..., ``doublings``,
 
-    at least that of t_min (eq. 14, section 3.2, with q as ``base``), each a for an equal share of the run. r is in units of twice
-    sigma_data, of which the paper's is 0.5. At a = 1 most pairs are denoising, r_s = 0, which the student can already.
-    r_t has the law ``times``. ``distance`` is a key of DISTANCES, by default pseudo_huber, whose slope is the adaptive weight 1 / sqrt(|d|^2 +
-    c^2) of section 3.3, with ``huber_c``. ``weighting`` is a key of consistency.WEIGHTINGS.
+    with q as ``base``, each a for an equal share of the run, and r_s at least that of t_min. r is in units of twice
+    sigma_data, which the paper has as 0.5. At a = 1 most pairs have r_s = 0: the loss is that of denoising, which a
+    score model has behind it. r_t has the law ``times``.
+
+    ``distance`` is a key of DISTANCES; the slope of pseudo_huber is the adaptive weight 1 / sqrt(|d|^2 + c^2) of the
+    paper, with ``huber_c`` as c. ``weighting`` is a key of consistency.WEIGHTINGS. f^- is the student itself without a
+    gradient.
 
     f - f^- keeps a variance; its mean given x_t falls as (r_t - r_s)^2, and so does the expected gradient of the mean
     square. Raises ValueError for unknown names and numbers out of range.
@@ -77,8 +80,4 @@ class EasyConsistency:
         level, least = sde.noise_level(t), sde.noise_level(double(sde.t_min))
         lower = level * (1 - self.gap(level / (2 * student.sigma_data), progress))
         s = sde.t_of_noise_level(torch.maximum(lower, least))
-
-        def distance(difference: Tensor, sizes: Tensor | None) -> Tensor:
-            return DISTANCES[self.distance](difference, self.huber_c, sizes)
-
-        return consistency_losses(student, as_tensor(x0), cond, draws, (t, s), None, target, distance, self.weighting)
+        return consistency_losses(self, student, as_tensor(x0), cond, draws, (t, s), target=target)

@@ -16,7 +16,8 @@ from sde.distillation.method import Grid, check_choice, check_range, uniforms
 from sde.distillation.teacher import Teacher
 from sde.process.base import SDE
 from sde.process.coefficients import combine, expand
-from sde.training.loss import TIMES, BatchNoise
+from sde.training.loss import BatchNoise
+from sde.training.times import TIMES
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,12 @@ class MeanFlow:
     sigma' (x - alpha D) / sigma) dt. The loss is |u - u~|^2 with u~ = u + R / rho_t without a gradient (eq. 9), R with
     x_0 in the place of D, in which it is linear; dM/drho is a derivative in forward mode (eq. 8).
 
-    The losses are divided by (loss + ``adaptive_c``)^``adaptive_power`` without a gradient (eq. 22). Both times are of
-    the law ``times``, and but for a ``jump_share`` of the items s = t, where M = D is learned (section 4.2). With
-    ``distilled`` the D is the teacher's. Else guidance is trained in (eqs. 17 to 19): D = ``guidance_scale`` x_0 +
-    ``guidance_mixing`` M(x, t, t, cond) + (1 - scale - mixing) M(x, t, t, null), guided by scale / (1 - mixing).
+    The losses are divided by (loss + ``adaptive_c``)^``adaptive_power`` without a gradient (appendix B.2). Both times
+    are of the law ``times``, and but for a ``jump_share`` of the items s = t, where M = D is learned (section 4.3).
+    With ``distilled`` the D is the teacher's. Else guidance is trained in (section 4.2, appendix B.1): D =
+    ``guidance_scale`` x_0 + ``guidance_mixing`` M(x, t, t, cond) + (1 - scale - mixing) M(x, t, t, null), guided by
+    scale / (1 - mixing).
+
     Raises ValueError for unknown names and numbers out of range.
     """
 
@@ -93,7 +96,8 @@ class MeanFlow:
         x0, sde = as_tensor(x0), student.sde
         t, s = self.pair(sde, draws)
         x = cut(sde.perturb(x0, t, draws.noise(x0)), draws.sizes)
-        denoised = teacher.denoised(x, t, cond) if teacher and self.distilled else self._guided(student, x, t, cond, x0)
+        asked = teacher if self.distilled else None
+        denoised = self._guided(student, x, t, cond, x0) if asked is None else asked.denoised(x, t, cond)
         mean, residual = identity_residual(student, x, t, s, cond, cut(denoised, draws.sizes))
         _, rho, _ = straight(sde, t)
         # The gradient of u is that of -M / rho_t, and u - u~ = -R / rho_t.

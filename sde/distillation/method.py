@@ -17,10 +17,10 @@ Grid = Callable[[SDE, int], Tensor]
 
 class Method(Protocol):
     """A frozen dataclass of hyper-parameters. ``times`` is a key of sde.training.TIMES, the law of the times that the
-    batches draw; ``grid`` the name of a grid of samplers, of which ``loss`` is given the function, and by which the
-    student is sampled; ``sampler`` the name of the sampler of its students: "jump", or "renoise" of those that jump to the
-    data alone; ``target_decay`` that of the average of the student that is its target, 0 for none;
-    ``needs_teacher`` whether losses ask the teacher, whose weights the student begins with in any case."""
+    batches draw. ``grid`` is the name of a grid of samplers, of which ``loss`` is given the function, and by which the
+    student is sampled; ``sampler`` the name of the sampler of its students: "jump", or "renoise" of those that jump to
+    the data alone. ``target_decay`` is that of the average of the student that is its target, 0 for none.
+    ``needs_teacher``: whether losses ask the teacher, whose weights the student begins with in any case."""
 
     @property
     def times(self) -> str: ...

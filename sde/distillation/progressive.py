@@ -84,7 +84,8 @@ class Progressive:
         grid: Grid | None = None,
     ) -> Tensor:
         """As ``Method.loss``, of the last stage; times are uniform over its intervals."""
-        assert teacher is not None and grid is not None
+        assert teacher is not None
+        assert grid is not None
         x0, sde = as_tensor(x0), student.sde
         times = self._times(sde, grid, 2 * self.steps)
         fraction = (draws.t - sde.t_min) / (sde.t_max - sde.t_min)

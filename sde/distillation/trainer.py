@@ -114,6 +114,8 @@ class StudentTrainer(Trainer):
         """Go on to the next stage."""
         averaged = self.ema.module_state(self.module)
         self.module.load_state_dict(averaged)
+        # In a short stage a long average would hardly leave the one before.
+        self.ema.restart(self.module)
         self._teach(averaged)
         self.optimizer.state.clear()
         self.begun = self.step

@@ -130,6 +130,14 @@ class Averages:
         for average in (self.model_average, *self.extra.values()):
             average.follow(current)
 
+    @torch.no_grad()
+    def restart(self, module: nn.Module) -> None:
+        """Begin each with the parameters of ``module``, as if there had been none before, warm-up included."""
+        current = parameters_of(module)
+        for average in (self.model_average, *self.extra.values()):
+            average.updates = 0
+            torch._foreach_copy_(list(average.average.values()), current)
+
     def module_state(self, module: nn.Module) -> dict[str, Tensor]:
         """The state dict of ``module`` with the parameters of the model's average."""
         return self.model_average.module_state(module)

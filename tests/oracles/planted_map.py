@@ -1,9 +1,11 @@
-"""A flow map of Gaussian data with coefficients to learn, exact where they are zero, and expectations in closed form."""
+"""A flow map of Gaussian data with coefficients to learn, exact where they are zero, and expectations over the data."""
 
 import torch
 from torch import Tensor, nn
 
+from samplers import SAMPLERS
 from sde import SDE
+from sde.distillation import SolvedTeacher
 from sde.process.coefficients import expand
 from sde.training.loss import BatchNoise
 from tests.oracles.exact import Gaussian
@@ -60,6 +62,41 @@ def quadrature() -> tuple[Tensor, Tensor, Tensor]:
     weights = torch.tensor([1 / 6, 2 / 3, 1 / 6], dtype=torch.float64)
     first, second = torch.cartesian_prod(nodes, nodes).unbind(1)
     return MEAN + STD * first[:, None], second[:, None], torch.cartesian_prod(weights, weights).prod(1)
+
+
+X0, Z, WEIGHTS = quadrature()
+WRONG = {"offset": {"offset": 1.0}, "slope": {"slope": 1.0}}
+"""Coefficients that are not those of the exact map."""
+
+
+class ExactTeacher:
+    """The exact flow as a teacher."""
+
+    def __init__(self, sde: SDE) -> None:
+        self.map = PlantedFlowMap(sde)
+
+    def solve(self, x: Tensor, t: Tensor, s: Tensor, cond=None) -> Tensor:
+        return self.map(x, t, s).detach()
+
+    def denoised(self, x: Tensor, t: Tensor, cond=None) -> Tensor:
+        return self.map.mean_denoised(x, t, t).detach()
+
+
+def solved_teacher(sde: SDE, name: str) -> SolvedTeacher:
+    """The exact score model, solved by a sampler."""
+    gaussian = PlantedFlowMap(sde).gaussian
+    return SolvedTeacher(lambda cond: gaussian, SAMPLERS[name]())
+
+
+def time_of(sde: SDE, noise_level: float) -> float:
+    """The time of a noise level."""
+    return sde.t_of_noise_level(torch.tensor(noise_level, dtype=torch.float64)).item()
+
+
+def expected_gradient(method, student: PlantedFlowMap, t: float, progress: float = 0.0, **options) -> float:
+    """The norm of the gradient of a method's expected loss at time t."""
+    losses = method.loss(student, X0, None, draws_at(t, Z), progress, **options)
+    return student.gradient((WEIGHTS * losses).sum())
 
 
 def draws_at(t: float, z: Tensor) -> BatchNoise:

@@ -68,6 +68,8 @@ def test_stages_share_the_steps_and_follow_each_other():
         run.training_step()
         rates.append(run.optimizer.param_groups[0]["lr"])
         assert run.stage == step // 4
+        # Each average warms up anew, and soon forgets the stage before.
+        assert run.ema.model_average.updates == step % 4 + 1
         assert run.distillation.method.number == (4, 2, 1)[run.stage]
         progress, asked, target, _ = run.distillation.method.seen[-1]
         assert progress == step % 4 / 4
