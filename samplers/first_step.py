@@ -1,4 +1,4 @@
-"""The first step of a run that begins where alpha = 0, the same for every sampler."""
+"""The first step of a run that begins where alpha = 0, the same for every sampler that has none of its own."""
 
 from torch import Tensor
 
@@ -23,9 +23,10 @@ def t_signal(process) -> float:
 
 def step(sampler: Stepper, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
     """The sampler's step from t to s; from an open noise end, where x is sigma z and D = E[x_0] whatever x, x_s =
-    alpha_s D + sigma_s z. A sampler that chooses its own steps begins with it, up to alpha / sigma = 1e-3."""
+    alpha_s D + sigma_s z. A sampler that chooses its own steps begins with it, up to alpha / sigma = 1e-3; one that is
+    ``from_open_end`` has a step of its own there."""
     process = model.sde
-    if not is_open(process, t):
+    if not is_open(process, t) or getattr(sampler, "from_open_end", False):
         return sampler.step(model, x, t, s, noise, carry)
     adaptive = bool(getattr(sampler, "adaptive", False))
     u = double(max(process.t_signal, s.item())) if adaptive else s

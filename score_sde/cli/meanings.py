@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from samplers.deis import PREDICTIONS
+from samplers.numerics.diffusion import DIFFUSIONS, PROCESS
 from samplers.ode import SOLVERS
 from score_sde.config.schema import CHOICES, NAMED
 from score_sde.kinds import KINDS
@@ -165,6 +166,7 @@ MEANINGS = {
     "sampler.max_nfe": "network calls at most",
     "sampler.solver": "own pair, or a method of scipy's solve_ivp",
     "sampler.eta": "share of the noise: 0 is deterministic, 1 the reverse SDE's",
+    "sampler.diffusion": "w(t) of the reverse SDE: g^2 of the process, sigma(t), sin^2(pi t), or a number",
     "sampler.churn": "noise that is added before a step: 0 none, 1 as much as the reverse SDE's",
     "sampler.churn_min": "lowest noise level sigma / alpha that is churned",
     "sampler.churn_max": "highest noise level sigma / alpha that is churned",
@@ -201,6 +203,7 @@ ALLOWED: dict[str, Iterable[str]] = {
     "sde.schedule": {**SCHEDULES, **TABLES, OWN_TABLE: None},
     "sampler.prediction": PREDICTIONS,
     "sampler.solver": SOLVERS,
+    "sampler.diffusion": (PROCESS, *DIFFUSIONS),
 }
 """Values of keys that name something, by key."""
 
