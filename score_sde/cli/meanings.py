@@ -127,6 +127,8 @@ MEANINGS = {
     "batch_size": "items per step, of all processes together",
     "gradient_accumulation": "parts of a batch that a process takes one after the other",
     "time_distribution": "distribution of the times that are trained",
+    "time_mean": "mean of ln(sigma / alpha) where time_distribution is log_normal or logit_normal",
+    "time_std": "its standard deviation there",
     "optimizer": "optimizer",
     "lr": "learning rate after warming up",
     "lr_decay": "how the learning rate falls to the end of the run",

@@ -37,7 +37,8 @@ from sde.data.sets import split
 from sde.inverse import Mask
 from sde.inverse.operators import CompressedSensing
 from sde.networks.dropout import Dropout
-from sde.training.loss import TIMES, BatchNoise, stratified
+from sde.training.loss import BatchNoise, stratified
+from sde.training.times import TIMES
 from tests.oracles.exact import Gaussian
 from tests.sde import small_training
 
@@ -72,6 +73,7 @@ CUMULATIVE = {
     "uniform": lambda sde_, t: (t - sde_.t_min) / (sde_.t_max - sde_.t_min),
     "log_snr": even_in_log_ratio,
     "log_normal": truncated_normal,
+    "logit_normal": truncated_normal,
     # g^2 / sigma^2 = -d log_snr / dt.
     "likelihood": even_in_log_ratio,
 }
