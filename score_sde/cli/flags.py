@@ -149,6 +149,7 @@ EXAMPLES = {
     "train_classifier": "--workdir runs/digits",
     "import": "--pretrained checkpoint_8.pth --facts facts.json --workdir runs/ncsnpp",
     "sample": "--workdir runs/digits --sampler pc --steps 100 --labels 0,1,2 --guidance_scale 2",
+    "pairs": "--workdir runs/digits --num_samples 10000 --sampler heun --steps 25",
     "guidance_sweep": "--workdir runs/digits --num_samples 500",
     "evaluate": "--workdir runs/digits --num_samples 1000",
     "likelihood": "--workdir runs/digits --num_samples 256",

@@ -31,6 +31,8 @@ MEANINGS = {
     "data.dequantized": "whether uniform noise spreads the values of integer data over their cells, as densities "
     "need; False trains on the values themselves, from -1 to 1",
     "data.workers": "threads that read and decode; 0 is the main thread",
+    "data.pairs": "file of noises and their samples, of --mode pairs, on which it is trained in place of the items; "
+    "empty draws noise for the items",
     "data.root": "file or folder of the data; ~ and $VARIABLES are written out",
     "data.test_root": "file or folder of the held-out items; empty holds test_fraction out",
     "data.color_mode": "what images are converted to; empty is their own mode",

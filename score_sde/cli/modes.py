@@ -84,6 +84,7 @@ MODES = {
     "train_classifier": Mode("score_sde.modes.train:train_classifier", training=True, writes=True),
     "import": Mode("score_sde.modes.foreign:import_weights", ("data", "training", "sampler"), writes=True, makes=True),
     "sample": Mode("score_sde.modes.sample:sample", ("sampler",)),
+    "pairs": Mode("score_sde.modes.pairs:pairs", ("sampler",), suffixes=(".npz",)),
     "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), suffixes=(".json", ".png")),
     "evaluate": Mode("score_sde.modes.evaluate:evaluate", ("data", "sampler"), suffixes=(".json", ".npz")),
     "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",), compiles=False, suffixes=(".npz", ".csv")),
