@@ -20,7 +20,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.measure import ADAPTIVE, random_model, seconds
-from samplers import SAMPLERS, SeededNoise, sample
+from samplers import SAMPLERS, SCORE_SAMPLERS, SeededNoise, sample
 from samplers.grid import make_grid
 from score_sde.run.device import choose_device
 from sde import SDES, Denoiser
@@ -101,10 +101,10 @@ def main() -> None:
     parser.add_argument("--seeded", action="store_true", help="noise of seeds, as generate has, not randn_like")
     parser.add_argument("--device", default="auto")
     options, overrides = parser.parse_known_args()
-    names = options.samplers.split(",") if options.samplers else [n for n in SAMPLERS if n not in ADAPTIVE]
+    names = options.samplers.split(",") if options.samplers else [n for n in SCORE_SAMPLERS if n not in ADAPTIVE]
     try:
-        if unknown := [name for name in names if name not in SAMPLERS]:
-            raise ValueError(f"--samplers={options.samplers}: {unknown[0]} is none of {', '.join(SAMPLERS)}")
+        if unknown := [name for name in names if name not in SCORE_SAMPLERS]:
+            raise ValueError(f"--samplers={options.samplers}: {unknown[0]} is none of {', '.join(SCORE_SAMPLERS)}")
         device = choose_device(options.device)
         model, event_shape = build(options, overrides, device)
     except ValueError as error:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from samplers import SAMPLERS, generate
+from samplers import SAMPLERS, SCORE_SAMPLERS, generate
 from samplers.repaint import RePaint
 from score_sde.config.config import read_run_config, resolve
 from score_sde.restoration.methods import METHODS, STEPS, posterior
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--methods", default="")
     parser.add_argument("--num_items", type=int, default=50)
     parser.add_argument("--draws", type=int, default=4)
-    parser.add_argument("--sampler", default="ancestral", choices=[*SAMPLERS])
+    parser.add_argument("--sampler", default="ancestral", choices=[*SCORE_SAMPLERS])
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--repaint_steps", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)

@@ -34,6 +34,8 @@ TITLES = {
     "training": "training",
     "classifier": "the classifier of --mode train_classifier",
     "classifier.network": "its network",
+    "distillation": "the teacher of --mode distill",
+    "distillation.method": "how the student is trained",
     "sampler": "the sampler",
 }
 """What each section is about."""

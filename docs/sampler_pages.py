@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from samplers import GRIDS, SAMPLERS, SeededNoise, sample  # noqa: E402 (from this tree, whatever is installed)
+from samplers.protocol import FlowMap, asks_of  # noqa: E402
 from sde import VPSDE, ScoreModel  # noqa: E402
 
 PAGES = ROOT / "docs" / "samplers"
@@ -46,12 +47,23 @@ class CountedGaussian(ScoreModel):
         return alpha / (alpha**2 + sigma**2) * x
 
 
+class CountedFlowMap(CountedGaussian):
+    """The flow map of the same data, x at every time of a process that keeps variance."""
+
+    def forward(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """x_s (B, *event) of x (B, *event)."""
+        self.calls += 1
+        return x
+
+    jump = forward
+
+
 def calls_per_step(sampler) -> str:
     """How often a step calls the network: counted over five steps, or left to the solver."""
     if hasattr(sampler, "max_nfe"):
         return "as needed, at most `max_nfe`"
     process, steps = VPSDE(), 5
-    model = CountedGaussian(process)
+    model = (CountedFlowMap if asks_of(sampler) is FlowMap else CountedGaussian)(process)
     sample(model, sampler, torch.ones(2, 3), GRIDS["log_snr"](process, steps), SeededNoise(range(2)), denoise=False)
     return f"{model.calls / steps:g}"
 

@@ -15,6 +15,7 @@ from samplers.euler import Euler
 from samplers.euler_maruyama import EulerMaruyama
 from samplers.grid import GRIDS
 from samplers.heun import Heun
+from samplers.jump import Jump
 from samplers.langevin import AnnealedLangevin, Langevin
 from samplers.likelihood.bounds import Bound, discrete_bound, variational_bound
 from samplers.likelihood.flow import LogLikelihood, log_likelihood
@@ -27,7 +28,9 @@ from samplers.noise.seeded import SeededNoise
 from samplers.ode import ODE
 from samplers.pc import PredictorCorrector
 from samplers.planning.plan import Plan, pilot_count, plan
+from samplers.protocol import FlowMap, asks_of
 from samplers.renamed import sentence
+from samplers.renoise import Renoise
 from samplers.reverse_diffusion import ReverseDiffusion
 from samplers.reverse_sde import ReverseSDE
 from samplers.sa_solver import SASolver
@@ -72,8 +75,16 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "sa_solver": SASolver,
     "deis": ExponentialAdams,
     "unipc": UniPC,
+    "jump": Jump,
+    "renoise": Renoise,
 }
 """Samplers by name; the keyword arguments of each are its options."""
+
+FLOW_MAP_SAMPLERS = tuple(name for name, factory in SAMPLERS.items() if asks_of(factory) is FlowMap)
+"""Those that ask for a flow map."""
+
+SCORE_SAMPLERS = tuple(name for name in SAMPLERS if name not in FLOW_MAP_SAMPLERS)
+"""Those that ask for a score model."""
 
 _RENAMED = {"DPMpp": "DPMSolverPP", "StochasticAdams": "SASolver", "dequantised": "dequantized"}
 
@@ -87,12 +98,14 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "DDIM",
+    "FLOW_MAP_SAMPLERS",
     "GRIDS",
     "LMS",
     "NOISES",
     "ODE",
     "PREDICTORS",
     "SAMPLERS",
+    "SCORE_SAMPLERS",
     "Ancestral",
     "AnnealedLangevin",
     "Bound",
@@ -105,10 +118,12 @@ __all__ = [
     "EulerMaruyama",
     "ExponentialAdams",
     "Heun",
+    "Jump",
     "Langevin",
     "LikelihoodReport",
     "LogLikelihood",
     "PredictorCorrector",
+    "Renoise",
     "ReverseDiffusion",
     "ReverseSDE",
     "Sampler",

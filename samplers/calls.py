@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from samplers.checks import check_model, check_output, score_models
 from samplers.padding import Padded
+from samplers.protocol import FlowMap, ScoreModel, is_flow_map
 
 See = Callable[[Tensor, Tensor, Tensor], None]
 """An observer of a model's calls, told x, t and the output of each."""
@@ -48,7 +49,7 @@ class Watch:
     """
 
     def __init__(self, model: nn.Module, count: int | None = None, see: See | None = None) -> None:
-        check_model(model)
+        check_model(model, kind=FlowMap if is_flow_map(model) else ScoreModel)
         # A padded model's views are those of the model inside, which is what is called.
         self.model, self.count, self.see = model.model if isinstance(model, Padded) else model, count, see
         models = score_models(model)

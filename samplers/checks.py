@@ -10,7 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from samplers.host import as_tensor
-from samplers.protocol import GaussianProcess, GaussianScoreModel, Process, ScoreModel, missing, needs_of, transform_of
+from samplers.protocol import (
+    FlowMap,
+    GaussianProcess,
+    GaussianScoreModel,
+    Process,
+    ScoreModel,
+    asks_of,
+    is_flow_map,
+    missing,
+    needs_of,
+    transform_of,
+)
 
 
 class SampleError(ArithmeticError):
@@ -51,9 +62,9 @@ def check_process(process, needs: type, who: str) -> None:
         )
 
 
-def check_model(model, needs: type = Process, who: str = "a score model") -> None:
-    """Raise TypeError unless model is a score model whose process has what ``needs`` asks, ValueError where it needs a
-    condition and none is bound to it. ``who`` asks, for the message."""
+def check_model(model, needs: type = Process, who: str = "a score model", kind: type = ScoreModel) -> None:
+    """Raise TypeError unless model is of the kind, ScoreModel or FlowMap, and its process has what ``needs`` asks,
+    ValueError where it needs a condition and none is bound to it. ``who`` asks, for the message."""
     if not isinstance(model, nn.Module) or not hasattr(model, "sde"):
         raise TypeError(
             f"expected a score model, a torch module with an `sde` that maps (x, t) to a tensor of the "
@@ -61,17 +72,41 @@ def check_model(model, needs: type = Process, who: str = "a score model") -> Non
         )
     check_process(model.sde, needs, who)
     gaussian = not missing(model.sde, GaussianProcess)
-    views = ["score", "noise", "velocity"] if gaussian else []
-    lacking = [name for name in ["rows", *views] if not hasattr(model, name)]
-    if lacking:
+    if kind is FlowMap:
+        needed, protocol = ["rows", "jump"], FlowMap
+    else:
+        needed = ["rows", *(["score", "noise", "velocity"] if gaussian else [])]
+        protocol = GaussianScoreModel if gaussian else ScoreModel
+    lacking = [name for name in needed if not hasattr(model, name)]
+    if lacking and kind is ScoreModel and is_flow_map(model):
         raise TypeError(
-            f"{type(model).__name__} has an `sde` but no {', '.join(lacking)}: a score model needs the members of "
-            f"samplers.protocol.{(GaussianScoreModel if gaussian else ScoreModel).__name__}"
+            f"{who}: {type(model).__name__} is a flow map, which jumps from one time to another and has no score; take "
+            "Jump() or Renoise() to sample it, and for all else the score model that it was distilled from"
+        )
+    if lacking:
+        what = "flow map" if kind is FlowMap else "score model"
+        raise TypeError(
+            f"{type(model).__name__} has an `sde` but no {', '.join(lacking)}: a {what} needs the members of "
+            f"samplers.protocol.{protocol.__name__}"
         )
     if not getattr(model, "null_trained", True):
         raise ValueError(
             "the model never trained its unconditional branch: bind a condition to it, as in Conditional(model, labels)"
         )
+
+
+def check_sampled(model, sampler) -> None:
+    """``check_model`` and ``check_sampler`` of a run: the model is of the kind that the sampler asks for."""
+    if isinstance(sampler, type) or not callable(getattr(sampler, "step", None)):
+        check_sampler(sampler, None)
+    name, kind = type(sampler).__name__, asks_of(sampler)
+    if kind is FlowMap and not is_flow_map(model) and hasattr(model, "sde"):
+        raise TypeError(
+            f"sampler = {name}: asks for a flow map, with jump(x, t, s) -> x_s, as distillation trains, and "
+            f"{type(model).__name__} has none: take a sampler of score models, as DPMSolverPP()"
+        )
+    check_model(model, who="a score model" if kind is FlowMap else f"sampler = {name}", kind=kind)
+    check_sampler(sampler, model.sde)
 
 
 def check_sampler(sampler, process) -> None:

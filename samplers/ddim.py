@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from samplers.numerics.rows import add, scaled
 from samplers.numerics.transition import posterior_variance, root
 from samplers.step import Result
 
@@ -28,10 +29,10 @@ class DDIM:
             raise ValueError(f"eta = {self.eta}: needs a number from 0 (deterministic) to 1 (ancestral)")
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
-        """x (B, *event) at time t to time s; t, s 0-d; one network call."""
+        """x (B, *event) at time t to time s; t, s 0-d, or with eta = 0 (B,), a time per sample; one network call."""
         start, end = model.sde.level(t), model.sde.level(s)
-        added = self.eta**2 * posterior_variance(start, end)
+        added = self.eta**2 * posterior_variance(start, end) if self.eta else 0.0
         # n = (x - alpha_t D) / sigma_t, written into the factors of x and D.
         keep = root(end.sigma**2 - added) / start.sigma
-        x = torch.add(keep * x, model(x, t), alpha=end.alpha - keep * start.alpha)
+        x = add(scaled(x, keep), model(x, t), end.alpha - keep * start.alpha)
         return (torch.add(x, noise(x), alpha=root(added)) if self.eta else x), carry

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from samplers.host import double
+from samplers.protocol import FlowMap, asks_of
 from samplers.step import Noise, Result, Stepper
 
 
@@ -24,9 +25,9 @@ def t_signal(process) -> float:
 def step(sampler: Stepper, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
     """The sampler's step from t to s; from an open noise end, where x is sigma z and D = E[x_0] whatever x, x_s =
     alpha_s D + sigma_s z. A sampler that chooses its own steps begins with it, up to alpha / sigma = 1e-3; one that is
-    ``from_open_end`` has a step of its own there."""
-    process = model.sde
-    if not is_open(process, t) or getattr(sampler, "from_open_end", False):
+    ``from_open_end`` has a step of its own there, and a flow map knows its own way."""
+    process, own = model.sde, getattr(sampler, "from_open_end", False)
+    if own or asks_of(sampler) is FlowMap or not is_open(process, t):
         return sampler.step(model, x, t, s, noise, carry)
     adaptive = bool(getattr(sampler, "adaptive", False))
     u = double(max(process.t_signal, s.item())) if adaptive else s

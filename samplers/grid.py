@@ -134,6 +134,16 @@ def make_grid(sde, grid: str, steps: int, start: float | None = None) -> Tensor:
     return check_times(GRIDS[name](sde, check_integer("steps", steps, 1, MAX_STEPS), start, **options), sde)
 
 
+def make_jumps(sde, grid: str, steps: int, start: float | None = None) -> Tensor:
+    """The named grid for a flow map: where it begins at an open noise end, its first level is that end itself, and not
+    the one behind it, as a flow map needs no first step of its own from there."""
+    if start is not None or not is_open(sde, double(sde.t_max)) or grid.partition(":")[0] in OF_TIME:
+        return make_grid(sde, grid, steps, start)
+    times = make_grid(sde, grid, steps, t_signal(sde))
+    times[0] = sde.t_max
+    return times
+
+
 MAX_SIGNAL = 2e-4
 """alpha^2 / sigma^2 up to which x counts as noise: it leaves at most 1e-4 nats per dimension between x and the prior,
 of data of unit mean square."""

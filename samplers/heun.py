@@ -9,6 +9,7 @@ from torch import Tensor
 
 from samplers.checks import check_factor
 from samplers.host import double
+from samplers.numerics.rows import add, scaled
 from samplers.numerics.transition import alpha_ratio, forward_variance, root
 from samplers.step import Noise, Result
 
@@ -45,16 +46,16 @@ class Heun:
             )
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
-        """x (B, *event) at time t to time s; t, s 0-d; two network calls."""
+        """x (B, *event) at time t to time s; t, s 0-d, or without churn (B,), a time per sample; two network calls."""
         sde = model.sde
         if self.churn and self.churn_min <= sde.level(t).noise_level <= self.churn_max:
             x, t = self._stir(sde, x, t, s, noise)
         start, end = sde.level(t), sde.level(s)
         scale = alpha_ratio(end, start)
         change = end.sigma - scale * start.sigma
-        first, kept = model.noise(x, t), scale * x
-        second = model.noise(torch.add(kept, first, alpha=change), s)
-        return torch.add(kept, first + second, alpha=0.5 * change), carry
+        first, kept = model.noise(x, t), scaled(x, scale)
+        second = model.noise(add(kept, first, change), s)
+        return add(kept, first + second, 0.5 * change), carry
 
     def _stir(self, sde, x: Tensor, t: Tensor, s: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """x at t with noise added up to an earlier time, and that time."""

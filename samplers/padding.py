@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from samplers.checks import check_integer
 from samplers.host import as_python
-from samplers.protocol import transform_of
+from samplers.protocol import is_flow_map, transform_of
 
 Sizes = Sequence[int] | Tensor
 """How many entries of each item are real along every axis behind the channels (``real_part``)."""
@@ -82,7 +82,9 @@ def check_sizes(sizes: Sizes | None, count: int, event_shape: Sequence[int]) -> 
 
 def padded(model, sizes: Tensor | None):
     """The model for items of these sizes; as it is without any."""
-    return model if sizes is None else Padded(model, sizes)
+    if sizes is None:
+        return model
+    return PaddedFlowMap(model, sizes) if is_flow_map(model) else Padded(model, sizes)
 
 
 def row_means(values: Tensor, model) -> Tensor:
@@ -128,7 +130,7 @@ class Padded(nn.Module):
         return getattr(self.model, "event_shape", None)
 
     def rows(self, index: Tensor | slice) -> "Padded":
-        return Padded(self.model.rows(index), self.sizes[index])
+        return type(self)(self.model.rows(index), self.sizes[index])
 
     def real(self, x: Tensor) -> Tensor:
         """Booleans of the shape and on the device of x, True where it is real."""
@@ -138,9 +140,9 @@ class Padded(nn.Module):
             held = self._real = real(self.sizes, x.shape[1:]).to(x.device)
         return held
 
-    def _seen(self, function: Callable[[Tensor, Tensor], Tensor], x: Tensor, t: Tensor) -> Tensor:
+    def _seen(self, function: Callable[..., Tensor], x: Tensor, *times: Tensor) -> Tensor:
         held = self.real(x)
-        output = function(torch.where(held, x, 0), t)
+        output = function(torch.where(held, x, 0), *times)
         # Of other processes than Gaussian ones an output may have another shape, which their samplers know.
         return torch.where(held, output, 0) if output.shape == x.shape else output
 
@@ -155,3 +157,13 @@ class Padded(nn.Module):
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         return self._seen(self.model.velocity, x, t)
+
+
+class PaddedFlowMap(Padded):
+    """A flow map of states that are padded, as Padded is a score model."""
+
+    def forward(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:  # type: ignore[override]
+        return self._seen(self.model, x, t, s)
+
+    def jump(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        return self(x, t, s)

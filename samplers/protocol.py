@@ -163,14 +163,15 @@ class Transform(Protocol):
         ...
 
 
-class ScoreModel(Protocol):
-    """A torch module that is called with (x, t), and returns one tensor whose rows are those of x.
+class StateModel(Protocol):
+    """A torch module of the states of a process: what samplers ask of score models and of flow maps. Each returns one
+    tensor whose rows are those of x.
 
-    Of ``nn.Module`` are asked: modules, parameters, buffers, training and eval, register_forward_hook. What marks a
-    score model among other modules is ``sde`` together with ``rows``. A model may leave out ``transform`` (the
-    identity), ``normalized`` and ``null_trained`` (True) and ``event_shape`` (None). It may also have ``bodies()``, the
-    modules inside that are worth compiling: each is called with tensors whose rows are samples, which alone may differ
-    in number from call to call. Of models that it wraps it need not speak.
+    Of ``nn.Module`` are asked: modules, parameters, buffers, training and eval, register_forward_hook. What marks such
+    a model among other modules is ``sde`` together with ``rows``. A model may leave out ``transform`` (the identity),
+    ``null_trained`` (True) and ``event_shape`` (None). It may also have ``bodies()``, the modules inside that are worth
+    compiling: each is called with tensors whose rows are samples, which alone may differ in number from call to call.
+    Of models that it wraps it need not speak.
     """
 
     training: bool
@@ -179,11 +180,6 @@ class ScoreModel(Protocol):
     def sde(self) -> Process: ...
     @property
     def transform(self) -> Transform: ...
-
-    @property
-    def normalized(self) -> bool:
-        """Whether the scores are those of one normalized density at every time, as guided ones are not."""
-        ...
 
     @property
     def null_trained(self) -> bool:
@@ -200,16 +196,25 @@ class ScoreModel(Protocol):
         themselves."""
         ...
 
-    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
-        """Of a Gaussian process the posterior mean E[x_0 | x_t = x], of the shape of x; of others what their samplers
-        and ``Process.last_call`` take."""
-        ...
-
     def modules(self) -> Iterator[nn.Module]: ...
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
     def buffers(self, recurse: bool = True) -> Iterator[Tensor]: ...
     def eval(self) -> Self: ...
     def register_forward_hook(self, hook: Any, *, with_kwargs: bool = False) -> Any: ...
+
+
+class ScoreModel(StateModel, Protocol):
+    """What is called with (x, t). It may leave out ``normalized`` (True), too."""
+
+    @property
+    def normalized(self) -> bool:
+        """Whether the scores are those of one normalized density at every time, as guided ones are not."""
+        ...
+
+    def __call__(self, x: Tensor, t: Tensor) -> Tensor:
+        """Of a Gaussian process the posterior mean E[x_0 | x_t = x], of the shape of x; of others what their samplers
+        and ``Process.last_call`` take."""
+        ...
 
 
 class GaussianScoreModel(ScoreModel, Protocol):
@@ -228,6 +233,22 @@ class GaussianScoreModel(ScoreModel, Protocol):
 
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """f x - g2 score / 2."""
+        ...
+
+
+class FlowMap(StateModel, Protocol):
+    """Where the probability flow of a Gaussian process leads, as one function of both times. What marks it is
+    ``jump``."""
+
+    @property
+    def sde(self) -> GaussianProcess: ...
+
+    def __call__(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """x_s, of the shape of x: the end at time s <= t of the flow that begins with x at time t."""
+        ...
+
+    def jump(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """The same, as a call of the module."""
         ...
 
 
@@ -286,3 +307,13 @@ def needs_of(sampler: object) -> type:
 def suits(sampler: object, process: object) -> bool:
     """Whether a sampler runs on a process."""
     return not missing(process, needs_of(sampler))
+
+
+def asks_of(sampler: object) -> type:
+    """The protocol that a sampler asks of a model: its ``asks``, ScoreModel unless it names FlowMap."""
+    return getattr(sampler, "asks", ScoreModel)
+
+
+def is_flow_map(model: object) -> bool:
+    """Whether a model is a flow map, and no score model."""
+    return hasattr(model, "jump")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 ACCELERATORS = ("cuda", "xpu", "mps")
 """Kinds of accelerators that torch brings itself, the one to take first."""
@@ -134,6 +135,12 @@ def differentiating(device: torch.device) -> Iterator[None]:
     which would take part in backward passes as well."""
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
         yield
+
+
+def differentiating_forward() -> bool:
+    """Whether forward-mode derivatives are being taken, by ``torch.autograd.forward_ad`` or ``torch.func.jvp``: fused
+    and compiled code has none, and would lose the tangents."""
+    return forward_ad._current_level >= 0
 
 
 def wait_for(device: torch.device | None) -> None:

@@ -15,7 +15,7 @@ FLOORS = {
         "data networks",
         "model",
         "guidance training",
-        "inverse pretrained",
+        "distillation inverse pretrained",
         "checkpoint",
     ],
     "samplers": [
@@ -23,8 +23,8 @@ FLOORS = {
         "step checks first_step progress",
         "padding",
         "calls compiled grid noise numerics",
-        "ancestral ddim deis dpm2 dpmpp euler euler_maruyama heun langevin lms ode pc repaint reverse_diffusion "
-        "reverse_sde sa_solver unipc",
+        "ancestral ddim deis dpm2 dpmpp euler euler_maruyama heun jump langevin lms ode pc renoise repaint "
+        "reverse_diffusion reverse_sde sa_solver unipc",
         "encode loop",
         "likelihood planning",
     ],

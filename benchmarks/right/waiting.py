@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.measure import ADAPTIVE
 from benchmarks.sections import Check, LeftOut, Setting
-from samplers import SAMPLERS, SeededNoise, sample
+from samplers import SAMPLERS, SCORE_SAMPLERS, SeededNoise, sample
 from samplers.grid import make_grid
 from sde import VPSDE, Denoiser
 from sde.guidance import ClassifierFree
@@ -113,7 +113,7 @@ def waiting(setting: Setting) -> Iterator[Check]:
             if setting.device.type == "cuda":
                 torch.cuda.set_sync_debug_mode("default")
 
-    for name, factory in SAMPLERS.items():
+    for name, factory in ((name, SAMPLERS[name]) for name in SCORE_SAMPLERS):
         if name not in ADAPTIVE:
             bound = ClassifierFree(model, labels, 2.0)
             yield check("a sampler's loop", name, partial(loop, factory(), bound))

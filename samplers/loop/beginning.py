@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from samplers.checks import check_data, check_state, data_dtype
-from samplers.grid import check_noise_end, check_times, make_grid
+from samplers.grid import check_noise_end, check_times, make_grid, make_jumps
 from samplers.host import as_tensor
 from samplers.padding import cut
-from samplers.protocol import Process, transform_of
+from samplers.protocol import FlowMap, Process, asks_of, transform_of
 from samplers.step import Sampler
 
 
@@ -40,7 +40,8 @@ def times_of(
         if start_time is None and not from_state:
             check_noise_end(sde, times[0])
         return times
-    return make_grid(sde, grid, sampler.steps if steps is None else steps, start_time)
+    make = make_jumps if asks_of(sampler) is FlowMap else make_grid
+    return make(sde, grid, sampler.steps if steps is None else steps, start_time)
 
 
 def checked_states(state: Tensor, shape: tuple[int, ...], model, like: Tensor) -> Tensor:

@@ -16,8 +16,7 @@ from samplers.checks import (
     check_event_shape,
     check_finite,
     check_integer,
-    check_model,
-    check_sampler,
+    check_sampled,
     choose,
     tensor_like,
 )
@@ -103,8 +102,7 @@ def generate(
     The callback sees one chunk after the other. The model is put into eval mode and back. Raises ValueError and
     TypeError for bad arguments, FloatingPointError for samples that are not finite.
     """
-    check_model(model)
-    check_sampler(sampler, model.sde)
+    check_sampled(model, sampler)
     check_integer("n", n)
     check_integer("first", first, 0)
     check_integer("batch_size", 256 if batch_size is None else batch_size)
@@ -115,7 +113,7 @@ def generate(
     check_starts(start, start_time, start_state)
     times = times_of(process, sampler, steps, grid, start_time, start_state is not None)
     if path is not None:
-        check_path(path, len(times) - 1)
+        check_path(path, len(times) - 1, model)
     known = check_sizes(sizes, n, inner_shape)
     alike = inner_shape == tuple(event_shape)
     if start is not None:

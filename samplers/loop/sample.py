@@ -8,7 +8,7 @@ from torch import Tensor
 
 from samplers import first_step
 from samplers.calls import Watch
-from samplers.checks import as_states, check_finite, check_model, check_sampler, check_state
+from samplers.checks import as_states, check_finite, check_sampled, check_state
 from samplers.grid import check_times
 from samplers.host import undisturbed
 from samplers.noise.door import as_noise
@@ -39,8 +39,7 @@ def sample(
     that returns anything but a tensor like x; FloatingPointError that names step, noise level and samples where x
     became non-finite.
     """
-    check_model(model)
-    check_sampler(sampler, model.sde)
+    check_sampled(model, sampler)
     times = check_times(times, model.sde)
     x = as_states(x, model)
     check_state(x, model)

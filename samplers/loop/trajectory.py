@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from samplers.checks import check_integer
+from samplers.protocol import is_flow_map
 
 
 @dataclass(frozen=True)
@@ -25,9 +26,15 @@ class Trajectory:
     denoised: Tensor
 
 
-def check_path(count: int, steps: int) -> None:
-    """Raise ValueError unless a run of ``steps`` steps has ``count`` states to show."""
+def check_path(count: int, steps: int, model: object) -> None:
+    """Raise ValueError unless a run of ``steps`` steps of a model has ``count`` states to show, each with what it
+    predicts of the data."""
     check_integer("path", count, 2)
+    if is_flow_map(model):
+        raise ValueError(
+            "path: a flow map predicts no data on its way, as score models do; leave path out, a callback sees every "
+            "state"
+        )
     if count > steps + 1:
         raise ValueError(f"path = {count}: a run of {steps} steps has {steps + 1} states")
 

@@ -19,6 +19,7 @@ from score_sde.config.naming import with_flag, with_words
 from score_sde.config.options import COMPILING, Config
 from score_sde.config.registration import Registered, nothing_registered
 from score_sde.config.schema import CHOICES_OF_SAMPLER, MOVABLE, SETTLED
+from score_sde.config.students import DEFAULT_METHOD, student_values
 from score_sde.kinds import KINDS
 from score_sde.pages.links import renew_links
 from score_sde.run.device import choose_device
@@ -63,7 +64,11 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     """The run folder of the command, with its resolved config."""
     mode, device = MODES[options.mode], choose_device(options.device or "auto")
     name = Path(options.config or options.pretrained or "digits").stem
-    folder = Path(options.workdir or f"runs/{name}")
+    if options.mode == "distill" and options.teacher:
+        name = f"{Path(options.teacher).name}-{options.method or DEFAULT_METHOD}"
+    # Of several runs the first one's data are those that are measured by.
+    first = (options.runs or "").partition(",")[0].strip()
+    folder = Path(options.workdir or first or f"runs/{name}")
     exists = started(folder)
     if options.sampler:
         overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, CHOICES_OF_SAMPLER)}"]
@@ -73,6 +78,8 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
         # Of images in a folder, or of arrays in a file.
         root = Path(override(overrides, "data.root") or "")
         config = resolve({"data": {"dataset": "points" if root.is_file() else "images"}}, overrides)
+    elif options.mode == "distill":
+        config = resolve(_student_values(folder, options, overrides), overrides)
     elif mode.training and (options.config or not exists):
         named = options.config or (None if options.init else "digits")
         values = _read(config_path(named)) if named else {}
@@ -90,6 +97,17 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     weights = Run.weights if mode.makes else options.weights or Run.weights
     init = None if options.init is None else Path(options.init) / Run.weights
     return Run(folder, config, device, World.start(device), weights, imports, compile, init)
+
+
+def _student_values(folder: Path, options: flags.FlagValues, overrides: list[str]) -> dict:
+    """The values of a student's config. Raises ValueError for keys of what is its teacher's."""
+    named = options.config or (None if options.teacher or started(folder) else "digits")
+    own = _read(config_path(named)) if named else None
+    values = student_values(folder, own, options.teacher, options.method, options.guidance_scale)
+    for argument in overrides:
+        if values["distillation"]["teacher"] and argument.lstrip("-").startswith(("config.model.", "config.sde.")):
+            raise ValueError(f"{argument}: a student has its teacher's network and process; leave it out")
+    return values
 
 
 def begun(values: dict, init: str) -> dict:
@@ -159,7 +177,7 @@ def check_unchanged(old: Config, new: Config, folder: Path) -> None:
     """Refuse to continue a run with other data, another process or another architecture."""
     changed = [
         f"config.{key}: {before!r}, now {after!r}"
-        for section in ("data", "sde", "model")
+        for section in ("data", "sde", "model", "distillation")
         for key, before, after in differences(old.to_dict()[section], new.to_dict()[section], section)
         if key not in MOVABLE
     ]
@@ -182,6 +200,8 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     if not (mode.training or mode.makes):
         own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights, "imports": ""}
         own["compile"] = Run.compile
+        if run.student is not None and not mode.students:
+            raise ValueError(run.no_score)
         run.settings = settings_of(given, overrides, own | mode.defaults)
     check_outputs(run, options)
     with alone(run, options):

@@ -14,6 +14,7 @@ from score_sde.config.config import pick
 from score_sde.config.program import program
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.run.outputs import written
+from sde.distillation import METHODS
 from sde.pretrained import SOURCES
 from sde.pretrained.exports import EXPORTS
 from sde.renamed import sentence
@@ -26,6 +27,8 @@ TEXTS = {
     "debug": "show the traceback of an error",
     "config": "a config file, or the name of one in configs/; default digits",
     "init": "a run folder whose model training begins with, on these data; what belongs to other classes starts anew",
+    "teacher": "a run folder whose model the student is distilled from, and begins with; its data, process and network "
+    "are the student's",
     "pretrained": "a file or folder of weights that another project wrote",
     "source": f"the project that wrote them: auto, {', '.join(SOURCES)}",
     "facts": "a JSON file of what the weights do not say, by the names of their own project's options, as in "
@@ -85,8 +88,11 @@ TEXTS = {
     "items": "items of the split by number, as in 3,17,5,8; for interpolate pairs, by default the first six items",
     "seed_pairs": "pairs of seeds instead, as the .npz of --mode sample lists them",
     "frames": "pictures per strip, the two ends among them",
+    "runs": "run folders over the same data, with commas between them, score models and students, to compare with each "
+    "other; the first is --workdir unless that is given",
     "samplers": f"{', '.join(CHOICES_OF_SAMPLER)}: those that are compared, as in auto,heun",
-    "nfe": "network calls per sample that they may take, as in 5,10,20; guidance takes two each time",
+    "nfe": "network calls per sample that they may take, as in 5,10,20; guidance takes two each time; of several runs "
+    "by default 1,2,3,4,5,8,10,20, and 1,2,4 of students",
     "plots": "all, process, trajectory, denoised or field (points in the plane)",
     "task": "what was measured: inpaint, superres, deblur, colorize or sensing",
     "mask": "--task inpaint: what is observed: upper, lower, left, right half, box (all but the middle), random:0.5, a "
@@ -105,7 +111,12 @@ TEXTS = {
 }
 """Help of each flag."""
 
-OWN_TEXTS = {("import", "weights"): "ema or raw: the averaged weights, or those that were stepped"}
+OWN_TEXTS = {
+    ("import", "weights"): "ema or raw: the averaged weights, or those that were stepped",
+    ("distill", "method"): f"how the student is trained: {', '.join(METHODS)}",
+    ("distill", "guidance_scale"): "classifier-free guidance of the teacher, baked into the student; or a range, as in "
+    "1,4, that the student is told, and from which --guidance_scale picks when it is sampled",
+}
 """Help of flags that mean something of their own in a mode."""
 
 INTEGERS = {"threads": 1, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0,
@@ -147,6 +158,7 @@ OLD_VALUES = {("method", "moments"): "mmps"}
 EXAMPLES = {
     "train": "--config digits --workdir runs/digits --config.training.steps=200",
     "train_classifier": "--workdir runs/digits",
+    "distill": "--teacher runs/digits --method progressive --workdir runs/student --config.training.steps=4000",
     "import": "--pretrained checkpoint_8.pth --facts facts.json --workdir runs/ncsnpp",
     "sample": "--workdir runs/digits --sampler pc --steps 100 --labels 0,1,2 --guidance_scale 2",
     "pairs": "--workdir runs/digits --num_samples 10000 --sampler heun --steps 25",
@@ -229,8 +241,12 @@ def _sections(mode: str) -> list[str]:
     """The sections of the config that a mode reads and that can be changed with it."""
     if not MODES[mode].training:
         return [*MODES[mode].sections]
-    own = ("training", "model") if mode == "train" else ("classifier", "training")
-    return [section for section in keys.SECTIONS if section.partition(".")[0] in ("data", "sde", *own)]
+    own = {
+        "train": ("data", "sde", "model", "training"),
+        "train_classifier": ("data", "sde", "classifier", "training"),
+        "distill": ("data", "sde", "model", "training", "distillation"),
+    }[mode]
+    return [section for section in keys.SECTIONS if section.partition(".")[0] in own]
 
 
 def _default(mode: str, flag: str) -> str:

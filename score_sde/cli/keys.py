@@ -7,7 +7,10 @@ from score_sde.cli.meanings import ALLOWED, meaning
 from score_sde.config.component import options_of
 from score_sde.config.schema import DEFAULTS, NAMED
 
-SECTIONS = ("data", "sde", "model", "model.network", "training", "classifier", "classifier.network", "sampler")
+SECTIONS = (
+    "data", "sde", "model", "model.network", "training", "classifier", "classifier.network", "distillation",
+    "distillation.method", "sampler",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from samplers import GRIDS
 from samplers.deis import PREDICTIONS
 from samplers.numerics.diffusion import DIFFUSIONS, PROCESS
 from samplers.ode import SOLVERS
@@ -9,6 +10,9 @@ from score_sde.config.schema import CHOICES, NAMED
 from score_sde.kinds import KINDS
 from sde.data import DATASETS
 from sde.data.images import MODES
+from sde.distillation.consistency import WEIGHTINGS as CONSISTENCY_WEIGHTINGS
+from sde.distillation.distance import DISTANCES
+from sde.distillation.progressive import WEIGHTINGS as PROGRESSIVE_WEIGHTINGS
 from sde.networks.adm_classifier import POOLS
 from sde.networks.embedding import NOISE_EMBEDDINGS
 from sde.networks.linear_attention_unet import NOISE_FEATURES
@@ -19,6 +23,7 @@ from sde.process.chain import OWN_TABLE
 from sde.process.schedule import SCHEDULES
 from sde.process.tables import TABLES
 from sde.training.options import DECAYS, OPTIMIZERS, PARALLEL
+from sde.training.times import TIMES
 
 MEANINGS = {
     "data.dataset": "data set, by name or as module:function",
@@ -159,6 +164,32 @@ MEANINGS = {
     "training.log_every": "steps between lines of numbers",
     "training.sample_every": "steps between pictures and held-out losses",
     "training.checkpoint_every": "steps between training states",
+    "distillation.teacher": "run folder of the teacher; --teacher is the same",
+    "distillation.sha256": "hash of the teacher's weights, which is found",
+    "distillation.guidance_scale": "classifier-free guidance of the teacher, baked into the student; of two, as "
+    "(1,4), a range that the student is told, and --guidance_scale then picks from; --guidance_scale is the same",
+    "distillation.solver": "sampler whose steps the teacher makes",
+    "method.name": "method of distillation; --method is the same",
+    "method.steps": "steps of the student that is left in the end",
+    "method.first_steps": "steps of the student of the first stage, half of its teacher's",
+    "method.weighting": "weighting of the loss over times",
+    "method.grid": "grid of the times that the method asks for, on which students are sampled",
+    "method.times": "distribution of the times that are trained",
+    "method.target_decay": "decay per step of the average that is the student's target; 0 is the student itself",
+    "method.distilled": "whether the teacher is asked; otherwise the data are, and it is only where the student starts",
+    "method.first_intervals": "intervals of the grid at first",
+    "method.last_intervals": "intervals of the grid in the end",
+    "method.distance": "distance of what the student says and what it is told",
+    "method.huber_c": "constant of pseudo_huber",
+    "method.base": "q: gaps between the two times of a pair are q^-a of the noise level",
+    "method.doublings": "largest a, to which it grows with the run",
+    "method.k": "how much wider gaps are near the data",
+    "method.b": "how fast that falls with the noise level",
+    "method.jump_share": "share of the items that jump; the others are denoised",
+    "method.adaptive_power": "power of its own error by which a loss is divided",
+    "method.adaptive_c": "what is added to that error",
+    "method.guidance_scale": "guidance that is trained in without a teacher: factor of the data",
+    "method.guidance_mixing": "factor of the student's own prediction in it",
     "sampler.variance": "posterior or beta: the lower or upper variance of a step",
     "sampler.temperature": "multiplies the noise; below 1 samples are less spread",
     "sampler.step_size": "step in units of the level's own variance",
@@ -205,6 +236,10 @@ ALLOWED: dict[str, Iterable[str]] = {
     "data.kind": KINDS,
     "data.color_mode": MODES,
     "sde.schedule": {**SCHEDULES, **TABLES, OWN_TABLE: None},
+    "distillation.method.distance": DISTANCES,
+    "distillation.method.times": TIMES,
+    "distillation.method.grid": GRIDS,
+    "distillation.method.weighting": {**PROGRESSIVE_WEIGHTINGS, **CONSISTENCY_WEIGHTINGS},
     "sampler.prediction": PREDICTIONS,
     "sampler.solver": SOLVERS,
     "sampler.diffusion": (PROCESS, *DIFFUSIONS),

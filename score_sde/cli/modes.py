@@ -16,6 +16,7 @@ class Mode:
     the function its own default. ``sections`` are those of a trained run's config that can be changed; a mode that
     trains has none and can change them all. Of the modes that ``writes`` what others read, models and training states,
     one at a time does; what the others write is numbered. One that ``makes`` a run folder needs none. One that
+    takes ``students`` runs on run folders of those, which have no score. One that
     ``compiles`` calls networks often enough for ``--compile``, and does not differentiate them. ``suffixes`` are those
     of the files that ``--out`` names; where there are none, it is a folder."""
 
@@ -25,6 +26,7 @@ class Mode:
     writes: bool = False
     makes: bool = False
     compiles: bool = True
+    students: bool = False
     suffixes: tuple[str, ...] = (".png", ".npz")
 
     @property
@@ -82,19 +84,22 @@ def _single(flag: str, value: object) -> object:
 MODES = {
     "train": Mode("score_sde.modes.train:train", training=True, writes=True),
     "train_classifier": Mode("score_sde.modes.train:train_classifier", training=True, writes=True),
+    "distill": Mode("score_sde.modes.distill:distill", training=True, writes=True),
     "import": Mode("score_sde.modes.foreign:import_weights", ("data", "training", "sampler"), writes=True, makes=True),
-    "sample": Mode("score_sde.modes.sample:sample", ("sampler",)),
+    "sample": Mode("score_sde.modes.sample:sample", ("sampler",), students=True),
     "pairs": Mode("score_sde.modes.pairs:pairs", ("sampler",), suffixes=(".npz",)),
     "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), suffixes=(".json", ".png")),
-    "evaluate": Mode("score_sde.modes.evaluate:evaluate", ("data", "sampler"), suffixes=(".json", ".npz")),
+    "evaluate": Mode(
+        "score_sde.modes.evaluate:evaluate", ("data", "sampler"), students=True, suffixes=(".json", ".npz")
+    ),
     "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",), compiles=False, suffixes=(".npz", ".csv")),
     "encode": Mode("score_sde.modes.encode:encode_items", ("data",)),
     "interpolate": Mode("score_sde.modes.interpolate:interpolate", ("data",)),
     "restore": Mode("score_sde.modes.restore:restore", ("sampler", "data"), suffixes=(".png", ".npz", ".html", ".csv")),
     "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data")),
-    "compare": Mode("score_sde.modes.compare:compare", suffixes=(".html", ".json")),
+    "compare": Mode("score_sde.modes.compare:compare", students=True, suffixes=(".html", ".json")),
     "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True, compiles=False),
-    "export": Mode("score_sde.modes.export:export", compiles=False, suffixes=()),
+    "export": Mode("score_sde.modes.export:export", compiles=False, students=True, suffixes=()),
     "check": Mode("score_sde.modes.check:check", ("data",), compiles=False),
     "visualize": Mode("score_sde.modes.visualize:visualize", ("sampler", "data"), suffixes=(".png", ".npz", ".gif")),
 }

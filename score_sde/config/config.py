@@ -20,6 +20,7 @@ from score_sde.config.options import (
     ClassifierSection,
     Config,
     DataOptions,
+    DistillationSection,
     ModelOptions,
     TrainingSection,
     data_defaults,
@@ -170,12 +171,15 @@ def _built(values: dict) -> Config:
         training = TrainingSection.of(values["training"])
     with with_keys("classifier"):
         classifier = ClassifierSection.of(values["classifier"])
+    with with_keys("distillation", "distillation.method"):
+        distillation = DistillationSection.of(values["distillation"])
     return Config(
         DataOptions.of(values["data"]),
         Component.of(values["sde"]),
         ModelOptions.of(values["model"]),
         classifier,
         training,
+        distillation,
         Component.of(values["sampler"]),
     )
 

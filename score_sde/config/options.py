@@ -1,5 +1,6 @@
 """The options of a run: a frozen dataclass per section of its config, built once, where a command begins."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, get_type_hints
@@ -179,6 +180,43 @@ class ClassifierSection(Section):
     optimization: TrainingOptions = field(default_factory=TrainingOptions)
 
 
+SOLVERS = ("ddim", "heun")
+"""Samplers whose steps a teacher can make, of which each sample has times of its own."""
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """The run folder of the teacher and the ``sha256`` of its weights, nothing where there is none; its guidance scale,
+    or the least and the largest of a range that is an input of the student; and the sampler whose steps it makes.
+    Raises ValueError for other numbers of scales."""
+
+    teacher: str = ""
+    sha256: str = ""
+    guidance_scale: tuple[float, ...] = (1.0,)
+    solver: str = "heun"
+
+    def __post_init__(self) -> None:
+        scales = self.guidance_scale
+        if len(scales) not in (1, 2) or not all(map(math.isfinite, scales)) or (len(scales) == 2 and not self.range):
+            raise ValueError(
+                f"guidance_scale = {scales}: needs one number, or the least and the largest of a range, from 0, as 1,4"
+            )
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The least and the largest guidance scale that the student is told, or None."""
+        scales = self.guidance_scale
+        return (scales[0], scales[1]) if len(scales) == 2 and 0 <= scales[0] < scales[1] else None
+
+
+@dataclass(frozen=True)
+class DistillationSection(Section):
+    """The distillation of a student: its teacher, and the method, a key of METHODS with its hyper-parameters."""
+
+    teaching: TeacherOptions = field(default_factory=TeacherOptions)
+    method: Component = field(default_factory=lambda: Component("progressive"))
+
+
 @dataclass(frozen=True)
 class Config:
     """All options of a run."""
@@ -188,6 +226,7 @@ class Config:
     model: ModelOptions
     classifier: ClassifierSection
     training: TrainingSection
+    distillation: DistillationSection
     sampler: Component
 
     def settled(self, **speed: str) -> "Config":

@@ -10,16 +10,19 @@ from score_sde.config.options import (
     MEMORY_FORMATS,
     NOISE_INPUTS,
     PRECISIONS,
+    SOLVERS,
     DataOptions,
     LossOptions,
     ModelOptions,
     PrecisionOptions,
     SessionOptions,
+    TeacherOptions,
     data_defaults,
 )
 from sde import PARAMETRIZATIONS, SDES
 from sde.data.array_files import CHANNELS
 from sde.data.toys import TOYS
+from sde.distillation import METHODS
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
 from sde.process import process_of
 from sde.training.augmentation import AUGMENTATIONS
@@ -47,6 +50,7 @@ DEFAULTS: dict[str, dict] = {
         **options_of(PrecisionOptions),
         **options_of(SessionOptions),
     },
+    "distillation": {**options_of(TeacherOptions), "method": {"name": "progressive"}},
     "sampler": {"name": "heun"},
 }
 
@@ -61,6 +65,7 @@ NAMED: Mapping[str, Mapping[str, Callable]] = {
     "sde": SDES,
     "model.network": NETWORKS,
     "classifier.network": CLASSIFIERS,
+    "distillation.method": METHODS,
     "sampler": CHOICES_OF_SAMPLER,
 }
 """Sections whose ``name`` selects a component; their other keys are that component's keyword arguments."""
@@ -78,6 +83,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "model.parametrization": PARAMETRIZATIONS,
     "model.noise_input": NOISE_INPUTS,
     "classifier.time_distribution": TIMES,
+    "distillation.solver": SOLVERS,
     "training.loss_weighting": WEIGHTINGS,
     "training.augmentation": AUGMENTATIONS,
     "training.time_distribution": TIMES,

@@ -65,7 +65,7 @@ def evaluate(
     begin = time.perf_counter()
     if subsamples < 2:
         raise ValueError(f"--subsamples={subsamples}: an interval needs at least 2 halves")
-    data, training, _ = open_split(run, split)
+    data, training, _ = open_split(run, split, sampled=True)
     names = read_names("--metrics", metrics, METRICS) if metrics else None
     base = without_suffix(out) if out else None
     path = x = asked = sizes = None
@@ -90,7 +90,7 @@ def evaluate(
     dimension = of(data, torch.arange(2)).features.shape[1]
     count, other = num_samples if x is None else len(x), training if split == "test" else run.data()[1]
     if x is None:
-        guides = Guides(run, run.model(), guidance)
+        guides = Guides(run, run.sampled_model(), guidance)
         cond = read_condition(run, guides, labels, None, num_samples, seed=seed, by_law=True)
         asked = labels_of(cond)
     # It is the split's own items that samples are held against.

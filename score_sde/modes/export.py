@@ -6,7 +6,7 @@ from score_sde.config.config import pick
 from score_sde.run.folder import Run
 from sde.checkpoint.snapshots import stored_spec
 from sde.files import write_json
-from sde.pretrained.exports import EXPORTS
+from sde.pretrained.exports import EXPORTS, FLOW_MAP_EXPORTS
 
 
 def export(run: Run, *, format: str = "torch_export", out: str | None = None) -> dict:
@@ -15,15 +15,20 @@ def export(run: Run, *, format: str = "torch_export", out: str | None = None) ->
     Beside it stands ``about.json``: the shape of items, the process, and the transform from data to model units.
     """
     write = EXPORTS[pick("--format", format, EXPORTS)]
+    if run.student is not None and format not in FLOW_MAP_EXPORTS:
+        raise ValueError(
+            f"--format={format}: has no place for a student, which is told two noise levels; take "
+            f"{' or '.join(FLOW_MAP_EXPORTS)}"
+        )
     folder = run.folder / "export" / format if out is None else Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"--out={folder} exists and is not an empty folder: name another one")
-    model, spec = run.model(), stored_spec(run.weights_file)
+    model, spec = run.sampled_model(), stored_spec(run.weights_file)
     try:
         files = write(model, folder)
     except ValueError as error:
         raise ValueError(f"--format={format}: {error}") from None
-    about = {name: spec.get(name) for name in ("event_shape", "num_classes", "sde", "transform", "origin")}
+    about = {name: spec.get(name) for name in ("event_shape", "num_classes", "sde", "transform", "origin", "flow_map")}
     write_json(folder / "about.json", about)
     names = ", ".join(path.relative_to(folder).as_posix() for path in files)
     print(f"{run.weights_file} as {format}: {names} and about.json in {folder}")

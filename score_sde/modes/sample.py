@@ -36,7 +36,7 @@ def sample(
     out: str | None = None,
 ) -> dict:
     """Draw samples; write ``<out>.png`` and ``<out>.npz``."""
-    guides = Guides(run, run.model(), guidance)
+    guides = Guides(run, run.sampled_model(), guidance)
     states = None
     if start_state is not None:
         states = read_states(start_state, guides.denoiser)

@@ -7,7 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from samplers import DPMSolverPP, generate
+from samplers import DPMSolverPP, Samples, generate
 from samplers.progress import Progress
 from score_sde.config.naming import with_keys
 from score_sde.config.program import quoted
@@ -26,6 +26,7 @@ from sde import Denoiser, NoisyClassifier
 from sde.checkpoint.initial import begin_with
 from sde.checkpoint.spec import build_classifier, build_denoiser
 from sde.condition.tree import Condition, restrict_to
+from sde.data import Dataset
 from sde.files import write_text
 from sde.guidance.conditional import Conditional
 from sde.training.augmentation import Augmentation
@@ -42,9 +43,13 @@ PREVIEW_SAMPLES = 60
 
 def train(run: Run, *, init: str | None = None) -> dict:
     """Train the denoiser by denoising score matching."""
+    if run.student is not None and run.init is None:
+        raise ValueError(
+            f"--workdir={run.folder} holds a student, which goes on with --mode distill: name another --workdir"
+        )
     if run.init is None:
         remedy = f"go on from them elsewhere, with --mode train --init {quoted(run.folder)} --workdir OTHER"
-        _refuse_overwriting(run, "denoiser", run.model_file, remedy)
+        refuse_overwriting(run, "denoiser", run.model_file, remedy)
     data, held_out = run.data()
     settings = run.config.training
     if not run.config.data.pairs:
@@ -56,7 +61,7 @@ def train(run: Run, *, init: str | None = None) -> dict:
     with with_keys("training", "model.network"):
         augmentation.check(data.event_shape, data.sizes is not None, [*spec.get("conditions", ())])
     with with_keys("model", "model.network", "sde", init="--init"):
-        model = _seeded(settings.seed, build_denoiser, spec)
+        model = seeded(settings.seed, build_denoiser, spec)
         if run.begins_with:
             print(f"training begins with the weights of {init}")
             for reason in begin_with(model, spec, run.begins_with, run.allowed_imports).values():
@@ -99,7 +104,7 @@ def train(run: Run, *, init: str | None = None) -> dict:
     def sample(step: int, done: StepResult) -> None:
         averaged, raw = session.averaged(), session.raw()
         with session.tolerated("a preview"):
-            run.world.broadcast_from_main(lambda: preview(step, _held(averaged, Denoiser), _held(raw, Denoiser)))
+            run.world.broadcast_from_main(lambda: preview(step, held(averaged, Denoiser), held(raw, Denoiser)))
 
     def preview(step: int, averaged: Denoiser, raw: Denoiser) -> None:
         session.record_held_out(step, validation.losses(averaged), validation.losses(raw))
@@ -112,11 +117,7 @@ def train(run: Run, *, init: str | None = None) -> dict:
             Progress.write(f"warning: no samples at step {step} ({error}): try a smaller config.training.lr")
         else:
             session.record({"step": step, "nearest": validation.nearest(samples.x)})
-            path = run.folder / "samples" / f"train-{step:07d}.png"
-            show(samples.x, cond, path, kind=run.kind, levels=data.transform.num_levels, sizes=samples.sizes)
-            shown = items(samples.x, run.kind, data.transform.num_levels, data.about, samples.sizes)
-            if shown:
-                write_text(path.with_suffix(".html"), shown)
+            write_preview(run, samples, cond, step, data)
         session.report()
 
     session.fit([(settings.sample_every, sample)])
@@ -126,7 +127,7 @@ def train(run: Run, *, init: str | None = None) -> dict:
 def train_classifier(run: Run) -> dict:
     """Train the noise-conditional classifier for classifier guidance."""
     config, settings = run.config, run.config.classifier
-    _refuse_overwriting(run, "classifier", run.classifier_file, "move it away first")
+    refuse_overwriting(run, "classifier", run.classifier_file, "move it away first")
     data, held_out = run.data()
     if data.labels is None:
         raise ValueError(
@@ -136,7 +137,7 @@ def train_classifier(run: Run) -> dict:
         check_batch(settings.optimization, data)
     spec = classifier_spec(config, data)
     with with_keys("classifier", "classifier.network", "sde"):
-        classifier = _seeded(settings.seed, build_classifier, spec).to(run.device)
+        classifier = seeded(settings.seed, build_classifier, spec).to(run.device)
         check_forward(spec["network"]["name"], classifier, data.event_shape)
     run = run.with_speed(settle(run, classifier, data, classifier_loss, settings.optimization))
     run = run.with_speed(settle_compiling(run, classifier, data, classifier_loss, settings.optimization))
@@ -148,7 +149,7 @@ def train_classifier(run: Run) -> dict:
 
     def measured() -> list[dict]:
         averaged = session.averaged()
-        return run.world.broadcast_from_main(lambda: noisy.by_noise(_held(averaged, NoisyClassifier)))
+        return run.world.broadcast_from_main(lambda: noisy.by_noise(held(averaged, NoisyClassifier)))
 
     def record(step: int, done: StepResult) -> None:
         session.record({"step": step, "accuracy_by_noise": measured(), "chance": noisy.chance})
@@ -165,7 +166,16 @@ def train_classifier(run: Run) -> dict:
     return session.summary("train_classifier") | {"accuracy": accuracy, "chance": noisy.chance}
 
 
-def _refuse_overwriting(run: Run, name: str, file: Path, remedy: str) -> None:
+def write_preview(run: Run, samples: Samples, cond: Condition | None, step: int, data: Dataset) -> None:
+    """The picture of samples at a step of training, and the page, where the kind of data has one."""
+    path = run.folder / "samples" / f"train-{step:07d}.png"
+    show(samples.x, cond, path, kind=run.kind, levels=data.transform.num_levels, sizes=samples.sizes)
+    shown = items(samples.x, run.kind, data.transform.num_levels, data.about, samples.sizes)
+    if shown:
+        write_text(path.with_suffix(".html"), shown)
+
+
+def refuse_overwriting(run: Run, name: str, file: Path, remedy: str) -> None:
     """Refuse to train anew over weights that were not trained here, as those of --mode import."""
     metrics = run.folder / ("metrics.jsonl" if name == "denoiser" else f"{name}_metrics.jsonl")
     if file.exists() and not (metrics.exists() or run.checkpoints(name).paths()):
@@ -175,14 +185,14 @@ def _refuse_overwriting(run: Run, name: str, file: Path, remedy: str) -> None:
         )
 
 
-def _held(module: nn.Module | None, kind: type[M]) -> M:
+def held(module: nn.Module | None, kind: type[M]) -> M:
     """The module that the first process has. Raises TypeError for another one, or where there is none."""
     if not isinstance(module, kind):
         raise TypeError(f"there is a {type(module).__name__}, not the {kind.__name__} that the first process has")
     return module
 
 
-def _seeded(seed: int, build: Callable[[dict], M], spec: dict) -> M:
+def seeded(seed: int, build: Callable[[dict], M], spec: dict) -> M:
     """A module whose initial weights depend on the seed alone; the global random state stays as it is."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -12,7 +12,7 @@ from samplers.calls import evaluating
 from samplers.checks import score_models, tensor_like
 from samplers.compiled import bodies, lacking
 from samplers.loop.captured import is_small
-from samplers.protocol import transform_of
+from samplers.protocol import is_flow_map, transform_of
 from score_sde.config.naming import with_keys
 from score_sde.run.folder import Run
 from score_sde.run.lock import one_writer
@@ -106,12 +106,14 @@ def _seconds(run: Run, model: ScoreModel, event_shape: tuple[int, ...], rows: in
     """Of a call with some rows of pure noise, those of the batch that the model is bound to."""
     model = model.rows(slice(0, rows))
     inner = transform_of(model).inner_shape(event_shape)
-    like, t = tensor_like(model), torch.tensor(model.sde.t_max, dtype=torch.float64)
+    like, times = tensor_like(model), [torch.tensor(model.sde.t_max, dtype=torch.float64)]
+    if is_flow_map(model):
+        times.append(torch.tensor(model.sde.t_min, dtype=torch.float64))
     x = like.new_zeros((rows, *inner), dtype=model.sde.state_dtype(like.dtype))
     with evaluating(model):
         wait_for(run.device)
         begin = time.perf_counter()
-        model(x, t)
+        model(x, *times)
         wait_for(run.device)
         return time.perf_counter() - begin
 

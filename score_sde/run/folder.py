@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from score_sde.config.config import pick
+from score_sde.config.config import pick, resolve
 from score_sde.config.naming import FOLDER, with_keys
 from score_sde.config.options import Config, PrecisionOptions, own_keys
 from score_sde.config.program import program, quoted
@@ -22,6 +22,7 @@ from sde.checkpoint.states import Checkpoints
 from sde.data import Split, load_dataset
 from sde.data.names import CLASS_NAMES
 from sde.data.sizes import law_of
+from sde.distillation import FlowMap
 from sde.distributed.world import World
 from sde.files import write_json
 
@@ -145,6 +146,9 @@ class Run:
         """The config as plain values, with what it leaves to be found."""
         values = self.config.to_dict()
         values["data"]["kind"] = self.kind.name
+        if self.config.distillation == resolve({}, []).distillation:
+            # Of students alone.
+            del values["distillation"]
         return values
 
     def write_config(self) -> None:
@@ -163,8 +167,31 @@ class Run:
         """The training and held-out data, which are read once."""
         return self._split
 
+    @cached_property
+    def student(self) -> dict | None:
+        """How the flow map of a student was distilled; None where the model is a denoiser, or there is none yet."""
+        return self._spec.get("flow_map")
+
+    @property
+    def no_score(self) -> str:
+        """What a student says to whoever asks for a score."""
+        taught = (self.student or {}).get("teacher")
+        return (
+            f"--workdir={self.folder} holds a student, which jumps from noise to data: it has no score, and so no "
+            "likelihood, no latents, and nothing that edits, restores or shows its way"
+            + (f"; its teacher has: --workdir={quoted(taught)}" if taught else "")
+        )
+
     def model(self) -> Denoiser:
-        """The trained denoiser on the device, in full precision: adaptive solvers would control its rounding."""
+        """The trained denoiser on the device, in full precision: adaptive solvers would control its rounding. Raises
+        ValueError for a student, which has no score."""
+        model = self.sampled_model()
+        if isinstance(model, FlowMap):
+            raise ValueError(self.no_score)
+        return model
+
+    def sampled_model(self) -> Denoiser | FlowMap:
+        """What samples are drawn by: ``model``, or of a student its flow map."""
         if self.model_file.exists() and not self.weights_file.exists():
             raise ValueError(
                 f"--weights={self.weights}: there is no such file in {self.folder}; beside model.safetensors it holds "
@@ -192,13 +219,14 @@ class Run:
         config = self.config
         return {config.model.network.name, config.classifier.network.name, config.sde.name, *self.imports}
 
-    def load(self, path: Path) -> Denoiser:
-        """The denoiser of a file, on the CPU. Raises ValueError for one that asks to import what nobody named."""
+    def load(self, path: Path) -> Denoiser | FlowMap:
+        """The denoiser, or the student's flow map, of a file, on the CPU. Raises ValueError for one that asks to import
+        what nobody named."""
         with with_keys(imports="--imports"):
-            return load_model(path, "denoiser", self.allowed_imports)
+            return load_model(path, "flow_map" if self.student else "denoiser", self.allowed_imports)
 
 
-def event_shape_of(model: Denoiser) -> tuple[int, ...]:
+def event_shape_of(model: Denoiser | FlowMap) -> tuple[int, ...]:
     """Shape of the items of a trained model. Raises ValueError for one that does not say."""
     if model.event_shape is None:
         raise ValueError("the model does not say what shape its items have: build it with event_shape")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from score_sde.run.inputs import read_floats
 from score_sde.run.labels import read_classes
 from sde import Denoiser, NoisyClassifier, ScoreModel
 from sde.condition.tree import Condition, condition_kinds, labels_of, require_labels, restrict_to
+from sde.distillation import BoundFlowMap, FlowMap
 from sde.guidance.autoguidance import Autoguidance
 from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
@@ -87,7 +89,9 @@ class Guides:
     that are given beside it.
     """
 
-    def __init__(self, run: Run, denoiser: Denoiser, *guidances: GuidanceOptions) -> None:
+    def __init__(self, run: Run, denoiser: Denoiser | FlowMap, *guidances: GuidanceOptions) -> None:
+        if isinstance(denoiser, FlowMap):
+            check_student(run, guidances)
         self.run, self.denoiser, self.options = run, denoiser, guidances[0]
         self.classifier = run.classifier() if any(options.classifier_scale for options in guidances) else None
         self.weak = next((weak_model(run, denoiser, options) for options in guidances if options.autoguidance), None)
@@ -111,11 +115,32 @@ class Guides:
             found.append(self.run.folder / options.autoguidance)
         return found
 
-    def __call__(self, cond: Condition | None, options: GuidanceOptions | None = None) -> ScoreModel:
+    def __call__(self, cond: Condition | None, options: GuidanceOptions | None = None) -> Any:
         options = options or self.options
+        if isinstance(self.denoiser, FlowMap):
+            return bound_student(self.denoiser, cond, options)
         classifier = self.classifier if options.classifier_scale else None
         weak = self.weak if options.autoguidance else None
         return guided(self.denoiser, classifier, cond, options, weak, self.names)
+
+
+def check_student(run: Run, guidances: Sequence[GuidanceOptions]) -> None:
+    """Refuse guidance of a student but for the scale that is among its inputs."""
+    for options in guidances:
+        flags = replace(options, guidance_scale=1.0).given()
+        if flags:
+            raise ValueError(
+                f"{flags}: the student in {run.folder} jumps to data and predicts none on its way, so that there is "
+                "nothing to guide; leave it out, or guide its teacher"
+            )
+
+
+def bound_student(model: FlowMap, cond: Condition | None, options: GuidanceOptions) -> BoundFlowMap:
+    """A student with a condition of n rows, or None, and the guidance scale, where that is among its inputs."""
+    _check_told(model, cond)
+    own, scale = restrict_to(cond, model), options.guidance_scale
+    with with_flag("--guidance_scale", f"{scale:g}"):
+        return model.bound(own, None if scale == 1 else scale)
 
 
 def guided(
@@ -183,7 +208,14 @@ def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, we
             f"--guidance_scale={options.guidance_scale:g} and --classifier_scale={options.classifier_scale:g} guide "
             "towards labels: give --labels, or leave the scales at 1 and 0"
         )
-    if restrict_to(cond, model) is None and not all(m.null_trained for m in (model, weak) if m is not None):
+    for told in (model, weak):
+        if told is not None:
+            _check_told(told, cond)
+
+
+def _check_told(model: Denoiser | FlowMap, cond: Condition | None) -> None:
+    """Refuse a model without a condition that has to have one."""
+    if restrict_to(cond, model) is None and not model.null_trained:
         raise ValueError(
             f"{'--labels=none: ' * (cond is None)}this model never trained its unconditional branch "
             f"(config.training.cond_dropout was 0); give {' and '.join(condition_kinds(model))}"

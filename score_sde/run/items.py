@@ -55,11 +55,13 @@ def root_mean_square(x: Tensor, sizes: Tensor | None = None) -> Tensor:
     return real_entries(x.double(), sizes).square().mean().sqrt()
 
 
-def open_split(run: Run, split: str) -> tuple[Dataset, Dataset, Denoiser]:
-    """The items of a split, those of training, and the model that was trained on such data."""
+def open_split(run: Run, split: str, sampled: bool = False) -> tuple[Dataset, Dataset, Any]:
+    """The items of a split, those of training, and the model that was trained on such data: a denoiser, or where it is
+    ``sampled`` alone a student's flow map as well."""
     if split not in ("test", "train"):
         raise ValueError(f"--split={split}: needs test or train")
-    (training, held_out), denoiser = run.data(), run.model()
+    model = run.sampled_model() if sampled else run.model()
+    (training, held_out), denoiser = run.data(), model
     data = held_out if split == "test" else training
     if denoiser.transform.digest != data.transform.digest:
         raise ValueError(

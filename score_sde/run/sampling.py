@@ -14,10 +14,10 @@ from score_sde.run.compiling import FLAG, pays
 from score_sde.run.conditions import cascade_seed, open_cascade, upscaled
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
-from score_sde.run.inputs import read_grid
 from score_sde.run.labels import Labels
 from score_sde.run.plans import planned
 from score_sde.run.sizes import sizes_of_samples
+from score_sde.run.students import times_of_run
 from sde import ScoreModel
 from sde.condition.tree import Condition, restrict_to
 
@@ -42,7 +42,7 @@ class Sampling:
         options = dict(run.config.sampler)
         self.name = options.pop("name")
         pick("--noise", noise, NOISES)
-        self.times = read_grid(grid)
+        self.times, steps = times_of_run(run, self.name, grid, steps)
         if self.name == "auto" and grid:
             raise ValueError(f"--grid={grid}: --sampler auto finds its own grid; leave it out")
         self.sampler = None if self.name == "auto" else SAMPLERS[self.name](**options)

@@ -36,7 +36,7 @@ def dry_run(trainer: Trainer) -> str:
     reset()
     x0, _, draws = trainer.micro_batch(0)
     with torch.no_grad(), evaluating(trainer.module):
-        trainer.module(x0, draws.t)
+        trainer.call(x0, draws)
     if device.type != "cuda":
         return f"{peak_memory(device) / 2**30:.2f} GiB, this whole process"
     return f"{training / 2**30:.2f} GiB for a training step, {peak_memory(device) / 2**30:.2f} GiB for a sampling step"

@@ -25,6 +25,7 @@ from sde.checkpoint.models import save_model
 from sde.checkpoint.snapshots import save_averages
 from sde.checkpoint.spec import build
 from sde.checkpoint.states import STATES_KEPT
+from sde.distillation import FlowMap
 from sde.files import remove_partial
 from sde.training.audit import audit
 from sde.training.fit import Callback, fit
@@ -38,8 +39,10 @@ class Session:
     """The part of a training run that reports and saves. Of several processes every one calls the same methods, and
     the first one alone writes."""
 
-    def __init__(self, run: Run, trainer: Trainer, name: str, file: Path, spec: dict) -> None:
+    def __init__(self, run: Run, trainer: Trainer, name: str, file: Path, spec: dict, build: str | None = None) -> None:
         self.run, self.trainer, self.file, self.spec, self.kind = run, trainer, file, spec, name
+        self.build = build or name
+        """What the spec describes, a key of BUILDERS: a denoiser's place may be taken by a flow map."""
         self.section = "training" if name == "denoiser" else name
         self.states = run.checkpoints(name)
         self.loss = float("nan")
@@ -80,22 +83,22 @@ class Session:
             ) from None
         print(f"continuing {self.run.folder} at step {self.trainer.step}")
 
-    def averaged(self) -> Denoiser | NoisyClassifier | None:
+    def averaged(self) -> Denoiser | FlowMap | NoisyClassifier | None:
         """A module apart with the averaged weights, in eval mode; in the first process, None in the others."""
         return self._apart(self.trainer.ema.module_state(self.trainer.module))
 
-    def raw(self) -> Denoiser | NoisyClassifier | None:
+    def raw(self) -> Denoiser | FlowMap | NoisyClassifier | None:
         """The module as it is; where it is sharded, or compiled for training, a whole one apart in the first process,
         None in the others."""
         module = self.trainer.module
         apart = self.trainer.sharded or is_compiled(module.get_submodule("network"))
         return self._apart(module.state_dict()) if apart else module
 
-    def _apart(self, state: dict[str, Tensor]) -> Denoiser | NoisyClassifier | None:
+    def _apart(self, state: dict[str, Tensor]) -> Denoiser | FlowMap | NoisyClassifier | None:
         state = self.run.world.collect(state)
         if not self.run.world.is_main:
             return None
-        module = build(self.kind, self.spec)
+        module = build(self.build, self.spec)
         module.load_state_dict(state)
         module.autocast = self.trainer.module.autocast
         return module.to(self.trainer.device).eval()
@@ -254,9 +257,9 @@ class Session:
     def save_model(self) -> None:
         """Write the averaged weights, those of every average that is kept."""
         weights = self.trainer.ema.module_state(self.trainer.module)
-        save_model(self.file, self.kind, self.spec, weights, self.run.world)
+        save_model(self.file, self.build, self.spec, weights, self.run.world)
         folder = self.run.folder / ("ema" if self.kind == "denoiser" else f"{self.kind}_ema")
-        save_averages(folder, self.kind, self.spec, self.trainer.ema, self.trainer.module, self.run.world)
+        save_averages(folder, self.build, self.spec, self.trainer.ema, self.trainer.module, self.run.world)
 
     def report(self, status: str = "running") -> None:
         """Curves, and the page of the run."""

@@ -17,6 +17,7 @@ from sde.checkpoint.spec import build, imports_of
 from sde.checkpoint.states import FORMAT, read_state
 from sde.checkpoint.tensors import open_tensors
 from sde.checkpoint.tied import tied_names, untied
+from sde.distillation import FlowMap
 from sde.distributed.world import World
 from sde.files import whole
 from sde.model.classifier import NoisyClassifier
@@ -56,8 +57,12 @@ def load_model(path: Path, kind: Literal["denoiser"] = "denoiser", imports: Coll
 @overload
 def load_model(path: Path, kind: Literal["classifier"], imports: Collection[str] = ()) -> NoisyClassifier: ...
 @overload
-def load_model(path: Path, kind: str, imports: Collection[str] = ()) -> Denoiser | NoisyClassifier: ...
-def load_model(path: Path, kind: str = "denoiser", imports: Collection[str] = ()) -> Denoiser | NoisyClassifier:
+def load_model(path: Path, kind: Literal["flow_map"], imports: Collection[str] = ()) -> FlowMap: ...
+@overload
+def load_model(path: Path, kind: str, imports: Collection[str] = ()) -> Denoiser | FlowMap | NoisyClassifier: ...
+def load_model(
+    path: Path, kind: str = "denoiser", imports: Collection[str] = ()
+) -> Denoiser | FlowMap | NoisyClassifier:
     """The model of a file of ``save_model``, or of a training state (``Checkpoints``), which has the averaged weights
     that such a file of its step has; in eval mode on the CPU.
 
@@ -141,5 +146,5 @@ def _averaged(path: Path, reason: str) -> tuple[dict, dict[str, Tensor]]:
         raise ValueError(f"{path} is {name} with {', '.join(map(str, held))[:80]}: name a model.safetensors")
     spec, module = json.loads(current_state(held)["spec"]), held["module"]
     average = {name: value.to(module[name].dtype) for name, value in held["ema"]["average"].items()}
-    kind = "denoiser" if "parametrization" in spec else "classifier"
+    kind = "flow_map" if "flow_map" in spec else "denoiser" if "parametrization" in spec else "classifier"
     return {"format": held["format"], "kind": kind, "spec": spec}, module | untied(average, tied_names(module))

@@ -11,6 +11,7 @@ from torch import nn
 from sde.condition.standardization import Standardization
 from sde.data.transform import Transform
 from sde.device import default_dtype
+from sde.distillation import FlowMap
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.model.noise_input import NoiseInput
@@ -92,15 +93,28 @@ def construct(kind: Callable, key: str, name: str, options: dict, *arguments):
 
 
 def build_denoiser(spec: dict) -> Denoiser:
-    """A denoiser with fresh weights from plain values; ``spec`` has the keys network, event_shape, num_classes, sde,
-    parametrization, sigma_data, transform, null_trained and, where there are any beside classes, conditions: shape,
-    shift and scale of each, by kind; of networks from elsewhere what ``describe_inputs`` says. What else it holds,
-    ``about`` the data and their ``sizes``, is for others."""
+    """A denoiser with fresh weights, of ``_preconditioned``."""
+    arguments, options = _preconditioned(spec)
+    return Denoiser(*arguments, **options)
+
+
+def build_flow_map(spec: dict) -> FlowMap:
+    """A flow map with fresh weights, of ``_preconditioned`` with the key flow_map, whose "guidance" is the range of its
+    guidance scale, or None; what else it holds, how it was distilled, is for others."""
+    arguments, options = _preconditioned(spec)
+    return FlowMap(*arguments, **options, guidance=spec["flow_map"]["guidance"])
+
+
+def _preconditioned(spec: dict) -> tuple[tuple, dict]:
+    """The arguments of denoisers and flow maps from plain values; ``spec`` has the keys network, event_shape,
+    num_classes, sde, parametrization, sigma_data, transform, null_trained and, where there are any beside classes,
+    conditions: shape, shift and scale of each, by kind; of networks from elsewhere what ``describe_inputs`` says. What
+    else it holds, ``about`` the data and their ``sizes``, is for others."""
     options, conditions = dict(spec["network"]), spec.get("conditions", {})
     if conditions:
         options["conditions"] = {kind: about["shape"] for kind, about in conditions.items()}
     network = _network(NETWORKS, options, spec)
-    return Denoiser(
+    arguments = (
         network,
         build_sde(spec["sde"]),
         spec["parametrization"],
@@ -109,8 +123,8 @@ def build_denoiser(spec: dict) -> Denoiser:
         spec["null_trained"],
         spec["event_shape"],
         Standardization({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()}),
-        **_inputs(spec),
     )
+    return arguments, _inputs(spec)
 
 
 def _network(table: Mapping[str, type[nn.Module]], options: dict, spec: dict) -> nn.Module:
@@ -145,13 +159,14 @@ def build_classifier(spec: dict) -> NoisyClassifier:
     return NoisyClassifier(network, build_sde(spec["sde"]), spec["sigma_data"], **_inputs(spec))
 
 
-BUILDERS: dict[str, Callable[[dict], Denoiser | NoisyClassifier]] = {
+BUILDERS: dict[str, Callable[[dict], Denoiser | FlowMap | NoisyClassifier]] = {
     "denoiser": build_denoiser,
+    "flow_map": build_flow_map,
     "classifier": build_classifier,
 }
 
 
-def build(kind: str, spec: dict) -> Denoiser | NoisyClassifier:
+def build(kind: str, spec: dict) -> Any:
     """A module of a kind, a key of BUILDERS, to load weights into, in float32 on the CPU whatever torch's defaults;
     leaves the global random state alone."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):

@@ -1,17 +1,20 @@
 """Denoiser: a network seen as a score model, by preconditioning."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.parallel import DistributedDataParallel
 
 from sde.condition.standardization import Standardization
 from sde.condition.tree import Condition, ConditionLike, Shapes, as_tree
 from sde.data.transform import Transform
-from sde.device import send
+from sde.device import differentiating_forward, send
 from sde.model.noise_input import NoiseInput
-from sde.model.score import ScoreModel
+from sde.model.score import ScoreModel, StateModel
 from sde.process.base import SDE, check_time
 from sde.process.coefficients import combine, expand
 from sde.process.level import Coefficient, Level
@@ -54,9 +57,11 @@ def call_network(
     """F(c_in x, c_noise, cond), in the dtype of x; c_in and c_noise are floats, or of shape () or (B,).
 
     Only the network's body runs under autocast, and only it is worth compiling. Where x is differentiated, a compiled
-    network is asked as it was before: a compiled graph has one backward pass, which cannot be taken again.
+    network is asked as it was before: a compiled graph has one backward pass, which cannot be taken again, and no
+    derivatives in forward mode.
     """
-    call = uncompiled(network) if torch.is_grad_enabled() and x.requires_grad else network
+    differentiated = (torch.is_grad_enabled() and x.requires_grad) or differentiating_forward()
+    call = uncompiled(network) if differentiated else network
     if isinstance(c_noise, float):
         # Without a transfer, which would wait for the device.
         c_noise = x.new_full((x.shape[0],), c_noise)
@@ -80,9 +85,21 @@ def call_network(
             f"the network returned a {type(output).__name__}{inside} for x of shape {tuple(x.shape)}: it must return "
             "one tensor; wrap a network that returns more"
         )
+    if _lost_forward(x, output):
+        raise ValueError(
+            "the network's output has no derivative in forward mode, which losses of average velocities ask for: leave "
+            "out detach, compiled parts and conversions to other libraries in its forward"
+        )
     if torch.is_grad_enabled() and x.requires_grad and not output.requires_grad:
         _check_constant(call, expand(c_in, x) * x.detach(), c_noise, cond, output)
     return output.to(x.dtype)
+
+
+def _lost_forward(x: Tensor, output: Tensor) -> bool:
+    """Whether x has a derivative in forward mode and the output none."""
+    if not differentiating_forward():
+        return False
+    return forward_ad.unpack_dual(x).tangent is not None and forward_ad.unpack_dual(output).tangent is None
 
 
 @torch.no_grad()
@@ -100,7 +117,20 @@ def _check_constant(
 def uncompiled(network: nn.Module) -> Callable[..., Any]:
     """A network as it was before ``torch.compile(network)`` or ``network.compile()``; another one itself."""
     network = getattr(network, "_orig_mod", network)
+    if isinstance(network, DistributedDataParallel):
+        return partial(_replica_uncompiled, network)
     return network if getattr(network, "_compiled_call_impl", None) is None else network._call_impl
+
+
+def _replica_uncompiled(replica: DistributedDataParallel, *inputs: Any) -> Any:
+    """What a replica of a network returns, which averages its gradients all the same."""
+    network = replica.module
+    held = getattr(network, "_compiled_call_impl", None)
+    network._compiled_call_impl = None
+    try:
+        return replica(*inputs)
+    finally:
+        network._compiled_call_impl = held
 
 
 def check_state(x: Tensor) -> None:
@@ -110,8 +140,20 @@ def check_state(x: Tensor) -> None:
         raise TypeError(f"x is {kind}: needs a tensor of floats of shape (B, *event), in model units")
 
 
-class Denoiser(ScoreModel):
-    """A network seen as a score model: D(x, t) = c_skip x + c_out F(c_in x, c_noise, cond).
+Told = Callable[[Tensor], Coefficient]
+"""A number that a network is told, () or (B,), for a state x (B, *event)."""
+
+
+def as_column(number: Coefficient, x: Tensor) -> Tensor:
+    """A number of one sample each, a float or of shape () or (B,), as (B,) in the dtype and on the device of x."""
+    if isinstance(number, float):
+        return x.new_full((x.shape[0],), number)
+    return send(number.to(x.dtype), x.device).expand(x.shape[0])
+
+
+class Preconditioned(StateModel):
+    """A network seen through its preconditioning, c_skip x + c_out F(c_in x, c_noise, cond), which denoisers and flow
+    maps share.
 
     ``parametrization`` is a key of PARAMETRIZATIONS; ``sigma_data`` the standard deviation of the data in model units.
     ``event_shape`` is that of the data, where known. ``autocast`` is the dtype of the network's body, None for full
@@ -187,14 +229,18 @@ class Denoiser(ScoreModel):
         """c_noise of a level of ``sde``, what the network is told of the time."""
         return self.noise_input(at, self.sde)
 
-    def forward(self, x: Tensor, t: Tensor, cond: ConditionLike | None = None) -> Tensor:
-        """E[x_0 | x_t = x, cond]; cond holds one row per sample, in data units; None is the learned null condition."""
+    def denoised(self, x: Tensor, t: Tensor, cond: ConditionLike | None, *further: Told) -> Tensor:
+        """c_skip x + c_out F(c_in x, c_noise, cond), of the shape of x. What ``further`` holds are functions of a state
+        to more numbers, () or (B,), that the network is told behind c_noise."""
         check_state(x)
         check_time(self.sde, t)
         at = self.sde.level(t)
         c_skip, c_out, c_in = self._factors(at)
         # Of one time without a transfer, which would wait for the device, nor a kernel where the run has sent them all.
         c_noise = at.on(x, self.network_time) if isinstance(at.time, float) else self.network_time(at)
+        if further:
+            numbers = (c_noise, *(told(x) for told in further))
+            c_noise = torch.stack([as_column(number, x) for number in numbers], 1)
         tree = self.standardization(as_tree(cond))
         output = call_network(self.network, x, c_in, c_noise, tree, autocast=self.autocast)
         if output.shape != x.shape:
@@ -203,3 +249,12 @@ class Denoiser(ScoreModel):
                 "it must return one tensor of the shape of x"
             )
         return combine(c_skip, x, c_out, output)
+
+
+class Denoiser(Preconditioned, ScoreModel):
+    """A network seen as a score model: D(x, t) = c_skip x + c_out F(c_in x, c_noise, cond), with the arguments of
+    ``Preconditioned``."""
+
+    def forward(self, x: Tensor, t: Tensor, cond: ConditionLike | None = None) -> Tensor:
+        """E[x_0 | x_t = x, cond]; cond holds one row per sample, in data units; None is the learned null condition."""
+        return self.denoised(x, t, cond)

@@ -12,17 +12,12 @@ from sde.process.base import SDE
 from sde.process.coefficients import combine
 
 
-class ScoreModel(nn.Module, abc.ABC):
-    """The posterior mean D(x, t) = E[x_0 | x_t = x] under an SDE, and what follows from it.
-
-    A subclass sets ``sde`` (and ``transform``, when data and model units differ) and defines ``forward``.
-    x has shape (B, *event) for any event shape, t shape () or (B,); results have the shape of x.
-    """
+class StateModel(nn.Module):
+    """A model of the states of a process, what score models and flow maps share: x has shape (B, *event) for any event
+    shape, times shape () or (B,); results have the shape of x."""
 
     sde: SDE
     transform: Transform
-    normalized: bool = True
-    """Whether the scores are those of one normalized density at every time, as guided ones are not."""
     null_trained: bool = True
     """Whether it can be called as it is; False where a condition has to be bound to it first."""
     event_shape: tuple[int, ...] | None = None
@@ -35,15 +30,37 @@ class ScoreModel(nn.Module, abc.ABC):
         self.sde = sde
         self.transform = transform or Transform()
 
-    @abc.abstractmethod
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        """E[x_0 | x_t = x]."""
-
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         x = args[0] if args else kwargs.get("x")
         if not isinstance(x, Tensor):
             raise TypeError(f"x is {type(x).__name__}: needs a tensor of shape (B, *event), in model units")
         return super().__call__(*args, **kwargs)
+
+    def rows(self, index: Tensor | slice) -> Self:
+        """The same model for some rows of the batch that it is bound to: a copy with those rows of what is named in
+        ``with_rows``, and everything else as it is. Models bound to nothing return themselves."""
+        if not self.with_rows:
+            return self
+        part = copy.copy(self)
+        # A module's submodules and buffers are kept in these: the part needs its own.
+        vars(part).update({name: vars(self)[name].copy() for name in ("_modules", "_buffers")})
+        for name in self.with_rows:
+            setattr(part, name, _rows_of(getattr(self, name), index))
+        return part
+
+
+class ScoreModel(StateModel, abc.ABC):
+    """The posterior mean D(x, t) = E[x_0 | x_t = x] under an SDE, and what follows from it.
+
+    A subclass sets ``sde`` (and ``transform``, when data and model units differ) and defines ``forward``.
+    """
+
+    normalized: bool = True
+    """Whether the scores are those of one normalized density at every time, as guided ones are not."""
+
+    @abc.abstractmethod
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        """E[x_0 | x_t = x]."""
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         """grad log p_t(x) = (alpha D - x) / sigma^2 (Tweedie's formula; Efron 2011)."""
@@ -61,18 +78,6 @@ class ScoreModel(nn.Module, abc.ABC):
         denoised, at = self(x, t), self.sde.level(t)
         growth = at.sigma_rate / at.sigma
         return combine(growth, x, at.alpha_rate - growth * at.alpha, denoised)
-
-    def rows(self, index: Tensor | slice) -> Self:
-        """The same model for some rows of the batch that it is bound to: a copy with those rows of what is named in
-        ``with_rows``, and everything else as it is. Models bound to nothing return themselves."""
-        if not self.with_rows:
-            return self
-        part = copy.copy(self)
-        # A module's submodules and buffers are kept in these: the part needs its own.
-        vars(part).update({name: vars(self)[name].copy() for name in ("_modules", "_buffers")})
-        for name in self.with_rows:
-            setattr(part, name, _rows_of(getattr(self, name), index))
-        return part
 
 
 def parts_of(model: Any, who: str) -> tuple[SDE, Transform | None]:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sde.device import differentiating_forward
 from sde.networks.layers import CONVOLUTIONS, BlockOptions, largest_divisor, residual_sum, zero_init
 
 
@@ -78,7 +79,10 @@ class ContextAttention(nn.Module):
 
 def may_fuse(network: nn.Module, x: Tensor) -> bool:
     """Whether ``attend`` may be fused in a network that is called at x: where nothing is differentiated, and in
-    training, which differentiates by parameters alone, once. Likelihood and guidance differentiate by x."""
+    training, which differentiates by parameters alone, once. Likelihood and guidance differentiate by x, and losses of
+    average velocities forward, by whatever they are told."""
+    if differentiating_forward():
+        return False
     return not torch.is_grad_enabled() or (network.training and not x.requires_grad)
 
 

@@ -142,6 +142,11 @@ def complete_tree(cond: ConditionLike | None, x: Tensor, num_classes: int | None
     return tree
 
 
+def split_further(c_noise: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The noise level (B,), and what a network is told behind it, (B, numbers), or None."""
+    return (c_noise, None) if c_noise.ndim == 1 else (c_noise[:, 0], c_noise[:, 1:])
+
+
 class Embedding(nn.Module):
     """What a network knows besides x: the noise level, and what it is conditioned on.
 
@@ -149,8 +154,11 @@ class Embedding(nn.Module):
     items of ``event_shape``. With ``flat``, each is embedded as a vector. ``noise_embedding`` is one of
     NOISE_EMBEDDINGS; "fourier" has width / 4 random frequencies of ``fourier_scale``. A ``mapping`` of the
     network's own, called with c_noise, labels or None, and augmentation or None, embeds these three instead.
-    ``channels`` is what an image adds to the channels of x.
+    ``channels`` is what an image adds to the channels of x. ``further`` embeds what follows the noise level, where the
+    network is told more (sde.networks.further).
     """
+
+    further: nn.Module | None
 
     def __init__(
         self,
@@ -164,7 +172,7 @@ class Embedding(nn.Module):
         mapping: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.mapping, self.num_classes = mapping, num_classes
+        self.mapping, self.num_classes, self.width, self.further = mapping, num_classes, width, None
         if mapping is None:
             check_choice("noise_embedding", noise_embedding, NOISE_EMBEDDINGS)
             fourier = noise_embedding == "fourier"
@@ -187,8 +195,10 @@ class Embedding(nn.Module):
         """x with the image in further channels, the embedding (B, width) of all else, and the tokens to attend to.
 
         ``cond`` has the kinds that the network was built for, one row per sample; None is all null. Raises ValueError
-        for another one, as ``complete_tree`` does.
+        for another one, as ``complete_tree`` does. c_noise (B,) is the noise level; where the network is told further
+        numbers, (B, 1 + numbers), it is the first.
         """
+        c_noise, further = split_further(c_noise)
         tree = complete_tree(cond, x, self.num_classes, self.conditions)
         if self.mapping is not None:
             total = self.mapping(c_noise, tree.get("labels"), augmentation)
@@ -196,6 +206,8 @@ class Embedding(nn.Module):
             total = self.noise(c_noise)
             if self.label:
                 total = total + self.label(tree["labels"])
+        if self.further is not None and further is not None:
+            total = total + self.further(further)
         for kind, layer in self.vectors.items():
             total = total + layer(tree[kind].to(x.dtype))
         if self.image:

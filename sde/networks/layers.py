@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from sde.device import differentiating_forward
+
 
 def groups_of(channels: int) -> int:
     """Groups to normalize channels in: a power of two up to 32, of at least four channels each where their number is a
@@ -124,7 +126,8 @@ def crop(x: Tensor, space: Sequence[int]) -> Tensor:
 
 def run(module: nn.Module, *inputs: Tensor | tuple[Any, ...] | bool | None, recompute: bool) -> Tensor:
     """module(*inputs). In training with ``recompute``, the backward pass computes the activations inside the module
-    again, with the same dropout masks, instead of keeping them (Chen et al. 2016, arXiv:1604.06174)."""
-    if recompute and module.training:
+    again, with the same dropout masks, instead of keeping them (Chen et al. 2016, arXiv:1604.06174); but not under
+    forward-mode differentiation, whose tangents are gone by then."""
+    if recompute and module.training and not differentiating_forward():
         return checkpoint(module, *inputs, use_reentrant=False)
     return module(*inputs)

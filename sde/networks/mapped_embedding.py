@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sde.condition.tree import FEATURES, ConditionLike, Shapes, as_tree
 from sde.networks.attention import Context
 from sde.networks.dropout import Dropout
-from sde.networks.embedding import ClassEmbedding, ImageInput, complete_tree, fourier_frequencies
+from sde.networks.embedding import ClassEmbedding, ImageInput, complete_tree, fourier_frequencies, split_further
 from sde.networks.layers import check_choice, zero_init
 from sde.networks.mapping import split_augmentation
 
@@ -118,8 +118,11 @@ class MappedEmbedding(nn.Module):
 
     ``noise`` takes c_noise (B,), and ``augment``, where there is one, the ``augment_dim`` numbers that say how an item
     was augmented (Karras et al. 2022, appendix F.2), zero for one that was not. ``conditions`` are as Embedding takes
-    them; an image joins the channels of x, ``channels`` more, and tokens of a sequence are attended to.
+    them; an image joins the channels of x, ``channels`` more, and tokens of a sequence are attended to. ``further`` is
+    as in Embedding, and joins the sum.
     """
+
+    further: nn.Module | None
 
     def __init__(
         self,
@@ -133,7 +136,7 @@ class MappedEmbedding(nn.Module):
         mapping: nn.Module,
     ) -> None:
         super().__init__()
-        self.num_classes, self.augment_dim = num_classes, augment_dim
+        self.num_classes, self.augment_dim, self.width, self.further = num_classes, augment_dim, width, None
         self.noise, self.augment, self.mapping = noise, augment, mapping
         self.label = ClassEmbedding(num_classes, width) if num_classes else None
         self.conditions = shapes = {kind: tuple(shape) for kind, shape in (conditions or {}).items()}
@@ -153,9 +156,12 @@ class MappedEmbedding(nn.Module):
         ``cond`` may have an ``augmentation`` beside the kinds that the network was built for, zero unless it has; None
         is all null. Raises ValueError for others, as ``complete_tree`` and ``split_augmentation`` do.
         """
+        c_noise, further = split_further(c_noise)
         rest, augmentation = split_augmentation(as_tree(cond), self.augment_dim)
         tree = complete_tree(rest, x, self.num_classes, self.conditions)
         total = self.noise(c_noise)
+        if self.further is not None and further is not None:
+            total = total + self.further(further)
         if self.augment is not None:
             told = x.new_zeros(x.shape[0], self.augment_dim) if augmentation is None else augmentation.to(x.dtype)
             total = total + self.augment(told)

@@ -12,7 +12,7 @@ from sde.data.names import CLASS_NAMES, class_title
 from sde.data.outliers import OUTLIER_GAP, outliers
 from sde.device import double
 from sde.model.classifier import NoisyClassifier
-from sde.model.denoiser import Denoiser
+from sde.model.denoiser import Preconditioned
 from sde.process.base import SDE
 from sde.training.ignored_inputs import ignored_inputs
 
@@ -58,11 +58,12 @@ def describe(data: Dataset) -> dict:
     }
 
 
-def audit(data: Dataset, model: Denoiser | NoisyClassifier) -> list[str]:
+def audit(data: Dataset, model: Preconditioned | NoisyClassifier) -> list[str]:
     """Lines on the data as ``model`` will see them. Warns of what is unlikely to be meant, and raises ValueError for
     what cannot be: items that are not finite, labels out of range, a network that ignores its input.
 
-    ``model`` is a Denoiser, or a NoisyClassifier, before it is compiled or spread over devices; it stays as it is.
+    ``model`` is a Denoiser, a FlowMap or a NoisyClassifier, before it is compiled or spread over devices; it stays as
+    it is.
     """
     if model.num_classes and data.labels is not None:
         check_labels(data.labels, model.num_classes)
@@ -178,7 +179,7 @@ def _warn_of_outliers(data: Dataset) -> None:
         )
 
 
-def _warn_of_noise(data: Dataset, model: Denoiser | NoisyClassifier, upper: float) -> None:
+def _warn_of_noise(data: Dataset, model: Preconditioned | NoisyClassifier, upper: float) -> None:
     """A process or preconditioning made for data of another size."""
     measured, sde = data.sigma_data, model.sde
     if not 0.5 <= model.sigma_data / measured <= 2:

@@ -9,11 +9,11 @@ from torch import Tensor
 from sde.condition.tree import NULL_LABEL, null_like
 from sde.device import double, forked_random
 from sde.model.classifier import NoisyClassifier
-from sde.model.denoiser import Denoiser, call_network
+from sde.model.denoiser import Preconditioned, call_network
 
 
 @torch.no_grad()
-def ignored_inputs(model: Denoiser | NoisyClassifier, event_shape: tuple[int, ...]) -> list[str]:
+def ignored_inputs(model: Preconditioned | NoisyClassifier, event_shape: tuple[int, ...]) -> list[str]:
     """What the network's output does not depend on, in words, of the noise level, each condition and its null.
 
     Outputs that start at zero depend on nothing, so a copy is asked whose zero parameters have small random values. Its
@@ -29,7 +29,7 @@ def ignored_inputs(model: Denoiser | NoisyClassifier, event_shape: tuple[int, ..
     ends = double([model.sde.t_min, model.sde.t_max])
     levels = model.sde.log_snr(ends) @ double([[0.75, 0.25], [0.25, 0.75]])
     c_noise = cast(Tensor, model.network_time(model.sde.level(model.sde.t_of_log_snr(levels))))
-    classes, shapes = (model.num_classes, model.conditions) if isinstance(model, Denoiser) else (None, {})
+    classes, shapes = (model.num_classes, model.conditions) if isinstance(model, Preconditioned) else (None, {})
     first = {"labels": torch.tensor(0, device="cpu")} if classes else {}
     first |= {kind: torch.randn(shape, generator=generator, device="cpu") for kind, shape in shapes.items()}
     words = "its noise level (the output is the same for two values of c_noise)"

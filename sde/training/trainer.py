@@ -96,6 +96,10 @@ class Trainer:
         """x0 in model units and conditions, on the device, and random numbers of a micro-batch of the next step."""
         return self.batches.get(self.step * self.options.gradient_accumulation + number)
 
+    def call(self, x0: Tensor, draws: BatchNoise) -> Tensor:
+        """A call of the module as samplers make it."""
+        return self.module(x0, draws.t)
+
     def close(self) -> None:
         """End the threads that read ahead."""
         self.batches.close()

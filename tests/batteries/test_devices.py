@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from samplers import (
+    FLOW_MAP_SAMPLERS,
     SAMPLERS,
     discrete_bound,
     encode,
@@ -21,6 +22,7 @@ from sde import VPSDE, Denoiser
 from sde.data import Dataset
 from sde.data.transform import Transform
 from sde.device import placed
+from sde.distillation import FlowMap
 from sde.distributed.world import World
 from sde.guidance import ClassifierFree, DynamicThreshold
 from sde.networks import MLP
@@ -79,7 +81,11 @@ def test_samplers(name):
     kept = {}
 
     def draw(model, device):
-        kept[device.type] = generate(ClassifierFree(model, LABELS, 2.0), sampler, 4, (3,), seed=3, **steps)
+        if name in FLOW_MAP_SAMPLERS:
+            guided = FlowMap.of(model, (1, 4)).bound(LABELS, 2.0)
+        else:
+            guided = ClassifierFree(model, LABELS, 2.0)
+        kept[device.type] = generate(guided, sampler, 4, (3,), seed=3, **steps)
         return kept[device.type].x
 
     here, there, seen = on_both(small(), draw)

@@ -5,6 +5,7 @@ from samplers import (
     LMS,
     PREDICTORS,
     SAMPLERS,
+    SCORE_SAMPLERS,
     Ancestral,
     AnnealedLangevin,
     DPMSolverPP,
@@ -18,7 +19,7 @@ from samplers import (
 )
 from samplers.numerics.exponential import PREDICTIONS
 
-VARIANTS = {name: factory() for name, factory in SAMPLERS.items()} | {
+VARIANTS = {name: SAMPLERS[name]() for name in SCORE_SAMPLERS} | {
     # Its paths are drawn slowly: a loose tolerance does for what is asked here.
     "reverse_sde": ReverseSDE(0.1, 0.1),
     "euler_maruyama-sine": EulerMaruyama(0.5, diffusion="sine"), "euler_maruyama-0.3": EulerMaruyama(diffusion=0.3),

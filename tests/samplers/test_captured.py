@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from samplers import SAMPLERS, generate
+from samplers import SAMPLERS, SCORE_SAMPLERS, generate
 from samplers.calls import Watch
 from samplers.loop.captured import CapturedRun, cuda_graph, may_pay
 from samplers.noise.brownian import make_noise
@@ -227,7 +227,7 @@ def test_which_runs_are_captured():
 
 
 @pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
-@pytest.mark.parametrize("name", [name for name in FIXED if name in SAMPLERS])
+@pytest.mark.parametrize("name", [name for name in FIXED if name in SCORE_SAMPLERS])
 def test_what_is_captured_neither_waits_nor_sends(name):
     """Of a run on a device: what is captured reads nothing back from it, and sends nothing there."""
     sim.install()

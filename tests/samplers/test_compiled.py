@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from samplers import SAMPLERS, compiled, decode, encode, generate, log_likelihood
+from samplers import SAMPLERS, SCORE_SAMPLERS, compiled, decode, encode, generate, log_likelihood
 from samplers.compiled import CompiledBody, is_compiled, lacking
 from sde import VPSDE, Denoiser
 from sde.guidance import Autoguidance, ClassifierFree, Conditional, GuidanceInterval, GuidanceRescale
@@ -89,7 +89,7 @@ def test_every_network_inside_is_compiled_and_told_apart():
 
 def test_runs_of_every_sampler_are_one_graph_together():
     model, counting = denoiser(), Counting()
-    for name in SAMPLERS:
+    for name in SCORE_SAMPLERS:
         sampler = VARIANTS[name]
         options = {"batch_size": 3, "steps": 3 if sampler.steps > 1 else None}
         plain = generate(model, sampler, 5, SHAPE, **options)

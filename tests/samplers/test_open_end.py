@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from samplers import GRIDS, SAMPLERS, encode, generate, log_likelihood, plan, sample
+from samplers import GRIDS, SAMPLERS, SCORE_SAMPLERS, encode, generate, log_likelihood, plan, sample
 from samplers.encode import decode
 from samplers.grid import make_grid
 from sde import GVPSDE, SDE, ChainSDE, FlowSDE
@@ -18,7 +18,7 @@ OPEN = {
     "cosine": ChainSDE("cosine", max_beta=1.0, zero_terminal_snr=True),
     "short": ChainSDE("linear", 30, 0.01, 0.3, zero_terminal_snr=True),
 }
-FIXED = [name for name in SAMPLERS if name not in (*ADAPTIVE, "langevin")]
+FIXED = [name for name in SCORE_SAMPLERS if name not in (*ADAPTIVE, "langevin")]
 
 
 @pytest.fixture(params=OPEN)

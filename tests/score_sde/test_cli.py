@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from samplers import SAMPLERS
+from samplers import SCORE_SAMPLERS
 from score_sde.cli import main
 from score_sde.cli.modes import MODES
 from sde.checkpoint.states import Checkpoints
@@ -35,7 +35,7 @@ def test_run_folder(trained):
 
 # The kind of guidance is no matter of the sampler.
 @pytest.mark.parametrize(("name", "guidance"), [
-    *((name, []) for name in SAMPLERS), ("heun", ["--guidance_scale", 2]), ("pc", ["--guidance_scale", 2]),
+    *((name, []) for name in SCORE_SAMPLERS), ("heun", ["--guidance_scale", 2]), ("pc", ["--guidance_scale", 2]),
     ("ancestral", ["--guidance_scale", 0, "--classifier_scale", 1.5]),
 ])  # fmt: skip
 def test_every_sampler(trained, tmp_path, capsys, name, guidance):

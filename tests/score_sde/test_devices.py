@@ -4,6 +4,7 @@ import json
 import shutil
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from score_sde.cli import main
@@ -30,6 +31,7 @@ COMMANDS = {
     "visualize": {"plots": "trajectory", "num_samples": 4, "steps": 3},
     "train": {"config.training.steps": 65},
     "train_classifier": {"config.classifier.steps": 35},
+    "distill": {"config.training.steps": 6, "config.training.sample_every": 6, "guidance_scale": "1,3"},
 }
 """A small command of every mode that computes."""
 
@@ -66,10 +68,17 @@ def test_modes(folders, capsys, mode):
     """The last line of every mode is that of the CPU, but for how long it took."""
     found = {}
     for device, folder in folders.items():
-        folder = folder / "again" if mode == "ema" else folder
         flags = [f"--{flag}={value}" for flag, value in COMMANDS[mode].items()]
+        if mode == "distill":
+            flags, folder = [*flags, f"--teacher={folder}"], folder / "student"
+        folder = folder / "again" if mode == "ema" else folder
         assert main.main(["--mode", mode, "--workdir", str(folder), "--device", device, *flags]) == 0
         last = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+        if mode == "distill":
+            sampled = ["--mode", "sample", "--workdir", str(folder), "--num_samples=6"]
+            assert main.main([*sampled, "--device", device, "--guidance_scale=2", f"--out={folder / 'drawn'}"]) == 0
+            last["drawn"] = np.load(folder / "drawn.npz")["x"].tolist()
+            capsys.readouterr()
         found[device] = {key: value for key, value in flat(last) if not key.endswith(("seconds", "second", "out"))}
     here, there = found.values()
     assert here.keys() == there.keys()

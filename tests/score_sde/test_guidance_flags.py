@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from samplers import SAMPLERS, encode, generate, log_likelihood, pilot_count, plan
+from samplers import SAMPLERS, SCORE_SAMPLERS, encode, generate, log_likelihood, pilot_count, plan
 from score_sde.cli import main
 from score_sde.config.options import DataOptions
 from score_sde.run.guides import GuidanceOptions, guided
@@ -88,7 +88,7 @@ def test_the_last_training_state_is_the_model(trained, tmp_path, capsys):
     assert call(capsys, "--mode", "check", "--workdir", trained, "--weights", EARLIER)[0] == 0
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SCORE_SAMPLERS)
 def test_every_sampler(trained, tmp_path, capsys, name):
     steps = {"ode": [], "reverse_sde": ["--config.sampler.rtol=0.2", "--config.sampler.atol=0.2"]}.get(
         name, ["--steps", 4]

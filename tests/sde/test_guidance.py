@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from samplers import SAMPLERS, generate, log_likelihood
+from samplers import SAMPLERS, SCORE_SAMPLERS, generate, log_likelihood
 from sde import PARAMETRIZATIONS, VESDE, VPSDE, Denoiser, NoisyClassifier, SubVPSDE, Transform
 from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
@@ -96,7 +96,7 @@ def test_calls_of_classifier_free_guidance(scale, calls):
 
 # Samplers see x and t alone; guidance on each process is above, in closed form.
 @pytest.mark.parametrize("process", ["vp"], indirect=True)
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", SCORE_SAMPLERS)
 def test_every_sampler_takes_guided_models(name, process):
     model = ByClass(process)
     # The adaptive SDE is solved one sample at a time.

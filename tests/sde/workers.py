@@ -20,6 +20,8 @@ from sde.checkpoint.spec import build_denoiser, describe_sde
 from sde.checkpoint.states import Checkpoints
 from sde.data import Dataset
 from sde.data.transform import Transform
+from sde.distillation import FlowMap
+from sde.distillation.meanflow import MeanFlow
 from sde.distributed.world import World
 from sde.training.fit import fit
 from sde.training.loss import denoising_loss
@@ -47,7 +49,11 @@ CASES = {
     "clipped": {"max_grad_norm": 0.05},
     "skipping": {"spoilt": True},
 }
-ALONE = {"uncertain": {"gradient_accumulation": 3, "uncertain": True}}
+ALONE = {
+    "uncertain": {"gradient_accumulation": 3, "uncertain": True},
+    # Its losses take derivatives in forward mode, through what averages the gradients.
+    "meanflow": {"gradient_accumulation": 3, "student": True},
+}
 """Cases in which nothing is split."""
 
 POINTS = ["--mode", "train", "--config", "points", "--config.training.batch_size=64",
@@ -81,16 +87,25 @@ USES = {
 
 
 def trainer(
-    world: World, parallel: str, spoilt: bool = False, width: int = 7, uncertain: bool = False, **options
+    world: World,
+    parallel: str,
+    spoilt: bool = False,
+    width: int = 7,
+    uncertain: bool = False,
+    student: bool = False,
+    **options,
 ) -> Trainer:
     """A small one. ``spoilt``: in step 2 some losses of the second half of the batch are not finite, and in step 4 the
-    gradients of some in the first half, at finite losses."""
+    gradients of some in the first half, at finite losses. ``student``: a flow map, trained by MeanFlow."""
     torch.manual_seed(0)
     model = build_denoiser({**SPEC, "network": {**NETWORK, "width": width}})
+    model = FlowMap.of(model) if student else model
     x = torch.randn(40, 1, 3, 3, generator=torch.Generator().manual_seed(1))
     data = Dataset(x, torch.arange(40) % 2, 2, Transform())
 
     def loss(module, x0, labels, draws):
+        if student:
+            return MeanFlow().loss(module, x0, labels, draws, 0.0)
         losses = denoising_loss(module, x0, labels, draws, cond_dropout=0.3)
         bad = (draws.seeds % 7 == 0,)
         if spoilt and run.step == 1:

@@ -1,0 +1,77 @@
+"""The teacher: what a student is distilled from, by a solver's steps or by the jumps of an earlier student."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from sde.condition.tree import ConditionLike
+from sde.model.score import ScoreModel
+from sde.process.base import SDE
+from sde.process.coefficients import combine, expand
+
+
+class Step(Protocol):
+    """A sampler's step, as ``samplers.step.Stepper`` has it, for a time per sample: t, s (B,)."""
+
+    def step(self, model: Any, x: Tensor, t: Tensor, s: Tensor, noise: Any, carry: Any = None) -> tuple: ...
+
+
+class Teacher(Protocol):
+    """What losses ask of it: x (B, *event) in model units, t and s (B,); nothing is differentiated."""
+
+    def denoised(self, x: Tensor, t: Tensor, cond: ConditionLike | None) -> Tensor:
+        """D(x, t), guided where the teacher is."""
+        ...
+
+    def solve(self, x: Tensor, t: Tensor, s: Tensor, cond: ConditionLike | None) -> Tensor:
+        """Where the probability flow leads from x at t to s <= t, by one step of the teacher's."""
+        ...
+
+
+def jump_factors(sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """A and B of a jump x_s = A x_t + B M between times (B,): sigma_s / sigma_t, and alpha_s - alpha_t A."""
+    keep = sde.sigma(s) / sde.sigma(t)
+    return keep, sde.alpha(s) - sde.alpha(t) * keep
+
+
+class SolvedTeacher:
+    """A score model and a solver: ``step`` is deterministic and takes a time per sample, as those of DDIM and Heun do.
+    ``bind`` makes of conditions, one row per sample, or of None, the score model that is solved, guided or not.
+
+    From an open noise end, where alpha = 0, the step is x_s = (sigma_s / sigma_t) x + alpha_s D, whatever the solver.
+    """
+
+    def __init__(self, bind: Callable[[ConditionLike | None], ScoreModel], step: Step) -> None:
+        self.bind, self.step = bind, step
+
+    @torch.no_grad()
+    def denoised(self, x: Tensor, t: Tensor, cond: ConditionLike | None) -> Tensor:
+        return self.bind(cond)(x, t)
+
+    @torch.no_grad()
+    def solve(self, x: Tensor, t: Tensor, s: Tensor, cond: ConditionLike | None) -> Tensor:
+        model = self.bind(cond)
+        solved, _ = self.step.step(model, x, t, s, None)
+        opened = t >= model.sde.t_max if model.sde.open_end else torch.zeros_like(t, dtype=torch.bool)
+        if opened.any():
+            keep, change = jump_factors(model.sde, t, s)
+            first = combine(keep, x, change, model(x, t))
+            solved = torch.where(expand(opened.to(x.dtype), x) > 0, first, solved)
+        return solved
+
+
+class FlowMapTeacher:
+    """A student of an earlier stage as the teacher of the next: its jumps are the solver's steps."""
+
+    def __init__(self, flow_map: Any) -> None:
+        self.flow_map = flow_map
+
+    @torch.no_grad()
+    def denoised(self, x: Tensor, t: Tensor, cond: ConditionLike | None) -> Tensor:
+        return self.flow_map.mean_denoised(x, t, t, cond)
+
+    @torch.no_grad()
+    def solve(self, x: Tensor, t: Tensor, s: Tensor, cond: ConditionLike | None) -> Tensor:
+        return self.flow_map(x, t, s, cond)

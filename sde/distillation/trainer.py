@@ -1,0 +1,159 @@
+"""The trainer of students: a method's stages, each with its teacher, and the average that is a target."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sde.condition.tree import Condition, drop_conditions
+from sde.data import Dataset
+from sde.device import send
+from sde.distillation.flow_map import GUIDANCE_SCALE, FlowMap
+from sde.distillation.method import Grid, Method, uniforms
+from sde.distillation.teacher import FlowMapTeacher, Teacher
+from sde.distributed.world import World
+from sde.training.loss import BatchNoise
+from sde.training.options import TrainingOptions
+from sde.training.trainer import StepResult, Trainer
+
+Augment = Callable[[Tensor, Condition | None, Tensor], tuple[Tensor, Condition | None]]
+"""(x0, conditions, seeds) -> items and conditions as they are trained on."""
+
+
+@dataclass
+class DistillationLoss:
+    """The loss of a stage, as a Trainer asks for one: ``method`` with its teacher, ``target`` and ``progress``; each
+    condition is dropped with probability ``cond_dropout``, and a guidance scale that is an input is uniform in its
+    range."""
+
+    method: Method
+    teacher: Teacher | None
+    grid: Grid
+    augment: Augment
+    cond_dropout: float = 0.0
+    progress: float = 0.0
+    target: Any = None
+
+    def __call__(self, student: FlowMap, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
+        x0, cond = self.augment(x0, cond, draws.seeds)
+        if cond is not None and self.cond_dropout:
+            cond = drop_conditions(cond, send(draws.u < self.cond_dropout, x0.device))
+        if student.guidance is not None:
+            low, high = student.guidance
+            scale = low + (high - low) * uniforms(draws, 7)
+            cond = {**(cond or {}), GUIDANCE_SCALE: send(scale.to(x0.dtype), x0.device)}
+        return self.method.loss(
+            student, x0, cond, draws, self.progress, teacher=self.teacher, target=self.target, grid=self.grid
+        )
+
+
+class StudentTrainer(Trainer):
+    """A Trainer through the stages of a method, which share its steps evenly. Each begins with the averaged weights of
+    the one before, which become its teacher, with a fresh optimizer and with its own warm-up and decay of the learning
+    rate. ``spare`` is a copy of the student, not compiled: what teachers and target are made of.
+
+    Raises ValueError where weights are sharded, as teachers and targets are whole.
+    """
+
+    def __init__(
+        self,
+        student: FlowMap,
+        spare: FlowMap,
+        loss: DistillationLoss,
+        data: Dataset,
+        options: TrainingOptions,
+        world: World | None = None,
+        workers: int = 0,
+    ) -> None:
+        if options.parallel == "fsdp" and world is not None and world.size > 1:
+            raise ValueError("parallel = 'fsdp': a student's teachers are not split with its network; take ddp")
+        super().__init__(student, data, loss, options, world, workers)
+        self.distillation, self.stages = loss, loss.method.stages()
+        self.spare = spare.requires_grad_(False).eval()
+        self.stage = self.begun = 0
+        """The number of the stage, and the step with which it began."""
+        self._enter(0)
+
+    def stage_at(self, step: int) -> int:
+        """The number of the stage in which a step is."""
+        return min(step * len(self.stages) // self.options.steps, len(self.stages) - 1)
+
+    @property
+    def stage_end(self) -> int:
+        """The step with which the next stage begins, or the run ends."""
+        return -(-(self.stage + 1) * self.options.steps // len(self.stages))
+
+    @property
+    def lr(self) -> float:
+        length = max(1, self.stage_end - self.begun)
+        seen = (self.step - self.begun) * self.options.batch_size
+        return replace(self.options, steps=length).lr_at(seen)
+
+    def call(self, x0: Tensor, draws: BatchNoise) -> Tensor:
+        return self.module(x0, draws.t, torch.full_like(draws.t, self.module.sde.t_min))
+
+    def training_step(self) -> StepResult:
+        if self.stage_at(self.step) > self.stage:
+            self._next()
+        self.distillation.progress = (self.step - self.begun) / max(1, self.stage_end - self.begun)
+        result = super().training_step()
+        self._follow()
+        return result
+
+    def _enter(self, stage: int) -> None:
+        """Set the method of a stage, and its target, the student as it is."""
+        self.stage, self.distillation.method = stage, self.stages[stage]
+        if self.distillation.method.target_decay:
+            self.distillation.target = copy.deepcopy(self.spare)
+            self.distillation.target.load_state_dict(self.module.state_dict())
+
+    def _next(self) -> None:
+        """Go on to the next stage."""
+        averaged = self.ema.module_state(self.module)
+        self.module.load_state_dict(averaged)
+        self._teach(averaged)
+        self.optimizer.state.clear()
+        self.begun = self.step
+        self._enter(self.stage + 1)
+
+    def _teach(self, state: dict[str, Tensor]) -> None:
+        """The student of these weights becomes the teacher."""
+        teacher = copy.deepcopy(self.spare)
+        teacher.load_state_dict(state)
+        teacher.autocast = self.module.autocast
+        self.distillation.teacher = FlowMapTeacher(teacher)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the target towards the student."""
+        target, decay = self.distillation.target, self.distillation.method.target_decay
+        if target is None:
+            return
+        target.autocast = self.module.autocast
+        for mean, value in zip(target.parameters(), self.module.parameters(), strict=True):
+            mean.lerp_(value, 1 - decay)
+        for mean, value in zip(target.buffers(), self.module.buffers(), strict=True):
+            mean.copy_(value)
+
+    def state_dict(self) -> dict:
+        state = super().state_dict() | {"stage": self.stage, "begun": self.begun}
+        if self.stage:
+            teacher: Any = self.distillation.teacher
+            state["teacher"] = teacher.flow_map.state_dict()
+        if self.distillation.target is not None:
+            state["target"] = self.distillation.target.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict) -> None:
+        super().load_state_dict(state)
+        if state["stage"] >= len(self.stages):
+            raise ValueError(f"it is in stage {state['stage'] + 1}, and here are {len(self.stages)}")
+        self._enter(state["stage"])
+        self.begun = state["begun"]
+        if self.stage:
+            self._teach(state["teacher"])
+        if self.distillation.target is not None:
+            self.distillation.target.load_state_dict(state["target"])

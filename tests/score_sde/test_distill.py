@@ -1,0 +1,191 @@
+"""--mode distill: students are run folders that go on where they were, and what makes no sense is refused."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from score_sde.cli import main
+from sde.checkpoint.models import load_model
+from sde.checkpoint.snapshots import stored_spec
+from sde.distillation.trainer import StudentTrainer
+from tests.score_sde.runs import call
+
+SMALL = [f"--config.training.{key}={value}" for key, value in {
+    "steps": 12, "batch_size": 32, "checkpoint_every": 3, "sample_every": 12, "log_every": 1, "warmup_steps": 2,
+    "lr": 0.01, "power_ema_stds": "()", "extra_ema_decays": "()",
+}.items()]  # fmt: skip
+METHODS = {
+    "progressive": ["--config.distillation.method.first_steps=4", "--config.distillation.method.steps=1"],
+    "consistency": ["--config.distillation.method.target_decay=0.8"],
+    "ect": [],
+    "meanflow": [],
+}
+pytestmark = pytest.mark.usefixtures("unrendered")
+
+
+def distill(teacher, folder, method, *more):
+    return ["--mode", "distill", "--teacher", str(teacher), "--method", method, "--workdir", str(folder), *SMALL,
+            *METHODS[method], *more]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def student(trained, tmp_path_factory, unrendered_module):
+    """A student of two steps, told of guidance scales from 1 to 4."""
+    folder = tmp_path_factory.mktemp("students") / "student"
+    two = "--config.distillation.method.steps=2"
+    assert main.main([*distill(trained, folder, "progressive", two), "--guidance_scale", "1,4"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_killed_command_goes_on_bit_for_bit(trained, tmp_path, capsys, monkeypatch, method):
+    """In the middle of a stage: of three stages with 4 steps each, the second."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert main.main(distill(trained, whole, method)) == 0
+    step = StudentTrainer.training_step
+
+    def killed(self):
+        if self.step == 7:
+            raise KeyboardInterrupt
+        return step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudentTrainer, "training_step", killed)
+        assert main.main(distill(trained, broken, method)) == 130
+    assert not (broken / "checkpoints" / "denoiser-00000009.pt").exists()
+    capsys.readouterr()
+    # Nothing has to be said again.
+    assert main.main(["--mode", "distill", "--workdir", str(broken)]) == 0
+    assert f"continuing {broken} at step 6" in capsys.readouterr().out
+    one, other = (load_file(folder / "model.safetensors") for folder in (whole, broken))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    lines = [
+        [{k: line[k] for k in ("step", "loss", "lr")} for line in map(json.loads, path.open()) if "loss" in line]
+        for path in (whole / "metrics.jsonl", broken / "metrics.jsonl")
+    ]
+    assert lines[0] == lines[1]
+    assert len(lines[0]) == 12
+
+
+def test_a_student_is_a_run_folder(student, trained, tmp_path, capsys):
+    config = json.loads((student / "config.json").read_text())
+    held = config["distillation"]
+    assert held["teacher"] == str(trained)
+    assert len(held["sha256"]) == 64
+    assert held["guidance_scale"] == [1.0, 4.0]
+    assert held["method"]["name"] == "progressive"
+    assert config["sampler"]["name"] == "jump"
+    for section in ("data", "sde", "model"):
+        assert config[section] == json.loads((trained / "config.json").read_text())[section]
+    spec = stored_spec(student / "model.safetensors")
+    assert len(spec["flow_map"]["times"]) == 3
+    status, result, _ = call(capsys, "--mode", "sample", "--workdir", student, "--num_samples", 6)
+    assert (status, result["sampler"], result["nfe"]) == (0, "jump", 2)
+    samples = {}
+    for scale in (1, 4):
+        out = tmp_path / f"scale-{scale}"
+        flags = ["--num_samples", 6, "--guidance_scale", scale, "--labels", "0", "--out", out]
+        assert call(capsys, "--mode", "sample", "--workdir", student, *flags)[0] == 0
+        samples[scale] = np.load(f"{out}.npz")["x"]
+    assert not np.allclose(samples[1], samples[4])
+    status, result, _ = call(
+        capsys,
+        "--mode",
+        "evaluate",
+        "--workdir",
+        student,
+        "--num_samples",
+        50,
+        "--metrics",
+        "energy",
+        "--subsamples",
+        4,
+    )
+    assert status == 0
+    assert result["energy"] > 0
+
+
+def test_a_student_begins_with_its_teachers_weights(trained, student):
+    own, others = load_file(trained / "model.safetensors"), load_file(student / "model.safetensors")
+    assert own.keys() < others.keys()
+    model = load_model(student / "model.safetensors", "flow_map")
+    assert model.guidance == (1.0, 4.0)
+    assert model.transform.digest == load_model(trained / "model.safetensors").transform.digest
+
+
+def test_meanflow_and_ect_need_no_teacher(tmp_path, capsys):
+    width = ["--config.model.network.width=16", "--config.model.network.layers=1"]
+    for method in ("ect", "meanflow"):
+        anew = ["--mode", "distill", "--method", method, "--config", "points", "--workdir", tmp_path / method]
+        assert call(capsys, *anew, *SMALL, *width)[0] == 0
+        assert json.loads((tmp_path / method / "config.json").read_text())["distillation"]["teacher"] == ""
+        status, result, _ = call(capsys, "--mode", "sample", "--workdir", tmp_path / method, "--num_samples", 4)
+        assert (status, result["nfe"]) == (0, 2)
+        steps = ["--steps", 1] if method == "ect" else ["--steps", 3, "--sampler", "renoise"]
+        assert call(capsys, "--mode", "sample", "--workdir", tmp_path / method, "--num_samples", 4, *steps)[0] == 0
+
+
+REFUSED = {
+    "a likelihood": (["--mode", "likelihood", "--workdir", "STUDENT"], "holds a student, which jumps from noise"),
+    "latents": (["--mode", "encode", "--workdir", "STUDENT"], "it has no score, and so no likelihood, no latents"),
+    "restoration": (["--mode", "restore", "--workdir", "STUDENT"], "nothing that edits, restores"),
+    "a score sampler": (["--mode", "sample", "--workdir", "STUDENT", "--sampler", "heun"], "take jump or renoise"),
+    "a plan": (["--mode", "sample", "--workdir", "STUDENT", "--sampler", "auto"], "--sampler=auto: the student in"),
+    "more steps": (["--mode", "sample", "--workdir", "STUDENT", "--steps", "4"], "to 2 jumps at times of its own"),
+    "a jump of a teacher": (["--mode", "sample", "--workdir", "RUN", "--sampler", "jump"], "holds a score model"),
+    "a scale out of range": (["--mode", "sample", "--workdir", "STUDENT", "--guidance_scale", "5"],
+                             "--guidance_scale=5: guidance scale 5: this flow map was trained with scales from 1 to 4"),
+    "other guidance": (["--mode", "sample", "--workdir", "STUDENT", "--classifier_scale", "1"],
+                       "--classifier_scale: the student in"),
+    "training": (["--mode", "train", "--workdir", "STUDENT"], "holds a student, which goes on with --mode distill"),
+    "a student as teacher": (["--mode", "distill", "--teacher", "STUDENT", "--workdir", "NEW"],
+                             "is a student itself, whose jumps are no score to distill: name its own teacher,"),
+    "no teacher": (["--mode", "distill", "--method", "progressive", "--config", "points", "--workdir", "NEW"],
+                   "--method=progressive asks a teacher: name its run folder"),
+    "a folder that is none": (["--mode", "distill", "--teacher", "NOWHERE", "--workdir", "NEW"],
+                              "--teacher=NOWHERE is no run folder"),
+    "three stages": (["--mode", "distill", "--teacher", "RUN", "--workdir", "NEW",
+                      "--config.distillation.method.first_steps=3"],
+                     "config.distillation.method.first_steps = 3: needs a power of two"),
+    "a run of its own": (["--mode", "distill", "--teacher", "RUN", "--workdir", "RUN"],
+                         "holds a run of another mode than distill"),
+    "another method": (["--mode", "distill", "--method", "ect", "--workdir", "STUDENT"],
+                       "--method=ect: the student in STUDENT was begun with 'progressive'"),
+    "no method": (["--mode", "distill", "--teacher", "RUN", "--method", "progresive", "--workdir", "NEW"],
+                  "did you mean progressive?"),
+    "another network": (["--mode", "distill", "--teacher", "RUN", "--workdir", "NEW",
+                         "--config.model.network.width=8"], "a student has its teacher's network and process"),
+    "three scales": (["--mode", "distill", "--teacher", "RUN", "--workdir", "NEW", "--guidance_scale", "1,2,3"],
+                     "needs one number, or the least and the largest of a range"),
+    "guided data": (["--mode", "distill", "--teacher", "RUN", "--method", "ect", "--workdir", "NEW",
+                     "--guidance_scale", "2"], "--guidance_scale=2: guides the teacher"),
+    "a program of another kind": (["--mode", "export", "--workdir", "STUDENT", "--format", "diffusers"],
+                                  "--format=diffusers: has no place for a student"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_refused(trained, student, tmp_path, capsys, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    command, words = REFUSED[name]
+    places = {"RUN": str(trained), "STUDENT": str(student), "NEW": str(tmp_path / "new")}
+    status, _, error = call(capsys, *(places.get(part, part) for part in command))
+    assert status == 2
+    assert words.replace("STUDENT", str(student)) in error
+    assert not (tmp_path / "new" / "config.json").exists()
+
+
+def test_other_weights_of_the_teacher_are_refused(trained, student, tmp_path, capsys):
+    taught, folder = tmp_path / "teacher", tmp_path / "student"
+    shutil.copytree(trained, taught)
+    assert main.main(distill(taught, folder, "ect", "--config.training.steps=6")) == 0
+    shutil.copy(taught / "ema" / "0.5.safetensors", taught / "model.safetensors")
+    capsys.readouterr()
+    status, _, error = call(capsys, "--mode", "distill", "--workdir", folder, "--config.training.steps=9")
+    assert status == 2
+    assert "its weights are not those with which the student" in error
