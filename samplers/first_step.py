@@ -1,4 +1,4 @@
-"""The first step of a run that begins where alpha = 0, the same for every sampler."""
+"""The first step of a run that begins where alpha = 0, the same for every sampler that has none of its own."""
 
 from torch import Tensor
 
@@ -24,10 +24,10 @@ def t_signal(process) -> float:
 
 def step(sampler: Stepper, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
     """The sampler's step from t to s; from an open noise end, where x is sigma z and D = E[x_0] whatever x, x_s =
-    alpha_s D + sigma_s z. A sampler that chooses its own steps begins with it, up to alpha / sigma = 1e-3. A flow map
-    knows its own way from there."""
-    process = model.sde
-    if asks_of(sampler) is FlowMap or not is_open(process, t):
+    alpha_s D + sigma_s z. A sampler that chooses its own steps begins with it, up to alpha / sigma = 1e-3; one that is
+    ``from_open_end`` has a step of its own there, and a flow map knows its own way."""
+    process, own = model.sde, getattr(sampler, "from_open_end", False)
+    if own or asks_of(sampler) is FlowMap or not is_open(process, t):
         return sampler.step(model, x, t, s, noise, carry)
     adaptive = bool(getattr(sampler, "adaptive", False))
     u = double(max(process.t_signal, s.item())) if adaptive else s

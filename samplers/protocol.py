@@ -114,7 +114,8 @@ class GaussianProcess(Process, Protocol):
 
     def level(self, t: Tensor) -> Any:
         """What steps and score models put into their formulas: an object with log_alpha, alpha, sigma, log_snr,
-        noise_level, f and g2 at t; Python floats of one time on the CPU, else tensors of the shape of t."""
+        noise_level, f, g2, and alpha_rate and sigma_rate, the derivatives of alpha and sigma by t, at t; Python floats
+        of one time on the CPU, else tensors of the shape of t."""
         ...
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from samplers.calls import part
 from samplers.checks import NonFiniteError, SampleError
 from samplers.host import double
+from samplers.numerics.diffusion import PROCESS, as_diffusion, relative_diffusion
 from samplers.numerics.exponential import norm
 from samplers.numerics.runge_kutta import check_tolerances
 from samplers.padding import Padded, real
@@ -37,6 +38,10 @@ class ReverseSDE:
 
     It is solved in u = log(alpha / sigma) for v = x / sqrt(alpha^2 + sigma^2), in which no SDE is different from
     another: dv = (c^2 v - 2 c n) du + sqrt(2) c dw, c = sigma / sqrt(alpha^2 + sigma^2), n(v, u) the predicted noise.
+    ``diffusion`` is that of EulerMaruyama: "process", as above, or another w, with which dv = (c^2 v - (1 + k) c n) du
+    + sqrt(2 k) c dw, k = w / g^2, at most 10: near the data, where the score is steep, more of it would take ever
+    smaller steps.
+
     Every sample is solved alone, on a Brownian path of its own whose seed is a digest of its row of the noise, so that
     it depends neither on its batch-mates nor on their number; the price is one network call per sample and stage. The
     solver works on the CPU, wherever the model is: its hundred operations a stage are small, and it looks at results.
@@ -45,6 +50,7 @@ class ReverseSDE:
     rtol: float = 1e-2
     atol: float = 1e-2
     max_nfe: int = 10_000
+    diffusion: str | float = PROCESS
     order: ClassVar[float] = 0
     adaptive: ClassVar[bool] = True
     steps: ClassVar[int] = 1
@@ -52,6 +58,7 @@ class ReverseSDE:
 
     def __post_init__(self) -> None:
         check_tolerances(self.rtol, self.atol, self.max_nfe)
+        object.__setattr__(self, "diffusion", as_diffusion(self.diffusion))
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise: Noise, carry=None) -> Result:
         """x (B, *event) at time t to time s; t, s 0-d; network calls as needed.
@@ -73,7 +80,7 @@ class ReverseSDE:
                 kept = real(row.sizes, state.shape)[0] if isinstance(row, Padded) else everywhere
                 start = (state / before)[kept][:, None]
                 path = _Path(ends, _digest(seeding[kept]), start)
-                system = _System(row, x.device, kept, table, i, self.max_nfe)
+                system = _System(row, x.device, kept, table, i, self.max_nfe, self.diffusion)
                 end = torchsde.sdeint(
                     system, start, ends, bm=path, method="srk", adaptive=True, rtol=self.rtol, atol=self.atol,
                     dt=FIRST_STEP, dt_min=MIN_STEP,
@@ -121,9 +128,18 @@ class _System:
     noise_type = "additive"
     sde_type = "ito"
 
-    def __init__(self, model, device: torch.device, kept: Tensor, table: Table, sample: int, max_nfe: int) -> None:
+    def __init__(
+        self,
+        model,
+        device: torch.device,
+        kept: Tensor,
+        table: Table,
+        sample: int,
+        max_nfe: int,
+        diffusion: str | float = PROCESS,
+    ) -> None:
         self.model, self.device, self.kept, self.table = model, device, kept, table
-        self.sample, self.max_nfe = sample, max_nfe
+        self.sample, self.max_nfe, self.diffusion = sample, max_nfe, diffusion
         self.nfe = 0
         self.known: list[tuple[Tensor, float, Tensor]] = []
 
@@ -143,11 +159,12 @@ class _System:
                 f"took {self.max_nfe} calls and is at log(alpha / sigma) = {u.item():.4g}: loosen rtol and atol, or "
                 f"raise max_nfe = {self.max_nfe}",
             )
-        t = double(np.interp(u.item(), *self.table))
+        t = self.time(u)
         c = _noise_part(u)
         at = self.model.sde.level(t)
         x = (norm(at) * self.event(v)[None]).to(self.device)
-        drift = c**2 * v - 2 * c * self.model.noise(x, t)[0].cpu()[self.kept][:, None]
+        share = 1 + relative_diffusion(self.diffusion, self.model.sde, t)
+        drift = c**2 * v - share * c * self.model.noise(x, t)[0].cpu()[self.kept][:, None]
         if not drift.isfinite().all():
             raise NonFiniteError(
                 [self.sample],
@@ -157,7 +174,12 @@ class _System:
         return drift
 
     def g(self, u: Tensor, v: Tensor) -> Tensor:
-        return (2**0.5 * _noise_part(u)).to(v).expand(len(v), 1, 1)
+        share = relative_diffusion(self.diffusion, self.model.sde, self.time(u))
+        return ((2 * share) ** 0.5 * _noise_part(u)).to(v).expand(len(v), 1, 1)
+
+    def time(self, u: Tensor) -> Tensor:
+        """t of u, both 0-d."""
+        return double(np.interp(u.item(), *self.table))
 
 
 def _noise_part(u: Tensor) -> Tensor:

@@ -66,7 +66,9 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     name = Path(options.config or options.pretrained or "digits").stem
     if options.mode == "distill" and options.teacher:
         name = f"{Path(options.teacher).name}-{options.method or DEFAULT_METHOD}"
-    folder = Path(options.workdir or f"runs/{name}")
+    # Of several runs the first one's data are those that are measured by.
+    first = (options.runs or "").partition(",")[0].strip()
+    folder = Path(options.workdir or first or f"runs/{name}")
     exists = started(folder)
     if options.sampler:
         overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, CHOICES_OF_SAMPLER)}"]

@@ -89,8 +89,11 @@ TEXTS = {
     "items": "items of the split by number, as in 3,17,5,8; for interpolate pairs, by default the first six items",
     "seed_pairs": "pairs of seeds instead, as the .npz of --mode sample lists them",
     "frames": "pictures per strip, the two ends among them",
+    "runs": "run folders over the same data, with commas between them, score models and students, to compare with each "
+    "other; the first is --workdir unless that is given",
     "samplers": f"{', '.join(CHOICES_OF_SAMPLER)}: those that are compared, as in auto,heun",
-    "nfe": "network calls per sample that they may take, as in 5,10,20; guidance takes two each time",
+    "nfe": "network calls per sample that they may take, as in 5,10,20; guidance takes two each time; of several runs "
+    "by default 1,2,3,4,5,8,10,20, and 1,2,4 of students",
     "plots": "all, process, trajectory, denoised or field (points in the plane)",
     "task": "what was measured: inpaint, superres, deblur, colorize or sensing",
     "mask": "--task inpaint: what is observed: upper, lower, left, right half, box (all but the middle), random:0.5, a "
@@ -159,6 +162,7 @@ EXAMPLES = {
     "distill": "--teacher runs/digits --method progressive --workdir runs/student --config.training.steps=4000",
     "import": "--pretrained checkpoint_8.pth --facts facts.json --workdir runs/ncsnpp",
     "sample": "--workdir runs/digits --sampler pc --steps 100 --labels 0,1,2 --guidance_scale 2",
+    "pairs": "--workdir runs/digits --num_samples 10000 --sampler heun --steps 25",
     "guidance_sweep": "--workdir runs/digits --num_samples 500",
     "evaluate": "--workdir runs/digits --num_samples 1000",
     "likelihood": "--workdir runs/digits --num_samples 256",

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from samplers import GRIDS
 from samplers.deis import PREDICTIONS
+from samplers.numerics.diffusion import DIFFUSIONS, PROCESS
 from samplers.ode import SOLVERS
 from samplers.unipc import WEIGHTS
 from score_sde.config.schema import CHOICES, NAMED
@@ -36,6 +37,8 @@ MEANINGS = {
     "data.dequantized": "whether uniform noise spreads the values of integer data over their cells, as densities "
     "need; False trains on the values themselves, from -1 to 1",
     "data.workers": "threads that read and decode; 0 is the main thread",
+    "data.pairs": "file of noises and their samples, of --mode pairs, on which it is trained in place of the items; "
+    "empty draws noise for the items",
     "data.root": "file or folder of the data; ~ and $VARIABLES are written out",
     "data.test_root": "file or folder of the held-out items; empty holds test_fraction out",
     "data.color_mode": "what images are converted to; empty is their own mode",
@@ -199,6 +202,7 @@ MEANINGS = {
     "sampler.max_nfe": "network calls at most",
     "sampler.solver": "own pair, or a method of scipy's solve_ivp",
     "sampler.eta": "share of the noise: 0 is deterministic, 1 the reverse SDE's",
+    "sampler.diffusion": "w(t) of the reverse SDE: g^2 of the process, sigma(t), sin^2(pi t), or a number",
     "sampler.churn": "noise that is added before a step: 0 none, 1 as much as the reverse SDE's",
     "sampler.churn_min": "lowest noise level sigma / alpha that is churned",
     "sampler.churn_max": "highest noise level sigma / alpha that is churned",
@@ -241,6 +245,7 @@ ALLOWED: dict[str, Iterable[str]] = {
     "sampler.prediction": PREDICTIONS,
     "sampler.variant": WEIGHTS,
     "sampler.solver": SOLVERS,
+    "sampler.diffusion": (PROCESS, *DIFFUSIONS),
 }
 """Values of keys that name something, by key."""
 

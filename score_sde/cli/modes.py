@@ -87,6 +87,7 @@ MODES = {
     "distill": Mode("score_sde.modes.distill:distill", training=True, writes=True),
     "import": Mode("score_sde.modes.foreign:import_weights", ("data", "sampler"), writes=True, makes=True),
     "sample": Mode("score_sde.modes.sample:sample", ("sampler",), students=True),
+    "pairs": Mode("score_sde.modes.pairs:pairs", ("sampler",), suffixes=(".npz",)),
     "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), suffixes=(".json", ".png")),
     "evaluate": Mode(
         "score_sde.modes.evaluate:evaluate", ("data", "sampler"), students=True, suffixes=(".json", ".npz")
@@ -96,7 +97,7 @@ MODES = {
     "interpolate": Mode("score_sde.modes.interpolate:interpolate", ("data",)),
     "restore": Mode("score_sde.modes.restore:restore", ("sampler", "data"), suffixes=(".png", ".npz", ".html", ".csv")),
     "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data")),
-    "compare": Mode("score_sde.modes.compare:compare", suffixes=(".html", ".json")),
+    "compare": Mode("score_sde.modes.compare:compare", students=True, suffixes=(".html", ".json")),
     "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True, compiles=False),
     "export": Mode("score_sde.modes.export:export", compiles=False, students=True, suffixes=()),
     "check": Mode("score_sde.modes.check:check", ("data",), compiles=False, students=True),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,8 @@ TOLERANCES = (1e-2, 1e-3)
 @dataclass(frozen=True)
 class Candidate:
     """A sampler and its times. ``flags`` make --mode sample draw what it draws; ``budget`` is the most network calls
-    that a sample may take, None for a sampler that chooses its own steps, to ``tolerance``."""
+    that a sample may take, None for a sampler that chooses its own steps, to ``tolerance``. Of several runs ``model``
+    is that of its run, whose name is ``entrant``."""
 
     name: str
     sampler: Sampler
@@ -35,11 +37,18 @@ class Candidate:
     deterministic: bool
     budget: int | None = None
     tolerance: float | None = None
+    model: Any = None
+    entrant: str = ""
+
+    @property
+    def title(self) -> str:
+        """The sampler, and its run where there are several."""
+        return f"{self.entrant}: {self.name}" if self.entrant else self.name
 
     @property
     def label(self) -> str:
         """The caption beside its samples."""
-        return f"{self.name}, {self.budget} calls" if self.budget else f"{self.name}, tolerance {self.tolerance:g}"
+        return f"{self.title}, {self.budget} calls" if self.budget else f"{self.title}, tolerance {self.tolerance:g}"
 
 
 class Silence:
@@ -98,10 +107,16 @@ def steps_within(calls_of: Callable[[int], float], budget: int) -> int:
 
 
 def find_candidates(
-    run: Run, guides: Guides, cond: Condition | None, names: Sequence[str], budgets: Sequence[int]
+    run: Run,
+    guides: Guides,
+    cond: Condition | None,
+    names: Sequence[str],
+    budgets: Sequence[int],
+    grid: str | None = None,
 ) -> tuple[list[Candidate], list[str]]:
-    """The samplers of these names, keys of SAMPLERS or "auto", at each budget, and a sentence for each budget that one
-    step of a sampler exceeds. Raises ValueError for a sampler that no budget is enough for."""
+    """The samplers of these names, keys of SAMPLERS or "auto", on their own grids or the one of a name, at each budget,
+    and a sentence for each budget that one step of a sampler exceeds. Raises ValueError for a sampler that no budget is
+    enough for."""
     model, event_shape = guides(cond), event_shape_of(guides.denoiser)
     found, notes = [], []
     for name in names:
@@ -112,7 +127,7 @@ def find_candidates(
         if getattr(sampler, "adaptive", False):
             found += [_adaptive(model, event_shape, name, options, tolerance) for tolerance in TOLERANCES]
             continue
-        calls_of = _counter(model, event_shape, sampler)
+        calls_of = _counter(model, event_shape, sampler, grid or sampler.grid)
         least = calls_of(1)
         if least > max(budgets):
             raise ValueError(
@@ -122,22 +137,36 @@ def find_candidates(
         for budget in budgets:
             steps = steps_within(calls_of, budget)
             if steps:
-                found.append(_fixed(run, guides, cond, name, sampler, steps, budget))
+                found.append(_fixed(run, guides, cond, name, sampler, steps, budget, grid))
             else:
                 notes.append(f"{name} is left out at {budget} calls, as one step takes {least:g}.")
     return found, notes
 
 
-def _counter(model: ScoreModel, event_shape: Sequence[int], sampler: Sampler) -> Callable[[int], float]:
+def fixed_candidate(model: Any, event_shape: Sequence[int], name: str, times: Sequence[float]) -> Candidate:
+    """A sampler at its only times, whose budget is what that takes."""
+    sampler, grid = SAMPLERS[name](), torch.tensor(times, dtype=torch.float64)
+    calls, deterministic = try_out(model, event_shape, sampler, grid)
+    return Candidate(name, sampler, grid, f"--sampler {name}", deterministic, budget=round(calls))
+
+
+def _counter(model: Any, event_shape: Sequence[int], sampler: Sampler, grid: str) -> Callable[[int], float]:
     @cache
     def calls_of(steps: int) -> float:
-        return try_out(model, event_shape, sampler, make_grid(model.sde, sampler.grid, steps))[0]
+        return try_out(model, event_shape, sampler, make_grid(model.sde, grid, steps))[0]
 
     return calls_of
 
 
 def _fixed(
-    run: Run, guides: Guides, cond: Condition | None, name: str, sampler: Sampler, steps: int, budget: int
+    run: Run,
+    guides: Guides,
+    cond: Condition | None,
+    name: str,
+    sampler: Sampler,
+    steps: int,
+    budget: int,
+    grid: str | None,
 ) -> Candidate:
     model = guides(cond)
     if name == "auto":
@@ -145,7 +174,7 @@ def _fixed(
         # The grid of a plan's sampler is its times, not a name.
         sampler, times = plan.sampler, plan.times  # type: ignore[assignment]
     else:
-        times = make_grid(model.sde, sampler.grid, steps)
+        times = make_grid(model.sde, grid or sampler.grid, steps)
     deterministic = try_out(model, event_shape_of(guides.denoiser), sampler, times)[1]
     return Candidate(name, sampler, times, f"--sampler {name} --steps {steps}", deterministic, budget=budget)
 

@@ -1,6 +1,6 @@
 """The ranking that a comparison found: a row for each sampler and budget, with what chance alone explains."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -18,24 +18,31 @@ FRONTS = {"nfe": ("nfe", "behind"), "seconds": ("seconds", "behind"), "error": (
 
 
 def tabulate(
-    ran: Sequence[tuple[Candidate, Drawn]], reference: Reference, exact: Tensor | None, training: Dataset, common: str
+    ran: Sequence[tuple[Candidate, Drawn]],
+    reference: Reference,
+    exact: Mapping[str, Tensor],
+    training: Dataset,
+    commands: Mapping[str, str],
 ) -> list[dict]:
     """A row for each candidate and what it drew, by calls and the first metric of the reference, which ranks them.
 
     ``metrics`` has by name the ``value`` with the jackknife's ``stderr``; ``behind``, how much worse than the best it
     is, with the error of that difference, ``behind_stderr``; and ``reading``, how it compares with real items. Those of
     the first metric stand in the row itself as well. ``tied`` are those that may be the best by it.
-    ``error`` is that of a deterministic candidate's first samples against ``exact`` (m, *event), in standard deviations
-    of the data; then come the fronts; whether it is ``recommended``; ``command``, its flags behind ``common``.
+    ``error`` is that of a deterministic candidate's first samples against ``exact`` (m, *event) of its run, in standard
+    deviations of the data; then come the fronts; whether it is ``recommended``; ``command``, its flags behind that of
+    its run. ``title`` names the sampler, and its run where there are several.
     """
     features = [reference.features(found.x) for _, found in ran]
     measured = {name: _measured(name, reference, features) for name in reference.metrics}
     rows: list[dict] = []
     for i, (candidate, found) in enumerate(ran):
-        flow = exact if candidate.deterministic else None
+        flow = exact.get(candidate.entrant) if candidate.deterministic else None
         own = {name: values[i] for name, values in measured.items()}
         rows.append(
             {
+                "title": candidate.title,
+                "run": candidate.entrant or None,
                 "sampler": candidate.name,
                 "steps": len(candidate.times) - 1 if candidate.budget else None,
                 "tolerance": candidate.tolerance,
@@ -45,7 +52,7 @@ def tabulate(
                 **own[reference.metrics[0]],
                 "metrics": own,
                 "error": None if flow is None else flow_error(found.values[: len(flow)], flow, training),
-                "command": f"{common} {candidate.flags}",
+                "command": f"{commands[candidate.entrant]} {candidate.flags}",
             }
         )
     for name, (cost, loss) in FRONTS.items():
@@ -84,7 +91,7 @@ def _measured(name: str, reference: Reference, features: Sequence[Tensor]) -> li
 
 def named(rows: Sequence[dict]) -> str:
     """The rows by sampler and calls, as in a sentence."""
-    return ", ".join(f"{row['sampler']} at {row['nfe']:.4g}" for row in rows)
+    return ", ".join(f"{row['title']} at {row['nfe']:.4g}" for row in rows)
 
 
 def show(record: dict) -> None:
@@ -95,7 +102,7 @@ def show(record: dict) -> None:
         f"as many real items: {', '.join(_of_real(record, name) for name in (first, *others))}"
     )
     heads = [f"{name + ' +- stderr':<21}" for name in (first, *others)]
-    width = max(12, *(len(row["sampler"]) for row in record["rows"]))
+    width = max(12, *(len(row["title"]) for row in record["rows"]))
     print(f"  {'sampler':<{width}} steps   calls  ms/sample  {'  '.join(heads)}  error to the flow")
     for row in record["rows"]:
         mark = "*" if row["recommended"] else "=" if row["tied"] else "|" if row["front_nfe"] else " "
@@ -104,7 +111,7 @@ def show(record: dict) -> None:
         values = "  ".join(f"{text:<{len(head)}}" for text, head in zip(texts, heads, strict=True))
         error = "" if row["error"] is None else number(row["error"])
         cost = f"{row['nfe']:>7.4g} {1000 * row['seconds']:>10.3g}"
-        print(f"{mark} {row['sampler']:<{width}} {steps:>5} {cost}  {values}  {error}".rstrip())
+        print(f"{mark} {row['title']:<{width}} {steps:>5} {cost}  {values}  {error}".rstrip())
     for note in record["notes"]:
         print(f"  {note}")
     chosen = next(row for row in record["rows"] if row["recommended"])

@@ -59,7 +59,7 @@ class Drawn:
 
 
 def sample_all(
-    model: ScoreModel,
+    model: Any,
     candidates: Sequence[Candidate],
     n: int,
     event_shape: Sequence[int],
@@ -71,9 +71,10 @@ def sample_all(
     compile: bool = False,
     progress: bool = False,
 ) -> list[Drawn]:
-    """n samples by each candidate, in rounds; sample i of all starts from the same noise, that of ``generate``.
+    """n samples by each candidate of its model, or of ``model``, in rounds; sample i of all starts from the same noise,
+    that of ``generate``.
 
-    Conditions bound to the model, and ``sizes``, have n rows. With ``values`` those of deterministic candidates are
+    Conditions bound to the models, and ``sizes``, have n rows. With ``values`` those of deterministic candidates are
     kept. A first run, which reserves memory and compiles networks, is not timed. A candidate that becomes non-finite or
     needs too many calls fails alone.
     """
@@ -82,14 +83,17 @@ def sample_all(
     rounds = [slice(start, stop) for start, stop in pairwise(ends) if stop > start]
 
     def draw(candidate: Candidate, rows: slice) -> Samples:
+        its = candidate.model or model
         return generate(
-            model.rows(rows), candidate.sampler, rows.stop - rows.start, tuple(event_shape), grid=candidate.times,
+            its.rows(rows), candidate.sampler, rows.stop - rows.start, tuple(event_shape), grid=candidate.times,
             seed=seed, first=rows.start, batch_size=batch_size, path=2 if values and candidate.deterministic else None,
             sizes=None if sizes is None else sizes[rows], compile=compile,
         )  # fmt: skip
 
-    with suppress(ArithmeticError):
-        draw(candidates[0], rounds[-1])
+    # Of each model once.
+    for candidate in {candidate.entrant: candidate for candidate in reversed(candidates)}.values():
+        with suppress(ArithmeticError):
+            draw(candidate, rounds[-1])
     with Progress(total=len(rounds) * len(candidates), desc="comparing", unit="run", disable=not progress) as bar:
         for rows in rounds:
             for candidate, found in zip(candidates, drawn, strict=True):

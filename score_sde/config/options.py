@@ -17,6 +17,8 @@ MEMORY_FORMATS = ("contiguous", "channels_last")
 COMPILING = ("auto", "on", "off")
 SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "downsample", "dequantized", "workers")
 """Keys of config.data that are for every data set; the others are keyword arguments of some."""
+OF_THE_RUN = ("kind", "pairs")
+"""Those that no data set is asked for."""
 
 
 class Section:
@@ -66,8 +68,8 @@ class Section:
 @dataclass(frozen=True)
 class DataOptions(Section):
     """The data set, a key of DATASETS or an import path; what ``load_dataset`` does to every one; the ``kind`` of its
-    items, a key of KINDS, or nothing where it is found; and the keyword arguments of this data set and others, each
-    itself a key."""
+    items, a key of KINDS, or nothing where it is found; a file of ``pairs`` to train on, or nothing; and the keyword
+    arguments of this data set and others, each itself a key."""
 
     dataset: str = "digits"
     event_shape: tuple[int, ...] = ()
@@ -77,6 +79,7 @@ class DataOptions(Section):
     downsample: int = 1
     dequantized: bool = True
     workers: int = 4
+    pairs: str = ""
     own: Mapping[str, Any] = field(default_factory=dict)
 
     def arguments(self) -> dict:
@@ -86,7 +89,7 @@ class DataOptions(Section):
 
 def own_keys(dataset: str) -> list[str]:
     """The keys of config.data that this data set reads and that are not for every one: its keyword arguments."""
-    return [name for name in options_of(source_of(dataset)) if name not in (*SHARED, "kind")]
+    return [name for name in options_of(source_of(dataset)) if name not in (*SHARED, *OF_THE_RUN)]
 
 
 def data_defaults(dataset: str) -> dict:

@@ -31,7 +31,8 @@ from sde.training.options import TrainingOptions
 from sde.training.times import TIMES
 
 MOVABLE = (
-    "data.root", "data.test_root", "data.cache", "data.workers", "data.kind", "model.network.activation_checkpointing"
+    "data.root", "data.test_root", "data.cache", "data.workers", "data.kind", "data.pairs",
+    "model.network.activation_checkpointing"
 )  # fmt: skip
 """Keys that may change in a run that is continued: where data are, how they are read and shown, and activation
 checkpointing."""

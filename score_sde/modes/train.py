@@ -16,6 +16,7 @@ from score_sde.evaluation.validation import Validation
 from score_sde.pages.items import items
 from score_sde.run.conditions import held_out_condition, show
 from score_sde.run.folder import Run
+from score_sde.run.pairs import read_pairs
 from score_sde.run.sizes import sizes_of_samples
 from score_sde.training.compiling import settle_compiling
 from score_sde.training.precision import settle
@@ -51,8 +52,9 @@ def train(run: Run, *, init: str | None = None) -> dict:
         refuse_overwriting(run, "denoiser", run.model_file, remedy)
     data, held_out = run.data()
     settings = run.config.training
-    with with_keys("training"):
-        check_batch(settings.optimization, data)
+    if not run.config.data.pairs:
+        with with_keys("training"):
+            check_batch(settings.optimization, data)
     spec = denoiser_spec(run.config, data, run.inherited)
     told = spec["network"].get("augment_dim", 0)
     augmentation = Augmentation(settings.augmentation, settings.augmentation_probability, told)
@@ -72,6 +74,17 @@ def train(run: Run, *, init: str | None = None) -> dict:
             "classes and conditions to; take 0"
         )
 
+    trained_on = data
+    if run.config.data.pairs:
+        if settings.augmentation != "none":
+            raise ValueError(
+                f"config.training.augmentation = {settings.augmentation!r}: it changes the sample of a pair and not "
+                "the noise that leads there; take none with config.data.pairs"
+            )
+        trained_on = read_pairs(run.config.data.pairs, data, model)
+        with with_keys("training"):
+            check_batch(settings.optimization, trained_on)
+
     def loss(module: Denoiser, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
         options = {"weighting": settings.loss_weighting, "cond_dropout": settings.cond_dropout}
         x0, cond = augmentation(x0, restrict_to(cond, model), draws.seeds)
@@ -82,7 +95,7 @@ def train(run: Run, *, init: str | None = None) -> dict:
     uncertainty = UncertaintyWeighting(model.sde) if settings.uncertainty_weighting else None
     with with_keys("training"):
         workers = run.config.data.workers
-        trainer = Trainer(model, data, loss, settings.optimization, run.world, workers, uncertainty)
+        trainer = Trainer(model, trained_on, loss, settings.optimization, run.world, workers, uncertainty)
     session = Session(run, trainer, "denoiser", run.model_file, spec)
     validation = Validation(
         held_out, data, model.sde, settings.optimization.times, settings.loss_weighting, device=run.device

@@ -50,10 +50,12 @@ class Costs:
 
     def draw(self, axes: Axes, rows: Sequence[dict]) -> None:
         """A line per sampler, which looks the same in each chart, and the front."""
-        styles = {name: style_of(name) for name in sorted({row["sampler"] for row in rows})}
+        several = any(row["run"] for row in rows)
+        titles = sorted({row["title"] for row in rows})
+        styles = {name: style_of(name, place if several else None) for place, name in enumerate(titles)}
         rows = [row for row in rows if row[self.loss] is not None]
         for name, style in styles.items():
-            own = sorted((row for row in rows if row["sampler"] == name), key=lambda row: row[self.cost])
+            own = sorted((row for row in rows if row["title"] == name), key=lambda row: row[self.cost])
             errors = [row["stderr"] for row in own] if self.loss == "value" else None
             if own:
                 axes.errorbar(*self.points(own), errors, **style, markersize=4.5, linewidth=1.1, elinewidth=0.8)
@@ -79,9 +81,11 @@ class Costs:
         axes.figure.legend(loc="outside lower center", ncols=4, fontsize="small", framealpha=0)
 
 
-def style_of(name: str) -> dict[str, Any]:
-    """Color, marker and label of a sampler, the same on every page, whatever others are on it."""
-    place = [*dict.fromkeys((*FIRST, *CHOICES_OF_SAMPLER)), name].index(name)
+def style_of(name: str, place: int | None = None) -> dict[str, Any]:
+    """Color, marker and label of a sampler, the same on every page, whatever others are on it; those of a ``place`` for
+    one of several runs."""
+    if place is None:
+        place = [*dict.fromkeys((*FIRST, *CHOICES_OF_SAMPLER)), name].index(name)
     color, lap = place % len(COLORS), place // len(COLORS)
     marker = MARKERS[(color + 3 * lap) % len(MARKERS)]
     return {"color": COLORS[color], "marker": marker, "linestyle": ("-", "-.")[lap % 2], "label": name}

@@ -66,7 +66,7 @@ def _advice(record: dict) -> Iterator[str]:
     away = "below" if METRICS[first].larger else "above"
     yield f"<h1>Samplers compared <small>{escape(record['run'])}</small></h1>"
     yield (
-        f'<p class="advice">Recommended: <strong>{row["sampler"]}</strong>, {row["nfe"]:.4g} network calls and '
+        f'<p class="advice">Recommended: <strong>{escape(row["title"])}</strong>, {row["nfe"]:.4g} network calls and '
         f"{number(1000 * row['seconds'])} ms per sample.</p>"
     )
     yield f'<div class="copy"><pre><code>{escape(row["command"])}</code></pre></div>'
@@ -76,7 +76,7 @@ def _advice(record: dict) -> Iterator[str]:
         f"<p>{capitalized(METRICS[first].title)} to held-out data {with_error(row['value'], row['stderr'])}, {behind} "
         f"here; as many real items have {with_error(real['value'], real['spread'])}: {row['reading']}.</p>"
     )
-    ties = [f"{other['sampler']} at {other['nfe']:.4g}" for other in record["rows"] if other["tied"]]
+    ties = [f"{escape(other['title'])} at {other['nfe']:.4g}" for other in record["rows"] if other["tied"]]
     if len(ties) > 1:
         yield f"<p>Tied with the best: {', '.join(ties)} network calls.</p>"
 
@@ -88,7 +88,7 @@ def _charts(record: dict) -> Iterator[str]:
         svg = inline_svg(chart, record["rows"])
         if svg:
             off = [
-                f"{row['sampler']} at {row['nfe']:.4g} calls, {number(row['value'])}"
+                f"{escape(row['title'])} at {row['nfe']:.4g} calls, {number(row['value'])}"
                 for row in beyond(chart, record["rows"])
             ]
             caption = f"<figcaption>Off the chart: {'; '.join(off)}.</figcaption>" if off else ""
@@ -105,7 +105,7 @@ def _pictures(record: dict, pictures: Pictures) -> Iterator[str]:
         for caption, content in found:
             samples = f"{caption}: samples, {heading}"
             text = content if isinstance(content, str) else image("png", content, samples)
-            yield f"<figure><figcaption>{caption}</figcaption>{text}</figure>"
+            yield f"<figure><figcaption>{escape(caption)}</figcaption>{text}</figure>"
         yield "</div>"
 
 

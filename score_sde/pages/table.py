@@ -36,7 +36,7 @@ def columns(names: Sequence[str]) -> tuple[Column, ...]:
     first, *others = names
     behind = "Below the largest" if METRICS[first].larger else "Above the smallest"
     return (
-        Column("Sampler", "sampler", lambda row: row["sampler"]),
+        Column("Sampler", "title", lambda row: escape(row["title"])),
         Column("Steps", "steps", lambda row: str(row["steps"] or f"to {row['tolerance']:g}")),
         Column("Calls", "nfe", lambda row: f"{row['nfe']:.4g}"),
         Column("ms per sample", "seconds", lambda row: number(1000 * row["seconds"])),
@@ -67,7 +67,7 @@ def table(record: dict) -> Iterator[str]:
     heads = (f'<th scope="col"{" data-sort" * bool(column.key)}>{column.head}</th>' for column in shown)
     lines = [f"<table>\n<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>"]
     for row in record["rows"]:
-        cells = (f'<td data-value="{_value(row, column)}">{column.text(row)}</td>' for column in shown)
+        cells = (f'<td data-value="{escape(_value(row, column))}">{column.text(row)}</td>' for column in shown)
         mark = ' class="chosen"' if row["recommended"] else ""
         lines.append(f"<tr{mark}>{''.join(cells)}</tr>")
     yield "<h2>All of them</h2>"

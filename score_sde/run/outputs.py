@@ -52,8 +52,10 @@ def check_out(out: str, suffixes: tuple[str, ...], mode: str) -> None:
     if not out or out.endswith(("/", os.sep)) or path.is_dir():
         raise ValueError(f"{given} is a folder, or nothing: name a file, as in {Path(out or '.') / mode}")
     if SUFFIX.fullmatch(path.suffix) and path.suffix not in suffixes:
+        *others, last = suffixes
+        written_ones = f"{', '.join(others)} and {last}" if others else last
         raise ValueError(
-            f"{given}: --mode {mode} writes {', '.join(suffixes[:-1])} and {suffixes[-1]}; name it "
+            f"{given}: --mode {mode} writes {written_ones}; name it "
             f"{path.with_suffix(suffixes[0])}, or without a suffix"
         )
     base = without_suffix(out)

@@ -44,8 +44,10 @@ class Dataset:
     tensor with a row per item and NaN for null, or a function that computes them of items (B, *event). ``about`` has
     the plain values, as of JSON, that writing an item needs, such as a sample rate. ``sizes`` (n,), integers, or None,
     say how much of a padded item is real (``sde.data.sizes``). Quantized items are trained with uniform noise in their
-    cells unless ``dequantized`` is False, when they are the cells' middles. Raises ValueError for integers without
-    levels, for labels and sizes out of range, and for other numbers of labels, sizes or conditions than items.
+    cells unless ``dequantized`` is False, when they are the cells' middles. ``noise`` (n, *inner), in model units, is
+    what each item is coupled with in training (``sde.data.pairs``), or None: drawn anew each time. Raises ValueError
+    for integers without levels, for labels and sizes out of range, and for other numbers of labels, sizes, conditions
+    or noises than items.
     """
 
     items: Items
@@ -56,6 +58,7 @@ class Dataset:
     about: dict[str, Any] = field(default_factory=dict)
     sizes: Tensor | None = None
     dequantized: bool = True
+    noise: Tensor | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.items, np.ndarray | list | tuple):
@@ -77,6 +80,12 @@ class Dataset:
                 raise ValueError(f"there are {len(self.labels)} labels for {len(self)} items: needs one per item")
         if self.sizes is not None:
             check_sizes(self.sizes, len(self), self.event_shape)
+        if self.noise is not None:
+            inner = (len(self), *self.transform.inner_shape(self.event_shape))
+            if tuple(self.noise.shape) != inner:
+                raise ValueError(
+                    f"the noise has shape {tuple(self.noise.shape)}: needs {inner}, one row per item, in model units"
+                )
         for kind, held in self.conditions.items():
             if isinstance(held, Tensor) and len(held) != len(self):
                 raise ValueError(f"{kind!r} has {len(held)} rows for {len(self)} items: needs one per item")

@@ -82,7 +82,8 @@ class Batches:
         index = self.indices(seen)[rows]
         shape = (options.batch_size, *self.data.event_shape)
         draws = BatchNoise.draw(self.sde, shape, generator, options.times, rows)
-        draws = draws._replace(z=pinned(draws.z, self.device), sizes=self.data.sizes_of(index))
+        coupled = draws.z if self.data.noise is None else self.data.noise[index]
+        draws = draws._replace(z=pinned(coupled, self.device), sizes=self.data.sizes_of(index))
         u = draws.in_cells(transform, self.data.dequantized)
         if self.resident:
             return Part(index, None, None, None if u is None else pinned(u, self.device), draws)

@@ -9,8 +9,10 @@ from samplers import (
     Ancestral,
     AnnealedLangevin,
     DPMSolverPP,
+    EulerMaruyama,
     ExponentialAdams,
     PredictorCorrector,
+    ReverseDiffusion,
     ReverseSDE,
     SASolver,
     UniPC,
@@ -20,6 +22,8 @@ from samplers.numerics.exponential import PREDICTIONS
 VARIANTS = {name: SAMPLERS[name]() for name in SCORE_SAMPLERS} | {
     # Its paths are drawn slowly: a loose tolerance does for what is asked here.
     "reverse_sde": ReverseSDE(0.1, 0.1),
+    "euler_maruyama-sine": EulerMaruyama(0.5, diffusion="sine"), "euler_maruyama-0.3": EulerMaruyama(diffusion=0.3),
+    "reverse_diffusion-sigma": ReverseDiffusion(diffusion="sigma"),
     "ancestral-beta": Ancestral("beta"), "ddim-eta": DDIM(0.5), "ddim-1": DDIM(1.0),
     **{f"deis-{k}-{kind}": ExponentialAdams(k, kind) for k in (1, 2, 3, 4) for kind in PREDICTIONS},
     **{f"unipc-{k}-{kind}": UniPC(k, kind) for k in (1, 2, 3) for kind in PREDICTIONS},

@@ -52,7 +52,8 @@ def gaussian_run(folder, generator, shape=(3,), count=600):
     run.model_file.write_bytes(b"for plans, which are kept by a hash of it")
     # Nor does it describe the model.
     vars(run)["_spec"] = {}
-    run.model, run.data = lambda: model, lambda: tuple(parts)
+    run.model = run.sampled_model = lambda: model
+    run.data = lambda: tuple(parts)
     return run, model
 
 
@@ -128,7 +129,7 @@ def test_columns_of_long_names(capsys):
     row = {"steps": 4, "nfe": 5.0, "seconds": 0.002, "error": 0.14, "recommended": True, "command": "python main.py",
            "tied": False, "reading": "worse than real items",
            "metrics": {name: {"value": 0.5, "stderr": 0.1} for name in names}}  # fmt: skip
-    rows = [row | {"sampler": name} for name in ("ode", "reverse_diffusion")]
+    rows = [row | {"title": name} for name in ("ode", "reverse_diffusion")]
     show({"metrics": names, "num_samples": 9, "held_out": 9,
           "real": {name: {"value": 0.5, "spread": 0.1} for name in names},
           "rows": rows, "notes": []})  # fmt: skip
@@ -321,7 +322,8 @@ def test_a_process_without_a_flow(tmp_path, generator, capsys, monkeypatch):
                   for _ in range(2))  # fmt: skip
     # Nor does it describe the model.
     vars(run)["_spec"] = {}
-    run.model, run.data = lambda: model, lambda: parts
+    run.model = run.sampled_model = lambda: model
+    run.data = lambda: parts
     with pytest.raises(ValueError, match="--samplers=heun,auto: TwoStates is no GaussianProcess"):
         compare(run, samplers="heun,auto", nfe="5")
     monkeypatch.setitem(SAMPLERS, "reverse", Reverse)
