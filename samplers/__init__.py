@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from samplers.adams import AdaptiveAdams
 from samplers.ancestral import Ancestral
 from samplers.checks import choose
 from samplers.compiled import compiled
@@ -60,6 +61,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "langevin": AnnealedLangevin,
     "pc": predictor_corrector,
     "ode": ODE,
+    "adams": AdaptiveAdams,
     "reverse_sde": ReverseSDE,
     "ddim": DDIM,
     "reverse_diffusion": ReverseDiffusion,
@@ -93,6 +95,7 @@ __all__ = [
     "ODE",
     "PREDICTORS",
     "SAMPLERS",
+    "AdaptiveAdams",
     "Ancestral",
     "AnnealedLangevin",
     "Bound",

@@ -47,6 +47,7 @@ class ReverseSDE:
     max_nfe: int = 10_000
     order: ClassVar[float] = 0
     adaptive: ClassVar[bool] = True
+    tolerances: ClassVar[tuple[str, ...]] = ("rtol", "atol")
     steps: ClassVar[int] = 1
     grid: ClassVar[str] = "log_snr"
 

@@ -23,7 +23,7 @@ FLOORS = {
         "step checks first_step progress",
         "padding",
         "calls compiled grid noise numerics",
-        "ancestral ddim deis dpm2 dpmpp euler euler_maruyama heun langevin lms ode pc repaint reverse_diffusion "
+        "adams ancestral ddim deis dpm2 dpmpp euler euler_maruyama heun langevin lms ode pc repaint reverse_diffusion "
         "reverse_sde sa_solver unipc",
         "encode loop",
         "likelihood planning",
