@@ -21,6 +21,9 @@ SHARE = 1 / 3
 LEAST_LEFT = 0.1
 """What counts as the least that is left to change, relative to the sample."""
 
+TABLE_ENTRIES = 1025
+"""Entries of the table of times, evenly in log(alpha / sigma)."""
+
 
 @dataclass(frozen=True)
 class AdaptiveAdams:
@@ -72,19 +75,29 @@ class _Run:
         first, self.last = (math.atan2(at.sigma, at.alpha) for at in (model.sde.level(u) for u in (t, s)))
         self.index = torch.arange(self.count, device="cpu")
         self.share = real_share(model, x)
+        # One inverse for all calls: by bisection, it can cost as much as a small network.
+        self.clock = np.linspace(*(-math.log(math.tan(angle)) for angle in (first, self.last)), TABLE_ENTRIES)
+        self.times = model.sde.t_of_log_snr(2 * torch.from_numpy(self.clock)).numpy()
         self.y = x / self._norm(t).item()
-        # Where x is, in the predicted state that the network sees; its values newest first, with their angles.
+        # Values newest first, with their angles, of the predicted states that the network saw.
         self.nodes = np.full((self.count, 1), first)
-        self.values = [self._velocity(self.y, self.nodes[:, 0])]
+        self.values = [self._velocity(self.y, t.expand(self.count))]
 
     def _norm(self, times: Tensor) -> Tensor:
         return torch.hypot(self.model.sde.alpha(times), self.model.sde.sigma(times))
 
-    def _velocity(self, y: Tensor, angles: np.ndarray) -> Tensor:
-        """v (A, *event) by one network call of the rows at their angles (A,)."""
-        phi = torch.from_numpy(angles)
-        times = self.model.sde.t_of_noise_level(phi.tan()).clamp(self.s, self.t)
-        norm, cos, sin = (expanded(c, y) for c in placed(torch.stack([self._norm(times), phi.cos(), phi.sin()]), y))
+    def _angles(self, times: Tensor) -> np.ndarray:
+        return torch.atan2(self.model.sde.sigma(times), self.model.sde.alpha(times)).numpy()
+
+    def _times(self, angles: np.ndarray) -> Tensor:
+        """The times of angles (A,), to about six digits of their places; the step goes to the time's own angle."""
+        found = torch.from_numpy(np.interp(-np.log(np.tan(angles)), self.clock, self.times))
+        return found.clamp(self.s, self.t)
+
+    def _velocity(self, y: Tensor, times: Tensor) -> Tensor:
+        """v (A, *event) by one network call of the rows at their times (A,)."""
+        alpha, sigma, norm = self.model.sde.alpha(times), self.model.sde.sigma(times), self._norm(times)
+        norm, cos, sin = (expanded(c, y) for c in placed(torch.stack([norm, alpha / norm, sigma / norm]), y))
         with part(self.model, self.index, self.count) as rows:
             return (cos * y - rows(norm * y, times)) / sin
 
@@ -117,7 +130,8 @@ class _Run:
             worse = np.clip(missed / unit / self.allowed, 1, adams.FEEDBACK)
             rest = start - self.last
             choice = adams.choose(self.nodes, sizes / unit[:, None], rest, before, self.allowed / worse[:, None, None])
-            goal = np.where(choice.lands, self.last, start - choice.step)
+            times = self._times(np.maximum(start - choice.step, self.last))
+            goal = np.where(choice.lands, self.last, self._angles(times))
             ahead = newton_integrals(self.nodes[:, :-1], start, goal)
             predicted, order, before = combine(self.y, _first(ahead, choice.order), differences), choice.order, choice.step
             if choice.lands.any():
@@ -128,7 +142,7 @@ class _Run:
                     return arrived * self._norm(self.s).item()
                 keep, rows = going.nonzero().squeeze(1), going.numpy()
                 self.index, self.nodes, start, goal = self.index[keep], self.nodes[rows], start[rows], goal[rows]
-                order, before = order[rows], before[rows]
+                order, before, times = order[rows], before[rows], times[keep]
                 keep = keep.to(arrived.device)
                 self.y, predicted = self.y[keep], predicted[keep]
                 self.values = [value[keep] for value in self.values]
@@ -138,7 +152,7 @@ class _Run:
                     f"took {calls} calls and is at sigma / alpha = {math.tan(start[0]):.4g}: loosen the tolerance = "
                     f"{self.options.tolerance:g}, or raise max_nfe = {self.options.max_nfe}",
                 )
-            self.values = [self._velocity(predicted, goal), *self.values]
+            self.values = [self._velocity(predicted, times), *self.values]
             self.nodes = np.concatenate([goal[:, None], self.nodes], 1)
             calls += 1
 

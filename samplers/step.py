@@ -20,7 +20,8 @@ class Sampler(Stepper, Protocol):
     convergence that the tests hold it to.
 
     A sampler may also have ``needs``, the protocol that it asks a process for: GaussianProcess unless told otherwise;
-    ``adaptive``, True where it makes steps of its own between two times, and calls the model for some rows at a time;
+    ``adaptive``, True where it makes steps of its own between two times, and calls the model for some rows at a time,
+    with ``tolerances``, the names of the options that say how right they are to be;
     and ``last_call(model, x, t, noise, carry)``, what a run of it ends with in the place of the process's: one call.
     """
 
