@@ -2,8 +2,8 @@
 
     python benchmarks/tolerance.py [--targets ring,digits,gmm16] [--tolerances 0.03,0.01,0.003] [--quantile 0.95]
 
-The protocol is that of ``accuracy.py``, in docs/accuracy.md. Fixed steps at a mean number of calls that is not whole are
-those of the next whole number, to their advantage. Tables are Markdown; the last line is JSON.
+The protocol is that of ``accuracy.py``, in docs/accuracy.md. Fixed steps at a mean number of calls that is not whole
+are those of the next whole number, to their advantage. Tables are Markdown; the last line is JSON.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def measure(case: Case, tolerance: float, planned: bool) -> dict[str, float | st
 
 def written(value: float | str) -> str:
     """As accuracy.py's tables have errors."""
-    if isinstance(value, str) or isinstance(value, int):
+    if isinstance(value, str | int):
         return str(value)
     return f"{value:g}" if value >= 1 else f"{value:.1e}".replace("e-0", "e-")
 

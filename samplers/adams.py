@@ -133,7 +133,8 @@ class _Run:
             times = self._times(np.maximum(start - choice.step, self.last))
             goal = np.where(choice.lands, self.last, self._angles(times))
             ahead = newton_integrals(self.nodes[:, :-1], start, goal)
-            predicted, order, before = combine(self.y, _first(ahead, choice.order), differences), choice.order, choice.step
+            predicted = combine(self.y, _first(ahead, choice.order), differences)
+            order, before = choice.order, choice.step
             if choice.lands.any():
                 there = torch.from_numpy(choice.lands)
                 arrived[self.index[there].to(arrived.device)] = predicted[there.to(arrived.device)]
@@ -160,8 +161,8 @@ class _Run:
         row = int((~np.isfinite(found).all(1)).argmax())
         raise NonFiniteError(
             [int(self.index[row])],
-            f"became non-finite at sigma / alpha = {math.tan(self.nodes[row, 0]):.4g}: the model's output is not finite "
-            "there",
+            f"became non-finite at sigma / alpha = {math.tan(self.nodes[row, 0]):.4g}: the model's output is not "
+            "finite there",
         )
 
 

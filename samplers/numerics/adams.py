@@ -82,11 +82,14 @@ def combine(base: Tensor, weights: np.ndarray, parts: list[Tensor]) -> Tensor:
     return base
 
 
-def choose(nodes: np.ndarray, sizes: np.ndarray, rest: np.ndarray, before: np.ndarray, tolerance: float) -> Choice:
+def choose(
+    nodes: np.ndarray, sizes: np.ndarray, rest: np.ndarray, before: np.ndarray, tolerance: float | np.ndarray
+) -> Choice:
     """The longest step and the order that keep the local error that is foreseen within the tolerance.
 
-    ``nodes`` (A, K) are the last places, newest first, in a coordinate that falls; ``sizes`` (A, K) those of the divided
-    differences there, in units of the error; ``rest`` (A,) what is left of the way and ``before`` (A,) the last steps.
+    ``nodes`` (A, K) are the last places, newest first, in a coordinate that falls; ``sizes`` (A, K) those of the
+    divided differences there, in units of the error; ``rest`` (A,) what is left of the way, ``before`` (A,) the last
+    steps, and ``tolerance`` one for all, or (A, 1, 1).
     The error of a predictor through j values is the first term of Newton's series that it leaves out, |[f_0 ... f_j]|
     times the integral of (u - u_0) ... (u - u_(j-1)); the step then takes that term too (local extrapolation; Shampine
     and Gordon 1975, chapter 5).

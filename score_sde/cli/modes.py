@@ -87,8 +87,12 @@ MODES = {
     "train_classifier": Mode("score_sde.modes.train:train_classifier", training=True, writes=True),
     "import": Mode("score_sde.modes.foreign:import_weights", ("data", "training", "sampler"), writes=True, makes=True),
     "sample": Mode("score_sde.modes.sample:sample", ("sampler",), tolerance=True),
-    "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), tolerance=True, suffixes=(".json", ".png")),
-    "evaluate": Mode("score_sde.modes.evaluate:evaluate", ("data", "sampler"), tolerance=True, suffixes=(".json", ".npz")),
+    "guidance_sweep": Mode(
+        "score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), tolerance=True, suffixes=(".json", ".png")
+    ),
+    "evaluate": Mode(
+        "score_sde.modes.evaluate:evaluate", ("data", "sampler"), tolerance=True, suffixes=(".json", ".npz")
+    ),
     "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",), compiles=False, suffixes=(".npz", ".csv")),
     "encode": Mode("score_sde.modes.encode:encode_items", ("data",)),
     "interpolate": Mode("score_sde.modes.interpolate:interpolate", ("data",)),

@@ -50,7 +50,10 @@ def test_the_error_follows_the_tolerance(process):
     gaussian, mixture = Gaussian(process, torch.tensor([0.7, -0.3], dtype=torch.float64), 0.4), _mixture(process)
     z = SeededNoise(range(24))(torch.empty(24, 2, dtype=torch.float64)) * process.prior_std()
     times = make_grid(process, "log_snr", 1)
-    ends = {gaussian: gaussian.flow(z, times[0], times[-1]), mixture: sample(mixture, ODE(1e-6, 1e-6), z, times, denoise=False)}
+    ends = {
+        gaussian: gaussian.flow(z, times[0], times[-1]),
+        mixture: sample(mixture, ODE(1e-6, 1e-6), z, times, denoise=False),
+    }
     for model, end in ends.items():
         errors, calls = [], []
         for tolerance in TOLERANCES:
@@ -59,7 +62,9 @@ def test_the_error_follows_the_tolerance(process):
             calls.append(nfe.mean().item())
             # An open noise end has its first step, which neglects a thousandth of the data.
             assert errors[-1] < tolerance + 2e-3 * process.open_end, (model, tolerance, errors)
-        assert sorted(calls) == calls and calls[0] < 20 and calls[-1] > 1.5 * calls[0], calls
+        assert sorted(calls) == calls
+        assert calls[0] < 20
+        assert calls[-1] > 1.5 * calls[0]
         if not process.open_end:
             assert errors[-1] < 2e-2 * errors[0], errors
 
@@ -121,9 +126,9 @@ def test_single_precision_stays_single():
 
 
 @pytest.mark.parametrize(("options", "words"), [
-    ({"tolerance": 0.0}, "tolerance = 0.0: needs a finite number above 0"), ({"tolerance": math.nan}, "tolerance = nan"),
-    ({"tolerance": -1.0}, "tolerance = -1.0"), ({"tolerance": math.inf}, "tolerance = inf"),
-    ({"max_nfe": 0}, "max_nfe = 0: needs an integer of at least 1"),
+    ({"tolerance": 0.0}, "tolerance = 0.0: needs a finite number above 0"),
+    ({"tolerance": math.nan}, "tolerance = nan"), ({"tolerance": -1.0}, "tolerance = -1.0"),
+    ({"tolerance": math.inf}, "tolerance = inf"), ({"max_nfe": 0}, "max_nfe = 0: needs an integer of at least 1"),
 ])  # fmt: skip
 def test_bad_options(options, words):
     with pytest.raises(ValueError, match=words):
