@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from samplers.adams import AdaptiveAdams
 from samplers.ancestral import Ancestral
 from samplers.checks import choose
 from samplers.compiled import compiled
@@ -63,6 +64,7 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "langevin": AnnealedLangevin,
     "pc": predictor_corrector,
     "ode": ODE,
+    "adams": AdaptiveAdams,
     "reverse_sde": ReverseSDE,
     "ddim": DDIM,
     "reverse_diffusion": ReverseDiffusion,
@@ -106,6 +108,7 @@ __all__ = [
     "PREDICTORS",
     "SAMPLERS",
     "SCORE_SAMPLERS",
+    "AdaptiveAdams",
     "Ancestral",
     "AnnealedLangevin",
     "Bound",

@@ -35,6 +35,7 @@ class ODE:
     solver: str = "dopri5"
     order: ClassVar[float] = 0
     adaptive: ClassVar[bool] = True
+    tolerances: ClassVar[tuple[str, ...]] = ("rtol", "atol")
     steps: ClassVar[int] = 1
     grid: ClassVar[str] = "uniform"
 

@@ -53,6 +53,7 @@ class ReverseSDE:
     diffusion: str | float = PROCESS
     order: ClassVar[float] = 0
     adaptive: ClassVar[bool] = True
+    tolerances: ClassVar[tuple[str, ...]] = ("rtol", "atol")
     steps: ClassVar[int] = 1
     grid: ClassVar[str] = "log_snr"
 

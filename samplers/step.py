@@ -21,7 +21,8 @@ class Sampler(Stepper, Protocol):
 
     A sampler may also have ``needs``, the protocol that it asks a process for: GaussianProcess unless told otherwise;
     ``asks``, the protocol that it asks of a model: ScoreModel unless it is FlowMap;
-    ``adaptive``, True where it makes steps of its own between two times, and calls the model for some rows at a time;
+    ``adaptive``, True where it makes steps of its own between two times, and calls the model for some rows at a time,
+    with ``tolerances``, the names of the options that say how right they are to be;
     ``from_open_end``, True where its step is right from an open noise end, too, where f and g^2 are infinite;
     and ``last_call(model, x, t, noise, carry)``, what a run of it ends with in the place of the process's: one call.
     """

@@ -23,7 +23,7 @@ FLOORS = {
         "step checks first_step progress",
         "padding",
         "calls compiled grid noise numerics",
-        "ancestral ddim deis dpm2 dpmpp euler euler_maruyama heun jump langevin lms ode pc renoise repaint "
+        "adams ancestral ddim deis dpm2 dpmpp euler euler_maruyama heun jump langevin lms ode pc renoise repaint "
         "reverse_diffusion reverse_sde sa_solver unipc",
         "encode loop",
         "likelihood planning",

@@ -14,6 +14,7 @@ from absl import flags
 from samplers.compiled import lacking
 from score_sde.cli.flags import check_flags, define_flags, refuse_old
 from score_sde.cli.modes import MODES
+from score_sde.cli.tolerance import overrides_of
 from score_sde.config.config import config_path, differences, override, pick, read_config, read_run_config, resolve
 from score_sde.config.naming import with_flag, with_words
 from score_sde.config.options import COMPILING, Config
@@ -72,6 +73,9 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     exists = started(folder)
     if options.sampler:
         overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, CHOICES_OF_SAMPLER)}"]
+    if options.tolerance is not None:
+        own = resolve(read_run_config(folder), overrides).sampler.name
+        overrides = [*overrides, *overrides_of(options, overrides, own)]
     if options.mode == "train_classifier" and not (options.config or exists):
         raise ValueError(f"--workdir={folder} is no run folder: train there first, or name a --config")
     if mode.makes:

@@ -41,6 +41,8 @@ TEXTS = {
     "package.module:Class, with commas between them",
     "sampler": f"{', '.join(CHOICES_OF_SAMPLER)}; options: --config.sampler.OPTION; auto is planned for the model",
     "steps": "steps of the sampler; default its own, 10 for auto, 30 for restore",
+    "tolerance": "error of a sample, relative to data of unit size, in place of --steps: each takes as many calls as "
+    "its own error asks for; by --sampler adams, or another that chooses its own steps",
     "grid": f"{', '.join(GRIDS)}, karras:RHO, flow:SHIFT, times as in 1,0.5,0.001, or of imported weights source, "
     "the steps of their own project, and source:N, N of these times; default the sampler's own",
     "noise": f"{', '.join(NOISES)}; brownian is a path that more steps refine",
@@ -126,7 +128,8 @@ INTEGERS = {"threads": 1, "steps": 1, "num_samples": 1, "seed": 0, "batch_size":
 """Flags that are whole numbers, and their least."""
 
 NUMBERS: dict[str, dict[str, Any]] = {
-    "rtol": {}, "atol": {}, "blur_std": {}, "sigma_y": {}, "guidance_rescale": {"lower_bound": 0, "upper_bound": 1}
+    "tolerance": {}, "rtol": {}, "atol": {}, "blur_std": {}, "sigma_y": {},
+    "guidance_rescale": {"lower_bound": 0, "upper_bound": 1}
 }  # fmt: skip
 """Flags that are numbers, and their limits."""
 

@@ -197,6 +197,7 @@ MEANINGS = {
     "sampler.corrector_steps": "Langevin steps at each level",
     "sampler.predictor": "sampler of the predictor's step",
     "sampler.snr": "signal-to-noise ratio of the corrector's step",
+    "sampler.tolerance": "error of a sample, relative to data of unit size",
     "sampler.rtol": "relative tolerance of a step",
     "sampler.atol": "absolute tolerance of a step",
     "sampler.max_nfe": "network calls at most",

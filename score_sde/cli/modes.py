@@ -17,8 +17,9 @@ class Mode:
     trains has none and can change them all. Of the modes that ``writes`` what others read, models and training states,
     one at a time does; what the others write is numbered. One that ``makes`` a run folder needs none. One that
     takes ``students`` runs on run folders of those, which have no score. One that
-    ``compiles`` calls networks often enough for ``--compile``, and does not differentiate them. ``suffixes`` are those
-    of the files that ``--out`` names; where there are none, it is a folder."""
+    ``compiles`` calls networks often enough for ``--compile``, and does not differentiate them. One with ``tolerance``
+    draws samples by samplers that may choose their own steps. ``suffixes`` are those of the files that ``--out`` names;
+    where there are none, it is a folder."""
 
     path: str
     sections: tuple[str, ...] = ()
@@ -27,6 +28,7 @@ class Mode:
     makes: bool = False
     compiles: bool = True
     students: bool = False
+    tolerance: bool = False
     suffixes: tuple[str, ...] = (".png", ".npz")
 
     @property
@@ -49,6 +51,7 @@ class Mode:
     def flags(self) -> set[str]:
         """The names of the flags that the mode takes, beside those that every mode does."""
         own = {"sampler"} if "sampler" in self.sections else set()
+        own |= {"tolerance"} if self.tolerance else set()
         own |= {"compile"} if self.compiles and not (self.training or self.makes) else set()
         shared = ("config",) if self.training else () if self.makes else ("weights", "imports")
         return own | {*self.defaults, *shared}
@@ -86,17 +89,23 @@ MODES = {
     "train_classifier": Mode("score_sde.modes.train:train_classifier", training=True, writes=True),
     "distill": Mode("score_sde.modes.distill:distill", training=True, writes=True),
     "import": Mode("score_sde.modes.foreign:import_weights", ("data", "sampler"), writes=True, makes=True),
-    "sample": Mode("score_sde.modes.sample:sample", ("sampler",), students=True),
+    "sample": Mode("score_sde.modes.sample:sample", ("sampler",), students=True, tolerance=True),
     "pairs": Mode("score_sde.modes.pairs:pairs", ("sampler",), suffixes=(".npz",)),
-    "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), suffixes=(".json", ".png")),
+    "guidance_sweep": Mode(
+        "score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), tolerance=True, suffixes=(".json", ".png")
+    ),
     "evaluate": Mode(
-        "score_sde.modes.evaluate:evaluate", ("data", "sampler"), students=True, suffixes=(".json", ".npz")
+        "score_sde.modes.evaluate:evaluate",
+        ("data", "sampler"),
+        students=True,
+        tolerance=True,
+        suffixes=(".json", ".npz"),
     ),
     "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",), compiles=False, suffixes=(".npz", ".csv")),
     "encode": Mode("score_sde.modes.encode:encode_items", ("data",)),
     "interpolate": Mode("score_sde.modes.interpolate:interpolate", ("data",)),
     "restore": Mode("score_sde.modes.restore:restore", ("sampler", "data"), suffixes=(".png", ".npz", ".html", ".csv")),
-    "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data")),
+    "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data"), tolerance=True),
     "compare": Mode("score_sde.modes.compare:compare", students=True, suffixes=(".html", ".json")),
     "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True, compiles=False),
     "export": Mode("score_sde.modes.export:export", compiles=False, students=True, suffixes=()),

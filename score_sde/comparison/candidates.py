@@ -180,7 +180,7 @@ def _fixed(
 
 
 def _adaptive(model: ScoreModel, event_shape: Sequence[int], name: str, options: dict, tolerance: float) -> Candidate:
-    tolerances = {"rtol": tolerance, "atol": tolerance}
+    tolerances = dict.fromkeys(SAMPLERS[name](**options).tolerances, tolerance)  # type: ignore[attr-defined]
     sampler = SAMPLERS[name](**options | tolerances)
     times = make_grid(model.sde, sampler.grid, sampler.steps)
     deterministic = try_out(model, event_shape, sampler, times)[1]

@@ -33,12 +33,13 @@ from sde.data import Dataset
 from sde.data.transform import Transform
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.interval import GuidanceInterval
+from tests.batteries.tiers import ADAPTIVE
 from tests.oracles.domination import dominated
 from tests.oracles.exact import Gaussian, GaussianMixture
 from tests.samplers.test_protocol import Bits, Reverse, TwoStates
 from tests.score_sde.runs import call
 
-FIXED = [name for name in SCORE_SAMPLERS if name not in ("ode", "reverse_sde")]
+FIXED = [name for name in SCORE_SAMPLERS if name not in ADAPTIVE]
 
 
 def gaussian_run(folder, generator, shape=(3,), count=600):

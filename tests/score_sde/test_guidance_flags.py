@@ -90,7 +90,7 @@ def test_the_last_training_state_is_the_model(trained, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", SCORE_SAMPLERS)
 def test_every_sampler(trained, tmp_path, capsys, name):
-    steps = {"ode": [], "reverse_sde": ["--config.sampler.rtol=0.2", "--config.sampler.atol=0.2"]}.get(
+    steps = {"ode": [], "adams": [], "reverse_sde": ["--config.sampler.rtol=0.2", "--config.sampler.atol=0.2"]}.get(
         name, ["--steps", 4]
     )
     x, _ = samples(capsys, trained, tmp_path / "s", "--sampler", name, *steps, *LIMITED[-1])
