@@ -52,7 +52,8 @@ class Learning:
 class NonStationary(torch.nn.Module):
     """x_s / alpha_s = x / alpha_t + (r_s - r_t) sum_k c_ik n_(i-k) with r = sigma / alpha: times and c are parameters.
 
-    The gaps of log(alpha / sigma) are a softmax's, so that times keep their order and ends.
+    The gaps of log(alpha / sigma) are a softmax's, so that times keep their order and ends. Every c is counted in units
+    that change x / alpha at the step's end by about its own size: r may fall from 1000 to 50 in a step.
     """
 
     def __init__(self, sde, times: Tensor, weights: list[tuple[float, ...]]) -> None:
@@ -61,9 +62,16 @@ class NonStationary(torch.nn.Module):
         log_ratio = sde.log_snr(times) / 2
         self.first, self.span = log_ratio[0], log_ratio[-1] - log_ratio[0]
         self.gaps = torch.nn.Parameter(log_ratio.diff().log())
-        steps = (-log_ratio).exp().diff().tolist()
-        rows = [torch.tensor(row, dtype=torch.float64) / step for row, step in zip(weights, steps, strict=True)]
-        self.combined = torch.nn.ParameterList(rows)
+        ratio = (-log_ratio).exp()
+        steps, sizes = ratio.diff().tolist(), ratio.square().add(1).sqrt()[1:].tolist()
+        self.units = [min(1.0, size / abs(step)) for size, step in zip(sizes, steps, strict=True)]
+        self.begun = [torch.tensor(row, dtype=torch.float64) / step for row, step in zip(weights, steps, strict=True)]
+        self.changes = torch.nn.ParameterList(map(torch.zeros_like, self.begun))
+
+    def combined(self) -> list[Tensor]:
+        """c, a row per step."""
+        parts = zip(self.begun, self.units, self.changes, strict=True)
+        return [begun + unit * change for begun, unit, change in parts]
 
     def log_ratios(self) -> Tensor:
         """log(alpha / sigma) at the times, (calls + 1,)."""
@@ -81,13 +89,13 @@ class NonStationary(torch.nn.Module):
 
     def forward(self, model, x: Tensor) -> Tensor:
         """The end of a run from x (B, *event) at the first time."""
-        times, ratios, outputs = self.times(), (-self.log_ratios()).exp(), []
+        times, ratios, combined, outputs = self.times(), (-self.log_ratios()).exp(), self.combined(), []
         ends = [self.sde.alpha(times[0]).detach(), self.sde.alpha(times[-1]).detach()]
         x = x / ends[0].to(x.dtype)
         for i, (t, (here, there)) in enumerate(zip(times[:-1], pairwise(ratios), strict=True)):
             state = (self.sde.alpha(t) * x).to(x.dtype)
             outputs = [model.noise(state, t.expand(len(x))), *outputs][:MAX_COMBINED]
-            for weight, output in zip(self.combined[i], outputs, strict=True):
+            for weight, output in zip(combined[i], outputs, strict=True):
                 x = x + ((there - here) * weight).to(x.dtype) * output
         return ends[1].to(x.dtype) * x
 
@@ -96,7 +104,7 @@ class NonStationary(torch.nn.Module):
         with torch.no_grad():
             times, steps = self.times(), (-self.log_ratios()).exp().diff().tolist()
             times[[0, -1]] = double_ends(self.sde)
-            rows = [tuple((c * step).tolist()) for c, step in zip(self.combined, steps, strict=True)]
+            rows = [tuple((c * step).tolist()) for c, step in zip(self.combined(), steps, strict=True)]
         return LinearMultistep(tuple(times.tolist()), tuple(rows))
 
 
