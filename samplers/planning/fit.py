@@ -72,15 +72,19 @@ class Moments(NamedTuple):
     def squares(self, weights: Tensor) -> Tensor:
         """Squared distances (R, P) that weights (R, k) leave."""
         crossed = weights @ self.slope.T
-        return (self.start - 2 * crossed + torch.einsum("ri,pij,rj->rp", weights, self.gram, weights)).clamp(min=0)
+        pairs = (weights[:, :, None] * weights[:, None]).flatten(1)
+        return (self.start - 2 * crossed + pairs @ self.gram.flatten(1).T).clamp(min=0)
 
-    def fit(self, ridges: Tensor) -> Tensor:
-        """Weights (R, k) for each of the ridges (R,), by four reweighted solutions."""
+    def fit(self, ridges: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Weights (R, k) for each of the ridges (R,), by four reweighted solutions, to the pilots ``kept`` (R, P)."""
         unit = torch.eye(self.gram.shape[-1], dtype=torch.float64, device="cpu")
         squares = self.start.expand(len(ridges), -1)
         for _ in range(4):
-            trust = 1 / (squares + ROBUST_PART * squares.median(1, keepdim=True).values + 1e-300)
-            total = torch.einsum("rp,pij->rij", trust, self.gram)
+            if kept is not None:
+                squares = squares.where(kept, torch.nan)
+            trust = 1 / (squares + ROBUST_PART * squares.nanmedian(1, keepdim=True).values + 1e-300)
+            trust = trust.nan_to_num(0)
+            total = (trust @ self.gram.flatten(1)).view(-1, *unit.shape)
             strength = ridges * total.diagonal(dim1=1, dim2=2).mean(1)
             weights = torch.linalg.solve(total + strength[:, None, None] * unit, trust @ self.slope)
             squares = self.squares(weights)
@@ -89,7 +93,7 @@ class Moments(NamedTuple):
     def validated(self, ridges: Tensor) -> Tensor:
         """The mean logarithm of the squared distances that fits to the other folds leave each pilot, (R,)."""
         fold = torch.arange(len(self.start), device="cpu") * FOLDS // len(self.start)
-        parts = [(Moments(*(part[fold != n] for part in self)), Moments(*(part[fold == n] for part in self)))
-                 for n in range(FOLDS)]  # fmt: skip
-        left = torch.cat([test.squares(fitted.fit(ridges)) for fitted, test in parts], 1)
+        kept = (fold != torch.arange(FOLDS, device="cpu")[:, None]).repeat_interleave(len(ridges), 0)
+        squares = self.squares(self.fit(ridges.repeat(FOLDS), kept)).view(FOLDS, len(ridges), -1)
+        left = squares[fold, :, torch.arange(len(fold), device="cpu")].T
         return mean_log(left, ROBUST_PART * left.median(1).values.min())
