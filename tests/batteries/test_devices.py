@@ -121,8 +121,8 @@ COMPUTED = {
 WAITS = {"likelihood": 12, "probed likelihood": 12, "report": 40, "bound": 3, "discrete bound": 3, "encode": 12,
          "decode": 12, "plan": 48}  # fmt: skip
 """The most: one for each step of a solver, of which there are nine or ten, a look at what is given, and the results.
-A plan waits for each of its five steps on five grids, for all states of its pilots at once, and for looks at its six runs
-and their ends."""
+A plan waits for each of its five steps on five grids, for all states of its pilots at once, and for looks at its six
+runs and their ends."""
 
 
 @pytest.mark.usefixtures("widths")
