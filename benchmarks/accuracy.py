@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.targets import FIXED, OTHERS, PEERS, TARGETS, Case, Fixed, mixture, trained
-from samplers import plan
+from samplers import pilot_count, plan
 from samplers.grid import make_grid
 
 GRIDS = {"l": "log_snr", "k": "karras"}
@@ -48,7 +48,7 @@ def plan_row(case: Case, columns: list[int], seeds: list[int]) -> tuple[Row, lis
     for calls in columns:
         for seed in seeds:
             begun = time.perf_counter()
-            found = plan(case.for_plan(calls), tuple(case.start.shape[1:]), calls, seed=seed)
+            found = plan(case.for_rows(pilot_count(calls)), tuple(case.start.shape[1:]), calls, seed=seed)
             seconds = time.perf_counter() - begun
             error, counted = case.error(found.sampler, found.times)
             if counted > calls:

@@ -21,7 +21,6 @@ from samplers import (
     Sampler,
     SeededNoise,
     UniPC,
-    pilot_count,
     sample,
 )
 from samplers.calls import Watch
@@ -122,13 +121,13 @@ FIXED = {
 
 @dataclass(frozen=True)
 class Case:
-    """A model with starting points and where its probability-flow ODE leads them; ``for_plan(calls)`` is the model as
-    ``plan`` needs it."""
+    """A model with starting points and where its probability-flow ODE leads them; ``for_rows(count)`` is the model for
+    as many rows as ``plan`` and others ask for."""
 
     model: ScoreModel
     start: Tensor
     end: Tensor
-    for_plan: Callable[[int], ScoreModel]
+    for_rows: Callable[[int], ScoreModel]
     quantile: float = 0.5
 
     def error(self, sampler, times: Tensor) -> tuple[float, float]:
@@ -153,13 +152,13 @@ def mixture(name: str, count: int, quantile: float) -> Case:
     noise = torch.randn(data.shape, generator=generator, dtype=data.dtype)
     start = model.sde.perturb(data, torch.tensor(model.sde.t_max, dtype=torch.float64), noise)
     end = sample(model, REFERENCE, start, make_grid(model.sde, "log_snr", 1), denoise=False)
-    return Case(model, start, end, lambda calls: model, quantile)
+    return Case(model, start, end, lambda count: model, quantile)
 
 
 def trained(folder: Path, count: int, quantile: float) -> Case:
     """``count`` points of the prior for the model of a run folder, its classes in turn; solved with 500 steps of order
     3 in its own precision."""
-    denoiser = load_model(folder / "model.safetensors", "denoiser").eval()
+    denoiser = load_model(folder / "model.safetensors", "denoiser").eval().requires_grad_(False)
 
     def labeled(rows: int) -> ScoreModel:
         if not denoiser.num_classes:
@@ -169,4 +168,4 @@ def trained(folder: Path, count: int, quantile: float) -> Case:
     model = labeled(count)
     start = model.sde.prior_std() * SeededNoise(sample_seeds(0, count))(torch.empty(count, *denoiser.event_shape))
     end = sample(model, ExponentialAdams(3, "v"), start, make_grid(model.sde, "log_snr", 500), denoise=False)
-    return Case(model, start, end, lambda calls: labeled(pilot_count(calls)), quantile)
+    return Case(model, start, end, labeled, quantile)

@@ -76,7 +76,8 @@ class _Run:
         self.index = torch.arange(self.count, device="cpu")
         self.share = real_share(model, x)
         # One inverse for all calls: by bisection, it can cost as much as a small network.
-        self.clock = np.linspace(*(-math.log(math.tan(angle)) for angle in (first, self.last)), TABLE_ENTRIES)
+        high, low = (-math.log(math.tan(angle)) for angle in (first, self.last))
+        self.clock = np.linspace(high, low, TABLE_ENTRIES)
         self.times = model.sde.t_of_log_snr(2 * torch.from_numpy(self.clock)).numpy()
         self.y = x / self._norm(t).item()
         # Values newest first, with their angles, of the predicted states that the network saw.

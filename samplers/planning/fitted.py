@@ -12,17 +12,11 @@ from torch import Tensor
 
 from samplers.host import double
 from samplers.numerics.exponential import log_ratio
-from samplers.numerics.weights import divided_differences, exponential_weights
+from samplers.planning.fit import ONE_RIDGE, fit_step
 from samplers.step import Result
 
 MAX_COMBINED = 8
 """Noise predictions that a step combines at most."""
-
-RIDGE_STRENGTH = 1e-4
-"""How strongly a fit holds on to the exponential method it departs from, relative to its features' mean square."""
-
-ROBUST_PART = 0.3
-"""Residuals below this part of the median count alike: above, the logarithm's weight, one over the square."""
 
 
 @dataclass(frozen=True)
@@ -77,35 +71,6 @@ def _advance(x: Tensor, sde, t: Tensor, s: Tensor, weights: Sequence[float], out
     return x
 
 
-def fit_step(nodes: tuple[float, ...], end: float, outputs: Tensor, change: Tensor) -> tuple[np.ndarray, Tensor]:
-    """Weights w (k,) such that sum_k w_k outputs_k is close to ``change``, and the distance (P,) left to each pilot.
-
-    ``nodes`` are the log(alpha / sigma) of the outputs (k, P, C), newest first, ``end`` that of the step's end; change
-    (P, C) is of x / alpha. A ridge regression towards the exponential method of order 2, in the basis of divided
-    differences scaled to unit mean square: they are far less alike than the outputs, so that a small ridge does not
-    keep the weights from what high orders need. It minimizes the mean logarithm of the distances, by reweighting: the
-    few pilots near a watershed between modes would own a mean square.
-    """
-    short = nodes[:2]
-    base = np.zeros(len(nodes))
-    base[: len(short)] = -np.exp(-end) * np.array(exponential_weights(short, nodes[0], end, -1.0))
-    basis = divided_differences(nodes)
-    features = torch.einsum("jk,kpc->jpc", torch.from_numpy(basis), outputs)
-    scale = features.square().mean((1, 2)).sqrt().clamp(min=1e-300)
-    features = features / scale[:, None, None]
-    rest = change - torch.einsum("k,kpc->pc", torch.from_numpy(base), outputs)
-    gram = torch.einsum("ipc,jpc->pij", features, features)
-    slope = torch.einsum("ipc,pc->pi", features, rest)
-    squares = start = rest.square().sum(1)
-    for _ in range(4):
-        trust = 1 / (squares + ROBUST_PART * squares.median() + 1e-300)
-        total = torch.einsum("p,pij->ij", trust, gram)
-        total += RIDGE_STRENGTH * total.diagonal().mean() * torch.eye(len(total), dtype=total.dtype, device="cpu")
-        fitted = torch.linalg.solve(total, trust @ slope)
-        squares = (start - 2 * slope @ fitted + torch.einsum("i,pij,j->p", fitted, gram, fitted)).clamp(min=0)
-    return base + (fitted / scale).numpy() @ basis, squares.sqrt()
-
-
 def pick(x: Tensor, keep: Tensor) -> Tensor:
     """The coordinates ``keep`` of x (P, *event), as (P, C), where both are."""
     return x.flatten(1)[:, keep]
@@ -119,17 +84,28 @@ def gathered(parts: Sequence[Tensor]) -> Tensor:
 class Fitter:
     """A sampler that fits its weights as it goes: each step to where the reference is at its end, from wherever the
     steps before have led. ``reference(log_ratio)`` gives the pilots' x / alpha there, (P, C), of the coordinates
-    ``keep``."""
+    ``keep``. ``heard`` holds noise predictions by the times up to theirs, for runs from the same x: those on grids that
+    begin alike are called once."""
 
-    def __init__(self, reference, keep: Tensor) -> None:
-        self.reference, self.keep = reference, keep
+    def __init__(self, reference, keep: Tensor, heard: dict[tuple[float, ...], Tensor] | None = None) -> None:
+        self.reference, self.keep, self.heard = reference, keep, heard
+        self.passed: tuple[float, ...] = ()
         self.weights: list[tuple[float, ...]] = []
+
+    def noise(self, model, x: Tensor, t: Tensor) -> Tensor:
+        """The noise prediction at the run's next time."""
+        self.passed = (*self.passed, t.item())
+        if self.heard is None:
+            return model.noise(x, t)
+        if self.passed not in self.heard:
+            self.heard[self.passed] = model.noise(x, t)
+        return self.heard[self.passed]
 
     def step(self, model, x: Tensor, t: Tensor, s: Tensor, noise, carry=None) -> Result:
         """As LinearMultistep, after the fit."""
         start, end = model.sde.level(t), model.sde.level(s)
         nodes, outputs, seen = carry or ((), [], [])
-        nodes, outputs = (log_ratio(start), *nodes)[:MAX_COMBINED], [model.noise(x, t), *outputs][:MAX_COMBINED]
+        nodes, outputs = (log_ratio(start), *nodes)[:MAX_COMBINED], [self.noise(model, x, t), *outputs][:MAX_COMBINED]
         state, output = gathered([pick(x, self.keep), pick(outputs[0], self.keep)])
         seen = [output, *seen][:MAX_COMBINED]
         weights, _ = fit_step(
@@ -147,10 +123,11 @@ def predicted_errors(log_ratios: np.ndarray, states: Tensor, outputs: Tensor) ->
     """What each step of a grid would leave to each pilot (steps, P) if it began on the reference: a fit without calls.
 
     states (steps + 1, P, C), the reference's x / alpha, and outputs, its noise predictions, at the grid's log_ratios.
+    With one ridge for all, which compares grids as well.
     """
     left = []
     for i, (before, after) in enumerate(pairwise(states)):
         window = slice(max(0, i + 1 - MAX_COMBINED), i + 1)
         nodes, seen = tuple(log_ratios[window][::-1].tolist()), outputs[window].flip(0)
-        left.append(fit_step(nodes, float(log_ratios[i + 1]), seen, after - before)[1])
+        left.append(fit_step(nodes, float(log_ratios[i + 1]), seen, after - before, ONE_RIDGE)[1])
     return torch.stack(left)

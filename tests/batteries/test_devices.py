@@ -128,10 +128,10 @@ COMPUTED = {
     "plan": lambda m, x: plan(m, (3,), 5).times,
 }
 WAITS = {"likelihood": 12, "probed likelihood": 12, "report": 40, "bound": 3, "discrete bound": 3, "encode": 12,
-         "decode": 12, "plan": 24}  # fmt: skip
+         "decode": 12, "plan": 48}  # fmt: skip
 """The most: one for each step of a solver, of which there are nine or ten, a look at what is given, and the results.
-A plan waits for each of its five steps on two grids, for all states of its pilots at once, and for the ends of its
-runs."""
+A plan waits for each of its five steps on five grids, for all states of its pilots at once, and for looks at its six
+runs and their ends."""
 
 
 @pytest.mark.usefixtures("widths")
