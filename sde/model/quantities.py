@@ -23,8 +23,8 @@ QUANTITIES: dict[str, Callable[[Level], tuple[Coefficient, Coefficient]]] = {
 }
 """With n = (x - alpha D) / sigma. denoised: D = E[x_0 | x_t = x]; noise: n = E[z | x_t = x]; score: grad log p_t(x) =
 -n / sigma; v: (alpha n - sigma D) / sqrt(alpha^2 + sigma^2) (Salimans and Ho 2022); flow: n - D, the velocity of the
-straight path (Lipman et al. 2023); velocity: alpha' D + sigma' n, that of the process (Ma et al. 2024, eq. 5). Those of
-the straight path, ``FlowSDE``, are one, and on ``GVPSDE`` the velocity is pi / 2 times v."""
+straight path (Lipman et al. 2023); velocity: alpha' D + sigma' n, that of the process (Ma et al. 2024, section 2). On
+``FlowSDE`` it is the flow, on ``GVPSDE`` pi / 2 times v."""
 
 
 def convert(value: Tensor, x: Tensor, t: Tensor, sde: SDE, given: str, wanted: str = "denoised") -> Tensor:
