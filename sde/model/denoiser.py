@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sde.condition.standardization import Standardization
 from sde.condition.tree import Condition, ConditionLike, Shapes, as_tree
 from sde.data.transform import Transform
-from sde.device import send
+from sde.device import send, widest
 from sde.model.noise_input import NoiseInput
 from sde.model.parametrization import (
     FINITE_WITHOUT_SIGNAL,
@@ -197,6 +197,6 @@ class Denoiser(ScoreModel):
         return *self.noise_coefficients(t), outputs[0]
 
     def noise_coefficients(self, t: Tensor) -> tuple[Coefficient, Coefficient]:
-        """Those of x and F in E[z | x_t = x], as ``coefficients`` has them of D."""
-        at = self.sde.level(t)
+        """Those of x and F in E[z | x_t = x], as ``coefficients`` has them of D, in float64 where there is that."""
+        at = self.sde.level(widest(t))
         return noise_coefficients(self.parametrization, at.alpha, at.sigma, self.sigma_data)

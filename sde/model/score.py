@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sde.condition.binding import rows_of
 from sde.data.transform import Transform
+from sde.device import widest
 from sde.process.base import SDE
 from sde.process.coefficients import combine
 from sde.process.level import Coefficient
@@ -50,7 +51,7 @@ class ScoreModel(nn.Module, abc.ABC):
 
     def noise_terms(self, x: Tensor, t: Tensor) -> NoiseTerms:
         """E[z | x_t = x] = p x + q F, as p, q and F: here (x - alpha D) / sigma. One call of the model."""
-        denoised, at = self(x, t), self.sde.level(t)
+        denoised, at = self(x, t), self.sde.level(widest(t))
         return 1 / at.sigma, -at.alpha / at.sigma, denoised
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
@@ -67,7 +68,8 @@ class ScoreModel(nn.Module, abc.ABC):
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """Drift of the probability-flow ODE, f x - g^2 score / 2 (Song et al. 2021, eq. 13)."""
         p, q, output = self.noise_terms(x, t)
-        at = self.sde.level(t)
+        # The two terms nearly cancel at the noise end: float32 would leave few digits of what multiplies x.
+        at = self.sde.level(widest(t))
         rate = 0.5 * at.g2 / at.sigma
         return combine(at.f + rate * p, x, rate * q, output)
 
