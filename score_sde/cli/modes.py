@@ -16,8 +16,9 @@ class Mode:
     the function its own default. ``sections`` are those of a trained run's config that can be changed; a mode that
     trains has none and can change them all. Of the modes that ``writes`` what others read, models and training states,
     one at a time does; what the others write is numbered. One that ``makes`` a run folder needs none. One that
-    ``compiles`` calls networks often enough for ``--compile``, and does not differentiate them. ``suffixes`` are those
-    of the files that ``--out`` names; where there are none, it is a folder."""
+    ``compiles`` calls networks often enough for ``--compile``, and does not differentiate them. ``settles`` are the
+    keys of its sections that it sets itself. ``suffixes`` are those of the files that ``--out`` names; where there are
+    none, it is a folder."""
 
     path: str
     sections: tuple[str, ...] = ()
@@ -25,6 +26,7 @@ class Mode:
     writes: bool = False
     makes: bool = False
     compiles: bool = True
+    settles: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = (".png", ".npz")
 
     @property
@@ -82,7 +84,13 @@ def _single(flag: str, value: object) -> object:
 MODES = {
     "train": Mode("score_sde.modes.train:train", training=True, writes=True),
     "train_classifier": Mode("score_sde.modes.train:train_classifier", training=True, writes=True),
-    "import": Mode("score_sde.modes.foreign:import_weights", ("data", "sampler"), writes=True, makes=True),
+    "import": Mode(
+        "score_sde.modes.foreign:import_weights",
+        ("data", "sampler"),
+        writes=True,
+        makes=True,
+        settles=("data.event_shape", "data.num_levels"),
+    ),
     "sample": Mode("score_sde.modes.sample:sample", ("sampler",)),
     "guidance_sweep": Mode("score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), suffixes=(".json", ".png")),
     "evaluate": Mode("score_sde.modes.evaluate:evaluate", ("data", "sampler"), suffixes=(".json", ".npz")),
