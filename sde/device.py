@@ -72,6 +72,11 @@ def wide(x: Tensor) -> Tensor:
     return x.double() if has_float64(x.device) else x.cpu().double()
 
 
+def widest(x: Tensor) -> Tensor:
+    """x in float64 where its device has that, and else as it is."""
+    return x.double() if has_float64(x.device) else x
+
+
 def fits(x: Tensor, device: torch.device) -> bool:
     """Whether a device can hold x in its type."""
     return x.dtype != torch.float64 or has_float64(device)

@@ -231,7 +231,7 @@ def usage(mode: str | None = None) -> str:
             own, text = _default(mode, name), OWN_TEXTS.get((mode, name), TEXTS[name])
             lines.append(_describe(name, text.partition("; default")[0] if own else text, own))
         for section in _sections(mode):
-            lines += ["", *keys.lines(section)]
+            lines += ["", *keys.lines(section, MODES[mode].settles)]
         return "\n".join(lines) + "\n"
     lines += ["", f"flags of some modes ({program()} --mode MODE --help has those of one, with their defaults):"]
     for name, text in TEXTS.items():
@@ -297,6 +297,8 @@ def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:
             allowed = " and ".join(f"config.{section}" for section in mode.sections)
             what = f"only {allowed} can be changed" if allowed else "no config can be changed; leave it out"
             raise ValueError(f"{argument}: with --mode {name} {what}")
+        if key.removeprefix("config.") in mode.settles:
+            raise ValueError(f"{argument}: the weights say it, and --mode {name} sets it; leave it out")
         if not (mode.training or mode.makes) and key == "config.data.test_fraction":
             raise ValueError(
                 f"{argument}: items that the model was trained on would count as held-out ones; leave it out"

@@ -1,6 +1,7 @@
 """Config keys as text: their defaults, meanings and allowed values, for --help and for the reference page."""
 
 import textwrap
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from score_sde.cli.meanings import ALLOWED, meaning
@@ -56,10 +57,10 @@ def keys(section: str) -> list[Key]:
     return [Key(f"{section}.{key}", defaults, meaning(section, key)) for key, defaults in found.items()]
 
 
-def lines(section: str) -> list[str]:
-    """The keys of a section for --help."""
+def lines(section: str, without: Collection[str] = ()) -> list[str]:
+    """The keys of a section for --help, ``without`` some."""
     found = [f"config.{section}:"]
-    for key in keys(section):
+    for key in (key for key in keys(section) if key.path not in without):
         head = f"  --config.{key.path:<38} "
         choices = f": {', '.join(key.allowed)}" if key.allowed else ""
         text = f"{key.meaning}{choices} [default {key.default}]"

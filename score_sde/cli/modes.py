@@ -18,8 +18,8 @@ class Mode:
     one at a time does; what the others write is numbered. One that ``makes`` a run folder needs none. One that
     takes ``students`` runs on run folders of those, which have no score. One that
     ``compiles`` calls networks often enough for ``--compile``, and does not differentiate them. One with ``tolerance``
-    draws samples by samplers that may choose their own steps. ``suffixes`` are those of the files that ``--out`` names;
-    where there are none, it is a folder."""
+    draws samples by samplers that may choose their own steps. ``settles`` are the keys of its sections that it sets
+    itself. ``suffixes`` are those of the files that ``--out`` names; where there are none, it is a folder."""
 
     path: str
     sections: tuple[str, ...] = ()
@@ -29,6 +29,7 @@ class Mode:
     compiles: bool = True
     students: bool = False
     tolerance: bool = False
+    settles: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = (".png", ".npz")
 
     @property
@@ -88,7 +89,13 @@ MODES = {
     "train": Mode("score_sde.modes.train:train", training=True, writes=True),
     "train_classifier": Mode("score_sde.modes.train:train_classifier", training=True, writes=True),
     "distill": Mode("score_sde.modes.distill:distill", training=True, writes=True),
-    "import": Mode("score_sde.modes.foreign:import_weights", ("data", "sampler"), writes=True, makes=True),
+    "import": Mode(
+        "score_sde.modes.foreign:import_weights",
+        ("data", "sampler"),
+        writes=True,
+        makes=True,
+        settles=("data.event_shape", "data.num_levels"),
+    ),
     "sample": Mode("score_sde.modes.sample:sample", ("sampler",), students=True, tolerance=True),
     "pairs": Mode("score_sde.modes.pairs:pairs", ("sampler",), suffixes=(".npz",)),
     "guidance_sweep": Mode(

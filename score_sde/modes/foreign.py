@@ -1,5 +1,6 @@
 """--mode import: a run folder of weights that another project trained."""
 
+import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -64,10 +65,12 @@ def import_weights(
         warnings.warn(foreign.assumed, stacklevel=2)
     classes = f", {foreign.num_classes} classes" if foreign.num_classes else ""
     own_grid = f", its own grid {foreign.origin['grid']}" if "grid" in foreign.origin else ""
+    lowest, highest = (foreign.sde.noise_level(t).item() for t in (foreign.sde.t_min, foreign.sde.t_max))
+    highest = math.inf if foreign.sde.open_end else highest
     print(
         f"{foreign.origin['file']}: {foreign.network['name']}, {parameters:,} parameters, items of shape "
-        f"{foreign.event_shape}{classes}, {type(foreign.sde).__name__} from {foreign.sde.t_min:g} to "
-        f"{foreign.sde.t_max:g}{own_grid}, in {run.folder}\nof {foreign.origin['project']}"
+        f"{foreign.event_shape}{classes}, {type(foreign.sde).__name__} with noise levels from {lowest:.3g} to "
+        f"{highest:.3g}{own_grid}, in {run.folder}\nof {foreign.origin['project']}"
     )
     return {
         "mode": "import",

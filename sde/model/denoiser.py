@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sde.condition.standardization import Standardization
 from sde.condition.tree import Condition, ConditionLike, Shapes, as_tree
 from sde.data.transform import Transform
-from sde.device import differentiating_forward, send
+from sde.device import differentiating_forward, send, widest
 from sde.model.noise_input import NoiseInput
 from sde.model.parametrization import (
     FINITE_WITHOUT_SIGNAL,
@@ -254,8 +254,8 @@ class Denoiser(Preconditioned, ScoreModel):
         return self.terms_of(outputs[0], t)
 
     def terms_of(self, output: Tensor, t: Tensor) -> Terms:
-        """Those with an output F of the network at t."""
-        at = self.sde.level(t)
+        """Those with an output F of the network at t, in float64 where there is that."""
+        at = self.sde.level(widest(t))
         c_skip, c_out, _ = self._factors(at)
         return Terms(
             c_skip, c_out, *noise_coefficients(self.parametrization, at.alpha, at.sigma, self.sigma_data), output

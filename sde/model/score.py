@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sde.condition.binding import rows_of
 from sde.data.transform import Transform
+from sde.device import widest
 from sde.process.base import SDE
 from sde.process.coefficients import combine
 from sde.process.level import Coefficient
@@ -75,7 +76,7 @@ class ScoreModel(StateModel, abc.ABC):
 
     def terms(self, x: Tensor, t: Tensor) -> Terms:
         """Of one call of the model: here F = D, and the noise is (x - alpha D) / sigma."""
-        denoised, at = self(x, t), self.sde.level(t)
+        denoised, at = self(x, t), self.sde.level(widest(t))
         return Terms(0.0, 1.0, 1 / at.sigma, -at.alpha / at.sigma, denoised)
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
@@ -91,7 +92,8 @@ class ScoreModel(StateModel, abc.ABC):
     def velocity(self, x: Tensor, t: Tensor) -> Tensor:
         """Drift of the probability-flow ODE, f x - g^2 score / 2 (Song et al. 2021, eq. 13), which is alpha' D + sigma'
         E[z | x_t = x]: finite at an open noise end, where f and g^2 are not."""
-        terms, at = self.terms(x, t), self.sde.level(t)
+        # The two terms nearly cancel at the noise end: float32 would leave few digits of what multiplies x.
+        terms, at = self.terms(x, t), self.sde.level(widest(t))
         of_x = at.alpha_rate * terms.skip + at.sigma_rate * terms.p
         return combine(of_x, x, at.alpha_rate * terms.out + at.sigma_rate * terms.q, terms.output)
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.serialization import MAGIC_NUMBER
 
 from sde.files import read_json
-from sde.pretrained.pickles import Plain, read_pickle, refused_by_torch
+from sde.pretrained.pickles import read_pickle, refused_by_torch
+from sde.pretrained.plain import Plain
 
 
 def _array(*_: Any) -> np.ndarray:

@@ -4,12 +4,14 @@ import io
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from sde.pretrained.plain import Plain
 
 UNSAFE = re.compile(r"GLOBAL (\w+(?:\.\w+)*)|(?:class|type) (\w+(?:\.\w+)+)")
 """How torch says which name it would not build."""
@@ -32,46 +34,6 @@ def refused_by_torch(error: pickle.UnpicklingError) -> ValueError:
     reason = REASON.search(text) or re.match("(.*)", text.partition("Weights only load failed")[0])
     why = f" ({reason[1].rstrip('.')})" if reason and reason[1] else ""
     return ValueError(f"it cannot be read{why}: it may be cut short, or damaged")
-
-
-class Plain:
-    """An object of a pickle as plain values: ``kind``, the name of its class, and its ``state``, the attributes."""
-
-    kind = ""
-
-    def __init__(self, *_: Any) -> None:
-        self.__setstate__({})
-
-    def __setstate__(self, state: Any) -> None:
-        self.state: dict[str, Any] = dict(state) if isinstance(state, dict) else {}
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The keyword arguments that the object was made with, where the file says them."""
-        found = self.state.get("_init_kwargs", {})
-        return dict(found) if isinstance(found, dict) else {}
-
-    def tensors(self, prefix: str = "", within: tuple["Plain", ...] = ()) -> Iterator[tuple[str, Tensor]]:
-        """Parameters and buffers by their names in a ``state_dict``, in its order; ``within`` are the modules around.
-        Raises ValueError for what is no tensor, and for a module that contains itself."""
-        if any(self is module for module in within):
-            raise ValueError(f"it holds a module, {prefix.rstrip('.')}, that contains itself")
-        passing = self.state.get("_non_persistent_buffers_set", set())
-        for name, value in {**self._members("_parameters"), **self._members("_buffers")}.items():
-            if value is None or name in passing:
-                continue
-            if not isinstance(value, Tensor):
-                raise ValueError(f"it holds a {type(value).__name__} as {prefix}{name}, where a tensor belongs")
-            yield prefix + name, value
-        for name, module in self._members("_modules").items():
-            if isinstance(module, Plain):
-                yield from module.tensors(f"{prefix}{name}.", (*within, self))
-
-    def _members(self, kind: str) -> dict[str, Any]:
-        found = self.state.get(kind, {})
-        if not isinstance(found, dict) or not all(isinstance(name, str) for name in found):
-            raise ValueError(f"it holds a module whose {kind.lstrip('_')} are not by name")
-        return found
 
 
 def read_pickle(file: IO[bytes]) -> Any:

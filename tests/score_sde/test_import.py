@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -268,6 +269,10 @@ def test_what_is_refused(foreign, capsys, tmp_path):
     own = foreign / "checkpoint_1.pth"
     assert "is no file of edm: it looks like one of score_sde" in sentence("--pretrained", own, "--source", "edm")
     assert "--source = 'emd'" in sentence("--pretrained", own, "--source", "emd")
+    for key in ("event_shape=(3,8,8)", "num_levels=256"):
+        assert f"{key}: the weights say it, and --mode import sets it" in sentence(
+            "--pretrained", own, *facts, f"--config.data.{key}"
+        )
     assert "--weights = 'average'" in sentence("--pretrained", own, "--weights", "average")
     assert "--facts: image_size (height and width of the images), centered (whether" in sentence("--pretrained", own)
     (tmp_path / "other.json").write_text(json.dumps(FACTS | {"nf": 16}))
@@ -296,6 +301,18 @@ def test_a_run_is_not_written_over(foreign, run, capsys):
     assert (run / "model.safetensors").read_bytes() == before
 
 
+UNITS = {"shift": [127.5], "scale": [127.5], "levels": 256}
+
+
+def of_images(folder, transform, num_classes):
+    """Write a small model of images into a folder."""
+    spec = {"network": {"name": "mlp", "width": 4, "layers": 1}, "event_shape": [3, 16, 16]}
+    spec |= {"num_classes": num_classes, "sigma_data": 0.5, "sde": {"name": "ve"}, "parametrization": "edm"}
+    spec |= {"transform": transform, "null_trained": True}
+    folder.mkdir(exist_ok=True)
+    save_model(folder / "model.safetensors", "denoiser", spec, build_denoiser(spec).state_dict())
+
+
 def test_a_classifier_goes_to_a_model_of_its_units_and_classes(capsys, tmp_path):
     """To one of another process, too; and there it guides."""
     found, folder = fixture("guided-diffusion-classifier"), tmp_path / "run"
@@ -303,17 +320,11 @@ def test_a_classifier_goes_to_a_model_of_its_units_and_classes(capsys, tmp_path)
     given = ("--pretrained", found.folder / "classifier.pt", "--facts", tmp_path / "facts.json")
 
     def of_model(transform, num_classes):
-        network = {"name": "mlp", "width": 4, "layers": 1}
-        spec = {"network": network, "event_shape": [3, 16, 16], "num_classes": num_classes, "sigma_data": 0.5}
-        spec |= {"sde": {"name": "ve"}, "parametrization": "edm", "transform": transform, "null_trained": True}
-        save_model(folder / "model.safetensors", "denoiser", spec, build_denoiser(spec).state_dict())
+        of_images(folder, transform, num_classes)
         return call(capsys, "--mode", "import", "--workdir", folder, *given)
 
     untrained(folder, np.zeros((8, 2), np.float32) + np.arange(8)[:, None])
-    units, whole = (
-        {"shift": [127.5], "scale": [127.5], "levels": 256},
-        {"shift": [0.5], "scale": [255.0], "levels": 256},
-    )
+    units, whole = UNITS, {"shift": [0.5], "scale": [255.0], "levels": 256}
     assert "in the same units" in of_model(whole, 3)[2]
     assert "knows 3 classes, the model in" in of_model(units, 5)[2]
     status, result, err = of_model(units, None)
@@ -323,6 +334,19 @@ def test_a_classifier_goes_to_a_model_of_its_units_and_classes(capsys, tmp_path)
     assert status == 0, err
     with np.load(result["numbers"]) as numbers:
         assert np.isfinite(numbers["x"]).all()
+
+
+def test_a_classifier_that_is_refused_is_not_warned_of(capsys, tmp_path):
+    """Without a schedule one is assumed, which is said where the classifier is taken, and not before a refusal."""
+    found, folder = fixture("guided-diffusion-classifier"), tmp_path / "run"
+    (tmp_path / "facts.json").write_text(json.dumps(found.about["kwargs"]))
+    given = ("--pretrained", found.folder / "classifier.pt", "--facts", tmp_path / "facts.json")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "import the model that it is to guide" in refused(capsys, folder, *given)
+    of_images(folder, UNITS, None)
+    with pytest.warns(UserWarning, match="noise_schedule and diffusion_steps are not told"):
+        assert call(capsys, "--mode", "import", "--workdir", folder, *given)[0] == 0
 
 
 def test_variance_exploding_weights_sample(capsys, tmp_path):

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from sde.checkpoint import load_model
+from sde.checkpoint import load_model, save_model
+from sde.checkpoint.snapshots import stored_spec
 from tests.score_sde.runs import call, run_of, untrained
 
 SHORT = ["--config.training.steps=4", "--config.training.batch_size=8", "--config.training.checkpoint_every=2",
@@ -111,6 +112,25 @@ def test_weights_of_another_average(images, capsys, tmp_path, unrendered):
     first = untrained(tmp_path / "first", images)
     assert not (first.folder / "checkpoints").exists()
     train(capsys, tmp_path / "second", "--init", first.folder, *SHORT, data(tmp_path, images))
+
+
+def test_the_source_of_weights_that_are_tuned(images, capsys, tmp_path, unrendered):
+    """What a run has of imported weights beside its config, a run that begins with it has as well."""
+    first = untrained(tmp_path / "first", images)
+    file = first.folder / "model.safetensors"
+    state, spec = load_model(file).state_dict(), stored_spec(file)
+    own = {"origin": {"project": "theirs"}, "levels": [1.0, 0.7, 0.2, 0.001], "sigma_data": 0.8, "scaled_input": False,
+           "noise_input": {"of": "time", "scale": 3.0, "shift": 0.0, "rounding": None, "process": None}}  # fmt: skip
+    save_model(file, "denoiser", spec | own, state)
+    train(capsys, tmp_path / "second", "--init", first.folder, *SHORT, data(tmp_path, images))
+    found = stored_spec(tmp_path / "second" / "model.safetensors")
+    assert found["origin"] == own["origin"] | {"init": str(first.folder)}
+    assert {name: found[name] for name in own if name != "origin"} == {
+        name: value for name, value in own.items() if name != "origin"
+    }
+    status, result, err = call(capsys, "--mode", "sample", "--workdir", tmp_path / "second", "--sampler", "ddim",
+                               "--num_samples", "1", "--grid", "source")  # fmt: skip
+    assert (status, result["nfe"]) == (0, 4), err
 
 
 def test_what_is_refused(images, capsys, tmp_path):

@@ -66,12 +66,9 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     check_size("image_size", space, factor)
     process = _process(tables, facts)
     ours = cast(LinearAttentionUNet, empty_network(network, (channels, *space), None))
-    wanted = dict(ours.state_dict())
-    computed = {}
-    if network["noise_features"] == "sinusoidal":
-        del wanted[FREQUENCIES]
-        computed[FREQUENCIES] = _frequencies(network["channels"], facts)
-    state = translate(tensors, unet_names(ours), wanted)
+    sinusoidal = network["noise_features"] == "sinusoidal"
+    computed = {FREQUENCIES: _frequencies(network["channels"], facts)} if sinusoidal else {}
+    state = translate(tensors, unet_names(ours), ours.state_dict(), computed=computed)
     objective = facts.settle("objective", _objective(tables), str)
     if objective not in OBJECTIVES:
         raise ValueError(f"facts: objective = {objective!r}: needs one of {', '.join(OBJECTIVES)}")
@@ -80,7 +77,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         event_shape=(channels, *space),
         num_classes=None,
         sde=process,
-        state=state | computed,
+        state=state,
         parametrization=OBJECTIVES[objective],
         noise_input=NoiseInput("time", float(process.steps - 1)),
         scaled_input=False,

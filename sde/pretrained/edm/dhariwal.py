@@ -42,10 +42,7 @@ def dhariwal_unet(
     }
     event_shape, num_classes = (channels, size, size), option("label_dim", 0) or None
     ours = cast(ADM, empty_network(network, event_shape, num_classes))
-    wanted = {name: value for name, value in ours.state_dict().items() if name != FREQUENCIES}
     check_taps(tensors, AVERAGE)
     count = base // 2
-    frequencies = (1 / 10_000) ** (torch.arange(count, dtype=torch.float32) / count)
-    return network, translate(tensors, dhariwal_names(ours, size), wanted, filters_of(tensors)) | {
-        FREQUENCIES: frequencies
-    }
+    tables = {FREQUENCIES: (1 / 10_000) ** (torch.arange(count, dtype=torch.float32) / count)}
+    return network, translate(tensors, dhariwal_names(ours, size), ours.state_dict(), filters_of(tensors), tables)

@@ -27,6 +27,7 @@ SONG_OPTIONS = {
     "resample_filter": "SongUNet: filter before halving and after doubling",
 }
 
+FREQUENCIES = "embedding.mapping.frequencies"
 PROGRESSIVE = {"standard": "none", "skip": "skip", "residual": "residual"}
 
 
@@ -55,13 +56,8 @@ def song_unet(
     }
     ours = empty_network(network, (channels, size, size), option("label_dim", 0) or None)
     check_taps(tensors, network["fir_kernel"])
-    # The positional frequencies are no file's: they are added as EDM computes them.
-    wanted = dict(ours.state_dict())
     tables = {}
     if network["embedding_type"] == "positional":
-        count = len(wanted.pop(FREQUENCIES))
+        count = network["channels"] * network["features_mult"] // 2
         tables[FREQUENCIES] = (1 / 10_000) ** (torch.arange(count, dtype=torch.float32) / max(count - 1, 1))
-    return network, translate(tensors, song_unet_names(ours, size), wanted, filters_of(tensors)) | tables
-
-
-FREQUENCIES = "embedding.mapping.frequencies"
+    return network, translate(tensors, song_unet_names(ours, size), ours.state_dict(), filters_of(tensors), tables)

@@ -14,7 +14,7 @@ from sde.pretrained.edm.song import SONG_OPTIONS, song_unet
 from sde.pretrained.facts import MISSING, Facts, Kind, kinds_by_name
 from sde.pretrained.foreign import AS_PUBLISHED, Foreign, pixels
 from sde.pretrained.names.theirs import numbered
-from sde.pretrained.pickles import Plain
+from sde.pretrained.plain import Plain
 from sde.process.chain import ChainSDE
 from sde.process.ve import VESDE
 from sde.process.vp import VPSDE

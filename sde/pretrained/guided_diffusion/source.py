@@ -1,6 +1,5 @@
 """guided-diffusion's files, and improved-diffusion's: state dicts of ADM and of its classifier."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -14,8 +13,9 @@ from sde.networks.mapping import geometric_frequencies
 from sde.pretrained.contents import Contents
 from sde.pretrained.facts import MISSING, Facts
 from sde.pretrained.foreign import AS_PUBLISHED, Foreign, check_size, empty_network, pixels
+from sde.pretrained.guided_diffusion.agreement import check_agreement, fitting, size_of
 from sde.pretrained.guided_diffusion.heads import all_told, heads_missing, heads_of, is_single, order_of
-from sde.pretrained.guided_diffusion.keys import Architecture, architectures
+from sde.pretrained.guided_diffusion.keys import Architecture
 from sde.pretrained.guided_diffusion.options import OPTION_KINDS as OPTION_KINDS
 from sde.pretrained.guided_diffusion.options import OPTIONS as OPTIONS
 from sde.pretrained.guided_diffusion.options import WHOLE
@@ -45,9 +45,16 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     k and v, and the schedule. Raises ValueError for a network of super-resolution, and as ``Source.read`` does."""
     tensors = contents.tensors()
     held = _held(contents.path.name, weights)
-    shape = _architecture(tensors, facts)
-    size = facts.settle("image_size", _size_of(tensors, shape), int)
-    _agree(shape, size, facts)
+    found = fitting(tensors, facts)
+    _require(tensors, found, facts)
+    shape = found[0]
+    if shape.pool is None and shape.outputs not in (shape.inputs, 2 * shape.inputs):
+        raise ValueError(
+            f"the network takes {shape.inputs} channels and returns {shape.outputs}: one of super-resolution, whose "
+            "condition is a smaller image, is not read"
+        )
+    size = facts.settle("image_size", size_of(tensors, shape), int)
+    check_agreement(shape, size, facts)
     classifier = shape.pool is not None
     check_size("image_size", [size], shape.factor)
     told = _tells_schedule(facts)
@@ -71,14 +78,14 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     }
     event_shape = (shape.inputs, size, size)
     ours = cast(ADM | ADMClassifier, empty_network(network, event_shape, num_classes, classifier))
-    wanted = {name: value for name, value in ours.state_dict().items() if name != FREQUENCIES}
-    state = translate(tensors, guided_diffusion_names(ours, order_of(shape, network, facts)), wanted)
+    names = guided_diffusion_names(ours, order_of(shape, network, facts))
+    tables = {FREQUENCIES: geometric_frequencies(shape.base // 2)}
     return Foreign(
         network=network,
         event_shape=event_shape,
         num_classes=num_classes,
         sde=process,
-        state=state | {FREQUENCIES: geometric_frequencies(shape.base // 2)},
+        state=translate(tensors, names, ours.state_dict(), computed=tables),
         parametrization="denoised" if told_flag(facts, "predict_xstart") else "noise",
         noise_input=NoiseInput("time", (steps - 1) * _per_step(facts, steps)),
         scaled_input=False,
@@ -98,7 +105,7 @@ def _tells_schedule(facts: Facts) -> bool:
 def _require(tensors: Mapping[str, Tensor], found: Sequence[Architecture], facts: Facts) -> None:
     """Ask at once for all that keys, shapes and facts leave open; ``found`` are the architectures that fit them."""
     shape, classifier = found[0], found[0].pool is not None
-    needed: dict[str, Any] = {"image_size": _size_of(tensors, shape)}
+    needed: dict[str, Any] = {"image_size": size_of(tensors, shape)}
     if len(found) > 1:
         needed["num_res_blocks"] = MISSING
     if not classifier and shape.outputs == shape.inputs and shape.inputs % 2 == 0:
@@ -134,91 +141,3 @@ def _held(file: str, weights: str) -> str:
         held, others = ("raw", "ema_RATE_STEP.pt") if raw else ("averaged", "modelSTEP.pt")
         raise ValueError(f"weights = {weights!r}: {file} holds the {held} weights alone, the others are in {others}")
     return weights if raw or file.startswith("ema_") else AS_PUBLISHED
-
-
-def _architecture(tensors: Mapping[str, Tensor], facts: Facts) -> Architecture:
-    """The one that keys, shapes and facts leave. Raises ValueError where there is none, or several."""
-    found = architectures(tensors)
-    if not found:
-        raise ValueError("the file has keys of guided-diffusion, but its blocks make no levels of its networks")
-    for names in (("num_res_blocks", "classifier_depth"), ("channel_mult",)):
-        told = _told(facts, names)
-        fits = [f for f in found if told is MISSING or told == getattr(f, names[0])]
-        if len(found) > 1 and fits:
-            found = fits
-    positions = tensors.get("out.2.positional_embedding")
-    told = facts.told("image_size", int)
-    if len(found) > 1 and positions is not None and told is not MISSING:
-        found = [f for f in found if _side(positions) * f.factor == told] or found
-    _require(tensors, found, facts)
-    shape = found[0]
-    if shape.pool is None and (shape.outputs not in (shape.inputs, 2 * shape.inputs)):
-        raise ValueError(
-            f"the network takes {shape.inputs} channels and returns {shape.outputs}: one of super-resolution, whose "
-            "condition is a smaller image, is not read"
-        )
-    return shape
-
-
-def _side(positions: Tensor) -> int:
-    return math.isqrt(positions.shape[1] - 1)
-
-
-def _size_of(tensors: Mapping[str, Tensor], shape: Architecture) -> Any:
-    """The size of images, where an attention pool tells it."""
-    positions = tensors.get("out.2.positional_embedding")
-    return MISSING if positions is None else _side(positions) * shape.factor
-
-
-def _agree(shape: Architecture, size: int, facts: Facts) -> None:
-    """Raise ValueError where facts contradict what keys and shapes say."""
-    classifier = shape.pool is not None
-    found: dict[tuple[str, ...], Any] = {
-        ("in_channels",): shape.inputs,
-        ("model_channels", "classifier_width" if classifier else "num_channels"): shape.base,
-        ("out_channels",): shape.outputs,
-        ("num_res_blocks", *(["classifier_depth"] if classifier else [])): shape.num_res_blocks,
-        ("channel_mult",): shape.channel_mult,
-        ("dims",): 2,
-        ("use_scale_shift_norm", *(["classifier_use_scale_shift_norm"] if classifier else [])): shape.adaptive,
-        ("pool", "classifier_pool"): shape.pool,
-    }
-    if len(shape.channels) > 1:
-        names = ("resblock_updown", *(["classifier_resblock_updown"] if classifier else []))
-        found[names] = shape.resampled == "block"
-    if shape.resampled != "block":
-        found["conv_resample",] = shape.resampled == "conv"
-    if not classifier:
-        found |= {("num_classes",): shape.num_classes, ("class_cond",): shape.num_classes is not None}
-        found["learn_sigma",] = learned = shape.outputs == 2 * shape.inputs
-        if told_flag(facts, "learn_sigma") and not learned:
-            raise ValueError(
-                f"facts: learn_sigma is told, but the network takes {shape.inputs} channels and returns {shape.outputs}"
-            )
-    for names, value in found.items():
-        for name in names:
-            told = _told(facts, (name,))
-            if told is not MISSING and (name != "pool" or classifier) and told != value:
-                facts.settle(name, value)
-    name = "classifier_attention_resolutions" if classifier else "attention_resolutions"
-    for key in {name, "attention_resolutions"}:
-        told = facts.told(key)
-        if told is MISSING:
-            continue
-        # A text of the scripts has sizes, a sequence of the networks by how much they are smaller.
-        factors = [size // int(part) for part in told.split(",")] if isinstance(told, str) else list(told)
-        attended = [2**level for level, there in enumerate(shape.attended) if there]
-        if {f for f in factors if f in [2**level for level in range(len(shape.channels))]} != {*attended}:
-            facts.settle(key, ",".join(str(size // f) for f in attended) if isinstance(told, str) else tuple(attended))
-
-
-def _told(facts: Facts, names: tuple[str, ...]) -> Any:
-    """What is told by one of these names, in the form of an architecture; a channel_mult of the scripts that is left
-    empty is not told."""
-    for name in names:
-        told = facts.told(name)
-        if name == "channel_mult" and isinstance(told, str):
-            told = tuple(float(part) for part in told.split(",")) if told else MISSING
-        if told is not MISSING:
-            return tuple(told) if isinstance(told, list) else told
-    return MISSING

@@ -50,8 +50,8 @@ def read_transformer(tensors: Mapping[str, Tensor], settings: Settings) -> Told:
     shape = (channels, *settings.size([side * 2 ** (len(levels) - 1) for side in patch]))
     ours = empty_network(network, shape, num_classes).state_dict()
     names = transformer_names(ours, network)
-    state = translate(tensors, names, {name: ours[name] for name in names})
-    state |= {name: torch.zeros(ours[name].shape) for name in ours if name not in names}
+    nothing = {name: torch.zeros(ours[name].shape) for name in ours if name not in names}
+    state = translate(tensors, names, ours, computed=nothing)
     null = not num_classes or settings.of("cond_dropout_rate", default=0.1, kind=float) > 0
     return Told(network, shape, num_classes, state, bool(null and not vector))
 

@@ -63,8 +63,8 @@ def read_unet(tensors: Mapping[str, Tensor], settings: Settings) -> Told:
     ours = empty_network(network, shape, None).state_dict()
     names = unet_names(ours, network, skipped)
     ignored = _of_skipped(tensors, skipped, len(levels))
-    state = translate(tensors, names, {name: ours[name] for name in names}, ignored)
-    state |= {name: torch.zeros(ours[name].shape) for name in ours if name not in names}
+    nothing = {name: torch.zeros(ours[name].shape) for name in ours if name not in names}
+    state = translate(tensors, names, ours, ignored, nothing)
     settings.of("num_classes", 0)
     return Told(network, shape, None, state, not conditions)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from torch import Tensor
@@ -39,11 +40,13 @@ def translate(
     names: Mapping[str, Theirs],
     ours: Mapping[str, Tensor],
     ignored: frozenset[str] = frozenset(),
+    computed: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
     """Foreign tensors by our names, those of ``ours``, the state of our network, on any device; ``names`` has the
-    foreign one of each. ``ignored`` are foreign tensors that say nothing to us, as a table computed from options.
-    Raises ValueError, with the first three names here and there, where the two do not fit one to one."""
-    wanted = {name: names[name] for name in ours}
+    foreign one of each. ``ignored`` are foreign tensors that say nothing to us, as a table computed from options;
+    ``computed`` are ours that the source computes, and no file holds, by our names. Raises ValueError, with the first
+    three names here and there, where the two do not fit one to one."""
+    wanted = {name: names[name] for name in ours if name not in computed}
     missing = [f"{name} (here {here})" for here, there in wanted.items() for name in there.names if name not in theirs]
     known = {name for there in wanted.values() for name in there.names} | ignored
     unknown = [name for name in theirs if name not in known]
@@ -65,7 +68,7 @@ def translate(
     if other:
         more = f" and {len(other) - 3} more" if len(other) > 3 else ""
         raise ValueError(f"the weights do not fit the facts: {'; '.join(other[:3])}{more}")
-    return {name: value for name, value in state.items() if value is not None}
+    return {name: value for name, value in state.items() if value is not None} | dict(computed)
 
 
 def _ours(there: Theirs, tensors: list[Tensor]) -> Tensor | None:

@@ -46,11 +46,9 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         network |= {"scale_by_sigma": True, "log_sigma": log_sigma_of(facts, network["embedding_type"], chain)}
     event_shape = (facts.settle("num_channels", found["num_channels"]), size, size)
     ours = empty_network(network, event_shape, None)
-    wanted = dict(ours.state_dict())
-    tables = {}
-    if network["embedding_type"] == "positional":
-        tables[FREQUENCIES] = positional_frequencies(len(wanted.pop(FREQUENCIES)))
-    state = translate(tensors, score_sde_names(ours), wanted) | tables
+    positional = network["embedding_type"] == "positional"
+    tables = {FREQUENCIES: positional_frequencies(found["nf"] // 2)} if positional else {}
+    state = translate(tensors, score_sde_names(ours), ours.state_dict(), computed=tables)
     sde, told, parametrization = process_of(facts, kind, continuous, network["embedding_type"], chain)
     steps = of_chain(facts, "num_scales", chain)
     return Foreign(

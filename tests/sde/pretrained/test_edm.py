@@ -17,7 +17,7 @@ from sde.pretrained import Facts, edm, load_pretrained, read_pretrained
 from sde.pretrained.contents import Contents
 from sde.pretrained.foreign import empty_network
 from sde.pretrained.names.song import song_unet_names
-from sde.pretrained.pickles import Plain
+from sde.pretrained.plain import Plain
 from sde.process import expand
 from tests.batteries.networks import randomise
 from tests.oracles.foreign import fixture, key_list, key_lists, relative

@@ -38,7 +38,10 @@ def test_names_fit_one_to_one():
     ours = {"a": torch.empty(2, 3, device="meta"), "b": torch.empty(2, device="meta")}
     names = {"a": Theirs("x.a", lambda w: w.t(), lambda w: w.t()), "b": Theirs("x.b")}
     theirs = {"x.a": torch.arange(6.0).view(3, 2), "x.b": torch.ones(2), "table": torch.ones(1)}
-    state = translate(theirs, names, ours, frozenset({"table"}))
+    table = torch.ones(4)
+    state = translate(theirs, names, {**ours, "c": table.to("meta")}, frozenset({"table"}), {"c": table})
+    assert state.keys() == {"a", "b", "c"}
+    assert state["c"] is table
     assert torch.equal(state["a"], theirs["x.a"].t())
     assert torch.equal(names["a"].back(state["a"]), theirs["x.a"])
     with pytest.raises(ValueError, match="it has without a place here table"):
