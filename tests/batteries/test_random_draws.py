@@ -73,11 +73,11 @@ CUMULATIVE = {
     "uniform": lambda sde_, t: (t - sde_.t_min) / (sde_.t_max - sde_.t_min),
     "log_snr": even_in_log_ratio,
     "log_normal": truncated_normal,
-    "logit_normal": truncated_normal,
     # g^2 / sigma^2 = -d log_snr / dt.
     "likelihood": even_in_log_ratio,
 }
-"""The share of training times before t, written out."""
+"""The share of training times before t, written out; logit_normal is log_normal by another name."""
+assert {*CUMULATIVE, "logit_normal"} == {*TIMES}
 
 
 def times(name):
@@ -162,7 +162,7 @@ def measurements():
 
 
 UNIFORM = {
-    **{f"training times, {name}": lambda name=name: times(name) for name in TIMES},
+    **{f"training times, {name}": lambda name=name: times(name) for name in CUMULATIVE},
     "place in a stratum": lambda: repeated(lambda g: (4 * stratified(4, g)) % 1),
     "a batch's items": training,
     "samples' seeds": seeds_of_samples,
