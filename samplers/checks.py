@@ -13,7 +13,6 @@ from samplers.host import as_tensor
 from samplers.protocol import (
     FlowMap,
     GaussianProcess,
-    GaussianScoreModel,
     Process,
     ScoreModel,
     asks_of,
@@ -73,10 +72,10 @@ def check_model(model, needs: type = Process, who: str = "a score model", kind: 
     check_process(model.sde, needs, who)
     gaussian = not missing(model.sde, GaussianProcess)
     if kind is FlowMap:
-        needed, protocol = ["rows", "jump"], FlowMap
+        needed, protocol = ["rows", "jump"], "FlowMap"
     else:
         needed = ["rows", *(["score", "noise", "velocity"] if gaussian else [])]
-        protocol = GaussianScoreModel if gaussian else ScoreModel
+        protocol = "GaussianScoreModel" if gaussian else "ScoreModel"
     lacking = [name for name in needed if not hasattr(model, name)]
     if lacking and kind is ScoreModel and is_flow_map(model):
         raise TypeError(
@@ -87,7 +86,7 @@ def check_model(model, needs: type = Process, who: str = "a score model", kind: 
         what = "flow map" if kind is FlowMap else "score model"
         raise TypeError(
             f"{type(model).__name__} has an `sde` but no {', '.join(lacking)}: a {what} needs the members of "
-            f"samplers.protocol.{protocol.__name__}"
+            f"samplers.protocol.{protocol}"
         )
     if not getattr(model, "null_trained", True):
         raise ValueError(

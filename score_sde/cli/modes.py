@@ -100,6 +100,6 @@ MODES = {
     "compare": Mode("score_sde.modes.compare:compare", students=True, suffixes=(".html", ".json")),
     "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True, compiles=False),
     "export": Mode("score_sde.modes.export:export", compiles=False, students=True, suffixes=()),
-    "check": Mode("score_sde.modes.check:check", ("data",), compiles=False),
+    "check": Mode("score_sde.modes.check:check", ("data",), compiles=False, students=True),
     "visualize": Mode("score_sde.modes.visualize:visualize", ("sampler", "data"), suffixes=(".png", ".npz", ".gif")),
 }

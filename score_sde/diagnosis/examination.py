@@ -191,12 +191,17 @@ def of_samples(model: Denoiser, at: DenoisingErrors, training: Dataset, nearest:
         batch_size=at.batch_size,
         sizes=at.sizes,
     )
-    x, index = drawn.x, spread(len(training), 2000)
-    mean, std, *errors = channel_moments(x, at.sizes)
+    return law_of_samples(drawn.x, at.sizes, training, nearest)
+
+
+def law_of_samples(x: Tensor, sizes: Tensor | None, training: Dataset, nearest: Validation) -> dict:
+    """Samples x (n, *event) beside training items, as ``of_samples`` has them."""
+    index = spread(len(training), 2000)
+    mean, std, *errors = channel_moments(x, sizes)
     data_mean, data_std, *data_errors = channel_moments(training.batch(index)[0].cpu(), training.sizes_of(index))
     error = [(a.square() + b.square()).sqrt().tolist() for a, b in zip(errors, data_errors, strict=True)]
     return {
-        "count": count,
+        "count": len(x),
         "mean": mean.tolist(),
         "std": std.tolist(),
         "data_mean": data_mean.tolist(),

@@ -17,6 +17,7 @@ from score_sde.diagnosis.examination import (
     of_samples,
     raw_model,
 )
+from score_sde.diagnosis.students import diagnose_student, examine_student, table_of_student
 from score_sde.evaluation.denoising_errors import DenoisingErrors
 from score_sde.evaluation.validation import Validation
 from score_sde.run.folder import Run
@@ -24,6 +25,7 @@ from score_sde.training.log import Metrics
 from sde import Denoiser
 from sde.condition.tree import condition_kinds
 from sde.data import Dataset
+from sde.distillation import FlowMap
 from sde.training.audit import prior_mismatch
 
 MIN_SAMPLES = 16
@@ -36,7 +38,7 @@ def check(run: Run, *, num_samples: int = 256, batch_size: int = 256) -> dict:
         raise ValueError(
             f"--num_samples={num_samples}: a fault cannot be told from chance with fewer than {MIN_SAMPLES} items"
         )
-    (training, held_out), model = run.data(), run.model()
+    (training, held_out), model = run.data(), run.sampled_model()
     if model.event_shape != held_out.event_shape:
         raise ValueError(
             f"the model has items of shape {model.event_shape}, the data {held_out.event_shape}: name the data "
@@ -55,9 +57,13 @@ def check(run: Run, *, num_samples: int = 256, batch_size: int = 256) -> dict:
         raise ValueError(
             f"{run.weights_file}: {bad:,} of its weights are NaN or infinite, so that nothing can be measured: {remedy}"
         )
-    measured = measure(run, model, training, held_out, num_samples, batch_size)
-    findings = diagnose(measured)
-    for line in [*table(run, measured), *verdict(findings)]:
+    if isinstance(model, FlowMap):
+        measured = examine_student(run, model, training, held_out, num_samples, batch_size)
+        findings, lines = diagnose_student(measured), [*table_of_student(run, measured), *lines_of_samples(measured)]
+    else:
+        measured = measure(run, model, training, held_out, num_samples, batch_size)
+        findings, lines = diagnose(measured), table(run, measured)
+    for line in [*lines, *verdict(findings)]:
         print(line)
     return {
         "mode": "check",
@@ -163,17 +169,7 @@ def table(run: Run, m: dict) -> list[str]:
     ]
     for level in m["levels"]:
         lines.append("".join(f"{_number(level.get(name)):>12}" for name in COLUMNS))
-    samples = m["samples"]
-    lines.append(
-        f"samples: {samples['count']} from {samples['range'][0]:.4g} to {samples['range'][1]:.4g}, training items from "
-        f"{samples['data_range'][0]:.4g} to {samples['data_range'][1]:.4g}; "
-        + ", ".join(
-            f"{word} {samples[key][0]:.3g} ({samples['data_' + key][0]:.3g} +- {samples[key + '_stderr'][0]:.2g})"
-            for key, word in (("mean", "mean"), ("std", "standard deviation"))
-        )
-        + (" in channel 0" if len(samples["mean"]) > 1 else "")
-        + ("" if samples["nearest"] is None else f"; distance to training items {samples['nearest']:.2f} of held-out's")
-    )
+    lines += lines_of_samples(m)
     if m["posterior_means"]:
         worst = max(m["posterior_means"], key=lambda level: level["std"])
         lines.append(
@@ -194,6 +190,21 @@ def table(run: Run, m: dict) -> list[str]:
             f"{m['conditions']['wins']:.0%} of {m['conditions']['items']} items"
         )
     return [*lines, said]
+
+
+def lines_of_samples(m: dict) -> list[str]:
+    """A line on samples beside the data."""
+    samples = m["samples"]
+    return [
+        f"samples: {samples['count']} from {samples['range'][0]:.4g} to {samples['range'][1]:.4g}, training items from "
+        f"{samples['data_range'][0]:.4g} to {samples['data_range'][1]:.4g}; "
+        + ", ".join(
+            f"{word} {samples[key][0]:.3g} ({samples['data_' + key][0]:.3g} +- {samples[key + '_stderr'][0]:.2g})"
+            for key, word in (("mean", "mean"), ("std", "standard deviation"))
+        )
+        + (" in channel 0" if len(samples["mean"]) > 1 else "")
+        + ("" if samples["nearest"] is None else f"; distance to training items {samples['nearest']:.2f} of held-out's")
+    ]
 
 
 def verdict(findings: list[Finding]) -> list[str]:

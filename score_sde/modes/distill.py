@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,14 @@ from score_sde.training.session import Session
 from score_sde.training.spec import denoiser_spec
 from sde.checkpoint.models import load_model
 from sde.checkpoint.snapshots import stored_spec
-from sde.checkpoint.spec import build_flow_map
+from sde.checkpoint.spec import build_flow_map, build_transform
 from sde.condition.tree import Condition, condition_kinds, restrict_to
 from sde.data import Dataset
 from sde.distillation import METHODS, FlowMap, SolvedTeacher
 from sde.distillation.guided import guided_teacher
-from sde.distillation.method import Method
+from sde.distillation.method import Grid, Method
 from sde.distillation.trainer import DistillationLoss, StudentTrainer
 from sde.training.augmentation import Augmentation
-from sde.training.forward import check_forward
 from sde.training.trainer import StepResult, check_batch
 
 TEACHER = {"teacher": "--teacher", "guidance_scale": "--guidance_scale"}
@@ -75,16 +73,12 @@ def distill(
             solver: Any = SAMPLERS[teaching.solver]()
             solved = SolvedTeacher(guided_teacher(denoiser, teaching.guidance_scale[0]), solver)
     student = student.to(run.device)
-    check_forward(spec["network"]["name"], student, data.event_shape)
     check_guidance(run, student)
 
     def augment(x0: Tensor, cond: Condition | None, seeds: Tensor) -> tuple[Tensor, Condition | None]:
         return augmentation(x0, restrict_to(cond, student), seeds)
 
-    def grid(sde: Any, steps: int) -> Tensor:
-        return make_jumps(sde, trained.grid, steps)
-
-    loss = DistillationLoss(trained, solved, grid, augment, settings.cond_dropout)
+    loss = DistillationLoss(trained, solved, grid_of(trained), augment, settings.cond_dropout)
     spare = copy.deepcopy(student)
     run = run.with_speed(settle(run, student, data, loss))
     run = run.with_speed(settle_compiling(run, student, data, loss))
@@ -173,6 +167,7 @@ def student_spec(run: Run, method: Method, data: Dataset) -> dict:
     distillation = run.config.distillation
     if distillation.teacher:
         spec = stored_spec(Path(distillation.teacher) / Run.weights)
+        check_data(run, spec, data)
     else:
         spec = denoiser_spec(run.config, data)
     described = {
@@ -188,12 +183,26 @@ def student_spec(run: Run, method: Method, data: Dataset) -> dict:
     own = getattr(method, "sampling_times", None)
     if own is not None:
         sde = build_flow_map(spec | {"flow_map": described}).sde
-        described["times"] = own(sde, partial(_grid, method.grid)).tolist()
+        described["times"] = own(sde, grid_of(method)).tolist()
     return spec | {"flow_map": described}
 
 
-def _grid(name: str, sde: Any, steps: int) -> Tensor:
-    return make_jumps(sde, name, steps)
+def grid_of(method: Method) -> Grid:
+    """The grid that a method names, from the noise end itself where that is open, as flow maps are sampled."""
+    return lambda sde, steps: make_jumps(sde, method.grid, steps)
+
+
+def check_data(run: Run, spec: dict, data: Dataset) -> None:
+    """Refuse data that are not those of the teacher."""
+    shape, transform = tuple(spec["event_shape"]), build_transform(spec["transform"])
+    folder = run.config.distillation.teacher
+    if data.event_shape != shape:
+        raise ValueError(f"--teacher={folder} has items of shape {shape}, the data {data.event_shape}: name its data")
+    if data.transform.digest != transform.digest:
+        raise ValueError(
+            f"--teacher={folder} was trained with {transform}, the data now come with {data.transform}: use the data "
+            "of its training"
+        )
 
 
 def check_guidance(run: Run, student: FlowMap) -> None:

@@ -15,7 +15,6 @@ from score_sde.plots.pictures import comparison, picture
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, Guides
 from score_sde.run.labels import Labels
-from sde import Denoiser
 from sde.condition.tree import (
     NULL_LABEL,
     C,
@@ -30,6 +29,7 @@ from sde.data import Dataset, existing
 from sde.data.arrays import condition_array
 from sde.data.labels import known_labels
 from sde.data.statistics import spread
+from sde.model.denoiser import Preconditioned
 from sde.networks.embedding import repeat_to
 
 
@@ -38,7 +38,7 @@ def cycled(cond: C, count: int) -> C:
     return map_condition(lambda c: c[torch.arange(count) % len(c)], cond)
 
 
-def held_out_condition(data: Dataset, model: Denoiser, count: int) -> Condition | None:
+def held_out_condition(data: Dataset, model: Preconditioned, count: int) -> Condition | None:
     """What a model is conditioned on, ``count`` rows: classes by the law of the data, or where there is more, the
     conditions of items spread over the data."""
     if not model.conditions:
@@ -95,7 +95,7 @@ def _no_labels(count: int) -> Condition:
     return {"labels": torch.full((count,), NULL_LABEL)}
 
 
-def _read(file: str, model: Denoiser, names: Sequence[str]) -> Condition:
+def _read(file: str, model: Preconditioned, names: Sequence[str]) -> Condition:
     """The arrays of an .npz by kind, as many rows each."""
     takes, flag = condition_kinds(model), f"--condition={file}"
     try:
@@ -123,7 +123,7 @@ def _read(file: str, model: Denoiser, names: Sequence[str]) -> Condition:
     return tree
 
 
-def open_cascade(run: Run, folder: str, model: Denoiser) -> Guides:
+def open_cascade(run: Run, folder: str, model: Preconditioned) -> Guides:
     """The model of ``--cascade``, whose samples are the images that this run's model is conditioned on; it is sampled
     as this run is. Raises ValueError where the two do not fit."""
     flag, wanted = f"--cascade={folder}", model.conditions.get("image")

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,6 +26,7 @@ from sde.data.sizes import law_of
 from sde.distillation import FlowMap
 from sde.distributed.world import World
 from sde.files import write_json
+from sde.model.denoiser import Preconditioned
 
 
 @dataclass
@@ -198,8 +200,9 @@ class Run:
                 f"{len([*self.folder.glob('ema/*.safetensors')])} in ema/ and "
                 f"{len([*self.folder.glob('checkpoints/denoiser-*.pt')])} in checkpoints/"
             )
-        with with_keys(**FOLDER):
-            model = self.load(self.weights_file).to(self.device)
+        with with_keys(**FOLDER, imports="--imports"):
+            kind = "denoiser" if self.student is None else "flow_map"
+            model: Any = load_model(self.weights_file, kind, self.allowed_imports).to(self.device)
         arrange(model.network, self.config.training.memory_format)
         return model
 
@@ -219,14 +222,13 @@ class Run:
         config = self.config
         return {config.model.network.name, config.classifier.network.name, config.sde.name, *self.imports}
 
-    def load(self, path: Path) -> Denoiser | FlowMap:
-        """The denoiser, or the student's flow map, of a file, on the CPU. Raises ValueError for one that asks to import
-        what nobody named."""
+    def load(self, path: Path) -> Denoiser:
+        """The denoiser of a file, on the CPU. Raises ValueError for one that asks to import what nobody named."""
         with with_keys(imports="--imports"):
-            return load_model(path, "flow_map" if self.student else "denoiser", self.allowed_imports)
+            return load_model(path, "denoiser", self.allowed_imports)
 
 
-def event_shape_of(model: Denoiser | FlowMap) -> tuple[int, ...]:
+def event_shape_of(model: Preconditioned) -> tuple[int, ...]:
     """Shape of the items of a trained model. Raises ValueError for one that does not say."""
     if model.event_shape is None:
         raise ValueError("the model does not say what shape its items have: build it with event_shape")

@@ -94,7 +94,10 @@ class Guides:
             check_student(run, guidances)
         self.run, self.denoiser, self.options = run, denoiser, guidances[0]
         self.classifier = run.classifier() if any(options.classifier_scale for options in guidances) else None
-        self.weak = next((weak_model(run, denoiser, options) for options in guidances if options.autoguidance), None)
+        self.weak = None
+        if isinstance(denoiser, Denoiser):
+            weak = (weak_model(run, denoiser, options) for options in guidances if options.autoguidance)
+            self.weak = next(weak, None)
 
     @property
     def classes(self) -> int | None:

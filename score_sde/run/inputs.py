@@ -13,13 +13,13 @@ from score_sde.config.naming import with_flag
 from score_sde.kinds import reader
 from score_sde.kinds.base import About, Kind
 from score_sde.run.folder import event_shape_of
-from sde import Denoiser
 from sde.condition.tree import Condition, labels_of
 from sde.data import Dataset, existing
 from sde.data.arrays import read_array
 from sde.data.names import CLASS_NAMES
 from sde.data.sizes import pad
 from sde.data.statistics import spread
+from sde.model.denoiser import Preconditioned
 
 DEFAULT_ITEMS = 8
 """Items spread over the split unless a flag says otherwise."""
@@ -162,7 +162,7 @@ def read_items(
     return x.to(dtype), labels, sizes
 
 
-def read_states(path: str, denoiser: Denoiser) -> Tensor:
+def read_states(path: str, denoiser: Preconditioned) -> Tensor:
     """``--start_state``: states (n, *inner) in model units, taken as they are."""
     x, _, _ = read_array(existing(path, "--start_state"))
     inner = denoiser.transform.inner_shape(event_shape_of(denoiser))

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from score_sde.config.naming import with_flag
 from score_sde.run.class_law import draw_classes
-from sde import Denoiser
 from sde.condition.tree import Condition, condition_kinds
 from sde.data.names import class_of
+from sde.model.denoiser import Preconditioned
 
 
 def read_classes(
@@ -64,7 +64,7 @@ class Labels:
     def __init__(
         self,
         text: str | None,
-        model: Denoiser,
+        model: Preconditioned,
         classes: int | None,
         names: Sequence[str] = (),
         counts: Sequence[int] | None = None,

@@ -14,7 +14,7 @@ from score_sde.training.precision import LEAST_PARAMETERS, TRIAL_SECONDS, few, t
 from sde.data import Dataset
 from sde.device import forked_random, wait_for
 from sde.model.classifier import NoisyClassifier
-from sde.model.denoiser import Denoiser
+from sde.model.denoiser import Preconditioned
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Loss
 
@@ -23,7 +23,7 @@ LEAST_SECONDS = 900.0
 
 
 def settle_compiling(
-    run: Run, model: Denoiser | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions | None = None
+    run: Run, model: Preconditioned | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions | None = None
 ) -> PrecisionOptions:
     """Compile the model's network in place, where ``compile`` says so; "auto" becomes what a trial finds, the first
     process's, and stays where none was made. Returns what was set. Arguments are those of ``settle``, which comes
@@ -59,7 +59,12 @@ def settle_compiling(
 
 
 def _try(
-    run: Run, model: Denoiser | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions, captured: bool
+    run: Run,
+    model: Preconditioned | NoisyClassifier,
+    data: Dataset,
+    loss: Loss,
+    options: TrainingOptions,
+    captured: bool,
 ) -> Trial | None:
     """The trial of a pass of a few items, eager and compiled, or None where the run is too short to make one."""
     passes, most = training_pass(run, model, data, loss, options)

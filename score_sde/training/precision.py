@@ -16,7 +16,7 @@ from sde.condition.tree import map_condition
 from sde.data import Dataset
 from sde.device import forked_random, wait_for
 from sde.model.classifier import NoisyClassifier
-from sde.model.denoiser import Denoiser
+from sde.model.denoiser import Preconditioned
 from sde.training.loss import BatchNoise
 from sde.training.modes import Modes
 from sde.training.options import TrainingOptions
@@ -33,7 +33,7 @@ PASS_SECONDS = TRIAL_SECONDS / 100
 
 
 def settle(
-    run: Run, model: Denoiser | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions | None = None
+    run: Run, model: Preconditioned | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions | None = None
 ) -> PrecisionOptions:
     """Set the model's precision and memory format to those asked for, of which "auto" becomes what a trial finds
     fastest, the first process's; returns what was set. ``options`` are those of the training, by default the
@@ -63,7 +63,7 @@ def settle(
     return replace(asked, precision=precision, memory_format=memory_format)
 
 
-def apply(model: Denoiser | NoisyClassifier, precision: str, memory_format: str) -> None:
+def apply(model: Preconditioned | NoisyClassifier, precision: str, memory_format: str) -> None:
     """Set the dtype of the network's body and the memory format of its weights."""
     model.autocast = PRECISIONS[precision]
     arrange(model.network, memory_format)
@@ -75,7 +75,7 @@ def _named(choice: tuple[str, str]) -> str:
 
 def _try(
     run: Run,
-    model: Denoiser | NoisyClassifier,
+    model: Preconditioned | NoisyClassifier,
     data: Dataset,
     loss: Loss,
     options: TrainingOptions,
@@ -96,7 +96,7 @@ def _try(
 
 
 def training_pass(
-    run: Run, model: Denoiser | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions
+    run: Run, model: Preconditioned | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions
 ) -> tuple[Callable[[int], None], int]:
     """A forward and backward pass of so many items, which leaves the model's weights as they are, and how many there
     are at most."""

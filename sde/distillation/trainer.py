@@ -133,10 +133,10 @@ class StudentTrainer(Trainer):
         if target is None:
             return
         target.autocast = self.module.autocast
-        for mean, value in zip(target.parameters(), self.module.parameters(), strict=True):
-            mean.lerp_(value, 1 - decay)
-        for mean, value in zip(target.buffers(), self.module.buffers(), strict=True):
-            mean.copy_(value)
+        for mean, parameter in zip(target.parameters(), self.module.parameters(), strict=True):
+            mean.lerp_(parameter, 1 - decay)
+        for held, buffer in zip(target.buffers(), self.module.buffers(), strict=True):
+            held.copy_(buffer)
 
     def state_dict(self) -> dict:
         state = super().state_dict() | {"stage": self.stage, "begun": self.begun}

@@ -52,7 +52,8 @@ def write_program(model: Denoiser | FlowMap, folder: Path) -> list[Path]:
     cond = tree or None
     rows = {0: torch.export.Dim("rows")}
     shapes = (rows, *[rows] * len(times), None if cond is None else dict.fromkeys(cond, rows))
-    traced = (_JumpProgram if isinstance(model, FlowMap) else _Program)(model.cpu().eval())
+    model = model.cpu().eval()
+    traced = _JumpProgram(model) if isinstance(model, FlowMap) else _Program(model)
     try:
         with torch.no_grad():
             program = torch.export.export(traced, (x, *times, cond), dynamic_shapes=shapes)

@@ -10,7 +10,7 @@ from sde.data import Dataset
 from sde.device import differentiating, forked_random
 from sde.distributed.world import World, unsynchronized
 from sde.model.classifier import NoisyClassifier
-from sde.model.denoiser import Denoiser
+from sde.model.denoiser import Preconditioned
 from sde.training.batches import Batches, Placed, seed_of
 from sde.training.ema import Averages
 from sde.training.loss import BatchNoise
@@ -53,7 +53,7 @@ class Trainer:
 
     def __init__(
         self,
-        module: Denoiser | NoisyClassifier,
+        module: Preconditioned | NoisyClassifier,
         data: Dataset,
         loss: Loss,
         options: TrainingOptions,

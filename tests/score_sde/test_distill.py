@@ -93,21 +93,32 @@ def test_a_student_is_a_run_folder(student, trained, tmp_path, capsys):
         assert call(capsys, "--mode", "sample", "--workdir", student, *flags)[0] == 0
         samples[scale] = np.load(f"{out}.npz")["x"]
     assert not np.allclose(samples[1], samples[4])
-    status, result, _ = call(
-        capsys,
-        "--mode",
-        "evaluate",
-        "--workdir",
-        student,
-        "--num_samples",
-        50,
-        "--metrics",
-        "energy",
-        "--subsamples",
-        4,
-    )
+    few = ["--num_samples", 50, "--metrics", "energy", "--subsamples", 4]
+    status, result, _ = call(capsys, "--mode", "evaluate", "--workdir", student, *few)
     assert status == 0
     assert result["energy"] > 0
+
+
+def test_check_says_of_a_student_what_its_samples_are(student, capsys):
+    status, result, _ = call(capsys, "--mode", "check", "--workdir", student, "--num_samples", 64)
+    assert status == 0
+    assert result["student"]["method"] == "progressive"
+    assert result["calls"] == 2
+    assert {*result["faults"]} <= {"samples off"}
+    status, result, _ = call(
+        capsys, "--mode", "check", "--workdir", student, "--num_samples", 64, "--config.data.toy=ring"
+    )
+    assert status == 0
+    assert result["faults"] == ["value range mismatch"]
+
+
+def test_a_program_jumps_as_the_student_does(student, tmp_path, capsys):
+    assert call(capsys, "--mode", "export", "--workdir", student, "--out", tmp_path / "program")[0] == 0
+    program = torch.export.load(tmp_path / "program" / "model.pt2").module()
+    model = load_model(student / "model.safetensors", "flow_map")
+    x, t, s = torch.randn(3, 2), torch.tensor([1.0, 0.7, 0.4]), torch.tensor([0.5, 0.1, 0.001])
+    cond = {"labels": torch.tensor([0, 1, -1]), "guidance_scale": torch.tensor([1.0, 2.0, 3.0])}
+    torch.testing.assert_close(program(x, t, s, cond), model(x, t, s, cond), rtol=1e-4, atol=1e-5)
 
 
 def test_a_student_begins_with_its_teachers_weights(trained, student):

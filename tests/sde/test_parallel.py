@@ -65,7 +65,8 @@ def equal(a, b):
 
 
 @pytest.mark.parametrize(
-    ("parallel", "name"), [(parallel, name) for parallel in ("ddp", "fsdp") for name in CASES] + [("ddp", name) for name in ALONE]
+    ("parallel", "name"),
+    [(parallel, name) for parallel in ("ddp", "fsdp") for name in CASES] + [("ddp", name) for name in ALONE],
 )
 def test_curves_are_those_of_one_process(found, parallel, name):
     one, two = (values[parallel, name] for values in found)

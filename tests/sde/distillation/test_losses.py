@@ -114,9 +114,7 @@ def test_training_is_biased_by_the_square_of_the_gap(process):
         times = torch.tensor([sde.t_max, t, at(sde, 1 - gap), sde.t_min], dtype=torch.float64)
         training = Consistency(distilled=False, distance="mean_square", weighting="none")
         between = 0.5 * (t + at(sde, 1 - gap))
-        trained.append(
-            expected_gradient(training, PlantedFlowMap(sde), between, grid=lambda *_, times=times: times)
-        )
+        trained.append(expected_gradient(training, PlantedFlowMap(sde), between, grid=lambda *_, times=times: times))
     assert tuned == pytest.approx(trained, rel=1e-6)
     assert math.log2(tuned[1] / tuned[2]) == pytest.approx(2, abs=0.1)
     for wrong in WRONG.values():
@@ -209,7 +207,9 @@ def test_progressive_target_is_two_ddim_steps(process):
                 Says(error), X0, None, draws_at(times[1].item(), Z), 0.0,
                 teacher=solver(sde, "ddim"), grid=lambda *_: torch.stack(times),
             )  # fmt: skip
-            torch.testing.assert_close(losses, torch.full((9,), weight * error**2, dtype=torch.float64), atol=1e-12, rtol=1e-9)
+            torch.testing.assert_close(
+                losses, torch.full((9,), weight * error**2, dtype=torch.float64), atol=1e-12, rtol=1e-9
+            )
 
 
 def test_progressive_stages_are_nested():
