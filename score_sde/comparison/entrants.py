@@ -69,8 +69,10 @@ class Entrant:
         if self.student:
             found, notes = self._jumps(student_budgets)
         else:
-            names, left_out = suited(names, self.guides.denoiser.sde)
-            found, notes = find_candidates(self.run, self.guides, self.cond, names, budgets)
+            suit, left_out = suited(names, self.guides.denoiser.sde)
+            for sentence in left_out:
+                print(sentence)
+            found, notes = find_candidates(self.run, self.guides, self.cond, suit, budgets)
             notes = left_out + notes
         model, said = self.model, f"{self.label}: " if self.label else ""
         own = {"model": model, "entrant": self.label}
