@@ -105,11 +105,6 @@ def test_check_says_of_a_student_what_its_samples_are(student, capsys):
     assert result["student"]["method"] == "progressive"
     assert result["calls"] == 2
     assert {*result["faults"]} <= {"samples off"}
-    status, result, _ = call(
-        capsys, "--mode", "check", "--workdir", student, "--num_samples", 64, "--config.data.toy=ring"
-    )
-    assert status == 0
-    assert result["faults"] == ["value range mismatch"]
 
 
 def test_a_program_jumps_as_the_student_does(student, tmp_path, capsys):
