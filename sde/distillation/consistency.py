@@ -93,7 +93,7 @@ class Consistency:
     huber_c: float = 0.00054
     weighting: str = "relative_gap"
     grid: str = "karras"
-    times: str = "log_normal"
+    times: str = "log_snr"
     target_decay: float = 0.0
     sampler: ClassVar[str] = "renoise"
 

@@ -43,7 +43,7 @@ class EasyConsistency:
     huber_c: float = 0.0
     weighting: str = "relative_gap"
     grid: str = "karras"
-    times: str = "log_normal"
+    times: str = "log_snr"
     target_decay: ClassVar[float] = 0.0
     needs_teacher: ClassVar[bool] = False
     sampler: ClassVar[str] = "renoise"

@@ -47,7 +47,7 @@ class MeanFlow:
     adaptive_c: float = 1e-3
     guidance_scale: float = 1.0
     guidance_mixing: float = 0.0
-    times: str = "log_normal"
+    times: str = "log_snr"
     grid: str = "uniform"
     target_decay: ClassVar[float] = 0.0
     sampler: ClassVar[str] = "jump"
