@@ -37,9 +37,11 @@ class Halving:
 
     def loss(self, student, x0, cond, draws, progress, *, teacher=None, target=None, grid=None):
         self.seen.append((progress, teacher, target, cond))
+        self.began = {name: p.detach().clone() for name, p in student.named_parameters()}
         t, s = draws.t, torch.full_like(draws.t, student.sde.t_min)
         x = student.sde.perturb(x0, t, draws.noise(x0))
-        return (student(x, t, s, cond) - teacher.solve(x, t, s, cond)).square().mean(1)
+        # What a stage begins with is no end of it.
+        return (student(x, t, s, cond) - 0.5 * teacher.solve(x, t, s, cond)).square().mean(1)
 
 
 def trainer(method=None, guidance=None, steps=STEPS, cond_dropout=0.0, **options):
@@ -79,7 +81,9 @@ def test_stages_share_the_steps_and_follow_each_other():
             # The averaged student of the stage before is the teacher, and where the student begins.
             assert isinstance(asked, FlowMapTeacher)
             assert same(asked.flow_map.state_dict(), before)
+            assert same(run.distillation.method.began, dict(asked.flow_map.named_parameters()))
             assert all(not p.requires_grad for p in asked.flow_map.parameters())
+            assert {memory["step"].item() for memory in run.optimizer.state.values()} == {1}
     assert all(asked is first for asked in teachers[:4])
     assert len({id(asked) for asked in teachers}) == 3
     # Each stage warms up and decays by itself.
