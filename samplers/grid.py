@@ -80,10 +80,30 @@ def karras(sde, steps: int, start: float | None = None, rho: float = 7.0) -> Ten
     return times_of_log_snr(sde, -2 * rho * (first + (last - first) * _fractions(steps)).log(), start)
 
 
+def flow(sde, steps: int, start: float | None = None, shift: float = 1.0) -> Tensor:
+    """Equal steps in u = r / (1 + r), the time of the straight path alpha = 1 - u, sigma = u, from end to end, where
+    r is sigma / alpha divided by ``shift``: there the times are shift u / (1 + (shift - 1) u) (Esser et al. 2024, eq.
+    23, with shift = sqrt(m / n)), and with a shift of 1 those of ``uniform``. An open noise end is u = 1."""
+    first, last = _ends(sde, start)
+    least, most = sde.log_snr(first), sde.log_snr(last)
+    high, low = (torch.sigmoid(-0.5 * end - math.log(shift)) for end in (least, most))
+    high = torch.ones_like(high) if is_open(sde, first) else high
+    u = high + (low - high) * _fractions(steps)
+    log_snr = -2 * (torch.logit(u) + math.log(shift))
+    return times_of_log_snr(sde, log_snr.clamp(least, most), start)
+
+
 MAX_STEPS = 1_000_000
 """More would fill the memory with times before the first step."""
 
-GRIDS = {"uniform": uniform, "polynomial": polynomial, "log_snr": log_snr, "cosine": cosine, "karras": karras}
+GRIDS = {
+    "uniform": uniform,
+    "polynomial": polynomial,
+    "log_snr": log_snr,
+    "cosine": cosine,
+    "karras": karras,
+    "flow": flow,
+}
 """Grids by name; ``plan`` finds one for a model, and ``generate`` takes any tensor of times."""
 
 
@@ -92,7 +112,8 @@ OF_TIME = ("uniform", "polynomial")
 
 
 def make_grid(sde, grid: str, steps: int, start: float | None = None) -> Tensor:
-    """The named grid; "karras:5" is karras with rho = 5, "polynomial:3" polynomial with power 3. Raises ValueError for
+    """The named grid; "karras:5" is karras with rho = 5, "polynomial:3" polynomial with power 3, "flow:3" flow
+    with shift 3. Raises ValueError for
     an unknown name, a number out of place, or steps that are no positive integer."""
     name, colon, number = grid.partition(":")
     if name not in GRIDS:
@@ -101,13 +122,15 @@ def make_grid(sde, grid: str, steps: int, start: float | None = None) -> Tensor:
         check_process(sde, GaussianProcess, f"grid = {grid!r}")
     options: dict[str, float] = {}
     if colon:
-        option = {"karras": "rho", "polynomial": "power"}.get(name, "")
+        option = {"karras": "rho", "polynomial": "power", "flow": "shift"}.get(name, "")
         try:
             options = {option: float(number)}
         except ValueError:
             option = ""
         if not option or not 0 < options[option] < math.inf:
-            raise ValueError(f"grid = {grid!r}: a number behind a name is karras:RHO or polynomial:POWER, above 0")
+            raise ValueError(
+                f"grid = {grid!r}: a number behind a name is karras:RHO, polynomial:POWER or flow:SHIFT, above 0"
+            )
     return check_times(GRIDS[name](sde, check_integer("steps", steps, 1, MAX_STEPS), start, **options), sde)
 
 

@@ -5,6 +5,7 @@ from sde.data.transform import Transform
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import PARAMETRIZATIONS, Denoiser
 from sde.model.noise_input import NoiseInput
+from sde.model.quantities import convert
 from sde.model.score import ScoreModel
 from sde.process import SDES
 from sde.process.base import SDE
@@ -28,6 +29,7 @@ __all__ = [
     "Transform",
     "VESDE",
     "VPSDE",
+    "convert",
 ]
 
 __version__ = "0.1.0"

@@ -41,7 +41,7 @@ TEXTS = {
     "package.module:Class, with commas between them",
     "sampler": f"{', '.join(CHOICES_OF_SAMPLER)}; options: --config.sampler.OPTION; auto is planned for the model",
     "steps": "steps of the sampler; default its own, 10 for auto, 30 for restore",
-    "grid": f"{', '.join(GRIDS)}, karras:RHO, or times as in 1,0.5,0.001; default the sampler's own",
+    "grid": f"{', '.join(GRIDS)}, karras:RHO, flow:SHIFT, or times as in 1,0.5,0.001; default the sampler's own",
     "noise": f"{', '.join(NOISES)}; brownian is a path that more steps refine",
     "num_samples": "how many samples or items; default 8 for restore and edit",
     "seed": "seed of the random numbers",

@@ -21,8 +21,8 @@ from sde.networks.unet_options import PROGRESSIVE_INPUTS, RESAMPLINGS
 from sde.process.chain import OWN_TABLE
 from sde.process.schedule import SCHEDULES
 from sde.process.tables import TABLES
-from sde.training.loss import TIMES
 from sde.training.options import DECAYS, OPTIMIZERS, PARALLEL
+from sde.training.times import TIMES
 
 MEANINGS = {
     "data.dataset": "data set, by name or as module:function",
@@ -131,6 +131,8 @@ MEANINGS = {
     "batch_size": "items per step, of all processes together",
     "gradient_accumulation": "parts of a batch that a process takes one after the other",
     "time_distribution": "distribution of the times that are trained",
+    "time_mean": "mean of ln(sigma / alpha) where time_distribution is log_normal or logit_normal",
+    "time_std": "its standard deviation there",
     "optimizer": "optimizer",
     "lr": "learning rate after warming up",
     "lr_decay": "how the learning rate falls to the end of the run",
@@ -170,6 +172,8 @@ MEANINGS = {
     "method.weighting": "weighting of the loss over times",
     "method.grid": "grid of the times that the method asks for, on which students are sampled",
     "method.times": "distribution of the times that are trained",
+    "method.time_mean": "mean of ln(sigma / alpha) where times are normal",
+    "method.time_std": "standard deviation of ln(sigma / alpha) where times are normal",
     "method.target_decay": "decay per step of the average that is the student's target; 0 is the student itself",
     "method.distilled": "whether the teacher is asked; otherwise the data are, and it is only where the student starts",
     "method.first_intervals": "intervals of the grid at first",

@@ -26,8 +26,9 @@ from sde.distillation import METHODS
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
 from sde.process import process_of
 from sde.training.augmentation import AUGMENTATIONS
-from sde.training.loss import TIMES, WEIGHTINGS
+from sde.training.loss import WEIGHTINGS
 from sde.training.options import TrainingOptions
+from sde.training.times import TIMES
 
 MOVABLE = (
     "data.root", "data.test_root", "data.cache", "data.workers", "data.kind", "model.network.activation_checkpointing"

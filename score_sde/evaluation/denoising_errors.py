@@ -19,7 +19,8 @@ from sde.model.score import ScoreModel
 from sde.process.base import SDE
 from sde.process.coefficients import expand
 from sde.process.level import Coefficient
-from sde.training.loss import TIMES, BatchNoise, denoising_loss
+from sde.training.loss import BatchNoise, denoising_loss
+from sde.training.times import Times
 
 
 class Batch(NamedTuple):
@@ -46,7 +47,7 @@ class DenoisingErrors:
         self,
         data: Dataset,
         model: Denoiser | NoisyClassifier,
-        times: str,
+        times: str | Times,
         device: torch.device,
         items: int = 256,
         count: int = 8,
@@ -54,7 +55,7 @@ class DenoisingErrors:
     ) -> None:
         self.dequantized = data.dequantized
         self.transform, self.sde, self.device, self.batch_size = data.transform, model.sde, device, batch_size
-        self.t = TIMES[times](self.sde, (torch.arange(count, dtype=torch.float64) + 0.5) / count)
+        self.t = Times.of(times)(self.sde, (torch.arange(count, dtype=torch.float64) + 0.5) / count)
         index = spread(len(data), items)
         self.x, cond = data.batch(index)
         self.sizes = data.sizes_of(index)

@@ -10,6 +10,7 @@ from sde.data.statistics import spread
 from sde.model.denoiser import Denoiser
 from sde.process.base import SDE
 from sde.training.loss import WEIGHTINGS, BatchNoise, denoising_loss
+from sde.training.times import Times
 
 SEED = 0
 """Seed of times, noise and dequantization: the same in every run, so that runs can be compared."""
@@ -31,7 +32,7 @@ class Validation:
         held_out: Dataset,
         training: Dataset,
         sde: SDE,
-        times: str,
+        times: str | Times,
         weighting: str,
         device: torch.device,
         limit: int = 1000,

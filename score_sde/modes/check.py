@@ -79,10 +79,10 @@ def measure(run: Run, model: Denoiser, training: Dataset, held_out: Dataset, ite
     """All that ``diagnose`` asks for and the table shows, as plain numbers. Errors are those of ``DenoisingErrors``; in
     ``"error"`` they are means over the levels, with standard errors over the items."""
     settings = run.config.training
-    at = DenoisingErrors(held_out, model, settings.time_distribution, run.device, items, batch_size=batch_size)
-    trained_on = DenoisingErrors(training, model, settings.time_distribution, run.device, items, batch_size=batch_size)
+    at = DenoisingErrors(held_out, model, settings.optimization.times, run.device, items, batch_size=batch_size)
+    trained_on = DenoisingErrors(training, model, settings.optimization.times, run.device, items, batch_size=batch_size)
     nearest = Validation(
-        held_out, training, model.sde, settings.time_distribution, settings.loss_weighting, device=run.device
+        held_out, training, model.sde, settings.optimization.times, settings.loss_weighting, device=run.device
     )
     state, missing = newest_state(run, model)
     raw = raw_model(model, state) if state else None

@@ -32,7 +32,7 @@ def reconstruct_ema(run: Run, *, relative_std: str = DEFAULT_LENGTHS, at_step: i
     held_out, training, denoiser = open_split(run, "test")
     settings = run.config.training
     validation = Validation(
-        held_out, training, denoiser.sde, settings.time_distribution, settings.loss_weighting, device=run.device
+        held_out, training, denoiser.sde, settings.optimization.times, settings.loss_weighting, device=run.device
     )
     held = sorted({snapshot.relative_std for snapshot in snapshots})
     print(

@@ -59,10 +59,11 @@ def import_weights(
         # Last, as a folder without it is no run.
         run.world.broadcast_from_main(replace(run, config=config).write_config)
     classes = f", {foreign.num_classes} classes" if foreign.num_classes else ""
+    own_grid = f", its own grid {foreign.origin['grid']}" if "grid" in foreign.origin else ""
     print(
         f"{foreign.origin['file']}: {foreign.network['name']}, {parameters:,} parameters, items of shape "
         f"{foreign.event_shape}{classes}, {type(foreign.sde).__name__} from {foreign.sde.t_min:g} to "
-        f"{foreign.sde.t_max:g}, in {run.folder}\nof {foreign.origin['project']}"
+        f"{foreign.sde.t_max:g}{own_grid}, in {run.folder}\nof {foreign.origin['project']}"
     )
     return {
         "mode": "import",

@@ -85,7 +85,7 @@ def train(run: Run, *, init: str | None = None) -> dict:
         trainer = Trainer(model, data, loss, settings.optimization, run.world, workers, uncertainty)
     session = Session(run, trainer, "denoiser", run.model_file, spec)
     validation = Validation(
-        held_out, data, model.sde, settings.time_distribution, settings.loss_weighting, device=run.device
+        held_out, data, model.sde, settings.optimization.times, settings.loss_weighting, device=run.device
     )
 
     def sample(step: int, done: StepResult) -> None:

@@ -34,13 +34,15 @@ PARAMETRIZATIONS: dict[str, Callable[[Coefficient, Coefficient, float], Coeffici
         s * d * (s**2 + (a * d) ** 2) ** -0.5,
         (s**2 + (a * d) ** 2) ** -0.5,
     ),
+    "flow": lambda a, s, d: (1 / (a + s), -s / (a + s), (s**2 + (a * d) ** 2) ** -0.5),
 }
 """What the network's output F means. noise: z; denoised: x_0; v: (alpha z - sigma x_0) / sqrt(alpha^2 + sigma^2)
 (Salimans and Ho 2022, for processes of any variance); score: grad log p_t; scaled_score: sigma grad log p_t; edm:
-Karras et al. 2022, eq. 7, written for any alpha. c_in gives the network inputs of unit variance."""
+Karras et al. 2022, eq. 7, written for any alpha; flow: z - x_0, the velocity of the straight path (Lipman et al. 2023;
+Liu et al. 2023), on any process. c_in gives the network inputs of unit variance."""
 
 
-FINITE_WITHOUT_SIGNAL = ("denoised", "v", "edm")
+FINITE_WITHOUT_SIGNAL = ("denoised", "v", "edm", "flow")
 """Those whose D is finite where alpha = 0, at an open noise end."""
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sde.condition.binding import rows_of
 from sde.data.transform import Transform
+from sde.model.quantities import QUANTITIES
 from sde.process.base import SDE
 from sde.process.coefficients import combine
 
@@ -76,8 +77,8 @@ class ScoreModel(StateModel, abc.ABC):
         """Drift of the probability-flow ODE, f x - g^2 score / 2 (Song et al. 2021, eq. 13), which is alpha' D + sigma'
         (x - alpha D) / sigma: finite at an open noise end, where f and g^2 are not."""
         denoised, at = self(x, t), self.sde.level(t)
-        growth = at.sigma_rate / at.sigma
-        return combine(growth, x, at.alpha_rate - growth * at.alpha, denoised)
+        of_x, of_denoised = QUANTITIES["velocity"](at)
+        return combine(of_x, x, of_denoised, denoised)
 
 
 def parts_of(model: Any, who: str) -> tuple[SDE, Transform | None]:

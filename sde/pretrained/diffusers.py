@@ -1,7 +1,6 @@
 """diffusers: folders as its ``save_pretrained`` writes them, of a pipeline or of one model."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,12 @@ from sde.data.transform import Transform
 from sde.model.noise_input import NoiseInput
 from sde.networks.diffusers_network import KINDS
 from sde.pretrained.contents import Contents, read_contents, read_described
-from sde.pretrained.facts import MISSING, Facts
+from sde.pretrained.diffusers_scheduler import OPTIONS, read_scheduler
+from sde.pretrained.facts import Facts
 from sde.pretrained.foreign import AS_PUBLISHED, Foreign, empty_network, pixels
 from sde.pretrained.names.theirs import Theirs, translate
-from sde.process.chain import ChainSDE
+
+__all__ = ["OPTIONS", "PROJECT", "read", "recognizes"]
 
 PROJECT = "huggingface/diffusers; the licence is that of the model's own page"
 
@@ -25,45 +26,8 @@ FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.sa
          "diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin")  # fmt: skip
 """The files of weights, the first that there is."""
 
-OF_SAMPLING = (
-    *(
-        "_diffusers_version",
-        "algorithm_type",
-        "clip_sample",
-        "clip_sample_range",
-        "corrector_order",
-        "disable_corrector",
-    ),
-    *("dynamic_thresholding_ratio", "eta", "euler_at_final", "final_sigmas_type", "interpolation_type"),
-    *("lambda_min_clipped", "lower_order_final", "noise_sampler_seed", "original_inference_steps", "predict_x0"),
-    *("predictor_order", "sample_max_value", "set_alpha_to_one", "sigma_max", "sigma_min", "skip_prk_steps"),
-    *("solver_order", "solver_p", "solver_type", "steps_offset", "thresholding", "timestep_scaling"),
-    *("timestep_spacing", "timestep_type", "use_beta_sigmas", "use_exponential_sigmas", "use_karras_sigmas"),
-    *("use_lu_lambdas", "variance_type"),
-)
-"""What the schedulers of chains write beside the chain: samplers here have options of their own."""
-
-OPTIONS: Mapping[str, str] = {
-    "num_train_timesteps": "number of the scheduler's steps in training, as 1000",
-    "beta_schedule": "how its betas run: linear, scaled_linear, squaredcos_cap_v2 or sigmoid",
-    "beta_start": "its first beta, as 0.0001",
-    "beta_end": "its last beta, as 0.02",
-    "trained_betas": "its betas one by one, or null",
-    "rescale_betas_zero_snr": "whether its betas are shifted to no signal at the last step",
-    "prediction_type": "what the network predicts: epsilon, sample or v_prediction",
-    "_class_name": "the scheduler's class, as DDPMScheduler",
-    **dict.fromkeys(OF_SAMPLING, "an option of the scheduler's own sampling"),
-}
-
 AUTOENCODERS = ("vae", "vqvae", "movq")
 """The folders of a pipeline's autoencoder."""
-
-SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine",
-             "sigmoid": "sigmoid_beta"}  # fmt: skip
-"""Schedules of a chain by diffusers' name."""
-
-PREDICTIONS = {"epsilon": "noise", "sample": "denoised", "v_prediction": "v"}
-"""Parametrizations by diffusers' name."""
 
 SEQUENCE_LENGTH = 77
 """Tokens of the sequence that a network attends to where nothing says it, those of CLIP; it may have any number."""
@@ -78,7 +42,7 @@ def recognizes(contents: Contents) -> bool:
 
 
 def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
-    """Its network, wrapped, on the chain of its scheduler; ``weights`` "ema" takes unet_ema where there is one."""
+    """Its network, wrapped, on the process of its scheduler; ``weights`` "ema" takes unet_ema where there is one."""
     parts = [part for part in PARTS if _config(contents, part) is not None]
     part = parts[0]
     config = _config(contents, part) or {}
@@ -88,12 +52,7 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     size = config.get("sample_size", 32)
     event_shape = (channels, *(size if isinstance(size, list) else (size, size)))
     scheduler = contents.data.get("scheduler/scheduler_config.json", {})
-    chain = _chain(scheduler, facts)
-    predicted = facts.settle(
-        "prediction_type", scheduler.get("prediction_type", "epsilon" if scheduler else MISSING), str
-    )
-    if predicted not in PREDICTIONS:
-        raise ValueError(f"prediction_type = {predicted!r}: needs one of {', '.join(PREDICTIONS)}")
+    scheduled = read_scheduler(scheduler, facts)
     settings = json.dumps({name: value for name, value in config.items() if not name.startswith("_")})
     network: dict[str, Any] = {"name": "diffusers", "kind": kind, "settings": settings}
     classes = _classes(kind, config)
@@ -106,18 +65,18 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
         network=network,
         event_shape=event_shape,
         num_classes=classes,
-        sde=chain,
+        sde=scheduled.sde,
         state=state,
-        parametrization=PREDICTIONS[predicted],
+        parametrization=scheduled.parametrization,
         sigma_data=1.0,
-        noise_input=NoiseInput("time", float(chain.steps - 1), rounding=rounding),
+        noise_input=NoiseInput("time", scheduled.steps, rounding=rounding),
         scaled_input=False,
         # Of a network of latents what they mean is the autoencoder's.
         transform=pixels() if channels in (1, 3) and not _of_latents(contents) else Transform(),
         null_trained=not conditions and (kind == "DiTTransformer2DModel" or not classes),
         conditions=conditions,
-        levels=chain.times.flip(0),
-        origin={} if part.endswith("_ema") else {"weights": AS_PUBLISHED},
+        levels=scheduled.levels,
+        origin=scheduled.about | ({} if part.endswith("_ema") else {"weights": AS_PUBLISHED}),
     )
 
 
@@ -137,31 +96,6 @@ def _classes(kind: str, config: dict[str, Any]) -> int | None:
     if kind == "DiTTransformer2DModel":
         return config.get("num_embeds_ada_norm", 1000)
     return config.get("num_class_embeds")
-
-
-def _chain(scheduler: dict[str, Any], facts: Facts) -> ChainSDE:
-    """The chain of a scheduler's config, whose samplers are ours."""
-
-    def told(name: str, default: Any) -> Any:
-        # A config of the library leaves out nothing, but those of older versions know less.
-        return facts.settle(name, scheduler.get(name, default if scheduler else MISSING), type(default))
-
-    name = str(scheduler.get("_class_name", facts.get("_class_name", "")))
-    schedule = scheduler.get("beta_schedule", facts.told("beta_schedule"))
-    if schedule is MISSING and scheduler:
-        raise ValueError(
-            f"the scheduler {name} has no betas, and no process here: those of chains have ({', '.join(SCHEDULES)})"
-        )
-    options: dict[str, Any] = {"zero_terminal_snr": told("rescale_betas_zero_snr", False)}
-    betas = scheduler.get("trained_betas") or facts.get("trained_betas", None)
-    if betas:
-        return ChainSDE.of_betas(betas, **options)
-    schedule = told("beta_schedule", "linear")
-    if schedule not in SCHEDULES:
-        raise ValueError(f"beta_schedule = {schedule!r} has no process here: {', '.join(SCHEDULES)} have")
-    if schedule != "squaredcos_cap_v2":
-        options |= {"beta_start": told("beta_start", 1e-4), "beta_end": told("beta_end", 0.02)}
-    return ChainSDE(SCHEDULES[schedule], steps=told("num_train_timesteps", 1000), **options)
 
 
 def _state(

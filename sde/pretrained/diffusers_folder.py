@@ -6,10 +6,12 @@ from typing import Any
 from torch import Tensor
 
 from sde.model.denoiser import Denoiser
+from sde.model.noise_input import NoiseInput
 from sde.networks.diffusers_network import DiffusersNetwork, diffusers_library
 from sde.networks.ncsnpp import NCSNpp
-from sde.pretrained.diffusers import PREDICTIONS, SCHEDULES
+from sde.pretrained.diffusers_scheduler import PREDICTIONS, SCHEDULES
 from sde.process.chain import ChainSDE
+from sde.process.flow import FlowSDE
 
 DDPM: dict[str, Any] = {
     "attention_resolutions": (), "resampling": "conv", "resample_blocks": False, "resample_conv": True,
@@ -22,9 +24,10 @@ last: with attention in the middle alone they are one."""
 
 
 def write_diffusers(model: Denoiser, folder: Path) -> list[Path]:
-    """Write ``unet`` (or ``transformer``) and ``scheduler``, for ``DDPMScheduler`` and the network's own class. Raises
-    ValueError for networks, processes, parametrizations and noise inputs that diffusers does not have."""
-    scheduler = _scheduler(model)
+    """Write ``unet`` (or ``transformer``) and ``scheduler``, for ``DDPMScheduler``, on the path of flow matching for
+    ``FlowMatchEulerDiscreteScheduler``, and the network's own class. Raises ValueError for networks, processes,
+    parametrizations and noise inputs that diffusers does not have."""
+    kind, scheduler = _scheduler(model)
     if isinstance(model.network, DiffusersNetwork):
         network = model.network.model
     elif isinstance(model.network, NCSNpp):
@@ -35,21 +38,41 @@ def write_diffusers(model: Denoiser, folder: Path) -> list[Path]:
         )
     part = "transformer" if type(network).__name__.startswith("DiT") else "unet"
     network.save_pretrained(folder / part)
-    diffusers_library().DDPMScheduler(**scheduler).save_pretrained(folder / "scheduler")
+    getattr(diffusers_library(), kind)(**scheduler).save_pretrained(folder / "scheduler")
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _scheduler(model: Denoiser) -> dict[str, Any]:
-    chain, told = model.sde, model.noise_input
-    if not isinstance(chain, ChainSDE):
-        raise ValueError(f"diffusers has chains, and this process is {type(chain).__name__}: train on a chain")
-    predicted = next((name for name, ours in PREDICTIONS.items() if ours == model.parametrization), None)
+def _scheduler(model: Denoiser) -> tuple[str, dict[str, Any]]:
+    """The class of a scheduler, and its options."""
+    process = model.sde
+    if not isinstance(process, ChainSDE | FlowSDE):
+        raise ValueError(
+            f"diffusers has chains and flow matching, and this process is {type(process).__name__}: train on a chain, "
+            "or on flow"
+        )
+    known = {"flow_prediction": "flow"} if isinstance(process, FlowSDE) else PREDICTIONS
+    predicted = next((name for name, ours in known.items() if ours == model.parametrization), None)
     if predicted is None:
         raise ValueError(
-            f"diffusers has the parametrizations {', '.join(PREDICTIONS.values())}, this model {model.parametrization}"
+            f"diffusers has the parametrizations {', '.join(known.values())} there, this model {model.parametrization}"
         )
     if model.scaled_input:
         raise ValueError("diffusers' networks see x as it is, this one c_in x: train it with `noise_input` = step")
+    if isinstance(process, FlowSDE):
+        return "FlowMatchEulerDiscreteScheduler", _flow(process, model.noise_input)
+    return "DDPMScheduler", _chain(process, model.noise_input, predicted)
+
+
+def _flow(process: FlowSDE, told: NoiseInput) -> dict[str, Any]:
+    steps = told.scale
+    if told.of != "time" or steps < 1 or not steps.is_integer() or told.shift or not isinstance(told.process, FlowSDE):
+        raise ValueError(f"diffusers' networks are told a number of steps times t, this one {told.scale:g} {told.of}")
+    # The shift with which their last level is t_min: 1 / steps without one.
+    shift = process.t_min / (1 - process.t_min) * (steps - 1)
+    return {"num_train_timesteps": int(steps), "shift": max(1.0, round(shift, 9))}
+
+
+def _chain(chain: ChainSDE, told: NoiseInput, predicted: str) -> dict[str, Any]:
     if told.of != "time" or (told.scale, told.shift) != (chain.steps - 1, 0) or told.process != chain:
         raise ValueError(f"diffusers' networks are told the step of the chain, this one {told.scale:g} {told.of}")
     options: dict[str, Any] = {"num_train_timesteps": chain.steps, "prediction_type": predicted, "clip_sample": False,

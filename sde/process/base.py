@@ -125,13 +125,13 @@ class SDE(abc.ABC):
     @takes_numbers
     def alpha_rate(self, t: Tensor) -> Tensor:
         """d alpha / dt = f alpha, finite at an open noise end, too."""
-        t = self._with_drift(t)
+        t = self._before_end(t)
         return self.f(t) * self.alpha(t)
 
     @takes_numbers
     def sigma_rate(self, t: Tensor) -> Tensor:
         """d sigma / dt, finite at an open noise end, too."""
-        return derivative(self.sigma, self._with_drift(t))
+        return derivative(self.sigma, self._before_end(t))
 
     @takes_numbers
     def f(self, t: Tensor) -> Tensor:
@@ -163,7 +163,7 @@ class SDE(abc.ABC):
         """The times (k,) of a run as 0-d tensors, whose levels are computed all at once and kept with them."""
         return Grid(times).points()
 
-    def _with_drift(self, t: Tensor) -> Tensor:
+    def _before_end(self, t: Tensor) -> Tensor:
         """t, and of an open noise end the last time before it, where 0 times infinity is a number."""
         last = min(self.t_finite, self.t_max * (1 - torch.finfo(t.dtype).eps))
         return t.clamp(max=last) if self.open_end else t

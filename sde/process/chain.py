@@ -137,5 +137,9 @@ class ChainSDE(SDE):
         level, slope = self._path(t)
         return -torch.sigmoid(-level) * slope
 
+    def sigma_rate(self, t: Tensor) -> Tensor:
+        level, slope = self._path(self._before_end(t))
+        return -0.5 * torch.sigmoid(level) * torch.sigmoid(-level).sqrt() * slope
+
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         return self._path.time(log_snr).clamp(self.t_min, self.t_max)

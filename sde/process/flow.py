@@ -38,6 +38,12 @@ class FlowSDE(SDE):
     def g2(self, t: Tensor) -> Tensor:
         return 2 * t / (1 - t)
 
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        return torch.full_like(t, -1.0)
+
+    def sigma_rate(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         return torch.sigmoid(-0.5 * log_snr.double()).clamp(self.t_min, self.t_max)
 
@@ -71,6 +77,12 @@ class GVPSDE(SDE):
 
     def g2(self, t: Tensor) -> Tensor:
         return math.pi * torch.sin(0.5 * math.pi * t) / torch.sin(0.5 * math.pi * (1 - t))
+
+    def alpha_rate(self, t: Tensor) -> Tensor:
+        return -0.5 * math.pi * self.sigma(t)
+
+    def sigma_rate(self, t: Tensor) -> Tensor:
+        return 0.5 * math.pi * self.alpha(t)
 
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         return (2 / math.pi * torch.atan((-0.5 * log_snr.double()).exp())).clamp(self.t_min, self.t_max)

@@ -46,6 +46,9 @@ class VESDE(SDE):
     def g2(self, t: Tensor) -> Tensor:
         return 2 * self._log_ratio * self.sigma(t) ** 2
 
+    def sigma_rate(self, t: Tensor) -> Tensor:
+        return self._log_ratio * self.sigma(t)
+
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         t = (-0.5 * log_snr.double() - math.log(self.sigma_min)) / self._log_ratio
         return t.clamp(self.t_min, self.t_max)

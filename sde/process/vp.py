@@ -51,6 +51,9 @@ class VPSDE(SDE):
     def g2(self, t: Tensor) -> Tensor:
         return SCHEDULES[self.schedule].beta(t, self.beta_min, self.beta_max)
 
+    def sigma_rate(self, t: Tensor) -> Tensor:
+        return 0.5 * self.g2(t) * self.alpha(t) ** 2 / self.sigma(t)
+
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         log_alpha = -0.5 * torch.nn.functional.softplus(-log_snr.double())
         time = SCHEDULES[self.schedule].time(log_alpha, self.beta_min, self.beta_max)
@@ -81,6 +84,9 @@ class SubVPSDE(SDE):
 
     def g2(self, t: Tensor) -> Tensor:
         return -linear_beta(t, self.beta_min, self.beta_max) * torch.expm1(4 * self.log_alpha(t))
+
+    def sigma_rate(self, t: Tensor) -> Tensor:
+        return -2 * self.f(t) * self.alpha(t) ** 2
 
     def t_of_log_snr(self, log_snr: Tensor) -> Tensor:
         # sigma = 1 - alpha^2 solves snr sigma^2 + sigma - 1 = 0; the root written without cancellation.

@@ -81,7 +81,7 @@ class Batches:
         generator = torch.Generator().manual_seed(seed_of(options.seed, seen))
         index = self.indices(seen)[rows]
         shape = (options.batch_size, *self.data.event_shape)
-        draws = BatchNoise.draw(self.sde, shape, generator, options.time_distribution, rows)
+        draws = BatchNoise.draw(self.sde, shape, generator, options.times, rows)
         draws = draws._replace(z=pinned(draws.z, self.device), sizes=self.data.sizes_of(index))
         u = draws.in_cells(transform, self.data.dequantized)
         if self.resident:

@@ -1,4 +1,4 @@
-"""The loss, denoising score matching: where in time it is asked, and how much each time counts."""
+"""The loss, denoising score matching, and how much each time counts."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -9,10 +9,11 @@ from torch import Tensor
 from sde.condition.tree import ConditionLike, as_tree, drop_conditions
 from sde.data.sizes import cut, item_means
 from sde.data.transform import Transform
-from sde.device import as_tensor, double, send
+from sde.device import as_tensor, send
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.process.base import SDE
+from sde.training.times import Times
 
 MIN_SNR_GAMMA = 5.0
 """The gamma of min_snr: the paper's own, to which its results hardly react from 1 to 20, and that of all who use it."""
@@ -23,61 +24,15 @@ WEIGHTINGS: dict[str, Callable[[SDE, Tensor, float], Tensor]] = {
     "likelihood": lambda sde, t, sigma_data: sde.g2(t) * sde.log_snr(t).exp() / sde.sigma(t) ** 2,
     "edm": lambda sde, t, sigma_data: sde.log_snr(t).exp() + sigma_data**-2,
     "min_snr": lambda sde, t, sigma_data: sde.log_snr(t).exp().clamp(max=MIN_SNR_GAMMA),
+    "flow": lambda sde, t, sigma_data: (1 + (0.5 * sde.log_snr(t)).exp()).square(),
 }
 """score: lambda = sigma^2 on the score's error (Song et al. 2021, section 3.3), E |sigma score + z|^2. likelihood:
 lambda = g^2 (Song et al. 2021b, eq. 7), whose mean over uniform times, times (t_max - t_min) / 2, bounds the negative
 log-likelihood up to a constant. edm: 1 / c_out^2 of Karras et al. 2022, table 1, so that the network's target has unit
 variance at every noise level. min_snr: min(alpha^2 / sigma^2, gamma), gamma = 5 (Hang et al. 2023, section 3.4, whose
-weight of the error in x_0 it is): on the noise's error it is min(gamma sigma^2 / alpha^2, 1)."""
-
-
-def uniform(sde: SDE, u: Tensor) -> Tensor:
-    """Uniform in t."""
-    return sde.t_min + (sde.t_max - sde.t_min) * u
-
-
-def _log_snr_ends(sde: SDE) -> tuple[float, float]:
-    ends = (sde.t_min, sde.t_signal)
-    data_end, noise_end = (sde.log_snr(double(t)).item() for t in ends)
-    return data_end, noise_end
-
-
-def log_snr(sde: SDE, u: Tensor) -> Tensor:
-    """Uniform in the log signal-to-noise ratio (Kingma et al. 2021)."""
-    data_end, noise_end = _log_snr_ends(sde)
-    return sde.t_of_log_snr(data_end + (noise_end - data_end) * u)
-
-
-def log_normal(sde: SDE, u: Tensor, mean: float = -1.2, std: float = 1.2) -> Tensor:
-    """ln(sigma / alpha) normal (Karras et al. 2022, table 1), cut to the range of the SDE."""
-    low, high = (torch.special.ndtr(double((-0.5 * end - mean) / std)) for end in _log_snr_ends(sde))
-    data_end, noise_end = _log_snr_ends(sde)
-    log_snr = -2 * (mean + std * torch.special.ndtri(low + (high - low) * u))
-    # Where the range lies far out in a tail, its ends are one number to ndtr.
-    return sde.t_of_log_snr(log_snr.clamp(noise_end, data_end))
-
-
-TIMES: dict[str, Callable[[SDE, Tensor], Tensor]] = {
-    "uniform": uniform,
-    "log_snr": log_snr,
-    "log_normal": log_normal,
-    # g^2 / sigma^2 is -d log snr / dt for every process, so its cumulative is inverted by t_of_log_snr.
-    "likelihood": log_snr,
-}
-"""Distributions of the training times, as functions of uniform numbers u in (0, 1). likelihood: the density
-proportional to g^2 / sigma^2 from t_min to t_max (Song, Durkan et al. 2021), which is uniform in the log-SNR."""
-
-
-def likelihood_factor(sde: SDE, t: Tensor) -> Tensor:
-    """1 / (p(t) (t_max - t_min)), p(t) = g^2 / sigma^2 / (log_snr(t_min) - log_snr(t_max)); elementwise in t."""
-    data_end, noise_end = _log_snr_ends(sde)
-    return (data_end - noise_end) / (sde.t_max - sde.t_min) * sde.sigma(t) ** 2 / sde.g2(t)
-
-
-IMPORTANCE: dict[str, Callable[[SDE, Tensor], Tensor]] = {"likelihood": likelihood_factor}
-"""Factors of the losses at times that are there to lower the variance alone: with them the expected loss, at any
-weighting, is that of uniform times. The other distributions of TIMES are part of what is asked, and have none. The
-weighting "likelihood" with the times "likelihood" leaves each loss the weight of "score", times a constant."""
+weight of the error in x_0 it is): on the noise's error it is min(gamma sigma^2 / alpha^2, 1). flow: ((alpha + sigma) /
+sigma)^2, with which the loss is |F - (z - x_0)|^2 for F = E[z - x_0 | x_t], that of flow matching (Lipman et al. 2023,
+eq. 23), on any process."""
 
 
 def stratified(count: int, generator: torch.Generator) -> Tensor:
@@ -113,16 +68,16 @@ class BatchNoise(NamedTuple):
         sde: SDE,
         shape: Sequence[int],
         generator: torch.Generator,
-        times: str = "log_normal",
+        times: str | Times = "log_normal",
         rows: slice = slice(None),
     ) -> "BatchNoise":
-        """Those of ``rows`` of a batch of ``shape`` (B, *event), stratified over the whole batch; CPU generator."""
-        count, event_shape = shape[0], shape[1:]
-        t = TIMES[times](sde, stratified(count, generator))[rows]
+        """Those of ``rows`` of a batch of ``shape`` (B, *event), stratified over the whole batch; CPU generator. The
+        distribution of the times is a ``Times``, or a key of TIMES."""
+        count, event_shape, law = shape[0], shape[1:], Times.of(times)
+        t = law(sde, stratified(count, generator))[rows]
         u = torch.rand(count, generator=generator, dtype=torch.float32, device="cpu")[rows]
         seeds = torch.randint(2**62, (count,), generator=generator, device="cpu")[rows]
-        factor = IMPORTANCE[times](sde, t) if times in IMPORTANCE else torch.ones_like(t)
-        return cls(t, factor, u, per_item(torch.randn, seeds, event_shape), seeds)
+        return cls(t, law.factor(sde, t), u, per_item(torch.randn, seeds, event_shape), seeds)
 
     def noise(self, x0: Tensor) -> Tensor:
         """``z`` in the dtype and on the device of the items x0 (B, *event)."""

@@ -9,7 +9,7 @@ import torch
 from sde.distributed.world import PARALLEL
 from sde.training.ema import check_decay
 from sde.training.ema_profile import exponent
-from sde.training.loss import TIMES
+from sde.training.times import MEAN, STD, TIMES, Times
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 DECAYS: dict[str, Callable[[float], float]] = {
@@ -22,7 +22,8 @@ DECAYS: dict[str, Callable[[float], float]] = {
 @dataclass(frozen=True)
 class TrainingOptions:
     """``steps`` optimizer steps on ``batch_size`` items, of all processes together, in
-    ``gradient_accumulation`` micro-batches per process, one after the other; ``time_distribution`` a key of TIMES.
+    ``gradient_accumulation`` micro-batches per process, one after the other; ``time_distribution`` a key of TIMES,
+    and ``time_mean`` and ``time_std`` its mean and standard deviation of ln(sigma / alpha) where it is normal.
 
     The learning rate is ``lr`` after ``warmup_steps`` steps, with a decay to the end of the run; gradients are clipped
     to the norm ``max_grad_norm`` (0: not). ``adam_betas`` and ``adam_eps`` are the optimizer's: the decays of its two
@@ -37,6 +38,8 @@ class TrainingOptions:
     batch_size: int = 128
     gradient_accumulation: int = 1
     time_distribution: str = "log_normal"
+    time_mean: float = MEAN
+    time_std: float = STD
     optimizer: str = "adam"
     lr: float = 1e-3
     lr_decay: str = "cosine"
@@ -62,6 +65,10 @@ class TrainingOptions:
         for name, allowed in tables.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} = {getattr(self, name)!r}: needs one of {', '.join(allowed)}")
+        try:
+            Times(self.time_distribution, self.time_mean, self.time_std)
+        except ValueError as error:
+            raise ValueError(f"time_{error}") from None
         for name in ("steps", "batch_size", "gradient_accumulation", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)}: needs a positive number")
@@ -81,6 +88,11 @@ class TrainingOptions:
                     check(length)
                 except ValueError as error:
                     raise ValueError(f"{name}: {error}") from None
+
+    @property
+    def times(self) -> Times:
+        """The distribution of the training times."""
+        return Times(self.time_distribution, self.time_mean, self.time_std)
 
     @property
     def adam(self) -> dict:

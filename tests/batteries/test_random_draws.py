@@ -37,7 +37,8 @@ from sde.data.sets import split
 from sde.inverse import Mask
 from sde.inverse.operators import CompressedSensing
 from sde.networks.dropout import Dropout
-from sde.training.loss import TIMES, BatchNoise, stratified
+from sde.training.loss import BatchNoise, stratified
+from sde.training.times import TIMES
 from tests.oracles.exact import Gaussian
 from tests.sde import small_training
 
@@ -75,7 +76,8 @@ CUMULATIVE = {
     # g^2 / sigma^2 = -d log_snr / dt.
     "likelihood": even_in_log_ratio,
 }
-"""The share of training times before t, written out."""
+"""The share of training times before t, written out; logit_normal is log_normal by another name."""
+assert {*CUMULATIVE, "logit_normal"} == {*TIMES}
 
 
 def times(name):
@@ -160,7 +162,7 @@ def measurements():
 
 
 UNIFORM = {
-    **{f"training times, {name}": lambda name=name: times(name) for name in TIMES},
+    **{f"training times, {name}": lambda name=name: times(name) for name in CUMULATIVE},
     "place in a stratum": lambda: repeated(lambda g: (4 * stratified(4, g)) % 1),
     "a batch's items": training,
     "samples' seeds": seeds_of_samples,

@@ -167,6 +167,8 @@ SPACING = {
     "karras": lambda sde, t: (sde.sigma(t) / sde.alpha(t)) ** (1 / 7),
     "karras:3": lambda sde, t: (sde.sigma(t) / sde.alpha(t)) ** (1 / 3),
     "polynomial:1.5": lambda sde, t: t ** (1 / 1.5),
+    "flow": lambda sde, t: sde.sigma(t) / (sde.alpha(t) + sde.sigma(t)),
+    "flow:3": lambda sde, t: sde.sigma(t) / (3 * sde.alpha(t) + sde.sigma(t)),
 }
 """What has equal steps on each grid."""
 
@@ -177,12 +179,21 @@ def test_grid_spacing(grid, process):
     for start in (None, 0.6):
         times = make_grid(process, grid, 20, start)
         assert times[0] == (process.t_max if start is None else start)
-        if start is None and process.open_end and grid.partition(":")[0] not in OF_TIME:
+        if start is None and process.open_end and grid.partition(":")[0] not in (*OF_TIME, "flow"):
             # The noise end has no level: the first is that of alpha / sigma = 1e-3.
             assert process.noise_level(times[1]).item() == pytest.approx(1e3)
             times = times[1:]
         steps = SPACING[grid](process, times).diff()
         torch.testing.assert_close(steps, steps.mean().expand(len(steps)), rtol=1e-5, atol=0)
+
+
+def test_a_flow_grid_on_its_own_path():
+    """Equal steps in t, and with a shift of 3 the times 3 t / (1 + 2 t) of equal steps in t: SD3's."""
+    sde = SDES["flow"]()
+    torch.testing.assert_close(make_grid(sde, "flow", 50), make_grid(sde, "uniform", 50), rtol=1e-12, atol=0)
+    times = make_grid(sde, "flow:3", 50)
+    u = torch.linspace(1, 0.001 / (0.001 + 3 * 0.999), 51, dtype=torch.float64)
+    torch.testing.assert_close(times, 3 * u / (1 + 2 * u), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(("times", "words"), [
@@ -194,7 +205,9 @@ def test_bad_times(times, words):
         check_times(torch.tensor(times), VPSDE())
 
 
-@pytest.mark.parametrize("grid", ["karas", "uniform:2", "karras:x", "karras:0", "polynomial:-1", "karras:inf"])
+@pytest.mark.parametrize(
+    "grid", ["karas", "uniform:2", "karras:x", "karras:0", "polynomial:-1", "karras:inf", "flow:0"]
+)
 def test_bad_grids(grid):
     with pytest.raises(ValueError, match=f"grid = '{grid}'"):
         make_grid(VPSDE(), grid, 4)

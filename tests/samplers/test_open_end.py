@@ -62,6 +62,17 @@ def test_grids_begin_at_the_end(grid, sde):
         assert (len(times), times[0], times[-1]) == (steps + 1, 1, sde.t_min)
 
 
+def test_velocity_at_the_end(sde, generator):
+    """The slope of the exact flow there, where f and g^2 are infinite."""
+    model = Gaussian(sde, torch.tensor([3.0, -2.0], dtype=torch.float64), 0.4)
+    x = torch.randn(6, 2, generator=generator, dtype=torch.float64)
+    t, *before = (torch.tensor(1 - gap, dtype=torch.float64) for gap in (0.0, 1e-6, 2e-6))
+    once, twice = ((model.flow(x, t, s) - x) / (s - t) for s in before)
+    torch.testing.assert_close(model.velocity(x, t), 2 * once - twice, rtol=1e-5, atol=1e-5)
+    single = torch.ones(6)
+    torch.testing.assert_close(model.velocity(x, single), model.velocity(x, t), rtol=1e-5, atol=1e-5)
+
+
 def test_adaptive_samplers(sde, generator):
     """The ODE to the exact flow; the SDE to the law."""
     model = Gaussian(sde, torch.tensor([0.7, -0.3], dtype=torch.float64), 0.4)

@@ -12,7 +12,7 @@ from sde import VPSDE, Denoiser
 from sde.data.dataset import Dataset
 from sde.data.transform import Transform
 from sde.training.ema import EMA
-from sde.training.loss import TIMES
+from sde.training.times import TIMES
 from tests.oracles.exact import GaussianDenoiser
 from tests.oracles.processes import PROCESSES
 

@@ -383,7 +383,7 @@ def test_the_best_length_is_found_without_training(noisy_run, capsys):
     rebuilt = load_model(run.folder / names[0.07])
     settings = run.config.training
     validation = Validation(
-        held_out, data, rebuilt.sde, settings.time_distribution, settings.loss_weighting, run.device
+        held_out, data, rebuilt.sde, settings.optimization.times, settings.loss_weighting, run.device
     )
     assert losses[names[0.07]] == validation.losses(rebuilt)["loss"]
     snapshots = find_snapshots(run.folder / "ema")

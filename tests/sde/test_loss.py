@@ -9,22 +9,18 @@ import scipy.integrate
 import scipy.stats
 import torch
 
+from sde import Denoiser
 from sde.condition.tree import drop_conditions, null_like
 from sde.training import loss
-from sde.training.loss import (
-    IMPORTANCE,
-    TIMES,
-    WEIGHTINGS,
-    BatchNoise,
-    classifier_loss,
-    denoising_loss,
-    per_item,
-    stratified,
-)
+from sde.training.loss import WEIGHTINGS, BatchNoise, classifier_loss, denoising_loss, per_item, stratified
+from sde.training.options import TrainingOptions
+from sde.training.times import IMPORTANCE, TIMES, Times
 from tests.oracles.exact import GaussianDenoiser
 from tests.oracles.processes import PROCESSES
 
 STD = 0.5
+LAWS = [name for name in TIMES if name != "logit_normal"]
+"""Distributions of times, each by one of its names."""
 
 # Weights of |D - x_0|^2, written out from their definitions as weights lambda of |score - grad log q|^2.
 WRITTEN_OUT = {
@@ -33,6 +29,8 @@ WRITTEN_OUT = {
     "edm": lambda a, s, g2: ((s / a) ** 2 + STD**2) / ((s / a) * STD) ** 2,
     # Of the noise's error |z - z_hat|^2 = (alpha / sigma)^2 |D - x_0|^2 it is min(snr, 5) / snr.
     "min_snr": lambda a, s, g2: torch.minimum((a / s) ** 2, torch.tensor(5.0)) / (a / s) ** 2 * (a / s) ** 2,
+    # z_hat - x_hat = (x - (a + s) x_hat) / s has the error (a + s) / s times that of x_hat.
+    "flow": lambda a, s, g2: ((a + s) / s) ** 2,
 }
 
 
@@ -58,8 +56,8 @@ def density_of_times(sde, name, t, snr):
 # On one process each weighting at each distribution of times; on the others each distribution once.
 @pytest.mark.parametrize(
     ("process", "weighting", "times"),
-    [("straight", weighting, times) for weighting in WEIGHTINGS for times in TIMES]
-    + [(name, *pair) for name in PROCESSES if name != "straight" for pair in zip(cycle(WEIGHTINGS), TIMES)],
+    [("straight", weighting, times) for weighting in WEIGHTINGS for times in LAWS]
+    + [(name, *pair) for name in PROCESSES if name != "straight" for pair in zip(cycle(WEIGHTINGS), LAWS)],
     indirect=["process"],
 )
 def test_loss_of_the_exact_model_is_the_posterior_variance(weighting, times, process, generator):
@@ -90,7 +88,47 @@ def test_min_snr_is_the_smaller_of_two():
     torch.testing.assert_close(weight, torch.tensor([5.0, 5.0, 0.5], dtype=torch.float64))
 
 
-@pytest.mark.parametrize("times", TIMES)
+def test_the_weighting_flow_is_the_loss_of_flow_matching(process, generator):
+    """|F - (z - x_0)|^2 of whatever F a network gives, with D = (x - sigma F) / (alpha + sigma)."""
+
+    class Predicts(torch.nn.Module):
+        def forward(self, x, c_noise, cond):
+            return torch.sin(3 * x) + c_noise[:, None]
+
+    model = Denoiser(Predicts(), process, "flow", scaled_input=False)
+    x0 = torch.randn(64, 5, generator=generator, dtype=torch.float64)
+    draws = BatchNoise.draw(process, x0.shape, generator, "uniform")
+    found = denoising_loss(model, x0, None, draws, weighting="flow")
+    output = model.network(process.perturb(x0, draws.t, draws.noise(x0)), model.coefficients(draws.t)[-1], None)
+    expected = (output - (draws.z - x0)).square().mean(1).float()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+def test_normal_times(process, generator):
+    """Two names of one law of ln(sigma / alpha), with the mean and the standard deviation that they are told, cut to
+    the process; by itself that of t is logit-normal on the straight path."""
+    u = torch.rand(20_000, generator=generator, dtype=torch.float64)
+    assert torch.equal(Times("log_normal")(process, u), Times("logit_normal", -1.2, 1.2)(process, u))
+    t = TrainingOptions(time_distribution="logit_normal", time_mean=0.3, time_std=0.8).times(process, u)
+    normal = scipy.stats.norm(0.3, 0.8)
+    ends = [process.noise_level(process.t_min).log().item(), process.noise_level(process.t_signal).log().item()]
+    low, high = normal.cdf(ends)
+    levels = (process.sigma(t) / process.alpha(t)).log().numpy()
+    assert scipy.stats.kstest(levels, lambda v: (normal.cdf(v) - low) / (high - low)).pvalue > 0.01
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"time_std": 0.0}, "^time_mean = -1.2 with std = 0.0: needs a finite mean"),
+    ({"time_mean": math.nan}, "needs a finite mean"),
+    ({"time_distribution": "uniform", "time_mean": 0.5}, "the times uniform take neither, log_normal and logit_normal"),
+    ({"time_distribution": "logit"}, "time_distribution = 'logit': needs one of uniform, .*logit_normal"),
+])  # fmt: skip
+def test_times_that_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        TrainingOptions(**options)
+
+
+@pytest.mark.parametrize("times", LAWS)
 def test_times_stay_in_range(times, process):
     u = torch.tensor([1e-12, 0.25, 0.5, 1 - 1e-12], dtype=torch.float64)
     t = TIMES[times](process, u)

@@ -70,7 +70,7 @@ class Perfect(nn.Module):
         edm = (denoised - SIGMA_DATA**2 / (ratio**2 + SIGMA_DATA**2) * (x / a)) * (ratio**2 + SIGMA_DATA**2).sqrt()
         v = (a * noise - s * denoised) / (a**2 + s**2).sqrt()
         answers = {"noise": noise, "denoised": denoised, "score": score, "v": v, "edm": edm / (ratio * SIGMA_DATA)}
-        answers["scaled_score"] = s * score
+        answers |= {"scaled_score": s * score, "flow": noise - denoised}
         return answers[self.parametrization]
 
 
@@ -91,7 +91,7 @@ def test_parametrizations_at_an_open_noise_end(parametrization):
     """There D = E[x_0]: finite of some whatever the network says, and refused of those that divide by alpha."""
     sde = ChainSDE(zero_terminal_snr=True)
     if parametrization in ("noise", "score", "scaled_score"):
-        words = "its D divides by alpha, which is 0 at t_max = 1 .*: needs one of denoised, v, edm, or a smaller t_max"
+        words = r"its D divides by alpha, which is 0 at t_max = 1 .*: needs one of denoised, v, edm, flow, or a smaller"
         with pytest.raises(ValueError, match=words):
             Denoiser(nn.Identity(), sde, parametrization)
         assert Denoiser(nn.Identity(), replace(sde, t_max=0.99), parametrization)
@@ -103,7 +103,7 @@ def test_parametrizations_at_an_open_noise_end(parametrization):
             # c_noise is log(2^24) / 4, the largest level that float32 tells apart.
             torch.testing.assert_close(c_noise, torch.full_like(c_noise, 6 * math.log(2)))
             mean = MEANS.mean(0).expand(len(x), 2)
-            return {"denoised": mean, "v": -mean, "edm": mean / SIGMA_DATA}[parametrization]
+            return {"denoised": mean, "v": -mean, "edm": mean / SIGMA_DATA, "flow": x - mean}[parametrization]
 
     model = Denoiser(AtTheEnd(), sde, parametrization, SIGMA_DATA)
     x, t = torch.randn(4, 2, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)

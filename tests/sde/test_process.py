@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sde import SDE, VESDE, VPSDE, SubVPSDE
-from sde.process.base import ZERO_SIGNAL_CUT
+from sde.process.base import ZERO_SIGNAL_CUT, derivative
 from sde.process.coefficients import expand
 from sde.process.elementwise import ELEMENTWISE
 from tests.oracles.processes import Straight, interior
@@ -17,6 +17,20 @@ def test_drift_and_diffusion_follow_from_the_two_formulas(process):
     t = interior(process)
     torch.testing.assert_close(process.f(t), SDE.f(process, t), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(process.g2(t), SDE.g2(process, t), rtol=1e-8, atol=1e-12)
+
+
+def test_rates_are_derivatives(process):
+    """Of alpha and sigma, those of the open end as limits in either precision; with them f and g^2 follow."""
+    t = interior(process)
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    for rate, formula in ((process.alpha_rate, process.alpha), (process.sigma_rate, process.sigma)):
+        torch.testing.assert_close(rate(t), derivative(formula, t), rtol=1e-8, atol=1e-12)
+        end = torch.tensor([process.t_max, 0.999 * process.t_max], dtype=torch.float64)
+        torch.testing.assert_close(rate(end.float()).double(), rate(end), rtol=1e-3, atol=1e-5)
+        assert (rate(end)[0] - rate(end)[1]).abs() < 0.02 * rate(end).abs().max() + 0.01
+    torch.testing.assert_close(process.alpha_rate(t), process.f(t) * alpha, rtol=1e-9, atol=1e-12)
+    growth = process.f(t) + 0.5 * process.g2(t) / sigma**2
+    torch.testing.assert_close(process.sigma_rate(t) / sigma, growth, rtol=1e-7, atol=1e-10)
 
 
 def test_the_sde_has_the_marginals_of_the_formulas(process):

@@ -11,7 +11,8 @@ from sde.distillation.consistency import Consistency, around, consistency_losses
 from sde.distillation.distance import pseudo_huber
 from sde.distillation.ect import EasyConsistency
 from sde.networks import MLP
-from sde.training.loss import log_normal, stratified
+from sde.training.loss import stratified
+from sde.training.times import log_normal
 from tests.oracles.planted_map import WRONG, PlantedFlowMap, draws_at, expected_gradient, time_of
 
 PROCESSES = {name: SDES[name]() for name in ("flow", "vp", "ve")}

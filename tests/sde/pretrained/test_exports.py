@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from sde import VESDE, VPSDE, ChainSDE, Denoiser, NoiseInput, SubVPSDE, Transform
+from sde import VESDE, VPSDE, ChainSDE, Denoiser, FlowSDE, NoiseInput, SubVPSDE, Transform
 from sde.networks import NETWORKS
 from sde.pretrained import load_pretrained
 from sde.pretrained.exports import EXPORTS
@@ -115,8 +115,10 @@ def test_what_diffusers_cannot_express(tmp_path):
     def no(wanted, *arguments, **inputs):
         refused("diffusers", wanted, model(*arguments, **inputs), tmp_path)
 
-    no("diffusers has chains, and this process is VPSDE", DDPM, VPSDE(), "noise", **STEPS)
-    no("diffusers has the parametrizations noise, denoised, v, this model edm", DDPM, CHAIN, "edm", **STEPS)
+    no("diffusers has chains and flow matching, and this process is VPSDE", DDPM, VPSDE(), "noise", **STEPS)
+    no("diffusers has the parametrizations noise, denoised, v there, this model edm", DDPM, CHAIN, "edm", **STEPS)
+    no("diffusers has the parametrizations flow there, this model v", DDPM, FlowSDE(), "v", **STEPS)
+    no("told a number of steps times t, this one 0.25 log_noise_level", DDPM, FlowSDE(), "flow", scaled_input=False)
     no("see x as it is", DDPM, CHAIN, "noise", noise_input=STEPS["noise_input"])
     no("are told the step of the chain, this one 0.25 log_noise_level", DDPM, CHAIN, "noise", scaled_input=False)
     no("UNet2DModel has attention_resolutions = ", DDPM | {"attention_resolutions": (4,)}, CHAIN, "noise", **STEPS)
