@@ -176,6 +176,8 @@ MEANINGS = {
     "method.weighting": "weighting of the loss over times",
     "method.grid": "grid of the times that the method asks for, on which students are sampled",
     "method.times": "distribution of the times that are trained",
+    "method.time_mean": "mean of ln(sigma / alpha) where times are normal",
+    "method.time_std": "standard deviation of ln(sigma / alpha) where times are normal",
     "method.target_decay": "decay per step of the average that is the student's target; 0 is the student itself",
     "method.distilled": "whether the teacher is asked; otherwise the data are, and it is only where the student starts",
     "method.first_intervals": "intervals of the grid at first",

@@ -27,7 +27,7 @@ from sde.condition.tree import Condition, condition_kinds, restrict_to
 from sde.data import Dataset
 from sde.distillation import METHODS, FlowMap, SolvedTeacher
 from sde.distillation.guided import guided_teacher
-from sde.distillation.method import Grid, Method
+from sde.distillation.method import Grid, Method, times_of
 from sde.distillation.trainer import DistillationLoss, StudentTrainer
 from sde.training.augmentation import Augmentation
 from sde.training.trainer import StepResult, check_batch
@@ -144,7 +144,10 @@ def taught(run: Run, method: Method) -> Run:
     of the times, which is the method's. Raises ValueError for weights that have changed."""
     config, distillation = run.config, run.config.distillation
     folder = distillation.teacher
-    optimization = replace(config.training.optimization, time_distribution=method.times)
+    law = times_of(method)
+    optimization = replace(
+        config.training.optimization, time_distribution=law.name, time_mean=law.mean, time_std=law.std
+    )
     config = replace(config, training=replace(config.training, optimization=optimization))
     if folder:
         weights = Path(folder) / Run.weights

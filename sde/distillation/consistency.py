@@ -12,7 +12,7 @@ from sde.condition.tree import ConditionLike
 from sde.data.sizes import cut
 from sde.device import as_tensor, forked_random, send
 from sde.distillation.distance import DISTANCES
-from sde.distillation.method import Grid, check_choice, check_range
+from sde.distillation.method import Grid, check_choice, check_range, times_of
 from sde.distillation.teacher import Teacher
 from sde.process.base import SDE
 from sde.training.loss import BatchNoise
@@ -94,11 +94,14 @@ class Consistency:
     weighting: str = "relative_gap"
     grid: str = "karras"
     times: str = "log_normal"
+    time_mean: float = 0.3
+    time_std: float = 1.8
     target_decay: float = 0.0
     sampler: ClassVar[str] = "renoise"
 
     def __post_init__(self) -> None:
         check_choice(self, distance=DISTANCES, weighting=WEIGHTINGS)
+        times_of(self)
         check_range(self, 0, math.inf, "huber_c")
         check_range(self, 0, 1, "target_decay")
         if not 1 <= self.first_intervals <= self.last_intervals:

@@ -11,7 +11,7 @@ from sde.condition.tree import ConditionLike
 from sde.device import as_tensor, double
 from sde.distillation.consistency import WEIGHTINGS, consistency_losses
 from sde.distillation.distance import DISTANCES
-from sde.distillation.method import Grid, check_choice, check_range
+from sde.distillation.method import Grid, check_choice, check_range, times_of
 from sde.distillation.teacher import Teacher
 from sde.training.loss import BatchNoise
 
@@ -44,12 +44,15 @@ class EasyConsistency:
     weighting: str = "relative_gap"
     grid: str = "karras"
     times: str = "log_normal"
+    time_mean: float = 0.3
+    time_std: float = 1.8
     target_decay: ClassVar[float] = 0.0
     needs_teacher: ClassVar[bool] = False
     sampler: ClassVar[str] = "renoise"
 
     def __post_init__(self) -> None:
         check_choice(self, distance=DISTANCES, weighting=WEIGHTINGS)
+        times_of(self)
         check_range(self, 0, math.inf, "k", "b", "huber_c")
         check_range(self, 1, math.inf, "base", "doublings")
 

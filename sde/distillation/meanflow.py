@@ -12,12 +12,11 @@ from sde.condition.tree import ConditionLike, null_like
 from sde.data.sizes import cut
 from sde.device import as_tensor, forked_random, has_float64, send
 from sde.distillation.distance import mean_square
-from sde.distillation.method import Grid, check_choice, check_range, uniforms
+from sde.distillation.method import Grid, check_range, times_of, uniforms
 from sde.distillation.teacher import Teacher
 from sde.process.base import SDE
 from sde.process.coefficients import combine, expand
 from sde.training.loss import BatchNoise
-from sde.training.times import TIMES
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,14 @@ class MeanFlow:
     guidance_scale: float = 1.0
     guidance_mixing: float = 0.0
     times: str = "log_normal"
+    time_mean: float = 0.3
+    time_std: float = 1.8
     grid: str = "uniform"
     target_decay: ClassVar[float] = 0.0
     sampler: ClassVar[str] = "jump"
 
     def __post_init__(self) -> None:
-        check_choice(self, times=TIMES)
+        times_of(self)
         check_range(self, 0, 1, "jump_share")
         check_range(self, 0, math.inf, "adaptive_power", "adaptive_c", "guidance_scale")
         if not 0 <= self.guidance_mixing < 1:
@@ -75,7 +76,7 @@ class MeanFlow:
 
     def pair(self, sde: SDE, draws: BatchNoise) -> tuple[Tensor, Tensor]:
         """Times t >= s (B,), both of the law ``times``; equal but for a ``jump_share`` of them."""
-        other = TIMES[self.times](sde, uniforms(draws, 1))
+        other = times_of(self)(sde, uniforms(draws, 1))
         t, s = torch.maximum(draws.t, other), torch.minimum(draws.t, other)
         return t, torch.where(uniforms(draws, 2) < self.jump_share, s, t)
 

@@ -10,6 +10,7 @@ from sde.condition.tree import ConditionLike
 from sde.distillation.teacher import Teacher
 from sde.process.base import SDE
 from sde.training.loss import BatchNoise, per_item
+from sde.training.times import NORMAL, Times
 
 Grid = Callable[[SDE, int], Tensor]
 """Times (steps + 1,) of a process, float64 on the CPU, from t_max down to t_min, as a key of ``samplers.GRIDS``."""
@@ -53,6 +54,13 @@ class Method(Protocol):
         the times are of the law ``times``. ``student`` is a FlowMap, ``progress`` the share of the stage's steps that
         are done, in [0, 1), ``target`` the average of the student, without gradients."""
         ...
+
+
+def times_of(method: Method) -> Times:
+    """The law of a method's times: ``times``, where it is normal with the method's ``time_mean`` and ``time_std`` of
+    ln(sigma / alpha). Raises ValueError as ``Times`` does."""
+    normal = {"mean": method.time_mean, "std": method.time_std} if method.times in NORMAL else {}  # type: ignore[attr-defined]
+    return Times(method.times, **normal)
 
 
 def uniforms(draws: BatchNoise, number: int) -> Tensor:
