@@ -15,7 +15,7 @@ from sde.data import Dataset
 from sde.data.transform import Transform
 from sde.device import wait_for
 
-ADAPTIVE = tuple(name for name, factory in SAMPLERS.items() if factory().steps == 1)
+ADAPTIVE = tuple(name for name, factory in SAMPLERS.items() if getattr(factory, "adaptive", False))
 """The samplers that choose their own steps."""
 
 

@@ -17,7 +17,7 @@ ROUNDING = 1e-4
 """Allowed in float32 of samples of equal steps, in units of the data's standard deviation."""
 
 TOLERANCES = {"ode": 1e-3, "reverse_sde": 1e-2}
-"""rtol and atol of the adaptive samplers; their samples may differ by ``SLACK`` times it."""
+"""Of the adaptive samplers; their samples may differ by ``SLACK`` times it."""
 
 SLACK = 10.0
 
@@ -45,7 +45,7 @@ def samplers(setting: Setting) -> Iterator[Check]:
     steps = setting.of(30, 30, 6)
     for name, factory in ((name, SAMPLERS[name]) for name in SCORE_SAMPLERS):
         adaptive, tolerance = name in ADAPTIVE, setting.of(1, 1, 10) * TOLERANCES.get(name, 1e-3)
-        sampler = factory(rtol=tolerance, atol=tolerance) if adaptive else factory()
+        sampler = factory(**dict.fromkeys(factory.tolerances, tolerance)) if adaptive else factory()
         allowed, options = (SLACK * tolerance, {}) if adaptive else (ROUNDING, {"steps": steps})
         for sde in setting.of([*SDES], [*SDES], ["vp"]):
             if sde == "vp" or not adaptive:

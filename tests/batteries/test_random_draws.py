@@ -346,6 +346,7 @@ LAWS = {
     "score_sde/evaluation/perturbations.py": "lost modes, and tests/score_sde/test_splits.py",
     "score_sde/evaluation/tradeoff.py": "tests/score_sde/test_tradeoff.py",
     "score_sde/diagnosis/examination.py": "a trial",
+    "score_sde/diagnosis/students.py": "a trial",
     "score_sde/kinds/masks.py": "observed entries",
     "score_sde/metrics/bootstrap.py": "halves",
     "score_sde/metrics/sliced.py": "directions",
