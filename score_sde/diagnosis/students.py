@@ -26,7 +26,9 @@ def examine_student(
     its size a jump from pure noise changes where its end does."""
     student: Any = run.student
     settings = run.config.training
-    nearest = Validation(held_out, training, model.sde, settings.times, settings.loss_weighting, device=run.device)
+    nearest = Validation(
+        held_out, training, model.sde, settings.optimization.times, settings.loss_weighting, device=run.device
+    )
     cond, sizes = held_out_condition(held_out, model, items), sizes_of_samples(run, items, 0)
     sampler = SAMPLERS[student["sampler"]]()
     times = student["times"] or make_jumps(model.sde, student["grid"], sampler.steps)

@@ -87,7 +87,9 @@ def distill(
     with with_keys("training", "distillation.method"):
         trainer = StudentTrainer(student, spare, loss, data, settings.optimization, run.world, run.config.data.workers)
     session = Session(run, trainer, "denoiser", run.model_file, spec, "flow_map")
-    validation = Validation(held_out, data, student.sde, settings.times, settings.loss_weighting, device=run.device)
+    validation = Validation(
+        held_out, data, student.sde, settings.optimization.times, settings.loss_weighting, device=run.device
+    )
 
     def sample(step: int, done: StepResult) -> None:
         averaged = session.averaged()
