@@ -1,6 +1,5 @@
 """Several runs compared: from the same noise, by their own commands, and a sentence for those of other data."""
 
-import itertools
 import json
 import shlex
 import shutil
@@ -47,7 +46,7 @@ def test_a_teacher_with_its_students(trained, students, tmp_path, capsys):
         assert (row["error"] is None) == (row["run"] != "points")
         # Each is drawn again by its own command.
         command = shlex.split(row["command"])[2:]
-        folder = dict(itertools.pairwise(command))["--workdir"]
+        folder = command[command.index("--workdir") + 1]
         assert folder in runs.split(",")
         assert ("--guidance_scale" in command) == (row["run"] != "any")
     command = next(shlex.split(row["command"]) for row in rows if row["run"] == "any" and row["budget"] == 2)
@@ -84,8 +83,7 @@ def test_the_noise_is_the_same(tmp_path, capsys):
     ({"x": np.zeros((60, 3)) + np.arange(60)[:, None]}, "has items of shape (3,), "),
     ({"x": np.random.default_rng(1).normal(2.0, 3.0, (60, 2))}, "are others than those of"),
     ({"x": np.random.default_rng(0).normal(2.0, 3.0, (80, 2))}, "has held-out items: 20, "),
-    ({"x": np.random.default_rng(0).integers(0, 8, (60, 2)), "more": ["--config.data.num_levels=8"]},
-     "has levels: 8, "),
+    ({"x": np.random.default_rng(0).integers(0, 8, (60, 2)), "more": ["--config.data.num_levels=8"]}, "levels: 8, "),
 ])  # fmt: skip
 def test_runs_over_other_data(tmp_path, capsys, other, words):
     run = untrained(tmp_path / "a", np.random.default_rng(0).normal(2.0, 3.0, (60, 2)))
