@@ -3,7 +3,6 @@
 import json
 import pickle
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,33 +11,13 @@ import torch
 from sde.checkpoint import load_model, save_model
 from sde.checkpoint.spec import build_denoiser
 from sde.pretrained import load_pretrained
-from sde.pretrained.contents import read_contents
-from tests.oracles.foreign import fixture, relative
+from tests.oracles.foreign import FIXTURES, fixture, relative, told
 from tests.oracles.score_sde_file import NCSNPP, SMALL, VE, ours, written
 from tests.score_sde.runs import call, untrained
 
 FACTS = SMALL | NCSNPP | {"name": "ncsnpp"}
-FIXTURES = {
-    "score_sde-ve-ncsnpp-continuous": "checkpoint_1.pth",
-    "score_sde-vp-ddpm-discrete": "checkpoint_1.pth",
-    "edm-baseline-vp": "network-snapshot-000001.pkl",
-    "edm-ncsnpp-uncond": "network-snapshot-000001.pkl",
-    "edm-ddpmpp-cond": "network-snapshot-000001.pkl",
-    "guided-diffusion": "ema_0.9999_000001.pt",
-    "k-diffusion-image_v1": "model_00000010.pth",
-    "k-diffusion-image_transformer_v2": "model.safetensors",
-    "denoising-diffusion-pytorch": "model-1.pt",
-    "diffusers-ddpm-epsilon": ".",
-}
 KEYS = {"sample_euler": "ddim", "sample_heun": "heun", "sample_dpm_2": "dpm2", "sample_lms": "lms",
         "sample_dpmpp_2m": "dpmpp"}  # fmt: skip
-
-
-def told(found) -> dict:
-    """The facts of a fixture, as its about.json has them; and the size of images where it leaves that out."""
-    names = ("model", "data", "sde", "continuous", "schedule", "objective")
-    facts = found.about.get("kwargs", {}) | {name: found.about[name] for name in names if name in found.about}
-    return facts | ({"image_size": 16} if "objective" in facts else {})
 
 
 def imported(capsys, path, folder, facts, *more):
@@ -292,39 +271,6 @@ def test_what_is_refused(foreign, capsys, tmp_path):
     assert f"the file lacks {gone.removeprefix('module.')} (here " in sentence(
         "--pretrained", path, *facts, "--weights", "raw"
     )
-
-
-def changed(value: torch.Tensor, how: str) -> torch.Tensor:
-    """A tensor of another shape."""
-    shapes = {"a row": (3,), "a number": (), "the other way": value.shape[::-1], "nothing": (0, *value.shape[1:])}
-    return torch.zeros(shapes[how])
-
-
-@pytest.mark.parametrize("name", [name for name in FIXTURES if not name.startswith(("diffusers", "edm"))])
-def test_tensors_of_other_shapes_are_refused(name, monkeypatch):
-    """Of a file that is damaged or changed, whatever it is that does not fit: always in a sentence."""
-    found = fixture(name)
-    path, facts = found.folder / FIXTURES[name], told(found)
-    contents = read_contents(path)
-    held = contents.data.get("model", contents.data)
-    weights = "ema" if held is contents.data else "raw"
-    held = {key: value for key, value in held.items() if isinstance(value, torch.Tensor) and value.ndim > 1}
-    for number, value in enumerate([*held.values()][::9]):
-        how = ("a row", "a number", "the other way", "nothing")[number % 4]
-        other = changed(value, how)
-        if other.shape == value.shape:
-            continue
-        data = _replaced(contents.data, value, other)
-        monkeypatch.setattr("sde.pretrained.read_contents", lambda _, data=data: replace(contents, data=data))
-        with pytest.raises(ValueError, match=r"fit|facts|damaged|none of|neither|no levels|network takes"):
-            load_pretrained(path, weights=weights, facts=facts)
-
-
-def _replaced(data, value, other):
-    """Nested dicts with another tensor in the place of one."""
-    if isinstance(data, dict):
-        return {key: _replaced(inside, value, other) for key, inside in data.items()}
-    return other if data is value else data
 
 
 def test_a_run_is_not_written_over(foreign, run, capsys):
