@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 from sde import SDES, Denoiser
 from sde.distillation import FlowMap
 from sde.distillation.meanflow import MeanFlow, identity_residual
-from sde.model.denoiser import call_network
+from sde.model.call import call_network
 from sde.networks import DiT, UNet
 from tests.oracles.planted_map import draws_at
 
