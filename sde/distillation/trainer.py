@@ -107,8 +107,7 @@ class StudentTrainer(Trainer):
         """Set the method of a stage, and its target, the student as it is."""
         self.stage, self.distillation.method = stage, self.stages[stage]
         if self.distillation.method.target_decay:
-            self.distillation.target = copy.deepcopy(self.spare)
-            self.distillation.target.load_state_dict(self.module.state_dict())
+            self.distillation.target = self._apart(self.module.state_dict())
 
     def _next(self) -> None:
         """Go on to the next stage."""
@@ -116,17 +115,17 @@ class StudentTrainer(Trainer):
         self.module.load_state_dict(averaged)
         # In a short stage a long average would hardly leave the one before.
         self.ema.restart(self.module)
-        self._teach(averaged)
+        self.distillation.teacher = FlowMapTeacher(self._apart(averaged))
         self.optimizer.state.clear()
         self.begun = self.step
         self._enter(self.stage + 1)
 
-    def _teach(self, state: dict[str, Tensor]) -> None:
-        """The student of these weights becomes the teacher."""
-        teacher = copy.deepcopy(self.spare)
-        teacher.load_state_dict(state)
-        teacher.autocast = self.module.autocast
-        self.distillation.teacher = FlowMapTeacher(teacher)
+    def _apart(self, state: dict[str, Tensor]) -> FlowMap:
+        """A student of these weights that is not trained, and computes as the one that is."""
+        student = copy.deepcopy(self.spare)
+        student.load_state_dict(state)
+        student.autocast = self.module.autocast
+        return student
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -134,7 +133,6 @@ class StudentTrainer(Trainer):
         target, decay = self.distillation.target, self.distillation.method.target_decay
         if target is None:
             return
-        target.autocast = self.module.autocast
         for mean, parameter in zip(target.parameters(), self.module.parameters(), strict=True):
             mean.lerp_(parameter, 1 - decay)
         for held, buffer in zip(target.buffers(), self.module.buffers(), strict=True):
@@ -156,6 +154,6 @@ class StudentTrainer(Trainer):
         self._enter(state["stage"])
         self.begun = state["begun"]
         if self.stage:
-            self._teach(state["teacher"])
+            self.distillation.teacher = FlowMapTeacher(self._apart(state["teacher"]))
         if self.distillation.target is not None:
             self.distillation.target.load_state_dict(state["target"])
