@@ -20,6 +20,7 @@ def student_values(
     is none, and for flags that are not those of a student that goes on."""
     if method is not None:
         pick("--method", method, METHODS)
+    teacher = None if teacher is None else str(Path(teacher))
     given = {"teacher": teacher, "method": method, "guidance_scale": None if scales is None else tuple(scales)}
     if (folder / "config.json").exists():
         return _going_on(folder, given)

@@ -77,7 +77,7 @@ def distill(
     run = run.with_speed(settle_compiling(run, student, data, loss))
     if solved is not None:
         denoiser.autocast = student.autocast
-    with with_keys("training", "distillation.method"):
+    with with_keys("training"):
         trainer = StudentTrainer(student, spare, loss, data, settings.optimization, run.world, run.config.data.workers)
     session = Session(run, trainer, "denoiser", run.model_file, spec, "flow_map")
     validation = Validation(

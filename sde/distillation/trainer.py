@@ -55,7 +55,7 @@ class StudentTrainer(Trainer):
     the one before, which become its teacher, with a fresh optimizer and with its own warm-up and decay of the learning
     rate. ``spare`` is a copy of the student, not compiled: what teachers and target are made of.
 
-    Raises ValueError where weights are sharded, as teachers and targets are whole.
+    Raises ValueError where weights are sharded, as teachers and targets are whole, and for fewer steps than stages.
     """
 
     def __init__(
@@ -70,8 +70,10 @@ class StudentTrainer(Trainer):
     ) -> None:
         if options.parallel == "fsdp" and world is not None and world.size > 1:
             raise ValueError("parallel = 'fsdp': a student's teachers are not split with its network; take ddp")
-        super().__init__(student, data, loss, options, world, workers)
         self.distillation, self.stages = loss, loss.method.stages()
+        if options.steps < len(self.stages):
+            raise ValueError(f"steps = {options.steps}: needs at least one for each of {len(self.stages)} stages")
+        super().__init__(student, data, loss, options, world, workers)
         self.spare = spare.requires_grad_(False).eval()
         self.stage = self.begun = 0
         """The number of the stage, and the step with which it began."""
@@ -151,6 +153,11 @@ class StudentTrainer(Trainer):
         super().load_state_dict(state)
         if state["stage"] >= len(self.stages):
             raise ValueError(f"it is in stage {state['stage'] + 1}, and here are {len(self.stages)}")
+        if self.stage_at(self.step) > state["stage"] + 1:
+            raise ValueError(
+                f"steps = {self.options.steps}: step {self.step} is then in stage {self.stage_at(self.step) + 1}, and "
+                f"it is in stage {state['stage'] + 1}; needs more"
+            )
         self._enter(state["stage"])
         self.begun = state["begun"]
         if self.stage:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from score_sde.cli import main
+from score_sde.config.students import student_values
 from sde.checkpoint.models import load_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.distillation.trainer import StudentTrainer
@@ -152,6 +153,8 @@ REFUSED = {
     "three stages": (["--mode", "distill", "--teacher", "RUN", "--workdir", "NEW",
                       "--config.distillation.method.first_steps=3"],
                      "config.distillation.method.first_steps = 3: needs a power of two"),
+    "too few steps": (["--mode", "distill", "--teacher", "RUN", "--workdir", "NEW", "--config.training.steps=3"],
+                      "config.training.steps = 3: needs at least one for each of 4 stages"),
     "a run of its own": (["--mode", "distill", "--teacher", "RUN", "--workdir", "RUN"],
                          "holds a run of another mode than distill"),
     "another method": (["--mode", "distill", "--method", "ect", "--workdir", "STUDENT"],
@@ -182,6 +185,14 @@ def test_what_is_refused(trained, student, tmp_path, capsys, monkeypatch, name):
     assert status == 2
     assert words.replace("STUDENT", str(student)) in error
     assert not (tmp_path / "new" / "config.json").exists()
+
+
+def test_a_teachers_weighting_of_times_stays_its_own(trained, tmp_path):
+    config = json.loads((trained / "config.json").read_text())
+    config["training"]["uncertainty_weighting"] = True
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    values = student_values(tmp_path / "student", None, str(tmp_path), "ect", None)
+    assert values["training"] == config["training"] | {"uncertainty_weighting": False}
 
 
 def test_other_weights_of_the_teacher_are_refused(trained, student, tmp_path, capsys):

@@ -152,6 +152,16 @@ def test_a_longer_run_goes_on_in_its_last_stage():
         short.load_state_dict(run.state_dict())
 
 
+def test_steps_that_leave_a_stage_out():
+    with pytest.raises(ValueError, match="steps = 2: needs at least one for each of 3 stages"):
+        trainer(steps=2)
+    run = trainer()
+    for _ in range(4):
+        run.training_step()
+    with pytest.raises(ValueError, match="steps = 5: step 4 is then in stage 3, and it is in stage 1; needs more"):
+        trainer(steps=5).load_state_dict(run.state_dict())
+
+
 class Single(Halving):
     def stages(self):
         return (self,)
