@@ -27,9 +27,13 @@ def call_network(
 
     Only the network's body runs under autocast, and only it is worth compiling. Where x is differentiated, a compiled
     network is asked as it was before: a compiled graph has one backward pass, which cannot be taken again, and no
-    derivatives in forward mode.
+    derivatives in forward mode. With those it runs in full precision on the CPU, where torch's normalizations under
+    autocast leave a derivative in another dtype than its value.
     """
-    differentiated = (torch.is_grad_enabled() and x.requires_grad) or differentiating_forward()
+    forward = differentiating_forward()
+    differentiated = (torch.is_grad_enabled() and x.requires_grad) or forward
+    if forward and x.device.type == "cpu":
+        autocast = None
     call = uncompiled(network) if differentiated else network
     if isinstance(c_noise, float):
         # Without a transfer, which would wait for the device.

@@ -20,7 +20,7 @@ METHODS = {
     # A target of its own, and what computes in another dtype.
     "consistency": ["--config.distillation.method.target_decay=0.8", "--config.training.precision=bfloat16"],
     "ect": [],
-    "meanflow": [],
+    "meanflow": ["--config.training.precision=bfloat16"],
 }
 pytestmark = pytest.mark.usefixtures("unrendered")
 
@@ -100,6 +100,11 @@ def test_check_says_of_a_student_what_its_samples_are(student, capsys):
     assert result["student"]["method"] == "progressive"
     assert result["calls"] == 2
     assert {*result["faults"]} <= {"samples off"}
+    check = ["--mode", "check", "--workdir", student, "--num_samples", 64]
+    status, result, _ = call(capsys, *check, "--config.data.toy=spiral")
+    assert (status, result["faults"]) == (0, ["value range mismatch"])
+    status, _, error = call(capsys, *check, "--config.data.toy=ring")
+    assert (status, "the model has 2 classes, the data 8: name the data of training" in error) == (2, True)
 
 
 def test_a_program_jumps_as_the_student_does(student, tmp_path, capsys):
