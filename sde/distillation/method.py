@@ -61,7 +61,7 @@ class Method(Protocol):
 def times_of(method: Method) -> Times:
     """The law of a method's times: ``times``, where it is normal with the method's ``time_mean`` and ``time_std`` of
     ln(sigma / alpha). Raises ValueError as ``Times`` does."""
-    normal = {"mean": method.time_mean, "std": method.time_std} if method.times in NORMAL else {}  # type: ignore[attr-defined]
+    normal = {name: getattr(method, f"time_{name}") for name in ("mean", "std")} if method.times in NORMAL else {}
     return Times(method.times, **normal)
 
 

@@ -154,14 +154,14 @@ def test_killed_at_any_moment(tmp_path, straight, capsys):
 def test_a_student_killed_in_the_middle_of_a_stage(tmp_path, straight_run):
     """Its teacher is then the student of the stage before, which is in the training state alone."""
     distill = ["--mode", "distill", "--teacher", str(straight_run), "--method", "progressive",
-               "--config.distillation.method.first_steps=2"]  # fmt: skip
+               "--config.distillation.method.first_steps=2", "--config.training.steps=100"]  # fmt: skip
     assert main.main([*distill, "--workdir", str(tmp_path / "whole")]) == 0
     process, output = start(tmp_path / "killed", begin=distill)
-    wait_for_step(tmp_path / "killed", STEPS // 2 + 30, process, output)
+    wait_for_step(tmp_path / "killed", 65, process, output)
     process.kill()
     process.join(60)
     assert process.exitcode == -signal.SIGKILL, output.read_text()
-    assert STEPS // 2 < newest(tmp_path / "killed") < STEPS
+    assert 50 < newest(tmp_path / "killed") < 100
     assert main.main([*distill, "--workdir", str(tmp_path / "killed")]) == 0
     assert equal(tmp_path / "killed", load_file(tmp_path / "whole" / "model.safetensors"))
 
