@@ -112,9 +112,8 @@ OF_TIME = ("uniform", "polynomial")
 
 
 def make_grid(sde, grid: str, steps: int, start: float | None = None) -> Tensor:
-    """The named grid; "karras:5" is karras with rho = 5, "polynomial:3" polynomial with power 3, "flow:3" flow
-    with shift 3. Raises ValueError for
-    an unknown name, a number out of place, or steps that are no positive integer."""
+    """The named grid; "karras:5" is karras with rho = 5, "polynomial:3" polynomial with power 3, "flow:3" flow with
+    shift 3. Raises ValueError for an unknown name, a number out of place, or steps that are no positive integer."""
     name, colon, number = grid.partition(":")
     if name not in GRIDS:
         raise ValueError(f"grid = {grid!r}: needs one of {', '.join(GRIDS)}")

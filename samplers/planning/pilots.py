@@ -13,7 +13,7 @@ from samplers.deis import ExponentialAdams
 from samplers.first_step import t_signal
 from samplers.grid import make_grid, times_of_log_snr
 from samplers.host import send
-from samplers.loop.sample import sample
+from samplers.loop.sample import points, sample
 from samplers.noise.door import as_noise
 from samplers.planning.fitted import gathered, pick, predicted_errors
 from samplers.step import Stepper
@@ -78,7 +78,7 @@ class Pilots(nn.Module):
         log_ratios = (self.sde.log_snr(times) / 2).numpy()
         alpha = self.sde.alpha(times)
         states, carry, left = self.state(log_ratios), None, []
-        for i, (t, s) in enumerate(pairwise(times)):
+        for i, (t, s) in enumerate(pairwise(points(self.sde, times))):
             x, carry = sampler.step(self, alpha[i] * states[i], t, s, as_noise(torch.zeros_like, self.sde), carry)
             left.append((x / alpha[i + 1] - states[i + 1]).norm(dim=1))
         return _typical(self.contracted(log_ratios, torch.stack(left)))

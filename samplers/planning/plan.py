@@ -153,10 +153,11 @@ def _candidates(pilots: Pilots, calls: int) -> list[tuple[str, Fitter | Exponent
         passed = ((blend - blend[0]) / (blend[-1] - blend[0])) ** power
         times = times_of_log_snr(sde, blend[0] + (blend[-1] - blend[0]) * passed, start)
         fitted.append((f"fitted-{name}", Fitter(pilots.state, pilots.keep, heard), times))
+    grids = {grid: make_grid(sde, grid, calls, start) for grid in FIXED_GRIDS}
     fixed = [
-        (f"deis-{order}-{prediction}-{grid}", ExponentialAdams(order, prediction), make_grid(sde, grid, calls, start))
+        (f"deis-{order}-{prediction}-{grid}", ExponentialAdams(order, prediction), times)
         for order in range(1, min(calls, 4) + 1)
         for prediction in PREDICTIONS
-        for grid in FIXED_GRIDS
+        for grid, times in grids.items()
     ]
     return [*fitted, min(fixed, key=lambda candidate: pilots.predicted_error(*candidate[1:]))]

@@ -27,12 +27,12 @@ def overrides_of(options: flags.FlagValues, overrides: list[str], own: str) -> l
     flag = f"--tolerance={value:g}"
     if not 0 < value < math.inf:
         raise ValueError(f"{flag}: needs a finite number above 0, as in 0.01")
-    if options.steps is not None:
-        raise ValueError(f"{flag} and --steps={options.steps}: a sampler that keeps a tolerance chooses its own steps; "
-                         "leave out one of them")  # fmt: skip
-    if options.grid is not None:
-        raise ValueError(f"{flag} and --grid={options.grid}: a sampler that keeps a tolerance chooses its own steps; "
-                         "leave out one of them")  # fmt: skip
+    for other in ("steps", "grid"):
+        if options[other].value is not None:
+            raise ValueError(
+                f"{flag} and --{other}={options[other].value}: a sampler that keeps a tolerance chooses its own steps; "
+                "leave out one of them"
+            )
     named = options.sampler or override(overrides, "sampler.name")
     name = pick("--sampler", named, CHOICES_OF_SAMPLER) if named else own if own in able() else USUAL
     if name not in able():

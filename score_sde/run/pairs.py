@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,10 +36,12 @@ def read_pairs(path: str, data: Dataset, model: Denoiser) -> Dataset:
         inner = data.transform.inner_shape(data.event_shape)
         if noise.shape != (len(x), *inner):
             raise ValueError(f"its noise has shape {noise.shape}: needs {(len(x), *inner)}, a row per sample")
+        if noise.dtype.kind not in "iuf":
+            raise ValueError(f"its noise has type {noise.dtype}: needs numbers")
         z = torch.as_tensor(noise).float()
         if not z.isfinite().all():
             raise ValueError("its noise is not finite")
-        levels = int(held.others.get("levels", 0)) or None
+        levels = _levels(held)
         if levels != data.transform.num_levels:
             kinds = [f"with {count} levels" if count else "continuous" for count in (levels, data.transform.num_levels)]
             raise ValueError(f"its samples are {kinds[0]}, the data {kinds[1]}: these are pairs of another kind of run")
@@ -49,6 +52,17 @@ def read_pairs(path: str, data: Dataset, model: Denoiser) -> Dataset:
             )
         cond = _conditions(held, labels, data, model)
         return paired(data, x, z, cond, sizes)
+
+
+def _levels(held: FileOfArrays) -> int | None:
+    """How many levels the pairs' samples have; None where they are continuous."""
+    levels = held.others.get("levels", np.array(0))
+    if levels.ndim or levels.dtype.kind not in "iu":
+        raise ValueError(
+            f"its levels have type {levels.dtype} and shape {levels.shape}: needs one whole number, 0 for continuous "
+            "samples"
+        )
+    return int(levels) or None
 
 
 def _conditions(held: FileOfArrays, labels: Tensor | None, data: Dataset, model: Denoiser) -> Condition:

@@ -106,8 +106,8 @@ class Preconditioned(StateModel):
         yield self.network
 
     def coefficients(self, t: Tensor) -> tuple[Coefficient, Coefficient, Coefficient, Coefficient]:
-        """c_skip, c_out, c_in and c_noise: floats of one time on the CPU, else tensors of the shape of t, but for those
-        of them that are the same at every time."""
+        """c_skip, c_out, c_in and c_noise: floats of one time on the CPU, else tensors of the shape of t, or floats
+        where they are the same at every time."""
         at = self.sde.level(t)
         return *self._factors(at), self.network_time(at)
 

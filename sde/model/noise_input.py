@@ -41,7 +41,7 @@ def _step(at: Level, sde: SDE, process: SDE | None) -> Coefficient:
     return (torch.searchsorted(middles, level.contiguous(), right=True) - 1).to(level.dtype)
 
 
-QUANTITIES: dict[str, Callable[[Level, SDE, SDE | None], Coefficient]] = {
+NOISE_INPUTS: dict[str, Callable[[Level, SDE, SDE | None], Coefficient]] = {
     "log_noise_level": lambda at, *_: -0.5 * at.log_snr,
     "noise_level": lambda at, *_: at.noise_level,
     "time": _time,
@@ -58,7 +58,7 @@ ROUNDINGS = ("down", "nearest")
 
 @dataclass(frozen=True)
 class NoiseInput:
-    """c_noise = scale q + shift of a quantity q, the key ``of`` of QUANTITIES; ``rounding`` "down" or "nearest" for
+    """c_noise = scale q + shift of a quantity q, the key ``of`` of NOISE_INPUTS; ``rounding`` "down" or "nearest" for
     networks that were trained on whole steps, else None.
 
     The default, log(sigma / alpha) / 4, is the same for every process. A time or step is that of ``process``, None for
@@ -73,8 +73,8 @@ class NoiseInput:
     process: SDE | None = None
 
     def __post_init__(self) -> None:
-        if self.of not in QUANTITIES:
-            raise ValueError(f"noise_input.of = {self.of!r}: needs one of {', '.join(QUANTITIES)}")
+        if self.of not in NOISE_INPUTS:
+            raise ValueError(f"noise_input.of = {self.of!r}: needs one of {', '.join(NOISE_INPUTS)}")
         if not (math.isfinite(self.scale) and math.isfinite(self.shift) and self.scale):
             raise ValueError(
                 f"noise_input: scale = {self.scale} and shift = {self.shift}: needs finite numbers, and a scale that "
@@ -97,7 +97,7 @@ class NoiseInput:
 
     def __call__(self, at: Level, sde: SDE) -> Coefficient:
         """c_noise of a level of the process ``sde``: a float of one time on the CPU, else of the shape of the times."""
-        value = self.scale * QUANTITIES[self.of](at, sde, self.process)
+        value = self.scale * NOISE_INPUTS[self.of](at, sde, self.process)
         value = value + self.shift if self.shift else value
         return value if self.rounding is None else _rounded(value, self.rounding, abs(self.scale) + abs(self.shift))
 

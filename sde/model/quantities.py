@@ -1,25 +1,25 @@
-"""Quantities: what a model may predict, each as a combination of x and the posterior mean D."""
+"""Quantities: what a model may predict, each as a combination of the predicted noise and the posterior mean D."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from sde.model.parametrization import OUTPUTS, Formula
 from sde.process.base import SDE, check_time
 from sde.process.coefficients import combine
 from sde.process.level import Coefficient, Level
 
+
+def _of_level(formula: Formula, at: Level) -> tuple[Coefficient, Coefficient]:
+    return formula(at.alpha, at.sigma, 1.0)
+
+
 QUANTITIES: dict[str, Callable[[Level], tuple[Coefficient, Coefficient]]] = {
-    # (a, b) of the quantity a x + b D
-    "denoised": lambda at: (0.0, 1.0),
-    "noise": lambda at: (1 / at.sigma, -at.alpha / at.sigma),
-    "score": lambda at: (-1 / at.sigma**2, at.alpha / at.sigma**2),
-    "v": lambda at: (
-        at.alpha / at.sigma * (at.alpha**2 + at.sigma**2) ** -0.5,
-        -((at.alpha**2 + at.sigma**2) ** 0.5) / at.sigma,
-    ),
-    "flow": lambda at: (1 / at.sigma, -(at.alpha + at.sigma) / at.sigma),
-    "velocity": lambda at: (at.sigma_rate / at.sigma, at.alpha_rate - at.alpha * at.sigma_rate / at.sigma),
+    # (g, h) of the quantity g n + h D
+    **{name: partial(_of_level, OUTPUTS[name]) for name in ("denoised", "noise", "score", "v", "flow")},
+    "velocity": lambda at: (at.sigma_rate, at.alpha_rate),
 }
 """With n = (x - alpha D) / sigma. denoised: D = E[x_0 | x_t = x]; noise: n = E[z | x_t = x]; score: grad log p_t(x) =
 -n / sigma; v: (alpha n - sigma D) / sqrt(alpha^2 + sigma^2) (Salimans and Ho 2022); flow: n - D, the velocity of the
@@ -44,16 +44,18 @@ def convert(value: Tensor, x: Tensor, t: Tensor, sde: SDE, given: str, wanted: s
     if given == wanted:
         return value
     at = sde.level(t)
-    a, b = QUANTITIES[given](at)
-    if _has_zero(b):
+    g, h = QUANTITIES[given](at)
+    # x and the value tell n and D unless this vanishes; no difference, as g and h have opposite signs.
+    whole = at.alpha * g - at.sigma * h
+    if _has_zero(whole):
         raise ValueError(f"given = {given!r} at t = {sde.t_max:g}: alpha is 0 there, and it does not tell the data")
-    c, d = QUANTITIES[wanted](at)
-    # c x + d D of D = (value - a x) / b.
-    return combine(c - a * d / b, x, d / b, value)
+    g_wanted, h_wanted = QUANTITIES[wanted](at)
+    of_value = at.alpha * g_wanted - at.sigma * h_wanted
+    return combine((g * h_wanted - g_wanted * h) / whole, x, of_value / whole, value)
 
 
 def _has_zero(factor: Coefficient) -> bool:
-    """Whether a factor of D vanishes; that of a device is not looked at, as in ``check_time``."""
+    """Whether a factor vanishes; that of a device is not looked at, as in ``check_time``."""
     if isinstance(factor, float):
         return factor == 0
     return factor.device.type == "cpu" and not torch.compiler.is_compiling() and bool((factor == 0).any())

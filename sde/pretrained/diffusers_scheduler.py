@@ -140,9 +140,10 @@ def _flow(name: str, told: Any) -> Scheduled:
     dynamic = name != "FlowMatchHeunDiscreteScheduler" and told("use_dynamic_shifting", False)
     if own and name != "FlowMatchHeunDiscreteScheduler" and told("invert_sigmas", False):
         raise ValueError(f"invert_sigmas = True: the network of this {name} is told a time that runs the other way")
-    shift = told("shift" if own else "flow_shift", 1.0)
+    option = "shift" if own else "flow_shift"
+    shift = told(option, 1.0)
     if not shift > 0:
-        raise ValueError(f"shift = {shift}: needs a number above 0")
+        raise ValueError(f"{option} = {shift}: needs a number above 0")
     u = torch.arange(steps, 0, -1, dtype=torch.float64, device="cpu") / steps
     levels = u if dynamic else shift * u / (1 + (shift - 1) * u)
     grid = "flow:SHIFT, where SHIFT follows from the size of the items" if dynamic else f"flow:{shift:g}"

@@ -10,9 +10,8 @@ from sde.process.base import SDE
 
 
 @dataclass(frozen=True)
-class FlowSDE(SDE):
-    """The straight path alpha = 1 - t, sigma = t (Lipman et al. 2023, eq. 20 with sigma_min = 0; Liu et al. 2023), with
-    data at t = 0: their time is 1 - t. Its velocity is E[z - x_0 | x_t]. A ``t_max`` below 1 closes the noise end."""
+class _Interpolant(SDE):
+    """A path from data at t = 0 to noise alone at t = 1. A ``t_max`` below 1 closes the noise end."""
 
     t_min: float = 1e-3
     t_max: float = 1.0
@@ -25,6 +24,12 @@ class FlowSDE(SDE):
     def label(self) -> tuple[str, float]:
         """1000 t."""
         return "time", 1000.0
+
+
+@dataclass(frozen=True)
+class FlowSDE(_Interpolant):
+    """The straight path alpha = 1 - t, sigma = t (Lipman et al. 2023, eq. 20 with sigma_min = 0; Liu et al. 2023), with
+    data at t = 0: their time is 1 - t. Its velocity is E[z - x_0 | x_t]. A ``t_max`` below 1 closes the noise end."""
 
     def log_alpha(self, t: Tensor) -> Tensor:
         return torch.log1p(-t)
@@ -49,21 +54,9 @@ class FlowSDE(SDE):
 
 
 @dataclass(frozen=True)
-class GVPSDE(SDE):
+class GVPSDE(_Interpolant):
     """The variance-preserving path alpha = cos(pi t / 2), sigma = sin(pi t / 2) of SiT (Ma et al. 2024; Albergo and
     Vanden-Eijnden 2023). A ``t_max`` below 1 closes the noise end."""
-
-    t_min: float = 1e-3
-    t_max: float = 1.0
-
-    @property
-    def open_end(self) -> bool:
-        return self.t_max >= 1
-
-    @property
-    def label(self) -> tuple[str, float]:
-        """1000 t."""
-        return "time", 1000.0
 
     def log_alpha(self, t: Tensor) -> Tensor:
         # The cosine as a sine, which is 0 at t = 1 and not 6e-17.

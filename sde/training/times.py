@@ -20,8 +20,8 @@ def uniform(sde: SDE, u: Tensor) -> Tensor:
 
 
 def _log_snr_ends(sde: SDE) -> tuple[float, float]:
-    ends = (sde.t_min, sde.t_signal)
-    data_end, noise_end = (sde.log_snr(double(t)).item() for t in ends)
+    """At the data end, and where signal ends."""
+    data_end, noise_end = sde.log_snr(double([sde.t_min, sde.t_signal])).tolist()
     return data_end, noise_end
 
 
@@ -34,8 +34,8 @@ def log_snr(sde: SDE, u: Tensor) -> Tensor:
 def log_normal(sde: SDE, u: Tensor, mean: float = MEAN, std: float = STD) -> Tensor:
     """ln(sigma / alpha) normal (Karras et al. 2022, table 1), cut to the range of the SDE. On the straight path, where
     that is the logit of t, it is the logit-normal distribution of t (Esser et al. 2024, eq. 19)."""
-    low, high = (torch.special.ndtr(double((-0.5 * end - mean) / std)) for end in _log_snr_ends(sde))
     data_end, noise_end = _log_snr_ends(sde)
+    low, high = (torch.special.ndtr(double((-0.5 * end - mean) / std)) for end in (data_end, noise_end))
     log_snr = -2 * (mean + std * torch.special.ndtri(low + (high - low) * u))
     # Where the range lies far out in a tail, its ends are one number to ndtr.
     return sde.t_of_log_snr(log_snr.clamp(noise_end, data_end))
@@ -50,8 +50,9 @@ TIMES: dict[str, Callable[..., Tensor]] = {
     "likelihood": log_snr,
 }
 """Distributions of the training times, as functions of uniform numbers u in (0, 1). log_normal and logit_normal are two
-names of one, whose ``mean`` and ``std`` may be told. likelihood: the density
-proportional to g^2 / sigma^2 from t_min to t_max (Song, Durkan et al. 2021), which is uniform in the log-SNR."""
+names of one, whose ``mean`` and ``std`` may be told. likelihood: the density proportional to g^2 / sigma^2 from t_min
+to t_max (Song, Durkan et al. 2021), which is uniform in the log-SNR. Where the noise end is open, all but uniform end
+at ``t_signal``."""
 
 
 def likelihood_factor(sde: SDE, t: Tensor) -> Tensor:

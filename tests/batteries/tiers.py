@@ -1,15 +1,18 @@
 """The two tiers of the batteries of samplers: what runs on which process.
 
-A sampler that is registered runs on every process, since its name is what users give. A variant by options runs on two:
-``vp``, which keeps the variance, and ``straight``, two formulas alone with alpha^2 + sigma^2 != 1. An adaptive sampler
-runs on ``vp`` alone: it is slow, and its own tests run it on every process.
+A sampler that is registered runs on every registered process, since their names are what users give, and on
+``straight``, two formulas alone with alpha^2 + sigma^2 != 1; the options of a process have tests of their own, which
+need no samplers. A variant of a sampler by options runs on two, ``vp``, which keeps the variance, and ``straight``. An
+adaptive sampler runs on ``vp`` alone: it is slow, and its own tests run it on every process.
 """
 
 from samplers import SAMPLERS
+from sde import SDES
 from tests.oracles.processes import PROCESSES
 
 TWO = ("vp", "straight")
-ADAPTIVE = tuple(name for name, factory in SAMPLERS.items() if factory().steps == 1)
+REGISTERED = (*(name for name in PROCESSES if name in SDES), TWO[1])
+ADAPTIVE = tuple(name for name, factory in SAMPLERS.items() if getattr(factory, "adaptive", False))
 
 
 def two_tiers(names):
@@ -20,4 +23,4 @@ def two_tiers(names):
 def processes_of(name):
     if name in ADAPTIVE:
         return TWO[:1]
-    return PROCESSES if name in SAMPLERS else TWO
+    return REGISTERED if name in SAMPLERS else TWO

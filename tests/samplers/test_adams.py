@@ -42,6 +42,35 @@ def test_a_step_is_as_long_as_its_error_allows():
     assert not found.lands.any()
 
 
+def test_steps_are_corrected_through_one_more_value():
+    """A whole run written out from what the network was asked and said: every predicted state is the integral of the
+    polynomial through the last k values from a state that the one through k + 1, with its end's, has corrected."""
+    model, times = _mixture(VPSDE()), make_grid(VPSDE(), "log_snr", 1)
+    asked: list = []
+    with Watch(model, see=lambda *call: asked.append(call)):
+        end = sample(model, AdaptiveAdams(1e-4), torch.tensor([[0.7, -1.2]]).double(), times, denoise=False)
+    angles, states, values = [], [], []
+    for x, t, denoised in (*asked, (end, times[1:], end)):
+        alpha, sigma = VPSDE().alpha(t).item(), VPSDE().sigma(t).item()
+        angles.append(math.atan2(sigma, alpha))
+        states.append((x[0] / math.hypot(sigma, alpha)).numpy())
+        values.append((math.cos(angles[-1]) * states[-1] - denoised[0].numpy()) / math.sin(angles[-1]))
+
+    def integral(first, newest, i):
+        """From the angle i to the next of the polynomial through the values from ``first`` to ``newest``."""
+        nodes, length = np.array(angles[first : newest + 1]) - angles[i], angles[i + 1] - angles[i]
+        powers = np.polyfit(nodes, np.array(values[first : newest + 1]), newest - first)[::-1]
+        return sum(power * length ** (n + 1) / (n + 1) for n, power in enumerate(powers))
+
+    y, orders = states[0], []
+    for i, goal in enumerate(states[1:]):
+        gaps = [np.abs(y + integral(i + 1 - k, i, i) - goal).max() for k in range(1, min(ORDER, i + 1) + 1)]
+        orders.append(int(np.argmin(gaps)) + 1)
+        assert min(gaps) < 1e-9, (i, gaps)
+        y = y + integral(i + 1 - orders[-1], i + 1, i)
+    assert {*orders} == {*range(1, ORDER + 1)}
+
+
 TOLERANCES = (0.03, 0.01, 1e-3, 1e-4)
 
 

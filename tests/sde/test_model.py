@@ -170,12 +170,13 @@ def test_what_follows_of_an_output_is_exact_in_float32(parametrization, process,
 
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 def test_noise_and_denoised_make_the_state(parametrization, generator):
-    """alpha D + sigma E[z | x] = x for every output: of the forms of each, and of those that have to be found."""
+    """alpha D + sigma E[z | x] = x for every output: by the forms of each, and by those of a plain function."""
     a, s = 3 * torch.rand(2, 20, generator=generator, dtype=torch.float64)
     c_skip, c_out, _ = PARAMETRIZATIONS[parametrization](a, s, SIGMA_DATA)
     own = noise_coefficients(parametrization, a, s, SIGMA_DATA)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(PARAMETRIZATIONS, "another", PARAMETRIZATIONS[parametrization])
+        formulas = PARAMETRIZATIONS[parametrization]
+        patch.setitem(PARAMETRIZATIONS, "another", lambda *at: formulas(*at))
         for p, q in (own, noise_coefficients("another", a, s, SIGMA_DATA)):
             torch.testing.assert_close(s * p + a * c_skip, torch.ones_like(a))
             torch.testing.assert_close(s * q + a * c_out, torch.zeros_like(a))
