@@ -29,15 +29,15 @@ def tabulate(
     ``metrics`` has by name the ``value`` with the jackknife's ``stderr``; ``behind``, how much worse than the best it
     is, with the error of that difference, ``behind_stderr``; and ``reading``, how it compares with real items. Those of
     the first metric stand in the row itself as well. ``tied`` are those that may be the best by it.
-    ``error`` is that of a deterministic candidate's first samples against ``exact`` (m, *event) of its run, in standard
-    deviations of the data; then come the fronts; whether it is ``recommended``; ``command``, its flags behind that of
-    its run. ``title`` names the sampler, and its run where there are several.
+    ``error`` is that of a deterministic candidate's first samples against ``exact`` (m, *event) of the run whose flow
+    it follows, in standard deviations of the data; then come the fronts; whether it is ``recommended``; ``command``,
+    its flags behind that of its run. ``title`` names the sampler, and its run where there are several.
     """
     features = [reference.features(found.x) for _, found in ran]
     measured = {name: _measured(name, reference, features) for name in reference.metrics}
     rows: list[dict] = []
     for i, (candidate, found) in enumerate(ran):
-        flow = exact.get(candidate.entrant) if candidate.deterministic else None
+        flow = exact.get(candidate.flow) if candidate.deterministic and candidate.flow is not None else None
         own = {name: values[i] for name, values in measured.items()}
         rows.append(
             {
@@ -97,8 +97,9 @@ def named(rows: Sequence[dict]) -> str:
 def show(record: dict) -> None:
     """Print a comparison: a line per row, and the command to take."""
     first, *others = record["metrics"]
+    against = f"{record['items']} {record['against']} items"
     print(
-        f"{record['num_samples']} samples each from the same noise against {record['held_out']} held-out items; "
+        f"{record['num_samples']} samples each from the same noise against {against}; "
         f"as many real items: {', '.join(_of_real(record, name) for name in (first, *others))}"
     )
     heads = [f"{name + ' +- stderr':<21}" for name in (first, *others)]

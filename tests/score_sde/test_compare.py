@@ -131,7 +131,7 @@ def test_columns_of_long_names(capsys):
            "tied": False, "reading": "worse than real items",
            "metrics": {name: {"value": 0.5, "stderr": 0.1} for name in names}}  # fmt: skip
     rows = [row | {"title": name} for name in ("ode", "reverse_diffusion")]
-    show({"metrics": names, "num_samples": 9, "held_out": 9,
+    show({"metrics": names, "num_samples": 9, "items": 9, "against": "held-out",
           "real": {name: {"value": 0.5, "spread": 0.1} for name in names},
           "rows": rows, "notes": []})  # fmt: skip
     head, *lines = capsys.readouterr().out.splitlines()[1:4]
@@ -274,7 +274,7 @@ def test_from_the_command_line(trained, capsys):
                              "9,5", "--num_samples", 60, "--guidance_scale", 2, "--labels", "1,0")  # fmt: skip
     assert status == 0
     record = json.loads((trained / "compare" / "compare.json").read_text())
-    assert record["notes"] == ["pc is left out at 5 calls, as one step takes 6."]
+    assert record["notes"] == ["Left out: pc at 5 calls, as one step takes 6."]
     assert [its["nfe"] for its in record["rows"]] == [4, 4, 6, 8, 8]
     assert all(its["nfe"] <= its["budget"] for its in record["rows"])
     assert all(its["value"] > 0 < its["stderr"] for its in record["rows"])
