@@ -152,7 +152,12 @@ def _left_out(exceeded: Mapping[tuple[tuple[int, ...], float], Sequence[str]]) -
         f"{listed(names)} at {listed(below)} call{'s' * (below != (1,))}, as one step takes {least:g}"
         for (below, least), names in exceeded.items()
     ]
-    return f"Left out: {'; '.join(parts)}."
+    return f"without {'; '.join(parts)}."
+
+
+def calls(number: float) -> str:
+    """As in 1 network call."""
+    return f"{number:.4g} network call{'s' * (number != 1)}"
 
 
 def listed(values: Sequence[object]) -> str:

@@ -1,11 +1,12 @@
 """Pictures of a comparison: the first samples of every candidate, from the same seeds."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from samplers import Samples
-from score_sde.comparison.candidates import Candidate
+from score_sde.comparison.candidates import Candidate, calls
 from score_sde.comparison.sampling import Drawn
 from score_sde.pages.items import items
 from score_sde.plots.pictures import drawn, limits_of, outside
@@ -43,8 +44,8 @@ def pictures(
         return [(caption, content) for content in both if content]
 
     found: dict[str, list[tuple[str, bytes | str]]] = {}
-    for candidate, its in ran:
-        heading = f"{candidate.budget} network calls" if candidate.budget else "Steps of its own choice"
+    for candidate, its in sorted(ran, key=lambda one: one[0].budget or math.inf):
+        heading = calls(candidate.budget) if candidate.budget else "Steps of its own choice"
         caption = candidate.title if candidate.budget else f"{candidate.title}, tolerance {candidate.tolerance:g}"
         found.setdefault(heading, []).extend(shown(caption, its.x, labels, its.sizes))
     last = found.setdefault("To compare with", [])

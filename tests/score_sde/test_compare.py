@@ -274,7 +274,7 @@ def test_from_the_command_line(trained, capsys):
                              "9,5", "--num_samples", 60, "--guidance_scale", 2, "--labels", "1,0")  # fmt: skip
     assert status == 0
     record = json.loads((trained / "compare" / "compare.json").read_text())
-    assert record["notes"] == ["Left out: pc at 5 calls, as one step takes 6."]
+    assert record["notes"] == ["Without pc at 5 calls, as one step takes 6."]
     assert [its["nfe"] for its in record["rows"]] == [4, 4, 6, 8, 8]
     assert all(its["nfe"] <= its["budget"] for its in record["rows"])
     assert all(its["value"] > 0 < its["stderr"] for its in record["rows"])
