@@ -203,7 +203,8 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     given = {name: options[name].value for name in options if options[name].present}
     if not (mode.training or mode.makes):
         own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights, "imports": ""}
-        own["compile"] = Run.compile
+        # What these two stand for is in the run.
+        own |= {"compile": Run.compile, "tolerance": None}
         if run.student is not None and not mode.students:
             raise ValueError(run.no_score)
         run.settings = settings_of(given, overrides, own | mode.defaults)

@@ -136,10 +136,13 @@ def find_candidates(
                 f"--nfe={','.join(map(str, budgets))}: {name} takes {least:g} network calls for one step, a closing "
                 f"denoising one among them; allow at least {least:g}, or leave {name} out of --samplers"
             )
+        made = 0
         for budget in budgets:
             steps = steps_within(calls_of, budget)
-            if steps:
+            # A budget that allows no more steps than the one below has no sampler of its own.
+            if steps > made:
                 found.append(_fixed(run, guides, cond, name, sampler, steps, budget, grid))
+                made = steps
         below = tuple(budget for budget in budgets if budget < least)
         if below:
             exceeded.setdefault((below, least), []).append(name)
@@ -153,11 +156,6 @@ def _left_out(exceeded: Mapping[tuple[tuple[int, ...], float], Sequence[str]]) -
         for (below, least), names in exceeded.items()
     ]
     return f"without {'; '.join(parts)}."
-
-
-def calls(number: float) -> str:
-    """As in 1 network call."""
-    return f"{number:.4g} network call{'s' * (number != 1)}"
 
 
 def listed(values: Sequence[object]) -> str:

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from samplers import Samples
-from score_sde.comparison.candidates import Candidate, calls
+from score_sde.comparison.candidates import Candidate
 from score_sde.comparison.sampling import Drawn
 from score_sde.pages.items import items
 from score_sde.plots.pictures import drawn, limits_of, outside
 from score_sde.run.folder import Run
+from score_sde.run.outputs import calls
 from sde.condition.tree import labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread

@@ -17,6 +17,10 @@ FRONTS = {"nfe": ("nfe", "behind"), "seconds": ("seconds", "behind"), "error": (
 """The Pareto fronts that rows are marked by, as front_NAME, and the cost and the loss of each."""
 
 
+MANY = 8
+"""Rows, at most, that a sentence names."""
+
+
 def tabulate(
     ran: Sequence[tuple[Candidate, Drawn]],
     reference: Reference,
@@ -90,8 +94,9 @@ def _measured(name: str, reference: Reference, features: Sequence[Tensor]) -> li
 
 
 def named(rows: Sequence[dict]) -> str:
-    """The rows by sampler and calls, as in a sentence."""
-    return ", ".join(f"{row['title']} at {row['nfe']:.4g}" for row in rows)
+    """The first of the rows by sampler and calls, as in a sentence."""
+    names = [f"{row['title']} at {row['nfe']:.4g}" for row in rows[:MANY]]
+    return ", ".join([*names, f"{len(rows) - MANY} more"] if len(rows) > MANY else names)
 
 
 def show(record: dict) -> None:

@@ -16,7 +16,7 @@ from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.items import write_arrays
-from score_sde.run.outputs import check_room_of, stem
+from score_sde.run.outputs import calls, check_room_of, stem
 from score_sde.run.sampling import Sampling
 from score_sde.run.sizes import sizes_of_samples
 from sde.data.sizes import cut
@@ -75,7 +75,7 @@ def pairs(
     }
     write_arrays(path, arrays | (cond or {}), run.settings)
     print(
-        f"{num_samples} pairs by {sampling.name}, {drawn.mean_nfe:g} network calls each, {drawn.seconds:.1f} s: "
+        f"{num_samples} pairs by {sampling.name}, {calls(drawn.mean_nfe)} each, {drawn.seconds:.1f} s: "
         f"{path}; train on them with --config.data.pairs={path}"
     )
     return {

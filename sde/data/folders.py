@@ -16,6 +16,7 @@ from sde.data.names import composed, readable
 T = TypeVar("T")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 
+ARRAYS = (".npz", ".npy", ".csv")
 
 TRAINING = ("train", "training")
 """Names of folders to train on."""
@@ -87,16 +88,16 @@ class Folder:
 
     def __init__(self, source: Path) -> None:
         self.source, self._local = source, threading.local()
+        if source.suffix.lower() in ARRAYS and source.is_file():
+            raise ValueError(
+                f"{readable(str(source))} holds arrays, and no images: take the data set points (`dataset`), and for "
+                "integers their `num_levels`, as 256"
+            )
         files, dirs, broken = self._contents()
         pictures = [name for name in sorted(files) if name.lower().endswith(SUFFIXES) and _counts(name)]
         zips = sum(name.lower().endswith(".zip") and _counts(name) for name in files)
         if not pictures:
             unpack = f"; {_plural(zips, 'zip')} within, to be unpacked first" * bool(zips)
-            if source.suffix in (".npz", ".npy"):
-                raise ValueError(
-                    f"{readable(str(source))} holds arrays, and no images: take the data set points (`dataset`), "
-                    "and for integers their `num_levels`, as 256"
-                )
             raise ValueError(
                 f"no images found in {readable(str(source.resolve()))} (looked for {' '.join(SUFFIXES)}, in "
                 f"sub-folders too). It contains: {dirs} dirs, {len(files)} files{unpack}"

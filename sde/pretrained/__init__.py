@@ -73,6 +73,11 @@ def read_pretrained(
         foreign = module.read(contents, weights, told)
     except KeyError as error:
         raise ValueError(f"{path} looks like a file of {name}, but has no {error}: it is damaged, or changed") from None
+    except (LookupError, ArithmeticError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"{path} looks like a file of {name}, but has tensors of shapes that its networks have not ({error}): it "
+            "is damaged, or changed"
+        ) from error
     origin = {"project": module.PROJECT, "file": contents.path.name, "weights": weights}
     return replace(foreign, origin=origin | foreign.origin)
 

@@ -11,6 +11,20 @@ import torch
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
+FIXTURES = {
+    "score_sde-ve-ncsnpp-continuous": "checkpoint_1.pth",
+    "score_sde-vp-ddpm-discrete": "checkpoint_1.pth",
+    "edm-baseline-vp": "network-snapshot-000001.pkl",
+    "edm-ncsnpp-uncond": "network-snapshot-000001.pkl",
+    "edm-ddpmpp-cond": "network-snapshot-000001.pkl",
+    "guided-diffusion": "ema_0.9999_000001.pt",
+    "k-diffusion-image_v1": "model_00000010.pth",
+    "k-diffusion-image_transformer_v2": "model.safetensors",
+    "denoising-diffusion-pytorch": "model-1.pt",
+    "diffusers-ddpm-epsilon": ".",
+}
+"""The file of each fixture of a denoiser."""
+
 
 def fixture(name: str) -> SimpleNamespace:
     """A checkpoint: its ``folder``, ``about`` it, and ``reference``, arrays of its source's code as tensors."""
@@ -19,6 +33,13 @@ def fixture(name: str) -> SimpleNamespace:
         pytest.skip(f"there is no {folder}: foreign checkpoints are not part of this project")
     reference = {key: torch.from_numpy(value) for key, value in np.load(folder / "reference.npz").items()}
     return SimpleNamespace(folder=folder, about=json.loads((folder / "about.json").read_text()), reference=reference)
+
+
+def told(found: SimpleNamespace) -> dict:
+    """The facts of a fixture, as its about.json has them; and the size of images where it leaves that out."""
+    names = ("model", "data", "sde", "continuous", "schedule", "objective")
+    facts = found.about.get("kwargs", {}) | {name: found.about[name] for name in names if name in found.about}
+    return facts | ({"image_size": 16} if "objective" in facts else {})
 
 
 def key_lists(prefix: str) -> list[str]:

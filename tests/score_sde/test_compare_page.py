@@ -28,7 +28,8 @@ def png(shade):
 def row(sampler, calls, value, error=None, **more):
     fronts = {"front_nfe": False, "front_seconds": False, "front_error": False}
     adaptive = sampler == "ode"
-    return {"sampler": sampler, "steps": None if adaptive else calls - 1, "tolerance": 0.01 if adaptive else None,
+    return {"sampler": sampler, "title": sampler, "run": "", "steps": None if adaptive else calls - 1,
+            "tolerance": 0.01 if adaptive else None,
             "budget": None if adaptive else calls, "nfe": float(calls), "seconds": calls / 1234, "value": value,
             "stderr": value / 9, "behind": value - 0.2, "behind_stderr": 0.05, "error": error,
             "metrics": {"frechet": {"value": value, "stderr": value / 9},

@@ -145,7 +145,7 @@ REFUSED = {
     "more steps": (["--mode", "sample", "--workdir", "STUDENT", "--steps", "4"], "to 2 jumps at times of its own"),
     "a jump of a teacher": (["--mode", "sample", "--workdir", "RUN", "--sampler", "jump"], "holds a score model"),
     "a scale out of range": (["--mode", "sample", "--workdir", "STUDENT", "--guidance_scale", "5"],
-                             "--guidance_scale=5: guidance scale 5: this flow map was trained with scales from 1 to 4"),
+                             "--guidance_scale = 5: this flow map was trained with scales from 1 to 4"),
     "other guidance": (["--mode", "sample", "--workdir", "STUDENT", "--classifier_scale", "1"],
                        "--classifier_scale: the student in"),
     "training": (["--mode", "train", "--workdir", "STUDENT"], "holds a student, which goes on with --mode distill"),

@@ -11,32 +11,13 @@ import torch
 from sde.checkpoint import load_model, save_model
 from sde.checkpoint.spec import build_denoiser
 from sde.pretrained import load_pretrained
-from tests.oracles.foreign import fixture, relative
+from tests.oracles.foreign import FIXTURES, fixture, relative, told
 from tests.oracles.score_sde_file import NCSNPP, SMALL, VE, ours, written
 from tests.score_sde.runs import call, untrained
 
 FACTS = SMALL | NCSNPP | {"name": "ncsnpp"}
-FIXTURES = {
-    "score_sde-ve-ncsnpp-continuous": "checkpoint_1.pth",
-    "score_sde-vp-ddpm-discrete": "checkpoint_1.pth",
-    "edm-baseline-vp": "network-snapshot-000001.pkl",
-    "edm-ncsnpp-uncond": "network-snapshot-000001.pkl",
-    "edm-ddpmpp-cond": "network-snapshot-000001.pkl",
-    "guided-diffusion": "ema_0.9999_000001.pt",
-    "k-diffusion-image_v1": "model_00000010.pth",
-    "k-diffusion-image_transformer_v2": "model.safetensors",
-    "denoising-diffusion-pytorch": "model-1.pt",
-    "diffusers-ddpm-epsilon": ".",
-}
 KEYS = {"sample_euler": "ddim", "sample_heun": "heun", "sample_dpm_2": "dpm2", "sample_lms": "lms",
         "sample_dpmpp_2m": "dpmpp"}  # fmt: skip
-
-
-def told(found) -> dict:
-    """The facts of a fixture, as its about.json has them; and the size of images where it leaves that out."""
-    names = ("model", "data", "sde", "continuous", "schedule", "objective")
-    facts = found.about.get("kwargs", {}) | {name: found.about[name] for name in names if name in found.about}
-    return facts | ({"image_size": 16} if "objective" in facts else {})
 
 
 def imported(capsys, path, folder, facts, *more):

@@ -165,6 +165,9 @@ def test_row_5_empty_folder(tmp_path, pack, monkeypatch):
     (tmp_path / "c.zip").write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"c\.zip is neither a folder nor a readable zip"):
         load_dataset(**config("images", root=tmp_path / "c.zip"))
+    np.save(tmp_path / "d.npy", np.zeros(3))
+    with pytest.raises(ValueError, match=r"d\.npy holds arrays, and no images: take the data set points"):
+        load_dataset(**config("images", root=tmp_path / "d.npy"))
 
 
 def test_mixed_sizes(tmp_path):

@@ -48,6 +48,9 @@ def read(contents: Contents, weights: str, facts: Facts) -> Foreign:
     if not held:
         raise ValueError(f"weights = {weights!r}: {contents.path.name} has no average under 'ema': take 'raw'")
     tables = {name: held[name].double().numpy() for name in TABLES if name in held}
+    if len({table.shape for table in tables.values()}) > 1:
+        shapes = ", ".join(f"{name} {table.shape}" for name, table in tables.items())
+        raise ValueError(f"the tables of the chain are not of one shape, {shapes}: the file is damaged, or changed")
     tensors = numbered(held, "model.")
     missing = facts.missing({"channels": MISSING if _unsaid(tensors) else 0, "objective": _objective(tables)})
     if missing:

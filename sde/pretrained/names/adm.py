@@ -1,6 +1,6 @@
 """The tensors of ADM as guided-diffusion and EDM name them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
@@ -40,7 +40,18 @@ def qkv_rows(name: str, like: Tensor, heads: int, order: str) -> Theirs:
 
 def shaped(name: str, like: Tensor, theirs: tuple[int, ...]) -> Theirs:
     """The same numbers in another shape, as the weights of a 1x1 convolution and of a linear layer."""
-    return Theirs(name, lambda x: x.reshape(like.shape), lambda x: x.reshape(theirs))
+    return Theirs(name, _only(theirs, lambda x: x.reshape(like.shape)), lambda x: x.reshape(theirs))
+
+
+def _only(theirs: tuple[int, ...], ours: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``ours`` of tensors of this shape: a transposed one has as many numbers, and would go through as well."""
+
+    def checked(x: Tensor) -> Tensor:
+        if tuple(x.shape) != tuple(theirs):
+            raise RuntimeError(f"shape {tuple(x.shape)}: needs {tuple(theirs)}")
+        return ours(x)
+
+    return checked
 
 
 def attention(here: str, there: dict[str, str], module: SelfAttention, order: str, axes: int) -> Names:
@@ -60,7 +71,7 @@ def attention(here: str, there: dict[str, str], module: SelfAttention, order: st
 
 
 def _reshaped(rows: Theirs, theirs: tuple[int, ...]) -> Theirs:
-    return Theirs(rows.name, rows.ours, lambda x: rows.back(x).reshape(theirs))
+    return Theirs(rows.name, _only(theirs, rows.ours), lambda x: rows.back(x).reshape(theirs))
 
 
 def guided_diffusion_names(network: ADM | ADMClassifier, order: str) -> Names:

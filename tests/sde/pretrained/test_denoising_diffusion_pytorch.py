@@ -206,6 +206,9 @@ def test_bad_input(tmp_path):
     refused(
         "the file is of a version of denoising-diffusion-pytorch whose attention", tmp_path / "old.pt", "raw", **SIZE
     )
+    short = content["model"] | {"loss_weight": torch.ones(3)}
+    torch.save({"model": short}, tmp_path / "short.pt")
+    refused("the tables of the chain are not of one shape, betas (50,), ", tmp_path / "short.pt", "raw", **SIZE)
     del content["model"]["loss_weight"]
     torch.save({"model": content["model"]}, tmp_path / "raw.pt")
     refused("facts: objective is needed, what the network predicts", tmp_path / "raw.pt", "raw", **SIZE)

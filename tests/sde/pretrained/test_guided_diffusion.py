@@ -332,6 +332,10 @@ def test_networks_that_do_not_fit(tmp_path):
     torch.save(tensors | {"middle_block.3.weight": torch.zeros(3)}, tmp_path / "more.pt")
     refused("the weights do not fit the facts: it has without a place here middle_block.3.weight",
             tmp_path / "more.pt", **KWARGS)  # fmt: skip
+    for name in ("middle_block.1.qkv.weight", "middle_block.1.proj_out.weight"):
+        # As many numbers as there should be.
+        torch.save(tensors | {name: tensors[name].transpose(0, 2)}, tmp_path / "transposed.pt")
+        refused(f"the weights do not fit the facts: {name} is (1, ", tmp_path / "transposed.pt", **KWARGS)
     del tensors["middle_block.1.qkv.weight"]
     torch.save(tensors, tmp_path / "fewer.pt")
     refused(
