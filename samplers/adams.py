@@ -133,6 +133,8 @@ class _Run:
             choice = adams.choose(self.nodes, sizes / unit[:, None], rest, before, self.allowed / worse[:, None, None])
             times = self._times(np.maximum(start - choice.step, self.last))
             goal = np.where(choice.lands, self.last, self._angles(times))
+            if (goal >= start).any():
+                self._refuse_rounded(start, int((goal >= start).argmax()))
             ahead = newton_integrals(self.nodes[:, :-1], start, goal)
             predicted = combine(self.y, _first(ahead, choice.order), differences)
             order, before = choice.order, choice.step
@@ -164,6 +166,13 @@ class _Run:
             [int(self.index[row])],
             f"became non-finite at sigma / alpha = {math.tan(self.nodes[row, 0]):.4g}: the model's output is not "
             "finite there",
+        )
+
+    def _refuse_rounded(self, start: np.ndarray, row: int) -> None:
+        raise SampleError(
+            [int(self.index[row])],
+            f"is at sigma / alpha = {math.tan(start[row]):.4g}, where the steps that tolerance = "
+            f"{self.options.tolerance:g} asks for are lost in rounding: loosen it",
         )
 
 
