@@ -142,7 +142,7 @@ REFUSED = {
     "restoration": (["--mode", "restore", "--workdir", "STUDENT"], "nothing that edits, restores"),
     "a score sampler": (["--mode", "sample", "--workdir", "STUDENT", "--sampler", "heun"], "take jump or renoise"),
     "a plan": (["--mode", "sample", "--workdir", "STUDENT", "--sampler", "auto"], "--sampler=auto: the student in"),
-    "a tolerance": (["--mode", "sample", "--workdir", "STUDENT", "--tolerance", "0.1"], "--tolerance=0.1: a student jumps"),
+    "a tolerance": (["--mode", "sample", "--workdir", "STUDENT", "--tolerance", "0.1"], "--tolerance=0.1: a student"),
     "more steps": (["--mode", "sample", "--workdir", "STUDENT", "--steps", "4"], "to 2 jumps at times of its own"),
     "a jump of a teacher": (["--mode", "sample", "--workdir", "RUN", "--sampler", "jump"], "holds a score model"),
     "a scale out of range": (["--mode", "sample", "--workdir", "STUDENT", "--guidance_scale", "5"],
