@@ -79,7 +79,7 @@ class Entrant:
         model, said = self.model, f"{self.label}: " if self.label else ""
         own = {"model": model, "entrant": self.label, "flow": self.flow}
         found = [replace(one, **own, deterministic=one.deterministic and self._held(one)) for one in found]
-        return found, [f"{said}{note}" if said else note[:1].upper() + note[1:] for note in notes]
+        return found, [f"{said}{note}" for note in notes]
 
     def _held(self, candidate: Candidate) -> bool:
         """Whether its samples can be held against a flow: those of a student whose last step leads to the data, where
