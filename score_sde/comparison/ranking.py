@@ -96,7 +96,8 @@ def _measured(name: str, reference: Reference, features: Sequence[Tensor]) -> li
 def named(rows: Sequence[dict]) -> str:
     """The first of the rows by sampler and calls, as in a sentence."""
     names = [f"{row['title']} at {row['nfe']:.4g}" for row in rows[:MANY]]
-    return ", ".join([*names, f"{len(rows) - MANY} more"] if len(rows) > MANY else names)
+    more = f", and {len(rows) - MANY} more" if len(rows) > MANY else ""
+    return f"{', '.join(names)} calls{more}"
 
 
 def show(record: dict) -> None:
@@ -123,7 +124,7 @@ def show(record: dict) -> None:
     chosen = next(row for row in record["rows"] if row["recommended"])
     ties = [row for row in record["rows"] if row["tied"]]
     if len(ties) > 1:
-        print(f"= tied with the best by {first}: {named(ties)} calls")
+        print(f"= tied with the best by {first}: {named(ties)}")
     print(f"* by {first} {chosen['reading']}")
     print(f"| on the front of calls and {first}, * recommended:\n  {chosen['command']}")
 

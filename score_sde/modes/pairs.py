@@ -63,7 +63,9 @@ def pairs(
     drawn = sampling(guides, guidance, cond, num_samples)
     if drawn is None or drawn.state is None:
         return {}
-    path = Path(f"{stem(run, out, f'{sampling.name}-{len(times) - 1}', folder='pairs')}.npz")
+    count = len(times) - 1
+    name = sampling.name if count == 1 and not sampling.steps else f"{sampling.name}-{count}"
+    path = Path(f"{stem(run, out, name, folder='pairs')}.npz")
     arrays = {
         # As they came out, not rounded to levels: the noise of a pair leads there.
         "x": cut(transform.decode(drawn.state), drawn.sizes if alike else None),
