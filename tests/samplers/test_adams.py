@@ -145,7 +145,7 @@ def test_failures_name_the_sample():
 
     # Its output is finite, and the tolerance is to blame.
     with pytest.raises(
-        ArithmeticError, match=r"^sample 0 is at sigma / alpha = .* tolerance = 1e-12 asks for are lost"
+        ArithmeticError, match=r"^sample 0 is at .* tolerance = 1e-12 asks for are lost in rounding"
     ):
         generate(Rough().float(), AdaptiveAdams(1e-12), 2, (2,))
 
