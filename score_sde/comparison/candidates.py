@@ -120,7 +120,8 @@ def find_candidates(
     and a sentence on those that one step of a sampler exceeds. Raises ValueError for a sampler that no budget is
     enough for."""
     model, event_shape = guides(cond), event_shape_of(guides.denoiser)
-    found, exceeded = [], {}
+    found: list[Candidate] = []
+    exceeded: dict[tuple[tuple[int, ...], float], list[str]] = {}
     for name in names:
         configured = dict(run.config.sampler)
         options = configured if configured.pop("name") == name else {}
