@@ -106,7 +106,7 @@ def show(record: dict) -> None:
     against = f"{record['items']} {record['against']} items"
     print(
         f"{record['num_samples']} samples each from the same noise against {against}; "
-        f"as many real items: {', '.join(_of_real(record, name) for name in (first, *others))}"
+        f"{real_items(record)}: {', '.join(_of_real(record, name) for name in (first, *others))}"
     )
     heads = [f"{name + ' +- stderr':<21}" for name in (first, *others)]
     width = max(12, *(len(row["title"]) for row in record["rows"]))
@@ -127,6 +127,14 @@ def show(record: dict) -> None:
         print(f"= tied with the best by {first}: {named(ties)}")
     print(f"* by {first} {chosen['reading']}")
     print(f"| on the front of calls and {first}, * recommended:\n  {chosen['command']}")
+
+
+def real_items(record: dict) -> str:
+    """What stands in the samples' place, as many where there are enough of them."""
+    n, m = record["division"]
+    if (n, m) == (record["num_samples"], record["items"]):
+        return "as many real items"
+    return f"{n} real items in their place against {m} others"
 
 
 def _of_real(record: dict, name: str) -> str:

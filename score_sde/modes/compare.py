@@ -203,6 +203,7 @@ def _record(run: Run, reference: Reference, count: int) -> dict:
         "features": reference.width,
         "items": len(reference.items),
         "against": reference.word,
+        "division": [reference.division.n, reference.division.m],
         "real": {name: reference.real[name].record() for name in reference.metrics},
         "jackknife_groups": JACKKNIFE_GROUPS,
         "rounds": ROUNDS,

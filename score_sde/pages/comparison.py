@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
+from score_sde.comparison.ranking import real_items
 from score_sde.kinds import KINDS
 from score_sde.kinds.elements import image
 from score_sde.metrics.metric import METRICS
@@ -75,7 +76,7 @@ def _advice(record: dict) -> Iterator[str]:
     real, value = record["real"][first], with_error(row["value"], row["stderr"])
     yield (
         f"<p>{capitalized(METRICS[first].title)} to {record['against']} data {value}, {behind} here; "
-        f"as many real items have {with_error(real['value'], real['spread'])}: {row['reading']}.</p>"
+        f"{real_items(record)} have {with_error(real['value'], real['spread'])}: {row['reading']}.</p>"
     )
     ties = [f"{escape(other['title'])} at {other['nfe']:.4g}" for other in record["rows"] if other["tied"]]
     if len(ties) > 1:
@@ -128,8 +129,9 @@ def _method(record: dict) -> Iterator[str]:
     )
     yield (
         f"<p>{capitalized(', '.join(metric.title for metric in metrics))}: of {kind}, against {record['items']} "
-        f"{record['against']} items. {biased}Real items are random splits of held-out and training items, of the same "
-        "sizes, and ± is their standard deviation; told from them is a value that at most 1 in 100 of such splits "
+        f"{record['against']} items. {biased}Real items are random splits of held-out and training items, "
+        f"{record['division'][0]} against {record['division'][1]}, and ± is "
+        "their standard deviation; told from them is a value that at most 1 in 100 of such splits "
         "would reach. Of samples ± is a standard error, by leaving "
         f"out each of {record['jackknife_groups']} parts of the samples in turn; that of a difference leaves the same "
         "samples out of both, so that what the shared noise does to both does not count.</p>"

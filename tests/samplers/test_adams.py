@@ -144,9 +144,7 @@ def test_failures_name_the_sample():
             return super().forward(x.double(), t).float() + 1e-4 * (-1) ** len(self.seen)
 
     # Its output is finite, and the tolerance is to blame.
-    with pytest.raises(
-        ArithmeticError, match=r"^sample 0 is at .* tolerance = 1e-12 asks for are lost in rounding"
-    ):
+    with pytest.raises(ArithmeticError, match=r"^sample 0 is at .* tolerance = 1e-12 asks for are lost in rounding"):
         generate(Rough().float(), AdaptiveAdams(1e-12), 2, (2,))
 
     class Broken(Watched):

@@ -131,7 +131,7 @@ def test_columns_of_long_names(capsys):
            "tied": False, "reading": "worse than real items",
            "metrics": {name: {"value": 0.5, "stderr": 0.1} for name in names}}  # fmt: skip
     rows = [row | {"title": name} for name in ("ode", "reverse_diffusion")]
-    show({"metrics": names, "num_samples": 9, "items": 9, "against": "held-out",
+    show({"metrics": names, "num_samples": 9, "items": 9, "against": "held-out", "division": [9, 9],
           "real": {name: {"value": 0.5, "spread": 0.1} for name in names},
           "rows": rows, "notes": []})  # fmt: skip
     head, *lines = capsys.readouterr().out.splitlines()[1:4]

@@ -50,6 +50,7 @@ REAL = {
 RECORD = {
     "run": "a <run>", "weights": "model.safetensors", "num_samples": 256, "seed": 0,
     "event_shape": [1, 8, 8], "kind": "image", "items": 360, "against": "held-out", "features": 64,
+    "division": [256, 360],
     "real": {"frechet": REAL, "recall": REAL | {"value": 0.8, "spread": 0.1}},
     "metrics": ["frechet", "recall"],
     "extractor": {"name": "data", "features": 64}, "jackknife_groups": 16, "rounds": 4,
