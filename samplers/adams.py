@@ -33,7 +33,7 @@ class AdaptiveAdams:
     """Exponential Adams steps of variable order and length, each sample's own (Shampine and Gordon 1975, chapters 5 to
     8), on the probability flow in the angle phi = atan(sigma / alpha), as DEIS with the prediction v has it:
 
-    y = x / sqrt(alpha^2 + sigma^2), dy / dphi = v(y, phi) = (cos(phi) y - D) / sin(phi).
+        y = x / sqrt(alpha^2 + sigma^2), dy / dphi = v(y, phi) = (cos(phi) y - D) / sin(phi).
 
     A step of order k takes the polynomial through the last k values of v, one network call; the next one's value then
     corrects it, as in UniPC. Its length and order are the longest that keep the first term that the polynomial leaves

@@ -69,7 +69,7 @@ def test_what_is_refused(images, capsys, tmp_path):
     run = untrained(tmp_path / "run", images, None, *NCSNPP)
     for format, sentence in (
         ("score_sde_pytorch", "--format=score_sde_pytorch: score_sde has no such network: "),
-        ("diffusers", "--format=diffusers: diffusers has chains, and this process is VPSDE"),
+        ("diffusers", "--format=diffusers: diffusers has chains and flow matching, and this process is VPSDE"),
         ("onnx", "--format = 'onnx': needs one of torch_export, score_sde_pytorch, diffusers"),
     ):
         status, _, err = export(capsys, run, format, "--out", tmp_path / "out")

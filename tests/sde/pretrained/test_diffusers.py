@@ -147,7 +147,7 @@ def test_every_form_of_the_weights(unet, tmp_path):
 
 def test_a_model_by_itself_needs_facts(unet, tmp_path):
     saved(tmp_path, unet)
-    with pytest.raises(ValueError, match=r"^facts: .* is needed"):
+    with pytest.raises(ValueError, match=r"^facts: .* are needed"):
         load_pretrained(tmp_path)
     assert read_pretrained(tmp_path, facts=FACTS).sde.steps == 1000
     with pytest.raises(ValueError, match=r"facts: prediction_type = 'flow'|prediction_type = 'flow': needs one of"):
