@@ -21,7 +21,7 @@ from score_sde.config.naming import with_flag, with_words
 from score_sde.config.options import COMPILING, Config
 from score_sde.config.registration import Registered, nothing_registered
 from score_sde.config.schema import CHOICES_OF_SAMPLER, MOVABLE, SETTLED
-from score_sde.config.students import DEFAULT_METHOD, student_values
+from score_sde.config.students import DEFAULT_METHOD, check_overrides, student_values
 from score_sde.kinds import KINDS
 from score_sde.pages.links import renew_links
 from score_sde.run.device import choose_device
@@ -105,13 +105,11 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
 
 
 def _student_values(folder: Path, options: flags.FlagValues, overrides: list[str]) -> dict:
-    """The values of a student's config. Raises ValueError for keys of what is its teacher's."""
+    """The values of a student's config. Raises ValueError for keys of what is its teacher's or its method's."""
     named = options.config or (None if options.teacher or started(folder) else "digits")
     own = _read(config_path(named)) if named else None
     values = student_values(folder, own, options.teacher, options.method, options.guidance_scale)
-    for argument in overrides:
-        if values["distillation"]["teacher"] and argument.lstrip("-").startswith(("config.model.", "config.sde.")):
-            raise ValueError(f"{argument}: a student has its teacher's network and process; leave it out")
+    check_overrides(overrides, values["distillation"]["teacher"])
     return values
 
 

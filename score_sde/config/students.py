@@ -8,6 +8,9 @@ from sde.distillation import METHODS
 
 DEFAULT_METHOD = "progressive"
 
+OF_THE_METHOD = ("loss_weighting", "uncertainty_weighting", "time_distribution", "time_mean", "time_std")
+"""Keys of config.training that say how a score model's loss weighs times, which is a student's method's own."""
+
 
 def student_values(
     folder: Path, own: dict | None, teacher: str | None, method: str | None, scales: Sequence[float] | None
@@ -17,6 +20,7 @@ def student_values(
     is none, and for flags that are not those of a student that goes on."""
     if method is not None:
         pick("--method", method, METHODS)
+    teacher = None if teacher is None else str(Path(teacher))
     given = {"teacher": teacher, "method": method, "guidance_scale": None if scales is None else tuple(scales)}
     if (folder / "config.json").exists():
         return _going_on(folder, given)
@@ -24,10 +28,25 @@ def student_values(
     values = dict(own or {})
     if teacher is not None:
         values = taught_values(teacher) | {k: v for k, v in values.items() if k not in ("model", "sde")}
+    values["training"] = {**values.get("training", {}), "uncertainty_weighting": False}
     values["distillation"] = {"teacher": teacher or "", "method": {"name": chosen}}
     if scales is not None:
         values["distillation"]["guidance_scale"] = tuple(scales)
     return values | {"sampler": {"name": METHODS[chosen].sampler}}
+
+
+def check_overrides(overrides: Sequence[str], teacher: str) -> None:
+    """Raise ValueError for ``--config.key=value`` arguments of what is the teacher's, where there is one, and of what
+    is the method's."""
+    for argument in overrides:
+        key = argument.lstrip("-").partition("=")[0]
+        if teacher and key.startswith(("config.model.", "config.sde.")):
+            raise ValueError(f"{argument}: a student has its teacher's network and process; leave it out")
+        if key in {f"config.training.{name}" for name in OF_THE_METHOD}:
+            raise ValueError(
+                f"{argument}: a student is trained by the loss and the times of its method; leave it out, or set those "
+                "of config.distillation.method"
+            )
 
 
 def taught_values(teacher: str) -> dict:

@@ -5,9 +5,8 @@ from typing import Any
 
 import torch
 
-from samplers import SAMPLERS, generate
+from samplers import generate
 from samplers.calls import evaluating
-from samplers.grid import make_jumps
 from score_sde.diagnosis.causes import INSENSITIVE, Finding, wrong_range
 from score_sde.diagnosis.diagnosis import off_samples
 from score_sde.diagnosis.examination import law_of_samples
@@ -16,6 +15,7 @@ from score_sde.run.conditions import held_out_condition
 from score_sde.run.folder import Run
 from score_sde.run.outputs import calls
 from score_sde.run.sizes import sizes_of_samples
+from score_sde.run.students import usual_sampling
 from sde.data import Dataset
 from sde.distillation import FlowMap
 
@@ -31,8 +31,7 @@ def examine_student(
         held_out, training, model.sde, settings.optimization.times, settings.loss_weighting, device=run.device
     )
     cond, sizes = held_out_condition(held_out, model, items), sizes_of_samples(run, items, 0)
-    sampler = SAMPLERS[student["sampler"]]()
-    times = student["times"] or make_jumps(model.sde, student["grid"], sampler.steps)
+    sampler, times = usual_sampling(student, model.sde)
     bound = model.bound(cond)
     drawn = generate(bound, sampler, items, training.event_shape, grid=times, batch_size=batch_size, sizes=sizes)
     return {

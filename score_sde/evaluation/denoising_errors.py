@@ -13,8 +13,9 @@ from sde.data.sizes import cut, item_means
 from sde.data.statistics import spread
 from sde.device import wide
 from sde.guidance.conditional import Conditional
+from sde.model.call import call_network
 from sde.model.classifier import NoisyClassifier
-from sde.model.denoiser import Denoiser, call_network
+from sde.model.denoiser import Denoiser
 from sde.model.score import ScoreModel
 from sde.process.base import SDE
 from sde.process.coefficients import expand

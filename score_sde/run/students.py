@@ -1,11 +1,15 @@
 """Students as they are sampled: by which of the samplers of flow maps, and at which times."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from samplers import FLOW_MAP_SAMPLERS, SAMPLERS, SCORE_SAMPLERS
+from samplers.grid import make_jumps
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_grid
+from sde import SDE
 
 Times = str | Tensor | None
 
@@ -45,3 +49,12 @@ def times_of_run(run: Run, sampler: str, grid: str | None, steps: int | None) ->
             "renoise, whose steps add noise again"
         )
     return (run.student["grid"] if times is None else times), steps
+
+
+def usual_sampling(student: dict, sde: SDE) -> tuple[Any, Tensor]:
+    """How a student is sampled where nothing else is asked for: the sampler of its method, and its own times, or as
+    many steps as the sampler's of the grid of its method. ``student`` is the ``flow_map`` of its description."""
+    sampler: Any = SAMPLERS[student["sampler"]]()
+    if student["times"] is not None:
+        return sampler, torch.tensor(student["times"], dtype=torch.float64)
+    return sampler, make_jumps(sde, student["grid"], sampler.steps)

@@ -37,7 +37,11 @@ def settle_compiling(
     # Captured gradients would lie where those of the next part are written.
     alone = run.world.size == 1 and options.gradient_accumulation == 1
     captured = run.device.type == "cuda" and alone
-    compile, lack = asked.compile, None if asked.compile == "off" else lacking(run.device)
+    compile = asked.compile
+    small = sum(p.numel() for p in model.parameters()) < LEAST_PARAMETERS
+    tried = compile == "auto" and not (split or small)
+    # To find out takes a second.
+    lack = lacking(run.device) if tried or compile == "on" else None
     if compile == "on" and (split or lack):
         with with_keys("training"):
             raise ValueError(
@@ -45,7 +49,7 @@ def settle_compiling(
                 if split
                 else f"compile: {lack}"
             )
-    if compile == "auto" and not (split or lack or sum(p.numel() for p in model.parameters()) < LEAST_PARAMETERS):
+    if tried and not lack:
         trial = run.world.all_gather(_try(run, model, data, loss, options, captured))[0]
         if trial is not None:
             compile = "on" if trial.chosen == "compiled" else "off"

@@ -12,7 +12,7 @@ from sde.condition.tree import ConditionLike
 from sde.data.sizes import cut
 from sde.device import as_tensor, forked_random, send
 from sde.distillation.distance import DISTANCES
-from sde.distillation.method import Grid, check_choice, check_range, times_of
+from sde.distillation.method import Grid, check_choice, check_range, given, times_of
 from sde.distillation.teacher import Teacher
 from sde.process.base import SDE
 from sde.training.loss import BatchNoise
@@ -61,12 +61,14 @@ def consistency_losses(
     and z of x_t."""
     (t, s), sde, z = pair, student.sde, draws.noise(x0)
     x = cut(sde.perturb(x0, t, z), draws.sizes)
-    y = cut(sde.perturb(x0, s, z), draws.sizes) if teacher is None else teacher.solve(x, t, s, cond)
+    y = cut(sde.perturb(x0, s, z), draws.sizes) if teacher is None else teacher.solve(x, t, s, cond, draws.sizes)
     end = torch.full_like(t, sde.t_min)
     with torch.no_grad(), forked_random(x.device):
         told = (student if target is None else target)(y, s, end, cond)
     losses = DISTANCES[method.distance](student(x, t, end, cond) - told, method.huber_c, draws.sizes)
-    return send(WEIGHTINGS[method.weighting](sde, t, s).to(losses.dtype), losses.device) * losses
+    # Both times may be t_min, where there is nothing to learn.
+    weight = torch.where(t > s, WEIGHTINGS[method.weighting](sde, t, s), 0)
+    return send(weight.to(losses.dtype), losses.device) * losses
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,6 @@ class Consistency:
         grid: Grid | None = None,
     ) -> Tensor:
         """As ``Method.loss``."""
-        assert grid is not None
-        assert teacher is not None or not self.distilled
-        pair = around(grid(student.sde, self.intervals(progress)), draws.t)
-        return consistency_losses(
-            self, student, as_tensor(x0), cond, draws, pair, teacher if self.distilled else None, target
-        )
+        pair = around(given("grid", grid)(student.sde, self.intervals(progress)), draws.t)
+        asked = given("teacher", teacher) if self.distilled else None
+        return consistency_losses(self, student, as_tensor(x0), cond, draws, pair, asked, target)

@@ -45,7 +45,7 @@ class FlowMap(Preconditioned):
 
     def __init__(self, *arguments: Any, guidance: Sequence[float] | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.guidance = None if guidance is None else check_range(guidance)
+        self.guidance = None if guidance is None else range_of(guidance)
         tell_further(self.network, 1 if guidance is None else 2)
 
     @classmethod
@@ -131,14 +131,20 @@ def split_scale(cond: Condition | None) -> tuple[Condition | None, Tensor | None
     return rest or None, cond[GUIDANCE_SCALE]
 
 
-def average_step(sde: SDE, x: Tensor, t: Tensor, s: Tensor, mean_denoised: Tensor) -> Tensor:
-    """x_s = (sigma_s / sigma_t) x + (alpha_s - alpha_t sigma_s / sigma_t) M of a Gaussian process."""
+def jump_factors(sde: SDE, t: Tensor, s: Tensor) -> tuple[Coefficient, Coefficient]:
+    """A and B of a jump x_s = A x_t + B M between times () or (B,): sigma_s / sigma_t, and alpha_s - alpha_t A."""
     start, end = sde.level(t), sde.level(s)
     keep = end.sigma / start.sigma
-    return combine(keep, x, end.alpha - start.alpha * keep, mean_denoised)
+    return keep, end.alpha - start.alpha * keep
 
 
-def check_range(guidance: Sequence[float]) -> tuple[float, float]:
+def average_step(sde: SDE, x: Tensor, t: Tensor, s: Tensor, mean_denoised: Tensor) -> Tensor:
+    """x_s = (sigma_s / sigma_t) x + (alpha_s - alpha_t sigma_s / sigma_t) M of a Gaussian process."""
+    keep, change = jump_factors(sde, t, s)
+    return combine(keep, x, change, mean_denoised)
+
+
+def range_of(guidance: Sequence[float]) -> tuple[float, float]:
     """The least and the largest guidance scale. Raises ValueError unless they are two such numbers."""
     low, high = guidance if len(guidance) == 2 else (1.0, 0.0)
     if not 0 <= low < high < float("inf"):

@@ -12,7 +12,7 @@ from sde.condition.tree import ConditionLike, null_like
 from sde.data.sizes import cut
 from sde.device import as_tensor, forked_random, has_float64, send
 from sde.distillation.distance import mean_square
-from sde.distillation.method import Grid, check_range, times_of, uniforms
+from sde.distillation.method import Grid, check_range, given, times_of, uniforms
 from sde.distillation.teacher import Teacher
 from sde.process.base import SDE
 from sde.process.coefficients import combine, expand
@@ -93,13 +93,14 @@ class MeanFlow:
         grid: Grid | None = None,
     ) -> Tensor:
         """As ``Method.loss``."""
-        assert teacher is not None or not self.distilled
         x0, sde = as_tensor(x0), student.sde
         t, s = self.pair(sde, draws)
         x = cut(sde.perturb(x0, t, draws.noise(x0)), draws.sizes)
-        asked = teacher if self.distilled else None
-        denoised = self._guided(student, x, t, cond, x0) if asked is None else asked.denoised(x, t, cond)
-        mean, residual = identity_residual(student, x, t, s, cond, cut(denoised, draws.sizes))
+        if self.distilled:
+            denoised = given("teacher", teacher).denoised(x, t, cond, draws.sizes)
+        else:
+            denoised = cut(self._guided(student, x, t, cond, x0), draws.sizes)
+        mean, residual = identity_residual(student, x, t, s, cond, denoised)
         _, rho, _ = straight(sde, t)
         # The gradient of u is that of -M / rho_t, and u - u~ = -R / rho_t.
         difference = expand(1 / rho, x) * (mean - (mean.detach() - residual))

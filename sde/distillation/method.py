@@ -1,7 +1,7 @@
 """The method: a loss with its hyper-parameters, and what it needs to be trained by."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from sde.distillation.teacher import Teacher
 from sde.process.base import SDE
 from sde.training.loss import BatchNoise, per_item
 from sde.training.times import NORMAL, Times
+
+T = TypeVar("T")
 
 Grid = Callable[[SDE, int], Tensor]
 """Times (steps + 1,) of a process, float64 on the CPU, from t_max down to t_min, as a key of ``samplers.GRIDS``."""
@@ -59,13 +61,20 @@ class Method(Protocol):
 def times_of(method: Method) -> Times:
     """The law of a method's times: ``times``, where it is normal with the method's ``time_mean`` and ``time_std`` of
     ln(sigma / alpha). Raises ValueError as ``Times`` does."""
-    normal = {"mean": method.time_mean, "std": method.time_std} if method.times in NORMAL else {}  # type: ignore[attr-defined]
+    normal = {name: getattr(method, f"time_{name}") for name in ("mean", "std")} if method.times in NORMAL else {}
     return Times(method.times, **normal)
 
 
 def uniforms(draws: BatchNoise, number: int) -> Tensor:
     """Numbers (B,) uniform in (0, 1), float64 on the CPU, of the items' own; another ``number`` from 1 gives others."""
     return per_item(torch.rand, draws.seeds + 1 + number, ()).double().clamp(1e-7, 1 - 1e-7)
+
+
+def given(name: str, value: T | None) -> T:
+    """What a loss asks for beside its items. Raises ValueError where it is not there."""
+    if value is None:
+        raise ValueError(f"{name} = None: this method's loss asks one")
+    return value
 
 
 def check_choice(method: object, **tables: Mapping[str, Any]) -> None:

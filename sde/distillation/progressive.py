@@ -10,8 +10,9 @@ from sde.condition.tree import ConditionLike
 from sde.data.sizes import cut
 from sde.device import as_tensor, send
 from sde.distillation.distance import mean_square
-from sde.distillation.method import Grid, check_choice
-from sde.distillation.teacher import Teacher, jump_factors
+from sde.distillation.flow_map import jump_factors
+from sde.distillation.method import Grid, check_choice, given
+from sde.distillation.teacher import Teacher
 from sde.process.base import SDE
 from sde.process.coefficients import combine
 from sde.training.loss import BatchNoise
@@ -19,7 +20,7 @@ from sde.training.loss import BatchNoise
 WEIGHTINGS: dict[str, Callable[[SDE, Tensor, Tensor], Tensor]] = {
     "truncated_snr": lambda sde, t, s: sde.log_snr(t).exp().clamp(min=1),
     "snr_plus_one": lambda sde, t, s: sde.log_snr(t).exp() + 1,
-    "state": lambda sde, t, s: jump_factors(sde, t, s)[1].square(),
+    "state": lambda sde, t, s: as_tensor(jump_factors(sde, t, s)[1]).square(),
 }
 """Weights of |M - M~|^2. truncated_snr: max(alpha^2 / sigma^2, 1), the larger of the errors in x_0 and in the noise
 (Salimans and Ho 2022, eq. 9); snr_plus_one: alpha^2 / sigma^2 + 1 (eq. 10); state: B^2, which makes |x_s - x~_s|^2."""
@@ -61,8 +62,8 @@ class Progressive:
 
     def stages(self) -> tuple[Self, ...]:
         """The stages in order, each the method that ends with it: of ``first_steps`` steps, half as many, ..."""
-        halvings = (self.first_steps // self.steps).bit_length()
-        return tuple(replace(self, steps=self.first_steps >> k) for k in range(halvings))
+        count = (self.first_steps // self.steps).bit_length()
+        return tuple(replace(self, steps=self.first_steps >> k) for k in range(count))
 
     def sampling_times(self, sde: SDE, grid: Grid) -> Tensor:
         """The times (steps + 1,) between which the student of the last stage jumps."""
@@ -84,15 +85,13 @@ class Progressive:
         grid: Grid | None = None,
     ) -> Tensor:
         """As ``Method.loss``, of the last stage; times are uniform over its intervals."""
-        assert teacher is not None
-        assert grid is not None
-        x0, sde = as_tensor(x0), student.sde
-        times = self._times(sde, grid, 2 * self.steps)
+        x0, sde, asked = as_tensor(x0), student.sde, given("teacher", teacher)
+        times = self._times(sde, given("grid", grid), 2 * self.steps)
         fraction = (draws.t - sde.t_min) / (sde.t_max - sde.t_min)
         interval = (fraction * self.steps).long().clamp(0, self.steps - 1)
         t, u, s = (times[2 * interval + end] for end in range(3))
         x = cut(sde.perturb(x0, t, draws.noise(x0)), draws.sizes)
-        end = teacher.solve(teacher.solve(x, t, u, cond), u, s, cond)
+        end = asked.solve(asked.solve(x, t, u, cond, draws.sizes), u, s, cond, draws.sizes)
         keep, change = jump_factors(sde, t, s)
         told = combine(1 / change, end, -keep / change, x)
         losses = mean_square(student.mean_denoised(x, t, s, cond) - told, draws.sizes)

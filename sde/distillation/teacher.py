@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from sde.condition.tree import ConditionLike
+from sde.data.sizes import cut
+from sde.distillation.flow_map import average_step
 from sde.model.score import ScoreModel
-from sde.process.base import SDE
-from sde.process.coefficients import combine, expand
+from sde.process.coefficients import expand
 
 
 class Step(Protocol):
@@ -19,21 +20,28 @@ class Step(Protocol):
 
 
 class Teacher(Protocol):
-    """What losses ask of it: x (B, *event) in model units, t and s (B,); nothing is differentiated."""
+    """What losses ask of it: x (B, *event) in model units, t and s (B,); nothing is differentiated. Of padded items
+    ``sizes`` (B,) say how much is real: x is 0 elsewhere, and so is what the teacher says."""
 
-    def denoised(self, x: Tensor, t: Tensor, cond: ConditionLike | None) -> Tensor:
+    def denoised(self, x: Tensor, t: Tensor, cond: ConditionLike | None, sizes: Tensor | None = None) -> Tensor:
         """D(x, t), guided where the teacher is."""
         ...
 
-    def solve(self, x: Tensor, t: Tensor, s: Tensor, cond: ConditionLike | None) -> Tensor:
+    def solve(self, x: Tensor, t: Tensor, s: Tensor, cond: ConditionLike | None, sizes: Tensor | None = None) -> Tensor:
         """Where the probability flow leads from x at t to s <= t, by one step of the teacher's."""
         ...
 
 
-def jump_factors(sde: SDE, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-    """A and B of a jump x_s = A x_t + B M between times (B,): sigma_s / sigma_t, and alpha_s - alpha_t A."""
-    keep = sde.sigma(s) / sde.sigma(t)
-    return keep, sde.alpha(s) - sde.alpha(t) * keep
+class Padded(ScoreModel):
+    """The score ``model`` of items that are padded, by ``sizes`` (B,), as samplers ask it: D is 0 where they are, so
+    that a solver's step stays 0 there, and the next call sees nothing else."""
+
+    def __init__(self, model: ScoreModel, sizes: Tensor) -> None:
+        super().__init__(model.sde, model.transform)
+        self.model, self.sizes = model, sizes
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return cut(self.model(x, t), self.sizes)
 
 
 class SolvedTeacher:
@@ -47,17 +55,17 @@ class SolvedTeacher:
         self.bind, self.step = bind, step
 
     @torch.no_grad()
-    def denoised(self, x: Tensor, t: Tensor, cond: ConditionLike | None) -> Tensor:
-        return self.bind(cond)(x, t)
+    def denoised(self, x: Tensor, t: Tensor, cond: ConditionLike | None, sizes: Tensor | None = None) -> Tensor:
+        return cut(self.bind(cond)(x, t), sizes)
 
     @torch.no_grad()
-    def solve(self, x: Tensor, t: Tensor, s: Tensor, cond: ConditionLike | None) -> Tensor:
+    def solve(self, x: Tensor, t: Tensor, s: Tensor, cond: ConditionLike | None, sizes: Tensor | None = None) -> Tensor:
         model = self.bind(cond)
+        model = model if sizes is None else Padded(model, sizes)
         solved, _ = self.step.step(model, x, t, s, None)
         opened = t >= model.sde.t_max if model.sde.open_end else torch.zeros_like(t, dtype=torch.bool)
         if opened.any():
-            keep, change = jump_factors(model.sde, t, s)
-            first = combine(keep, x, change, model(x, t))
+            first = average_step(model.sde, x, t, s, model(x, t))
             solved = torch.where(expand(opened.to(x.dtype), x) > 0, first, solved)
         return solved
 
@@ -69,9 +77,9 @@ class FlowMapTeacher:
         self.flow_map = flow_map
 
     @torch.no_grad()
-    def denoised(self, x: Tensor, t: Tensor, cond: ConditionLike | None) -> Tensor:
-        return self.flow_map.mean_denoised(x, t, t, cond)
+    def denoised(self, x: Tensor, t: Tensor, cond: ConditionLike | None, sizes: Tensor | None = None) -> Tensor:
+        return cut(self.flow_map.mean_denoised(x, t, t, cond), sizes)
 
     @torch.no_grad()
-    def solve(self, x: Tensor, t: Tensor, s: Tensor, cond: ConditionLike | None) -> Tensor:
-        return self.flow_map(x, t, s, cond)
+    def solve(self, x: Tensor, t: Tensor, s: Tensor, cond: ConditionLike | None, sizes: Tensor | None = None) -> Tensor:
+        return cut(self.flow_map(x, t, s, cond), sizes)

@@ -55,7 +55,7 @@ class StudentTrainer(Trainer):
     the one before, which become its teacher, with a fresh optimizer and with its own warm-up and decay of the learning
     rate. ``spare`` is a copy of the student, not compiled: what teachers and target are made of.
 
-    Raises ValueError where weights are sharded, as teachers and targets are whole.
+    Raises ValueError where weights are sharded, as teachers and targets are whole, and for fewer steps than stages.
     """
 
     def __init__(
@@ -70,8 +70,10 @@ class StudentTrainer(Trainer):
     ) -> None:
         if options.parallel == "fsdp" and world is not None and world.size > 1:
             raise ValueError("parallel = 'fsdp': a student's teachers are not split with its network; take ddp")
-        super().__init__(student, data, loss, options, world, workers)
         self.distillation, self.stages = loss, loss.method.stages()
+        if options.steps < len(self.stages):
+            raise ValueError(f"steps = {options.steps}: needs at least one for each of {len(self.stages)} stages")
+        super().__init__(student, data, loss, options, world, workers)
         self.spare = spare.requires_grad_(False).eval()
         self.stage = self.begun = 0
         """The number of the stage, and the step with which it began."""
@@ -107,8 +109,7 @@ class StudentTrainer(Trainer):
         """Set the method of a stage, and its target, the student as it is."""
         self.stage, self.distillation.method = stage, self.stages[stage]
         if self.distillation.method.target_decay:
-            self.distillation.target = copy.deepcopy(self.spare)
-            self.distillation.target.load_state_dict(self.module.state_dict())
+            self.distillation.target = self._apart(self.module.state_dict())
 
     def _next(self) -> None:
         """Go on to the next stage."""
@@ -116,17 +117,17 @@ class StudentTrainer(Trainer):
         self.module.load_state_dict(averaged)
         # In a short stage a long average would hardly leave the one before.
         self.ema.restart(self.module)
-        self._teach(averaged)
+        self.distillation.teacher = FlowMapTeacher(self._apart(averaged))
         self.optimizer.state.clear()
         self.begun = self.step
         self._enter(self.stage + 1)
 
-    def _teach(self, state: dict[str, Tensor]) -> None:
-        """The student of these weights becomes the teacher."""
-        teacher = copy.deepcopy(self.spare)
-        teacher.load_state_dict(state)
-        teacher.autocast = self.module.autocast
-        self.distillation.teacher = FlowMapTeacher(teacher)
+    def _apart(self, state: dict[str, Tensor]) -> FlowMap:
+        """A student of these weights that is not trained, and computes as the one that is."""
+        student = copy.deepcopy(self.spare)
+        student.load_state_dict(state)
+        student.autocast = self.module.autocast
+        return student
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -134,7 +135,6 @@ class StudentTrainer(Trainer):
         target, decay = self.distillation.target, self.distillation.method.target_decay
         if target is None:
             return
-        target.autocast = self.module.autocast
         for mean, parameter in zip(target.parameters(), self.module.parameters(), strict=True):
             mean.lerp_(parameter, 1 - decay)
         for held, buffer in zip(target.buffers(), self.module.buffers(), strict=True):
@@ -153,9 +153,14 @@ class StudentTrainer(Trainer):
         super().load_state_dict(state)
         if state["stage"] >= len(self.stages):
             raise ValueError(f"it is in stage {state['stage'] + 1}, and here are {len(self.stages)}")
+        if self.stage_at(self.step) > state["stage"] + 1:
+            raise ValueError(
+                f"steps = {self.options.steps}: step {self.step} is then in stage {self.stage_at(self.step) + 1}, and "
+                f"it is in stage {state['stage'] + 1}; needs more"
+            )
         self._enter(state["stage"])
         self.begun = state["begun"]
         if self.stage:
-            self._teach(state["teacher"])
+            self.distillation.teacher = FlowMapTeacher(self._apart(state["teacher"]))
         if self.distillation.target is not None:
             self.distillation.target.load_state_dict(state["target"])

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from sde.model.denoiser import call_network, check_state
+from sde.model.call import call_network
+from sde.model.denoiser import check_state
 from sde.model.noise_input import NoiseInput
 from sde.process.base import SDE, check_time
 from sde.process.level import Coefficient, Level

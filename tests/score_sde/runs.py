@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import patch
 
@@ -32,23 +33,58 @@ def call(capsys, *arguments):
     return status, json.loads(last) if last.startswith("{") else None, err
 
 
-def trained_once(tmp_path_factory) -> Path:
-    """The folder of a run of points and its classifier, with two states and a shorter average: trained by the first
-    who asks, in whichever process, and not to be written into."""
+def made_once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """The folder that ``make(folder)`` fills for the first who asks, in whichever process; not to be written into."""
     base = tmp_path_factory.getbasetemp()
     # The workers of pytest-xdist have folders of their own in one of the session.
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    folder, done = base / "trained-once" / "points", base / "trained-once" / "done"
-    folder.parent.mkdir(exist_ok=True)
-    with (base / "trained-once" / "lock").open("w") as lock:
+    once = base / "made-once"
+    folder, done = once / name, once / f"{name}.done"
+    once.mkdir(exist_ok=True)
+    with (once / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
-            train = ["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL]
             with without_rendering():
-                assert main.main([*train, "--config.training.extra_ema_decays=0.5", "--config.training.lr=0.02"]) == 0
-                assert main.main(["--mode", "train_classifier", "--workdir", str(folder)]) == 0
+                make(folder)
             done.touch()
     return folder
+
+
+def trained_once(tmp_path_factory) -> Path:
+    """The folder of a run of points and its classifier, with two states and a shorter average."""
+
+    def make(folder: Path) -> None:
+        train = ["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL]
+        assert main.main([*train, "--config.training.extra_ema_decays=0.5", "--config.training.lr=0.02"]) == 0
+        assert main.main(["--mode", "train_classifier", "--workdir", str(folder)]) == 0
+
+    return made_once(tmp_path_factory, "points", make)
+
+
+DISTILLING = [f"--config.training.{key}={value}" for key, value in {
+    "steps": 12, "batch_size": 32, "checkpoint_every": 3, "sample_every": 12, "log_every": 1, "warmup_steps": 2,
+    "lr": 0.01, "power_ema_stds": "()", "extra_ema_decays": "()",
+}.items()]  # fmt: skip
+
+
+def distilling(teacher: Path, folder: Path, method: str, *more: str) -> list[str]:
+    """The command of a small student."""
+    command = ["--mode", "distill", "--teacher", teacher, "--method", method, "--workdir", folder]
+    return [*map(str, command), *DISTILLING, *more]
+
+
+def students_once(tmp_path_factory) -> Path:
+    """The folder of two students of the run of ``trained_once``: "two", of two steps at times of its own, which is told
+    its guidance scale from 1 to 4; and "any", of any steps, which is not."""
+    teacher = trained_once(tmp_path_factory)
+    halving = ["--config.distillation.method.first_steps=4", "--config.distillation.method.steps=2"]
+
+    def make(folder: Path) -> None:
+        two = distilling(teacher, folder / "two", "progressive", *halving, "--guidance_scale", "1,4")
+        assert main.main(two) == 0
+        assert main.main(distilling(teacher, folder / "any", "meanflow")) == 0
+
+    return made_once(tmp_path_factory, "students", make)
 
 
 def blank_picture(figure, file, format="png", **_) -> None:

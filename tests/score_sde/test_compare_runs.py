@@ -9,25 +9,13 @@ import pytest
 import torch
 
 from samplers import SAMPLERS, generate
-from score_sde.cli import main
 from score_sde.config.config import read_run_config, resolve
 from score_sde.run.folder import Run
 from sde.checkpoint.models import load_model
 from sde.guidance.conditional import Conditional
 from tests.score_sde.runs import call, untrained
-from tests.score_sde.test_distill import distill
 
 pytestmark = pytest.mark.usefixtures("unrendered")
-
-
-@pytest.fixture(scope="module")
-def students(trained, tmp_path_factory, unrendered_module):
-    """One of two steps at times of its own, which is told its guidance scale, and one of any steps, which is not."""
-    folder = tmp_path_factory.mktemp("students")
-    two = "--config.distillation.method.steps=2"
-    assert main.main([*distill(trained, folder / "two", "progressive", two), "--guidance_scale", "1,4"]) == 0
-    assert main.main([*distill(trained, folder / "any", "meanflow")]) == 0
-    return folder / "two", folder / "any"
 
 
 def test_a_teacher_with_its_students(trained, students, tmp_path, capsys):

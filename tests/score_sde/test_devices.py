@@ -26,6 +26,7 @@ COMMANDS = {
     "restore": {"task": "inpaint", "mask": "random:0.5", "items": "0,1", "steps": 3},
     "edit": {"items": "0,1", "start_time": 0.5, "steps": 3, "sampler": "heun"},
     "compare": {"samplers": "heun,ddim", "nfe": "4", "num_samples": 40},
+    "pairs": FEW,
     "ema": {"relative_std": 0.1},
     "check": {},
     "visualize": {"plots": "trajectory", "num_samples": 4, "steps": 3},
@@ -79,6 +80,11 @@ def test_modes(folders, capsys, mode):
             sampled = ["--mode", "sample", "--workdir", str(folder), "--num_samples=6"]
             assert main.main([*sampled, "--device", device, "--guidance_scale=2", f"--out={folder / 'drawn'}"]) == 0
             last["drawn"] = np.load(folder / "drawn.npz")["x"].tolist()
+            runs = ["--mode", "compare", "--runs", f"{folder.parent},{folder}", "--out", str(folder / "compared")]
+            few = ["--samplers=ddim", "--nfe=2,4", "--num_samples=40", "--guidance_scale=2"]
+            assert main.main([*runs, *few, "--device", device]) == 0
+            rows = json.loads((folder / "compared.json").read_text())["rows"]
+            last["compared"] = [{key: row[key] for key in ("run", "nfe", "error")} for row in rows]
             capsys.readouterr()
         found[device] = {key: value for key, value in flat(last) if not key.endswith(("seconds", "second", "out"))}
     here, there = found.values()

@@ -9,36 +9,30 @@ import torch
 from safetensors.torch import load_file
 
 from score_sde.cli import main
+from score_sde.config.students import student_values
 from sde.checkpoint.models import load_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.distillation.trainer import StudentTrainer
-from tests.score_sde.runs import call
+from tests.score_sde.runs import DISTILLING, call, distilling, trained_once
 
-SMALL = [f"--config.training.{key}={value}" for key, value in {
-    "steps": 12, "batch_size": 32, "checkpoint_every": 3, "sample_every": 12, "log_every": 1, "warmup_steps": 2,
-    "lr": 0.01, "power_ema_stds": "()", "extra_ema_decays": "()",
-}.items()]  # fmt: skip
 METHODS = {
     "progressive": ["--config.distillation.method.first_steps=4", "--config.distillation.method.steps=1"],
-    "consistency": ["--config.distillation.method.target_decay=0.8"],
+    # A target of its own, and what computes in another dtype.
+    "consistency": ["--config.distillation.method.target_decay=0.8", "--config.training.precision=bfloat16"],
     "ect": [],
-    "meanflow": [],
+    "meanflow": ["--config.training.precision=bfloat16"],
 }
 pytestmark = pytest.mark.usefixtures("unrendered")
 
 
 def distill(teacher, folder, method, *more):
-    return ["--mode", "distill", "--teacher", str(teacher), "--method", method, "--workdir", str(folder), *SMALL,
-            *METHODS[method], *more]  # fmt: skip
+    return distilling(teacher, folder, method, *METHODS[method], *more)
 
 
-@pytest.fixture(scope="module")
-def student(trained, tmp_path_factory, unrendered_module):
+@pytest.fixture
+def student(students):
     """A student of two steps, told of guidance scales from 1 to 4."""
-    folder = tmp_path_factory.mktemp("students") / "student"
-    two = "--config.distillation.method.steps=2"
-    assert main.main([*distill(trained, folder, "progressive", two), "--guidance_scale", "1,4"]) == 0
-    return folder
+    return students[0]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -72,7 +66,8 @@ def test_a_killed_command_goes_on_bit_for_bit(trained, tmp_path, capsys, monkeyp
     assert len(lines[0]) == 12
 
 
-def test_a_student_is_a_run_folder(student, trained, tmp_path, capsys):
+def test_a_student_is_a_run_folder(student, tmp_path_factory, tmp_path, capsys):
+    trained = trained_once(tmp_path_factory)
     config = json.loads((student / "config.json").read_text())
     held = config["distillation"]
     assert held["teacher"] == str(trained)
@@ -93,10 +88,10 @@ def test_a_student_is_a_run_folder(student, trained, tmp_path, capsys):
         assert call(capsys, "--mode", "sample", "--workdir", student, *flags)[0] == 0
         samples[scale] = np.load(f"{out}.npz")["x"]
     assert not np.allclose(samples[1], samples[4])
-    few = ["--num_samples", 50, "--metrics", "energy", "--subsamples", 4]
+    few = ["--num_samples", 50, "--metrics", "frechet", "--subsamples", 2]
     status, result, _ = call(capsys, "--mode", "evaluate", "--workdir", student, *few)
     assert status == 0
-    assert result["energy"] > 0
+    assert result["frechet"] > 0
 
 
 def test_check_says_of_a_student_what_its_samples_are(student, capsys):
@@ -105,6 +100,11 @@ def test_check_says_of_a_student_what_its_samples_are(student, capsys):
     assert result["student"]["method"] == "progressive"
     assert result["calls"] == 2
     assert {*result["faults"]} <= {"samples off"}
+    check = ["--mode", "check", "--workdir", student, "--num_samples", 64]
+    status, result, _ = call(capsys, *check, "--config.data.toy=spiral")
+    assert (status, result["faults"]) == (0, ["value range mismatch"])
+    status, _, error = call(capsys, *check, "--config.data.toy=ring")
+    assert (status, "the model has 2 classes, the data 8: name the data of training" in error) == (2, True)
 
 
 def test_a_program_jumps_as_the_student_does(student, tmp_path, capsys):
@@ -128,7 +128,7 @@ def test_meanflow_and_ect_need_no_teacher(tmp_path, capsys):
     width = ["--config.model.network.width=16", "--config.model.network.layers=1"]
     for method in ("ect", "meanflow"):
         anew = ["--mode", "distill", "--method", method, "--config", "points", "--workdir", tmp_path / method]
-        assert call(capsys, *anew, *SMALL, *width)[0] == 0
+        assert call(capsys, *anew, *DISTILLING, *width)[0] == 0
         assert json.loads((tmp_path / method / "config.json").read_text())["distillation"]["teacher"] == ""
         status, result, _ = call(capsys, "--mode", "sample", "--workdir", tmp_path / method, "--num_samples", 4)
         assert (status, result["nfe"]) == (0, 2)
@@ -159,6 +159,8 @@ REFUSED = {
     "three stages": (["--mode", "distill", "--teacher", "RUN", "--workdir", "NEW",
                       "--config.distillation.method.first_steps=3"],
                      "config.distillation.method.first_steps = 3: needs a power of two"),
+    "too few steps": (["--mode", "distill", "--teacher", "RUN", "--workdir", "NEW", "--config.training.steps=3"],
+                      "config.training.steps = 3: needs at least one for each of 4 stages"),
     "a run of its own": (["--mode", "distill", "--teacher", "RUN", "--workdir", "RUN"],
                          "holds a run of another mode than distill"),
     "another method": (["--mode", "distill", "--method", "ect", "--workdir", "STUDENT"],
@@ -167,6 +169,10 @@ REFUSED = {
                   "did you mean progressive?"),
     "another network": (["--mode", "distill", "--teacher", "RUN", "--workdir", "NEW",
                          "--config.model.network.width=8"], "a student has its teacher's network and process"),
+    "another law of times": (["--mode", "distill", "--teacher", "RUN", "--workdir", "NEW",
+                              "--config.training.time_mean=1"], "by the loss and the times of its method"),
+    "weights of a score": (["--mode", "distill", "--config", "points", "--method", "ect", "--workdir", "NEW",
+                            "--config.training.uncertainty_weighting=True"], "by the loss and the times of its method"),
     "three scales": (["--mode", "distill", "--teacher", "RUN", "--workdir", "NEW", "--guidance_scale", "1,2,3"],
                      "needs one number, or the least and the largest of a range"),
     "guided data": (["--mode", "distill", "--teacher", "RUN", "--method", "ect", "--workdir", "NEW",
@@ -185,6 +191,14 @@ def test_what_is_refused(trained, student, tmp_path, capsys, monkeypatch, name):
     assert status == 2
     assert words.replace("STUDENT", str(student)) in error
     assert not (tmp_path / "new" / "config.json").exists()
+
+
+def test_a_teachers_weighting_of_times_stays_its_own(trained, tmp_path):
+    config = json.loads((trained / "config.json").read_text())
+    config["training"]["uncertainty_weighting"] = True
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    values = student_values(tmp_path / "student", None, str(tmp_path), "ect", None)
+    assert values["training"] == config["training"] | {"uncertainty_weighting": False}
 
 
 def test_other_weights_of_the_teacher_are_refused(trained, student, tmp_path, capsys):

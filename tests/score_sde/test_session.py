@@ -72,10 +72,10 @@ def command(output, *arguments):
         sys.exit(main.main([*arguments]))
 
 
-def start(folder, *options):
+def start(folder, *options, begin=SMALL):
     """Training in a process of its own, forked from one that has done the imports, which take longer than the runs."""
     output = folder.with_name(f"{folder.name}.txt")
-    process = FORK.Process(target=command, args=(output, *SMALL, "--workdir", str(folder), *options))
+    process = FORK.Process(target=command, args=(output, *begin, "--workdir", str(folder), *options))
     process.start()
     return process, output
 
@@ -149,6 +149,21 @@ def test_killed_at_any_moment(tmp_path, straight, capsys):
     steps = [line["step"] for line in lines if "loss" in line]
     assert steps == sorted(set(steps)), "steps that were done again are in the metrics once"
     assert not list(tmp_path.rglob(".*")), "what a killed process left half written is gone"
+
+
+def test_a_student_killed_in_the_middle_of_a_stage(tmp_path, straight_run):
+    """Its teacher is then the student of the stage before, which is in the training state alone."""
+    distill = ["--mode", "distill", "--teacher", str(straight_run), "--method", "progressive",
+               "--config.distillation.method.first_steps=2", "--config.training.steps=100"]  # fmt: skip
+    assert main.main([*distill, "--workdir", str(tmp_path / "whole")]) == 0
+    process, output = start(tmp_path / "killed", begin=distill)
+    wait_for_step(tmp_path / "killed", 65, process, output)
+    process.kill()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL, output.read_text()
+    assert 50 < newest(tmp_path / "killed") < 100
+    assert main.main([*distill, "--workdir", str(tmp_path / "killed")]) == 0
+    assert equal(tmp_path / "killed", load_file(tmp_path / "whole" / "model.safetensors"))
 
 
 def test_half_written_files_are_removed(tmp_path):

@@ -80,17 +80,21 @@ def test_curves_are_those_of_one_process(found, parallel, name):
     assert near(one["weights"], two["weights"])
 
 
-def test_commands_give_the_curve_of_one_process(runs, found):
-    (status, out, err), (other, silent, _) = found[1]["trained"]
+@pytest.mark.parametrize(
+    ("name", "folder", "steps", "measured"),
+    [("trained", "ddp", 12, ("held_out_loss", "held_out_loss_raw")), ("distilled", "student", 6, ())],
+)
+def test_commands_give_the_curve_of_one_process(runs, found, name, folder, steps, measured):
+    (status, out, err), (other, silent, _) = found[1][name]
     assert (status, other) == (0, 0), err
-    assert json.loads(out.splitlines()[-1])["steps"] == 12
+    assert json.loads(out.splitlines()[-1])["steps"] == steps
     assert silent == "", "one process speaks"
-    one, two = ([json.loads(line) for line in (run / "ddp" / "metrics.jsonl").open()] for run in runs)
-    for key in ("loss", "grad_norm", "held_out_loss", "held_out_loss_raw"):
+    one, two = ([json.loads(line) for line in (run / folder / "metrics.jsonl").open()] for run in runs)
+    for key in ("loss", "grad_norm", *measured):
         curves = [[line[key] for line in lines if key in line] for lines in (one, two)]
-        assert len(curves[0]) == (12 if key in ("loss", "grad_norm") else 1)
+        assert len(curves[0]) == (1 if key in measured else steps)
         np.testing.assert_allclose(curves[1], curves[0], rtol=1e-5)
-    assert near(*(load_file(run / "ddp" / "model.safetensors") for run in runs))
+    assert near(*(load_file(run / folder / "model.safetensors") for run in runs))
 
 
 @pytest.mark.parametrize("name", [name for name in USES if name != "evaluate"])

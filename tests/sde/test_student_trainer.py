@@ -44,14 +44,16 @@ class Halving:
         return (student(x, t, s, cond) - 0.5 * teacher.solve(x, t, s, cond)).square().mean(1)
 
 
-def trainer(method=None, guidance=None, steps=STEPS, cond_dropout=0.0, **options):
+def trainer(method=None, guidance=None, steps=STEPS, cond_dropout=0.0, precision=None, **options):
     model = teacher()
     student = FlowMap.of(model, guidance)
+    spare = copy.deepcopy(student)
+    student.autocast = precision
     data = Dataset(torch.randn(23, 3, generator=torch.Generator().manual_seed(1)), torch.arange(23) % 2, 2, Transform())
     solved = SolvedTeacher(guided_teacher(model), Exact())
     loss = DistillationLoss(method or Halving(), solved, None, lambda x0, cond, _: (x0, cond), cond_dropout)
     own = TrainingOptions(**{"steps": steps, "batch_size": 8, "warmup_steps": 2, "lr": 1e-2} | options)
-    return StudentTrainer(student, copy.deepcopy(student), loss, data, own)
+    return StudentTrainer(student, spare, loss, data, own)
 
 
 class Exact:
@@ -90,8 +92,7 @@ def test_stages_share_the_steps_and_follow_each_other():
     torch.testing.assert_close(torch.tensor(rates[4:8]), torch.tensor(rates[:4]))
 
 
-@pytest.mark.parametrize("stop", [2, 4, 6, 11])
-@pytest.mark.parametrize("decay", [0.0, 0.8])
+@pytest.mark.parametrize(("stop", "decay"), [(2, 0.0), (4, 0.8), (6, 0.8), (11, 0.0)])
 def test_a_state_goes_on_bit_for_bit(stop, decay):
     """In the middle of a stage, and at its beginning; with a target that is an average."""
     whole = trainer(Halving(target_decay=decay))
@@ -121,6 +122,20 @@ def test_the_target_is_the_average_of_the_student():
     assert run.distillation.method.seen[-1][2] is run.distillation.target
 
 
+def test_target_and_teachers_compute_in_the_dtype_of_the_student():
+    """From the first step on, and from the first one that goes on: another dtype would be another curve."""
+    run = trainer(Halving(target_decay=0.8), precision=torch.bfloat16)
+    again = trainer(Halving(target_decay=0.8), precision=torch.bfloat16)
+    for step in range(6):
+        assert run.distillation.target.autocast == torch.bfloat16
+        if step == 5:
+            again.load_state_dict(run.state_dict())
+        run.training_step()
+    for one in (run, again):
+        assert one.distillation.target.autocast == torch.bfloat16
+        assert one.distillation.teacher.flow_map.autocast == torch.bfloat16
+
+
 def test_a_longer_run_goes_on_in_its_last_stage():
     run = trainer()
     for _ in range(STEPS):
@@ -135,6 +150,16 @@ def test_a_longer_run_goes_on_in_its_last_stage():
     short = trainer(Single())
     with pytest.raises(ValueError, match="in stage 3, and here are 1"):
         short.load_state_dict(run.state_dict())
+
+
+def test_steps_that_leave_a_stage_out():
+    with pytest.raises(ValueError, match="steps = 2: needs at least one for each of 3 stages"):
+        trainer(steps=2)
+    run = trainer()
+    for _ in range(4):
+        run.training_step()
+    with pytest.raises(ValueError, match="steps = 5: step 4 is then in stage 3, and it is in stage 1; needs more"):
+        trainer(steps=5).load_state_dict(run.state_dict())
 
 
 class Single(Halving):

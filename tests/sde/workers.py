@@ -61,6 +61,10 @@ POINTS = ["--mode", "train", "--config", "points", "--config.training.batch_size
           "--config.training.checkpoint_every=8",
           "--config.training.power_ema_stds=0.1,", "--config.model.network.width=16",
           "--config.model.network.layers=2"]  # fmt: skip
+STUDENT = ["--mode", "distill", "--method", "progressive", "--guidance_scale", "1,3",
+           "--config.distillation.method.first_steps=2", "--config.training.steps=6",
+           "--config.training.checkpoint_every=4", "--config.training.sample_every=6"]  # fmt: skip
+"""Of two stages, from the run of POINTS."""
 STEPS = ["--config.training.steps=12", "--config.training.sample_every=12"]
 USES = {
     "sample": ["--num_samples", "7", "--steps", "4", "--sampler", "pc", "--batch_size", "3"],
@@ -265,6 +269,9 @@ def work(folder: Path, alone: Path, world: World) -> None:
         for name, options in {**CASES, **(ALONE if parallel == "ddp" else {})}.items()
     }
     found["trained"] = world.all_gather(command(*POINTS, *STEPS, "--workdir", folder / "ddp"))
+    found["distilled"] = world.all_gather(
+        command(*STUDENT, "--teacher", alone / "ddp", "--workdir", folder / "student")
+    )
     use(folder, alone / "ddp")
     if world.size == 1:
         states = Checkpoints(folder / "states", "denoiser")

@@ -7,13 +7,13 @@ import torch
 
 from sde import SDES, Denoiser
 from sde.distillation import FlowMap
-from sde.distillation.consistency import Consistency, around, consistency_losses
+from sde.distillation.consistency import WEIGHTINGS, Consistency, around, consistency_losses
 from sde.distillation.distance import pseudo_huber
 from sde.distillation.ect import EasyConsistency
 from sde.networks import MLP
 from sde.training.loss import stratified
 from sde.training.times import log_normal
-from tests.oracles.planted_map import WRONG, PlantedFlowMap, draws_at, expected_gradient, time_of
+from tests.oracles.planted_map import WRONG, X0, PlantedFlowMap, Z, draws_at, expected_gradient, time_of
 
 PROCESSES = {name: SDES[name]() for name in ("flow", "vp", "ve")}
 
@@ -80,6 +80,16 @@ def test_pseudo_huber():
     root = pseudo_huber(d, 0.0)
     torch.testing.assert_close(root.detach(), d.detach().square().mean(1).sqrt())
     assert torch.autograd.grad(root.sum(), d)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_the_data_end_itself_says_nothing(weighting):
+    """A law of times may draw t_min, where s = t: no loss, and none that is not finite."""
+    sde = PROCESSES["flow"]
+    student = PlantedFlowMap(sde, 0.2, 0.1)
+    losses = EasyConsistency(weighting=weighting).loss(student, X0, None, draws_at(sde.t_min, Z), 0.9)
+    assert not losses.any()
+    assert student.gradient(losses.sum()) == 0
 
 
 def test_both_sides_see_the_same_dropout():

@@ -8,8 +8,8 @@ from torch.autograd import forward_ad
 from sde import SDES, Denoiser
 from sde.distillation import FlowMap
 from sde.distillation.meanflow import MeanFlow, identity_residual
-from sde.model.denoiser import call_network
-from sde.networks import DiT, UNet
+from sde.model.call import call_network
+from sde.networks import MLP, DiT, UNet
 from tests.oracles.planted_map import draws_at
 
 SDE = SDES["vp"]()
@@ -63,6 +63,25 @@ def test_compiled_networks_are_asked_as_they_were():
     with torch.no_grad():
         model(X0, torch.full((3,), 0.6).double(), torch.full((3,), 0.2).double())
     assert calls
+
+
+@pytest.mark.parametrize(
+    "network", [MLP((6,), None, width=16, layers=1), DiT((1, 4, 4), None, width=12, depth=1, heads=2)]
+)
+def test_on_the_cpu_they_are_in_full_precision(network):
+    """Under autocast a normalization's derivative there has another dtype than its value."""
+    shape = (6,) if isinstance(network, MLP) else (1, 4, 4)
+    model = FlowMap.of(Denoiser(network, SDE)).train()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    x0, draws = torch.randn(3, *shape), draws_at(0.6, torch.randn(3, *shape))
+    found = []
+    for precision in (None, torch.bfloat16):
+        model.autocast = precision
+        losses = MeanFlow(jump_share=1.0).loss(model, x0, None, draws, 0.0)
+        found.append([losses.detach(), *torch.autograd.grad(losses.sum(), [*model.parameters()])])
+    assert same(*found)
+    assert found[0][0].isfinite().all()
 
 
 def test_dropout_masks_are_one_for_values_and_derivatives():

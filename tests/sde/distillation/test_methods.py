@@ -4,23 +4,57 @@ import re
 
 import pytest
 import torch
+from torch.nn.functional import conv1d
 
-from samplers import GRIDS
+from samplers import GRIDS, SAMPLERS
 from sde import SDES
-from sde.distillation import METHODS
+from sde.distillation import METHODS, FlowMapTeacher, SolvedTeacher
+from sde.model.score import ScoreModel
 from tests.oracles.planted_map import ExactTeacher, PlantedFlowMap, draws_at
 
+SDE = SDES["vp"]()
 
-@pytest.mark.parametrize("name", METHODS)
-def test_padding_adds_nothing(name):
-    """The loss of a padded item is that of its real part, whatever lies behind it."""
-    sde = SDES["vp"]()
-    method = METHODS[name]()
-    student = PlantedFlowMap(sde, 0.2, 0.1)
+
+def neighbors(x):
+    """What a network says of each entry (B, 1, length), which depends on those beside it, and is not 0 where x is."""
+    return 0.5 + conv1d(x, torch.tensor([[[0.3, 0.5, 0.2]]], dtype=x.dtype), padding=1)
+
+
+class NeighborsMap(PlantedFlowMap):
+    def mean_denoised(self, x, t, s, cond=None):
+        return super().mean_denoised(x, t, s) + neighbors(x)
+
+
+class NeighborsModel(ScoreModel):
+    def forward(self, x, t):
+        return neighbors(x)
+
+
+TEACHERS = {
+    "heun": SolvedTeacher(lambda cond: NeighborsModel(SDE), SAMPLERS["heun"]()),
+    "student": FlowMapTeacher(NeighborsMap(SDE, 0.1, 0.3)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "teacher"),
+    [
+        *(("progressive", {}, teacher) for teacher in TEACHERS),
+        *(("consistency", {}, teacher) for teacher in TEACHERS),
+        *(("meanflow", {"distilled": True}, teacher) for teacher in TEACHERS),
+        ("consistency", {"distilled": False}, None),
+        ("ect", {}, None),
+        ("meanflow", {"guidance_scale": 2.0, "guidance_mixing": 0.3}, None),
+    ],
+)
+def test_padding_adds_nothing(name, options, teacher):
+    """The loss of a padded item is that of its real part, whatever lies behind it, on every step of a solver too."""
+    method = METHODS[name](**options)
+    student = NeighborsMap(SDE, 0.2, 0.1)
 
     def losses(x0, z, sizes):
         draws = draws_at(0.6, z)._replace(sizes=sizes)
-        return method.loss(student, x0, None, draws, 0.3, teacher=ExactTeacher(sde), grid=GRIDS[method.grid])
+        return method.loss(student, x0, None, draws, 0.3, teacher=TEACHERS.get(teacher), grid=GRIDS[method.grid])
 
     real = torch.randn(4, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     z = torch.randn(4, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -29,6 +63,22 @@ def test_padding_adds_nothing(name):
     for behind in (0.0, 7.0):
         noise = torch.nn.functional.pad(z, (0, 2), value=behind)
         torch.testing.assert_close(losses(padded, noise, torch.full((4,), 3)), alone)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "given", "words"),
+    [
+        ("progressive", {}, {"grid": GRIDS["karras"]}, "teacher = None"),
+        ("progressive", {}, {"teacher": ExactTeacher(SDE)}, "grid = None"),
+        ("consistency", {}, {"grid": GRIDS["karras"]}, "teacher = None"),
+        ("consistency", {"distilled": False}, {}, "grid = None"),
+        ("meanflow", {"distilled": True}, {}, "teacher = None"),
+    ],
+)
+def test_what_a_loss_asks_for(name, options, given, words):
+    student, x0 = PlantedFlowMap(SDE), torch.zeros(2, 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match=f"{words}: this method's loss asks one"):
+        METHODS[name](**options).loss(student, x0, None, draws_at(0.6, x0), 0.0, **given)
 
 
 @pytest.mark.parametrize(
