@@ -21,6 +21,9 @@ SHARE = 1 / 3
 LEAST_LEFT = 0.1
 """What counts as the least that is left to change, relative to the sample."""
 
+VELOCITY = 2
+"""The column of the sizes that has v's, behind those of y and of its correction."""
+
 TABLE_ENTRIES = 1025
 """Entries of the table of times, evenly in log(alpha / sigma)."""
 
@@ -160,10 +163,17 @@ class _Run:
 
     def _refuse(self, found: np.ndarray) -> None:
         row = int((~np.isfinite(found).all(1)).argmax())
+        where = f"sigma / alpha = {math.tan(self.nodes[row, 0]):.4g}"
+        if np.isfinite(found[row, VELOCITY]):
+            # Divided differences of what differs by rounding alone, over steps ever shorter.
+            raise SampleError(
+                [int(self.index[row])],
+                f"is at {where}, where the steps that tolerance = {self.options.tolerance:g} asks for are lost in "
+                "rounding: loosen it",
+            )
         raise NonFiniteError(
             [int(self.index[row])],
-            f"became non-finite at sigma / alpha = {math.tan(self.nodes[row, 0]):.4g}: the model's output is not "
-            "finite there",
+            f"became non-finite at {where}: the model's output is not finite there",
         )
 
 

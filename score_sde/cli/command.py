@@ -8,6 +8,7 @@ import warnings
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -200,8 +201,8 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     mode, run = MODES[options.mode], open_run(options, overrides)
     given = {name: options[name].value for name in options if options[name].present}
     if not (mode.training or mode.makes):
-        own = {"sampler": resolve(read_run_config(run.folder), []).sampler.name, "weights": Run.weights, "imports": ""}
-        own["compile"] = Run.compile
+        own: dict[str, Any] = {"weights": Run.weights, "imports": "", "compile": Run.compile, "tolerance": None}
+        own["sampler"] = resolve(read_run_config(run.folder), []).sampler.name
         if run.student is not None and not mode.students:
             raise ValueError(run.no_score)
         run.settings = settings_of(given, overrides, own | mode.defaults)

@@ -13,6 +13,8 @@ from score_sde.cli.modes import MODES
 from score_sde.config.config import pick
 from score_sde.config.program import program
 from score_sde.config.schema import CHOICES_OF_SAMPLER
+from score_sde.restoration.methods import AUTO
+from score_sde.restoration.methods import METHODS as RESTORATIONS
 from score_sde.run.outputs import written
 from sde.distillation import METHODS
 from sde.pretrained import SOURCES
@@ -73,7 +75,7 @@ TEXTS = {
     "which long runs make once and keep",
     "out": "where to write, without suffix; default the next number and a name, as in 000012-heun-25, in samples/ of "
     "the run folder; compare/ for compare, evaluations/ for evaluate, nowhere for likelihood",
-    "split": "test or train: the items that are taken",
+    "split": "test or train: the items that are taken, or that samples are held against",
     "probes": "Rademacher probes for the trace, 0 for the exact trace; default exact up to 16 dimensions, else 2",
     "rtol": "relative tolerance of the ODE solver",
     "atol": "absolute tolerance of the ODE solver",
@@ -104,7 +106,8 @@ TEXTS = {
     "blur_std": "--task deblur: width of the Gaussian in entries; default 1.5",
     "num_measurements": "--task sensing: number of random projections; default 20",
     "sigma_y": "standard deviation of the noise in what was measured, in data units",
-    "method": "auto (mmps with what iterations can be paid), mmps, pigdm, dps or replacement",
+    "method": f"of distill, how the student is trained: {', '.join(METHODS)}; of restore, auto ({AUTO} with what "
+    f"iterations can be paid), {', '.join(RESTORATIONS)}",
     "repaint_steps": "times that each step is taken, with noise added in between, which mends what is wrong (RePaint); "
     "default 4 for replacement, else 1",
     "input": "a .npy, .npz, .csv or image file of items, in place of those of the split; for likelihood also a folder, "
@@ -117,6 +120,7 @@ TEXTS = {
 OWN_TEXTS = {
     ("import", "weights"): "ema or raw: the averaged weights, or those that were stepped",
     ("distill", "method"): f"how the student is trained: {', '.join(METHODS)}",
+    ("restore", "method"): f"auto ({AUTO} with what iterations can be paid), {', '.join(RESTORATIONS)}",
     ("distill", "guidance_scale"): "classifier-free guidance of the teacher, baked into the student; or a range, as in "
     "1,4, that the student is told, and from which --guidance_scale picks when it is sampled",
 }

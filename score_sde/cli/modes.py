@@ -97,7 +97,7 @@ MODES = {
         settles=("data.event_shape", "data.num_levels"),
     ),
     "sample": Mode("score_sde.modes.sample:sample", ("sampler",), students=True, tolerance=True),
-    "pairs": Mode("score_sde.modes.pairs:pairs", ("sampler",), suffixes=(".npz",)),
+    "pairs": Mode("score_sde.modes.pairs:pairs", ("sampler",), tolerance=True, suffixes=(".npz",)),
     "guidance_sweep": Mode(
         "score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), tolerance=True, suffixes=(".json", ".png")
     ),

@@ -4,7 +4,7 @@ import math
 
 from absl import flags
 
-from samplers import SAMPLERS
+from samplers import FLOW_MAP_SAMPLERS, SAMPLERS
 from score_sde.config.config import override, pick
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 
@@ -33,6 +33,9 @@ def overrides_of(options: flags.FlagValues, overrides: list[str], own: str) -> l
                 f"{flag} and --{other}={options[other].value}: a sampler that keeps a tolerance chooses its own steps; "
                 "leave out one of them"
             )
+    if own in FLOW_MAP_SAMPLERS:
+        raise ValueError(f"{flag}: a student jumps in as many calls as it was distilled for, and has no error to keep; "
+                         "leave it out")  # fmt: skip
     named = options.sampler or override(overrides, "sampler.name")
     name = pick("--sampler", named, CHOICES_OF_SAMPLER) if named else own if own in able() else USUAL
     if name not in able():

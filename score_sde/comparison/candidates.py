@@ -1,6 +1,6 @@
 """Candidates, the samplers of a comparison: each at budgets of counted network calls."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -28,7 +28,8 @@ TOLERANCES = (1e-2, 1e-3)
 class Candidate:
     """A sampler and its times. ``flags`` make --mode sample draw what it draws; ``budget`` is the most network calls
     that a sample may take, None for a sampler that chooses its own steps, to ``tolerance``. Of several runs ``model``
-    is that of its run, whose name is ``entrant``."""
+    is that of its run, whose name is ``entrant``, and ``flow`` the entrant whose flow it follows, None where none is
+    known."""
 
     name: str
     sampler: Sampler
@@ -39,6 +40,7 @@ class Candidate:
     tolerance: float | None = None
     model: Any = None
     entrant: str = ""
+    flow: str | None = None
 
     @property
     def title(self) -> str:
@@ -87,7 +89,7 @@ def suited(names: Sequence[str], process) -> tuple[list[str], list[str]]:
     if not kept:
         raise ValueError(f"--samplers={','.join(names)}: {why}, and these samplers work on nothing else; name others")
     left = [name for name in names if name not in kept]
-    out = f"{' and '.join(left)}, and errors against the exact flow," if left else "Errors against the exact flow"
+    out = f"{listed(left)}, and errors against the exact flow," if left else "Errors against the exact flow"
     return kept, [f"{out} are left out, as {why}."]
 
 
@@ -115,10 +117,11 @@ def find_candidates(
     grid: str | None = None,
 ) -> tuple[list[Candidate], list[str]]:
     """The samplers of these names, keys of SAMPLERS or "auto", on their own grids or the one of a name, at each budget,
-    and a sentence for each budget that one step of a sampler exceeds. Raises ValueError for a sampler that no budget is
+    and a sentence on those that one step of a sampler exceeds. Raises ValueError for a sampler that no budget is
     enough for."""
     model, event_shape = guides(cond), event_shape_of(guides.denoiser)
-    found, notes = [], []
+    found: list[Candidate] = []
+    exceeded: dict[tuple[tuple[int, ...], float], list[str]] = {}
     for name in names:
         configured = dict(run.config.sampler)
         options = configured if configured.pop("name") == name else {}
@@ -134,13 +137,32 @@ def find_candidates(
                 f"--nfe={','.join(map(str, budgets))}: {name} takes {least:g} network calls for one step, a closing "
                 f"denoising one among them; allow at least {least:g}, or leave {name} out of --samplers"
             )
+        made = 0
         for budget in budgets:
             steps = steps_within(calls_of, budget)
-            if steps:
+            # A budget that allows no more steps than the one below has no sampler of its own.
+            if steps > made:
                 found.append(_fixed(run, guides, cond, name, sampler, steps, budget, grid))
-            else:
-                notes.append(f"{name} is left out at {budget} calls, as one step takes {least:g}.")
-    return found, notes
+                made = steps
+        below = tuple(budget for budget in budgets if budget < least)
+        if below:
+            exceeded.setdefault((below, least), []).append(name)
+    return found, [_left_out(exceeded)] if exceeded else []
+
+
+def _left_out(exceeded: Mapping[tuple[tuple[int, ...], float], Sequence[str]]) -> str:
+    """A sentence on names of samplers by the budgets that one step exceeds, and the calls that it takes."""
+    parts = [
+        f"{listed(names)} at {listed(below)} call{'s' * (below != (1,))}, as one step takes {least:g}"
+        for (below, least), names in exceeded.items()
+    ]
+    return f"without {'; '.join(parts)}."
+
+
+def listed(values: Sequence[object]) -> str:
+    """As in a, b and c."""
+    *others, last = map(str, values)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def fixed_candidate(model: Any, event_shape: Sequence[int], name: str, times: Sequence[float]) -> Candidate:

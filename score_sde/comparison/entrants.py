@@ -16,7 +16,7 @@ from score_sde.config.config import read_run_config, resolve
 from score_sde.config.naming import with_flag
 from score_sde.config.program import program, quoted
 from score_sde.run.conditions import read_condition
-from score_sde.run.folder import Run, event_shape_of
+from score_sde.run.folder import Run, event_shape_of, file_digest
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from sde.condition.tree import Condition
 from sde.data import Dataset
@@ -32,12 +32,14 @@ SHOWN = 16
 
 @dataclass(frozen=True)
 class Entrant:
-    """A run with its model, guided, and the condition of the samples; ``label`` names it where there are several."""
+    """A run with its model, guided, and the condition of the samples; ``label`` names it where there are several.
+    ``flow`` is the label of the entrant whose flow it follows: its own, or that of a student's teacher."""
 
     run: Run
     guides: Guides
     cond: Condition | None
     label: str = ""
+    flow: str | None = None
 
     @property
     def model(self) -> Any:
@@ -46,7 +48,7 @@ class Entrant:
 
     @property
     def student(self) -> bool:
-        """Whether it is a flow map, which has no flow to be held against."""
+        """Whether it is a flow map, which has no flow of its own."""
         return isinstance(self.guides.denoiser, FlowMap)
 
     @property
@@ -75,10 +77,26 @@ class Entrant:
             found, notes = find_candidates(self.run, self.guides, self.cond, suit, budgets)
             notes = left_out + notes
         model, said = self.model, f"{self.label}: " if self.label else ""
-        own = {"model": model, "entrant": self.label}
-        # A student has no flow of its own to be held against.
-        found = [replace(one, **own, deterministic=one.deterministic and not self.student) for one in found]
+        own = {"model": model, "entrant": self.label, "flow": self.flow}
+        found = [replace(one, **own, deterministic=one.deterministic and self._held(one)) for one in found]
         return found, [f"{said}{note}" for note in notes]
+
+    def _held(self, candidate: Candidate) -> bool:
+        """Whether its samples can be held against a flow: those of a student whose last step leads to the data, where
+        its teacher is there."""
+        if not self.student:
+            return True
+        return self.flow is not None and bool(candidate.times[-1] <= self.guides.denoiser.sde.t_min)
+
+    def taught_by(self, other: "Entrant") -> bool:
+        """Whether a student is to follow the flow of another run: that of its teacher's weights, with the guidance that
+        is baked in, or that it is told."""
+        known = self.run.student or {}
+        if other.student or known.get("sha256") != file_digest(other.run.weights_file):
+            return False
+        told = known["guidance"] is not None
+        scale = self.guides.options.guidance_scale if told else known["guidance_scale"][0]
+        return other.guides.options == GuidanceOptions(guidance_scale=scale)
 
     def _jumps(self, budgets: Sequence[int]) -> tuple[list[Candidate], list[str]]:
         known = self.run.student or {}
@@ -125,7 +143,13 @@ def open_entrants(
         cond = read_condition(one, guides, labels, condition, count, seed=seed, by_law=True)
         label = one.folder.name if names[one.folder.name] == 1 else str(one.folder)
         found.append(Entrant(one, guides, cond, label if len(runs) > 1 else ""))
-    return found
+    return [replace(one, flow=_flow(one, found)) for one in found]
+
+
+def _flow(one: Entrant, entrants: Sequence[Entrant]) -> str | None:
+    if not one.student:
+        return one.label
+    return next((other.label for other in entrants if one.taught_by(other)), None)
 
 
 def _check_data(first: Run, other: Run) -> None:

@@ -1,5 +1,6 @@
 """Pictures of a comparison: the first samples of every candidate, from the same seeds."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from score_sde.comparison.sampling import Drawn
 from score_sde.pages.items import items
 from score_sde.plots.pictures import drawn, limits_of, outside
 from score_sde.run.folder import Run
+from score_sde.run.outputs import calls
 from sde.condition.tree import labels_of
 from sde.data import Dataset
 from sde.data.statistics import spread
@@ -43,8 +45,8 @@ def pictures(
         return [(caption, content) for content in both if content]
 
     found: dict[str, list[tuple[str, bytes | str]]] = {}
-    for candidate, its in ran:
-        heading = f"{candidate.budget} network calls" if candidate.budget else "Steps of its own choice"
+    for candidate, its in sorted(ran, key=lambda one: one[0].budget or math.inf):
+        heading = calls(candidate.budget) if candidate.budget else "Steps of its own choice"
         caption = candidate.title if candidate.budget else f"{candidate.title}, tolerance {candidate.tolerance:g}"
         found.setdefault(heading, []).extend(shown(caption, its.x, labels, its.sizes))
     last = found.setdefault("To compare with", [])

@@ -17,6 +17,10 @@ FRONTS = {"nfe": ("nfe", "behind"), "seconds": ("seconds", "behind"), "error": (
 """The Pareto fronts that rows are marked by, as front_NAME, and the cost and the loss of each."""
 
 
+MANY = 8
+"""Rows, at most, that a sentence names."""
+
+
 def tabulate(
     ran: Sequence[tuple[Candidate, Drawn]],
     reference: Reference,
@@ -29,15 +33,15 @@ def tabulate(
     ``metrics`` has by name the ``value`` with the jackknife's ``stderr``; ``behind``, how much worse than the best it
     is, with the error of that difference, ``behind_stderr``; and ``reading``, how it compares with real items. Those of
     the first metric stand in the row itself as well. ``tied`` are those that may be the best by it.
-    ``error`` is that of a deterministic candidate's first samples against ``exact`` (m, *event) of its run, in standard
-    deviations of the data; then come the fronts; whether it is ``recommended``; ``command``, its flags behind that of
-    its run. ``title`` names the sampler, and its run where there are several.
+    ``error`` is that of a deterministic candidate's first samples against ``exact`` (m, *event) of the run whose flow
+    it follows, in standard deviations of the data; then come the fronts; whether it is ``recommended``; ``command``,
+    its flags behind that of its run. ``title`` names the sampler, and its run where there are several.
     """
     features = [reference.features(found.x) for _, found in ran]
     measured = {name: _measured(name, reference, features) for name in reference.metrics}
     rows: list[dict] = []
     for i, (candidate, found) in enumerate(ran):
-        flow = exact.get(candidate.entrant) if candidate.deterministic else None
+        flow = exact.get(candidate.flow) if candidate.deterministic and candidate.flow is not None else None
         own = {name: values[i] for name, values in measured.items()}
         rows.append(
             {
@@ -90,16 +94,19 @@ def _measured(name: str, reference: Reference, features: Sequence[Tensor]) -> li
 
 
 def named(rows: Sequence[dict]) -> str:
-    """The rows by sampler and calls, as in a sentence."""
-    return ", ".join(f"{row['title']} at {row['nfe']:.4g}" for row in rows)
+    """The first of the rows by sampler and calls, as in a sentence."""
+    names = [f"{row['title']} at {row['nfe']:.4g}" for row in rows[:MANY]]
+    more = f", and {len(rows) - MANY} more" if len(rows) > MANY else ""
+    return f"{', '.join(names)} calls{more}"
 
 
 def show(record: dict) -> None:
     """Print a comparison: a line per row, and the command to take."""
     first, *others = record["metrics"]
+    against = f"{record['items']} {record['against']} items"
     print(
-        f"{record['num_samples']} samples each from the same noise against {record['held_out']} held-out items; "
-        f"as many real items: {', '.join(_of_real(record, name) for name in (first, *others))}"
+        f"{record['num_samples']} samples each from the same noise against {against}; "
+        f"{real_items(record)}: {', '.join(_of_real(record, name) for name in (first, *others))}"
     )
     heads = [f"{name + ' +- stderr':<21}" for name in (first, *others)]
     width = max(12, *(len(row["title"]) for row in record["rows"]))
@@ -117,9 +124,17 @@ def show(record: dict) -> None:
     chosen = next(row for row in record["rows"] if row["recommended"])
     ties = [row for row in record["rows"] if row["tied"]]
     if len(ties) > 1:
-        print(f"= tied with the best by {first}: {named(ties)} calls")
+        print(f"= tied with the best by {first}: {named(ties)}")
     print(f"* by {first} {chosen['reading']}")
     print(f"| on the front of calls and {first}, * recommended:\n  {chosen['command']}")
+
+
+def real_items(record: dict) -> str:
+    """What stands in the samples' place, as many where there are enough of them."""
+    n, m = record["division"]
+    if (n, m) == (record["num_samples"], record["items"]):
+        return "as many real items"
+    return f"{n} real items in their place against {m} others"
 
 
 def _of_real(record: dict, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The reference of a comparison: how far samples are from held-out data, by one metric or several."""
+"""The reference of a comparison: how far samples are from real data, by one metric or several."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -20,17 +20,19 @@ from sde.distributed.world import World
 MAX_COMPONENTS = 64
 """Features of an item that are compared; of more, as many principal components."""
 
+WORDS = {"test": "held-out", "train": "training"}
+"""What the items of a split are called."""
+
 MAX_ITEMS = 10_000
 """Held-out and training items at most, spread over the sets."""
 
 
 class Reference:
-    """``metrics``, keys of METRICS, of samples against held-out items, in the features of an ``extractor``.
+    """``metrics``, keys of METRICS, of samples against the items of a ``split``, in the features of an ``extractor``.
 
-    Where these are more than MAX_COMPONENTS or than a quarter of the held-out items, as many leading principal
-    components of the training items' features are compared. With ``labels`` the items are in the parts of these
-    classes. ``samples`` is how many there will be of each candidate. Raises ValueError where fewer than four items are
-    held out.
+    Where these are more than MAX_COMPONENTS or than a quarter of the items, as many leading principal components of the
+    training items' features are compared. With ``labels`` the items are in the parts of these classes. ``samples`` is
+    how many there will be of each candidate. Raises ValueError for fewer than four items.
     """
 
     def __init__(
@@ -42,22 +44,25 @@ class Reference:
         labels: Tensor | None = None,
         *,
         samples: int,
+        split: str = "test",
     ) -> None:
         self.extractor, self.metrics, self.samples = extractor, tuple(metrics), samples
+        self.word = WORDS[split]
         indices = [_of_classes(data, labels) for data in (training, held_out)]
-        if len(indices[1]) < 4:
-            raise ValueError(f"{len(indices[1])} held-out items of the classes asked for: to measure by them needs 4")
-        known, items = (
-            self._extracted(data.batch(index)[0]) for data, index in zip((training, held_out), indices, strict=True)
-        )
+        places = [*zip((training, held_out), indices, strict=True)]
+        known, items = features = [self._extracted(data.batch(index)[0]) for data, index in places]
+        if split == "train":
+            places, (items, known) = places[::-1], features
+        if len(items) < 4:
+            raise ValueError(f"{len(items)} {self.word} items of the classes asked for: to measure by them needs 4")
         self.dim = items.shape[1]
         self.width = min(self.dim, MAX_COMPONENTS, len(items) // 4)
         self.projection = None
         if self.width < self.dim:
-            self.projection = PCA(self.width, svd_solver="randomized", random_state=0).fit(known.numpy())
+            self.projection = PCA(self.width, svd_solver="randomized", random_state=0).fit(features[0].numpy())
         self.known, self.items = self._projected(known), self._projected(items)
         self.division = Division.of(samples, len(self.items), len(self.known))
-        self.places = (held_out, indices[1]), (training, indices[0])
+        self.places = places[1], places[0]
 
     def check(self) -> None:
         """Raise ValueError where the samples are too few for one of the metrics."""
@@ -65,20 +70,20 @@ class Reference:
         for name in self.metrics:
             # Of two samples per feature a covariance has all its rank without a part of them, too.
             least = 2 * self.width if name == "frechet" else METRICS[name].items(self.width)
-            title, held_out = METRICS[name].title, len(self.items)
+            title, found = METRICS[name].title, len(self.items)
             if n < least:
                 raise ValueError(
                     f"--num_samples={n}: the {title} of {self.width} features needs at least {least} samples"
                 )
-            if held_out < least and name != "frechet":
-                raise ValueError(f"--metrics={name}: the {title} needs {least} held-out items, of {held_out}")
+            if found < least and name != "frechet":
+                raise ValueError(f"--metrics={name}: the {title} needs {least} {self.word} items, of {found}")
 
     def features(self, x: Tensor) -> Tensor:
         """Of samples x (n, *event) in data units: (n, width), float64."""
         return self._projected(self._extracted(x))
 
     def measure(self, name: str, features: Tensor) -> float:
-        """The metric of samples with these features (n, width) and the held-out items."""
+        """The metric of samples with these features (n, width) and the items."""
         return METRICS[name](features, self.items)
 
     @cached_property

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from samplers import ODE, Samples, generate
+from samplers.padding import cut
 from samplers.progress import Progress
+from samplers.protocol import is_flow_map, transform_of
 from score_sde.comparison.candidates import Candidate
 from score_sde.run.sampling import path_of
 from sde import ScoreModel
@@ -26,9 +28,11 @@ ODE_TOLERANCE = 1e-6
 
 @dataclass
 class Drawn:
-    """The samples of a candidate, a part of each round; or ``failure``, a sentence."""
+    """The samples of a candidate, a part of each round; or ``failure``, a sentence. ``ends`` are those of a flow map
+    before quantized data are floored, chunk by chunk."""
 
     parts: list[Samples] = field(default_factory=list)
+    ends: list[Tensor] = field(default_factory=list)
     failure: str = ""
 
     @property
@@ -39,6 +43,8 @@ class Drawn:
     @property
     def values(self) -> Tensor:
         """The same before quantized data are floored; of deterministic candidates alone."""
+        if self.ends:
+            return cut(torch.cat(self.ends), self.sizes)
         return torch.cat([path_of(part).denoised[-1] for part in self.parts])
 
     @property
@@ -82,24 +88,31 @@ def sample_all(
     ends = [n * number // ROUNDS for number in range(ROUNDS + 1)]
     rounds = [slice(start, stop) for start, stop in pairwise(ends) if stop > start]
 
-    def draw(candidate: Candidate, rows: slice) -> Samples:
-        its = candidate.model or model
+    def draw(candidate: Candidate, rows: slice, ends: list[Tensor]) -> Samples:
+        its, keeps = candidate.model or model, values and candidate.deterministic
+        jumps = is_flow_map(its)
+
+        def keep(step: int, s: Tensor, x: Tensor) -> None:
+            # A flow map predicts no data on its way, and is there at the end of its last step.
+            if step == len(candidate.times) - 2:
+                ends.append(transform_of(its).decode(x).cpu())
+
         return generate(
             its.rows(rows), candidate.sampler, rows.stop - rows.start, tuple(event_shape), grid=candidate.times,
-            seed=seed, first=rows.start, batch_size=batch_size, path=2 if values and candidate.deterministic else None,
-            sizes=None if sizes is None else sizes[rows], compile=compile,
+            seed=seed, first=rows.start, batch_size=batch_size, path=2 if keeps and not jumps else None,
+            sizes=None if sizes is None else sizes[rows], compile=compile, callback=keep if keeps and jumps else None,
         )  # fmt: skip
 
     # Of each model once.
     for candidate in {candidate.entrant: candidate for candidate in reversed(candidates)}.values():
         with suppress(ArithmeticError):
-            draw(candidate, rounds[-1])
+            draw(candidate, rounds[-1], [])
     with Progress(total=len(rounds) * len(candidates), desc="comparing", unit="run", disable=not progress) as bar:
         for rows in rounds:
             for candidate, found in zip(candidates, drawn, strict=True):
                 if not found.failure:
                     try:
-                        found.parts.append(draw(candidate, rows))
+                        found.parts.append(draw(candidate, rows, found.ends))
                     except ArithmeticError as error:
                         found.failure = f"{candidate.label}, is left out: {error}."
                 bar.update()

@@ -13,6 +13,7 @@ from score_sde.diagnosis.examination import law_of_samples
 from score_sde.evaluation.validation import Validation
 from score_sde.run.conditions import held_out_condition
 from score_sde.run.folder import Run
+from score_sde.run.outputs import calls
 from score_sde.run.sizes import sizes_of_samples
 from score_sde.run.students import usual_sampling
 from sde.data import Dataset
@@ -74,7 +75,7 @@ def table_of_student(run: Run, m: dict) -> list[str]:
     """The measurements as lines of text."""
     student = m["student"]
     taught = f" of {student['teacher']}" if student["teacher"] else ""
-    lines = [f"{run.folder}: {run.weights}, a student{taught} by {student['method']}, {m['calls']:g} calls a sample"]
+    lines = [f"{run.folder}: {run.weights}, a student{taught} by {student['method']}, {calls(m['calls'])} a sample"]
     if student["sampler"] == "jump":
         change = m["sensitivity"]["arrival"]
         heard = "" if change >= INSENSITIVE else ": it does not listen to where it jumps"

@@ -49,6 +49,7 @@ def compare(
     features: str = EXTRACTORS[0],
     download: bool = False,
     num_samples: int = 256,
+    split: str = "test",
     seed: int = 0,
     labels: str | None = None,
     condition: str | None = None,
@@ -56,13 +57,13 @@ def compare(
     batch_size: int = 256,
     out: str | None = None,
 ) -> dict:
-    """Compare samplers, and several runs, by network calls, time and metrics, from the same noise; write a page and a
-    ``.json``."""
+    """Compare samplers, and several runs, by calls, time and metrics, from the same noise; write a page and numbers."""
     begin = time.perf_counter()
     # Of a score model; students jump.
     names = read_names("--samplers", samplers, [name for name in CHOICES_OF_SAMPLER if name not in FLOW_MAP_SAMPLERS])
     measures = read_names("--metrics", metrics, METRICS)
     budgets = read_calls(nfe or (CALLS_OF_RUNS if runs else CALLS))
+    open_split(run, split, sampled=True)
     held_out, training, _ = open_split(run, "test", sampled=True)
     entrants = open_entrants(run, runs, guidance, labels, condition, num_samples, seed)
     first = entrants[0]
@@ -78,7 +79,7 @@ def compare(
         targets = labels_of(cond)
         # Below 0 are those of no class.
         targets = targets if targets is not None and (targets >= 0).all() else None
-        reference = Reference(training, held_out, found, measures, targets, samples=num_samples)
+        reference = Reference(training, held_out, found, measures, targets, samples=num_samples, split=split)
         reference.check()
         sizes = None if training.sizes is None else sizes_of_samples(run, num_samples, seed)
         candidates, notes = _candidates(entrants, names, budgets, budgets if nfe else STUDENT_CALLS)
@@ -176,7 +177,7 @@ def _sampled(
         raise ArithmeticError(f"no sampler ran to its end: {' '.join(notes)}")
     exact, few = {}, min(count, MAX_SOLVED)
     for one in entrants:
-        if one.solvable and any(it.deterministic for it, _ in ran if it.entrant == one.label):
+        if one.solvable and any(it.deterministic for it, _ in ran if it.flow == one.label):
             try:
                 part = one.model.rows(slice(0, MAX_SOLVED))
                 own = None if sizes is None else sizes[:few]
@@ -200,7 +201,9 @@ def _record(run: Run, reference: Reference, count: int) -> dict:
         "metrics": list(reference.metrics),
         "extractor": {"name": used.name, "sha256": used.digest, "features": reference.dim},
         "features": reference.width,
-        "held_out": len(reference.items),
+        "items": len(reference.items),
+        "against": reference.word,
+        "division": [reference.division.n, reference.division.m],
         "real": {name: reference.real[name].record() for name in reference.metrics},
         "jackknife_groups": JACKKNIFE_GROUPS,
         "rounds": ROUNDS,

@@ -16,7 +16,7 @@ from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.items import write_arrays
-from score_sde.run.outputs import check_room_of, stem
+from score_sde.run.outputs import calls, check_room_of, stem
 from score_sde.run.sampling import Sampling
 from score_sde.run.sizes import sizes_of_samples
 from sde.data.sizes import cut
@@ -63,7 +63,9 @@ def pairs(
     drawn = sampling(guides, guidance, cond, num_samples)
     if drawn is None or drawn.state is None:
         return {}
-    path = Path(f"{stem(run, out, f'{sampling.name}-{len(times) - 1}', folder='pairs')}.npz")
+    count = len(times) - 1
+    name = sampling.name if count == 1 and not sampling.steps else f"{sampling.name}-{count}"
+    path = Path(f"{stem(run, out, name, folder='pairs')}.npz")
     arrays = {
         # As they came out, not rounded to levels: the noise of a pair leads there.
         "x": cut(transform.decode(drawn.state), drawn.sizes if alike else None),
@@ -75,7 +77,7 @@ def pairs(
     }
     write_arrays(path, arrays | (cond or {}), run.settings)
     print(
-        f"{num_samples} pairs by {sampling.name}, {drawn.mean_nfe:g} network calls each, {drawn.seconds:.1f} s: "
+        f"{num_samples} pairs by {sampling.name}, {calls(drawn.mean_nfe)} each, {drawn.seconds:.1f} s: "
         f"{path}; train on them with --config.data.pairs={path}"
     )
     return {

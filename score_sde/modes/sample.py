@@ -10,7 +10,7 @@ from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_states
 from score_sde.run.items import write_arrays
-from score_sde.run.outputs import check_room_of, stem
+from score_sde.run.outputs import calls, check_room_of, stem
 from score_sde.run.sampling import Sampling, low_resolution
 from sde.condition.tree import Condition
 from sde.data.sizes import trimmed
@@ -76,7 +76,7 @@ def sample(
     spread = f" ({least:g} to {most:g})" if least < most else ""
     counted = "1 sample" if num_samples == 1 else f"{num_samples} samples"
     print(
-        f"{counted} by {sampling.name}, {drawn.mean_nfe:g} network calls each{spread}, "
+        f"{counted} by {sampling.name}, {calls(drawn.mean_nfe)} each{spread}, "
         f"{drawn.seconds:.1f} s: {picture if shown else 'no picture for this shape'}, {numbers}"
     )
     return {

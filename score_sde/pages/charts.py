@@ -91,10 +91,10 @@ def style_of(name: str, place: int | None = None) -> dict[str, Any]:
     return {"color": COLORS[color], "marker": marker, "linestyle": ("-", "-.")[lap % 2], "label": name}
 
 
-def charts(metric: Metric, real: dict) -> tuple[Costs, ...]:
+def charts(metric: Metric, real: dict, against: str) -> tuple[Costs, ...]:
     """Those of a comparison by a metric, beside it the mean of real items, ``"value"``, and the range of theirs,
-    ``"low"`` to ``"high"``."""
-    name, up = capitalized(metric.title), f"{metric.title} to held-out data"
+    ``"low"`` to ``"high"``, to data that are ``against``, held-out ones."""
+    name, up = capitalized(metric.title), f"{metric.title} to {against} data"
     more: dict[str, Any] = {"real": real, "distance": metric.limits[1] == math.inf and not metric.larger}
     return (
         Costs(f"{name} by network calls", "nfe", "value", "front_nfe", "network calls per sample", up, **more),

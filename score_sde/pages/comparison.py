@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
+from score_sde.comparison.ranking import real_items
 from score_sde.kinds import KINDS
 from score_sde.kinds.elements import image
 from score_sde.metrics.metric import METRICS
 from score_sde.pages.charts import beyond, capitalized, charts, inline_svg
 from score_sde.pages.frame import page
 from score_sde.pages.table import number, table, with_error
+from score_sde.run.outputs import calls
 
 STYLE = """
 svg { display: block; width: 100%; height: auto; }
@@ -66,15 +68,15 @@ def _advice(record: dict) -> Iterator[str]:
     away = "below" if METRICS[first].larger else "above"
     yield f"<h1>Samplers compared <small>{escape(record['run'])}</small></h1>"
     yield (
-        f'<p class="advice">Recommended: <strong>{escape(row["title"])}</strong>, {row["nfe"]:.4g} network calls and '
+        f'<p class="advice">Recommended: <strong>{escape(row["title"])}</strong>, {calls(row["nfe"])} and '
         f"{number(1000 * row['seconds'])} ms per sample.</p>"
     )
     yield f'<div class="copy"><pre><code>{escape(row["command"])}</code></pre></div>'
     behind = f"{with_error(row['behind'], row['behind_stderr'])} {away} {best}" if row["behind"] else best
-    real = record["real"][first]
+    real, value = record["real"][first], with_error(row["value"], row["stderr"])
     yield (
-        f"<p>{capitalized(METRICS[first].title)} to held-out data {with_error(row['value'], row['stderr'])}, {behind} "
-        f"here; as many real items have {with_error(real['value'], real['spread'])}: {row['reading']}.</p>"
+        f"<p>{capitalized(METRICS[first].title)} to {record['against']} data {value}, {behind} here; "
+        f"{real_items(record)} have {with_error(real['value'], real['spread'])}: {row['reading']}.</p>"
     )
     ties = [f"{escape(other['title'])} at {other['nfe']:.4g}" for other in record["rows"] if other["tied"]]
     if len(ties) > 1:
@@ -84,7 +86,7 @@ def _advice(record: dict) -> Iterator[str]:
 def _charts(record: dict) -> Iterator[str]:
     yield '<h2>What a network call buys</h2>\n<div class="charts">'
     first = record["metrics"][0]
-    for chart in charts(METRICS[first], record["real"][first]):
+    for chart in charts(METRICS[first], record["real"][first], record["against"]):
         svg = inline_svg(chart, record["rows"])
         if svg:
             off = [
@@ -126,10 +128,11 @@ def _method(record: dict) -> Iterator[str]:
         "calls as 200 samples at most.</p>"
     )
     yield (
-        f"<p>{capitalized(', '.join(metric.title for metric in metrics))}: of {kind}, against {record['held_out']} "
-        f"held-out items. {biased}Real items are random splits of held-out and training items, of the same sizes, "
-        "and ± is their standard deviation; told from them is a value that at most 1 in 100 of such splits would "
-        "reach. Of samples ± is a standard error, by leaving "
+        f"<p>{capitalized(', '.join(metric.title for metric in metrics))}: of {kind}, against {record['items']} "
+        f"{record['against']} items. {biased}Real items are random splits of held-out and training items, "
+        f"{record['division'][0]} against {record['division'][1]}, and ± is "
+        "their standard deviation; told from them is a value that at most 1 in 100 of such splits "
+        "would reach. Of samples ± is a standard error, by leaving "
         f"out each of {record['jackknife_groups']} parts of the samples in turn; that of a difference leaves the same "
         "samples out of both, so that what the shared noise does to both does not count.</p>"
     )
@@ -137,11 +140,15 @@ def _method(record: dict) -> Iterator[str]:
         f"<p>Time: the median of {record['rounds']} rounds, in which the samplers took turns; {record['device']}, "
         f"{record['threads']} thread{'s' * (record['threads'] > 1)}, torch {record['torch']}.</p>"
     )
-    flow = record["flow"]
+    flow, several = record["flow"], any(row.get("run") for row in record["rows"])
     if flow:
+        taught = (
+            " A student's is that to the flow of its teacher, where that is among the runs, with the guidance that the "
+            "student was taught; others have none."
+        )
         yield (
             f"<p>Error to the flow: root mean square difference between the first {flow['samples']} samples and where "
             "the probability-flow ODE leads from the same noise, in standard deviations of the data, before values "
             f"are rounded. The ODE was solved to a tolerance of {flow['tolerance']:g} with {flow['nfe']:.4g} calls a "
-            "sample. Stochastic samplers have none, as they lead elsewhere.</p>"
+            f"sample. Stochastic samplers have none, as they lead elsewhere.{taught * several}</p>"
         )

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from score_sde.config.naming import with_flag
+from score_sde.config.naming import with_flag, with_keys
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
 from score_sde.run.labels import read_classes
@@ -142,7 +142,7 @@ def bound_student(model: FlowMap, cond: Condition | None, options: GuidanceOptio
     """A student with a condition of n rows, or None, and the guidance scale, where that is among its inputs."""
     _check_told(model, cond)
     own, scale = restrict_to(cond, model), options.guidance_scale
-    with with_flag("--guidance_scale", f"{scale:g}"):
+    with with_keys(guidance_scale="--guidance_scale"):
         return model.bound(own, None if scale == 1 else scale)
 
 

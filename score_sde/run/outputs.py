@@ -32,6 +32,11 @@ def written(value: object) -> str:
     return ",".join(f"{one:.12g}" if isinstance(one, float) else str(one) for one in values)
 
 
+def calls(number: float) -> str:
+    """As in 1 network call, 2.5 network calls."""
+    return f"{number:.4g} network call{'s' * (number != 1)}"
+
+
 SUFFIX = re.compile(r"\.[a-z][a-z0-9]{0,11}", re.IGNORECASE)
 """What counts as a suffix: rows.csv has one, v1.5 has none."""
 WRITTEN = (".png", ".gif", ".npz", ".json", ".html", ".csv")

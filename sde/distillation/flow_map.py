@@ -156,12 +156,14 @@ def check_scale(scale: float, model: FlowMap) -> None:
     """Raise ValueError for a guidance scale that a flow map was not trained with."""
     if model.guidance is None:
         raise ValueError(
-            f"guidance scale {scale:g}: this flow map has no guidance scale among its inputs, and the guidance of the "
-            "teacher is in its weights; leave it out, or distill with a range of scales"
+            f"{GUIDANCE_SCALE} = {scale:g}: this flow map has no guidance scale among its inputs, and the guidance of "
+            "the teacher is in its weights; leave it out, or distill with a range of scales"
         )
     low, high = model.guidance
     if not low <= scale <= high:
-        raise ValueError(f"guidance scale {scale:g}: this flow map was trained with scales from {low:g} to {high:g}")
+        raise ValueError(
+            f"{GUIDANCE_SCALE} = {scale:g}: this flow map was trained with scales from {low:g} to {high:g}"
+        )
 
 
 def _told(end: Level, x: Tensor) -> Coefficient:

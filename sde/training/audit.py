@@ -88,7 +88,9 @@ def audit(data: Dataset, model: Preconditioned | NoisyClassifier) -> list[str]:
         f"{about['low']:g} to {about['high']:g}{measured}",
         f"in model units: mean {about['mean']:.3f}, std {about['std']:.3f}, sigma_data {about['sigma_data']:.3f} "
         f"(the model's: {model.sigma_data:.3f})",
-        f"prior: KL(q(x_T) || prior) is between {lower:.1e} and {upper:.1e} nats per dimension",
+        f"prior: KL(q(x_T) || prior) is between {lower:.1e} and {upper:.1e} nats per dimension"
+        if upper > 0
+        else "prior: the process ends at pure noise, which is the prior itself",
     ]
     if data.about.get("columns"):
         lines.append(f"columns: {', '.join(data.about['columns'])}")

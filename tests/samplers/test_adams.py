@@ -168,6 +168,14 @@ def test_failures_name_the_sample():
     with pytest.raises(ArithmeticError, match=r"^sample 3 took 20 calls and is at sigma / alpha = .*max_nfe = 20$"):
         generate(Watched(), AdaptiveAdams(1e-8, max_nfe=20), 2, (2,), first=3)
 
+    class Rough(Watched):
+        def forward(self, x, t):
+            return super().forward(x.double(), t).float() + 1e-4 * (-1) ** len(self.seen)
+
+    # Its output is finite, and the tolerance is to blame.
+    with pytest.raises(ArithmeticError, match=r"^sample 0 is at .* tolerance = 1e-12 asks for are lost in rounding"):
+        generate(Rough().float(), AdaptiveAdams(1e-12), 2, (2,))
+
     class Broken(Watched):
         def forward(self, x, t):
             return torch.where(((t < 0.5) & (x[:, 0] > 0))[:, None], math.nan, super().forward(x, t))

@@ -49,7 +49,8 @@ REAL = {
 }
 RECORD = {
     "run": "a <run>", "weights": "model.safetensors", "num_samples": 256, "seed": 0,
-    "event_shape": [1, 8, 8], "kind": "image", "held_out": 360, "features": 64,
+    "event_shape": [1, 8, 8], "kind": "image", "items": 360, "against": "held-out", "features": 64,
+    "division": [256, 360],
     "real": {"frechet": REAL, "recall": REAL | {"value": 0.8, "spread": 0.1}},
     "metrics": ["frechet", "recall"],
     "extractor": {"name": "data", "features": 64}, "jackknife_groups": 16, "rounds": 4,
@@ -63,7 +64,7 @@ RECORD = {
 PICTURES = {"10 network calls": [("auto", png(1)), ("pc", png(2))], "To compare with": [("held-out items", png(3))]}
 HTML = compare_page(RECORD, PICTURES).decode()
 COLUMNS = columns(RECORD["metrics"])
-CHARTS = charts(METRICS["frechet"], REAL)
+CHARTS = charts(METRICS["frechet"], REAL, "held-out")
 
 
 def test_the_table_is_the_json():
@@ -175,7 +176,7 @@ def test_a_distance_that_would_hide_the_others_is_off_the_chart():
 
 def test_of_a_metric_that_should_be_large():
     """Nothing is hidden that is good, and the page says below the largest."""
-    shares = charts(METRICS["recall"], 0.8)
+    shares = charts(METRICS["recall"], 0.8, "held-out")
     rows = [row("auto", 5, 0.9), row("ddim", 5, 0.1), row("pc", 9, 0.0)]
     assert [beyond(chart, rows) for chart in shares] == [[], [], []]
     assert shares[0].title == "Recall by network calls"
@@ -190,7 +191,7 @@ def test_of_a_metric_that_should_be_large():
 @pytest.mark.parametrize("values", [(-0.001, 0.002, 0.004, 3.0), (0.001, 0.002, 0.004, 3.0)])
 def test_outliers_of_distances_below_zero(values):
     rows = [row(f"s{i}", 5, value) for i, value in enumerate(values)]
-    assert [its["sampler"] for its in beyond(charts(METRICS["kernel"], 0.0)[0], rows)] == ["s3"]
+    assert [its["sampler"] for its in beyond(charts(METRICS["kernel"], 0.0, "held-out")[0], rows)] == ["s3"]
 
 
 if BROWSER:

@@ -33,6 +33,20 @@ def test_what_was_written_is_what_the_code_says(config_page):
     assert config_page.TEXTS.read_text() == config_page.texts(), "run: python docs/config_page.py"
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_is_told_in_one_whole_line(mode):
+    assert MODES[mode].function.__doc__.partition("\n")[0].endswith(".")
+
+
+def test_a_flag_of_two_modes_is_told_for_both(config_page):
+    """--method names what distill and what restore take, and of one mode its own alone."""
+    texts = {mode: " ".join(text.split()) for mode, text in json.loads(config_page.texts()).items()}
+    assert "of distill, how the student is trained: progressive" in texts[""]
+    assert "of restore, auto (mmps with" in texts[""]
+    assert "meanflow" not in texts["restore"]
+    assert "pigdm" not in texts["distill"]
+
+
 def test_every_key_of_every_config_is_there():
     told = {key.path for section in SECTIONS for key in keys(section)}
     for name in ("digits", "points", "cifar10_dit", "cifar10_edm", "cifar10_ncsnpp"):

@@ -1,5 +1,7 @@
 """--tolerance: its sampler, its calls, and what it is refused beside."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,7 @@ def test_samples_to_a_tolerance(trained, tmp_path, capsys):
     """By adams unless another is named, each with its own calls; the same as by its options."""
     kept, result = drawn(capsys, trained, tmp_path / "a", "--tolerance", 0.03)
     assert result["sampler"] == "adams"
+    assert json.loads(str(kept["settings"])) == result["settings"] == {"num_samples": "6", "tolerance": "0.03"}
     assert result["nfe"] == kept["nfe"].mean()
     same, _ = drawn(capsys, trained, tmp_path / "b", "--sampler", "adams", "--config.sampler.tolerance=0.03")
     assert np.array_equal(same["x"], kept["x"])

@@ -138,7 +138,7 @@ def test_what_is_refused():
     t, s = times(plain.sde, 3)
     with pytest.raises(ValueError, match="no guidance scale among its inputs"):
         plain(x, t, s, {"labels": labels, GUIDANCE_SCALE: torch.ones(3)})
-    with pytest.raises(ValueError, match="guidance scale 2: this flow map has no guidance scale"):
+    with pytest.raises(ValueError, match="guidance_scale = 2: this flow map has no guidance scale"):
         plain.bound(labels, 2.0)
     with pytest.raises(ValueError, match="trained with scales from 1 to 4"):
         ranged.bound(labels, 4.5)
