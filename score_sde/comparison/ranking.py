@@ -10,7 +10,7 @@ from score_sde.comparison.pareto import front, jackknife_error, left_out, recomm
 from score_sde.comparison.reference import Reference
 from score_sde.comparison.sampling import Drawn, flow_error
 from score_sde.metrics.metric import METRICS
-from score_sde.pages.table import number, with_error
+from score_sde.pages.table import number, real_items, with_error
 from sde.data import Dataset
 
 FRONTS = {"nfe": ("nfe", "behind"), "seconds": ("seconds", "behind"), "error": ("nfe", "error")}
@@ -127,14 +127,6 @@ def show(record: dict) -> None:
         print(f"= tied with the best by {first}: {named(ties)}")
     print(f"* by {first} {chosen['reading']}")
     print(f"| on the front of calls and {first}, * recommended:\n  {chosen['command']}")
-
-
-def real_items(record: dict) -> str:
-    """What stands in the samples' place, as many where there are enough of them."""
-    n, m = record["division"]
-    if (n, m) == (record["num_samples"], record["items"]):
-        return "as many real items"
-    return f"{n} real items in their place against {m} others"
 
 
 def _of_real(record: dict, name: str) -> str:

@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from score_sde.comparison.ranking import real_items
 from score_sde.kinds import KINDS
 from score_sde.kinds.elements import image
 from score_sde.metrics.metric import METRICS
 from score_sde.pages.charts import beyond, capitalized, charts, inline_svg
 from score_sde.pages.frame import page
-from score_sde.pages.table import number, table, with_error
+from score_sde.pages.table import number, real_items, table, with_error
 from score_sde.run.outputs import calls
 
 STYLE = """

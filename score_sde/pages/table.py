@@ -78,3 +78,11 @@ def table(record: dict) -> Iterator[str]:
 def _value(row: dict, column: Column) -> str:
     value = row["metrics"][column.key]["value"] if column.key in row["metrics"] else row.get(column.key)
     return "" if value is None else str(value)
+
+
+def real_items(record: dict) -> str:
+    """What stands in the samples' place, as many where there are enough of them."""
+    n, m = record["division"]
+    if (n, m) == (record["num_samples"], record["items"]):
+        return "as many real items"
+    return f"{n} real items in their place against {m} others"

@@ -5,11 +5,11 @@ from torch import Tensor
 
 from sde.condition.binding import bind_condition, expand_rows
 from sde.condition.protocol import check_conditional, null_trained
-from sde.condition.tree import ConditionLike, map_condition, null_like
+from sde.condition.tree import Condition, ConditionLike, map_condition, null_like
 from sde.guidance.base import Guidance, check_scale
 from sde.guidance.conditional import Conditional
-from sde.model.denoiser import Denoiser
-from sde.model.score import parts_of
+from sde.model.denoiser import Denoiser, tells_output
+from sde.model.score import Terms, parts_of
 
 
 class ClassifierFree(Guidance):
@@ -49,21 +49,39 @@ class ClassifierFree(Guidance):
         self.batched = batched
         self.normalized = scale in (0, 1)
 
-    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, *, outputs: list[Tensor] | None = None) -> Tensor:
         if self.scale == 0:
-            return self.model(x, t, None if self.negative is None else expand_rows(self.negative, x))
-        return super().forward(x, t)
+            return self._called(x, t, None if self.negative is None else expand_rows(self.negative, x), outputs)
+        return self.pair(x, t, outputs)[1]
 
-    def pair(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def pair(self, x: Tensor, t: Tensor, outputs: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """As of every guidance; ``outputs`` is given the guided F of a denoiser, which D is linear in."""
         cond = expand_rows(self.base.cond, x)
         if self.scale == 1:
-            denoised = self.model(x, t, cond)
+            denoised = self._called(x, t, cond, outputs)
             return denoised, denoised
         other = null_like(cond) if self.negative is None else expand_rows(self.negative, x)
+        found: list[Tensor] | None = None if outputs is None else []
         if self.batched:
             both = map_condition(lambda *parts: torch.cat(parts), cond, other)
             twice_t = t if t.ndim == 0 else torch.cat([t, t])
-            with_cond, without = self.model(torch.cat([x, x]), twice_t, both).chunk(2)
+            with_cond, without = self._called(torch.cat([x, x]), twice_t, both, found).chunk(2)
         else:
-            with_cond, without = self.model(x, t, cond), self.model(x, t, other)
-        return with_cond, without + self.scale * (with_cond - without)
+            with_cond, without = self._called(x, t, cond, found), self._called(x, t, other, found)
+        if outputs is not None and found is not None:
+            outputs.append(self._guided(*torch.cat(found).chunk(2)))
+        return with_cond, self._guided(with_cond, without)
+
+    def terms(self, x: Tensor, t: Tensor) -> Terms:
+        """As those of the denoiser, where it is one, of its guided output."""
+        if not tells_output(self.model):
+            return super().terms(x, t)
+        outputs: list[Tensor] = []
+        self(x, t, outputs=outputs)
+        return self.model.terms_of(outputs[0], t)
+
+    def _guided(self, with_cond: Tensor, without: Tensor) -> Tensor:
+        return without + self.scale * (with_cond - without)
+
+    def _called(self, x: Tensor, t: Tensor, cond: Condition | None, outputs: list[Tensor] | None) -> Tensor:
+        return self.model(x, t, cond) if outputs is None else self.model(x, t, cond, outputs=outputs)

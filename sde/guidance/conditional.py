@@ -5,7 +5,7 @@ from torch import Tensor
 from sde.condition.binding import bind_condition, expand_rows
 from sde.condition.protocol import check_conditional
 from sde.condition.tree import ConditionLike
-from sde.model.denoiser import Denoiser
+from sde.model.denoiser import Denoiser, tells_output
 from sde.model.score import ScoreModel, Terms, parts_of
 
 
@@ -31,7 +31,7 @@ class Conditional(ScoreModel):
 
     def terms(self, x: Tensor, t: Tensor) -> Terms:
         """As those of the denoiser, where it is one."""
-        if not isinstance(self.model, Denoiser):
+        if not tells_output(self.model):
             return super().terms(x, t)
         outputs: list[Tensor] = []
         self(x, t, outputs=outputs)

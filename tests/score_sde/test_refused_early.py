@@ -34,6 +34,7 @@ def no_work(monkeypatch):
 def test_outputs_are_tried_before_the_work(trained, capsys, tmp_path, mode):
     before = sorted(trained.rglob("*"))
     suffixes = MODES[mode].suffixes
+    kinds = " and ".join(filter(None, [", ".join(suffixes[:-1]), suffixes[-1]]))
     (tmp_path / "file").write_text("")
     (tmp_path / f"taken{suffixes[0]}").mkdir()
     wrong = {
@@ -43,7 +44,7 @@ def test_outputs_are_tried_before_the_work(trained, capsys, tmp_path, mode):
         f"{tmp_path}/new/": "is a folder, or nothing",
         "": "--out is empty: give a value, or leave it out",
         tmp_path / "taken": f"{tmp_path / 'taken'}{suffixes[0]} is a folder, and a file of this name",
-        f"{tmp_path}/x.toml": f"/x.toml: --mode {mode} writes {', '.join(suffixes[:-1])} and {suffixes[-1]}; name it",
+        f"{tmp_path}/x.toml": f"/x.toml: --mode {mode} writes {kinds}; name it",
         tmp_path / "x.PNG": f"--mode {mode} writes ",
     }
     for out, words in wrong.items():

@@ -337,7 +337,7 @@ def test_the_options_are_those_of_the_sets():
     own["points"] = {"root", "toy", "channels", "columns", "num_levels", "test_fraction"}
     assert {dataset: {*own_keys(dataset)} for dataset in DATASETS} == own
     options = data_defaults("digits")
-    assert options.keys() == {*SHARED, "kind"}.union(*own.values()), "what kind of data they are, no set is asked"
+    assert options.keys() == {*SHARED, "kind", "pairs"}.union(*own.values()), "kind and pairs, no set is asked"
     for dataset, keys in own.items():
         assert {key: options_of(DATASETS[dataset])[key] for key in keys} == {key: options[key] for key in keys}
         assert DataOptions.of({**options, "dataset": dataset}).arguments().keys() == keys | {*SHARED}

@@ -10,7 +10,7 @@ from torch import nn
 
 from samplers.calls import Watch
 from sde import PARAMETRIZATIONS, VPSDE, ChainSDE, Denoiser, NoisyClassifier, Transform
-from sde.guidance import Conditional
+from sde.guidance import ClassifierFree, Conditional
 from sde.model.parametrization import noise_coefficients
 from sde.networks import MLP
 from sde.process import expand
@@ -143,14 +143,17 @@ class Seen:
 @pytest.mark.parametrize("parametrization", PARAMETRIZATIONS)
 def test_what_follows_of_an_output_is_exact_in_float32(parametrization, process, generator):
     """Down to the smallest sigma, where alpha D - x of D in float32 has few digits: against float64, of the same output
-    and state, for one time, for many, and for a condition that is bound; by one call of the network, which is seen."""
+    and state, for one time, for many, for a condition that is bound, and guided; by no further call of the network."""
     process = ending_with_signal(process)
     x, output = torch.randn(2, 5, 4, generator=generator)
     times = torch.linspace(process.t_min, process.t_max, 5, dtype=torch.float64)
     wide, narrow = (
         Denoiser(Answers(output.to(d)), process, parametrization, SIGMA_DATA) for d in (torch.double, torch.float)
     )
-    bound = Conditional(narrow, [0, 1, 2, 0, 1])
+    labels = [0, 1, 2, 0, 1]
+    guided = (ClassifierFree(narrow, labels, 1), ClassifierFree(narrow, labels, 2.5, batched=False))
+    # With the network calls of each, whose output is the same for every condition.
+    models = {narrow: 1.0, Conditional(narrow, labels): 1.0, guided[0]: 1.0, guided[1]: 2.0}
     for t in (times, times.float(), times[0], times[2]):
         a, s, f, g2 = (
             expand(of(t.double()), x.double()) for of in (process.alpha, process.sigma, process.f, process.g2)
@@ -158,11 +161,11 @@ def test_what_follows_of_an_output_is_exact_in_float32(parametrization, process,
         denoised = wide(x.double(), t.double())
         score = (a * denoised - x) / s**2
         wanted = {"score": score, "noise": -s * score, "velocity": f * x - g2 / 2 * score}
-        for (name, value), model in product(wanted.items(), (narrow, bound)):
+        for (name, value), (model, calls) in product(wanted.items(), models.items()):
             seen = Seen()
             with Watch(model, 5, seen) as watch:
                 found = getattr(model, name)(x, t)
-            assert (found.dtype, watch.nfe.tolist()) == (torch.float32, [1.0] * 5)
+            assert (found.dtype, watch.nfe.tolist()) == (torch.float32, [calls] * 5)
             torch.testing.assert_close(seen.outputs, [denoised.float()], rtol=1e-4, atol=1e-4)
             scale = value.abs().flatten(1).amax(1)[:, None]
             assert ((found - value) / scale).abs().max() < 1e-6, (name, t)
