@@ -44,7 +44,8 @@ def guided_diffusion_file(folder: Path) -> tuple[Path, dict[str, Any]]:
     state = {key: value for key, value in network.state_dict().items() if not key.endswith("frequencies")}
     path = folder / "ema_0.9999_000001.pt"
     torch.save({names[key].name: names[key].back(value).contiguous() for key, value in state.items()}, path)
-    return path, {"image_size": 32, "model_channels": 128, "num_head_channels": 64, "schedule": "cosine, 1000 steps"}
+    told = {"image_size": 32, "model_channels": 128, "num_head_channels": 64, "schedule": "cosine, 1000 steps"}
+    return path, told | {"use_new_attention_order": False}
 
 
 CHILD = """
