@@ -10,6 +10,7 @@ from sde.distillation import FlowMap
 from sde.distillation.meanflow import MeanFlow, identity_residual
 from sde.model.call import call_network
 from sde.networks import MLP, DiT, UNet
+from sde.process.coefficients import combine
 from tests.oracles.planted_map import draws_at
 
 SDE = SDES["vp"]()
@@ -106,7 +107,7 @@ def test_dropout_masks_are_one_for_values_and_derivatives():
             moved = SDE.t_of_noise_level((rho + sign * step) / (1 - rho - sign * step))
             ends.append(mean(SDE.perturb(X0, moved, Z), moved))
     change = (ends[0] - ends[1]) / (2 * step)
-    expected = (end / rho)[:, None, None, None] * (value - X0) + (rho - end)[:, None, None, None] * change
+    expected = combine(end / rho, value - X0, rho - end, change)
     torch.testing.assert_close(residual, expected.detach(), rtol=1e-5, atol=1e-6)
 
 

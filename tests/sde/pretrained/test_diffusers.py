@@ -15,6 +15,7 @@ from sde import Denoiser, Transform
 from sde.checkpoint import load_model
 from sde.guidance import Conditional
 from sde.pretrained import load_pretrained, read_pretrained
+from sde.process.coefficients import expand
 from tests.oracles.foreign import fixture, relative
 
 diffusers = pytest.importorskip("diffusers", reason="the extra diffusers is not installed")
@@ -46,7 +47,7 @@ def test_recorded_outputs():
     assert isinstance(model, Denoiser)
     with torch.no_grad():
         assert relative(model.network(x, steps.float()), found.reference["net"]) < 1e-5
-        alpha, sigma = (f(on_labels(model, steps))[:, None, None, None] for f in (model.sde.alpha, model.sde.sigma))
+        alpha, sigma = (expand(f(on_labels(model, steps)), x) for f in (model.sde.alpha, model.sde.sigma))
         denoised = (x - sigma * found.reference["net"]) / alpha
         assert relative(model(x, on_labels(model, steps)), denoised) < 1e-5
 

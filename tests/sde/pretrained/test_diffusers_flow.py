@@ -11,6 +11,7 @@ from score_sde.cli import main
 from sde import FlowSDE
 from sde.pretrained import load_pretrained, read_pretrained
 from sde.pretrained.exports import EXPORTS
+from sde.process.coefficients import expand
 
 diffusers = pytest.importorskip("diffusers", reason="the extra diffusers is not installed")
 
@@ -84,7 +85,7 @@ def test_levels_and_the_prediction(kind, options, unet, tmp_path):
     x, t = torch.randn(2, 3, 8, 8), found.levels[[100, 300]]
     with torch.no_grad():
         output = unet(x, found.noise_input.scale * t.float()).sample
-        torch.testing.assert_close(model(x, t), x - t.float()[:, None, None, None] * output, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model(x, t), x - expand(t.float(), x) * output, rtol=1e-5, atol=1e-5)
         torch.testing.assert_close(model.velocity(x, t), output, rtol=1e-4, atol=1e-4)
 
 

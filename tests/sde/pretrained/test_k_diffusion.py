@@ -15,6 +15,7 @@ from sde.pretrained.facts import Facts
 from sde.pretrained.foreign import empty_network
 from sde.pretrained.k_diffusion import OPTIONS, read
 from sde.pretrained.k_diffusion.names import transformer_names, unet_names
+from sde.process.coefficients import expand
 from tests.oracles.foreign import fixture, key_list, key_lists, relative
 
 FIXTURES = {"k-diffusion-image_v1": "model_00000010.pth", "k-diffusion-image_transformer_v2": "model.safetensors"}
@@ -33,7 +34,7 @@ def test_denoised_predictions(name):
     found = fixture(name)
     model, reference = load_pretrained(found.folder / FIXTURES[name]), found.reference
     sigma = reference["sigma"]
-    x, t = reference["x"] * sigma[:, None, None, None], model.sde.t_of_noise_level(sigma.double())
+    x, t = reference["x"] * expand(sigma, reference["x"]), model.sde.t_of_noise_level(sigma.double())
     with torch.no_grad():
         denoised = model(x, t, labels_of(model, reference))
     for row in range(len(x)):
