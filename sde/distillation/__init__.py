@@ -6,7 +6,7 @@ from sde.distillation.consistency import Consistency
 from sde.distillation.ect import EasyConsistency
 from sde.distillation.flow_map import GUIDANCE_SCALE, BoundFlowMap, FlowMap
 from sde.distillation.meanflow import MeanFlow
-from sde.distillation.method import Method
+from sde.distillation.method import Lesson, Method
 from sde.distillation.progressive import Progressive
 from sde.distillation.teacher import FlowMapTeacher, SolvedTeacher, Teacher
 
@@ -24,6 +24,7 @@ __all__ = [
     "BoundFlowMap",
     "FlowMap",
     "FlowMapTeacher",
+    "Lesson",
     "Method",
     "SolvedTeacher",
     "Teacher",

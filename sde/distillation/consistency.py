@@ -12,7 +12,7 @@ from sde.condition.tree import ConditionLike
 from sde.data.sizes import cut
 from sde.device import as_tensor, forked_random, send
 from sde.distillation.distance import DISTANCES
-from sde.distillation.method import Grid, check_choice, check_range, given, times_of
+from sde.distillation.method import Lesson, check_choice, check_range, given, times_of
 from sde.distillation.teacher import Teacher
 from sde.process.base import SDE
 from sde.training.loss import BatchNoise
@@ -125,19 +125,8 @@ class Consistency:
         doublings = math.ceil(math.log2(self.last_intervals / self.first_intervals))
         return min(self.first_intervals << int(progress * (doublings + 1)), self.last_intervals)
 
-    def loss(
-        self,
-        student: Any,
-        x0: Tensor,
-        cond: ConditionLike | None,
-        draws: BatchNoise,
-        progress: float,
-        *,
-        teacher: Teacher | None = None,
-        target: Any = None,
-        grid: Grid | None = None,
-    ) -> Tensor:
+    def loss(self, student: Any, x0: Tensor, cond: ConditionLike | None, draws: BatchNoise, lesson: Lesson) -> Tensor:
         """As ``Method.loss``."""
-        pair = around(given("grid", grid)(student.sde, self.intervals(progress)), draws.t)
-        asked = given("teacher", teacher) if self.distilled else None
-        return consistency_losses(self, student, as_tensor(x0), cond, draws, pair, asked, target)
+        pair = around(given("grid", lesson.grid)(student.sde, self.intervals(lesson.progress)), draws.t)
+        asked = given("teacher", lesson.teacher) if self.distilled else None
+        return consistency_losses(self, student, as_tensor(x0), cond, draws, pair, asked, lesson.target)

@@ -11,8 +11,7 @@ from sde.condition.tree import ConditionLike
 from sde.device import as_tensor, double
 from sde.distillation.consistency import WEIGHTINGS, consistency_losses
 from sde.distillation.distance import DISTANCES
-from sde.distillation.method import Grid, check_choice, check_range, times_of
-from sde.distillation.teacher import Teacher
+from sde.distillation.method import Lesson, check_choice, check_range, times_of
 from sde.training.loss import BatchNoise
 
 
@@ -66,21 +65,10 @@ class EasyConsistency:
         a = 1 + int(progress * self.doublings)
         return ((1 + self.k * torch.sigmoid(-self.b * level)) / self.base**a).clamp(max=1)
 
-    def loss(
-        self,
-        student: Any,
-        x0: Tensor,
-        cond: ConditionLike | None,
-        draws: BatchNoise,
-        progress: float,
-        *,
-        teacher: Teacher | None = None,
-        target: Any = None,
-        grid: Grid | None = None,
-    ) -> Tensor:
+    def loss(self, student: Any, x0: Tensor, cond: ConditionLike | None, draws: BatchNoise, lesson: Lesson) -> Tensor:
         """As ``Method.loss``."""
         sde, t = student.sde, draws.t
         level, least = sde.noise_level(t), sde.noise_level(double(sde.t_min))
-        lower = level * (1 - self.gap(level / (2 * student.sigma_data), progress))
+        lower = level * (1 - self.gap(level / (2 * student.sigma_data), lesson.progress))
         s = sde.t_of_noise_level(torch.maximum(lower, least))
-        return consistency_losses(self, student, as_tensor(x0), cond, draws, (t, s), target=target)
+        return consistency_losses(self, student, as_tensor(x0), cond, draws, (t, s), target=lesson.target)

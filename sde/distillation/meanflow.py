@@ -12,8 +12,7 @@ from sde.condition.tree import ConditionLike, null_like
 from sde.data.sizes import cut
 from sde.device import as_tensor, forked_random, has_float64, send
 from sde.distillation.distance import mean_square
-from sde.distillation.method import Grid, check_range, given, times_of, uniforms
-from sde.distillation.teacher import Teacher
+from sde.distillation.method import Lesson, check_range, given, times_of, uniforms
 from sde.process.base import SDE
 from sde.process.coefficients import combine, expand
 from sde.training.loss import BatchNoise
@@ -80,24 +79,13 @@ class MeanFlow:
         t, s = torch.maximum(draws.t, other), torch.minimum(draws.t, other)
         return t, torch.where(uniforms(draws, 2) < self.jump_share, s, t)
 
-    def loss(
-        self,
-        student: Any,
-        x0: Tensor,
-        cond: ConditionLike | None,
-        draws: BatchNoise,
-        progress: float,
-        *,
-        teacher: Teacher | None = None,
-        target: Any = None,
-        grid: Grid | None = None,
-    ) -> Tensor:
+    def loss(self, student: Any, x0: Tensor, cond: ConditionLike | None, draws: BatchNoise, lesson: Lesson) -> Tensor:
         """As ``Method.loss``."""
         x0, sde = as_tensor(x0), student.sde
         t, s = self.pair(sde, draws)
         x = cut(sde.perturb(x0, t, draws.noise(x0)), draws.sizes)
         if self.distilled:
-            denoised = given("teacher", teacher).denoised(x, t, cond, draws.sizes)
+            denoised = given("teacher", lesson.teacher).denoised(x, t, cond, draws.sizes)
         else:
             denoised = cut(self._guided(student, x, t, cond, x0), draws.sizes)
         mean, residual = identity_residual(student, x, t, s, cond, denoised)

@@ -1,6 +1,7 @@
 """The method: a loss with its hyper-parameters, and what it needs to be trained by."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
@@ -16,6 +17,18 @@ T = TypeVar("T")
 
 Grid = Callable[[SDE, int], Tensor]
 """Times (steps + 1,) of a process, float64 on the CPU, from t_max down to t_min, as a key of ``samplers.GRIDS``."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a loss may ask beside its items: ``progress``, the share of the stage's steps that are done, in [0, 1); the
+    ``teacher``; ``target``, the average of the student, without gradients; ``grid``, the function that the method's own
+    name of one stands for."""
+
+    progress: float = 0.0
+    teacher: Teacher | None = None
+    target: Any = None
+    grid: Grid | None = None
 
 
 class Method(Protocol):
@@ -40,21 +53,9 @@ class Method(Protocol):
         """What is trained one after the other: after each stage its student becomes the teacher of the next."""
         ...
 
-    def loss(
-        self,
-        student: Any,
-        x0: Tensor,
-        cond: ConditionLike | None,
-        draws: BatchNoise,
-        progress: float,
-        *,
-        teacher: Teacher | None = None,
-        target: Any = None,
-        grid: Grid | None = None,
-    ) -> Tensor:
+    def loss(self, student: Any, x0: Tensor, cond: ConditionLike | None, draws: BatchNoise, lesson: Lesson) -> Tensor:
         """The losses (B,) of items x0 (B, *event) in model units, their conditions, and their random numbers, of which
-        the times are of the law ``times``. ``student`` is a FlowMap, ``progress`` the share of the stage's steps that
-        are done, in [0, 1), ``target`` the average of the student, without gradients."""
+        the times are of the law ``times``. ``student`` is a FlowMap."""
         ...
 
 

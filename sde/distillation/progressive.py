@@ -11,8 +11,7 @@ from sde.data.sizes import cut
 from sde.device import as_tensor, send
 from sde.distillation.distance import mean_square
 from sde.distillation.flow_map import jump_factors
-from sde.distillation.method import Grid, check_choice, given
-from sde.distillation.teacher import Teacher
+from sde.distillation.method import Grid, Lesson, check_choice, given
 from sde.process.base import SDE
 from sde.process.coefficients import combine
 from sde.training.loss import BatchNoise
@@ -72,21 +71,10 @@ class Progressive:
     def _times(self, sde: SDE, grid: Grid, steps: int) -> Tensor:
         return grid(sde, 2 * self.first_steps)[:: 2 * self.first_steps // steps]
 
-    def loss(
-        self,
-        student: Any,
-        x0: Tensor,
-        cond: ConditionLike | None,
-        draws: BatchNoise,
-        progress: float,
-        *,
-        teacher: Teacher | None = None,
-        target: Any = None,
-        grid: Grid | None = None,
-    ) -> Tensor:
+    def loss(self, student: Any, x0: Tensor, cond: ConditionLike | None, draws: BatchNoise, lesson: Lesson) -> Tensor:
         """As ``Method.loss``, of the last stage; times are uniform over its intervals."""
-        x0, sde, asked = as_tensor(x0), student.sde, given("teacher", teacher)
-        times = self._times(sde, given("grid", grid), 2 * self.steps)
+        x0, sde, asked = as_tensor(x0), student.sde, given("teacher", lesson.teacher)
+        times = self._times(sde, given("grid", lesson.grid), 2 * self.steps)
         fraction = (draws.t - sde.t_min) / (sde.t_max - sde.t_min)
         interval = (fraction * self.steps).long().clamp(0, self.steps - 1)
         t, u, s = (times[2 * interval + end] for end in range(3))

@@ -12,7 +12,7 @@ from sde.condition.tree import Condition, drop_conditions
 from sde.data import Dataset
 from sde.device import send
 from sde.distillation.flow_map import GUIDANCE_SCALE, FlowMap
-from sde.distillation.method import Grid, Method, uniforms
+from sde.distillation.method import Grid, Lesson, Method, uniforms
 from sde.distillation.teacher import FlowMapTeacher, Teacher
 from sde.distributed.world import World
 from sde.training.loss import BatchNoise
@@ -45,9 +45,7 @@ class DistillationLoss:
             low, high = student.guidance
             scale = low + (high - low) * uniforms(draws, 7)
             cond = {**(cond or {}), GUIDANCE_SCALE: send(scale.to(x0.dtype), x0.device)}
-        return self.method.loss(
-            student, x0, cond, draws, self.progress, teacher=self.teacher, target=self.target, grid=self.grid
-        )
+        return self.method.loss(student, x0, cond, draws, Lesson(self.progress, self.teacher, self.target, self.grid))
 
 
 class StudentTrainer(Trainer):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from samplers import SAMPLERS
 from sde import SDE
-from sde.distillation import SolvedTeacher
+from sde.distillation import Lesson, SolvedTeacher
 from sde.process.coefficients import expand
 from sde.training.loss import BatchNoise
 from tests.oracles.exact import Gaussian
@@ -95,7 +95,7 @@ def time_of(sde: SDE, noise_level: float) -> float:
 
 def expected_gradient(method, student: PlantedFlowMap, t: float, progress: float = 0.0, **options) -> float:
     """The norm of the gradient of a method's expected loss at time t."""
-    losses = method.loss(student, X0, None, draws_at(t, Z), progress, **options)
+    losses = method.loss(student, X0, None, draws_at(t, Z), Lesson(progress, **options))
     return student.gradient((WEIGHTS * losses).sum())
 
 

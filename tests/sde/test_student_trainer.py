@@ -35,13 +35,13 @@ class Halving:
     def stages(self):
         return tuple(Halving(number, self.target_decay) for number in (4, 2, 1))
 
-    def loss(self, student, x0, cond, draws, progress, *, teacher=None, target=None, grid=None):
-        self.seen.append((progress, teacher, target, cond))
+    def loss(self, student, x0, cond, draws, lesson):
+        self.seen.append((lesson.progress, lesson.teacher, lesson.target, cond))
         self.began = {name: p.detach().clone() for name, p in student.named_parameters()}
         t, s = draws.t, torch.full_like(draws.t, student.sde.t_min)
         x = student.sde.perturb(x0, t, draws.noise(x0))
         # What a stage begins with is no end of it.
-        return (student(x, t, s, cond) - 0.5 * teacher.solve(x, t, s, cond)).square().mean(1)
+        return (student(x, t, s, cond) - 0.5 * lesson.teacher.solve(x, t, s, cond)).square().mean(1)
 
 
 def trainer(method=None, guidance=None, steps=STEPS, cond_dropout=0.0, precision=None, **options):

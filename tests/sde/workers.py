@@ -22,6 +22,7 @@ from sde.data.toys import labeled_toys
 from sde.data.transform import Transform
 from sde.distillation import FlowMap
 from sde.distillation.meanflow import MeanFlow
+from sde.distillation.method import Lesson
 from sde.distributed.world import World
 from sde.training.fit import fit
 from sde.training.loss import denoising_loss
@@ -109,7 +110,7 @@ def trainer(
 
     def loss(module, x0, labels, draws):
         if student:
-            return MeanFlow().loss(module, x0, labels, draws, 0.0)
+            return MeanFlow().loss(module, x0, labels, draws, Lesson())
         losses = denoising_loss(module, x0, labels, draws, cond_dropout=0.3)
         bad = (draws.seeds % 7 == 0,)
         if spoilt and run.step == 1:

@@ -10,6 +10,7 @@ from sde.distillation import FlowMap
 from sde.distillation.consistency import WEIGHTINGS, Consistency, around, consistency_losses
 from sde.distillation.distance import pseudo_huber
 from sde.distillation.ect import EasyConsistency
+from sde.distillation.method import Lesson
 from sde.networks import MLP
 from sde.training.loss import stratified
 from sde.training.times import log_normal
@@ -87,7 +88,7 @@ def test_the_data_end_itself_says_nothing(weighting):
     """A law of times may draw t_min, where s = t: no loss, and none that is not finite."""
     sde = PROCESSES["flow"]
     student = PlantedFlowMap(sde, 0.2, 0.1)
-    losses = EasyConsistency(weighting=weighting).loss(student, X0, None, draws_at(sde.t_min, Z), 0.9)
+    losses = EasyConsistency(weighting=weighting).loss(student, X0, None, draws_at(sde.t_min, Z), Lesson(0.9))
     assert not losses.any()
     assert student.gradient(losses.sum()) == 0
 

@@ -8,6 +8,7 @@ import torch
 from samplers import SAMPLERS
 from sde import SDES
 from sde.distillation.consistency import Consistency
+from sde.distillation.method import Lesson
 from sde.distillation.progressive import Progressive
 from tests.oracles.planted_map import (
     WEIGHTS,
@@ -38,7 +39,8 @@ def distilled(kind, student, teacher, high, low, target=None, weighting="state")
     def grid(process, steps):
         return torch.tensor(times, dtype=torch.float64)
 
-    return method.loss(student, X0, None, draws_at(0.5 * (t + s), Z), 0.0, teacher=teacher, target=target, grid=grid)
+    lesson = Lesson(0.0, teacher, target, grid)
+    return method.loss(student, X0, None, draws_at(0.5 * (t + s), Z), lesson)
 
 
 @pytest.mark.parametrize("process", PROCESSES)

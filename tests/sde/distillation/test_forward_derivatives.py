@@ -8,6 +8,7 @@ from torch.autograd import forward_ad
 from sde import SDES, Denoiser
 from sde.distillation import FlowMap
 from sde.distillation.meanflow import MeanFlow, identity_residual
+from sde.distillation.method import Lesson
 from sde.model.call import call_network
 from sde.networks import MLP, DiT, UNet
 from sde.process.coefficients import combine
@@ -28,7 +29,7 @@ def student(network) -> FlowMap:
 
 def gradients(model) -> list:
     torch.manual_seed(3)
-    losses = MeanFlow(jump_share=1.0).loss(model, X0, None, draws_at(0.6, Z), 0.0)
+    losses = MeanFlow(jump_share=1.0).loss(model, X0, None, draws_at(0.6, Z), Lesson())
     return [losses.detach(), *torch.autograd.grad(losses.sum(), [*model.parameters()], allow_unused=True)]
 
 
@@ -79,7 +80,7 @@ def test_on_the_cpu_they_are_in_full_precision(network):
     found = []
     for precision in (None, torch.bfloat16):
         model.autocast = precision
-        losses = MeanFlow(jump_share=1.0).loss(model, x0, None, draws, 0.0)
+        losses = MeanFlow(jump_share=1.0).loss(model, x0, None, draws, Lesson())
         found.append([losses.detach(), *torch.autograd.grad(losses.sum(), [*model.parameters()])])
     assert same(*found)
     assert found[0][0].isfinite().all()

@@ -6,6 +6,7 @@ import torch
 from sde import SDES
 from sde.distillation.distance import mean_square
 from sde.distillation.meanflow import MeanFlow
+from sde.distillation.method import Lesson
 from tests.oracles.planted_map import (
     WRONG,
     X0,
@@ -52,7 +53,7 @@ def test_mean_flow_is_that_of_the_paper_on_the_straight_path():
     loss = mean_square(u - (v - 0.5 * change).detach())
     method = MeanFlow(adaptive_power=0.0)
     object.__setattr__(method, "pair", lambda sde, draws: (t, s))
-    found = method.loss(student, X0, None, draws_at(0.7, Z), 0.0)
+    found = method.loss(student, X0, None, draws_at(0.7, Z), Lesson())
     torch.testing.assert_close(found, loss)
     ours, theirs = (torch.autograd.grad(one.sum(), [*student.parameters()]) for one in (found, loss))
     torch.testing.assert_close(ours, theirs)

@@ -9,6 +9,7 @@ from torch.nn.functional import conv1d
 from samplers import GRIDS, SAMPLERS
 from sde import SDES
 from sde.distillation import METHODS, FlowMapTeacher, SolvedTeacher
+from sde.distillation.method import Lesson
 from sde.model.score import ScoreModel
 from tests.oracles.planted_map import ExactTeacher, PlantedFlowMap, draws_at
 
@@ -54,7 +55,8 @@ def test_padding_adds_nothing(name, options, teacher):
 
     def losses(x0, z, sizes):
         draws = draws_at(0.6, z)._replace(sizes=sizes)
-        return method.loss(student, x0, None, draws, 0.3, teacher=TEACHERS.get(teacher), grid=GRIDS[method.grid])
+        lesson = Lesson(0.3, TEACHERS.get(teacher), grid=GRIDS[method.grid])
+        return method.loss(student, x0, None, draws, lesson)
 
     real = torch.randn(4, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     z = torch.randn(4, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -78,7 +80,7 @@ def test_padding_adds_nothing(name, options, teacher):
 def test_what_a_loss_asks_for(name, options, given, words):
     student, x0 = PlantedFlowMap(SDE), torch.zeros(2, 1, dtype=torch.float64)
     with pytest.raises(ValueError, match=f"{words}: this method's loss asks one"):
-        METHODS[name](**options).loss(student, x0, None, draws_at(0.6, x0), 0.0, **given)
+        METHODS[name](**options).loss(student, x0, None, draws_at(0.6, x0), Lesson(**given))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from samplers import GRIDS, SAMPLERS
 from sde import SDES
 from sde.distillation import FlowMapTeacher
+from sde.distillation.method import Lesson
 from sde.distillation.progressive import Progressive
 from tests.oracles.planted_map import X0, PlantedFlowMap, Z, draws_at, solved_teacher, time_of
 
@@ -41,8 +42,8 @@ def test_progressive_target_is_two_ddim_steps(process):
         method = Progressive(steps=1, first_steps=1, weighting=weighting)
         for error in (0.0, 0.3):
             losses = method.loss(
-                Says(error), X0, None, draws_at(times[1].item(), Z), 0.0,
-                teacher=solved_teacher(sde, "ddim"), grid=lambda *_: torch.stack(times),
+                Says(error), X0, None, draws_at(times[1].item(), Z),
+                Lesson(teacher=solved_teacher(sde, "ddim"), grid=lambda *_: torch.stack(times)),
             )  # fmt: skip
             torch.testing.assert_close(
                 losses, torch.full((9,), weight * error**2, dtype=torch.float64), atol=1e-12, rtol=1e-9
