@@ -2,6 +2,7 @@
 
 from sde.autoencoder.base import Autoencoder
 from sde.autoencoder.linear import LinearAutoencoder
+from sde.autoencoder.measurement import in_latents, standardized
 from sde.autoencoder.transform import LatentTransform
 
 AUTOENCODERS: dict[str, type[Autoencoder]] = {
@@ -9,4 +10,4 @@ AUTOENCODERS: dict[str, type[Autoencoder]] = {
 }
 """Autoencoders by name; built as Autoencoder(event_shape, **options)."""
 
-__all__ = ["AUTOENCODERS", "Autoencoder", "LatentTransform", "LinearAutoencoder"]
+__all__ = ["AUTOENCODERS", "Autoencoder", "LatentTransform", "LinearAutoencoder", "in_latents", "standardized"]

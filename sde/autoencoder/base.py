@@ -19,6 +19,8 @@ class Autoencoder(nn.Module, abc.ABC):
     """
 
     noise_std: Tensor
+    spec: dict | None = None
+    """What rebuilds it with fresh weights (``sde.checkpoint.spec.build_autoencoder``), where that is known."""
 
     def __init__(self, event_shape: Sequence[int], latent_shape: Sequence[int]) -> None:
         super().__init__()

@@ -1,7 +1,5 @@
 """Pairs: items with the noise that a probability flow carried to each of them, for training on that coupling."""
 
-from dataclasses import replace
-
 from torch import Tensor
 
 from sde.condition.tree import Condition
@@ -27,7 +25,7 @@ def paired(
         x,
         labels,
         None if labels is None else data.num_classes,
-        replace(data.transform, num_levels=None),
+        data.transform.continuous(),
         {kind: held for kind, held in told.items() if kind != "labels"},
         data.about,
         sizes,
