@@ -66,6 +66,18 @@ def classifier_spec(config: Config, data: Dataset) -> dict:
     return _plain(_shared(config, data) | {"network": network, "num_classes": data.num_classes})
 
 
+def autoencoder_spec(config: Config, data: Dataset) -> dict:
+    """What sde.checkpoint.spec.build_autoencoder takes, and the transform that leads to the autoencoder's units."""
+    transform = data.transform
+    return _plain(
+        {
+            "network": config.autoencoder.network.to_dict(),
+            "event_shape": data.event_shape,
+            "transform": {"shift": transform.shift, "scale": transform.scale, "levels": transform.num_levels},
+        }
+    )
+
+
 def _plain(spec: dict) -> dict:
     """As it will be read from a file: lists for tuples."""
     return json.loads(json.dumps(spec))

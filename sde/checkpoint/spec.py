@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sde.autoencoder import Autoencoder, autoencoder_of
 from sde.condition.standardization import Standardization
 from sde.data.transform import Transform
 from sde.device import default_dtype
@@ -159,10 +160,20 @@ def build_classifier(spec: dict) -> NoisyClassifier:
     return NoisyClassifier(network, build_sde(spec["sde"]), spec["sigma_data"], **_inputs(spec))
 
 
-BUILDERS: dict[str, Callable[[dict], Denoiser | FlowMap | NoisyClassifier]] = {
+def build_autoencoder(spec: dict) -> Autoencoder:
+    """An autoencoder with fresh weights; ``spec`` has the keys network and event_shape. What else it holds, the
+    ``transform`` that leads from data units to the autoencoder's, is for others."""
+    options = dict(spec["network"])
+    name = options.pop("name")
+    kind = autoencoder_of(name)
+    return construct(kind, "network", name, options, spec["event_shape"])
+
+
+BUILDERS: dict[str, Callable[[dict], Denoiser | FlowMap | NoisyClassifier | Autoencoder]] = {
     "denoiser": build_denoiser,
     "flow_map": build_flow_map,
     "classifier": build_classifier,
+    "autoencoder": build_autoencoder,
 }
 
 
