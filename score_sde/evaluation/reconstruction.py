@@ -21,16 +21,16 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Of so many ``items``: ``error``, the pooled mean squared error of the reconstructions from posteriors' means over
-    all entries that are real, in data units, quantized where the data are; ``noise_std``, the root of that from draws
-    of the posteriors, in the autoencoder's units; ``nats`` (items,), the KL of each posterior from N(0, I), of an
-    encoder without spread None; by channel of the latent the ``mean`` and ``std`` of the posteriors' means and the root
-    mean square ``posterior_std`` of their spread. ``entries`` are those of an item."""
+    """Of so many ``items`` with so many ``entries`` each: ``error``, the pooled mean squared error of reconstructions
+    from posteriors' means, over all entries that are real, in data units, quantized where the data are; ``noise_std``
+    (channels,), the root of that from draws of the posteriors, channel by channel in the autoencoder's units; ``nats``
+    (items,), the KL of each posterior from N(0, I), None of an encoder without spread; by channel of the latent the
+    ``mean`` and ``std`` of the posteriors' means and the root mean square ``posterior_std`` of their spread."""
 
     items: int
     entries: int
     error: float
-    noise_std: float
+    noise_std: Tensor
     nats: Tensor | None
     mean: Tensor
     std: Tensor
@@ -89,7 +89,7 @@ def measured(
 ) -> Reconstruction:
     """The measurement on at most ``limit`` items, spread over the set, in batches."""
     index = spread(len(data), limit)
-    squares = drawn = count = 0.0
+    squares, drawn, counts = 0.0, torch.zeros(()), torch.zeros(())
     means, variances, nats = [], [], []
     with evaluating(autoencoder):
         for part in index.split(batch_size):
@@ -99,10 +99,10 @@ def measured(
             mean, std = autoencoder.encode(y)
             squares += (_decoded(autoencoder, data, mean, sizes) - x).double().square().sum().item()
             noise = per_item(torch.randn, SEED + part, autoencoder.latent_shape).to(mean)
-            error = cut(autoencoder.decode(mean + std * noise) - y, sizes)
-            drawn += error.double().square().sum().item()
-            inside = 1.0 if sizes is None else real(sizes, x.shape[1:]).expand_as(x).double().mean().item()
-            count += x.numel() * inside
+            error = cut(autoencoder.decode(mean + std * noise) - y, sizes).cpu().double()
+            inside = torch.ones_like(x) if sizes is None else real(sizes, x.shape[1:]).expand_as(x)
+            drawn = drawn + _by_channel(error.square())
+            counts = counts + _by_channel(inside.double())
             means.append(mean.double().cpu())
             variances.append(std.double().square().cpu())
             if not autoencoder.deterministic:
@@ -110,11 +110,16 @@ def measured(
     mean, variance = torch.cat(means).transpose(0, 1).flatten(1), torch.cat(variances).transpose(0, 1).flatten(1)
     return Reconstruction(
         len(index),
-        data.event_shape.numel() if isinstance(data.event_shape, torch.Size) else math.prod(data.event_shape),
-        squares / count,
-        math.sqrt(drawn / count),
+        math.prod(data.event_shape),
+        squares / counts.sum().item(),
+        (drawn / counts).sqrt(),
         torch.cat(nats) if nats else None,
         mean.mean(1),
         mean.std(1, correction=0),
         variance.mean(1).sqrt(),
     )
+
+
+def _by_channel(x: Tensor) -> Tensor:
+    """Sums (channels,) of x (B, channels, *space)."""
+    return x.transpose(0, 1).flatten(1).sum(1)

@@ -1,5 +1,8 @@
 """--mode train_autoencoder: into a run folder, continued by the same command."""
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 
 from score_sde.config.naming import with_keys
@@ -12,7 +15,8 @@ from score_sde.training.precision import settle
 from score_sde.training.session import Session
 from score_sde.training.spec import autoencoder_spec
 from sde.autoencoder import Autoencoder
-from sde.checkpoint.spec import build_autoencoder
+from sde.autoencoder.units import outer_transform
+from sde.checkpoint.spec import autoencoder_described, build_autoencoder, describe_transform
 from sde.data.statistics import spread
 from sde.files import write_json
 from sde.training.augmentation import Augmentation
@@ -36,7 +40,10 @@ def train_autoencoder(run: Run) -> dict:
         Augmentation(settings.augmentation).check(data.event_shape, data.sizes is not None, [])
     spec = autoencoder_spec(config, data)
     with with_keys("autoencoder", "autoencoder.network"):
-        autoencoder = seeded(settings.seed, build_autoencoder, spec).to(run.device)
+        autoencoder = seeded(settings.seed, build_autoencoder, autoencoder_described(spec)).to(run.device)
+    outer = outer_transform(autoencoder, data)
+    spec["outer"] = describe_transform(outer)
+    data, held_out = replace(data, transform=outer), replace(held_out, transform=outer)
     loss = ReconstructionLoss(settings.loss, Augmentation(settings.augmentation))
     run = run.with_speed(settle(run, autoencoder, data, loss, settings.optimization))
     run = run.with_speed(settle_compiling(run, autoencoder, data, loss, settings.optimization))
@@ -45,26 +52,26 @@ def train_autoencoder(run: Run) -> dict:
     session = Session(run, trainer, "autoencoder", run.autoencoder_file, spec)
     peak = peak_of(data)
 
-    found: dict = {}
+    found: dict[str, Any] = {}
 
     def report() -> dict:
         """The report on the averaged weights, which is also written, with a picture."""
         nonlocal found
         if found.get("step") != trainer.step:
             averaged = session.averaged()
-            found = run.world.broadcast_from_main(lambda: written(held(averaged, Autoencoder)))
+            found = run.world.broadcast_from_main(lambda: written(held(averaged, Autoencoder)))  # type: ignore[type-abstract]
         return found
 
-    def written(averaged: Autoencoder) -> dict:
+    def written(averaged: Autoencoder) -> dict[str, Any]:
         own = measured(averaged, data, run.device)
         # Of training items, as a parameter of the model.
-        autoencoder.noise_std.fill_(own.noise_std)
-        values = {
+        autoencoder.noise_std.copy_(own.noise_std)
+        values: dict[str, Any] = {
             "step": trainer.step,
             "held_out": measured(averaged, held_out, run.device).to_dict(peak),
             "training": own.to_dict(peak),
             "peak": peak,
-            "noise_std": own.noise_std,
+            "noise_std": own.noise_std.tolist(),
             "latent_shape": list(averaged.latent_shape),
         }
         x, reconstructions = reconstruct(averaged, held_out, spread(len(held_out), SHOWN), run.device)

@@ -67,15 +67,8 @@ def classifier_spec(config: Config, data: Dataset) -> dict:
 
 
 def autoencoder_spec(config: Config, data: Dataset) -> dict:
-    """What sde.checkpoint.spec.build_autoencoder takes, and the transform that leads to the autoencoder's units."""
-    transform = data.transform
-    return _plain(
-        {
-            "network": config.autoencoder.network.to_dict(),
-            "event_shape": data.event_shape,
-            "transform": {"shift": transform.shift, "scale": transform.scale, "levels": transform.num_levels},
-        }
-    )
+    """What sde.checkpoint.spec.autoencoder_described takes."""
+    return _plain({"network": config.autoencoder.network.to_dict(), "event_shape": data.event_shape})
 
 
 def _plain(spec: dict) -> dict:

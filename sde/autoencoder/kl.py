@@ -129,11 +129,11 @@ class KLAutoencoder(Autoencoder):
 
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Items y (B, *event) -> mean and standard deviation (B, *latent) of their latents."""
-        check_input(y, self.event_shape[0], self.dims)
-        mean, log_var = self.bodied(self.encoder, pad(y, self.options.factor)).chunk(2, dim=1)
+        self.inner_shape(y.shape[1:])
+        mean, log_var = self.called(self.encoder, pad(y, self.options.factor)).chunk(2, dim=1)
         return mean, (0.5 * log_var.clamp(*LOG_VAR_RANGE)).exp()
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents z (B, *latent) -> items (B, *event)."""
         check_input(z, self.latent_shape[0], self.dims)
-        return crop(self.bodied(self.decoder, z), self.event_shape[1:])
+        return crop(self.called(self.decoder, z), self.event_shape[1:])

@@ -61,8 +61,7 @@ class TinyAutoencoder(Autoencoder):
     that are no images, for numbers below 1, and where the levels are not equally many.
     """
 
-    deterministic = True
-    unit_range = True
+    unit_range = (0.0, 1.0)
 
     def __init__(
         self,
@@ -102,13 +101,17 @@ class TinyAutoencoder(Autoencoder):
         self.encoder = nn.Sequential(*down, convolution(width, latent_channels))
         self.decoder = nn.Sequential(*up, convolution(width, channels))
 
+    @property
+    def deterministic(self) -> bool:
+        return True
+
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Images y (B, *event) in [0, 1] -> their latents (B, *latent), and zeros in their shape."""
-        check_input(y, self.event_shape[0], 2)
-        z = self.bodied(self.encoder, pad(y, self.factor))
+        self.inner_shape(y.shape[1:])
+        z = self.called(self.encoder, pad(y, self.factor))
         return z, torch.zeros_like(z)
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents z (B, *latent) -> images (B, *event)."""
         check_input(z, self.latent_shape[0], 2)
-        return crop(self.bodied(self.decoder, z), self.event_shape[1:])
+        return crop(self.called(self.decoder, z), self.event_shape[1:])

@@ -42,4 +42,5 @@ class AutoencoderTrainer(Trainer):
     """A Trainer of an autoencoder, whose loss is a ``ReconstructionLoss``."""
 
     def call(self, x0: Tensor, draws: BatchNoise) -> Tensor:
-        return self.module(x0, latent_noise(self.module, draws, x0))[0]
+        decoded, *_ = self.module(x0, latent_noise(self.module, draws, x0))
+        return decoded

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from sde.autoencoder import Autoencoder
+from sde.autoencoder import Autoencoder, KLAutoencoder
 from sde.autoencoder.loss import AutoencoderLoss, perceptual_distance
 from sde.autoencoder.loss import kl_divergence as kl
 from sde.data import Dataset
@@ -81,7 +81,9 @@ def test_gradient_by_hand():
 
 def test_deterministic_encoders_have_no_divergence():
     class Point(Line):
-        deterministic = True
+        @property
+        def deterministic(self):
+            return True
 
         def encode(self, y):
             mean, std = super().encode(y)
@@ -109,7 +111,9 @@ def test_perceptual_distance_is_of_directions():
 def trainer(data, model=None, steps=400, loss=None, **options):
     torch.manual_seed(0)
     own = TrainingOptions(steps=steps, batch_size=64, warmup_steps=10, max_grad_norm=0.0, **options)
-    return AutoencoderTrainer(model or Line(6, 2), data, loss or ReconstructionLoss(AutoencoderLoss(kl_weight=0.0)), own)
+    return AutoencoderTrainer(
+        model or Line(6, 2), data, loss or ReconstructionLoss(AutoencoderLoss(kl_weight=0.0)), own
+    )
 
 
 def correlated(count=256):
@@ -135,8 +139,6 @@ def test_a_linear_autoencoder_reaches_the_error_of_pca():
 def test_noise_and_augmentation_are_the_items_own():
     """A step is the same in two micro-batches as in one, and another's noise is another."""
     images = Dataset(torch.randn(64, 1, 4, 4, generator=torch.Generator().manual_seed(0)), None, None, Transform())
-    from sde.autoencoder import KLAutoencoder
-
     losses = []
     for parts in (1, 2):
         torch.manual_seed(0)

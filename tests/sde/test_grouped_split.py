@@ -29,7 +29,8 @@ def test_groups_are_on_one_side(tmp_path, names):
     with pytest.warns(UserWarning, match=r"the array other is left out: if it holds the classes"):
         train, test = load_dataset(**config("points", root=path, channels="last", group_by="family", test_fraction=0.3))
     # 12 items are asked for, and groups have five.
-    assert len(test) == 15 and len(train) == 25
+    assert len(test) == 15
+    assert len(train) == 25
     assert ids(train) | ids(test) == set(range(40))
     assert not {i // 5 for i in ids(train)} & {i // 5 for i in ids(test)}
     assert train.event_shape == (3, 2, 3)
@@ -54,7 +55,8 @@ def test_groups_of_a_class_that_would_be_left_without_any_are_trained_on_whole()
     train, test = split(x, labels, Transform(), 0.2, groups=groups)
     held_out = {int(i) // 3 for i in test.items[:, 0]}
     assert held_out == set(order[1:4].tolist())
-    assert lone in train.items[:, 0].tolist() and lone + 1 in train.items[:, 0].tolist()
+    assert lone in train.items[:, 0].tolist()
+    assert lone + 1 in train.items[:, 0].tolist()
 
 
 def test_classes_by_another_name_and_their_names(tmp_path):
@@ -63,7 +65,8 @@ def test_classes_by_another_name_and_their_names(tmp_path):
     for names, expected in ((np.array(["z", "y", "x"]), ["z", "y", "x"]), (np.array(["z", "y"]), None)):
         path = write(tmp_path / "x.npz", category=numbers, categories=names)
         train, _ = load_dataset(**config("points", root=path, label_by="category"))
-        assert train.num_classes == 3 and train.about.get("class_names") == expected
+        assert train.num_classes == 3
+        assert train.about.get("class_names") == expected
         assert all(train.labels[i] == int(train.items[i].flatten()[0]) % 3 for i in range(len(train)))
 
 
@@ -85,7 +88,9 @@ def test_refusals(tmp_path, options, sentence):
 
 
 def test_groups_need_a_file():
-    with pytest.raises(ValueError, match="config.data.group_by = 'a': names an array of an .npz: set `?config.data.root"):
+    with pytest.raises(
+        ValueError, match="config.data.group_by = 'a': names an array of an .npz: set `?config.data.root"
+    ):
         load_dataset(**config("points", group_by="a"))
 
 
@@ -104,7 +109,8 @@ def test_skin_tones_of_an_emoji_are_on_one_side():
     held = np.load(EMOJI)
     assert (train.event_shape, train.num_classes) == ((3, 32, 32), 10)
     assert train.about["class_names"] == held["categories"].tolist()
-    assert 568 <= len(test) < 600 and len(train) + len(test) == 3786
+    assert 568 <= len(test) < 600
+    assert len(train) + len(test) == 3786
     tones = [f"1F3F{digit}" for digit in "BCDEF"]
     base = ["-".join(part for part in code.split("-") if part not in tones) for code in held["code"]]
     of = {image.tobytes(): name for image, name in zip(held["images"].transpose(0, 3, 1, 2).copy(), base, strict=True)}
