@@ -67,7 +67,8 @@ class Trainer:
         uncertainty: UncertaintyWeighting | None = None,
     ) -> None:
         check_batch(options, data)
-        self.module, self.loss, self.options = module, loss, options
+        self.module: Any = module
+        self.loss, self.options = loss, options
         self.world = world or World()
         self.sharded = self.world.size > 1 and options.parallel == "fsdp"
         if self.sharded and uncertainty is not None:
