@@ -1,0 +1,151 @@
+"""EfficientNet-Lite against its definition: windows of numpy, batch norms apart, the padding of TensorFlow."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sde.networks.efficientnet_lite import STRIDES, load_efficientnet_lite
+from tests.oracles.foreign import SHARED, relative
+
+WEIGHTS = SHARED / "weights" / "efficientnet-lite0-features.safetensors"
+REPEATS, KERNELS, WIDTHS = (1, 2, 2, 2, 2, 1, 1), (3, 3, 5, 3, 5, 5, 3), (4, 5, 6, 7, 8, 9, 10)
+
+
+def tensors(seed=0):
+    """Random tensors of a small network under the names of a file; batch norms far from the identity."""
+    rng, found = np.random.default_rng(seed), {}
+
+    def layer(convolution, norm, shape):
+        found[f"{convolution}.weight"] = rng.normal(size=shape) / math.sqrt(np.prod(shape[1:]))
+        for name in ("weight", "running_var"):
+            found[f"{norm}.{name}"] = rng.uniform(0.5, 2, shape[0]) * (0.01 if name == "running_var" else 1)
+        for name in ("bias", "running_mean"):
+            found[f"{norm}.{name}"] = rng.normal(size=shape[0])
+
+    layer("_conv_stem", "_bn0", (4, 3, 3, 3))
+    number, inputs = 0, 4
+    for repeats, kernel, width in zip(REPEATS, KERNELS, WIDTHS, strict=True):
+        for _ in range(repeats):
+            name, hidden = f"_blocks.{number}", inputs if number == 0 else 3 * inputs
+            if number:
+                layer(f"{name}._expand_conv", f"{name}._bn0", (hidden, inputs, 1, 1))
+            layer(f"{name}._depthwise_conv", f"{name}._bn1", (hidden, 1, kernel, kernel))
+            layer(f"{name}._project_conv", f"{name}._bn2", (width, hidden, 1, 1))
+            number, inputs = number + 1, width
+    layer("_conv_head", "_bn1", (12, inputs, 1, 1))
+    return {name: torch.tensor(value).half() for name, value in found.items()}
+
+
+def windows(x, kernel, stride):
+    """x (C, H, W) -> (C, ceil(H / stride), ceil(W / stride), kernel, kernel); outside are zeros, the odd one behind."""
+    outputs = [math.ceil(size / stride) for size in x.shape[1:]]
+    before = [max((n - 1) * stride + kernel - size, 0) // 2 for n, size in zip(outputs, x.shape[1:], strict=True)]
+    wide = np.zeros((len(x), *(size + 2 * kernel for size in x.shape[1:])))
+    wide[:, before[0] : before[0] + x.shape[1], before[1] : before[1] + x.shape[2]] = x
+    starts = [range(0, n * stride, stride) for n in outputs]
+    return np.stack([np.stack([wide[:, i : i + kernel, j : j + kernel] for j in starts[1]], 1) for i in starts[0]], 1)
+
+
+def defined(found, image):
+    """Maps of all stages and features of an image (3, size, size) of 0..255, by the definition."""
+    found = {name: value.double().numpy() for name, value in found.items()}
+
+    def layer(x, convolution, norm, stride=1, act=True):
+        w = found[f"{convolution}.weight"]
+        seen = windows(x, w.shape[-1], stride)
+        y = np.einsum("cijab,cab->cij", seen, w[:, 0]) if w.shape[1] == 1 else np.einsum("cijab,dcab->dij", seen, w)
+        g, b, mean, var = (
+            found[f"{norm}.{n}"][:, None, None] for n in ("weight", "bias", "running_mean", "running_var")
+        )
+        y = g * (y - mean) / np.sqrt(var + 0.001) + b
+        return np.clip(y, 0, 6) if act else y
+
+    h, maps, stage, number = layer((image - 127) / 128, "_conv_stem", "_bn0", 2), [], -1, 0
+    while f"_blocks.{number}._project_conv.weight" in found:
+        name = f"_blocks.{number}"
+        first = number == 0 or len(found[f"{name}._project_conv.weight"]) != len(h)
+        stage += first
+        inner = layer(h, f"{name}._expand_conv", f"{name}._bn0") if number else h
+        inner = layer(inner, f"{name}._depthwise_conv", f"{name}._bn1", STRIDES[stage] if first else 1)
+        inner = layer(inner, f"{name}._project_conv", f"{name}._bn2", act=False)
+        if first:
+            maps.append(inner)
+        else:
+            maps[-1] = inner = h + inner
+        h, number = inner, number + 1
+    return maps, layer(h, "_conv_head", "_bn1").mean((1, 2))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    path = tmp_path_factory.mktemp("features") / "small.safetensors"
+    save_file(tensors(), path)
+    return path
+
+
+@pytest.mark.parametrize("size", [37, 64])
+def test_maps_and_features_are_those_of_the_definition(small, size):
+    image = np.random.default_rng(size).integers(0, 256, (3, size, size)).astype(np.uint8)
+    network = load_efficientnet_lite(small, size)
+    maps, features = defined(load_file(small), image.astype(float))
+    x = torch.tensor(image)[None]
+    for found, wanted in zip(network.maps(x), maps, strict=True):
+        assert relative(found[0].double(), torch.tensor(wanted)) < 1e-5
+    assert relative(network(x)[0].double(), torch.tensor(features)) < 1e-5
+    assert len(network.maps(x, 3)) == 3
+
+
+def test_other_sizes_are_resized_as_by_interpolation_between_centers(small):
+    """An image whose columns rise linearly, at twice the size: pixel j has its center at (j + 1/2) / 2 - 1/2."""
+    network = load_efficientnet_lite(small, 32)
+    x = torch.arange(16.0).expand(1, 3, 16, 16) * 10
+    larger = (10 * ((torch.arange(32) + 0.5) / 2 - 0.5)).clamp(0, 150).expand(1, 3, 32, 32)
+    assert torch.allclose(network(x), network(larger), atol=1e-5)
+
+
+def test_gradients_reach_the_images_and_no_weight(small):
+    x = torch.full((2, 3, 20, 20), 100.0, requires_grad=True)
+    network = load_efficientnet_lite(small, 24).train()
+    network(x)[0].sum().backward()
+    assert x.grad[0].abs().sum() > 0 and x.grad[1].abs().sum() == 0
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    "change,sentence",
+    [
+        (lambda found: found.pop("_blocks.3._bn2.bias"), "no tensor _blocks.3._bn2.bias"),
+        (lambda found: found.pop("_conv_stem.weight"), "no tensor _conv_stem.weight"),
+        (lambda found: found.update({"_bn0.weight": torch.full((4,), torch.nan)}), "some numbers are not finite"),
+        (lambda found: found.update({"_blocks.1._bn2.bias": torch.zeros(7)}), "efficientnet_lite_pytorch"),
+        (lambda found: [found.pop(name) for name in [*found] if name.startswith("_blocks.10.")], "7 stages"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, change, sentence):
+    found = tensors()
+    change(found)
+    save_file(found, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=sentence):
+        load_efficientnet_lite(tmp_path / "other.safetensors")
+
+
+def test_no_file_and_gray_images_are_refused(small, tmp_path):
+    with pytest.raises(ValueError, match="needs a safetensors file of EfficientNet-Lite"):
+        load_efficientnet_lite(tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match=r"takes RGB images"):
+        load_efficientnet_lite(small)(torch.zeros(1, 1, 28, 28))
+
+
+def test_published_weights():
+    """Lite0 of ImageNet: 1,280 features by the definition, at a size that numpy is quick at."""
+    if not WEIGHTS.exists():
+        pytest.skip(f"there is no {WEIGHTS}: weights of others are not part of this project")
+    image = np.random.default_rng(0).integers(0, 256, (3, 48, 48))
+    network = load_efficientnet_lite(WEIGHTS, 48)
+    assert [block.depthwise.kernel_size[0] for block in network.blocks] == [3] * 3 + [5, 5] + [3] * 3 + [5] * 7 + [3]
+    found = network(torch.tensor(image)[None])[0]
+    assert found.shape == (1280,)
+    assert relative(found.double(), torch.tensor(defined(load_file(WEIGHTS), image.astype(float))[1])) < 1e-4
