@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -14,6 +15,8 @@ STRIDES = (1, 2, 2, 2, 1, 2, 1)
 """The stride of the first block of each stage; a stage is the blocks in a row that have one width."""
 EPS = 1e-3
 """That of the batch norms."""
+AT_ONCE = 32
+"""Images that ``forward`` takes at a time."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class EfficientNetLite(nn.Module):
         self.head = nn.Conv2d(blocks[-1].outputs, head, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu6(self.head(self.maps(x)[-1])).mean((2, 3))
+        # A few at a time: 500 images would take gigabytes.
+        return torch.cat([F.relu6(self.head(self.maps(part)[-1])).mean((2, 3)) for part in x.split(AT_ONCE)])
 
     def maps(self, x: Tensor, stages: int | None = None) -> list[Tensor]:
         """What the first ``stages`` stages give of images, each (B, channels, height, width); by default all. Raises

@@ -98,6 +98,12 @@ def test_maps_and_features_are_those_of_the_definition(small, size):
     assert len(network.maps(x, 3)) == 3
 
 
+def test_rows_do_not_see_each_other(small):
+    x = torch.rand(35, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 255
+    network = load_efficientnet_lite(small, 16)
+    assert torch.allclose(network(x), torch.cat([network(one) for one in x.split(1)]), atol=1e-6)
+
+
 def test_other_sizes_are_resized_as_by_interpolation_between_centers(small):
     """An image whose columns rise linearly, at twice the size: pixel j has its center at (j + 1/2) / 2 - 1/2."""
     network = load_efficientnet_lite(small, 32)
@@ -110,12 +116,13 @@ def test_gradients_reach_the_images_and_no_weight(small):
     x = torch.full((2, 3, 20, 20), 100.0, requires_grad=True)
     network = load_efficientnet_lite(small, 24).train()
     network(x)[0].sum().backward()
-    assert x.grad[0].abs().sum() > 0 and x.grad[1].abs().sum() == 0
+    assert x.grad[0].abs().sum() > 0
+    assert x.grad[1].abs().sum() == 0
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
 @pytest.mark.parametrize(
-    "change,sentence",
+    ("change", "sentence"),
     [
         (lambda found: found.pop("_blocks.3._bn2.bias"), "no tensor _blocks.3._bn2.bias"),
         (lambda found: found.pop("_conv_stem.weight"), "no tensor _conv_stem.weight"),
