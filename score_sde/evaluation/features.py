@@ -109,7 +109,7 @@ def _of_file(path: str) -> tuple[torch.nn.Module, str]:
     """The network of a file, (B, 3, height, width) bytes -> (B, d), and the file's hash."""
     if not Path(path).is_file():
         raise ValueError(
-            f"--features={path}: needs {', '.join(EXTRACTORS)}, or a TorchScript file that exists, or one of the weights "
+            f"--features={path}: needs {', '.join(EXTRACTORS)}, or a TorchScript file that exists, or one of weights "
             "of EfficientNet-Lite (.safetensors)"
         )
     try:
