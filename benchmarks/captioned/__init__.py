@@ -1,1 +1,1 @@
-"""What judges pictures that were drawn from captions: a classifier in features, chances, copies, and a sheet of them."""
+"""What judges pictures drawn from captions: a classifier in features, what chance has, copies, and a sheet of them."""
