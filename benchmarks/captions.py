@@ -72,9 +72,10 @@ def sentences(found: dict) -> list[str]:
         f"{COPY_QUANTILE:.0%} of real held-out images."
         for space in SPACES
     ]
+    own = copies["features"]["own"]
     return [
         *lines,
-        f"The training image nearest by features is the caption's own for {copies['features']['own']:.1%} of {TRAINING}.",
+        f"The training image nearest by features is the caption's own for {own:.1%} of {TRAINING}.",
         f"Another caption with the same noise changes a picture by {swap['caption_rms']:.3f} of the range (root mean "
         f"square), other noise with the same caption by {swap['seed_rms']:.3f}.",
         f"After the change of captions {swap['new']:.1%} are found in the new one's category, {swap['old']:.1%} in the "
@@ -111,11 +112,8 @@ def main() -> None:
             return convert(drawn(options.workdir, captions, seed, flags, options.cache))
 
         found = of_samples(bench, draw, options.seed, options.pairs, options.sheet)
-    print()
-    print(
-        table({"": name, **{side: written(*score) for side, score in by.items()}} for name, by in bench.scores.items())
-    )
-    print("", *sentences(found) if found else "", sep="\n")
+    rows = ({"": name} | {side: written(*score) for side, score in by.items()} for name, by in bench.scores.items())
+    print("", table(rows), "", *(sentences(found) if found else ()), sep="\n")
     counted = {side: len(chosen) for side, chosen in bench.chosen.items()}
     names = [bench.test.names[category] for category in bench.categories]
     about = {"workdir": str(options.workdir), "flags": flags, "captions": counted, "categories": names}

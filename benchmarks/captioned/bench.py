@@ -34,9 +34,9 @@ class Bench:
     def __init__(self, run: Run, features: Features, counts: Mapping[str, int]) -> None:
         self.features, data = features, run.data()
         self.train, self.test = (captioned(run, part) for part in data)
-        trained = run.model_file.exists()
+        self.trained = run.model_file.exists()
         self.through = [
-            items.changed(reconstructed(run, part)) if trained else items
+            items.changed(reconstructed(run, part)) if self.trained else items
             for items, part in zip((self.train, self.test), data, strict=True)
         ]
         self.categories = common(self.test.labels)
@@ -44,7 +44,7 @@ class Bench:
             side: evenly(items.labels, self.categories, counts[side])
             for side, items in ((HELD_OUT, self.test), (TRAINING, self.train))
         }
-        seen = [self.train, self.through[0]] if trained else [self.train]
+        seen = [self.train, self.through[0]] if self.trained else [self.train]
         rows = np.concatenate([features(items.images) for items in seen])
         self.judge = Judge(rows, np.concatenate([items.labels for items in seen]), INVERSE_PENALTY["features"])
         self.scores: dict[str, dict[str, Score]] = {}
@@ -66,8 +66,10 @@ class Bench:
         asked = self.asked(HELD_OUT)
         linear = Judge(pixels(self.train.images), self.train.labels, INVERSE_PENALTY["pixels"])
         near = self.train.rows(nearest_captions(asked.captions, self.train.captions))
-        found = {
-            CEILING: self.accuracy(self.through[1].images[self.chosen[HELD_OUT]], asked.labels),
+        found: dict[str, Score] = {}
+        if self.trained:
+            found[CEILING] = self.accuracy(self.through[1].images[self.chosen[HELD_OUT]], asked.labels)
+        found |= {
             "these items as they are": self.accuracy(asked.images, asked.labels),
             f"all {len(self.test)} held-out items as they are": self.accuracy(self.test.images, self.test.labels),
             "the training image of the nearest caption": self.accuracy(near.images, asked.labels),
