@@ -1,6 +1,7 @@
 """The benchmark of captions: its scores by hand, the judge on what it can tell, and what is kept on disk."""
 
 import io
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 from benchmarks.captioned import drawing, judge, scores
 from benchmarks.captioned.sheet import sheet
 from benchmarks.captioned.words import nearest_captions
-from tests.sde.test_efficientnet_lite import tensors
+from tests.oracles.efficientnet_lite import tensors
 
 
 def test_balanced_accuracy_by_hand():
@@ -25,8 +26,6 @@ def test_balanced_accuracy_by_hand():
 
 
 def test_chance_is_the_mean_over_all_orders_of_the_captions():
-    from itertools import permutations
-
     labels, found = np.array([0, 0, 0, 1, 2, 2]), np.array([0, 1, 1, 0, 2, 9])
     categories = np.array([0, 1, 2])
     every = [scores.balanced_accuracy(found, np.array(y), categories)[0] for y in permutations(labels)]
