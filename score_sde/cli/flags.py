@@ -84,7 +84,8 @@ TEXTS = {
     "samples_per_item": "samples of each item",
     "ood_file": "an .npy or .npz of other items, for the AUROC of log p(x)",
     "samples_file": "a file of samples to measure, as --mode sample writes; by default they are drawn",
-    "features": "what items are compared in: data, spectrum (of signals), classifier, inception, or a TorchScript file",
+    "features": "what items are compared in: data, spectrum (of signals), classifier, inception, or a file, of "
+    "TorchScript or of EfficientNet-Lite's weights",
     "download": "fetch the weights of --features inception where they are missing",
     "metrics": "some of the metrics, as in frechet,kernel; the first ranks samplers; default of evaluate: all it can",
     "subsamples": "halves of the items that an interval is made of",
