@@ -187,7 +187,7 @@ class ClassifierSection(Section):
 @dataclass(frozen=True)
 class AutoencoderOptions:
     """How the training items of an autoencoder are augmented, a key of AUGMENTATIONS that tells a network nothing, and
-    the file of the ``features`` of its perceptual distance, or nothing. Raises ValueError for features without use."""
+    the file of the ``features`` of its perceptual distance, or nothing."""
 
     augmentation: str = "none"
     features: str = ""
@@ -195,13 +195,21 @@ class AutoencoderOptions:
 
 @dataclass(frozen=True)
 class AutoencoderSection(Section):
-    """The autoencoder: its network, its loss, and its training, which knows no times."""
+    """The autoencoder: its network, its loss, and its training, which knows no times. Raises ValueError for a
+    perceptual weight without features, and for features without weight."""
 
     without: ClassVar[tuple[str, ...]] = ("time_distribution", "time_mean", "time_std")
     network: Component = field(default_factory=lambda: Component("kl"))
     loss: AutoencoderLoss = field(default_factory=AutoencoderLoss)
     items: AutoencoderOptions = field(default_factory=AutoencoderOptions)
     optimization: TrainingOptions = field(default_factory=TrainingOptions)
+
+    def __post_init__(self) -> None:
+        weight, file = self.loss.perceptual_weight, self.items.features
+        if weight and not file:
+            raise ValueError(f"perceptual_weight = {weight:g}: needs `features`, the file of a network's weights")
+        if file and not weight:
+            raise ValueError(f"features = {file!r}: has no use with a `perceptual_weight` of 0; set that, too")
 
 
 SOLVERS = ("ddim", "heun")

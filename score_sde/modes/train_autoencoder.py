@@ -1,6 +1,7 @@
 """--mode train_autoencoder: into a run folder, continued by the same command."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +16,11 @@ from score_sde.training.precision import settle
 from score_sde.training.session import Session
 from score_sde.training.spec import autoencoder_spec
 from sde.autoencoder import Autoencoder
+from sde.autoencoder.features import ImageFeatures
 from sde.autoencoder.units import outer_transform
 from sde.checkpoint.spec import autoencoder_described, build_autoencoder, describe_transform
 from sde.data.statistics import spread
-from sde.files import write_json
+from sde.files import expanded, write_json
 from sde.training.augmentation import Augmentation
 from sde.training.reconstruction import AutoencoderTrainer, ReconstructionLoss
 from sde.training.trainer import StepResult, check_batch
@@ -44,7 +46,11 @@ def train_autoencoder(run: Run) -> dict:
     outer = outer_transform(autoencoder, data)
     spec["outer"] = describe_transform(outer)
     data, held_out = replace(data, transform=outer), replace(held_out, transform=outer)
-    loss = ReconstructionLoss(settings.loss, Augmentation(settings.augmentation))
+    features = None
+    with with_keys("autoencoder"):
+        if settings.features:
+            features = ImageFeatures(Path(expanded(settings.features)), data.event_shape, outer).to(run.device)
+    loss = ReconstructionLoss(settings.loss, Augmentation(settings.augmentation), features)
     run = run.with_speed(settle(run, autoencoder, data, loss, settings.optimization))
     run = run.with_speed(settle_compiling(run, autoencoder, data, loss, settings.optimization))
     with with_keys("autoencoder"):

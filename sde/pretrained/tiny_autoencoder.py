@@ -48,7 +48,8 @@ def load_tiny_autoencoder(path: Path | str, event_shape: Sequence[int]) -> TinyA
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):
         model = TinyAutoencoder(event_shape, **options)
     try:
-        model.load_state_dict(state)
+        # Files of others do not say what the decoder misses.
+        model.load_state_dict({**state, "noise_std": model.noise_std})
     except RuntimeError as error:
         raise ValueError(f"{path} is no tiny autoencoder ({str(error).splitlines()[-1].strip()})") from None
     return model.eval()
