@@ -103,10 +103,10 @@ def measured(
             inside = torch.ones_like(x) if sizes is None else real(sizes, x.shape[1:]).expand_as(x)
             drawn = drawn + _by_channel(error.square())
             counts = counts + _by_channel(inside.double())
-            means.append(mean.double().cpu())
-            variances.append(std.double().square().cpu())
+            means.append(mean.cpu().double())
+            variances.append(std.cpu().double().square())
             if not autoencoder.deterministic:
-                nats.append(kl_divergence(mean, std).double().cpu())
+                nats.append(kl_divergence(means[-1], std.cpu().double()))
     mean, variance = torch.cat(means).transpose(0, 1).flatten(1), torch.cat(variances).transpose(0, 1).flatten(1)
     return Reconstruction(
         len(index),

@@ -71,7 +71,7 @@ def train_autoencoder(run: Run) -> dict:
     def written(averaged: Autoencoder) -> dict[str, Any]:
         own = measured(averaged, data, run.device)
         # Of training items, as a parameter of the model.
-        autoencoder.noise_std.copy_(own.noise_std)
+        autoencoder.noise_std.copy_(own.noise_std.float())
         values: dict[str, Any] = {
             "step": trainer.step,
             "held_out": measured(averaged, held_out, run.device).to_dict(peak),

@@ -18,7 +18,7 @@ class LinearAutoencoder(Autoencoder):
 
     std: Tensor
 
-    def __init__(self, event_shape: Sequence[int], latent_shape: Sequence[int] | None = None) -> None:
+    def __init__(self, event_shape: Sequence[int], latent_shape: Sequence[int] = ()) -> None:
         super().__init__(event_shape, latent_shape or event_shape)
         outside, inside = math.prod(self.event_shape), math.prod(self.latent_shape)
         if inside > outside:
