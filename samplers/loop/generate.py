@@ -85,10 +85,11 @@ def generate(
     (``grid.check_noise_end``). ``start`` (n, *event) in data units begins at data instead: it is perturbed to the time
     ``start_time``, from which the grid runs (image to image; Meng et al. 2022). ``start_state`` (n, *inner) is x at the
     grid's first time itself, in model units, taken as it is; such samples are also returned in model units, as
-    ``state``, and so are those of a transform whose ``encode`` does not lead back to them. ``path=k`` keeps k of the states and denoised predictions on the way (see Trajectory), without further
-    network calls. ``sizes``, one per sample, says
-    how many entries are real along every axis behind the channels (samplers.padding): the rest is 0 in x, has no noise,
-    and is 0 wherever the model is called, as in training. With another shape inside, they are those of the state.
+    ``state``, and so are those of a transform whose ``encode`` does not lead back to them. ``path=k`` keeps k of the
+    states and denoised predictions on the way (see Trajectory), without further network calls. ``sizes``, one per
+    sample, says how many entries are real along every axis behind the channels (samplers.padding): the rest is 0 in x,
+    has no noise, and is 0 wherever the model is called, as in training. With another shape inside, they are those of
+    the state.
     ``compile`` compiles the networks inside the model for this run (samplers.compiled), or on CUDA captures the whole
     run of a small network where there are chunks enough (samplers.loop.captured), without ``sizes``, callback and path;
     samples are the same to rounding.

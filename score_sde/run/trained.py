@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import torch
 
-from sde.autoencoder import LatentTransform, in_latents
 from sde.checkpoint.spec import build_transform
 from sde.data import Dataset, Split
 from sde.data.names import CLASS_NAMES
@@ -12,25 +11,17 @@ from sde.data.statistics import measure
 from sde.data.transform import Transform
 
 
-def as_trained(parts: Split, spec: dict, latents: LatentTransform | None = None) -> Split:
-    """Both parts of the data for the model of a spec, none for a model that is still to be trained; with its learned
-    transform, where it has one: what is said of transforms is then true of its first part.
+def as_trained(parts: Split, spec: dict) -> Split:
+    """Both parts of the data for the model of a spec, none for a model that is still to be trained.
 
     Classes have the numbers that their names had in training. Data of the same levels take the model's transform, as
     of weights that saw them in other units, and for weights from elsewhere all data do. Where the transform is that of
     all items, as versions up to 0.2 measured it, held-out ones too, it is kept; another one is left for others to
-    refuse.
+    refuse. Of a learned transform this is said of its ``outer`` one.
     """
     if not spec:
         return parts
     train, test = _numbered(parts, spec)
-    train, test = _in_units(train, test, spec)
-    if latents is None or latents.outer.digest != train.transform.digest:
-        return train, test
-    return in_latents(train, latents), in_latents(test, latents)
-
-
-def _in_units(train: Dataset, test: Dataset, spec: dict) -> Split:
     stored = build_transform(spec["transform"]).outer if "transform" in spec else train.transform.outer
     if stored.digest == train.transform.digest or stored.num_levels != train.transform.num_levels:
         return train, test

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sde.autoencoder import AUTOENCODERS, Autoencoder, LatentTransform
+from sde.autoencoder import Autoencoder, LatentTransform, autoencoder_of
 from sde.condition.standardization import Standardization
 from sde.data.transform import Transform, TransformLike
 from sde.device import default_dtype
@@ -16,7 +16,7 @@ from sde.distillation import FlowMap
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.model.noise_input import NoiseInput
-from sde.named import component, is_path, subclass_of
+from sde.named import is_path
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
 from sde.pretrained.foreign import Foreign
 from sde.process import SDES, process_of
@@ -183,10 +183,16 @@ def build_autoencoder(described: Mapping) -> Autoencoder:
     options, which its ``spec`` says from then on."""
     options = dict(described)
     name, event_shape = options.pop("name"), tuple(options.pop("event_shape"))
-    kind = component(AUTOENCODERS, "autoencoder", name, subclass_of(Autoencoder), "a subclass of Autoencoder")
-    built = construct(kind, "autoencoder", name, options, event_shape)
+    built = construct(autoencoder_of(name, "autoencoder"), "autoencoder", name, options, event_shape)
     built.spec = dict(described)
     return built
+
+
+def autoencoder_described(spec: Mapping) -> dict:
+    """What ``build_autoencoder`` takes, of the spec of an autoencoder's own file, which has the keys network and
+    event_shape. What else it holds, the ``outer`` transform that leads from data units to the autoencoder's, is for
+    others."""
+    return {**spec["network"], "event_shape": list(spec["event_shape"])}
 
 
 def build_classifier(spec: dict) -> NoisyClassifier:
@@ -197,15 +203,21 @@ def build_classifier(spec: dict) -> NoisyClassifier:
     return NoisyClassifier(network, build_sde(spec["sde"]), spec["sigma_data"], **_inputs(spec))
 
 
-BUILDERS: dict[str, Callable[[dict], Denoiser | FlowMap | NoisyClassifier]] = {
+BUILDERS: dict[str, Callable[[dict], Denoiser | FlowMap | NoisyClassifier | Autoencoder]] = {
     "denoiser": build_denoiser,
     "flow_map": build_flow_map,
     "classifier": build_classifier,
+    "autoencoder": lambda spec: build_autoencoder(autoencoder_described(spec)),
 }
 
 
 def build(kind: str, spec: dict) -> Any:
     """A module of a kind, a key of BUILDERS, to load weights into, in float32 on the CPU whatever torch's defaults;
     leaves the global random state alone."""
+    return fresh(lambda: BUILDERS[kind](spec))
+
+
+def fresh(make: Callable[[], Any]) -> Any:
+    """make(), in float32 on the CPU whatever torch's defaults; leaves the global random state alone."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):
-        return BUILDERS[kind](spec)
+        return make()

@@ -132,9 +132,26 @@ class Dataset:
         transform those of draws of the posterior, measured in model units over as many items."""
         if isinstance(self.transform, Transform):
             return self.transform.moments(self.statistics.mean, self.statistics.var, self.dequantized)
-        found = measure(PosteriorCodes(self.items, self.transform), self.measured)
-        mean, std = found.mean.chunk(2)
-        return mean, found.var.chunk(2)[0] + found.var.chunk(2)[1] + std.square()
+        mean, std = self._codes.mean.chunk(2)
+        spread_of_mean, spread_of_std = self._codes.var.chunk(2)
+        return mean, spread_of_mean + spread_of_std + std.square()
+
+    @property
+    def inner_ends(self) -> Tensor:
+        """The smallest and the largest value of each dimension in model units, (2, *inner), over as many items as
+        ``statistics`` takes; the mean of a dimension that is real in none. Of a learned transform, those of posteriors'
+        means."""
+        statistics = self._codes if self.transform.learned else self.statistics
+        known = torch.ones(()) if statistics.counts is None else statistics.counts
+        ends = [torch.where(known > 0, end, statistics.mean) for end in (statistics.smallest, statistics.largest)]
+        if self.transform.learned:
+            return torch.stack([end.chunk(2)[0] for end in ends])
+        return self.transform.encode(torch.stack(ends))
+
+    @cached_property
+    def _codes(self) -> Statistics:
+        """Of the posteriors under a learned transform, mean and standard deviation one behind the other."""
+        return measure(PosteriorCodes(self.items, self.transform), self.measured)
 
     @property
     def sigma_data(self) -> float:
@@ -193,7 +210,7 @@ class Dataset:
         index = send(index, codes.device)
         return codes[index], self._told(index, x)
 
-    def _told(self, index: Tensor, x: Tensor | None) -> Condition | None:
+    def _told(self, index: Tensor, x: Any) -> Condition | None:
         """The conditions at positions (B,), for items x (B, *event); None where there are none."""
         tree = {} if self.labels is None else {"labels": self.labels[index]}
         for kind, held in self.conditions.items():

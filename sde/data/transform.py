@@ -41,6 +41,15 @@ class TransformLike(Protocol):
     def log_det(self, event_shape: Sequence[int]) -> float | None: ...
 
 
+def check_elementwise(transform: TransformLike, what: str) -> None:
+    """Raise ValueError for a learned transform, inside which entries are none of the data's; ``what`` needs those."""
+    if transform.learned:
+        raise ValueError(
+            f"{what} acts on the entries of an item one by one, and the states of this model are latents of an "
+            "autoencoder, whose entries are none of the item's"
+        )
+
+
 @dataclass(frozen=True)
 class Transform:
     """model = (data - shift) / scale, per channel (the first event axis) or with one number for all.
@@ -94,7 +103,7 @@ class Transform:
 
     @property
     def outer(self) -> "Transform":
-        """What leads from data units to standardized ones of the same shape: itself, of a learned one its first part."""
+        """What leads from data units to others of the same shape: itself, of a learned one its first part."""
         return self
 
     @cached_property

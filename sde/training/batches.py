@@ -19,8 +19,8 @@ from sde.training.options import TrainingOptions
 
 class Part(NamedTuple):
     """A micro-batch as the CPU makes it: ``positions`` (B,) of the items, where they lie in their cells and in their
-    posteriors, and all other random numbers; items x, in data units, or their codes, and conditions, or None where those
-    are on the device."""
+    posteriors, and all other random numbers; items x, in data units, or their codes, and conditions, or None where
+    those are on the device."""
 
     positions: Tensor
     x: Tensor | None
@@ -48,7 +48,13 @@ class Batches:
     """
 
     def __init__(
-        self, data: Dataset, sde: SDE, options: TrainingOptions, world: World, device: torch.device, workers: int = 0
+        self,
+        data: Dataset,
+        sde: SDE | None,
+        options: TrainingOptions,
+        world: World,
+        device: torch.device,
+        workers: int = 0,
     ) -> None:
         self.data, self.sde, self.options, self.world, self.device = data.to(device), sde, options, world, device
         self.size = options.micro_batch_size(world.size)
@@ -95,7 +101,8 @@ class Batches:
         if self.resident:
             return Part(index, None, None, None if u is None else pinned(u, self.device), n, draws)
         x, cond = self._read(index, draws, u)
-        return Part(index, pinned(x, self.device), map_condition(lambda c: pinned(c, self.device), cond), None, n, draws)
+        cond = map_condition(lambda c: pinned(c, self.device), cond)
+        return Part(index, pinned(x, self.device), cond, None, n, draws)
 
     def _read(self, index: Tensor, draws: BatchNoise, u: Tensor | None) -> tuple[Tensor, Condition | None]:
         if self.data.codes is not None:
@@ -130,7 +137,8 @@ class Batches:
             if self.data.codes is None:
                 x0 = send(draws.encode(x, self.data.transform, n), self.device)
             else:
-                x0 = drawn(*x.chunk(2, 1), n)
+                mean, std = x.chunk(2, 1)
+                x0 = drawn(mean, std, n)
         return x0, cond, draws
 
     def start_at(self, offset: int) -> None:

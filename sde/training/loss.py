@@ -51,9 +51,9 @@ def per_item(function: Callable[..., Tensor], seeds: Tensor, event_shape: Sequen
 
 
 class BatchNoise(NamedTuple):
-    """Random numbers of some items of a batch: times ``t`` (B,) and their losses' factors (B,), float64 on the CPU;
-    uniform ``u`` (B,), which decide on conditions; noise ``z`` (B, *event); and the items' ``seeds`` (B,). Of padded
-    items ``sizes`` (B,) say how much of each is real."""
+    """Random numbers of some items of a batch: times ``t`` (B,) and their losses' factors (B,), float64 on the CPU, 0
+    and 1 where there is no process; uniform ``u`` (B,), which decide on conditions; noise ``z`` (B, *event); and the
+    items' ``seeds`` (B,). Of padded items ``sizes`` (B,) say how much of each is real."""
 
     t: Tensor
     factor: Tensor
@@ -65,7 +65,7 @@ class BatchNoise(NamedTuple):
     @classmethod
     def draw(
         cls,
-        sde: SDE,
+        sde: SDE | None,
         shape: Sequence[int],
         generator: torch.Generator,
         times: str | Times = "log_normal",
@@ -74,10 +74,14 @@ class BatchNoise(NamedTuple):
         """Those of ``rows`` of a batch of ``shape`` (B, *event), stratified over the whole batch; CPU generator. The
         distribution of the times is a ``Times``, or a key of TIMES."""
         count, event_shape, law = shape[0], shape[1:], Times.of(times)
-        t = law(sde, stratified(count, generator))[rows]
+        t = torch.zeros(count, dtype=torch.float64, device="cpu")[rows]
+        factor = torch.ones_like(t)
+        if sde is not None:
+            t = law(sde, stratified(count, generator))[rows]
+            factor = law.factor(sde, t)
         u = torch.rand(count, generator=generator, dtype=torch.float32, device="cpu")[rows]
         seeds = torch.randint(2**62, (count,), generator=generator, device="cpu")[rows]
-        return cls(t, law.factor(sde, t), u, per_item(torch.randn, seeds, event_shape), seeds)
+        return cls(t, factor, u, per_item(torch.randn, seeds, event_shape), seeds)
 
     def noise(self, x0: Tensor) -> Tensor:
         """``z`` in the dtype and on the device of the items x0 (B, *event)."""
