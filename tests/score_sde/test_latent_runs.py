@@ -202,8 +202,8 @@ def test_the_bound_is_that_of_the_library(latent, capsys):
 
 def test_students_and_reflow_begin_in_the_same_latents(latent, tmp_path, capsys):
     student = tmp_path / "student"
-    status, _, err = call(capsys, "--mode", "distill", "--teacher", latent, "--method", "meanflow", "--workdir", student,
-                          "--config.training.steps=2", "--config.training.batch_size=8",
+    status, _, err = call(capsys, "--mode", "distill", "--teacher", latent, "--method", "meanflow",
+                          "--workdir", student, "--config.training.steps=2", "--config.training.batch_size=8",
                           "--config.training.sample_every=2", "--config.data.cache_latents=True")  # fmt: skip
     assert status == 0, err
     own, theirs = load_file(student / "model.safetensors"), load_file(latent / "model.safetensors")

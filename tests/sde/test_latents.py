@@ -12,7 +12,7 @@ from samplers.protocol import Transform as TransformProtocol
 from sde import VESDE, VPSDE, Denoiser, Transform
 from sde.autoencoder import AUTOENCODERS, LatentTransform, LinearAutoencoder, in_latents, standardized
 from sde.checkpoint.models import load_model, load_transform, save_model
-from sde.checkpoint.spec import build_transform, describe_transform
+from sde.checkpoint.spec import build_denoiser, build_transform, describe_transform
 from sde.data import Dataset
 from sde.data.codes import PosteriorCodes
 from sde.guidance.threshold import StaticThreshold
@@ -69,13 +69,14 @@ def test_denoised_and_samples_are_those_outside(sde, generator):
     start = sde.prior_std() * torch.randn(4, DIM, generator=generator, dtype=torch.float64)
     numbers = torch.randn(40, 4, DIM, generator=generator, dtype=torch.float64)
 
-    def ends(model, turn):
+    def ends(model, sampler, turn):
         draws = iter(numbers)
         steps = make_grid(sde, "log_snr", 20)
         return model.transform.decode(sample(model, sampler, start @ turn, steps, lambda x: next(draws) @ turn))
 
     for sampler in (SAMPLERS["heun"](), SAMPLERS["ancestral"]()):
-        torch.testing.assert_close(ends(latent, q.T), ends(outside, torch.eye(DIM).double()), rtol=0, atol=1e-5)
+        found, expected = ends(latent, sampler, q.T), ends(outside, sampler, torch.eye(DIM).double())
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", [DPS, PiGDM, MMPS])
@@ -127,7 +128,7 @@ def test_latents_are_standardized(event, inside, levels, generator):
         assert len(latents.scale.unique()) == (1 if scale == "common" else inside[0])
         assert coded.sigma_data == pytest.approx(1, abs=1e-5)
     # What no draw of the posterior reconstructs, in data units: by hand.
-    z_mean, z_std = latents.posterior(transform.dequantize(x, 0.5))
+    z_mean, _ = latents.posterior(transform.dequantize(x, 0.5))
     missed = transform.dequantize(x, 0.5) - latents.decode(z_mean)
     scales = torch.tensor(transform.scale).view(-1, *[1] * (len(event) - 1))
     from_draws = (coder.decoder.detach().square().sum(1).view(event) * 0.2**2) * scales**2
@@ -147,8 +148,6 @@ def test_a_model_file_alone_rebuilds_the_transform(tmp_path):
         "sde": {"name": "vp"}, "parametrization": "edm", "sigma_data": 1.0, "transform": described,
         "null_trained": True,
     }  # fmt: skip
-    from sde.checkpoint.spec import build_denoiser
-
     model = build_denoiser(spec)
     model.transform.load_state_dict(latents.state_dict())
     save_model(tmp_path / "model.safetensors", "denoiser", spec, model.state_dict())
