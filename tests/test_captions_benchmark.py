@@ -5,12 +5,14 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 
 from benchmarks.captioned import drawing, judge, scores
 from benchmarks.captioned.sheet import sheet
 from benchmarks.captioned.words import nearest_captions
+from sde.networks.efficientnet_lite import load_efficientnet_lite
 from tests.oracles.efficientnet_lite import tensors
 
 
@@ -82,16 +84,18 @@ def test_features_are_kept_and_belong_to_images_and_weights(tmp_path, monkeypatc
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8)).astype(np.uint8)
     monkeypatch.setattr(judge, "CHUNK", 2)
     features = judge.Features(tmp_path / "0.safetensors", tmp_path / "cache")
-    first = features(images)
-    assert first.shape == (5, 12)
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
-    assert len(files) == 3
-    monkeypatch.setattr(judge, "load_efficientnet_lite", None)
-    assert (features(images) == first).all()
-    assert (features(images[:2]) == first[:2]).all()
-    monkeypatch.undo()
-    assert (judge.Features(tmp_path / "1.safetensors", tmp_path / "cache")(images[:2]) != first[:2]).any()
-    assert features(images[::-1])[-1:] == pytest.approx(first[:1], rel=1e-4)
+    some = features(images[[3, 1, 3]])
+    assert (some[0] == some[2]).all()
+    every = features(images)
+    assert every.shape == (5, 12)
+    assert (every[[3, 1]] == some[:2]).all()
+    assert len([*(tmp_path / "cache").rglob("*.npz")]) == 1 + 2
+    again = judge.Features(tmp_path / "0.safetensors", tmp_path / "cache")
+    again.network = None
+    assert (again(images[::-1]) == every[::-1]).all()
+    x = torch.from_numpy(images)
+    assert every == pytest.approx(load_efficientnet_lite(tmp_path / "0.safetensors")(x).numpy(), rel=1e-5, abs=1e-6)
+    assert (judge.Features(tmp_path / "1.safetensors", tmp_path / "cache")(images) != every).any(1).all()
 
 
 def test_pixels_are_means_of_larger_images():
