@@ -156,6 +156,7 @@ def test_the_sheet_has_every_picture():
         assert 5 * 64 * 64 <= (image == value).all(2).sum() < 5 * 64 * 64 + 200
 
 
+NAMES = ["red", "green", "blue"]
 COLORS = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]])
 
 
@@ -233,8 +234,8 @@ def test_copies_are_sought_among_what_the_autoencoder_returns(tmp_path):
     for part, original in zip(found.through, (found.train, found.test), strict=True):
         means = np.floor((original.images + 0.5).mean((2, 3), keepdims=True))
         assert (part.images == means).all()
-    copies = found.copies({side: found.through[0].images[found.chosen[TRAINING]] for side in (HELD_OUT, TRAINING)})
-    assert (copies["pixels"][TRAINING], copies["pixels"]["own"]) == (1.0, 1.0)
+    copies = found.copies(dict.fromkeys((HELD_OUT, TRAINING), found.through[0].images[found.chosen[TRAINING]]))
+    assert (copies["pixels"][TRAINING], copies["features"][TRAINING]) == (1.0, 1.0)
     (tmp_path / "none").mkdir()
     without = bench(tmp_path / "none", trained=False)
     without.baselines()
@@ -248,5 +249,5 @@ def test_data_without_captions_or_categories_are_refused():
     with pytest.raises(ValueError, match=r"no categories to judge by: config.data.label_by"):
         captioned(run, data)
     data.captions = None
-    with pytest.raises(ValueError, match="no captions: 'text' must be among config.data.conditions"):
+    with pytest.raises(ValueError, match=r"no captions: 'text' must be among config.data.conditions"):
         captioned(run, data)
