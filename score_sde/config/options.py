@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 import torch
 
 from score_sde.config.component import Component, options_of
+from sde.autoencoder.loss import AutoencoderLoss
 from sde.data import DATASETS
 from sde.data.sets import source_of
 from sde.training.options import TrainingOptions
@@ -22,7 +23,10 @@ OF_THE_RUN = ("kind", "pairs")
 
 
 class Section:
-    """A section of the config. Its keys are flat: ``section.key`` is that of the dataclass in it that has it."""
+    """A section of the config. Its keys are flat: ``section.key`` is that of the dataclass in it that has it. Fields of
+    its dataclasses that are ``without`` use in it are no keys, and have their defaults."""
+
+    without: ClassVar[tuple[str, ...]] = ()
 
     def __getattr__(self, key: str) -> Any:
         if not key.startswith("_"):
@@ -43,7 +47,7 @@ class Section:
             if kind is Component:
                 parts[name] = Component.of(values[name])
             elif isinstance(kind, type) and is_dataclass(kind):
-                parts[name] = kind(**{f.name: values[f.name] for f in fields(kind)})
+                parts[name] = kind(**{f.name: values[f.name] for f in fields(kind) if f.name not in cls.without})
             elif name in values:
                 parts[name] = values[name]
             else:
@@ -57,7 +61,7 @@ class Section:
             if isinstance(part, Component):
                 flat[name] = part.to_dict()
             elif is_dataclass(part) and not isinstance(part, type):
-                flat |= asdict(part)
+                flat |= {key: value for key, value in asdict(part).items() if key not in self.without}
             elif isinstance(part, dict):
                 flat |= part
             else:
@@ -180,6 +184,34 @@ class ClassifierSection(Section):
     optimization: TrainingOptions = field(default_factory=TrainingOptions)
 
 
+@dataclass(frozen=True)
+class AutoencoderOptions:
+    """How the training items of an autoencoder are augmented, a key of AUGMENTATIONS that tells a network nothing, and
+    the file of the ``features`` of its perceptual distance, or nothing."""
+
+    augmentation: str = "none"
+    features: str = ""
+
+
+@dataclass(frozen=True)
+class AutoencoderSection(Section):
+    """The autoencoder: its network, its loss, and its training, which knows no times. Raises ValueError for a
+    perceptual weight without features, and for features without weight."""
+
+    without: ClassVar[tuple[str, ...]] = ("time_distribution", "time_mean", "time_std")
+    network: Component = field(default_factory=lambda: Component("kl"))
+    loss: AutoencoderLoss = field(default_factory=AutoencoderLoss)
+    items: AutoencoderOptions = field(default_factory=AutoencoderOptions)
+    optimization: TrainingOptions = field(default_factory=TrainingOptions)
+
+    def __post_init__(self) -> None:
+        weight, file = self.loss.perceptual_weight, self.items.features
+        if weight and not file:
+            raise ValueError(f"perceptual_weight = {weight:g}: needs `features`, the file of a network's weights")
+        if file and not weight:
+            raise ValueError(f"features = {file!r}: has no use with a `perceptual_weight` of 0; set that, too")
+
+
 SOLVERS = ("ddim", "heun")
 """Samplers whose steps a teacher can make, of which each sample has times of its own."""
 
@@ -225,6 +257,7 @@ class Config:
     sde: Component
     model: ModelOptions
     classifier: ClassifierSection
+    autoencoder: AutoencoderSection
     training: TrainingSection
     distillation: DistillationSection
     sampler: Component

@@ -1,4 +1,5 @@
-"""Run folder: config.json, model.safetensors, classifier.safetensors, checkpoints/, metrics.jsonl, samples/."""
+"""Run folder: config.json, model.safetensors, those of a classifier and an autoencoder, checkpoints/, metrics.jsonl,
+samples/."""
 
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +18,7 @@ from score_sde.kinds.base import About, Kind
 from score_sde.run.device import arrange
 from score_sde.run.trained import as_trained
 from sde import Denoiser, NoisyClassifier
+from sde.autoencoder import Autoencoder
 from sde.checkpoint.models import load_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.states import Checkpoints
@@ -60,6 +62,11 @@ class Run:
     def classifier_file(self) -> Path:
         """The noise-conditional classifier, EMA weights."""
         return self.folder / "classifier.safetensors"
+
+    @property
+    def autoencoder_file(self) -> Path:
+        """The autoencoder, EMA weights."""
+        return self.folder / "autoencoder.safetensors"
 
     @property
     def started(self) -> bool:
@@ -226,11 +233,22 @@ class Run:
         with with_keys(imports="--imports"):
             return load_model(self.classifier_file, "classifier", self.allowed_imports).to(self.device)
 
+    def autoencoder(self) -> Autoencoder:
+        """The trained autoencoder on the device."""
+        if not self.autoencoder_file.exists():
+            raise ValueError(
+                f"{self.autoencoder_file} does not exist: train it with `{program()} --mode train_autoencoder "
+                f"--workdir {quoted(self.folder)}`"
+            )
+        with with_keys(imports="--imports"):
+            return load_model(self.autoencoder_file, "autoencoder", self.allowed_imports).to(self.device)
+
     @property
     def allowed_imports(self) -> set[str]:
         """The import paths that the user named: in the config of the run, and by ``--imports``."""
         config = self.config
-        return {config.model.network.name, config.classifier.network.name, config.sde.name, *self.imports}
+        named = (config.model.network, config.classifier.network, config.autoencoder.network, config.sde)
+        return {*(component.name for component in named), *self.imports}
 
     def load(self, path: Path) -> Denoiser:
         """The denoiser of a file, on the CPU. Raises ValueError for one that asks to import what nobody named."""

@@ -66,6 +66,11 @@ def classifier_spec(config: Config, data: Dataset) -> dict:
     return _plain(_shared(config, data) | {"network": network, "num_classes": data.num_classes})
 
 
+def autoencoder_spec(config: Config, data: Dataset) -> dict:
+    """What sde.checkpoint.spec.autoencoder_described takes."""
+    return _plain({"network": config.autoencoder.network.to_dict(), "event_shape": data.event_shape})
+
+
 def _plain(spec: dict) -> dict:
     """As it will be read from a file: lists for tuples."""
     return json.loads(json.dumps(spec))

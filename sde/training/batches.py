@@ -42,7 +42,13 @@ class Batches:
     """
 
     def __init__(
-        self, data: Dataset, sde: SDE, options: TrainingOptions, world: World, device: torch.device, workers: int = 0
+        self,
+        data: Dataset,
+        sde: SDE | None,
+        options: TrainingOptions,
+        world: World,
+        device: torch.device,
+        workers: int = 0,
     ) -> None:
         self.data, self.sde, self.options, self.world, self.device = data.to(device), sde, options, world, device
         self.size = options.micro_batch_size(world.size)
