@@ -10,7 +10,7 @@ captions that are drawn are spread over these evenly. Beside the samples it judg
 items as the autoencoder returns them), real ones, the training image whose caption has the most words in common, and
 what chance gives. A copy is nearer to a training image than the nearest 1 % of held-out items are. Flags that are not
 listed go to --mode sample. Features and samples are kept in --cache, so that a run that was cut goes on; --baselines
-draws nothing, and needs no more of a run than its config. The table is Markdown; the last line is JSON.
+draws nothing, and needs no model: the autoencoder alone, or the config. The table is Markdown; the last line is JSON.
 """
 
 import argparse

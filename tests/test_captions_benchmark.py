@@ -190,7 +190,12 @@ def bench(folder, lossy=False, trained=True):
     if trained:
         model_file.touch()
     run = SimpleNamespace(
-        data=lambda: data, model=lambda: Kept(lossy), model_file=model_file, kind=KINDS["image"], device="cpu"
+        data=lambda: data,
+        sampled_model=lambda: Kept(lossy),
+        model_file=model_file,
+        autoencoder_file=folder / "autoencoder.safetensors",
+        kind=KINDS["image"],
+        device="cpu",
     )
     return Bench(run, lambda images: images.reshape(len(images), 3, -1).mean(2), {HELD_OUT: 30, TRAINING: 12})
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from benchmarks.captioned.items import Captioned, captioned, reconstructed
+from benchmarks.captioned.items import Captioned, captioned, reconstructed, transform_of
 from benchmarks.captioned.judge import INVERSE_PENALTY, Features, Judge, pixels
 from benchmarks.captioned.scores import (
     Neighbors,
@@ -34,9 +34,10 @@ class Bench:
     def __init__(self, run: Run, features: Features, counts: Mapping[str, int]) -> None:
         self.features, data = features, run.data()
         self.train, self.test = (captioned(run, part) for part in data)
-        self.trained = run.model_file.exists()
+        transform = transform_of(run, data[0])
+        self.trained = transform is not None
         self.through = [
-            items.changed(reconstructed(run, part)) if self.trained else items
+            items.changed(reconstructed(run, part, transform)) if self.trained else items
             for items, part in zip((self.train, self.test), data, strict=True)
         ]
         self.categories = common(self.test.labels)
