@@ -90,7 +90,7 @@ class Bench:
         }
 
     def nearest(self, space: str) -> tuple[float, Callable[[np.ndarray], Neighbors]]:
-        """The distance below which a picture is a copy, in one of SPACES, and what finds the nearest training images.
+        """The distance up to which a picture is a copy, in one of SPACES, and what finds the nearest training images.
         Distances are to training images as the autoencoder returns them, whose copy it would be."""
         of = pixels if space == "pixels" else self.features
         training = of(self.through[0].images)
@@ -111,7 +111,7 @@ class Bench:
             limit, find = self.nearest(space)
             near = {side: find(drawn) for side, drawn in images.items()}
             own = float((near[TRAINING].index == self.chosen[TRAINING]).mean())
-            shares = {side: float((found.distance < limit).mean()) for side, found in near.items()}
+            shares = {side: float((found.distance <= limit).mean()) for side, found in near.items()}
             result[space] = {"threshold": limit, "own": own, **shares}
         return result
 
