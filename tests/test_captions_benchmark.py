@@ -164,10 +164,8 @@ def items(labels, seed):
     """A data set of images 8 x 8 in the color of their category, with noise, and captions that say it."""
     noise = np.random.default_rng(seed).integers(-20, 21, (len(labels), 3, 8, 8))
     x = torch.from_numpy((COLORS[labels][:, :, None, None] + noise).astype(np.uint8))
-    data = Dataset(
-        x, torch.from_numpy(labels), 3, Transform.of_levels(256), about={CLASS_NAMES: ["red", "green", "blue"]}
-    )
-    data.captions = [f"number {i} is {['red', 'green', 'blue'][label]}" for i, label in enumerate(labels)]
+    data = Dataset(x, torch.from_numpy(labels), 3, Transform.of_levels(256), about={CLASS_NAMES: NAMES})
+    data.captions = [f"picture{seed}of{i} is {NAMES[label]}" for i, label in enumerate(labels)]
     return data
 
 
