@@ -67,9 +67,6 @@ def defined(found, image):
         inner = layer(h, f"{name}._expand_conv", f"{name}._bn0") if number else h
         inner = layer(inner, f"{name}._depthwise_conv", f"{name}._bn1", STRIDES[stage] if first else 1)
         inner = layer(inner, f"{name}._project_conv", f"{name}._bn2", act=False)
-        if first:
-            maps.append(inner)
-        else:
-            maps[-1] = inner = h + inner
-        h, number = inner, number + 1
+        h, number = h + inner if inner.shape == h.shape else inner, number + 1
+        maps[stage:] = [h]
     return maps, layer(h, "_conv_head", "_bn1").mean((1, 2))
