@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from benchmarks.captioned.items import Captioned, captioned, reconstructed
+from benchmarks.captioned.items import Captioned, captioned, reconstructed, transform_of
 from benchmarks.captioned.judge import INVERSE_PENALTY, Features, Judge, pixels
 from benchmarks.captioned.scores import (
     Neighbors,
@@ -34,9 +34,10 @@ class Bench:
     def __init__(self, run: Run, features: Features, counts: Mapping[str, int]) -> None:
         self.features, data = features, run.data()
         self.train, self.test = (captioned(run, part) for part in data)
-        self.trained = run.model_file.exists()
+        transform = transform_of(run, data[0])
+        self.trained = transform is not None
         self.through = [
-            items.changed(reconstructed(run, part)) if self.trained else items
+            items.changed(reconstructed(run, part, transform)) if self.trained else items
             for items, part in zip((self.train, self.test), data, strict=True)
         ]
         self.categories = common(self.test.labels)
@@ -89,7 +90,7 @@ class Bench:
         }
 
     def nearest(self, space: str) -> tuple[float, Callable[[np.ndarray], Neighbors]]:
-        """The distance below which a picture is a copy, in one of SPACES, and what finds the nearest training images.
+        """The distance up to which a picture is a copy, in one of SPACES, and what finds the nearest training images.
         Distances are to training images as the autoencoder returns them, whose copy it would be."""
         of = pixels if space == "pixels" else self.features
         training = of(self.through[0].images)
@@ -110,7 +111,7 @@ class Bench:
             limit, find = self.nearest(space)
             near = {side: find(drawn) for side, drawn in images.items()}
             own = float((near[TRAINING].index == self.chosen[TRAINING]).mean())
-            shares = {side: float((found.distance < limit).mean()) for side, found in near.items()}
+            shares = {side: float((found.distance <= limit).mean()) for side, found in near.items()}
             result[space] = {"threshold": limit, "own": own, **shares}
         return result
 
