@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sde.autoencoder.base import Autoencoder
 from sde.data import Dataset
 from sde.device import differentiating, forked_random, seed_random
 from sde.distributed.world import World, unsynchronized
@@ -14,9 +15,12 @@ from sde.model.denoiser import Preconditioned
 from sde.training.batches import Batches, Placed, seed_of
 from sde.training.ema import Averages
 from sde.training.loss import BatchNoise
-from sde.training.modes import Modes
+from sde.training.modes import Modes, trained_parameters
 from sde.training.options import OPTIMIZERS, TrainingOptions
 from sde.training.uncertainty import UncertaintyWeighting
+
+Trained = Preconditioned | NoisyClassifier | Autoencoder
+"""What is trained."""
 
 Loss = Callable[[Any, Tensor, Any, BatchNoise], Tensor]
 """(module, x0 in model units, conditions in data units, draws) -> losses (B,)"""
@@ -47,13 +51,14 @@ def check_batch(options: TrainingOptions, data: Dataset) -> None:
 
 class Trainer:
     """A module, its EMA and its optimizer. A step takes its items and random numbers from ``batches``, which
-    ``workers`` threads read ahead. Modules that are in eval mode within a module in training mode are frozen, and stay
-    so. With ``uncertainty`` the losses are weighted by it, and its weights trained with the module's; raises ValueError
-    where those are sharded."""
+    ``workers`` threads read ahead. Parameters without ``requires_grad`` are neither optimized nor averaged, and modules
+    that have no others are in eval mode throughout, as those stay that are in eval mode within a module in training
+    mode. With ``uncertainty`` the losses are weighted by it, and its weights trained with the module's. Raises
+    ValueError where those are sharded, and where all is frozen."""
 
     def __init__(
         self,
-        module: Preconditioned | NoisyClassifier,
+        module: Trained,
         data: Dataset,
         loss: Loss,
         options: TrainingOptions,
@@ -62,23 +67,28 @@ class Trainer:
         uncertainty: UncertaintyWeighting | None = None,
     ) -> None:
         check_batch(options, data)
-        self.module, self.loss, self.options = module, loss, options
+        self.module: Any = module
+        self.loss, self.options = loss, options
         self.world = world or World()
         self.sharded = self.world.size > 1 and options.parallel == "fsdp"
         if self.sharded and uncertainty is not None:
             raise ValueError("parallel = 'fsdp': `uncertainty_weighting` is not split with the network; take ddp")
         self.device = next(module.parameters()).device
-        self.batches = Batches(data, module.sde, options, self.world, self.device, workers)
+        # Autoencoders have no process, and are told no times.
+        sde = getattr(module, "sde", None)
+        self.batches = Batches(data, sde, options, self.world, self.device, workers)
         self.data = self.batches.data
         self.step = self.seen = self.skipped = 0
         self.uncertainty = None if uncertainty is None else uncertainty.to(self.device)
         self.modes = Modes(module)
         # First, because sharding puts other parameters in the place of the module's.
         self.replica = self.world.distribute(module, options.parallel)
-        self.parameters = dict(module.named_parameters())
+        self.parameters = trained_parameters(module)
+        if not self.parameters:
+            raise ValueError("every parameter of the module is frozen: there is nothing to train")
         own = () if uncertainty is None else uncertainty.named_parameters()
         self.trained = self.parameters | {f"uncertainty.{name}": p for name, p in own}
-        """All that the optimizer moves: the module's parameters, and those of the uncertainty."""
+        """All that the optimizer moves: the module's own parameters, and those of the uncertainty."""
         groups: list[dict] = [{"params": [*self.parameters.values()]}]
         if uncertainty is not None:
             groups.append({"params": [*uncertainty.parameters()], "weight_decay": 0.0})
