@@ -100,8 +100,8 @@ class VectorInput(nn.Module):
 
 class TokenInput(nn.Module):
     """A sequence (B, L, features) -> the context of its tokens as they are, and what it adds to the embedding, (B,
-    width) or None; tokens with a NaN are not there. Where none is, there is a learned one, which starts at zero. ``layers`` of
-    a transformer add to the tokens, as in ``SequenceTokens``."""
+    width) or None; tokens with a NaN are not there. Where none is, there is a learned one, which starts at zero.
+    ``layers`` of a transformer add to the tokens, as in ``SequenceTokens``."""
 
     def __init__(self, features: int, width: int, layers: int = 0) -> None:
         super().__init__()
