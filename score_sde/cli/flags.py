@@ -59,9 +59,9 @@ TEXTS = {
     "as they are; the .npz of the samples then holds them in model units, too, as state",
     "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "
     "by default that of held-out items, for models that are conditioned on more than classes",
-    "prompt": "what samples are to be, in words, of models that are told captions; or a text file with a prompt in each "
-    "line, cycled; by default the captions of held-out items, and in likelihood, encode, interpolate, restore and edit "
-    "none",
+    "prompt": "what samples are to be, in words, of models that are told captions; or a text file with a prompt in "
+    "each line, cycled; by default the captions of held-out items, and none in "
+    "likelihood, encode, interpolate, restore and edit",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
     "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; guidance_sweep "
     "takes several, as in 1,2,4",

@@ -57,7 +57,8 @@ def likelihood(
 ) -> dict:
     """Evaluate log p(x), or log p(x | y), of held-out or training items, or of those of a file or folder.
 
-    With ``labels`` "data" it is log p(x | y), and with a ``prompt`` that of every item; ``input`` is the file or folder, all of whose items are taken."""
+    With ``labels`` "data" it is log p(x | y), with a ``prompt`` that of every item under it; ``input`` is the file or
+    folder, all of whose items are taken."""
     if guidance != UNGUIDED and not unnormalized:
         raise ValueError(
             "a guided model is not a normalized density, so its likelihood is refused: leave out "

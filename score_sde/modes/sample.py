@@ -53,7 +53,8 @@ def sample(
             raise ValueError(f"--condition={condition} and --cascade={cascade} both give the images: choose one")
         if prompt:
             raise ValueError(
-                f"--prompt={prompt} and --cascade={cascade}: draw the first stage with the prompt, and give its samples by --condition"
+                f"--prompt={prompt} and --cascade={cascade}: draw the first stage with the prompt, and give its "
+                "samples by --condition"
             )
         cond: Condition | None = low_resolution(sampling, cascade, guides, labels, num_samples)
     else:

@@ -60,10 +60,10 @@ def read_condition(
     seed: int = 0,
     by_law: bool = False,
 ) -> Condition | None:
-    """``--labels``, ``--condition`` and ``--prompt``, one row for each of ``count`` samples: the prompts and the arrays of the file, cycled, or
-    by default, for models that are conditioned on more than classes, held-out items. Classes that are not told are drawn
-    ``by_law``, as often as the data have them and by ``seed``, or else are all of them in turn. Raises ValueError for
-    what the model does not take."""
+    """``--labels``, ``--condition`` and ``--prompt``, one row for each of ``count`` samples: the prompts and the arrays
+    of the file, cycled, or by default, for models that are conditioned on more than classes, held-out items. Classes
+    that are not told are drawn ``by_law``, as often as the data have them and by ``seed``, or else are all of them in
+    turn; beside a prompt they are none. Raises ValueError for what the model does not take."""
     model = guides.denoiser
     usual = "data" if by_law and guides.classes else None
     labeled = labels or usual

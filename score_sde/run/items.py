@@ -93,10 +93,7 @@ def bind(
     """
     guides = Guides(run, denoiser, guidance)
     asked = Labels(labels, denoiser, guides.classes, guides.names)
-    if prompt:
-        cond = prompted_items(denoiser, prompt, asked, targets, count)
-    else:
-        cond = asked.of_items(targets, count)
+    cond = prompted_items(denoiser, prompt, asked, targets, count) if prompt else asked.of_items(targets, count)
     # Rows of the bound model, so that what cycles over the items does so before they are repeated.
     whole = guides(cond)
     return labels_of(cond), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))
