@@ -67,7 +67,8 @@ def sample(
     path = stem(run, out, sampling.name if count == 1 and not sampling.steps else f"{sampling.name}-{count}")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     levels = guides.denoiser.transform.num_levels
-    shown = show(drawn.x, cond, picture, kind=run.kind, levels=levels, sizes=drawn.sizes)
+    prompts = prompts_of(run, guides.denoiser, prompt, condition or cascade, num_samples)
+    shown = show(drawn.x, cond, picture, kind=run.kind, levels=levels, sizes=drawn.sizes, words=prompts)
     arrays = {
         "x": drawn.x,
         "sizes": drawn.sizes,
@@ -75,7 +76,6 @@ def sample(
         "nfe": drawn.nfe,
         "state": drawn.state,
     }
-    prompts = prompts_of(run, guides.denoiser, prompt, condition or cascade, num_samples)
     # What encodes texts is not kept beside them.
     encoded = () if prompts is None else guides.denoiser.text.shapes
     arrays |= {name: c for name, c in (cond or {}).items() if name not in encoded}

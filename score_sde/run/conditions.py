@@ -199,10 +199,17 @@ def upscaled(labels: Condition | None, image: Tensor, guides: Guides) -> Conditi
 
 
 def show(
-    x: Tensor, cond: Condition | None, path: Path, *, kind: Kind, levels: int | None, sizes: Tensor | None = None
+    x: Tensor,
+    cond: Condition | None,
+    path: Path,
+    *,
+    kind: Kind,
+    levels: int | None,
+    sizes: Tensor | None = None,
+    words: Sequence[str] | None = None,
 ) -> bool:
-    """Samples as by ``picture``; beside each the image that it is conditioned on, where that has its channels."""
+    """Samples as by ``picture``, with the ``words`` that they were drawn for; beside each the image that it is conditioned on, where that has its channels."""
     image = None if cond is None else cond.get("image")
     if image is None or image.shape[1] != x.shape[1]:
-        return picture(x, path, kind=kind, levels=levels, labels=labels_of(cond), sizes=sizes)
+        return picture(x, path, kind=kind, levels=levels, labels=labels_of(cond), sizes=sizes, words=words)
     return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, kind=kind, levels=levels, sizes=sizes)

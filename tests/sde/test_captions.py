@@ -102,7 +102,7 @@ def test_other_tables_are_refused(tmp_path, name, content, sentence):
 def test_a_text_in_another_encoding_is_refused(tmp_path):
     root = pictures(tmp_path, "a.png")
     (root / "a.txt").write_bytes("café".encode("latin-1"))
-    with pytest.raises(ValueError, match="a.txt is no text in UTF-8"):
+    with pytest.raises(ValueError, match=r"a.txt is no text in UTF-8"):
         Folder(root).captions()
 
 
@@ -155,12 +155,12 @@ def test_conditions_are_what_the_encoder_makes_of_each_caption(monkeypatch):
     monkeypatch.setattr(caption_rows, "AT_ONCE", 0)
     for found in (data, told(captions).with_text(encoder)):
         cond = found.batch(index)[1]
-        assert {*cond} == {"sequence", "vector"} and found.condition_shapes == encoder.shapes
+        assert {*cond} == {"sequence", "vector"}
+        assert found.condition_shapes == encoder.shapes
         for kind, c in cond.items():
             assert torch.equal(c.nan_to_num(9), expected[kind].nan_to_num(9))
-    assert (
-        isinstance(found.conditions["vector"], caption_rows.CaptionRows) and found.to(torch.device("cpu")) is not None
-    )
+    assert isinstance(found.conditions["vector"], caption_rows.CaptionRows)
+    assert found.to(torch.device("cpu")) is not None
 
 
 def test_captions_that_do_not_belong_are_refused():

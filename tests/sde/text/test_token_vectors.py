@@ -120,7 +120,7 @@ def test_files_of_vectors(tmp_path, suffix):
 
 
 def test_other_files_of_vectors_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="vectors = .* does not exist"):
+    with pytest.raises(ValueError, match=r"vectors = .* does not exist"):
         read_vectors(str(tmp_path / "none.npy"))
     for name, content, sentence in (
         ("words.npy", b"words", "is not a readable"),

@@ -115,7 +115,7 @@ def test_what_is_no_tokenizer_is_refused(tmp_path):
             read_tokenizer(str(path), [])
     pytest.importorskip("tokenizers", reason="the extra text is not installed")
     path.write_text(json.dumps({"model": {"type": "none"}}))
-    with pytest.raises(ValueError, match="tokenizer = .* no JSON of the tokenizers library"):
+    with pytest.raises(ValueError, match=r"tokenizer = .* no JSON of the tokenizers library"):
         read_tokenizer(str(path), [])
     path.write_text("#version: 0.2\ni n\nt h\n")
     with pytest.raises(ValueError, match="CLIP's vocabulary has 48894 pairs, and here are 2"):
