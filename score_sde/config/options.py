@@ -116,7 +116,7 @@ or what score_sde and diffusers tell them, of x as it is."""
 class ModelOptions(Section):
     """The denoiser: its parametrization, ``sigma_data`` (0: measured), what its network is told of the time, one of
     NOISE_INPUTS, whether it is conditional, its ``autoencoder``, nothing, "own" or a path, how its latents are scaled,
-    one of SCALES, and its network."""
+    one of SCALES, its network, and the encoder of its captions, a key of TEXT_ENCODERS."""
 
     parametrization: str = "edm"
     sigma_data: float = 0.0
@@ -125,6 +125,7 @@ class ModelOptions(Section):
     autoencoder: str = ""
     latent_scale: str = SCALES[0]
     network: Component = field(default_factory=lambda: Component("unet"))
+    text: Component = field(default_factory=lambda: Component("token_vectors"))
 
 
 @dataclass(frozen=True)

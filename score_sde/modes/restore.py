@@ -75,6 +75,7 @@ def restore(
     noise: str = NOISES[0],
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     batch_size: int = 256,
     out: str | None = None,
@@ -112,7 +113,7 @@ def restore(
         y = measure(operator, inputs.x, sigma_y, seed)
         truth, targets, index, source = inputs.x, inputs.cond, inputs.index, inputs.source
     count, shape, levels = len(y), data.event_shape, data.transform.num_levels
-    conditions, bound = bind(run, denoiser, labels, targets, count, guidance)
+    conditions, bound = bind(run, denoiser, labels, targets, count, guidance, prompt)
     check_room_of(run, out, count * samples_per_item, shape)
     rows = torch.arange(count).repeat_interleave(samples_per_item)
     each, prior, iterations = operator.rows(rows).to(run.device), bound(samples_per_item), ITERATIONS[0]

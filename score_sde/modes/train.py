@@ -65,6 +65,8 @@ def train(run: Run, *, init: str | None = None) -> dict:
         augmentation.check(data.event_shape, data.sizes is not None, [*spec.get("conditions", ())])
     with with_keys("model", "model.network", "sde", init="--init"):
         model = seeded(settings.seed, build_denoiser, spec)
+        if model.text is not None and data.text is not None:
+            model.text.load_state_dict(data.text.state_dict())
         give_transform(model, data)
         if run.begins_with:
             print(f"training begins with the weights of {init}")
