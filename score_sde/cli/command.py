@@ -21,7 +21,7 @@ from score_sde.config.naming import with_flag, with_words
 from score_sde.config.options import COMPILING, Config
 from score_sde.config.registration import Registered, nothing_registered
 from score_sde.config.schema import CHOICES_OF_SAMPLER, MOVABLE, SETTLED
-from score_sde.config.students import DEFAULT_METHOD, check_overrides, student_values
+from score_sde.config.students import DEFAULT_METHOD, check_overrides, student_values, without_updates
 from score_sde.kinds import KINDS
 from score_sde.pages.links import renew_links
 from score_sde.run.device import choose_device
@@ -118,7 +118,7 @@ def begun(values: dict, init: str) -> dict:
     are none."""
     if not started(Path(init)):
         raise ValueError(f"--init={init} is no run folder: needs one that training or --mode import has written")
-    other = read_run_config(Path(init))
+    other = without_updates(read_run_config(Path(init)))
     return other | {name: value for name, value in values.items() if name not in ("model", "sde")}
 
 

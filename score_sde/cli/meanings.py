@@ -71,6 +71,11 @@ MEANINGS = {
     "model.noise_input": "what the network is told: noise_level (log(sigma / alpha) / 4, of x of unit variance) or "
     "step (as score_sde and diffusers do, of x as it is, so that they load what is exported)",
     "model.conditional": "whether the model is told classes and conditions",
+    "model.lora_rank": "rank of low-rank updates that are trained in place of the weights, which stay those of --init "
+    "(LoRA); 0 trains the weights",
+    "model.lora_alpha": "the updates' scale times their rank; 0 is the rank",
+    "model.lora_targets": "layers that are updated: all, of linear ones and convolutions, those of attention, or ends of "
+    "their names, as in to_q,to_v",
     "network.channels": "channels of the first level",
     "network.channel_mult": "channels of each level in units of channels; there are as many levels",
     "network.num_res_blocks": "residual blocks per level",

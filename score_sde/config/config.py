@@ -173,10 +173,12 @@ def _built(values: dict) -> Config:
         classifier = ClassifierSection.of(values["classifier"])
     with with_keys("distillation", "distillation.method"):
         distillation = DistillationSection.of(values["distillation"])
+    with with_keys("model", alpha="config.model.lora_alpha"):
+        model = ModelOptions.of(values["model"])
     return Config(
         DataOptions.of(values["data"]),
         Component.of(values["sde"]),
-        ModelOptions.of(values["model"]),
+        model,
         classifier,
         training,
         distillation,

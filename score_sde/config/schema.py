@@ -13,6 +13,7 @@ from score_sde.config.options import (
     SOLVERS,
     DataOptions,
     LossOptions,
+    LowRankOptions,
     ModelOptions,
     PrecisionOptions,
     SessionOptions,
@@ -42,7 +43,7 @@ SETTLED = tuple(f.name for f in fields(PrecisionOptions))
 DEFAULTS: dict[str, dict] = {
     "data": data_defaults(DataOptions.dataset),
     "sde": {"name": "vp"},
-    "model": {**options_of(ModelOptions), "network": {"name": "unet"}},
+    "model": {**options_of(ModelOptions), **options_of(LowRankOptions), "network": {"name": "unet"}},
     "classifier": {"network": {"name": "unet"}, **options_of(TrainingOptions)},
     "training": {
         **options_of(TrainingOptions),

@@ -24,7 +24,7 @@ from score_sde.evaluation.scores import Sets, reading, refusals, scores
 from score_sde.metrics.metric import METRICS, MIN_ITEMS
 from score_sde.metrics.proportion import share
 from score_sde.run.conditions import read_condition
-from score_sde.run.folder import Run, file_digest
+from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split, write_arrays
@@ -33,7 +33,7 @@ from score_sde.run.sampling import Sampling
 from sde.condition.tree import Condition, labels_of, require_labels
 from sde.data import Dataset
 from sde.distributed.world import World
-from sde.files import finite, write_json
+from sde.files import file_digest, finite, write_json
 
 VERSIONS = ("torch", "numpy", "scipy", "scikit-learn")
 RECORDS, LATEST = "evaluations", "evaluation.json"

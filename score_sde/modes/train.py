@@ -22,6 +22,7 @@ from score_sde.training.compiling import settle_compiling
 from score_sde.training.precision import settle
 from score_sde.training.session import Session
 from score_sde.training.spec import classifier_spec, denoiser_spec
+from score_sde.training.updates import begin_with_base, check_has_base
 from sde import Denoiser, NoisyClassifier
 from sde.checkpoint.initial import begin_with
 from sde.checkpoint.spec import build_classifier, build_denoiser
@@ -55,14 +56,17 @@ def train(run: Run, *, init: str | None = None) -> dict:
     if not run.config.data.pairs:
         with with_keys("training"):
             check_batch(settings.optimization, data)
+    check_has_base(run)
     spec = denoiser_spec(run.config, data, run.inherited)
     told = spec["network"].get("augment_dim", 0)
     augmentation = Augmentation(settings.augmentation, settings.augmentation_probability, told)
     with with_keys("training", "model.network"):
         augmentation.check(data.event_shape, data.sizes is not None, [*spec.get("conditions", ())])
-    with with_keys("model", "model.network", "sde", init="--init"):
+    with with_keys("model", "model.network", "sde", init="--init", targets="config.model.lora_targets"):
         model = seeded(settings.seed, build_denoiser, spec)
-        if run.begins_with:
+        if "base" in spec:
+            begin_with_base(run, model, spec, data)
+        elif run.begins_with:
             print(f"training begins with the weights of {init}")
             for reason in begin_with(model, spec, run.begins_with, run.allowed_imports).values():
                 print(f"started anew, as classes or conditions are others: {reason}")

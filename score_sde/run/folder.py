@@ -1,6 +1,5 @@
 """Run folder: config.json, model.safetensors, classifier.safetensors, checkpoints/, metrics.jsonl, samples/."""
 
-import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from score_sde.kinds.base import About, Kind
 from score_sde.run.device import arrange
 from score_sde.run.trained import as_trained
 from sde import Denoiser, NoisyClassifier
+from sde.checkpoint.base import describe_base
 from sde.checkpoint.models import load_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.states import Checkpoints
@@ -27,6 +27,10 @@ from sde.distillation import FlowMap
 from sde.distributed.world import World
 from sde.files import write_json
 from sde.model.denoiser import Preconditioned
+
+
+OF_THE_BASE = ("num_classes", "conditions", "null_trained", "text")
+"""What a model of low-rank updates has of its base's spec beside what every model has of the one it began with."""
 
 
 @dataclass
@@ -123,8 +127,13 @@ class Run:
             origin = (origin or {}) | {"init": str(self.begins_with.parent)}
         if origin is None:
             return {}
-        own = ("noise_input", "scaled_input", "sigma_data", "levels")
-        return {"origin": origin, **{name: spec[name] for name in own if name in spec}}
+        own: tuple[str, ...] = ("noise_input", "scaled_input", "sigma_data", "levels")
+        updates = {}
+        if (lora := self.config.model.updates.lora) is not None:
+            own += OF_THE_BASE
+            base = self._spec.get("base") if self.begins_with is None else describe_base(self.begins_with)
+            updates = {"lora": asdict(lora), "base": base, "conditions": {}}
+        return {"origin": origin, **updates, **{name: spec[name] for name in own if name in spec}}
 
     @property
     def levels(self) -> list[float]:
@@ -243,9 +252,3 @@ def event_shape_of(model: Preconditioned) -> tuple[int, ...]:
     if model.event_shape is None:
         raise ValueError("the model does not say what shape its items have: build it with event_shape")
     return model.event_shape
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

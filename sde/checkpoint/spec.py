@@ -18,6 +18,7 @@ from sde.model.denoiser import Denoiser
 from sde.model.noise_input import NoiseInput
 from sde.named import component, is_path, subclass_of
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
+from sde.networks.lora import LoRA, add_low_rank
 from sde.pretrained.foreign import Foreign
 from sde.process import SDES, process_of
 from sde.process.base import SDE
@@ -94,9 +95,13 @@ def construct(kind: Callable, key: str, name: str, options: dict, *arguments):
 
 
 def build_denoiser(spec: dict) -> Denoiser:
-    """A denoiser with fresh weights, of ``_preconditioned``."""
+    """A denoiser with fresh weights, of ``_preconditioned``; its network has the low-rank updates of the key lora, the
+    options of a ``LoRA``, where there are any."""
     arguments, options = _preconditioned(spec)
-    return Denoiser(*arguments, **options)
+    model = Denoiser(*arguments, **options)
+    if "lora" in spec:
+        add_low_rank(model.network, LoRA(**spec["lora"]))
+    return model
 
 
 def build_flow_map(spec: dict) -> FlowMap:

@@ -136,8 +136,12 @@ def add_low_rank(network: nn.Module, lora: LoRA) -> list[str]:
 
 
 def merge_low_rank(module: nn.Module) -> nn.Module:
-    """Put W + (alpha / r) B A in the place of W, in place, and leave out the updates; returned is the module."""
-    replace_layers(module, {layer: _merged(layer) for _, layer in low_rank_layers(module)})
+    """Put W + (alpha / r) B A in the place of W, in place, and leave out the updates; returned is the module, whose
+    parameters are trained again where there were any."""
+    merged = {layer: _merged(layer) for _, layer in low_rank_layers(module)}
+    if merged:
+        replace_layers(module, merged)
+        module.requires_grad_(True)
     return module
 
 
@@ -160,7 +164,7 @@ def base_names(module: nn.Module) -> dict[str, str]:
 @torch.no_grad()
 def _merged(layer: LowRank) -> nn.Module:
     # In a tensor of its own, as other layers may share the old one.
-    layer.base.weight = nn.Parameter(layer.weight, requires_grad=False)
+    layer.base.weight = nn.Parameter(layer.weight)
     return layer.base
 
 
