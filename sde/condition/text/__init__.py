@@ -1,0 +1,1 @@
+"""Text as a condition: tokenizers, and encoders of prompts into sequences and vectors."""
