@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from absl import flags
 
 from samplers.compiled import lacking
 from score_sde.cli.flags import check_flags, define_flags, refuse_old
-from score_sde.cli.modes import MODES
+from score_sde.cli.modes import MODES, PIPELINE_FLAGS
 from score_sde.cli.tolerance import overrides_of
 from score_sde.config.config import config_path, differences, override, pick, read_config, read_run_config, resolve
 from score_sde.config.naming import with_flag, with_words
@@ -27,7 +28,9 @@ from score_sde.pages.links import renew_links
 from score_sde.run.device import choose_device
 from score_sde.run.folder import Run
 from score_sde.run.lock import one_writer
+from score_sde.run.low_rank import Updates
 from score_sde.run.outputs import check_folder, check_out, settings_of
+from score_sde.run.pipelines import DTYPES, LoadedPipeline, output_folder, read_size
 from score_sde.training.log import summary_writer
 from sde.distributed.world import World
 from sde.files import expanded, finite
@@ -65,6 +68,8 @@ def expanded_override(argument: str) -> str:
 def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     """The run folder of the command, with its resolved config."""
     mode, device = MODES[options.mode], choose_device(options.device or "auto")
+    if options.pipeline:
+        return open_pipeline(options, overrides, device)
     name = Path(options.config or options.pretrained or "digits").stem
     if options.mode == "distill" and options.teacher:
         name = f"{Path(options.teacher).name}-{options.method or DEFAULT_METHOD}"
@@ -101,7 +106,35 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
             raise ValueError(lack)
     weights = Run.weights if mode.makes else options.weights or Run.weights
     init = None if options.init is None else Path(options.init) / Run.weights
-    return Run(folder, config, device, World.start(device), weights, imports, compile, init)
+    updates = Updates.read(options.lora)
+    return Run(folder, config, device, World.start(device), weights, imports, compile, init, updates)
+
+
+def open_pipeline(options: flags.FlagValues, overrides: list[str], device: torch.device) -> Run:
+    """What takes the place of a run folder: a pipeline of diffusers, and a folder for its outputs. Raises ValueError
+    for flags of a run folder beside it."""
+    for name in ("workdir", "weights", "imports", "runs"):
+        if options[name].present:
+            raise ValueError(
+                f"--pipeline={options.pipeline} and --{name}={options[name].value}: a pipeline takes the place of a run "
+                f"folder and its weights; leave one of them out"
+            )
+    if options.sampler:
+        overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, CHOICES_OF_SAMPLER)}"]
+    root = Path(override(overrides, "data.root") or "")
+    config = resolve({"data": {"dataset": "points" if root.is_file() else "images"}}, overrides)
+    if options.tolerance is not None:
+        config = resolve(config.to_dict(), [*overrides, *overrides_of(options, overrides, config.sampler.name)])
+    compile = pick("--compile", options.compile or Run.compile, COMPILING)
+    loaded = LoadedPipeline(
+        options.pipeline,
+        pick("--dtype", options.dtype or "float32", DTYPES),
+        read_size(options.image_size) if options.image_size else (),
+        Updates.read(options.lora),
+        tuple((options.controlnet or "").split(",")) if options.controlnet else (),
+    )
+    folder = output_folder(options.pipeline)
+    return Run(folder, config, device, World.start(device), compile=compile, pipeline=loaded)
 
 
 def _student_values(folder: Path, options: flags.FlagValues, overrides: list[str]) -> dict:
@@ -193,8 +226,6 @@ def check_unchanged(old: Config, new: Config, folder: Path) -> None:
 
 def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     """Do what the flags say; the result is the last line printed."""
-    import torch
-
     check_flags(options, overrides)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -202,7 +233,9 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     given = {name: options[name].value for name in options if options[name].present}
     if not (mode.training or mode.makes):
         own: dict[str, Any] = {"weights": Run.weights, "imports": "", "compile": Run.compile, "tolerance": None}
-        own["sampler"] = resolve(read_run_config(run.folder), []).sampler.name
+        usual = {} if run.pipeline else read_run_config(run.folder)
+        own |= {"lora": "", "sampler": resolve(usual, []).sampler.name}
+        own |= dict.fromkeys(PIPELINE_FLAGS, "")
         if run.student is not None and not mode.students:
             raise ValueError(run.no_score)
         run.settings = settings_of(given, overrides, own | mode.defaults)

@@ -16,6 +16,7 @@ from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.restoration.methods import AUTO
 from score_sde.restoration.methods import METHODS as RESTORATIONS
 from score_sde.run.outputs import written
+from score_sde.run.pipelines import DTYPES
 from sde.distillation import METHODS
 from sde.pretrained import SOURCES
 from sde.pretrained.exports import EXPORTS
@@ -39,6 +40,13 @@ TEXTS = {
     "weights": "weights in the run folder: a file, or a training state as in checkpoints/denoiser-00001200.pt, whose "
     "averaged ones count; default model.safetensors. For import, ema or raw: the averaged ones or those that were "
     "stepped",
+    "lora": "low-rank updates that are merged with the weights: FILE or FILE:SCALE, several with commas between them, of "
+    "diffusers, peft, kohya's scripts, or a run of config.model.lora_rank",
+    "pipeline": "in place of --workdir a pipeline of diffusers: its folder, a single file of weights, or a hub's name; "
+    "outputs go to runs/ and its name unless --out says otherwise",
+    "dtype": f"what the networks of --pipeline compute in: {', '.join(DTYPES)}; default float32",
+    "image_size": "side of the images of --pipeline, or height and width, as in 512,768; default its network's own",
+    "controlnet": "folders of ControlNets for --pipeline, with commas between them, where they are not in its own",
     "imports": "networks and processes that a file of weights may import beside those of the run's config, as in "
     "package.module:Class, with commas between them",
     "sampler": f"{', '.join(CHOICES_OF_SAMPLER)}; options: --config.sampler.OPTION; auto is planned for the model",

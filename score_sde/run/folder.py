@@ -14,6 +14,8 @@ from score_sde.config.program import program, quoted
 from score_sde.kinds import KINDS, kind_of
 from score_sde.kinds.base import About, Kind
 from score_sde.run.device import arrange
+from score_sde.run.low_rank import Updates
+from score_sde.run.pipelines import LoadedPipeline
 from score_sde.run.trained import as_trained
 from sde import Denoiser, NoisyClassifier
 from sde.checkpoint.base import describe_base
@@ -47,6 +49,10 @@ class Run:
     """Whether its networks are compiled, one of COMPILING."""
     init: Path | None = None
     """The weights of another run, with which training begins."""
+    updates: Updates = Updates()
+    """Files of low-rank updates, which are merged with the model."""
+    pipeline: LoadedPipeline | None = None
+    """What is loaded in place of the model file of a folder, which then takes the outputs alone."""
     settings: dict[str, str] = field(default_factory=dict)
     """What the command set, by flag or key, which goes into the files it writes."""
 
@@ -154,6 +160,8 @@ class Run:
     def _spec(self) -> dict:
         """What the file of the weights says of the model, or where there is none the newest training state; of training
         that begins with another run, what that says. Nothing where there is nothing yet."""
+        if self.pipeline is not None:
+            return self.pipeline.spec
         own = (self.weights_file, *self.checkpoints("denoiser").paths())
         files = own if self.begins_with is None else (self.begins_with,)
         return next((stored_spec(path) for path in files if path.is_file()), {})
@@ -177,7 +185,12 @@ class Run:
     def _split(self) -> Split:
         own = {name: f"config.data.{name}" for name in own_keys(self.config.data.dataset)}
         with with_keys("data", **own):
-            return as_trained(load_dataset(**self.config.data.arguments()), self._spec)
+            parts = load_dataset(**self.config.data.arguments())
+        if self.pipeline is not None:
+            transform = self.pipeline.model.transform
+            return replace(parts[0], transform=transform), replace(parts[1], transform=transform)
+        with with_keys("data", **own):
+            return as_trained(parts, self._spec)
 
     @property
     def names_data(self) -> bool:
@@ -213,6 +226,8 @@ class Run:
 
     def sampled_model(self) -> Denoiser | FlowMap:
         """What samples are drawn by: ``model``, or of a student its flow map."""
+        if self.pipeline is not None:
+            return self.pipeline.model.to(self.device)
         if self.model_file.exists() and not self.weights_file.exists():
             raise ValueError(
                 f"--weights={self.weights}: there is no such file in {self.folder}; beside model.safetensors it holds "
@@ -222,6 +237,7 @@ class Run:
         with with_keys(**FOLDER, imports="--imports"):
             kind = "denoiser" if self.student is None else "flow_map"
             model: Any = load_model(self.weights_file, kind, self.allowed_imports).to(self.device)
+        self.updates.merge(model)
         arrange(model.network, self.config.training.memory_format)
         return model
 
