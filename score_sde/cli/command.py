@@ -116,8 +116,8 @@ def open_pipeline(options: flags.FlagValues, overrides: list[str], device: torch
     for name in ("workdir", "weights", "imports", "runs"):
         if options[name].present:
             raise ValueError(
-                f"--pipeline={options.pipeline} and --{name}={options[name].value}: a pipeline takes the place of a run "
-                f"folder and its weights; leave one of them out"
+                f"--pipeline={options.pipeline} and --{name}={options[name].value}: a pipeline takes the place of a "
+                "run folder and its weights; leave one of them out"
             )
     if options.sampler:
         overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, CHOICES_OF_SAMPLER)}"]

@@ -17,6 +17,7 @@ from score_sde.config.component import Component
 from score_sde.config.migration import current_config, new_key, new_value
 from score_sde.config.naming import with_keys
 from score_sde.config.options import (
+    AutoencoderSection,
     ClassifierSection,
     Config,
     DataOptions,
@@ -171,6 +172,8 @@ def _built(values: dict) -> Config:
         training = TrainingSection.of(values["training"])
     with with_keys("classifier"):
         classifier = ClassifierSection.of(values["classifier"])
+    with with_keys("autoencoder"):
+        autoencoder = AutoencoderSection.of(values["autoencoder"])
     with with_keys("distillation", "distillation.method"):
         distillation = DistillationSection.of(values["distillation"])
     with with_keys("model", alpha="config.model.lora_alpha"):
@@ -180,6 +183,7 @@ def _built(values: dict) -> Config:
         Component.of(values["sde"]),
         model,
         classifier,
+        autoencoder,
         training,
         distillation,
         Component.of(values["sampler"]),

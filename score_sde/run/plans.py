@@ -41,9 +41,7 @@ def planned(
         return _read(path) if path.exists() else _made(run, guides, cond, calls, options, path)
 
 
-def _made(
-    run: Run, guides: Guides, asked: Condition | None, calls: int, options: GuidanceOptions, path: Path
-) -> Plan:
+def _made(run: Run, guides: Guides, asked: Condition | None, calls: int, options: GuidanceOptions, path: Path) -> Plan:
     print(
         f"planning {calls} network calls on {pilot_count(calls)} pilots, once for these weights ...",
         flush=True,

@@ -12,8 +12,8 @@ def check_has_base(run: Run) -> None:
     rank = run.config.model.lora_rank
     if rank and "base" not in run.inherited:
         raise ValueError(
-            f"config.model.lora_rank = {rank}: low-rank updates are of weights that are trained already; name their run "
-            "with --init"
+            f"config.model.lora_rank = {rank}: low-rank updates are of weights that are trained already; name their "
+            "run with --init"
         )
 
 

@@ -56,8 +56,8 @@ def test_a_layer_with_an_update_is_the_layer_of_the_updated_weight(layer, shape)
 
 
 def test_gradients_are_those_of_the_full_weight_projected():
-    """Of the mean of |W x - y|^2 / 2 the gradient by W is G = (W x - y) x^T / n, and with W = W_0 + s B A those by A and B
-    are s B^T G and s G A^T: a first step of B alone, as B is 0 there, changes W by - lr s^2 G A^T A."""
+    """Of the mean of |W x - y|^2 / 2 the gradient by W is G = (W x - y) x^T / n, and with W = W_0 + s B A those by A
+    and B are s B^T G and s G A^T: a first step of B alone, as B is 0 there, changes W by - lr s^2 G A^T A."""
     layer, scale = nn.Linear(6, 5, bias=False).double(), 0.5
     x, y = normal(40, 6), normal(40, 5, seed=3)
     updated = with_update(layer, rank=2, scale=scale)
@@ -111,7 +111,8 @@ def test_targets_are_all_layers_those_of_attention_or_names():
     kinds = (nn.Linear, nn.Conv2d)
     assert {*everything} == {name for name, module in network.named_modules() if isinstance(module, kinds)}
     attention = targeted(network, ["attention"])
-    assert attention and {*attention} < {*everything}
+    assert attention
+    assert {*attention} < {*everything}
     assert {name.rpartition(".")[2] for name in attention} == {"qkv", "out"}
     assert {*targeted(network, ["qkv"])} == {name for name in everything if name.endswith(".qkv")}
     one = next(iter(attention))

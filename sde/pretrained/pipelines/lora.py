@@ -32,16 +32,14 @@ def merge_lora(parts: Mapping[str, nn.Module], path: Path | str, scale: float = 
     changes = []
     for part, updates in read_lora(Path(path)).items():
         if part not in parts:
-            raise ValueError(
-                f"{path} has updates of {part}, which this model has not: it has {' and '.join(parts)}"
-            )
+            raise ValueError(f"{path} has updates of {part}, which this model has not: it has {' and '.join(parts)}")
         layers = _by_name(parts[part])
         unknown = [name for name in updates if name not in layers]
         if unknown:
             more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
             raise ValueError(
-                f"{path} updates layers that the {part} of this model has not: {', '.join(unknown[:3])}{more}; it is of "
-                "another model"
+                f"{path} updates layers that the {part} of this model has not: {', '.join(unknown[:3])}{more}; it is "
+                "of another model"
             )
         changes += [(layers[name], _checked(path, name, layers[name], update)) for name, update in updates.items()]
     with torch.no_grad():
@@ -93,7 +91,7 @@ def _inside(layer: str) -> str:
 
 def _checked(path: Path | str, name: str, layer: Any, update: FileUpdate) -> FileUpdate:
     """The update. Raises ValueError where its product has not the layer's shape."""
-    out, inner = update.up[:, :, ...].flatten(1).shape, update.whole_down.flatten(1).shape
+    out, inner = update.up.flatten(1).shape, update.whole_down.flatten(1).shape
     weight = layer.weight
     if out[0] != weight.shape[0] or out[1] != inner[0] or inner[1] != weight[0].numel():
         raise ValueError(
