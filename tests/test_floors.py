@@ -14,7 +14,7 @@ FLOORS = {
         "condition process",
         "data networks",
         "model",
-        "guidance training",
+        "autoencoder guidance training",
         "distillation inverse pretrained",
         "checkpoint",
     ],

@@ -17,6 +17,7 @@ from sde.checkpoint.tied import tied_names, untied
 from sde.distributed.world import World
 from sde.training.ema import Averages
 from sde.training.ema_profile import Profile, combination, exponent
+from sde.training.modes import trained_parameters
 
 MAX_SNAPSHOTS = 32
 """Snapshots of a length that a run folder holds at most."""
@@ -118,7 +119,7 @@ def reconstruct(
             stacklevel=2,
         )
     model = load_model(min(held, key=lambda snapshot: abs(snapshot.step - step)).path, kind, imports)
-    sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in model.named_parameters()}
+    sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in trained_parameters(model).items()}
     for snapshot, weight in zip(held, weights.tolist(), strict=True):
         for total, part in zip(sums.values(), _read(snapshot.path, sums), strict=True):
             total.add_(part, alpha=weight)

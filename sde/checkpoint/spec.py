@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sde.autoencoder import AUTOENCODERS, Autoencoder, LatentTransform
 from sde.condition.standardization import Standardization
 from sde.data.transform import Transform
 from sde.device import default_dtype
@@ -15,7 +16,7 @@ from sde.distillation import FlowMap
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.model.noise_input import NoiseInput
-from sde.named import is_path
+from sde.named import component, is_path, subclass_of
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
 from sde.pretrained.foreign import Foreign
 from sde.process import SDES, process_of
@@ -46,7 +47,7 @@ def describe_foreign(foreign: Foreign, model: Denoiser | NoisyClassifier) -> dic
     if not foreign.classifier:
         spec |= {
             "parametrization": foreign.parametrization,
-            "transform": {"shift": transform.shift, "scale": transform.scale, "levels": transform.num_levels},
+            "transform": describe_transform(transform),
             "null_trained": foreign.null_trained,
             "conditions": {
                 kind: {"shape": shape, "shift": [0.0] * shape[-1], "scale": [1.0] * shape[-1]}
@@ -139,16 +140,42 @@ def _network(table: Mapping[str, type[nn.Module]], options: dict, spec: dict) ->
 
 def imports_of(spec: dict) -> set[str]:
     """The import paths that a spec names: building a model of it runs their modules."""
-    told = spec.get("noise_input")
-    parts = (spec.get("network"), spec.get("sde"), told.get("process") if isinstance(told, dict) else None)
+    told, transform = spec.get("noise_input"), spec.get("transform")
+    parts = (
+        spec.get("network"),
+        spec.get("sde"),
+        told.get("process") if isinstance(told, dict) else None,
+        transform.get("autoencoder") if isinstance(transform, dict) else None,
+    )
     named = [part.get("name", "") for part in parts if isinstance(part, dict)]
     return {name for name in named if isinstance(name, str) and is_path(name)}
 
 
-def build_transform(described: dict) -> Transform:
-    """The transform of a spec, whose number of levels is stored as "levels"."""
+def build_transform(described: dict) -> Transform | LatentTransform:
+    """The transform of a spec, whose number of levels is stored as "levels"; a learned one, whose "autoencoder" is
+    described as ``build_autoencoder`` takes it and its "outer" transform as other ones, with fresh weights."""
+    if "autoencoder" in described:
+        return LatentTransform(build_autoencoder(described["autoencoder"]), build_transform(described["outer"]))
     num_levels = described.get("num_levels", described.get("levels"))
     return Transform(described["shift"], described["scale"], num_levels)
+
+
+def describe_transform(transform: Transform | LatentTransform, autoencoder: Mapping | None = None) -> dict:
+    """The inverse of ``build_transform``; of a learned transform with what describes its ``autoencoder``."""
+    if isinstance(transform, LatentTransform):
+        if autoencoder is None:
+            raise ValueError("a learned transform is described by its autoencoder: name what that is built of")
+        return {"autoencoder": dict(autoencoder), "outer": describe_transform(transform.outer)}
+    return {"shift": list(transform.shift), "scale": list(transform.scale), "levels": transform.num_levels}
+
+
+def build_autoencoder(described: Mapping) -> Autoencoder:
+    """An autoencoder with fresh weights of its ``name`` in AUTOENCODERS or import path, its ``event_shape`` and other
+    options."""
+    options = dict(described)
+    name, event_shape = options.pop("name"), tuple(options.pop("event_shape"))
+    kind = component(AUTOENCODERS, "autoencoder", name, subclass_of(Autoencoder), "a subclass of Autoencoder")
+    return construct(kind, "autoencoder", name, options, event_shape)
 
 
 def build_classifier(spec: dict) -> NoisyClassifier:

@@ -16,7 +16,7 @@ from sde.data.block_means import BlockMeans
 from sde.data.images import ImageFiles
 from sde.data.sizes import check_sizes, cut
 from sde.data.statistics import Statistics, feature_moments, measure, spread
-from sde.data.transform import Transform
+from sde.data.transform import TransformLike
 from sde.device import as_tensor, fits, free_memory, send
 
 Items = Tensor | ArrayFile | ImageFiles | BlockMeans
@@ -53,7 +53,7 @@ class Dataset:
     items: Items
     labels: Tensor | None
     num_classes: int | None
-    transform: Transform
+    transform: TransformLike
     conditions: dict[str, Tensor | Callable[[Tensor], Tensor]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     sizes: Tensor | None = None

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -11,6 +12,29 @@ from torch import Tensor
 from sde.data.statistics import Statistics, measure
 from sde.device import as_tensor, double, send, wide
 from sde.rounding import far_from_zero
+
+
+class TransformLike(Protocol):
+    """What data and models ask of a transform: a ``Transform``, or a learned one, with other shapes inside."""
+
+    learned: ClassVar[bool]
+
+    @property
+    def num_levels(self) -> int | None: ...
+    @property
+    def far(self) -> bool: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def digest(self) -> str: ...
+
+    def inner_shape(self, event_shape: Sequence[int]) -> tuple[int, ...]: ...
+    def encode(self, x: Tensor) -> Tensor: ...
+    def decode(self, x: Tensor) -> Tensor: ...
+    def dequantize(self, x: Tensor, u: Tensor | float) -> Tensor: ...
+    def quantize(self, x: Tensor) -> Tensor: ...
+    def cells_per_unit(self, event_shape: Sequence[int]) -> Tensor: ...
+    def log_det(self, event_shape: Sequence[int]) -> float | None: ...
 
 
 @dataclass(frozen=True)
@@ -21,6 +45,9 @@ class Transform:
     encoding, so that the density is over [0, num_levels), and samples are floored back to integers. None means
     continuous data.
     """
+
+    learned: ClassVar[bool] = False
+    """Whether statistics inside have to be measured there, as those of a learned transform."""
 
     shift: tuple[float, ...] = (0.0,)
     scale: tuple[float, ...] = (1.0,)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sde.condition.standardization import Standardization
 from sde.condition.tree import ConditionLike, Shapes, as_tree
-from sde.data.transform import Transform
+from sde.data.transform import TransformLike
 from sde.device import send, widest
 from sde.model.call import call_network
 from sde.model.noise_input import NoiseInput
@@ -60,7 +60,7 @@ class Preconditioned(StateModel):
         sde: SDE,
         parametrization: str = "edm",
         sigma_data: float = 0.5,
-        transform: Transform | None = None,
+        transform: TransformLike | None = None,
         null_trained: bool = True,
         event_shape: Sequence[int] | None = None,
         standardization: Standardization | None = None,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self, cast
 from torch import Tensor, nn
 
 from sde.condition.binding import rows_of
-from sde.data.transform import Transform
+from sde.data.transform import Transform, TransformLike
 from sde.device import widest
 from sde.process.base import SDE
 from sde.process.coefficients import combine
@@ -29,7 +29,7 @@ class StateModel(nn.Module):
     shape, times shape () or (B,); results have the shape of x."""
 
     sde: SDE
-    transform: Transform
+    transform: TransformLike
     null_trained: bool = True
     """Whether it can be called as it is; False where a condition has to be bound to it first."""
     event_shape: tuple[int, ...] | None = None
@@ -37,7 +37,7 @@ class StateModel(nn.Module):
     with_rows: tuple[str, ...] = ()
     """Names of the attributes that have one row per sample: conditions, measurements, and what has ``rows`` itself."""
 
-    def __init__(self, sde: SDE, transform: Transform | None = None) -> None:
+    def __init__(self, sde: SDE, transform: TransformLike | None = None) -> None:
         super().__init__()
         self.sde = sde
         self.transform = transform or Transform()
@@ -98,7 +98,7 @@ class ScoreModel(StateModel, abc.ABC):
         return combine(of_x, x, at.alpha_rate * terms.out + at.sigma_rate * terms.q, terms.output)
 
 
-def parts_of(model: Any, who: str) -> tuple[SDE, Transform | None]:
+def parts_of(model: Any, who: str) -> tuple[SDE, TransformLike | None]:
     """The process and the transform of a score model that ``who`` is put around; None for one without a transform.
     Raises TypeError for what is no score model."""
     if not (isinstance(model, nn.Module) and hasattr(model, "sde")):

@@ -8,17 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from sde.training.ema_profile import exponent
+from sde.training.modes import trained_parameters
 
 
 class Average(ABC):
-    """A moving average of parameters only, in float32; buffers are copied when the averaged state is taken.
-    ``updates`` counts its updates."""
+    """A moving average of the parameters that are trained, in float32; buffers and frozen parameters are copied when
+    the averaged state is taken. ``updates`` counts its updates."""
 
     def __init__(self, module: nn.Module) -> None:
         self.updates = 0
         # Steps change it in place, which inference mode around this would forbid.
         with torch.inference_mode(False):
-            self.average = {name: p.detach().float().clone() for name, p in module.named_parameters()}
+            self.average = {name: p.detach().float().clone() for name, p in trained_parameters(module).items()}
 
     @abstractmethod
     def weight(self) -> float:
@@ -40,6 +41,8 @@ class Average(ABC):
         state = {name: value.detach().clone() for name, value in module.state_dict().items()}
         averages: dict[nn.Parameter, Tensor] = {}
         for name, parameter in module.named_parameters(remove_duplicate=False):
+            if not parameter.requires_grad:
+                continue
             # The first name is that of the average.
             if parameter not in averages:
                 averages[parameter] = self.average[name].to(state[name].dtype)
@@ -162,5 +165,5 @@ class Averages:
 
 
 def parameters_of(module: nn.Module) -> list[Tensor]:
-    """The parameters of a module in float32, without gradients."""
-    return [p.detach().float() for p in module.parameters()]
+    """The trained parameters of a module in float32, without gradients."""
+    return [p.detach().float() for p in trained_parameters(module).values()]

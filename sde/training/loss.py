@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sde.condition.tree import ConditionLike, as_tree, drop_conditions
 from sde.data.sizes import cut, item_means
-from sde.data.transform import Transform
+from sde.data.transform import TransformLike
 from sde.device import as_tensor, send
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
@@ -83,7 +83,7 @@ class BatchNoise(NamedTuple):
         """``z`` in the dtype and on the device of the items x0 (B, *event)."""
         return send(self.z.to(x0.dtype), x0.device)
 
-    def in_cells(self, transform: Transform, dequantized: bool = True) -> Tensor | None:
+    def in_cells(self, transform: TransformLike, dequantized: bool = True) -> Tensor | None:
         """Uniform numbers (B, *event) of the items' own, float32 on the CPU, that say where in their cells quantized
         values lie, or without ``dequantized`` that it is in the middle; None for continuous data."""
         if not transform.num_levels:
@@ -92,7 +92,7 @@ class BatchNoise(NamedTuple):
             return torch.full(self.z.shape, 0.5, device="cpu")
         return per_item(torch.rand, self.seeds + 1, self.z.shape[1:])
 
-    def dequantize(self, x: Tensor, transform: Transform, u: Tensor | None = None) -> Tensor:
+    def dequantize(self, x: Tensor, transform: TransformLike, u: Tensor | None = None) -> Tensor:
         """The items x (B, *event), in data units, with uniform noise of their own where they are quantized: u, by
         default ``in_cells``."""
         u = self.in_cells(transform) if u is None else u

@@ -14,7 +14,7 @@ from sde.model.denoiser import Preconditioned
 from sde.training.batches import Batches, Placed, seed_of
 from sde.training.ema import Averages
 from sde.training.loss import BatchNoise
-from sde.training.modes import Modes
+from sde.training.modes import Modes, trained_parameters
 from sde.training.options import OPTIMIZERS, TrainingOptions
 from sde.training.uncertainty import UncertaintyWeighting
 
@@ -47,9 +47,10 @@ def check_batch(options: TrainingOptions, data: Dataset) -> None:
 
 class Trainer:
     """A module, its EMA and its optimizer. A step takes its items and random numbers from ``batches``, which
-    ``workers`` threads read ahead. Modules that are in eval mode within a module in training mode are frozen, and stay
-    so. With ``uncertainty`` the losses are weighted by it, and its weights trained with the module's; raises ValueError
-    where those are sharded."""
+    ``workers`` threads read ahead. Parameters without ``requires_grad`` are neither optimized nor averaged, and modules
+    that have no others are in eval mode throughout, as those stay that are in eval mode within a module in training
+    mode. With ``uncertainty`` the losses are weighted by it, and its weights trained with the module's. Raises
+    ValueError where those are sharded, and where all is frozen."""
 
     def __init__(
         self,
@@ -75,10 +76,12 @@ class Trainer:
         self.modes = Modes(module)
         # First, because sharding puts other parameters in the place of the module's.
         self.replica = self.world.distribute(module, options.parallel)
-        self.parameters = dict(module.named_parameters())
+        self.parameters = trained_parameters(module)
+        if not self.parameters:
+            raise ValueError("every parameter of the module is frozen: there is nothing to train")
         own = () if uncertainty is None else uncertainty.named_parameters()
         self.trained = self.parameters | {f"uncertainty.{name}": p for name, p in own}
-        """All that the optimizer moves: the module's parameters, and those of the uncertainty."""
+        """All that the optimizer moves: the module's own parameters, and those of the uncertainty."""
         groups: list[dict] = [{"params": [*self.parameters.values()]}]
         if uncertainty is not None:
             groups.append({"params": [*uncertainty.parameters()], "weight_decay": 0.0})
