@@ -19,6 +19,7 @@ from score_sde.config.naming import with_keys
 from score_sde.config.options import (
     ClassifierSection,
     Config,
+    ControlSection,
     DataOptions,
     DistillationSection,
     ModelOptions,
@@ -180,6 +181,7 @@ def _built(values: dict) -> Config:
         classifier,
         training,
         distillation,
+        ControlSection.of(values["control"]),
         Component.of(values["sampler"]),
     )
 

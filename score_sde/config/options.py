@@ -15,7 +15,7 @@ from sde.training.options import TrainingOptions
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MEMORY_FORMATS = ("contiguous", "channels_last")
 COMPILING = ("auto", "on", "off")
-SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "downsample", "dequantized", "workers")
+SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "downsample", "dequantized", "workers", "control")
 """Keys of config.data that are for every data set; the others are keyword arguments of some."""
 OF_THE_RUN = ("kind", "pairs")
 """Those that no data set is asked for."""
@@ -79,6 +79,7 @@ class DataOptions(Section):
     downsample: int = 1
     dequantized: bool = True
     workers: int = 4
+    control: str = ""
     pairs: str = ""
     own: Mapping[str, Any] = field(default_factory=dict)
 
@@ -180,6 +181,15 @@ class ClassifierSection(Section):
     optimization: TrainingOptions = field(default_factory=TrainingOptions)
 
 
+@dataclass(frozen=True)
+class ControlSection(Section):
+    """The control of a frozen base: the run folder that the base came from, nothing where there is no control, and the
+    channels of the hint's encoder."""
+
+    base: str = ""
+    hint_channels: tuple[int, ...] = (16, 32)
+
+
 SOLVERS = ("ddim", "heun")
 """Samplers whose steps a teacher can make, of which each sample has times of its own."""
 
@@ -227,6 +237,7 @@ class Config:
     classifier: ClassifierSection
     training: TrainingSection
     distillation: DistillationSection
+    control: ControlSection
     sampler: Component
 
     def settled(self, **speed: str) -> "Config":

@@ -11,6 +11,7 @@ from score_sde.config.options import (
     NOISE_INPUTS,
     PRECISIONS,
     SOLVERS,
+    ControlSection,
     DataOptions,
     LossOptions,
     ModelOptions,
@@ -21,6 +22,7 @@ from score_sde.config.options import (
 )
 from sde import PARAMETRIZATIONS, SDES
 from sde.data.array_files import CHANNELS
+from sde.data.controls import CONTROLS, GIVEN
 from sde.data.toys import TOYS
 from sde.distillation import METHODS
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
@@ -32,7 +34,7 @@ from sde.training.times import TIMES
 
 MOVABLE = (
     "data.root", "data.test_root", "data.cache", "data.workers", "data.kind", "data.pairs",
-    "model.network.activation_checkpointing"
+    "model.network.activation_checkpointing", "control.base"
 )  # fmt: skip
 """Keys that may change in a run that is continued: where data are, how they are read and shown, and activation
 checkpointing."""
@@ -50,6 +52,7 @@ DEFAULTS: dict[str, dict] = {
         **options_of(PrecisionOptions),
         **options_of(SessionOptions),
     },
+    "control": options_of(ControlSection),
     "distillation": {**options_of(TeacherOptions), "method": {"name": "progressive"}},
     "sampler": {"name": "heun"},
 }
@@ -80,6 +83,7 @@ OWN: Mapping[str, Callable[[str, str], Callable]] = {
 CHOICES: dict[str, Iterable[str]] = {
     "data.toy": TOYS,
     "data.channels": CHANNELS,
+    "data.control": ("", *CONTROLS, GIVEN),
     "model.parametrization": PARAMETRIZATIONS,
     "model.noise_input": NOISE_INPUTS,
     "classifier.time_distribution": TIMES,

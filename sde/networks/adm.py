@@ -156,9 +156,7 @@ class ADM(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         return self.decode(x, c_noise, self.encode(x, c_noise, cond))
 
-    def encode(
-        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None
-    ) -> Encoding:
+    def encode(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None) -> Encoding:
         """The way down and the middle (sde.networks.encoding)."""
         skips, h, embedding, context = self.encoder(x, c_noise, cond, hint)
         return Encoding([*chain.from_iterable(skips), h], embedding, context)

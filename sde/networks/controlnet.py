@@ -93,6 +93,15 @@ class ControlNet(nn.Module):
         self.base.eval()
         return self
 
+    def adopt(self, base: nn.Module) -> None:
+        """Take the weights of a network for the base, and for the copies where they begin. Raises RuntimeError, as
+        ``load_state_dict``, for those of another network."""
+        state = base.state_dict()
+        self.base.load_state_dict(state)
+        for branch in self.parts:
+            known = branch.copy.state_dict().keys()
+            branch.copy.load_state_dict({name: value for name, value in state.items() if name in known})
+
     def with_branches(self, others: Sequence["ControlNet"], scales: Sequence[float] | None = None) -> "ControlNet":
         """The base with the branches of this and other ControlNets on the same base, in their order."""
         found = copy.copy(self)

@@ -132,9 +132,7 @@ class DiT(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         return self.decode(x, c_noise, self.encode(x, c_noise, cond))
 
-    def encode(
-        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None
-    ) -> Encoding:
+    def encode(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None) -> Encoding:
         """The first half of the blocks (sde.networks.encoding), of which each is a tap, or the stem before any."""
         check_input(x, self.inputs, self.dims)
         inputs, embedding, context = self.embedding(x, c_noise, cond)

@@ -32,9 +32,7 @@ class Controllable(Protocol):
     tap_channels: list[int]
     hint_shape: tuple[int, ...]
 
-    def encode(
-        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None
-    ) -> Encoding:
+    def encode(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None) -> Encoding:
         """What the decoder takes up of x (B, *event), with the ``hint`` (B, *hint_shape) added behind the first
         layer."""
         ...

@@ -104,9 +104,7 @@ class HDiT(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         return self.decode(x, c_noise, self.encode(x, c_noise, cond))
 
-    def encode(
-        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None
-    ) -> Encoding:
+    def encode(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None) -> Encoding:
         """The way down and the middle (sde.networks.encoding)."""
         check_input(x, self.inputs, self.dims)
         inputs, embedding, context = self.embedding(x, c_noise, cond)

@@ -172,9 +172,7 @@ class LinearAttentionUNet(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         return self.decode(x, c_noise, self.encode(x, c_noise, cond))
 
-    def encode(
-        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None
-    ) -> Encoding:
+    def encode(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None) -> Encoding:
         """The way down and the middle (sde.networks.encoding)."""
         check_input(x, self.inputs, self.dims)
         recompute, fused = self.activation_checkpointing, may_fuse(self, x)

@@ -122,9 +122,7 @@ class MappedUNet(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         return self.decode(x, c_noise, self.encode(x, c_noise, cond))
 
-    def encode(
-        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None
-    ) -> Encoding:
+    def encode(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None) -> Encoding:
         """The way down (sde.networks.encoding); the coarsest level is the last tap."""
         check_input(x, self.inputs, self.dims)
         inputs, embedding, context = self.embedding(x, c_noise, cond)

@@ -159,9 +159,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
         return self.decode(x, c_noise, self.encode(x, c_noise, cond))
 
-    def encode(
-        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None
-    ) -> Encoding:
+    def encode(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None) -> Encoding:
         """The way down and the middle (sde.networks.encoding)."""
         recompute, fused = self.encoder.options.activation_checkpointing, may_fuse(self, x)
         skips, embedding, context = self.encoder(x, c_noise, cond, hint)
