@@ -138,8 +138,8 @@ def _warn_of_steps(path: Path, found: Statistics, kind: np.dtype) -> None:
 
 
 def condition_array(kind: str, array: np.ndarray, count: int | None = None, channels: str = "first") -> Tensor:
-    """A vector (n, d), an image or a control (n, C, *space) or a sequence (n, L, d) as float32, or float64 where float32
-    would lose digits, with NaN for null; an image and a control have their channels where ``channels``, a key of
+    """A vector (n, d), an image or control (n, C, *space), or a sequence (n, L, d), as float32, or as float64 where
+    float32 would lose digits, with NaN for null; an image and a control have their channels where ``channels``, a key of
     CHANNELS, says. Raises ValueError for another number of rows than ``count``, where that is given, for too few or too
     many axes, and for infinity."""
     if array.dtype.kind not in "iufb":

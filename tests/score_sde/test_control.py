@@ -100,12 +100,15 @@ def test_scales_of_one_and_several_controls(runs, tmp_path, capsys):
     both = ["--labels", "3", "--control", f"{tmp_path / 'e.npy'},{tmp_path / 'l.npy'}"]
     several = ["--controls", f"{runs / 'edges'},{runs / 'low'}"]
     found = drawn(capsys, runs / "base", tmp_path, *both, *several, "--control_scale", "1,0")
-    assert np.array_equal(found["x"], edged["x"]) and np.array_equal(found["control_2"], low)
+    assert np.array_equal(found["x"], edged["x"])
+    assert np.array_equal(found["control_2"], low)
     second = drawn(capsys, runs / "edges", tmp_path, *both, "--controls", runs / "low", "--control_scale", "0,1")["x"]
     alone = drawn(capsys, runs / "low", tmp_path, "--labels", "3", "--control", tmp_path / "l.npy")["x"]
-    assert np.array_equal(second, alone) and not np.array_equal(second, base)
+    assert np.array_equal(second, alone)
+    assert not np.array_equal(second, base)
     usual = drawn(capsys, runs / "edges", tmp_path, "--controls", runs / "low")
-    assert usual["control"].shape == (4, 1, 8, 8) and usual["control_2"].shape == (4, 1, 4, 4)
+    assert usual["control"].shape == (4, 1, 8, 8)
+    assert usual["control_2"].shape == (4, 1, 4, 4)
 
 
 def test_controls_of_held_out_items(runs, tmp_path, capsys):
@@ -116,7 +119,8 @@ def test_controls_of_held_out_items(runs, tmp_path, capsys):
     for more, classes in ((), None), (("--labels", "7,1,7"), [7, 1, 7, 7]):
         found = drawn(capsys, runs / "edges", tmp_path, *more)
         known = [own[tuple(e.flatten().tolist())] for e in found["control"]]
-        assert known == found["labels"].tolist() and classes in (None, known)
+        assert known == found["labels"].tolist()
+        assert classes in (None, known)
         assert len({e.tobytes() for e in found["control"]}) == 4
 
 
@@ -167,7 +171,8 @@ def test_mistakes(arguments, sentence, runs, tmp_path, capsys):
     Image.fromarray(np.zeros((2, 3), np.uint8)).save(tmp_path / "e.png")
     np.save(tmp_path / "large.npy", np.tile(np.array([0, 255.0], np.float32), 32).reshape(1, 1, 8, 8))
     status, _, err = call(capsys, *(part.format(r=runs, t=tmp_path) for part in arguments))
-    assert status == 2 and len(err.strip().splitlines()) == 1
+    assert status == 2
+    assert len(err.strip().splitlines()) == 1
     assert re.search(sentence, err), err
     assert not (tmp_path / "x" / "config.json").exists()
 
@@ -181,7 +186,8 @@ def test_another_base_is_refused(runs, tmp_path, capsys):
     save_model(run.model_file, "denoiser", stored_spec(run.model_file), model.state_dict())
     arguments = ["--mode", "sample", "--workdir", tmp_path / "base", "--controls", runs / "edges", "--labels", "1"]
     status, _, err = call(capsys, *arguments)
-    assert status == 2 and "trained on another base" in err
+    assert status == 2
+    assert "trained on another base" in err
 
 
 def test_edges_by_hand():

@@ -1,6 +1,7 @@
 """ControlNet: what it adds to a frozen base, where, and what of it is trained."""
 
 import copy
+from functools import partial
 from unittest.mock import patch
 
 import pytest
@@ -87,21 +88,20 @@ def test_residuals_enter_the_skips_and_the_middle():
         for tap, zero in zip(taps, branch.zeros, strict=True)
     ]
     base.middle[-1].register_forward_hook(lambda module, given, h: h + residuals[-1])
-    rest = residuals[:-1]
-    for level in base.levels:
-        for stage in level:
-
-            def add(module, given, residual=rest.pop()):
-                h = given[0].clone()
-                h[:, -residual.shape[1] :] += residual
-                return h, *given[1:]
-
-            stage.register_forward_pre_hook(add)
+    stages = [stage for level in base.levels for stage in level]
+    for stage, residual in zip(stages, reversed(residuals[:-1]), strict=True):
+        stage.register_forward_pre_hook(partial(add_behind, residual))
     torch.testing.assert_close(network(x, c_noise, told), base(x, c_noise))
     # What the copy sees is x as the base sees it, and the hint behind its first convolution.
     stem = branch.copy.encoder.stem.register_forward_hook(lambda module, given, h: h + pad_to(hint, h))
     torch.testing.assert_close(branch.copy.encode(x, c_noise).taps, taps)
     stem.remove()
+
+
+def add_behind(residual, module, given):
+    h = given[0].clone()
+    h[:, -residual.shape[1] :] += residual
+    return h, *given[1:]
 
 
 def pad_to(hint, h):
@@ -123,7 +123,8 @@ def test_gradients_reach_the_branch_and_only_it(variant):
         assert all(p.grad is None for p in network.base.parameters())
         return {name for name, p in network.branches.named_parameters() if p.grad is not None and p.grad.any()}
 
-    assert moved(network) and all(".zeros." in name for name in moved(network))
+    assert moved(network)
+    assert all(".zeros." in name for name in moved(network))
     randomised(network)
     own = {name for name, p in network.branches.named_parameters()}
     assert moved(network) == own
@@ -171,7 +172,7 @@ def test_bases_that_take_none():
         ControlNet(around, [(1, 8, 8)])
 
 
-def small_model(classes=2, seed=0):
+def small_model(classes=2):
     base = build("unet", (1, 4, 4), classes)
     about = {"control": ([0.5], [0.5])}
     return Denoiser(ControlNet(base, [(1, 4, 4)]), VPSDE(), event_shape=(1, 4, 4),
@@ -179,32 +180,35 @@ def small_model(classes=2, seed=0):
 
 
 def test_training_moves_the_branch_alone():
-    """The base's weights stay bit for bit, and the average is of the branch; conditions are dropped, the control not."""
+    """The base's weights stay bit for bit, and the average is of the branch; labels are dropped, the control not."""
     control = {"control": torch.rand(32, 1, 4, 4)}
     data = Dataset(torch.randn(32, 1, 4, 4), torch.arange(32) % 2, 2, Transform(), control)
     model = small_model()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     seen = []
-    hint = model.network.branches[0].hint
+    branch = model.network.branches[0]
 
     def loss(*given):
         return denoising_loss(*given, cond_dropout=1.0)
 
-    hint.register_forward_hook(lambda module, given, h: seen.append(given[0].isnan().any()))
+    branch.register_forward_pre_hook(lambda module, given: seen.append(given[3].isnan().any()))
     trainer = Trainer(model, data, loss, TrainingOptions(steps=3, batch_size=8, lr=1e-2, warmup_steps=0))
-    labels = []
-    model.network.base.encoder.embedding.label.register_forward_hook(lambda module, given, h: labels.append(given[0]))
+    labels, table = [], model.network.base.encoder.embedding.label
+    table.register_forward_hook(lambda module, given, h: labels.append(given[0]))
     for _ in range(3):
         trainer.training_step()
     after = model.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all(name.startswith("network.branches.") for name in changed)
-    assert any(".copy." in name for name in changed) and any(".hint." in name for name in changed)
+    assert changed
+    assert all(name.startswith("network.branches.") for name in changed)
+    assert all(any(part in name for name in changed) for part in (".copy.", ".hint.", ".zeros."))
     assert {*trainer.ema.model_average.average} == {
         name for name, _ in model.named_parameters() if name.startswith("network.branches.")
     }
-    assert not any(seen) and torch.cat(labels).unique().tolist() == [-1]
-    assert not model.network.base.training and model.network.branches[0].copy.training
+    assert not any(seen)
+    assert torch.cat(labels).unique().tolist() == [-1]
+    assert not model.network.base.training
+    assert model.network.branches[0].copy.training
 
 
 def test_guidance_keeps_the_control_in_both_branches():
@@ -226,7 +230,8 @@ def test_guidance_keeps_the_control_in_both_branches():
     guided = ClassifierFree(model, {"control": cond["control"]}, 3.0)
     torch.testing.assert_close(guided(x, t), alone + 3 * (own - alone))
     dropped = drop_conditions(cond, torch.tensor([True, False, True]))
-    assert torch.equal(dropped["control"], cond["control"]) and dropped["labels"].tolist() == [-1, 1, -1]
+    assert torch.equal(dropped["control"], cond["control"])
+    assert dropped["labels"].tolist() == [-1, 1, -1]
 
 
 def test_controls_of_several_runs_act_together():
@@ -235,6 +240,7 @@ def test_controls_of_several_runs_act_together():
     x, c_noise = inputs(SHAPE, 2)
     told = controls_for(2, (1, 5, 6), (1, 5, 6))
     assert both.conditions == {"control": (1, 5, 6), "control_2": (1, 5, 6)}
-    assert first.scales == [1.0] and len(first.branches) == 1
+    assert first.scales == [1.0]
+    assert len(first.branches) == 1
     both.scales = [0.0, 1.0]
     torch.testing.assert_close(both(x, c_noise, told), second(x, c_noise, {"control": told["control_2"]}))
