@@ -92,7 +92,8 @@ TEXTS = {
     "samples_per_item": "samples of each item",
     "ood_file": "an .npy or .npz of other items, for the AUROC of log p(x)",
     "samples_file": "a file of samples to measure, as --mode sample writes; by default they are drawn",
-    "features": "what items are compared in: data, spectrum (of signals), classifier, inception, or a TorchScript file",
+    "features": "what items are compared in: data, spectrum (of signals), classifier, inception, or a file, of "
+    "TorchScript or of EfficientNet-Lite's weights",
     "download": "fetch the weights of --features inception where they are missing",
     "metrics": "some of the metrics, as in frechet,kernel; the first ranks samplers; default of evaluate: all it can",
     "subsamples": "halves of the items that an interval is made of",
@@ -174,6 +175,7 @@ OLD_VALUES = {("method", "moments"): "mmps"}
 EXAMPLES = {
     "train": "--config digits --workdir runs/digits --config.training.steps=200",
     "train_classifier": "--workdir runs/digits",
+    "train_autoencoder": "--config emoji_latent --workdir runs/emoji",
     "distill": "--teacher runs/digits --method progressive --workdir runs/student --config.training.steps=4000",
     "import": "--pretrained checkpoint_8.pth --facts facts.json --workdir runs/ncsnpp",
     "sample": "--workdir runs/digits --sampler pc --steps 100 --labels 0,1,2 --guidance_scale 2",
@@ -260,6 +262,7 @@ def _sections(mode: str) -> list[str]:
     own = {
         "train": ("data", "sde", "model", "training"),
         "train_classifier": ("data", "sde", "classifier", "training"),
+        "train_autoencoder": ("data", "autoencoder", "training"),
         "distill": ("data", "sde", "model", "training", "distillation"),
     }[mode]
     return [section for section in keys.SECTIONS if section.partition(".")[0] in own]
