@@ -30,6 +30,7 @@ TEXTS = {
     "debug": "show the traceback of an error",
     "config": "a config file, or the name of one in configs/; default digits",
     "init": "a run folder whose model training begins with, on these data; what belongs to other classes starts anew",
+    "base": "a run folder whose model, which stays as it is, is given a control: config.data.control on these data",
     "teacher": "a run folder whose model the student is distilled from, and begins with; its data, process and network "
     "are the student's",
     "pretrained": "a file or folder of weights that another project wrote",
@@ -67,6 +68,13 @@ TEXTS = {
     "as they are; the .npz of the samples then holds them in model units, too, as state",
     "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "
     "by default that of held-out items, for models that are conditioned on more than classes",
+    "control": "what samples are controlled by: a picture, a folder of pictures, a .npy or .npz, cycled; of several "
+    "controls one each, with commas between them; by default those of held-out items",
+    "control_scale": "how strongly, 1 as trained and 0 not at all; of several controls one each, as in 1,0.5",
+    "controls": "further run folders, with commas between them, whose controls of the same base act together with that "
+    "of --workdir, which may be the base itself",
+    "control_branches": "both or conditional: whether --guidance_scale leaves the control in the unconditional branch, "
+    "or guides by it, too; default both",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
     "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; guidance_sweep "
     "takes several, as in 1,2,4",

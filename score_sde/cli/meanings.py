@@ -32,8 +32,11 @@ MEANINGS = {
     "data.kind": "kind of data: what a person sees of an item; empty is found from files or shape",
     "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, superres; () is "
     "the labels where there are any",
-    "data.superres_factor": "side of the blocks whose means are the condition superres",
+    "data.superres_factor": "side of the blocks whose means are the condition superres, or the control low_resolution",
     "data.downsample": "side of the blocks whose means take the place of the items",
+    "data.control": "what the control of a --base is, computed of the items, or the array control that comes with them",
+    "control.base": "run folder that the base of the control came from; its weights are in this run",
+    "control.hint_channels": "channels of the convolutions that encode the control, one after the other",
     "data.dequantized": "whether uniform noise spreads the values of integer data over their cells, as densities "
     "need; False trains on the values themselves, from -1 to 1",
     "data.workers": "threads that read and decode; 0 is the main thread",

@@ -20,6 +20,7 @@ from score_sde.config.options import (
     AutoencoderSection,
     ClassifierSection,
     Config,
+    ControlSection,
     DataOptions,
     DistillationSection,
     ModelOptions,
@@ -186,6 +187,7 @@ def _built(values: dict) -> Config:
         autoencoder,
         training,
         distillation,
+        ControlSection.of(values["control"]),
         Component.of(values["sampler"]),
     )
 

@@ -18,7 +18,7 @@ from sde.training.options import TrainingOptions
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MEMORY_FORMATS = ("contiguous", "channels_last")
 COMPILING = ("auto", "on", "off")
-SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "downsample", "dequantized", "workers")
+SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "downsample", "dequantized", "workers", "control")
 """Keys of config.data that are for every data set; the others are keyword arguments of some."""
 OF_THE_RUN = ("kind", "pairs", "cache_latents")
 """Those that no data set is asked for."""
@@ -85,6 +85,7 @@ class DataOptions(Section):
     downsample: int = 1
     dequantized: bool = True
     workers: int = 4
+    control: str = ""
     pairs: str = ""
     cache_latents: bool = False
     own: Mapping[str, Any] = field(default_factory=dict)
@@ -213,6 +214,15 @@ class ClassifierSection(Section):
 
 
 @dataclass(frozen=True)
+class ControlSection(Section):
+    """The control of a frozen base: the run folder that the base came from, nothing where there is no control, and the
+    channels of the hint's encoder."""
+
+    base: str = ""
+    hint_channels: tuple[int, ...] = (16, 32)
+
+
+@dataclass(frozen=True)
 class AutoencoderOptions:
     """How the training items of an autoencoder are augmented, a key of AUGMENTATIONS that tells a network nothing, and
     the file of the ``features`` of its perceptual distance, or nothing."""
@@ -288,6 +298,7 @@ class Config:
     autoencoder: AutoencoderSection
     training: TrainingSection
     distillation: DistillationSection
+    control: ControlSection
     sampler: Component
 
     def settled(self, **speed: str) -> "Config":

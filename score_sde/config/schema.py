@@ -13,6 +13,7 @@ from score_sde.config.options import (
     SOLVERS,
     AutoencoderOptions,
     AutoencoderSection,
+    ControlSection,
     DataOptions,
     LossOptions,
     LowRankOptions,
@@ -27,6 +28,7 @@ from sde.autoencoder import AUTOENCODERS, autoencoder_of
 from sde.autoencoder.loss import RECONSTRUCTIONS, AutoencoderLoss
 from sde.autoencoder.measurement import SCALES
 from sde.data.array_files import CHANNELS
+from sde.data.controls import CONTROLS, GIVEN
 from sde.data.toys import TOYS
 from sde.distillation import METHODS
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
@@ -38,7 +40,7 @@ from sde.training.times import TIMES
 
 MOVABLE = (
     "data.root", "data.test_root", "data.cache", "data.workers", "data.kind", "data.pairs", "data.cache_latents",
-    "model.network.activation_checkpointing"
+    "model.network.activation_checkpointing", "control.base"
 )  # fmt: skip
 """Keys that may change in a run that is continued: where data are, how they are read and shown, and activation
 checkpointing."""
@@ -62,6 +64,7 @@ DEFAULTS: dict[str, dict] = {
         **options_of(PrecisionOptions),
         **options_of(SessionOptions),
     },
+    "control": options_of(ControlSection),
     "distillation": {**options_of(TeacherOptions), "method": {"name": "progressive"}},
     "sampler": {"name": "heun"},
 }
@@ -94,6 +97,7 @@ OWN: Mapping[str, Callable[[str, str], Callable]] = {
 CHOICES: dict[str, Iterable[str]] = {
     "data.toy": TOYS,
     "data.channels": CHANNELS,
+    "data.control": ("", *CONTROLS, GIVEN),
     "model.parametrization": PARAMETRIZATIONS,
     "model.noise_input": NOISE_INPUTS,
     "model.latent_scale": SCALES,

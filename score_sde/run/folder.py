@@ -33,7 +33,7 @@ from sde.distributed.world import World
 from sde.files import write_json
 from sde.model.denoiser import Preconditioned
 
-OF_THE_BASE = ("num_classes", "conditions", "null_trained", "text")
+OF_THE_BASE = ("num_classes", "conditions", "null_trained", "text", "control")
 """What a model of low-rank updates has of its base's spec beside what every model has of the one it began with."""
 
 
@@ -182,9 +182,13 @@ class Run:
         """The config as plain values, with what it leaves to be found."""
         values = self.config.to_dict()
         values["data"]["kind"] = self.kind.name
-        if self.config.distillation == resolve({}, []).distillation:
-            # Of students alone.
-            del values["distillation"]
+        usual = resolve({}, [])
+        # Of students, and of models with a control, alone.
+        for section in ("distillation", "control"):
+            if getattr(self.config, section) == getattr(usual, section):
+                del values[section]
+        if not self.config.data.control:
+            del values["data"]["control"]
         return values
 
     def write_config(self) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 from samplers.checks import SampleError
 from samplers.progress import Progress
 from score_sde.run.compiling import compiling
+from score_sde.run.conditions import with_controls
 from score_sde.run.folder import Run
 from score_sde.run.guides import GuidanceOptions, Guides
 from score_sde.run.labels import Labels
@@ -89,6 +90,7 @@ def bind(
     """
     guides = Guides(run, denoiser, guidance)
     cond = Labels(labels, denoiser, guides.classes, guides.names).of_items(targets, count)
+    cond = with_controls(guides.denoiser, cond, guides.given_controls(count), count)
     # Rows of the bound model, so that what cycles over the items does so before they are repeated.
     whole = guides(cond)
     return labels_of(cond), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))

@@ -9,11 +9,14 @@ from samplers import Plan, pilot_count, plan
 from score_sde.config.migration import PLAN_FLAGS, current_plan
 from score_sde.run.conditions import cycled, read_condition
 from score_sde.run.folder import Run, event_shape_of
-from score_sde.run.guides import GuidanceOptions, Guides
+from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.lock import one_writer
 from sde.condition.tree import Condition
 from sde.files import file_digest, read_json, write_json
 from sde.pretrained.pipelines.lora_files import lora_file
+
+NEW_FLAGS = ("control", "control_scale", "controls", "control_branches")
+"""Those that plans are named by where they are given alone."""
 
 VERSION = 1
 """Version of the planner: plans of an older one are made anew."""
@@ -31,7 +34,10 @@ def planned(
     hashes = [run.pipeline.fingerprint] if run.pipeline else [file_digest(file) for file in guides.files(options)]
     hashes += [f"{file_digest(lora_file(Path(file)))} {scale:g}" for file, scale in run.updates.files]
     # By the names that the flags had at first, so that the plans of older versions are found.
-    flags = {PLAN_FLAGS.get(name, name): value for name, value in asdict(options).items()}
+    flags = {PLAN_FLAGS.get(name, name): value for name, value in asdict(options).items() if name not in NEW_FLAGS}
+    # Of models without a control as before there were any.
+    own = {name: value for name, value in asdict(options).items() if value != asdict(UNGUIDED)[name]}
+    flags |= {name: value for name, value in own.items() if name in NEW_FLAGS}
     key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, flags]).encode()).hexdigest()[:16]
     path = run.folder / "plans" / f"{calls}-{key}.json"
     if path.exists():

@@ -10,6 +10,7 @@ from torch import nn
 
 from sde.autoencoder import Autoencoder, LatentTransform, autoencoder_of
 from sde.condition.standardization import Standardization
+from sde.condition.tree import is_control
 from sde.data.transform import Transform, TransformLike
 from sde.device import default_dtype
 from sde.distillation import FlowMap
@@ -18,6 +19,7 @@ from sde.model.denoiser import Denoiser
 from sde.model.noise_input import NoiseInput
 from sde.named import is_path
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
+from sde.networks.controlnet import ControlNet
 from sde.networks.lora import LoRA, add_low_rank
 from sde.pretrained.foreign import Foreign
 from sde.process import SDES, process_of
@@ -114,14 +116,20 @@ def build_flow_map(spec: dict) -> FlowMap:
 def _preconditioned(spec: dict) -> tuple[tuple, dict]:
     """The arguments of denoisers and flow maps from plain values; ``spec`` has the keys network, event_shape,
     num_classes, sde, parametrization, sigma_data, transform, null_trained and, where there are any beside classes,
-    conditions: shape, shift and scale of each, by kind; of networks from elsewhere what ``describe_inputs`` says. What
-    else it holds, ``about`` the data and their ``sizes``, is for others."""
+    conditions: shape, shift and scale of each, by kind; where one of them is a control, "control" with the channels of
+    the hint's encoder, and the network is then the base of a ControlNet; of networks from elsewhere what
+    ``describe_inputs`` says. What else it holds, ``about`` the data and their ``sizes``, is for others."""
     options, conditions = dict(spec["network"]), spec.get("conditions", {})
-    if conditions:
-        options["conditions"] = {kind: about["shape"] for kind, about in conditions.items()}
+    shapes = {kind: about["shape"] for kind, about in conditions.items()}
+    own = {kind: shape for kind, shape in shapes.items() if not is_control(kind)}
+    if own:
+        options["conditions"] = own
     transform = build_transform(spec["transform"])
     # The network sees what is inside.
     network = _network(NETWORKS, options, spec | {"event_shape": transform.inner_shape(spec["event_shape"])})
+    if "control" in spec:
+        controls = [shape for kind, shape in shapes.items() if is_control(kind)]
+        network = ControlNet(network, controls, spec["control"]["hint_channels"])
     arguments = (
         network,
         build_sde(spec["sde"]),
