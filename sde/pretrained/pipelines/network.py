@@ -1,0 +1,76 @@
+"""Networks of pipelines, as networks of ours: what is told of the text, and what stands for none."""
+
+import abc
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sde.condition.tree import Condition
+
+
+class PipelineNetwork(nn.Module, abc.ABC):
+    """``forward(x, c_noise, cond)`` of a network ``model`` of diffusers: x (B, C, H, W), c_noise (B,) its timestep.
+
+    ``null`` has a single row of every condition that it takes, which stands for none: rows of NaN, and a condition that
+    is left out, become it. Guidance keeps the kinds ``kept`` in its branch without conditions. The network computes in
+    the dtype of its weights.
+    """
+
+    num_classes: int | None = None
+
+    def __init__(self, model: Any, null: Mapping[str, Tensor], kept: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.model, self.kept = model, kept
+        self.conditions = {kind: tuple(value.shape[1:]) for kind, value in null.items()}
+        for kind, value in null.items():
+            self.register_buffer(f"null_{kind}", value.detach().clone())
+
+    def null(self, kind: str) -> Tensor:
+        """The row (1, ...) that stands for none of a kind."""
+        return self.get_buffer(f"null_{kind}")
+
+    def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
+        own = self.model.dtype
+        told = {kind: self._told(kind, cond, len(x)) for kind in self.conditions}
+        return self.predict(x.to(own), c_noise, told, own).to(x.dtype)
+
+    @abc.abstractmethod
+    def predict(self, x: Tensor, time: Tensor, told: Condition, dtype: torch.dtype) -> Tensor:
+        """The network's output, of the shape of x; no row of ``told`` is null, and x is of the dtype of its weights."""
+
+    def _told(self, kind: str, cond: Condition | None, rows: int) -> Tensor:
+        null = self.null(kind)
+        if cond is None or kind not in cond:
+            return null.expand(rows, *null.shape[1:])
+        given = cond[kind]
+        if given.shape[1:] != null.shape[1:] and given.ndim == null.ndim and not torch.compiler.is_compiling():
+            # A sequence of another length has no null to stand beside; an image of another size neither.
+            if not bool(given.isnan().flatten(1).all(1).any()):
+                return given
+            raise ValueError(
+                f"the condition {kind!r} has rows of shape {tuple(given.shape[1:])}, and what stands for none is "
+                f"{tuple(null.shape[1:])}: give both conditions, or one of that shape"
+            )
+        missing = given.isnan().flatten(1).all(1).view(-1, *[1] * (given.ndim - 1))
+        return torch.where(missing, null.to(given.dtype), given)
+
+
+class UNet(PipelineNetwork):
+    """A UNet2DConditionModel, which attends to the sequence. Of SDXL it takes the vector, whose last ``numbers`` are
+    the micro-conditions; with more channels than the latents, an image of the further ones, which lies behind x."""
+
+    def __init__(self, model: Any, null: Mapping[str, Tensor], numbers: int = 0) -> None:
+        super().__init__(model, null, ("image",) if "image" in null else ())
+        self.numbers = numbers
+
+    def predict(self, x: Tensor, time: Tensor, told: Condition, dtype: torch.dtype) -> Tensor:
+        further: dict[str, Any] = {}
+        if "image" in told:
+            x = torch.cat([x, told["image"].to(x.dtype)], 1)
+        if self.numbers:
+            vector = told["vector"]
+            pooled, numbers = vector[:, : -self.numbers], vector[:, -self.numbers :]
+            further["added_cond_kwargs"] = {"text_embeds": pooled.to(dtype), "time_ids": numbers}
+        return self.model(x, time, encoder_hidden_states=told["sequence"].to(dtype), **further).sample

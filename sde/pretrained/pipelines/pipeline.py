@@ -1,0 +1,121 @@
+"""The pipeline: a latent diffusion model of diffusers as a denoiser of ours, and the steps of its scheduler."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sde.autoencoder import LatentTransform
+from sde.model.denoiser import Denoiser
+from sde.model.noise_input import NoiseInput
+from sde.pretrained.diffusers_scheduler import OPTION_KINDS, OPTIONS, Scheduled, read_scheduler
+from sde.pretrained.facts import Facts
+from sde.pretrained.pipelines.autoencoder import latent_transform
+from sde.pretrained.pipelines.components import Components, read_components
+from sde.pretrained.pipelines.families import FAMILIES, Options
+from sde.pretrained.pipelines.steps import Steps, scheduler_steps
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """``model`` is the denoiser, ``scheduler`` the config of the scheduler that came with it, ``levels`` (k,) the times
+    of all its training steps, and ``origin`` what is known of where the weights come from, in words."""
+
+    model: Denoiser
+    scheduler: Mapping[str, Any]
+    levels: Tensor
+    origin: Mapping[str, str]
+
+    def steps(self, calls: int, scheduler: str = "", **options: Any) -> Steps:
+        """The times of ``calls`` network calls of its scheduler, or of another class of diffusers by the same config,
+        as EulerDiscreteScheduler; ``options`` are further ones of its set_timesteps. Raises ValueError for a scheduler
+        that there is not, and for what it does not take."""
+        return scheduler_steps(self.scheduler, self.model.sde, calls, scheduler, **options)
+
+
+def read_pipeline(
+    source: Any,
+    *,
+    size: int | Sequence[int] | None = None,
+    clip_skip: int = 0,
+    embedded_guidance: float = 3.5,
+    dtype: torch.dtype | None = None,
+) -> Pipeline:
+    """What ``load_pipeline`` loads, with the steps of its scheduler beside it."""
+    return assemble(read_components(source, dtype), size=size, clip_skip=clip_skip, embedded_guidance=embedded_guidance)
+
+
+def load_pipeline(
+    source: Any,
+    *,
+    size: int | Sequence[int] | None = None,
+    clip_skip: int = 0,
+    embedded_guidance: float = 3.5,
+    dtype: torch.dtype | None = None,
+) -> Denoiser:
+    """A latent diffusion pipeline of diffusers as a denoiser: its transform is the autoencoder, ``model.text`` makes
+    conditions of prompts, and the process is that of its scheduler.
+
+    ``source`` is a folder as save_pretrained writes it, a hub's name, which diffusers resolves, or a pipeline of
+    diffusers in memory, whose networks are then shared. Its network is a key of FAMILIES. ``size`` is the height and
+    width of the images, one number for both; the network's own unless told otherwise. ``clip_skip`` leaves out so many
+    layers of the text encoders; ``embedded_guidance`` is the scale that a distilled network is told; ``dtype`` is that
+    of the networks, float32 unless told otherwise. The model is in eval mode, on the CPU or where the pipeline's
+    parts are. Raises ImportError without the extra; ValueError for what is no pipeline, lacks a part, or is of a network
+    or scheduler that is not known here, and for a size that the networks do not take.
+    """
+    return read_pipeline(source, size=size, clip_skip=clip_skip, embedded_guidance=embedded_guidance, dtype=dtype).model
+
+
+def assemble(
+    components: Components,
+    *,
+    size: int | Sequence[int] | None = None,
+    clip_skip: int = 0,
+    embedded_guidance: float = 3.5,
+) -> Pipeline:
+    """The pipeline of these components."""
+    kind = type(components.network).__name__
+    if kind not in FAMILIES:
+        raise ValueError(f"{components.source} has a {kind} as its network: needs one of {', '.join(FAMILIES)}")
+    scheduler = components.scheduler
+    known = {name: value for name, value in scheduler.items() if name in OPTIONS}
+    scheduled: Scheduled = read_scheduler(known, Facts({}, OPTIONS, OPTION_KINDS))
+    event_shape = _event_shape(components, size)
+    transform = latent_transform(components.parts["vae"], event_shape)
+    network, text = FAMILIES[kind](components, transform, Options(event_shape[1:], clip_skip, embedded_guidance))
+    model = Denoiser(
+        network.requires_grad_(False),
+        scheduled.sde,
+        scheduled.parametrization,
+        # On a chain alpha^2 + sigma^2 = 1, so that c_in is 1 there, and right where it is seen through another process.
+        1.0,
+        transform,
+        event_shape=event_shape,
+        noise_input=NoiseInput("time", scheduled.steps),
+        scaled_input=scheduled.parametrization != "flow",
+        text=text,
+    )
+    origin = {"project": "huggingface/diffusers", "pipeline": components.kind, "source": components.source}
+    return Pipeline(model.eval(), scheduler, scheduled.levels, origin | scheduled.about)
+
+
+def _event_shape(components: Components, size: int | Sequence[int] | None) -> tuple[int, int, int]:
+    """The shape of the images."""
+    autoencoder = components.parts["vae"].config
+    if size is None:
+        widths = autoencoder.get("block_out_channels") or autoencoder.get("encoder_block_out_channels")
+        latent = components.network.config.get("sample_size") or 64
+        sides = latent if isinstance(latent, list | tuple) else (latent, latent)
+        size = [side * 2 ** (len(widths) - 1) for side in sides]
+    height, width = (size, size) if isinstance(size, int) else tuple(size)
+    return autoencoder.get("out_channels", 3), int(height), int(width)
+
+
+def latents_of(model: Denoiser) -> LatentTransform:
+    """The learned transform of a loaded model. Raises ValueError for one without."""
+    if not isinstance(model.transform, LatentTransform):
+        raise ValueError(f"{type(model).__name__} has no autoencoder: needs a model of load_pipeline")
+    return model.transform
