@@ -138,7 +138,8 @@ def open_pipeline(options: flags.FlagValues, overrides: list[str], device: torch
         pick("--dtype", options.dtype or "float32", DTYPES),
         read_size(options.image_size) if options.image_size else (),
         Updates.read(options.lora),
-        tuple((options.controlnet or "").split(",")) if options.controlnet else (),
+        tuple(name.strip() for name in options.controls.split(",")) if options.controls else (),
+        options.pipeline_config,
     )
     folder = output_folder(options.pipeline)
     return Run(folder, config, device, World.start(device), compile=compile, pipeline=loaded)

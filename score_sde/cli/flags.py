@@ -47,7 +47,8 @@ TEXTS = {
     "outputs go to runs/ and its name unless --out says otherwise",
     "dtype": f"what the networks of --pipeline compute in: {', '.join(DTYPES)}; default float32",
     "image_size": "side of the images of --pipeline, or height and width, as in 512,768; default its network's own",
-    "controlnet": "folders of ControlNets for --pipeline, with commas between them, where they are not in its own",
+    "pipeline_config": "where --pipeline is a single file, which does not hold configs and tokenizers, the folder of a "
+    "pipeline of its kind",
     "imports": "networks and processes that a file of weights may import beside those of the run's config, as in "
     "package.module:Class, with commas between them",
     "sampler": f"{', '.join(CHOICES_OF_SAMPLER)}; options: --config.sampler.OPTION; auto is planned for the model",

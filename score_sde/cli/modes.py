@@ -8,7 +8,7 @@ from typing import Any
 
 from score_sde.run.outputs import written
 
-PIPELINE_FLAGS = ("pipeline", "dtype", "image_size", "controlnet")
+PIPELINE_FLAGS = ("pipeline", "pipeline_config", "dtype", "image_size")
 """Flags of the modes that take pipelines, of what is loaded."""
 
 

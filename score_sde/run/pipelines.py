@@ -16,20 +16,21 @@ from sde import Denoiser
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """What the networks of a pipeline compute in."""
 
-NAMES = {"size": "--image_size", "dtype": "--dtype"}
+NAMES = {"size": "--image_size", "dtype": "--dtype", "controls": "--controls", "config": "--pipeline_config"}
 """What the library calls what a pipeline is loaded with is the flag."""
 
 
 @dataclass(frozen=True)
 class LoadedPipeline:
-    """The pipeline of ``--pipeline``, a folder, a single file or a hub's name, with LoRA ``updates`` and ControlNets
-    from folders of their own; loaded once, when it is asked for."""
+    """The pipeline of ``--pipeline``, a folder, a single file or a hub's name, with low-rank ``updates``, ``controls``,
+    folders of ControlNets, and where it is a single file the folder ``config``; loaded once, when it is asked for."""
 
     source: str
     dtype: str = "float32"
     size: tuple[int, ...] = ()
     updates: Updates = Updates()
-    controlnets: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ()
+    config: str | None = None
 
     @cached_property
     def loaded(self) -> Any:
@@ -43,7 +44,8 @@ class LoadedPipeline:
                 size=size,
                 dtype=DTYPES[self.dtype],
                 loras=self.updates.files,
-                controlnets=self.controlnets,
+                controls=self.controls,
+                config=self.config,
             )
 
     @property
@@ -75,7 +77,7 @@ class LoadedPipeline:
             for file in [*files, *(Path(own) for own, _ in self.updates.files)]
             if file.is_file()
         ]
-        told = [self.source, self.dtype, self.size, self.updates.files, self.controlnets, held]
+        told = [self.source, self.dtype, self.size, self.updates.files, self.controls, self.config, held]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 

@@ -11,6 +11,7 @@ from sde.autoencoder import LatentTransform
 from sde.condition.text.base import TextEncoder
 from sde.condition.tree import Condition
 from sde.pretrained.pipelines.components import Components
+from sde.pretrained.pipelines.controlnet import no_controls
 from sde.pretrained.pipelines.micro_conditions import SCORES, MicroConditions
 from sde.pretrained.pipelines.network import PipelineNetwork, UNet
 from sde.pretrained.pipelines.sdxl import SDXLText
@@ -43,7 +44,9 @@ def unet(components: Components, transform: LatentTransform, options: Options) -
     further = model.config["in_channels"] - transform.autoencoder.latent_shape[0]
     if further:
         null = null | {"image": _null_image(transform, further, options.size)}
-    return UNet(model, null, len(text.micro.numbers()) if isinstance(text, SDXLText) else 0), text
+    null = null | no_controls(components.controls, options.size)
+    numbers = len(text.micro.numbers()) if isinstance(text, SDXLText) else 0
+    return UNet(model, null, numbers, components.controls), text
 
 
 def _clip(components: Components, options: Options) -> CLIPText:

@@ -1,13 +1,14 @@
 """Networks of pipelines, as networks of ours: what is told of the text, and what stands for none."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sde.condition.tree import Condition
+from sde.condition.tree import Condition, is_control
+from sde.pretrained.pipelines.controlnet import residuals
 
 
 class PipelineNetwork(nn.Module, abc.ABC):
@@ -59,11 +60,14 @@ class PipelineNetwork(nn.Module, abc.ABC):
 
 class UNet(PipelineNetwork):
     """A UNet2DConditionModel, which attends to the sequence. Of SDXL it takes the vector, whose last ``numbers`` are
-    the micro-conditions; with more channels than the latents, an image of the further ones, which lies behind x."""
+    the micro-conditions; with more channels than the latents, an image of the further ones, which lies behind x. The
+    ``controls`` are ControlNets, each of which is told a control, and added at its one of the ``scales``."""
 
-    def __init__(self, model: Any, null: Mapping[str, Tensor], numbers: int = 0) -> None:
-        super().__init__(model, null, ("image",) if "image" in null else ())
-        self.numbers = numbers
+    def __init__(self, model: Any, null: Mapping[str, Tensor], numbers: int = 0, controls: Sequence[Any] = ()) -> None:
+        kept = tuple(kind for kind in null if kind == "image" or is_control(kind))
+        super().__init__(model, null, kept)
+        self.numbers, self.controls = numbers, nn.ModuleList(controls)
+        self.scales = [1.0] * len(controls)
 
     def predict(self, x: Tensor, time: Tensor, told: Condition, dtype: torch.dtype) -> Tensor:
         further: dict[str, Any] = {}
@@ -73,4 +77,6 @@ class UNet(PipelineNetwork):
             vector = told["vector"]
             pooled, numbers = vector[:, : -self.numbers], vector[:, -self.numbers :]
             further["added_cond_kwargs"] = {"text_embeds": pooled.to(dtype), "time_ids": numbers}
-        return self.model(x, time, encoder_hidden_states=told["sequence"].to(dtype), **further).sample
+        call = {"encoder_hidden_states": told["sequence"].to(dtype), **further}
+        added = residuals([*self.controls], self.scales, x, time, told, call) if self.controls else {}
+        return self.model(x, time, **call, **added).sample
