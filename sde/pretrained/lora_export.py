@@ -8,6 +8,7 @@ from sde.files import whole
 from sde.model.denoiser import Denoiser
 from sde.networks.diffusers_network import DiffusersNetwork
 from sde.networks.lora import low_rank_layers
+from sde.pretrained.pipelines.network import PipelineNetwork
 
 FILE = "pytorch_lora_weights.safetensors"
 
@@ -19,7 +20,7 @@ def write_lora(model: Denoiser, folder: Path) -> list[Path]:
     updates = dict(low_rank_layers(model.network))
     if not updates:
         raise ValueError("this model has no low-rank updates: train some, with `lora_rank`, or export all weights")
-    if not isinstance(model.network, DiffusersNetwork):
+    if not isinstance(model.network, DiffusersNetwork | PipelineNetwork):
         raise ValueError(
             f"diffusers has no network like {type(model.network).__name__}, whose layers these updates are of: what "
             "takes them is `lora` of this project"

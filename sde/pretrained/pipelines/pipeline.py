@@ -79,10 +79,10 @@ def load_pipeline(
     of the networks, float32 unless told otherwise; an autoencoder that overflows in float16 stays in float32.
 
     ``loras`` are files of low-rank updates with their scales, which are merged with the weights, in the pipeline in
-    memory as well (``merge_lora``). ``controls`` are folders of ControlNets, beside those that the pipeline has;
-    the network's attribute ``scales`` has a number for each, and it takes their images as conditions, "control",
-    "control_2" and so on, of values from 0 to 1. ``config`` is the folder of a pipeline of the same kind, where ``source`` is a
-    single file of weights, which does not hold what tokenizers and schedulers are.
+    memory as well (``merge_lora``). ``controls`` are folders of ControlNets, beside those that the pipeline has; the
+    network's attribute ``scales`` has a number for each, and it takes their images as conditions, "control",
+    "control_2" and so on, of values from 0 to 1. ``config`` is the folder of a pipeline of the same kind, where
+    ``source`` is a single file of weights, which does not hold what tokenizers and schedulers are.
 
     The model is in eval mode, on the CPU or where the pipeline's parts are. Raises ImportError without the extra;
     ValueError for what is no pipeline, lacks a part, or is of a network or scheduler that is not known here, and for a
