@@ -129,9 +129,10 @@ def open_pipeline(options: flags.FlagValues, overrides: list[str], device: torch
     if options.sampler:
         overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, CHOICES_OF_SAMPLER)}"]
     root = Path(override(overrides, "data.root") or "")
-    config = resolve({"data": {"dataset": "points" if root.is_file() else "images"}}, overrides)
+    values = {"data": {"dataset": "points" if root.is_file() else "images"}}
+    config = resolve(values, overrides)
     if options.tolerance is not None:
-        config = resolve(config.to_dict(), [*overrides, *overrides_of(options, overrides, config.sampler.name)])
+        config = resolve(values, [*overrides, *overrides_of(options, overrides, config.sampler.name)])
     compile = pick("--compile", options.compile or Run.compile, COMPILING)
     loaded = LoadedPipeline(
         options.pipeline,

@@ -83,14 +83,16 @@ def bind(
     targets: Condition | None,
     count: int,
     guidance: GuidanceOptions,
+    further: Condition | None = None,
 ) -> tuple[Tensor | None, Callable[[int], ScoreModel]]:
     """The labels (count,) that the flow is conditioned on, or None, and a function that binds so many rows to each.
 
-    ``labels`` is the flag as ``Labels.of_items`` reads it, and ``targets`` the items' own conditions.
+    ``labels`` is the flag as ``Labels.of_items`` reads it, ``targets`` the items' own conditions, and ``further`` some
+    of a mode's own, of ``count`` rows.
     """
     guides = Guides(run, denoiser, guidance)
     cond = Labels(labels, denoiser, guides.classes, guides.names).of_items(targets, count)
-    cond = with_controls(guides.denoiser, cond, guides.given_controls(count), count)
+    cond = with_controls(guides.denoiser, cond, guides.given_controls(count) | (further or {}), count)
     # Rows of the bound model, so that what cycles over the items does so before they are repeated.
     whole = guides(cond)
     return labels_of(cond), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))
