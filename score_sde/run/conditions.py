@@ -82,7 +82,7 @@ def read_condition(
             f"--labels={labels}: the model is conditioned on {others} as well, and held-out items have classes of "
             "their own; add --condition=FILE.npz or --cascade, or leave the labels out"
         )
-    if file == "none":
+    if file == "none" or (run.pipeline and not file):
         return with_controls(model, None, controls, count)
     if not file:
         held_out = run.data()[1]

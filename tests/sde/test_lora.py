@@ -101,7 +101,7 @@ def test_numbers_that_are_none_are_refused(options, words):
 
 def unet(**options):
     torch.manual_seed(0)
-    own = {"channels": 8, "num_res_blocks": 1, "channel_mult": (1, 2), "attention_resolutions": "last", **options}
+    own = {"channels": 8, "num_res_blocks": 1, "channel_mult": (1, 2), "attention_resolutions": (4,), **options}
     return UNet((1, 8, 8), None, **own)
 
 
