@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from sde.condition.binding import bind_condition, expand_rows
-from sde.condition.protocol import check_conditional, null_trained
+from sde.condition.protocol import check_conditional, kept_of, null_trained
 from sde.condition.tree import Condition, ConditionLike, map_condition, null_like
 from sde.guidance.base import Guidance, check_scale
 from sde.guidance.conditional import Conditional
@@ -21,7 +21,8 @@ class ClassifierFree(Guidance):
     ``batched`` False in two of the size of x, which need half the memory. Raises ValueError for a scale that is not
     finite, and for one other than 1 without ``negative`` where the model never trained the null condition; for labels
     that it does not know; and for a model that takes no condition, as one that is guided already. The model is a
-    denoiser, or any ConditionalModel of sde.condition.protocol.
+    denoiser, or any ConditionalModel of sde.condition.protocol; kinds of conditions that it names in ``kept``, as the
+    image that a network inpaints, stay in the branch of null.
     """
 
     base: Conditional
@@ -51,7 +52,7 @@ class ClassifierFree(Guidance):
 
     def forward(self, x: Tensor, t: Tensor, *, outputs: list[Tensor] | None = None) -> Tensor:
         if self.scale == 0:
-            return self._called(x, t, None if self.negative is None else expand_rows(self.negative, x), outputs)
+            return self._called(x, t, self._without(x), outputs)
         return self.pair(x, t, outputs)[1]
 
     def pair(self, x: Tensor, t: Tensor, outputs: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
@@ -60,7 +61,7 @@ class ClassifierFree(Guidance):
         if self.scale == 1:
             denoised = self._called(x, t, cond, outputs)
             return denoised, denoised
-        other = null_like(cond) if self.negative is None else expand_rows(self.negative, x)
+        other = self._null(cond) if self.negative is None else expand_rows(self.negative, x)
         found: list[Tensor] | None = None if outputs is None else []
         if self.batched:
             both = map_condition(lambda *parts: torch.cat(parts), cond, other)
@@ -79,6 +80,16 @@ class ClassifierFree(Guidance):
         outputs: list[Tensor] = []
         self(x, t, outputs=outputs)
         return self.model.terms_of(outputs[0], t)
+
+    def _without(self, x: Tensor) -> Condition | None:
+        """The condition of the branch that is guided away from, where it runs alone."""
+        if self.negative is not None:
+            return expand_rows(self.negative, x)
+        return self._null(expand_rows(self.base.cond, x)) if kept_of(self.model) else None
+
+    def _null(self, cond: Condition) -> Condition:
+        """Null, but for what the model keeps."""
+        return null_like(cond) | {kind: cond[kind] for kind in kept_of(self.model) if kind in cond}
 
     def _guided(self, with_cond: Tensor, without: Tensor) -> Tensor:
         return without + self.scale * (with_cond - without)
