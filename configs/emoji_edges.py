@@ -1,5 +1,5 @@
-"""Emoji from their edges: a control of a run of emoji, --base runs/emoji, which stays as it is. Of any run of images, too:
-the data are the base's."""
+"""Emoji from their edges: a control of a run of emoji, --base runs/emoji, which stays as it is. The data are those of
+the base, so that it serves any run of images."""
 
 from ml_collections import ConfigDict
 

@@ -130,8 +130,8 @@ def begun(values: dict, folder: str, flag: str) -> dict:
 
 
 def controlled_values(values: dict, base: str, overrides: list[str]) -> dict:
-    """The values of a config whose model is that of the run ``--base`` with a control, on the base's data unless it names
-    others. Raises ValueError for keys of what is the base's."""
+    """The values of a config whose model is that of the run ``--base`` with a control, on the data of it unless it
+    names others. Raises ValueError for keys of what is the base's."""
     for argument in overrides:
         if argument.lstrip("-").startswith(("config.model.", "config.sde.")):
             raise ValueError(f"{argument}: a ControlNet has the network and the process of its --base; leave it out")

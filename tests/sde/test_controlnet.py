@@ -181,8 +181,8 @@ def small_model(classes=2):
 
 
 def test_a_base_in_latents_is_told_in_data_units():
-    """A control of 8 x 8 data is taken down to the 4 x 4 latents that the network sees, and the base's weights, those of
-    its autoencoder too, are in the model."""
+    """A control of 8 x 8 data is taken down to the 4 x 4 latents that the network sees; the model has all weights of
+    the base, those of its autoencoder too."""
     autoencoder = {"name": "linear", "event_shape": [1, 8, 8], "latent_shape": [2, 4, 4]}
     spec = {
         "network": {"name": "unet", "channels": 8, "num_res_blocks": 1},
