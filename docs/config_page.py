@@ -34,6 +34,8 @@ TITLES = {
     "training": "training",
     "classifier": "the classifier of --mode train_classifier",
     "classifier.network": "its network",
+    "autoencoder": "the autoencoder of --mode train_autoencoder",
+    "autoencoder.network": "its network",
     "distillation": "the teacher of --mode distill",
     "distillation.method": "how the student is trained",
     "sampler": "the sampler",

@@ -102,7 +102,7 @@ def make_folder(folder: Path) -> list[Path]:
 def remove_partial(folder: Path) -> None:
     """Remove what ``whole`` or ``write_shards`` left in a run folder where a process was killed within. What another
     process is writing stays."""
-    folders = (folder / inner for inner in ("", "checkpoints", "ema", "classifier_ema"))
+    folders = (folder / inner for inner in ("", "checkpoints", "ema", "classifier_ema", "autoencoder_ema"))
     for path in (found for inner in folders for found in inner.glob(".*.*")):
         name = TEMPORARY.fullmatch(path.name)
         ours = name and (path.parent != folder or Path(name["written"]).suffix in WRITTEN)

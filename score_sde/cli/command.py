@@ -68,10 +68,14 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     name = Path(options.config or options.pretrained or "digits").stem
     if options.mode == "distill" and options.teacher:
         name = f"{Path(options.teacher).name}-{options.method or DEFAULT_METHOD}"
+    elif options.base and not options.config:
+        name = f"{Path(options.base).name}-control"
     # Of several runs the first one's data are those that are measured by.
     first = (options.runs or "").partition(",")[0].strip()
     folder = Path(options.workdir or first or f"runs/{name}")
     exists = started(folder)
+    if options.base and folder.resolve() == Path(options.base).resolve():
+        raise ValueError(f"--base={options.base} is the --workdir too: the control needs a run folder of its own")
     if options.sampler:
         overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, CHOICES_OF_SAMPLER)}"]
     if options.tolerance is not None:
@@ -86,9 +90,11 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     elif options.mode == "distill":
         config = resolve(_student_values(folder, options, overrides), overrides)
     elif mode.training and (options.config or not exists):
-        named = options.config or (None if options.init else "digits")
+        named = options.config or (None if options.init or options.base else "digits")
         values = _read(config_path(named)) if named else {}
-        config = resolve(begun(values, options.init) if options.init else values, overrides)
+        values = begun(values, options.init, "init") if options.init else values
+        values = controlled_values(values, options.base, overrides) if options.base else values
+        config = resolve(values, overrides)
     else:
         config = resolve(read_run_config(folder), overrides)
     if config.data.kind:
@@ -100,7 +106,8 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
         with with_flag("--compile", compile, compile="--compile"):
             raise ValueError(lack)
     weights = Run.weights if mode.makes else options.weights or Run.weights
-    init = None if options.init is None else Path(options.init) / Run.weights
+    begins = options.init or options.base
+    init = None if begins is None else Path(begins) / Run.weights
     return Run(folder, config, device, World.start(device), weights, imports, compile, init)
 
 
@@ -113,13 +120,27 @@ def _student_values(folder: Path, options: flags.FlagValues, overrides: list[str
     return values
 
 
-def begun(values: dict, init: str) -> dict:
-    """The values of a config with the model and the process of the run ``--init``, and all of that run's where there
-    are none."""
-    if not started(Path(init)):
-        raise ValueError(f"--init={init} is no run folder: needs one that training or --mode import has written")
-    other = read_run_config(Path(init))
+def begun(values: dict, folder: str, flag: str) -> dict:
+    """The values of a config with the model and the process of the run that a flag, --init or --base, names, and all of
+    that run's where there are none."""
+    if not started(Path(folder)):
+        raise ValueError(f"--{flag}={folder} is no run folder: needs one that training or --mode import has written")
+    other = read_run_config(Path(folder))
     return other | {name: value for name, value in values.items() if name not in ("model", "sde")}
+
+
+def controlled_values(values: dict, base: str, overrides: list[str]) -> dict:
+    """The values of a config whose model is that of the run ``--base`` with a control, on the data of it unless it
+    names others. Raises ValueError for keys of what is the base's."""
+    for argument in overrides:
+        if argument.lstrip("-").startswith(("config.model.", "config.sde.")):
+            raise ValueError(f"{argument}: a ControlNet has the network and the process of its --base; leave it out")
+    found, data = begun(values, base, "base"), values.get("data", {})
+    own = read_run_config(Path(base))["data"]
+    if data.get("dataset", own["dataset"]) == own["dataset"]:
+        # What the config does not say of the same data set is as for the base.
+        found["data"] = {**own, **data}
+    return found | {"control": {**values.get("control", {}), "base": str(Path(base))}}
 
 
 def _read(path: Path) -> dict:
@@ -180,7 +201,7 @@ def check_unchanged(old: Config, new: Config, folder: Path) -> None:
     """Refuse to continue a run with other data, another process or another architecture."""
     changed = [
         f"config.{key}: {before!r}, now {after!r}"
-        for section in ("data", "sde", "model", "distillation")
+        for section in ("data", "sde", "model", "distillation", "control")
         for key, before, after in differences(old.to_dict()[section], new.to_dict()[section], section)
         if key not in MOVABLE
     ]

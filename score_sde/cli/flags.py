@@ -29,6 +29,7 @@ TEXTS = {
     "debug": "show the traceback of an error",
     "config": "a config file, or the name of one in configs/; default digits",
     "init": "a run folder whose model training begins with, on these data; what belongs to other classes starts anew",
+    "base": "a run folder whose model, which stays as it is, is given a control: config.data.control on these data",
     "teacher": "a run folder whose model the student is distilled from, and begins with; its data, process and network "
     "are the student's",
     "pretrained": "a file or folder of weights that another project wrote",
@@ -59,6 +60,13 @@ TEXTS = {
     "as they are; the .npz of the samples then holds them in model units, too, as state",
     "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "
     "by default that of held-out items, for models that are conditioned on more than classes",
+    "control": "what samples are controlled by: a picture, a folder of pictures, a .npy or .npz, cycled; of several "
+    "controls one each, with commas between them; by default those of held-out items",
+    "control_scale": "how strongly, 1 as trained and 0 not at all; of several controls one each, as in 1,0.5",
+    "controls": "further run folders, with commas between them, whose controls of the same base act together with that "
+    "of --workdir, which may be the base itself",
+    "control_branches": "both or conditional: whether --guidance_scale leaves the control in the unconditional branch, "
+    "or guides by it, too; default both",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
     "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; guidance_sweep "
     "takes several, as in 1,2,4",
@@ -84,7 +92,8 @@ TEXTS = {
     "samples_per_item": "samples of each item",
     "ood_file": "an .npy or .npz of other items, for the AUROC of log p(x)",
     "samples_file": "a file of samples to measure, as --mode sample writes; by default they are drawn",
-    "features": "what items are compared in: data, spectrum (of signals), classifier, inception, or a TorchScript file",
+    "features": "what items are compared in: data, spectrum (of signals), classifier, inception, or a file, of "
+    "TorchScript or of EfficientNet-Lite's weights",
     "download": "fetch the weights of --features inception where they are missing",
     "metrics": "some of the metrics, as in frechet,kernel; the first ranks samplers; default of evaluate: all it can",
     "subsamples": "halves of the items that an interval is made of",
@@ -166,6 +175,7 @@ OLD_VALUES = {("method", "moments"): "mmps"}
 EXAMPLES = {
     "train": "--config digits --workdir runs/digits --config.training.steps=200",
     "train_classifier": "--workdir runs/digits",
+    "train_autoencoder": "--config emoji_latent --workdir runs/emoji",
     "distill": "--teacher runs/digits --method progressive --workdir runs/student --config.training.steps=4000",
     "import": "--pretrained checkpoint_8.pth --facts facts.json --workdir runs/ncsnpp",
     "sample": "--workdir runs/digits --sampler pc --steps 100 --labels 0,1,2 --guidance_scale 2",
@@ -252,6 +262,7 @@ def _sections(mode: str) -> list[str]:
     own = {
         "train": ("data", "sde", "model", "training"),
         "train_classifier": ("data", "sde", "classifier", "training"),
+        "train_autoencoder": ("data", "autoencoder", "training"),
         "distill": ("data", "sde", "model", "training", "distillation"),
     }[mode]
     return [section for section in keys.SECTIONS if section.partition(".")[0] in own]

@@ -32,13 +32,17 @@ MEANINGS = {
     "data.kind": "kind of data: what a person sees of an item; empty is found from files or shape",
     "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, superres; () is "
     "the labels where there are any",
-    "data.superres_factor": "side of the blocks whose means are the condition superres",
+    "data.superres_factor": "side of the blocks whose means are the condition superres, or the control low_resolution",
     "data.downsample": "side of the blocks whose means take the place of the items",
+    "data.control": "what the control of a --base is, computed of the items, or the array control that comes with them",
+    "control.base": "run folder that the base of the control came from; its weights are in this run",
+    "control.hint_channels": "channels of the convolutions that encode the control, one after the other",
     "data.dequantized": "whether uniform noise spreads the values of integer data over their cells, as densities "
     "need; False trains on the values themselves, from -1 to 1",
     "data.workers": "threads that read and decode; 0 is the main thread",
     "data.pairs": "file of noises and their samples, of --mode pairs, on which it is trained in place of the items; "
     "empty draws noise for the items",
+    "data.cache_latents": "whether the latents of the training items are computed once and kept in the run folder",
     "data.root": "file or folder of the data; ~ and $VARIABLES are written out",
     "data.test_root": "file or folder of the held-out items; empty holds test_fraction out",
     "data.color_mode": "what images are converted to; empty is their own mode",
@@ -49,6 +53,8 @@ MEANINGS = {
     "data.channels": "where the items of a file have their channels",
     "data.columns": "columns of a table that are the items; () is all that hold more than numbers of rows",
     "data.num_levels": "number of levels of integer data, which are dequantized; 0 is continuous data",
+    "data.label_by": "array of an .npz that holds the classes, where it is not called labels",
+    "data.group_by": "array of an .npz: items for which it holds the same are all trained on, or all held out",
     "sde.beta_min": "beta at t = 0",
     "sde.beta_max": "beta at t = 1",
     "sde.sigma_min": "sigma at t = 0",
@@ -70,6 +76,9 @@ MEANINGS = {
     "model.sigma_data": "standard deviation of the data in model units; 0 measures it",
     "model.noise_input": "what the network is told: noise_level (log(sigma / alpha) / 4, of x of unit variance) or "
     "step (as score_sde and diffusers do, of x as it is, so that they load what is exported)",
+    "model.autoencoder": "autoencoder in whose latents the model is trained: own (of --mode train_autoencoder in this "
+    "run folder), another run folder, or a file or folder of weights of a tiny autoencoder; empty is none",
+    "model.latent_scale": "what latents are divided by: the standard deviation of each channel, or a common one",
     "model.conditional": "whether the model is told classes and conditions",
     "network.channels": "channels of the first level",
     "network.channel_mult": "channels of each level in units of channels; there are as many levels",
@@ -110,7 +119,7 @@ MEANINGS = {
     "network.self_condition": "whether the network sees an estimate of the data, here always zero",
     "network.kind": "of diffusers, the network's class: UNet2DModel, UNet2DConditionModel or DiTTransformer2DModel",
     "network.settings": "of diffusers, what its config.json says, as JSON text",
-    "network.patch_size": "side of the patches that are tokens",
+    "network.patch_size": "side of the patches that are tokens, or positions of the first level",
     "network.widths": "features of each level; there are as many levels",
     "network.depths": "layers or residual blocks of each level, one number for all or one for each",
     "network.hidden_widths": "features of the feed-forward layers of each level; () is three times its width",
@@ -126,6 +135,11 @@ MEANINGS = {
     "network.mapping_dropout": "dropout of the mapping network",
     "network.stem_width": "channels of the first and last convolution; 0 is the first level's",
     "network.log_variance": "whether there is a channel more for a log-variance",
+    "network.latent_channels": "channels of the latent",
+    "network.latent_shape": "shape of the latent; () is that of the items",
+    "network.encoder_blocks": "blocks of each level on the way down",
+    "network.decoder_blocks": "blocks of each level on the way up",
+    "network.midblock_norm": "whether its coarsest blocks have group norm, as those of taef2",
     "network.width": "features per token or layer",
     "network.depth": "number of transformer blocks",
     "network.heads": "attention heads; of linear_attention_unet for each level, or all",
@@ -165,6 +179,12 @@ MEANINGS = {
     "training.log_every": "steps between lines of numbers",
     "training.sample_every": "steps between pictures and held-out losses",
     "training.checkpoint_every": "steps between training states",
+    "autoencoder.reconstruction": "error of the reconstruction: l1 its absolute value, l2 its square",
+    "autoencoder.kl_weight": "weight of the KL from N(0, I), in nats per entry of an item; with l2, twice the variance "
+    "of the noise that is assumed gives the evidence bound",
+    "autoencoder.perceptual_weight": "weight of the distance in features",
+    "autoencoder.features": "file of the network whose features are compared; empty for none",
+    "autoencoder.augmentation": "how images are augmented: flip mirrors half of them",
     "distillation.teacher": "run folder of the teacher; --teacher is the same",
     "distillation.sha256": "hash of the teacher's weights, which is found",
     "distillation.guidance_scale": "classifier-free guidance of the teacher, baked into the student; of two, as "
@@ -221,12 +241,15 @@ MEANINGS = {
 """By the key with its section, where "network" is that of either model, or by the key alone where it means the same in
 every section."""
 
+TRAININGS = ("training", "classifier", "autoencoder")
+"""Sections with options of an optimizer."""
+
 ALLOWED: dict[str, Iterable[str]] = {
     **CHOICES,
     **{f"{section}.name": table for section, table in NAMED.items()},
-    **{f"{section}.optimizer": OPTIMIZERS for section in ("training", "classifier")},
-    **{f"{section}.lr_decay": DECAYS for section in ("training", "classifier")},
-    **{f"{section}.parallel": PARALLEL for section in ("training", "classifier")},
+    **{f"{section}.optimizer": OPTIMIZERS for section in TRAININGS},
+    **{f"{section}.lr_decay": DECAYS for section in TRAININGS},
+    **{f"{section}.parallel": PARALLEL for section in TRAININGS},
     **{f"{section}.network.resampling": RESAMPLINGS for section in ("model", "classifier")},
     "model.network.progressive_input": PROGRESSIVE,
     "model.network.progressive_output": PROGRESSIVE,

@@ -88,6 +88,7 @@ def _single(flag: str, value: object) -> object:
 MODES = {
     "train": Mode("score_sde.modes.train:train", training=True, writes=True),
     "train_classifier": Mode("score_sde.modes.train:train_classifier", training=True, writes=True),
+    "train_autoencoder": Mode("score_sde.modes.train_autoencoder:train_autoencoder", training=True, writes=True),
     "distill": Mode("score_sde.modes.distill:distill", training=True, writes=True),
     "import": Mode(
         "score_sde.modes.foreign:import_weights",

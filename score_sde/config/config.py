@@ -17,8 +17,10 @@ from score_sde.config.component import Component
 from score_sde.config.migration import current_config, new_key, new_value
 from score_sde.config.naming import with_keys
 from score_sde.config.options import (
+    AutoencoderSection,
     ClassifierSection,
     Config,
+    ControlSection,
     DataOptions,
     DistillationSection,
     ModelOptions,
@@ -171,6 +173,8 @@ def _built(values: dict) -> Config:
         training = TrainingSection.of(values["training"])
     with with_keys("classifier"):
         classifier = ClassifierSection.of(values["classifier"])
+    with with_keys("autoencoder"):
+        autoencoder = AutoencoderSection.of(values["autoencoder"])
     with with_keys("distillation", "distillation.method"):
         distillation = DistillationSection.of(values["distillation"])
     return Config(
@@ -178,8 +182,10 @@ def _built(values: dict) -> Config:
         Component.of(values["sde"]),
         ModelOptions.of(values["model"]),
         classifier,
+        autoencoder,
         training,
         distillation,
+        ControlSection.of(values["control"]),
         Component.of(values["sampler"]),
     )
 

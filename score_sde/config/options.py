@@ -3,11 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 import torch
 
 from score_sde.config.component import Component, options_of
+from sde.autoencoder.loss import AutoencoderLoss
+from sde.autoencoder.measurement import SCALES
 from sde.data import DATASETS
 from sde.data.sets import source_of
 from sde.training.options import TrainingOptions
@@ -15,14 +17,17 @@ from sde.training.options import TrainingOptions
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MEMORY_FORMATS = ("contiguous", "channels_last")
 COMPILING = ("auto", "on", "off")
-SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "downsample", "dequantized", "workers")
+SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "downsample", "dequantized", "workers", "control")
 """Keys of config.data that are for every data set; the others are keyword arguments of some."""
-OF_THE_RUN = ("kind", "pairs")
+OF_THE_RUN = ("kind", "pairs", "cache_latents")
 """Those that no data set is asked for."""
 
 
 class Section:
-    """A section of the config. Its keys are flat: ``section.key`` is that of the dataclass in it that has it."""
+    """A section of the config. Its keys are flat: ``section.key`` is that of the dataclass in it that has it. Fields of
+    its dataclasses that are ``without`` use in it are no keys, and have their defaults."""
+
+    without: ClassVar[tuple[str, ...]] = ()
 
     def __getattr__(self, key: str) -> Any:
         if not key.startswith("_"):
@@ -43,7 +48,7 @@ class Section:
             if kind is Component:
                 parts[name] = Component.of(values[name])
             elif isinstance(kind, type) and is_dataclass(kind):
-                parts[name] = kind(**{f.name: values[f.name] for f in fields(kind)})
+                parts[name] = kind(**{f.name: values[f.name] for f in fields(kind) if f.name not in cls.without})
             elif name in values:
                 parts[name] = values[name]
             else:
@@ -57,7 +62,7 @@ class Section:
             if isinstance(part, Component):
                 flat[name] = part.to_dict()
             elif is_dataclass(part) and not isinstance(part, type):
-                flat |= asdict(part)
+                flat |= {key: value for key, value in asdict(part).items() if key not in self.without}
             elif isinstance(part, dict):
                 flat |= part
             else:
@@ -68,8 +73,8 @@ class Section:
 @dataclass(frozen=True)
 class DataOptions(Section):
     """The data set, a key of DATASETS or an import path; what ``load_dataset`` does to every one; the ``kind`` of its
-    items, a key of KINDS, or nothing where it is found; a file of ``pairs`` to train on, or nothing; and the keyword
-    arguments of this data set and others, each itself a key."""
+    items, a key of KINDS, or nothing where it is found; a file of ``pairs`` to train on, or nothing; ``cache_latents``,
+    whether latents are computed once; and the keyword arguments of this data set and others, each itself a key."""
 
     dataset: str = "digits"
     event_shape: tuple[int, ...] = ()
@@ -79,7 +84,9 @@ class DataOptions(Section):
     downsample: int = 1
     dequantized: bool = True
     workers: int = 4
+    control: str = ""
     pairs: str = ""
+    cache_latents: bool = False
     own: Mapping[str, Any] = field(default_factory=dict)
 
     def arguments(self) -> dict:
@@ -109,12 +116,15 @@ or what score_sde and diffusers tell them, of x as it is."""
 @dataclass(frozen=True)
 class ModelOptions(Section):
     """The denoiser: its parametrization, ``sigma_data`` (0: measured), what its network is told of the time, one of
-    NOISE_INPUTS, whether it is conditional, and its network."""
+    NOISE_INPUTS, whether it is conditional, its ``autoencoder``, nothing, "own" or a path, how its latents are scaled,
+    one of SCALES, and its network."""
 
     parametrization: str = "edm"
     sigma_data: float = 0.0
     noise_input: str = "noise_level"
     conditional: bool = True
+    autoencoder: str = ""
+    latent_scale: str = SCALES[0]
     network: Component = field(default_factory=lambda: Component("unet"))
 
 
@@ -180,6 +190,43 @@ class ClassifierSection(Section):
     optimization: TrainingOptions = field(default_factory=TrainingOptions)
 
 
+@dataclass(frozen=True)
+class ControlSection(Section):
+    """The control of a frozen base: the run folder that the base came from, nothing where there is no control, and the
+    channels of the hint's encoder."""
+
+    base: str = ""
+    hint_channels: tuple[int, ...] = (16, 32)
+
+
+@dataclass(frozen=True)
+class AutoencoderOptions:
+    """How the training items of an autoencoder are augmented, a key of AUGMENTATIONS that tells a network nothing, and
+    the file of the ``features`` of its perceptual distance, or nothing."""
+
+    augmentation: str = "none"
+    features: str = ""
+
+
+@dataclass(frozen=True)
+class AutoencoderSection(Section):
+    """The autoencoder: its network, its loss, and its training, which knows no times. Raises ValueError for a
+    perceptual weight without features, and for features without weight."""
+
+    without: ClassVar[tuple[str, ...]] = ("time_distribution", "time_mean", "time_std")
+    network: Component = field(default_factory=lambda: Component("kl"))
+    loss: AutoencoderLoss = field(default_factory=AutoencoderLoss)
+    items: AutoencoderOptions = field(default_factory=AutoencoderOptions)
+    optimization: TrainingOptions = field(default_factory=TrainingOptions)
+
+    def __post_init__(self) -> None:
+        weight, file = self.loss.perceptual_weight, self.items.features
+        if weight and not file:
+            raise ValueError(f"perceptual_weight = {weight:g}: needs `features`, the file of a network's weights")
+        if file and not weight:
+            raise ValueError(f"features = {file!r}: has no use with a `perceptual_weight` of 0; set that, too")
+
+
 SOLVERS = ("ddim", "heun")
 """Samplers whose steps a teacher can make, of which each sample has times of its own."""
 
@@ -225,8 +272,10 @@ class Config:
     sde: Component
     model: ModelOptions
     classifier: ClassifierSection
+    autoencoder: AutoencoderSection
     training: TrainingSection
     distillation: DistillationSection
+    control: ControlSection
     sampler: Component
 
     def settled(self, **speed: str) -> "Config":

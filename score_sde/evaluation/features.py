@@ -17,6 +17,7 @@ from score_sde.run.folder import Run, file_digest
 from sde.data import Dataset
 from sde.device import has_float64
 from sde.distributed.world import World
+from sde.networks.efficientnet_lite import load_efficientnet_lite
 
 EXTRACTORS = ("data", "spectrum", "classifier", "inception")
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
@@ -79,17 +80,18 @@ class Extractor:
 
 
 def extractor(run: Run, name: str, training: Dataset, download: bool = False) -> Extractor:
-    """The extractor of ``--features``: one of EXTRACTORS, or the path of a TorchScript file."""
+    """The extractor of ``--features``: one of EXTRACTORS, or the path of a TorchScript file or of weights of
+    EfficientNet-Lite."""
     device = run.device if has_float64(run.device) else torch.device("cpu")
     if download and name != "inception":
         raise ValueError(f"--download is for --features inception; --features {name} would ignore it")
     kind = run.kind
     if name in ("data", "spectrum"):
         named = named_beside(kind, training.event_shape)
-        function = kind.features(training.transform)
+        function = kind.features(training.transform.outer)
         if name == "spectrum":
-            function, named = kind.spectrum(training.transform, training.event_shape, "--features=spectrum"), name
-        digest = hashlib.sha256(f"{training.transform.digest}{named}".encode()).hexdigest()
+            function, named = kind.spectrum(training.transform.outer, training.event_shape, "--features=spectrum"), name
+        digest = hashlib.sha256(f"{training.transform.outer.digest}{named}".encode()).hexdigest()
         return Extractor(name, digest, function, device)
     if name == "classifier":
         judge = evaluation_classifier(run, training).to(device)
@@ -97,26 +99,38 @@ def extractor(run: Run, name: str, training: Dataset, download: bool = False) ->
         if unfit:
             raise ValueError(f"--features=classifier: {unfit}; use --features data, or spectrum for signals")
         return Extractor("classifier", judge.digest, judge.features, device)
-    network, digest = _inception(download) if name == "inception" else _scripted(name)
+    network, digest = _inception(download) if name == "inception" else _of_file(name)
     network = network.to(device).eval()
-    convert = kind.network_input(training.transform, training.event_shape, f"--features={name}")
+    convert = kind.network_input(training.transform.outer, training.event_shape, f"--features={name}")
     return Extractor(name, digest, lambda x: network(convert(x)), device)
 
 
-def _scripted(path: str) -> tuple[torch.nn.Module, str]:
-    """A TorchScript module of a file, (B, 3, height, width) bytes -> (B, d), and the file's hash."""
+def _of_file(path: str) -> tuple[torch.nn.Module, str]:
+    """The network of a file, (B, 3, height, width) bytes -> (B, d), and the file's hash."""
     if not Path(path).is_file():
-        raise ValueError(f"--features={path}: needs {', '.join(EXTRACTORS)}, or a TorchScript file that exists")
+        raise ValueError(
+            f"--features={path}: needs {', '.join(EXTRACTORS)}, or a TorchScript file that exists, or one of weights "
+            "of EfficientNet-Lite (.safetensors)"
+        )
+    try:
+        network = load_efficientnet_lite(Path(path)) if path.endswith(".safetensors") else _scripted(path)
+    except ValueError as error:
+        raise ValueError(f"--features={error}") from None
+    return network, file_digest(Path(path))
+
+
+def _scripted(path: str) -> torch.nn.Module:
+    """A TorchScript module of a file. Raises ValueError, which begins with the path, for any other file."""
     try:
         # Opened here: torch refuses names that are not UTF-8.
         with open(path, "rb") as file:
             module = torch.jit.load(file, map_location="cpu")
     except RuntimeError as error:
         raise ValueError(
-            f"--features={path} is no TorchScript file ({str(error).strip().splitlines()[0][:80]}): save one with "
+            f"{path} is no TorchScript file ({str(error).strip().splitlines()[0][:80]}): save one with "
             "torch.jit.script(module).save(path), as docs/evaluation.md shows"
         ) from None
-    return _Scripted(module, path), file_digest(Path(path))
+    return _Scripted(module, path)
 
 
 class _Scripted(torch.nn.Module):

@@ -119,6 +119,11 @@ def draw_distances(axes: Axes, lines: Sequence[dict]) -> None:
     axes.set_ylim(bottom=0)
 
 
+def draw_reconstructions(axes: Axes, lines: Sequence[dict]) -> None:
+    for key, color, label in (("psnr/training", GREY, "training items"), ("psnr/held_out", BLUE, "held-out items")):
+        _curve(axes, *series(lines, key), "o-", color=color, linewidth=1.2, label=label)
+
+
 def draw_one(key: str) -> Callable[[Axes, Sequence[dict]], None]:
     """A chart of the values of one key, from zero."""
 
@@ -148,6 +153,13 @@ ACCURACY = Curves(
     draw_accuracy,
     "Of a noise-conditional classifier. It falls to the share of the most frequent class where noise has hidden the "
     "data.",
+)
+PSNR = Curves(
+    "psnr",
+    "PSNR of reconstructions (dB)",
+    draw_reconstructions,
+    "Of an autoencoder, by the pooled squared error. Where held-out items fall while training items rise, it has begun "
+    "to memorize.",
 )
 CHARTS = (
     LOSS,
@@ -182,8 +194,8 @@ def present(charts: Sequence[Curves], lines: Sequence[dict]) -> list[Curves]:
 
 
 def curves(lines: Sequence[dict], path: Path) -> None:
-    """A picture of losses, gradient norms and accuracies, those of them that were recorded."""
-    charts = present((LOSS, GRADIENT_NORM, ACCURACY), lines)
+    """A picture of losses, gradient norms, accuracies and reconstructions, those of them that were recorded."""
+    charts = present((LOSS, GRADIENT_NORM, ACCURACY, PSNR), lines)
     if charts:
         write_whole(path, figure_bytes(_figure(charts, lines, (7, 3.5 * len(charts)))))
 

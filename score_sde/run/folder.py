@@ -1,4 +1,5 @@
-"""Run folder: config.json, model.safetensors, classifier.safetensors, checkpoints/, metrics.jsonl, samples/."""
+"""Run folder: config.json, model.safetensors, those of a classifier and an autoencoder, checkpoints/, metrics.jsonl,
+samples/."""
 
 import hashlib
 from dataclasses import asdict, dataclass, field, replace
@@ -15,9 +16,11 @@ from score_sde.config.program import program, quoted
 from score_sde.kinds import KINDS, kind_of
 from score_sde.kinds.base import About, Kind
 from score_sde.run.device import arrange
+from score_sde.run.latents import latents_of
 from score_sde.run.trained import as_trained
 from sde import Denoiser, NoisyClassifier
-from sde.checkpoint.models import load_model
+from sde.autoencoder import Autoencoder, LatentTransform, in_latents
+from sde.checkpoint.models import load_model, load_transform
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.states import Checkpoints
 from sde.data import Split, load_dataset
@@ -60,6 +63,11 @@ class Run:
     def classifier_file(self) -> Path:
         """The noise-conditional classifier, EMA weights."""
         return self.folder / "classifier.safetensors"
+
+    @property
+    def autoencoder_file(self) -> Path:
+        """The autoencoder, EMA weights."""
+        return self.folder / "autoencoder.safetensors"
 
     @property
     def started(self) -> bool:
@@ -142,20 +150,29 @@ class Run:
         return None if self.checkpoints("denoiser").paths() else self.init
 
     @cached_property
-    def _spec(self) -> dict:
-        """What the file of the weights says of the model, or where there is none the newest training state; of training
-        that begins with another run, what that says. Nothing where there is nothing yet."""
+    def _described(self) -> Path | None:
+        """What says what the model is: the file of the weights, or where there is none the newest training state; of
+        training that begins with another run, that. None where there is nothing yet."""
         own = (self.weights_file, *self.checkpoints("denoiser").paths())
         files = own if self.begins_with is None else (self.begins_with,)
-        return next((stored_spec(path) for path in files if path.is_file()), {})
+        return next((path for path in files if path.is_file()), None)
+
+    @cached_property
+    def _spec(self) -> dict:
+        """What the model is, as it says itself. Nothing where there is nothing yet."""
+        return {} if self._described is None else stored_spec(self._described)
 
     def values(self) -> dict:
         """The config as plain values, with what it leaves to be found."""
         values = self.config.to_dict()
         values["data"]["kind"] = self.kind.name
-        if self.config.distillation == resolve({}, []).distillation:
-            # Of students alone.
-            del values["distillation"]
+        usual = resolve({}, [])
+        # Of students, and of models with a control, alone.
+        for section in ("distillation", "control"):
+            if getattr(self.config, section) == getattr(usual, section):
+                del values[section]
+        if not self.config.data.control:
+            del values["data"]["control"]
         return values
 
     def write_config(self) -> None:
@@ -165,10 +182,31 @@ class Run:
             write_json(self.folder / "classes.json", {str(i): name for i, name in enumerate(self.class_names)})
 
     @cached_property
-    def _split(self) -> Split:
+    def items(self) -> Split:
+        """The training and held-out data as they are, without the latents of an autoencoder."""
         own = {name: f"config.data.{name}" for name in own_keys(self.config.data.dataset)}
         with with_keys("data", **own):
             return as_trained(load_dataset(**self.config.data.arguments()), self._spec)
+
+    @cached_property
+    def _split(self) -> Split:
+        train, test = self.items
+        learned = self._latents
+        if learned is None or learned.num_levels != train.transform.num_levels:
+            return train, test
+        return in_latents(train, learned), in_latents(test, learned)
+
+    @property
+    def _latents(self) -> LatentTransform | None:
+        """The learned transform of the model, or of the autoencoder that the config names for one that is still to be
+        trained, on the device; None for a model of items as they are."""
+        described, named = self._described, self.config.model.autoencoder
+        with with_keys(imports="--imports"):
+            found = None if described is None else load_transform(described, self.allowed_imports)
+            if found is None and named and (described is None or self.begins_with is not None):
+                train, scale = self.items[0], self.config.model.latent_scale
+                found = latents_of(named, self.folder, scale, train, self.allowed_imports, self.device)
+        return None if found is None else found.to(self.device)
 
     @property
     def names_data(self) -> bool:
@@ -226,11 +264,22 @@ class Run:
         with with_keys(imports="--imports"):
             return load_model(self.classifier_file, "classifier", self.allowed_imports).to(self.device)
 
+    def autoencoder(self) -> Autoencoder:
+        """The trained autoencoder on the device."""
+        if not self.autoencoder_file.exists():
+            raise ValueError(
+                f"{self.autoencoder_file} does not exist: train it with `{program()} --mode train_autoencoder "
+                f"--workdir {quoted(self.folder)}`"
+            )
+        with with_keys(imports="--imports"):
+            return load_model(self.autoencoder_file, "autoencoder", self.allowed_imports).to(self.device)
+
     @property
     def allowed_imports(self) -> set[str]:
         """The import paths that the user named: in the config of the run, and by ``--imports``."""
         config = self.config
-        return {config.model.network.name, config.classifier.network.name, config.sde.name, *self.imports}
+        named = (config.model.network, config.classifier.network, config.autoencoder.network, config.sde)
+        return {*(component.name for component in named), *self.imports}
 
     def load(self, path: Path) -> Denoiser:
         """The denoiser of a file, on the CPU. Raises ValueError for one that asks to import what nobody named."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from samplers.checks import SampleError
 from samplers.progress import Progress
 from score_sde.run.compiling import compiling
+from score_sde.run.conditions import with_controls
 from score_sde.run.folder import Run
 from score_sde.run.guides import GuidanceOptions, Guides
 from score_sde.run.labels import Labels
@@ -27,16 +28,16 @@ from sde.files import write_whole
 
 def relative_error(values: Tensor, x: Tensor, data: Dataset, sizes: Tensor | None = None) -> float:
     """Root mean square of values - x (n, *event) where they are real, relative to the data's standard deviation, both
-    in model units; where the data are one value, it is not relative to anything."""
+    in units of the data's own transform; where the data are one value, it is not relative to anything."""
     index = spread(len(data), 10_000)
-    std, encode = encoded_entries(data, index).std().item(), data.transform.encode
+    std, encode = encoded_entries(data, index).std().item(), data.transform.outer.encode
     error = root_mean_square(encode(values) - encode(x), sizes).item()
     return error / std if std > 0 else error
 
 
 def encoded_entries(data: Dataset, index: Tensor) -> Tensor:
-    """The entries of items at positions that are real, in model units, in a row."""
-    return real_entries(data.transform.encode(data.batch(index)[0]).double(), data.sizes_of(index))
+    """The entries of items at positions that are real, in units of the data's own transform, in a row."""
+    return real_entries(data.transform.outer.encode(data.batch(index)[0]).double(), data.sizes_of(index))
 
 
 def encoded_items(
@@ -89,6 +90,7 @@ def bind(
     """
     guides = Guides(run, denoiser, guidance)
     cond = Labels(labels, denoiser, guides.classes, guides.names).of_items(targets, count)
+    cond = with_controls(guides.denoiser, cond, guides.given_controls(count), count)
     # Rows of the bound model, so that what cycles over the items does so before they are repeated.
     whole = guides(cond)
     return labels_of(cond), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))

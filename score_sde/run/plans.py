@@ -9,9 +9,12 @@ from samplers import Plan, pilot_count, plan
 from score_sde.config.migration import PLAN_FLAGS, current_plan
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run, event_shape_of, file_digest
-from score_sde.run.guides import GuidanceOptions, Guides
+from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.lock import one_writer
 from sde.files import read_json, write_json
+
+NEW_FLAGS = ("control", "control_scale", "controls", "control_branches")
+"""Those that plans are named by where they are given alone."""
 
 VERSION = 1
 """Version of the planner: plans of an older one are made anew."""
@@ -25,7 +28,10 @@ def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: Gu
     options = options or guides.options
     hashes = [file_digest(file) for file in guides.files(options)]
     # By the names that the flags had at first, so that the plans of older versions are found.
-    flags = {PLAN_FLAGS.get(name, name): value for name, value in asdict(options).items()}
+    flags = {PLAN_FLAGS.get(name, name): value for name, value in asdict(options).items() if name not in NEW_FLAGS}
+    # Of models without a control as before there were any.
+    own = {name: value for name, value in asdict(options).items() if value != asdict(UNGUIDED)[name]}
+    flags |= {name: value for name, value in own.items() if name in NEW_FLAGS}
     key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, flags]).encode()).hexdigest()[:16]
     path = run.folder / "plans" / f"{calls}-{key}.json"
     if path.exists():

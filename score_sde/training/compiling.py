@@ -13,17 +13,16 @@ from score_sde.run.trial import Trial, fastest
 from score_sde.training.precision import LEAST_PARAMETERS, TRIAL_SECONDS, few, training_pass
 from sde.data import Dataset
 from sde.device import forked_random, wait_for
-from sde.model.classifier import NoisyClassifier
-from sde.model.denoiser import Preconditioned
+from sde.distributed.world import body_of
 from sde.training.options import TrainingOptions
-from sde.training.trainer import Loss
+from sde.training.trainer import Loss, Trained
 
 LEAST_SECONDS = 900.0
 """Seconds of training below which nothing is tried: to compile takes one or two minutes, and saves a part of them."""
 
 
 def settle_compiling(
-    run: Run, model: Preconditioned | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions | None = None
+    run: Run, model: Trained, data: Dataset, loss: Loss, options: TrainingOptions | None = None
 ) -> PrecisionOptions:
     """Compile the model's network in place, where ``compile`` says so; "auto" becomes what a trial finds, the first
     process's, and stays where none was made. Returns what was set. Arguments are those of ``settle``, which comes
@@ -58,13 +57,13 @@ def settle_compiling(
             # torch keeps the graphs, and on CUDA the memory that they were captured in.
             torch.compiler.reset()
     if compile == "on":
-        attach(model.network, captured)
+        attach(body_of(model), captured)
     return replace(asked, compile=compile)
 
 
 def _try(
     run: Run,
-    model: Preconditioned | NoisyClassifier,
+    model: Trained,
     data: Dataset,
     loss: Loss,
     options: TrainingOptions,
@@ -85,12 +84,12 @@ def _try(
         print("trying whether a compiled network trains faster ...", flush=True)
 
         def prepare(name: str) -> None:
-            detach(model.network)
+            detach(body_of(model))
             if name == "compiled":
-                attach(model.network, captured)
+                attach(body_of(model), captured)
 
         ways = dict.fromkeys(("eager", "compiled"), lambda: passes(count))
         try:
             return fastest(ways, seconds=TRIAL_SECONDS, min_speedup=1.05, prepare=prepare, device=run.device)
         finally:
-            detach(model.network)
+            detach(body_of(model))

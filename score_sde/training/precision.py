@@ -15,12 +15,11 @@ from score_sde.run.trial import Trial, fastest
 from sde.condition.tree import map_condition
 from sde.data import Dataset
 from sde.device import forked_random, wait_for
-from sde.model.classifier import NoisyClassifier
-from sde.model.denoiser import Preconditioned
+from sde.distributed.world import body_of
 from sde.training.loss import BatchNoise
 from sde.training.modes import Modes
 from sde.training.options import TrainingOptions
-from sde.training.trainer import Loss
+from sde.training.trainer import Loss, Trained
 
 LEAST_PARAMETERS = 1_000_000
 """Parameters below which nothing is tried: such a run is over soon, and does not depend on a clock."""
@@ -33,7 +32,7 @@ PASS_SECONDS = TRIAL_SECONDS / 100
 
 
 def settle(
-    run: Run, model: Preconditioned | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions | None = None
+    run: Run, model: Trained, data: Dataset, loss: Loss, options: TrainingOptions | None = None
 ) -> PrecisionOptions:
     """Set the model's precision and memory format to those asked for, of which "auto" becomes what a trial finds
     fastest, the first process's; returns what was set. ``options`` are those of the training, by default the
@@ -63,10 +62,10 @@ def settle(
     return replace(asked, precision=precision, memory_format=memory_format)
 
 
-def apply(model: Preconditioned | NoisyClassifier, precision: str, memory_format: str) -> None:
+def apply(model: Trained, precision: str, memory_format: str) -> None:
     """Set the dtype of the network's body and the memory format of its weights."""
     model.autocast = PRECISIONS[precision]
-    arrange(model.network, memory_format)
+    arrange(body_of(model), memory_format)
 
 
 def _named(choice: tuple[str, str]) -> str:
@@ -75,7 +74,7 @@ def _named(choice: tuple[str, str]) -> str:
 
 def _try(
     run: Run,
-    model: Preconditioned | NoisyClassifier,
+    model: Trained,
     data: Dataset,
     loss: Loss,
     options: TrainingOptions,
@@ -96,7 +95,7 @@ def _try(
 
 
 def training_pass(
-    run: Run, model: Preconditioned | NoisyClassifier, data: Dataset, loss: Loss, options: TrainingOptions
+    run: Run, model: Trained, data: Dataset, loss: Loss, options: TrainingOptions
 ) -> tuple[Callable[[int], None], int]:
     """A forward and backward pass of so many items, which leaves the model's weights as they are, and how many there
     are at most."""
@@ -108,7 +107,7 @@ def training_pass(
     modes = Modes(model)
 
     def passes(count: int) -> None:
-        draws = BatchNoise.draw(model.sde, x0[:count].shape, torch.Generator().manual_seed(0))
+        draws = BatchNoise.draw(getattr(model, "sde", None), x0[:count].shape, torch.Generator().manual_seed(0))
         modes.train()
         loss(model, x0[:count], map_condition(lambda c: c[:count], cond), draws).mean().backward()
         model.zero_grad()

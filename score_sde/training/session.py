@@ -20,16 +20,15 @@ from score_sde.training.estimate import outlook, time_of_step, waiting
 from score_sde.training.interrupts import Interrupts
 from score_sde.training.log import Metrics
 from score_sde.training.memory import dry_run, out_of_memory
-from sde import NoisyClassifier
 from sde.checkpoint.models import save_model
 from sde.checkpoint.snapshots import save_averages
 from sde.checkpoint.spec import build
 from sde.checkpoint.states import STATES_KEPT
+from sde.distributed.world import body_of
 from sde.files import remove_partial
-from sde.model.denoiser import Preconditioned
 from sde.training.audit import audit
 from sde.training.fit import Callback, fit
-from sde.training.trainer import StepResult, Trainer
+from sde.training.trainer import StepResult, Trained, Trainer
 
 NO_MODEL = (".network.activation_checkpointing", ".class_counts")
 """What a description says beside the model: a run goes on where it differs."""
@@ -83,18 +82,18 @@ class Session:
             ) from None
         print(f"continuing {self.run.folder} at step {self.trainer.step}")
 
-    def averaged(self) -> Preconditioned | NoisyClassifier | None:
+    def averaged(self) -> Trained | None:
         """A module apart with the averaged weights, in eval mode; in the first process, None in the others."""
         return self._apart(self.trainer.ema.module_state(self.trainer.module))
 
-    def raw(self) -> Preconditioned | NoisyClassifier | None:
+    def raw(self) -> Trained | None:
         """The module as it is; where it is sharded, or compiled for training, a whole one apart in the first process,
         None in the others."""
         module = self.trainer.module
-        apart = self.trainer.sharded or is_compiled(module.get_submodule("network"))
+        apart = self.trainer.sharded or is_compiled(body_of(module))
         return self._apart(module.state_dict()) if apart else module
 
-    def _apart(self, state: dict[str, Tensor]) -> Preconditioned | NoisyClassifier | None:
+    def _apart(self, state: dict[str, Tensor]) -> Trained | None:
         state = self.run.world.collect(state)
         if not self.run.world.is_main:
             return None

@@ -7,9 +7,10 @@ from samplers.grid import make_jumps
 from score_sde.config.naming import with_keys
 from score_sde.run.folder import Run, file_digest
 from score_sde.training.spec import denoiser_spec
+from sde.checkpoint.models import load_transform
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.spec import build_flow_map, build_transform
-from sde.condition.tree import condition_kinds
+from sde.condition.tree import CONTROL, condition_kinds
 from sde.data import Dataset
 from sde.distillation import METHODS, FlowMap
 from sde.distillation.method import Grid, Method, times_of
@@ -67,6 +68,11 @@ def student_spec(run: Run, method: Method, data: Dataset) -> dict:
     distillation = run.config.distillation
     if distillation.teacher:
         spec = stored_spec(Path(distillation.teacher) / Run.weights)
+        if CONTROL in spec:
+            raise ValueError(
+                f"--teacher={distillation.teacher} has a control, whose base is frozen and learns nothing: distill the "
+                "base alone"
+            )
         check_data(run, spec, data)
     else:
         spec = denoiser_spec(run.config, data)
@@ -94,8 +100,10 @@ def grid_of(method: Method) -> Grid:
 
 def check_data(run: Run, spec: dict, data: Dataset) -> None:
     """Refuse data that are not those of the teacher."""
-    shape, transform = tuple(spec["event_shape"]), build_transform(spec["transform"])
     folder = run.config.distillation.teacher
+    shape, transform = tuple(spec["event_shape"]), build_transform(spec["transform"])
+    if transform.learned:
+        transform = load_transform(Path(folder) / Run.weights, run.allowed_imports) or transform
     if data.event_shape != shape:
         raise ValueError(f"--teacher={folder} has items of shape {shape}, the data {data.event_shape}: name its data")
     if data.transform.digest != transform.digest:

@@ -19,6 +19,12 @@ class Autoencoder(nn.Module, abc.ABC):
     """
 
     noise_std: Tensor
+    spec: dict | None = None
+    """What rebuilds it with fresh weights (``sde.checkpoint.spec.build_autoencoder``), where that is known."""
+    autocast: torch.dtype | None = None
+    """The dtype of the networks' bodies, None for full precision."""
+    unit_range: tuple[float, float] | None = None
+    """The values of y, where they are fixed; None where items may have any."""
 
     def __init__(self, event_shape: Sequence[int], latent_shape: Sequence[int]) -> None:
         super().__init__()
@@ -28,6 +34,11 @@ class Autoencoder(nn.Module, abc.ABC):
                 raise ValueError(f"{name} = {shape}: needs at least one axis, each of at least one entry")
         self.register_buffer("noise_std", torch.full((self.event_shape[0],), math.nan))
 
+    @property
+    def deterministic(self) -> bool:
+        """Whether the standard deviation of q(z | y) is 0."""
+        return False
+
     @abc.abstractmethod
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | y), each (B, *latent); a deterministic encoder's are zeros."""
@@ -36,9 +47,17 @@ class Autoencoder(nn.Module, abc.ABC):
     def decode(self, z: Tensor) -> Tensor:
         """y(z), (B, *event)."""
 
-    def forward(self, y: Tensor) -> Tensor:
-        """The reconstruction of y, decode(mean(y))."""
-        return self.decode(self.encode(y)[0])
+    def forward(self, y: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The reconstruction of y, decode(mean(y) + std(y) noise), with standard normal ``noise`` (B, *latent) or none;
+        and mean(y) and std(y)."""
+        mean, std = self.encode(y)
+        return self.decode(mean if noise is None else mean + std * noise), mean, std
+
+    def called(self, body: nn.Module, x: Tensor) -> Tensor:
+        """body(x), a part of the network, under ``autocast``, in the dtype of x."""
+        with torch.autocast(x.device.type, self.autocast, enabled=self.autocast is not None):
+            output: Tensor = body(x)
+        return output.to(x.dtype)
 
     def inner_shape(self, event_shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of z for items of this shape. Raises ValueError for one that it does not take, by default every

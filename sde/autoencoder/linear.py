@@ -18,7 +18,7 @@ class LinearAutoencoder(Autoencoder):
 
     std: Tensor
 
-    def __init__(self, event_shape: Sequence[int], latent_shape: Sequence[int] | None = None) -> None:
+    def __init__(self, event_shape: Sequence[int], latent_shape: Sequence[int] = ()) -> None:
         super().__init__(event_shape, latent_shape or event_shape)
         outside, inside = math.prod(self.event_shape), math.prod(self.latent_shape)
         if inside > outside:
@@ -30,6 +30,7 @@ class LinearAutoencoder(Autoencoder):
         self.decoder = nn.Parameter(self.encoder.detach().T.clone())
         self.offset = nn.Parameter(torch.zeros(outside))
         self.register_buffer("std", torch.zeros(self.latent_shape))
+        self.spec = {"name": "linear", "event_shape": list(self.event_shape), "latent_shape": list(self.latent_shape)}
 
     @classmethod
     def of(
@@ -60,6 +61,10 @@ class LinearAutoencoder(Autoencoder):
                     raise ValueError(f"{name} has shape {tuple(value.shape)}: needs {tuple(held.shape)}")
                 held.copy_(value)
         return made
+
+    @property
+    def deterministic(self) -> bool:
+        return not bool(self.std.any())
 
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """encoder (y - offset), and ``std`` for every row."""

@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sde.autoencoder import Autoencoder, LatentTransform
 from sde.checkpoint.migration import current_spec, current_state
-from sde.checkpoint.spec import build, imports_of
+from sde.checkpoint.spec import build, build_transform, fresh, imports_of
 from sde.checkpoint.states import FORMAT, read_state
 from sde.checkpoint.tensors import open_tensors
 from sde.checkpoint.tied import tied_names, untied
@@ -22,6 +23,9 @@ from sde.distributed.world import World
 from sde.files import whole
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
+
+Stored = Denoiser | FlowMap | NoisyClassifier | Autoencoder
+"""What model files hold."""
 
 WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod)\.")
 """Parts of names that DistributedDataParallel and torch.compile put in."""
@@ -57,12 +61,12 @@ def load_model(path: Path, kind: Literal["denoiser"] = "denoiser", imports: Coll
 @overload
 def load_model(path: Path, kind: Literal["classifier"], imports: Collection[str] = ()) -> NoisyClassifier: ...
 @overload
+def load_model(path: Path, kind: Literal["autoencoder"], imports: Collection[str] = ()) -> Autoencoder: ...
+@overload
 def load_model(path: Path, kind: Literal["flow_map"], imports: Collection[str] = ()) -> FlowMap: ...
 @overload
-def load_model(path: Path, kind: str, imports: Collection[str] = ()) -> Denoiser | FlowMap | NoisyClassifier: ...
-def load_model(
-    path: Path, kind: str = "denoiser", imports: Collection[str] = ()
-) -> Denoiser | FlowMap | NoisyClassifier:
+def load_model(path: Path, kind: str, imports: Collection[str] = ()) -> Stored: ...
+def load_model(path: Path, kind: str = "denoiser", imports: Collection[str] = ()) -> Stored:
     """The model of a file of ``save_model``, or of a training state (``Checkpoints``), which has the averaged weights
     that such a file of its step has; in eval mode on the CPU.
 
@@ -89,6 +93,23 @@ def load_model(
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit its own description ({str(error).splitlines()[-1].strip()})") from None
     return model.eval()
+
+
+def load_transform(path: Path, imports: Collection[str] = ()) -> LatentTransform | None:
+    """The learned transform of the model in a file of ``save_model``, or of a training state, on the CPU; None where
+    that has none. ``imports`` as in ``load_model``. Raises ValueError as that does."""
+    about, state = read_model(path)
+    described = about.get("spec", {}).get("transform", {})
+    if "autoencoder" not in described:
+        return None
+    foreign = sorted(imports_of({"transform": described}) - {*imports})
+    if foreign:
+        raise ValueError(f"{path} asks to import {foreign[0]}: where you trust it, name it too, by `imports`")
+    transform = fresh(lambda: build_transform(described))
+    transform.load_state_dict(
+        {name.removeprefix("transform."): value for name, value in state.items() if name.startswith("transform.")}
+    )
+    return transform
 
 
 def read_model(path: Path) -> tuple[dict, dict[str, Tensor]]:
@@ -146,5 +167,6 @@ def _averaged(path: Path, reason: str) -> tuple[dict, dict[str, Tensor]]:
         raise ValueError(f"{path} is {name} with {', '.join(map(str, held))[:80]}: name a model.safetensors")
     spec, module = json.loads(current_state(held)["spec"]), held["module"]
     average = {name: value.to(module[name].dtype) for name, value in held["ema"]["average"].items()}
-    kind = "flow_map" if "flow_map" in spec else "denoiser" if "parametrization" in spec else "classifier"
+    telling = {"flow_map": "flow_map", "parametrization": "denoiser", "sde": "classifier"}
+    kind = next((kind for key, kind in telling.items() if key in spec), "autoencoder")
     return {"format": held["format"], "kind": kind, "spec": spec}, module | untied(average, tied_names(module))

@@ -13,7 +13,7 @@ class ConditionalModel(Protocol):
     is one, and so is a ``Denoiser``.
 
     Beside ``sde``, it has at least one of ``num_classes``, an integer, where it is conditioned on labels, and
-    ``conditions``, the shapes without rows by kind (vector, image, sequence), where on those. It may leave out
+    ``conditions``, the shapes without rows by kind (vector, image, sequence, control), where on those. It may leave out
     ``null_trained`` (True: it can be called without a condition), ``transform`` (the identity) and ``kept``, the kinds
     of conditions that guidance leaves in its branch without conditions (none).
     """

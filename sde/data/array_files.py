@@ -1,6 +1,6 @@
 """Files of arrays as they are: items that may stay on disk, classes, and what else lies beside them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +9,7 @@ import torch
 from numpy.typing import DTypeLike
 from torch import Tensor
 
+from sde.condition.tree import FEATURES
 from sde.data.sizes import pad
 from sde.data.tables import read_table
 
@@ -102,10 +103,21 @@ def _of_numpy(path: Path) -> FileOfArrays:
             reason = "it holds no arrays of numbers; texts are stored with a type of their own, as by astype(str)"
         raise ValueError(f"{path} is not a readable .npy, .npz or .csv file ({reason})") from None
     labels = [arrays.pop(name) for name in LABELS if name in arrays]
-    if "x" not in arrays and len(arrays) != 1:
-        raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}: name the data x")
-    x = arrays.pop("x" if "x" in arrays else next(iter(arrays)))
+    x = arrays.pop(_items_among(path, arrays))
     return FileOfArrays(x, labels[0] if labels else None, arrays)
+
+
+def _items_among(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
+    """The name of the array that holds the items: x, or the only one, or the only one of numbers that has an axis
+    beside that of the items and is no condition."""
+    candidates = [*arrays]
+    if "x" in candidates:
+        return "x"
+    if len(candidates) > 1:
+        candidates = [n for n, a in arrays.items() if a.ndim > 1 and a.dtype.kind in "iuf" and n not in FEATURES]
+    if len(candidates) != 1:
+        raise ValueError(f"{path} holds {', '.join(arrays) or 'nothing'}: name the data x")
+    return candidates[0]
 
 
 def _of_folder(path: Path, channels: str) -> FileOfArrays:

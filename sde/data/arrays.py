@@ -1,5 +1,6 @@
 """Arrays in files: items (n, *event) of any shape, and the classes, sizes and conditions stored with them."""
 
+import difflib
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sde.condition.tree import FEATURES
+from sde.condition.tree import CONTROL, FEATURES
 from sde.data.array_files import CHANNELS, ArrayFile, FileOfArrays, array_tensor, read_file
 from sde.data.labels import class_labels, known_labels
 from sde.data.sizes import as_sizes, cut
@@ -25,8 +26,8 @@ IN_MEMORY = 2**31
 
 class Arrays(NamedTuple):
     """``items`` (n, *event) of a file, their ``labels`` (n,) or None, the other ``conditions`` (sde.condition) that
-    were asked for, by kind, the names of the ``classes`` and of the ``columns``, where they have some, and of padded
-    items the ``sizes`` (n,), or None."""
+    were asked for, by kind, the names of the ``classes`` and of the ``columns``, where they have some, of padded
+    items the ``sizes`` (n,), or None, and the numbers (n,) of their ``groups``, or None."""
 
     items: Tensor | ArrayFile
     labels: Tensor | None
@@ -34,15 +35,25 @@ class Arrays(NamedTuple):
     classes: list[str]
     columns: tuple[str, ...]
     sizes: Tensor | None = None
+    groups: Tensor | None = None
 
 
-def open_array(path: Path, channels: str = "first", kinds: Sequence[str] = (), columns: Sequence[str] = ()) -> Arrays:
+def open_array(
+    path: Path,
+    channels: str = "first",
+    kinds: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    label_by: str = "",
+    group_by: str = "",
+) -> Arrays:
     """The arrays of a data set: a .npy, .npz or .csv file, or a folder of .npy files, each one item, of unequal sizes.
 
-    Of a .npz, the array "x", or the only one, holds the items. "labels" there, or the column "labels" of a .csv, has
-    the classes, as ``class_labels`` reads them. "vector", "image" and "sequence" beside "x" are the conditions, of
-    which those of ``kinds`` are taken; "sizes" (n,) says how much of each item is real (sde.data.sizes), and what else
-    it holds becomes 0. ``channels`` is a key of CHANNELS, and ``columns`` are those of a .csv to take. Floats come as
+    Of a .npz, the array "x", or the only one that can be, holds the items. "labels" there, or the array of the name
+    ``label_by``, or the column "labels" of a .csv, has the classes, as ``class_labels`` reads them; of numbers an array
+    of the plural of that name has the names. Items for which the array ``group_by`` holds the same number or text are
+    a group. "vector", "image", "sequence" and "control" beside "x" are the conditions, of which those of
+    ``kinds`` are taken; "sizes" (n,) says how much of each item is real (sde.data.sizes), and what else it holds
+    becomes 0. ``channels`` is a key of CHANNELS, and ``columns`` are those of a .csv to take. Floats come as
     float32, or as float64 where float32 would lose their digits. A .npy above IN_MEMORY stays on disk. Raises
     ValueError for damaged files, items that are not finite numbers, labels that are no classes, and sizes and
     conditions of another shape.
@@ -57,13 +68,40 @@ def open_array(path: Path, channels: str = "first", kinds: Sequence[str] = (), c
         _warn_of_steps(path, found, x.dtype)
         on_disk, floats = x.nbytes > IN_MEMORY and isinstance(x, np.memmap), _floats(x, found)
         items = ArrayFile(x, floats=floats) if on_disk else cut(array_tensor(x, floats), sizes)
-        labels, names = (None, []) if file.labels is None else class_labels(file.labels, len(x))
+        own = beside(held, "label_by", label_by, len(x)) if label_by else file.labels
+        labels, names = (None, []) if own is None else class_labels(own, len(x))
+        names = names or _names_beside(held, label_by, labels)
+        groups = beside(held, "group_by", group_by, len(x)) if group_by else None
         conditions = {kind: condition_array(kind, held[kind], len(x), channels) for kind in kinds if kind in held}
         if labels is None:
-            _warn_of_classes(path, held, len(x))
+            _warn_of_classes(path, held, len(x), group_by)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return Arrays(items, labels, conditions, names, file.columns, sizes)
+    numbers = None if groups is None else torch.from_numpy(np.unique(groups, return_inverse=True)[1])
+    return Arrays(items, labels, conditions, names, file.columns, sizes, numbers)
+
+
+def beside(held: Mapping[str, np.ndarray], key: str, name: str, count: int) -> np.ndarray:
+    """The array of a name, the value of an option ``key``, that has one number or text per item. Raises ValueError
+    where there is none."""
+    rows = {name: array for name, array in held.items() if array.shape == (count,) and array.dtype.kind in "biuSU"}
+    if name not in rows:
+        near = difflib.get_close_matches(name, rows, 1, 0.5)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise ValueError(
+            f"{key} = {name!r}: needs an array with an integer or a text for each of the {count} items, of which there "
+            f"{'are' if len(rows) > 1 else 'is'} {', '.join(rows) or 'none'}{hint}"
+        )
+    return rows[name]
+
+
+def _names_beside(held: Mapping[str, np.ndarray], label_by: str, labels: Tensor | None) -> list[str]:
+    """The names of classes that are numbered in the array ``label_by``, of an array of texts that is called as several
+    of them are; none where there is no such array, or one with fewer."""
+    plurals = (f"{label_by}s", f"{label_by}es", f"{label_by[:-1]}ies", f"{label_by}_names") if label_by else ()
+    found = [held[name] for name in plurals if name in held and held[name].dtype.kind == "U" and held[name].ndim == 1]
+    classes = 0 if labels is None else int(labels.max()) + 1
+    return found[0][:classes].tolist() if found and len(found[0]) >= classes else []
 
 
 def read_array(
@@ -111,14 +149,17 @@ def _floats(x: np.ndarray, found: Statistics) -> torch.dtype:
     return torch.float64 if wide else torch.float32
 
 
-def _warn_of_classes(path: Path, held: Mapping[str, np.ndarray], count: int) -> None:
-    """Warn of an array beside the items that may hold their classes under another name."""
-    known = {*FEATURES, "sizes", *OWN_ARRAYS}
-    for name, array in held.items():
-        if name not in known and array.shape == (count,) and array.dtype.kind in "biuUSO":
-            warnings.warn(
-                f"{path}: the array {name} is left out: if it holds the classes, name it labels", stacklevel=2
-            )
+def _warn_of_classes(path: Path, held: Mapping[str, np.ndarray], count: int, used: str) -> None:
+    """Warn of arrays beside the items that may hold their classes under another name; one is ``used`` otherwise."""
+    known = {*FEATURES, "sizes", *OWN_ARRAYS, used}
+    rows = [n for n, array in held.items() if array.shape == (count,) and array.dtype.kind in "biuUSO"]
+    names = [name for name in rows if name not in known]
+    if names:
+        what = f"arrays {', '.join(names)} are" if len(names) > 1 else f"array {names[0]} is"
+        one = "one" if len(names) > 1 else "it"
+        warnings.warn(
+            f"{path}: the {what} left out: if {one} holds the classes, name it labels, or set `label_by`", stacklevel=2
+        )
 
 
 def _warn_of_steps(path: Path, found: Statistics, kind: np.dtype) -> None:
@@ -138,19 +179,20 @@ def _warn_of_steps(path: Path, found: Statistics, kind: np.dtype) -> None:
 
 
 def condition_array(kind: str, array: np.ndarray, count: int | None = None, channels: str = "first") -> Tensor:
-    """A vector (n, d), an image (n, C, *space) or a sequence (n, L, d) as float32, or float64 where float32 would lose
-    digits, with NaN for null; an image has its channels where ``channels``, a key of CHANNELS, says. Raises
-    ValueError for another number of rows than ``count``, where that is given, for too few or too many axes, and for
-    infinity."""
+    """A vector (n, d), an image or control (n, C, *space), or a sequence (n, L, d), as float32, or as float64 where
+    float32 would lose digits, with NaN for null; images and controls have their channels where ``channels``, a key of
+    CHANNELS, says. Raises ValueError for another number of rows than ``count``, where that is given, for too few or too
+    many axes, and for infinity."""
     if array.dtype.kind not in "iufb":
         raise ValueError(f"the condition {kind!r} has type {array.dtype}: needs numbers")
     if count is not None and array.shape[:1] != (count,):
         raise ValueError(f"the condition {kind!r} has shape {array.shape} for {count} items: needs one row per item")
-    array = CHANNELS[channels](array) if kind == "image" and array.ndim > 1 else array
+    array = CHANNELS[channels](array) if kind in ("image", CONTROL) and array.ndim > 1 else array
     fits, form = {
         "vector": (array.ndim == 2, "(n, d)"),
         "image": (array.ndim > 2, "(n, channels, *space)"),
         "sequence": (array.ndim == 3, "(n, length, d)"),
+        CONTROL: (array.ndim > 2, "(n, channels, *space)"),
     }[kind]
     if not fits or not array.size:
         raise ValueError(f"the condition {kind!r} has shape {array.shape}: needs {form}")

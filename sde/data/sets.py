@@ -116,6 +116,8 @@ def points(
     columns: Sequence[str] = (),
     num_levels: int = 0,
     test_fraction: float = 0.1,
+    label_by: str = "",
+    group_by: str = "",
     *,
     conditions: Sequence[str] = (),
 ) -> Split:
@@ -125,14 +127,18 @@ def points(
 
     Items of unequal sizes are padded, with the array ``sizes`` (n,) beside them in an .npz, or lie in a folder of .npy
     files, one in each. Integers need ``num_levels``; floats are continuous and standardized per channel, by what is
-    real of the training part.
+    real of the training part. Of an .npz the array ``label_by`` has the classes, where it is not called labels, and
+    items that have the same number or text in the array ``group_by`` are on one side of the split.
     """
     if root:
         path = existing(root, "`root`")
         kinds = [kind for kind in FEATURES if kind in conditions]
-        found = open_array(path, channels, kinds, columns)
+        found = open_array(path, channels, kinds, columns, label_by, group_by)
         if found.items.shape[0] < 2:
             raise ValueError(f"root = {path} holds one item: needs one to train and one to hold out at least")
+    elif label_by or group_by:
+        key, name = ("label_by", label_by) if label_by else ("group_by", group_by)
+        raise ValueError(f"{key} = {name!r}: names an array of an .npz: set `root` to one")
     elif toy in TOYS:
         found = Arrays(*labeled_toys(toy, 25_000), {}, [], ())
     else:
@@ -142,7 +148,9 @@ def points(
     transform = Transform.of_levels(num_levels) if num_levels else None
     about: dict[str, Any] = {CLASS_NAMES: found.classes} if found.classes else {}
     about |= {"columns": list(found.columns)} if found.columns else {}
-    return split(found.items, found.labels, transform, test_fraction, found.conditions, about, found.sizes)
+    return split(
+        found.items, found.labels, transform, test_fraction, found.conditions, about, found.sizes, found.groups
+    )
 
 
 def _check_levels(arrays: Arrays, num_levels: int) -> None:
@@ -165,23 +173,29 @@ def split(
     conditions: dict[str, Tensor] | None = None,
     about: dict[str, Any] | None = None,
     sizes: Tensor | None = None,
+    groups: Tensor | None = None,
 ) -> Split:
     """A fixed random part of the items is held out, none of a class that would be left without any. Without a
-    ``transform`` items are standardized by those to train on."""
+    ``transform`` items are standardized by those to train on. Items of one number in ``groups`` (n,) are on one side:
+    groups are held out whole, until they have as many items."""
     count = items.shape[0]
     held_out = round(count * test_fraction)
     if not 1 <= held_out < count:
         raise ValueError(f"test_fraction = {test_fraction} of {count} items is {held_out}: both parts need one")
-    order = torch.from_numpy(np.random.default_rng(0).permutation(count))
-    last, first = order[:held_out].sort().values, order[held_out:].sort().values
+    groups = torch.arange(count) if groups is None else groups.unique(return_inverse=True)[1]
+    sides = _sides(groups, held_out)
     if labels is not None:
-        unseen = ~torch.isin(labels[last], labels[first])
-        first, last = torch.cat([first, last[unseen]]).sort().values, last[~unseen]
-        if not len(last):
-            raise ValueError(
-                f"test_fraction = {test_fraction}: every class has one item alone, so that none can be held out: take "
-                "more items per class, or leave the labels out"
-            )
+        unseen = sides & ~torch.isin(labels, labels[~sides])
+        sides &= ~torch.isin(groups, groups[unseen])
+    last, first = sides.nonzero()[:, 0], (~sides).nonzero()[:, 0]
+    if not len(first):
+        raise ValueError(f"test_fraction = {test_fraction}: the groups are so large that none is left to train on")
+    if not len(last):
+        alone = "has one item alone" if len(groups.unique()) == count else "is in one group alone"
+        raise ValueError(
+            f"test_fraction = {test_fraction}: every class {alone}, so that none can be held out: take more items per "
+            "class, or leave the labels out"
+        )
     take = getattr(items, "part", items.__getitem__)
     part_items = [take(part) for part in (first, last)]
     if transform is None:
@@ -200,6 +214,15 @@ def split(
         for held, part in zip(part_items, (first, last), strict=True)
     )
     return train, test
+
+
+def _sides(groups: Tensor, held_out: int) -> Tensor:
+    """Booleans (n,) of the items in the first groups, in a fixed random order, that have ``held_out`` items or more
+    together; ``groups`` (n,) are numbered from 0."""
+    counts = groups.bincount()
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(counts)))
+    before = counts[order].cumsum(0) - counts[order]
+    return torch.isin(groups, order[before < held_out])
 
 
 def _standardized(items: Items, sizes: Tensor | None) -> Transform:

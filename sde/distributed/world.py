@@ -149,8 +149,16 @@ class World:
         return {name: value.cpu() for name, value in tensors if self.is_main}
 
 
+def body_of(module: nn.Module) -> nn.Module:
+    """What of a module is split, compiled and laid out in memory: its ``network``, or where it has none, as of an
+    autoencoder, the module itself."""
+    return getattr(module, "network", module)
+
+
 def replicate(module: nn.Module) -> nn.Module:
-    """The module with its ``network`` under DistributedDataParallel; the parameters are those of ``module``."""
+    """The module with its ``body_of`` under DistributedDataParallel; the parameters are those of ``module``."""
+    if body_of(module) is module:
+        return DistributedDataParallel(module)
     replica = copy.copy(module)
     replica._modules = dict(module._modules)
     replica.network = DistributedDataParallel(module.network)
@@ -158,10 +166,10 @@ def replicate(module: nn.Module) -> nn.Module:
 
 
 def shard(module: nn.Module) -> nn.Module:
-    """The module itself, the parameters of its ``network`` split over the processes."""
+    """The module itself, the parameters of its ``body_of`` split over the processes."""
     from sde.distributed.sharding import shard
 
-    shard(module.get_submodule("network"))
+    shard(body_of(module))
     return module
 
 

@@ -12,7 +12,7 @@ from sde.networks.layers import CONVOLUTIONS, BlockOptions, residual_sum, zero_i
 
 class ResidualBlock(nn.Module):
     """Two convolutions; between them the embedding scales and shifts what is normalized (adaptive group norm) or,
-    where it is not ``adaptive``, is added before that (Ho et al. 2020).
+    where it is not ``adaptive``, is added before that (Ho et al. 2020). Without a ``width`` there is no embedding.
 
     ``resample`` halves or doubles the resolution inside the block, on both of its ways (Brock et al. 2019, figure 15).
     """
@@ -22,15 +22,19 @@ class ResidualBlock(nn.Module):
         conv = CONVOLUTIONS[options.dims]
         self.norm1, self.conv1 = options.norm(inputs), conv(inputs, outputs, 3, padding=1)
         self.adaptive = options.adaptive
-        self.modulation = nn.Linear(options.width, 2 * outputs if options.adaptive else outputs)
+        told = 2 * outputs if options.adaptive else outputs
+        self.modulation = nn.Linear(options.width, told) if options.width else None
         self.norm2, self.conv2 = options.norm(outputs), zero_init(conv(outputs, outputs, 3, padding=1))
         self.dropout = Dropout(options.dropout)
         same = inputs == outputs and not (options.projected and resample)
         self.skip = nn.Identity() if same else conv(inputs, outputs, 1)
         self.rescale, self.resample = options.rescale, resample or nn.Identity()
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         h = self.conv1(self.resample(F.silu(self.norm1(x))))
+        if self.modulation is None:
+            h = F.silu(self.norm2(h))
+            return residual_sum(self.skip(self.resample(x)), self.conv2(self.dropout(h)), self.rescale)
         modulation = self.modulation(embedding).view(x.shape[0], -1, *[1] * (x.ndim - 2))
         if self.adaptive:
             scale, shift = modulation.chunk(2, dim=1)
@@ -49,7 +53,9 @@ class Stage(nn.Module):
         self.attention = SelfAttention(options, outputs) if attention else None
         self.cross = ContextAttention(options, outputs) if cross else None
 
-    def forward(self, x: Tensor, embedding: Tensor, context: Context | None = None, fused: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, embedding: Tensor | None = None, context: Context | None = None, fused: bool = False
+    ) -> Tensor:
         h = self.block(x, embedding)
         h = h if self.attention is None else self.attention(h, fused)
         return h if self.cross is None else self.cross(h, context, fused)

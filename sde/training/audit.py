@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sde.autoencoder.base import Autoencoder
 from sde.condition.tree import check_labels
 from sde.data.dataset import Dataset
 from sde.data.names import CLASS_NAMES, class_title
@@ -58,40 +59,37 @@ def describe(data: Dataset) -> dict:
     }
 
 
-def audit(data: Dataset, model: Preconditioned | NoisyClassifier) -> list[str]:
+def audit(data: Dataset, model: Preconditioned | NoisyClassifier | Autoencoder) -> list[str]:
     """Lines on the data as ``model`` will see them. Warns of what is unlikely to be meant, and raises ValueError for
     what cannot be: items that are not finite, labels out of range, a network that ignores its input.
 
-    ``model`` is a Denoiser, a FlowMap or a NoisyClassifier, before it is compiled or spread over devices; it stays as
-    it is.
+    ``model`` is a Denoiser, a FlowMap, a NoisyClassifier or an Autoencoder, before it is compiled or spread over
+    devices; it stays as it is.
     """
-    if model.num_classes and data.labels is not None:
-        check_labels(data.labels, model.num_classes)
     about = describe(data)
-    lower, upper = prior_mismatch(model.sde, *data.moments)
     _warn_of_units(data, about)
     _warn_of_outliers(data)
+    units = f"in model units: mean {about['mean']:.3f}, std {about['std']:.3f}"
+    if isinstance(model, Autoencoder):
+        return [_items_line(data, about), units]
+    if model.num_classes and data.labels is not None:
+        check_labels(data.labels, model.num_classes)
+    lower, upper = prior_mismatch(model.sde, *data.moments)
+    lines = [
+        _items_line(data, about),
+        f"{units}, sigma_data {about['sigma_data']:.3f} (the model's: {model.sigma_data:.3f})",
+        f"prior: KL(q(x_T) || prior) is between {lower:.1e} and {upper:.1e} nats per dimension"
+        if upper > 0
+        else "prior: the process ends at pure noise, which is the prior itself",
+    ]
     _warn_of_noise(data, model, upper)
     _warn_of_conditions(data)
-    ignored = ignored_inputs(model, data.event_shape)
+    ignored = ignored_inputs(model, data.inner_shape)
     if ignored:
         raise ValueError(
             f"the network ignores {', and '.join(ignored)}: use it in the network's forward, or train without "
             "conditions by conditional=False"
         )
-    measured = "" if about["measured"] == len(data) else f" (of {about['measured']:,} measured)"
-    kind = f"{about['levels']} levels" if about["levels"] else "continuous"
-    sizes = "" if data.sizes is None else f" and sizes from {int(data.sizes.min())} to {int(data.sizes.max())}"
-    shape = "x".join(map(str, data.event_shape)) + sizes
-    lines = [
-        f"data: {len(data):,} items of shape {shape}, {about['dtype']}, {kind}, from "
-        f"{about['low']:g} to {about['high']:g}{measured}",
-        f"in model units: mean {about['mean']:.3f}, std {about['std']:.3f}, sigma_data {about['sigma_data']:.3f} "
-        f"(the model's: {model.sigma_data:.3f})",
-        f"prior: KL(q(x_T) || prior) is between {lower:.1e} and {upper:.1e} nats per dimension"
-        if upper > 0
-        else "prior: the process ends at pure noise, which is the prior itself",
-    ]
     if data.about.get("columns"):
         lines.append(f"columns: {', '.join(data.about['columns'])}")
     if data.conditions:
@@ -100,6 +98,18 @@ def audit(data: Dataset, model: Preconditioned | NoisyClassifier) -> list[str]:
             + ", ".join(f"{kind} {'x'.join(map(str, shape))}" for kind, shape in data.condition_shapes.items())
         )
     return lines + ([] if about["classes"] is None else [_histogram(about["classes"], data.about.get(CLASS_NAMES, ()))])
+
+
+def _items_line(data: Dataset, about: dict) -> str:
+    """The line on the items themselves."""
+    measured = "" if about["measured"] == len(data) else f" (of {about['measured']:,} measured)"
+    kind = f"{about['levels']} levels" if about["levels"] else "continuous"
+    sizes = "" if data.sizes is None else f" and sizes from {int(data.sizes.min())} to {int(data.sizes.max())}"
+    shape = "x".join(map(str, data.event_shape)) + sizes
+    return (
+        f"data: {len(data):,} items of shape {shape}, {about['dtype']}, {kind}, from "
+        f"{about['low']:g} to {about['high']:g}{measured}"
+    )
 
 
 def _histogram(counts: list[int], names: Sequence[str] = ()) -> str:
@@ -120,7 +130,7 @@ def _warn(sentence: str) -> None:
 
 def _warn_of_units(data: Dataset, about: dict) -> None:
     """Data that are probably read in another way than meant."""
-    statistics, transform, event = data.statistics, data.transform, data.event_shape
+    statistics, transform, event = data.statistics, data.transform.outer, data.event_shape
     if not transform.num_levels and statistics.whole and statistics.low >= 0 and 10 < statistics.high <= 255:
         _warn(
             f"the items are floats, but all of them whole numbers from {statistics.low:g} to {statistics.high:g}: they "

@@ -74,13 +74,14 @@ def _diagnosis(trainer: Trainer, steps: StepResult, row: int, step: int) -> str:
     losses = steps.losses[row].nan_to_num(nan=torch.inf)
     item = int(losses.argmax())
     worst = trainer.world.all_gather((losses[item].item(), steps.times[row][item].item()))
-    t = double(max(worst)[1])
+    t, sde = double(max(worst)[1]), getattr(trainer.module, "sde", None)
+    at = "" if sde is None else f", at noise level sigma / alpha = {sde.noise_level(t):.3g} (t = {t:.3g})"
     where = "the loss alone"
     if not steps.norm[row].isfinite():
         named = [name for name, p in trainer.trained.items() if p.grad is not None]
         where = f"the gradient of {named[steps.hit[row]]} first"
     return (
         f"{MAX_SKIPPED} of the last {SKIP_WINDOW} steps were skipped because they were not finite, the last one step "
-        f"{step}, at noise level sigma / alpha = {trainer.module.sde.noise_level(t):.3g} (t = {t:.3g}), in {where}: "
+        f"{step}{at}, in {where}: "
         f"try a smaller `lr` than {trainer.options.lr:g}, or look at the data"
     )

@@ -51,9 +51,9 @@ def per_item(function: Callable[..., Tensor], seeds: Tensor, event_shape: Sequen
 
 
 class BatchNoise(NamedTuple):
-    """Random numbers of some items of a batch: times ``t`` (B,) and their losses' factors (B,), float64 on the CPU;
-    uniform ``u`` (B,), which decide on conditions; noise ``z`` (B, *event); and the items' ``seeds`` (B,). Of padded
-    items ``sizes`` (B,) say how much of each is real."""
+    """Random numbers of some items of a batch: times ``t`` (B,) and their losses' factors (B,), float64 on the CPU, 0
+    and 1 where there is no process; uniform ``u`` (B,), which decide on conditions; noise ``z`` (B, *event); and the
+    items' ``seeds`` (B,). Of padded items ``sizes`` (B,) say how much of each is real."""
 
     t: Tensor
     factor: Tensor
@@ -65,7 +65,7 @@ class BatchNoise(NamedTuple):
     @classmethod
     def draw(
         cls,
-        sde: SDE,
+        sde: SDE | None,
         shape: Sequence[int],
         generator: torch.Generator,
         times: str | Times = "log_normal",
@@ -74,10 +74,14 @@ class BatchNoise(NamedTuple):
         """Those of ``rows`` of a batch of ``shape`` (B, *event), stratified over the whole batch; CPU generator. The
         distribution of the times is a ``Times``, or a key of TIMES."""
         count, event_shape, law = shape[0], shape[1:], Times.of(times)
-        t = law(sde, stratified(count, generator))[rows]
+        t = torch.zeros(count, dtype=torch.float64, device="cpu")[rows]
+        factor = torch.ones_like(t)
+        if sde is not None:
+            t = law(sde, stratified(count, generator))[rows]
+            factor = law.factor(sde, t)
         u = torch.rand(count, generator=generator, dtype=torch.float32, device="cpu")[rows]
         seeds = torch.randint(2**62, (count,), generator=generator, device="cpu")[rows]
-        return cls(t, law.factor(sde, t), u, per_item(torch.randn, seeds, event_shape), seeds)
+        return cls(t, factor, u, per_item(torch.randn, seeds, event_shape), seeds)
 
     def noise(self, x0: Tensor) -> Tensor:
         """``z`` in the dtype and on the device of the items x0 (B, *event)."""
@@ -85,18 +89,33 @@ class BatchNoise(NamedTuple):
 
     def in_cells(self, transform: TransformLike, dequantized: bool = True) -> Tensor | None:
         """Uniform numbers (B, *event) of the items' own, float32 on the CPU, that say where in their cells quantized
-        values lie, or without ``dequantized`` that it is in the middle; None for continuous data."""
+        values lie, or without ``dequantized`` one that says it is in the middle; None for continuous data."""
         if not transform.num_levels:
             return None
         if not dequantized:
-            return torch.full(self.z.shape, 0.5, device="cpu")
+            return torch.full((), 0.5, dtype=torch.float32, device="cpu")
         return per_item(torch.rand, self.seeds + 1, self.z.shape[1:])
+
+    def of_posterior(self, transform: TransformLike) -> Tensor | None:
+        """Normal numbers (B, *inner) of the items' own, float32 on the CPU, that say where in its posterior the latent
+        of an item lies; None for a transform that is not learned."""
+        return per_item(torch.randn, self.seeds + 3, self.z.shape[1:]) if transform.learned else None
+
+    def encode(self, x: Tensor, transform: TransformLike, within: Tensor | None = None) -> Tensor:
+        """Items x (B, *event), in data units and dequantized, in model units (B, *inner): of a learned transform a draw
+        of its posterior, mean + std n with the normal numbers n = ``within``, by default ``of_posterior``."""
+        return drawn(*transform.posterior(x), self.of_posterior(transform) if within is None else within)
 
     def dequantize(self, x: Tensor, transform: TransformLike, u: Tensor | None = None) -> Tensor:
         """The items x (B, *event), in data units, with uniform noise of their own where they are quantized: u, by
         default ``in_cells``."""
         u = self.in_cells(transform) if u is None else u
         return x if u is None else transform.dequantize(x, send(u, x.device))
+
+
+def drawn(mean: Tensor, std: Tensor | None, n: Tensor | None) -> Tensor:
+    """mean + std n, with normal numbers n of the shape of the mean from anywhere; the mean where there is no std."""
+    return mean if std is None or n is None else mean + std * send(n.to(mean.dtype), mean.device)
 
 
 def denoising_loss(

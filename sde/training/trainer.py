@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sde.autoencoder.base import Autoencoder
 from sde.data import Dataset
 from sde.device import differentiating, forked_random, seed_random
 from sde.distributed.world import World, unsynchronized
@@ -17,6 +18,9 @@ from sde.training.loss import BatchNoise
 from sde.training.modes import Modes, trained_parameters
 from sde.training.options import OPTIMIZERS, TrainingOptions
 from sde.training.uncertainty import UncertaintyWeighting
+
+Trained = Preconditioned | NoisyClassifier | Autoencoder
+"""What is trained."""
 
 Loss = Callable[[Any, Tensor, Any, BatchNoise], Tensor]
 """(module, x0 in model units, conditions in data units, draws) -> losses (B,)"""
@@ -54,7 +58,7 @@ class Trainer:
 
     def __init__(
         self,
-        module: Preconditioned | NoisyClassifier,
+        module: Trained,
         data: Dataset,
         loss: Loss,
         options: TrainingOptions,
@@ -63,13 +67,16 @@ class Trainer:
         uncertainty: UncertaintyWeighting | None = None,
     ) -> None:
         check_batch(options, data)
-        self.module, self.loss, self.options = module, loss, options
+        self.module: Any = module
+        self.loss, self.options = loss, options
         self.world = world or World()
         self.sharded = self.world.size > 1 and options.parallel == "fsdp"
         if self.sharded and uncertainty is not None:
             raise ValueError("parallel = 'fsdp': `uncertainty_weighting` is not split with the network; take ddp")
         self.device = next(module.parameters()).device
-        self.batches = Batches(data, module.sde, options, self.world, self.device, workers)
+        # Autoencoders have no process, and are told no times.
+        sde = getattr(module, "sde", None)
+        self.batches = Batches(data, sde, options, self.world, self.device, workers)
         self.data = self.batches.data
         self.step = self.seen = self.skipped = 0
         self.uncertainty = None if uncertainty is None else uncertainty.to(self.device)

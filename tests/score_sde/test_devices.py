@@ -32,6 +32,12 @@ COMMANDS = {
     "visualize": {"plots": "trajectory", "num_samples": 4, "steps": 3},
     "train": {"config.training.steps": 65},
     "train_classifier": {"config.classifier.steps": 35},
+    "train_autoencoder": {
+        "config.autoencoder.network.name": "linear",
+        "config.autoencoder.network.latent_shape": "(1,)",
+        "config.autoencoder.steps": 5,
+        "config.autoencoder.batch_size": 32,
+    },
     "distill": {"config.training.steps": 6, "config.training.sample_every": 6, "guidance_scale": "1,3"},
 }
 """A small command of every mode that computes."""

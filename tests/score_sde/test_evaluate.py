@@ -10,6 +10,7 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from score_sde.cli import main
@@ -22,6 +23,8 @@ from score_sde.metrics.splits import DIVISIONS
 from score_sde.run.folder import Run
 from sde.data.transform import Transform
 from sde.distributed.world import World
+from sde.networks.efficientnet_lite import load_efficientnet_lite
+from tests.oracles.efficientnet_lite import tensors
 from tests.score_sde.runs import untrained
 
 pytestmark = [
@@ -249,6 +252,22 @@ def test_a_network_of_ones_own(digits, tmp_path, capsys):
         assert extractor(run, str(tmp_path / "told.pt"), training)(
             World(), lambda rows: x[rows], 9, 4
         ).features.shape == (9, 5)
+
+
+def test_features_of_weights_in_a_file(digits, tmp_path):
+    save_file(tensors(), tmp_path / "lite.safetensors")
+    run = opened(digits)
+    training, held_out = run.data()
+    with pytest.warns(UserWarning, match="gray images are repeated to 3 channels"):
+        found = extractor(run, str(tmp_path / "lite.safetensors"), training)
+    x = held_out.batch(torch.arange(5))[0]
+    features = found(World(), lambda rows: x[rows], 5, 2).features
+    colors = (x * 255 / 16).round().expand(-1, 3, -1, -1)
+    expected = load_efficientnet_lite(tmp_path / "lite.safetensors")(colors)
+    torch.testing.assert_close(features, expected.double(), rtol=1e-5, atol=1e-5)
+    save_file({"x": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"--features=.*other.safetensors: there is no tensor _conv_stem.weight"):
+        extractor(run, str(tmp_path / "other.safetensors"), training)
 
 
 def test_equal_items_are_counted():

@@ -87,8 +87,10 @@ def test_help_of_a_mode_lists_the_keys_that_it_takes(mode):
     if not MODES[mode].training:
         assert named == {*MODES[mode].sections}
     else:
-        assert {"data", "sde", "training"} <= named
-        assert ("classifier" in named) == (mode == "train_classifier")
+        assert {"data", "training"} <= named
+        assert ("sde" in named) == (mode != "train_autoencoder")
+        for kind in ("classifier", "autoencoder"):
+            assert (kind in named) == (mode == f"train_{kind}")
 
 
 def test_help_imports_nothing_that_takes_long():

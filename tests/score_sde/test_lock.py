@@ -43,7 +43,7 @@ def holder():
         process.communicate()
 
 
-WRITERS = ("train", "train_classifier", "ema")
+WRITERS = ("train", "train_classifier", "train_autoencoder", "ema")
 
 
 def test_every_writer_of_a_run_is_known():
