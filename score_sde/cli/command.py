@@ -165,13 +165,17 @@ def begun(values: dict, folder: str, flag: str) -> dict:
 
 
 def controlled_values(values: dict, base: str, overrides: list[str]) -> dict:
-    """The values of a config whose model is that of the run ``--base`` with a control. Raises ValueError for keys of
-    what is the base's."""
+    """The values of a config whose model is that of the run ``--base`` with a control, on the data of it unless it
+    names others. Raises ValueError for keys of what is the base's."""
     for argument in overrides:
         if argument.lstrip("-").startswith(("config.model.", "config.sde.")):
             raise ValueError(f"{argument}: a ControlNet has the network and the process of its --base; leave it out")
-    found = begun(values, base, "base")
-    return found | {"control": {**found.get("control", {}), "base": str(Path(base))}}
+    found, data = begun(values, base, "base"), values.get("data", {})
+    own = read_run_config(Path(base))["data"]
+    if data.get("dataset", own["dataset"]) == own["dataset"]:
+        # What the config does not say of the same data set is as for the base.
+        found["data"] = {**own, **data}
+    return found | {"control": {**values.get("control", {}), "base": str(Path(base))}}
 
 
 def _read(path: Path) -> dict:

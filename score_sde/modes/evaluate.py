@@ -15,6 +15,7 @@ from torch import Tensor
 from samplers import NOISES
 from score_sde.config.config import read_run_config, resolve
 from score_sde.evaluation.class_mix import matching
+from score_sde.evaluation.control_scores import control_scores
 from score_sde.evaluation.features import Extracted, extractor
 from score_sde.evaluation.given_samples import check_samples, read_samples
 from score_sde.evaluation.judge import EvaluationClassifier, evaluation_classifier
@@ -127,7 +128,8 @@ def evaluate(
             values["accuracy"] = {"refused": f"accuracy of the class: {unfit}"}
         elif judged is not None:
             values["accuracy"] = _accuracy(*judged, data, held)
-        return values
+        told = control_scores(guides.controls, cond, x, data) if samples_file is None else None
+        return values if told is None else values | {"control_f1": told}
 
     values = run.world.broadcast_from_main(measure)
     show(values, sets, found.name, split)

@@ -108,8 +108,8 @@ def read_condition(
 
 def with_controls(model: Preconditioned, cond: Condition | None, controls: Condition, count: int) -> Condition | None:
     """The condition with controls of ``count`` rows in the place of its own, and null for what neither has; as it is
-    where there are no controls."""
-    if not controls:
+    where the model takes none, and none at all where nothing is said."""
+    if not controls and (cond is None or not any(map(is_control, model.conditions))):
         return cond
     told = null_tree(torch.empty(count), model.num_classes, model.conditions)
     return told | (cond or {}) | controls
@@ -121,7 +121,7 @@ def of_classes(data: Dataset, model: Preconditioned, cond: Condition | None, cou
     labels = labels_of(cond)
     if labels is None or data.labels is None:
         found = held_out_condition(data, model, count)
-        return None if found is None else found | {"labels": _no_labels(count)["labels"] if labels is None else labels}
+        return restrict_to((found or {}) | (_no_labels(count) if labels is None else {"labels": labels}), model)
     positions, taken = [], dict.fromkeys(labels.tolist(), 0)
     for label in labels.tolist():
         own = (data.labels == label).nonzero()[:, 0]
@@ -131,8 +131,8 @@ def of_classes(data: Dataset, model: Preconditioned, cond: Condition | None, cou
             )
         positions.append(int(own[taken[label] % len(own)]))
         taken[label] += 1
-    _, cond = data.batch(torch.tensor(positions))
-    return restrict_to((cond or {}) | {"labels": labels}, model)
+    _, found = data.batch(torch.tensor(positions))
+    return restrict_to((found or {}) | {"labels": labels}, model)
 
 
 def _no_labels(count: int) -> Condition:
@@ -212,6 +212,7 @@ def upscaled(labels: Condition | None, image: Tensor, guides: Guides) -> Conditi
     model, cond = guides.denoiser, {"image": image if image.is_floating_point() else image.float()}
     if guides.classes:
         cond |= labels or _no_labels(len(image))
+    cond = with_controls(model, cond, guides.given_controls(len(image)), len(image)) or cond
     check_condition(restrict_to(cond, model) or {}, model.num_classes, model.conditions)
     return cond
 
@@ -219,6 +220,9 @@ def upscaled(labels: Condition | None, image: Tensor, guides: Guides) -> Conditi
 def _as_image(control: Tensor | None, x: Tensor, kind: Kind, levels: int | None) -> Tensor | None:
     """A control of one channel, or of as many as the samples x have, between black and white of these."""
     if control is None or control.shape[1] not in (1, x.shape[1]) or kind.shown(x) is None:
+        return None
+    if any(size % small for size, small in zip(x.shape[2:], control.shape[2:], strict=True)):
+        # Finer than the samples are.
         return None
     low, high = kind.scale(x.double(), levels)
     control = control.nan_to_num()

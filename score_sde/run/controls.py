@@ -1,5 +1,6 @@
 """Controls of samples: the runs that they are of, their scales, and the pictures and arrays that are given."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -207,13 +208,14 @@ def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 
 def with_network(model: Denoiser, network: ControlNet, specs: Sequence[dict]) -> Denoiser:
-    """A model with a ControlNet in the place of its network, and the units of its controls."""
+    """The same model with a ControlNet in the place of its network, and the units of its controls."""
     conditions = {kind: about for kind, about in specs[0]["conditions"].items() if kind != CONTROL}
     conditions |= {control_kind(number): spec["conditions"][CONTROL] for number, spec in enumerate(specs)}
     units = Standardization({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()})
-    device = next(model.parameters()).device
-    model.network, model.standardization = network, units.to(device)
-    return model
+    found = copy.copy(model)
+    vars(found)["_modules"] = dict(vars(model)["_modules"])
+    found.network, found.standardization = network, units.to(next(model.parameters()).device)
+    return found
 
 
 def read_control(flag: str, path: str, shape: Sequence[int], limits: Sequence[float]) -> Tensor:

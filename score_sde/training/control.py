@@ -90,11 +90,11 @@ def _check_data(run: Run, spec: dict, data: Dataset) -> None:
     folder, shape = run.config.control.base, tuple(spec["event_shape"])
     if data.event_shape != shape:
         raise ValueError(f"--base={folder} has items of shape {shape}, the data {data.event_shape}: name its data")
-    transform = build_transform(spec["transform"].get("outer", spec["transform"]))
-    if (transform.num_levels, transform.digest) != (data.transform.num_levels, data.transform.digest):
+    transform, own = build_transform(spec["transform"].get("outer", spec["transform"])), data.transform.outer
+    if transform.digest != own.digest:
         raise ValueError(
-            f"--base={folder} was trained with {transform}, the data now come with {data.transform}: use the data of "
-            "its training, or such in the same units"
+            f"--base={folder} was trained with {transform}, the data now come with {own}: use the data of its "
+            "training, or such in the same units"
         )
     held = [*(["labels"] if data.labels is not None else []), *data.conditions]
     needed = [*(["labels"] if spec["num_classes"] else []), *spec.get("conditions", {})]

@@ -130,3 +130,93 @@ def pictures(pipeline: Any, **call: Any) -> torch.Tensor:
     """What a pipeline draws, in 0 .. 1, (B, 3, H, W)."""
     found = pipeline(output_type="np", **call).images
     return torch.from_numpy(found).permute(0, 3, 1, 2)
+
+
+def sd3(t5: bool = True, **parts: Any) -> Any:
+    """Stable Diffusion 3's, with T5 or without."""
+    import diffusers
+
+    torch.manual_seed(6)
+    transformer = lively(
+        diffusers.SD3Transformer2DModel(
+            sample_size=8, patch_size=2, in_channels=4, num_layers=1, attention_head_dim=8, num_attention_heads=2,
+            joint_attention_dim=64, caption_projection_dim=16, pooled_projection_dim=64, out_channels=4,
+        )
+    )  # fmt: skip
+    components = {
+        "transformer": transformer, "vae": autoencoder(shift_factor=0.0609, scaling_factor=1.5305),
+        "text_encoder": text_encoder(True), "tokenizer": tokenizer(),
+        "text_encoder_2": text_encoder(True, seed=3), "tokenizer_2": tokenizer(),
+        "text_encoder_3": t5_encoder(64) if t5 else None, "tokenizer_3": t5_tokenizer() if t5 else None,
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+    }  # fmt: skip
+    return quiet(diffusers.StableDiffusion3Pipeline(**components | parts))
+
+
+def pixart(sample_size: int = 8) -> Any:
+    import diffusers
+
+    torch.manual_seed(7)
+    transformer = lively(
+        diffusers.PixArtTransformer2DModel(
+            sample_size=sample_size, patch_size=2, in_channels=4, out_channels=8, num_layers=1, attention_head_dim=8,
+            num_attention_heads=2, cross_attention_dim=16, caption_channels=32, norm_type="ada_norm_single",
+        )
+    )  # fmt: skip
+    components = {
+        "transformer": transformer, "vae": autoencoder(), "text_encoder": t5_encoder(32), "tokenizer": t5_tokenizer(),
+        "scheduler": scheduler("DPMSolverMultistepScheduler"),
+    }  # fmt: skip
+    return quiet(diffusers.PixArtAlphaPipeline(**components))
+
+
+def flux() -> Any:
+    import diffusers
+
+    torch.manual_seed(8)
+    transformer = lively(
+        diffusers.FluxTransformer2DModel(
+            patch_size=1, in_channels=16, num_layers=1, num_single_layers=1, attention_head_dim=16,
+            num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32, axes_dims_rope=(4, 4, 8),
+            guidance_embeds=True,
+        )
+    )  # fmt: skip
+    components = {
+        "transformer": transformer, "vae": autoencoder(shift_factor=0.1159, scaling_factor=0.3611),
+        "text_encoder": text_encoder(), "tokenizer": tokenizer(),
+        "text_encoder_2": t5_encoder(32), "tokenizer_2": t5_tokenizer(),
+        "scheduler": diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+    }  # fmt: skip
+    return quiet(diffusers.FluxPipeline(**components))
+
+
+def dit() -> Any:
+    import diffusers
+
+    torch.manual_seed(9)
+    transformer = lively(
+        diffusers.DiTTransformer2DModel(
+            sample_size=8, patch_size=2, in_channels=4, out_channels=8, num_layers=1, attention_head_dim=8,
+            num_attention_heads=2, num_embeds_ada_norm=1000,
+        )
+    )  # fmt: skip
+    return quiet(diffusers.DiTPipeline(transformer=transformer, vae=autoencoder(), scheduler=scheduler()))
+
+
+def t5_encoder(width: int) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    torch.manual_seed(10)
+    config = T5Config(
+        vocab_size=len(t5_tokenizer()), d_model=width, d_kv=8, d_ff=32, num_layers=2, num_heads=2,
+        is_encoder_decoder=False,
+    )  # fmt: skip
+    return lively(T5EncoderModel(config))
+
+
+def t5_tokenizer() -> Any:
+    """T5's, of letters."""
+    from transformers import T5TokenizerFast
+
+    pieces = ["<pad>", "</s>", "<unk>", "\u2581", *string.ascii_lowercase, *string.digits, ",", "."]
+    return T5TokenizerFast(vocab=[(piece, -float(number)) for number, piece in enumerate(pieces)], extra_ids=0)

@@ -11,8 +11,11 @@ from PIL import Image
 
 from score_sde.cli import main
 from score_sde.config.config import read_run_config, resolve
-from score_sde.run.controls import read_control
+from score_sde.evaluation.control_scores import control_scores
+from score_sde.metrics.agreement import f1_scores
+from score_sde.run.controls import controls_of, read_control
 from score_sde.run.folder import Run
+from score_sde.run.guides import UNGUIDED
 from sde.checkpoint.models import load_model, save_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.data.controls import silhouettes
@@ -116,6 +119,12 @@ def test_controls_of_held_out_items(runs, tmp_path, capsys):
     run = Run(runs / "edges", resolve(read_run_config(runs / "edges"), []), torch.device("cpu"))
     _, held_out = run.data()
     own = {tuple(e.flatten().tolist()): int(c) for e, c in zip(edges(held_out.items), held_out.labels, strict=True)}
+    _, cond = held_out.batch(torch.arange(20))
+    controls = controls_of(run, run.model(), UNGUIDED)
+    found = control_scores(controls, cond, held_out.items[:20], held_out)
+    assert (found["value"], found["low"], found["high"], found["control"]) == (1.0, 1.0, 1.0, "edges")
+    others = f1_scores(edges(held_out.items[:20]), edges(held_out.items[:20]).roll(1, 0))
+    assert found["chance"] == others.mean().item() < 0.9
     for more, classes in ((), None), (("--labels", "7,1,7"), [7, 1, 7, 7]):
         found = drawn(capsys, runs / "edges", tmp_path, *more)
         known = [own[tuple(e.flatten().tolist())] for e in found["control"]]
@@ -188,6 +197,13 @@ def test_another_base_is_refused(runs, tmp_path, capsys):
     status, _, err = call(capsys, *arguments)
     assert status == 2
     assert "trained on another base" in err
+
+
+def test_f1_by_hand():
+    """2 / (1 / precision + 1 / recall), item by item, and 1 where nothing was asked for and nothing is there."""
+    found = torch.tensor([[1, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]])
+    asked = torch.tensor([[1, 1, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]])
+    torch.testing.assert_close(f1_scores(found, asked), torch.tensor([2 / 3, 1, 0, 0], dtype=torch.float64))
 
 
 def test_edges_by_hand():

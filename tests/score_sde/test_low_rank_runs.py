@@ -19,7 +19,7 @@ from sde.networks.lora import low_rank_layers
 from tests.score_sde.runs import SMALL, call, made_once, trained_once
 
 OPTIONS = [*SMALL, "--config.training.batch_size=32", "--config.training.lr=0.05", "--config.training.warmup_steps=1",
-           "--config.training.checkpoint_every=2", "--config.training.sample_every=9",
+           "--config.training.checkpoint_every=2", "--config.training.lr_decay=none", "--config.training.sample_every=9",
            "--config.model.lora_rank=2", "--config.model.lora_alpha=4"]  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def test_a_file_is_merged_at_any_scale(base, low, tmp_path, capsys):
 
 
 def test_a_new_run_may_begin_with_the_merged_weights(low, tmp_path):
-    steps = [f"--config.training.{key}={value}" for key, value in {"steps": 1, "lr": 0.0, "batch_size": 32}.items()]
+    steps = [f"--config.training.{key}={value}" for key, value in {"steps": 1, "lr": 1e-12, "batch_size": 32}.items()]
     assert main.main(["--mode", "train", "--init", str(low), "--workdir", str(tmp_path / "whole"), *steps]) == 0
     assert json.loads((tmp_path / "whole" / "config.json").read_text())["model"]["lora_rank"] == 0
     one, other = (load_model(path / "model.safetensors").state_dict() for path in (tmp_path / "whole", low))

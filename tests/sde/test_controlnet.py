@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sde import VPSDE, Denoiser, Transform
+from sde.checkpoint.spec import build_denoiser
 from sde.condition.standardization import Standardization
 from sde.condition.tree import control_kind, drop_conditions
 from sde.data import Dataset
@@ -177,6 +178,36 @@ def small_model(classes=2):
     about = {"control": ([0.5], [0.5])}
     return Denoiser(ControlNet(base, [(1, 4, 4)]), VPSDE(), event_shape=(1, 4, 4),
                     standardization=Standardization(about))  # fmt: skip
+
+
+def test_a_base_in_latents_is_told_in_data_units():
+    """A control of 8 x 8 data is taken down to the 4 x 4 latents that the network sees; the model has all weights of
+    the base, those of its autoencoder too."""
+    autoencoder = {"name": "linear", "event_shape": [1, 8, 8], "latent_shape": [2, 4, 4]}
+    spec = {
+        "network": {"name": "unet", "channels": 8, "num_res_blocks": 1},
+        "event_shape": [1, 8, 8],
+        "num_classes": None,
+        "sde": {"name": "vp"},
+        "parametrization": "edm",
+        "sigma_data": 0.5,
+        "transform": {"autoencoder": autoencoder, "outer": {"shift": [0.0], "scale": [1.0], "levels": None}},
+        "null_trained": True,
+    }
+    about = {"control": {"shape": [1, 8, 8], "shift": [0.5], "scale": [0.5]}}
+    base = build_denoiser(spec)
+    for parameter in base.network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model = build_denoiser(spec | {"conditions": about, "control": {"hint_channels": [4]}})
+    model.network.adopt(base.network)
+    x, t, control = torch.randn(2, 2, 4, 4), torch.tensor(0.5), torch.rand(2, 1, 8, 8)
+    assert torch.equal(model(x, t, {"control": control}), base(x, t))
+    assert [layer.stride for layer in model.network.branches[0].hint.layers] == [(1, 1), (1, 1), (2, 2)]
+    randomised(model.network)
+    hint = model.network.branches[0].hint
+    hint.register_forward_hook(lambda module, given, h: torch.testing.assert_close(given[0], 2 * control - 1))
+    assert (model(x, t, {"control": control}) != base(x, t)).flatten(1).any(1).all()
+    assert {*base.state_dict()} - {name.replace("network.base.", "network.") for name in model.state_dict()} == set()
 
 
 def test_training_moves_the_branch_alone():

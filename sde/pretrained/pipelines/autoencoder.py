@@ -18,11 +18,11 @@ class DiffusersAutoencoder(Autoencoder):
     def __init__(self, model: Any, event_shape: Sequence[int]) -> None:
         config = model.config
         widths = config.get("block_out_channels") or config.get("encoder_block_out_channels")
-        self_factor = 2 ** (len(widths) - 1)
+        factor = 2 ** (len(widths) - 1)
         channels, *size = event_shape
-        check_size(size, self_factor)
-        super().__init__(event_shape, (config["latent_channels"], *(side // self_factor for side in size)))
-        self.model, self.factor, self.channels = model, self_factor, channels
+        check_size(size, factor)
+        super().__init__(event_shape, (config["latent_channels"], *(side // factor for side in size)))
+        self.model, self.factor, self.channels = model, factor, channels
 
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:
         found = self.model.encode(y.to(self.model.dtype))
@@ -47,9 +47,8 @@ def check_size(size: Sequence[int], factor: int) -> None:
     """Raise ValueError for a height and width that are no multiples of ``factor``."""
     wrong = next((side for side in size if side < 1 or side % factor), None)
     if wrong is not None:
-        raise ValueError(
-            f"size = {tuple(size)}: the autoencoder takes multiples of {factor}, as {max(1, round(wrong / factor)) * factor}"
-        )
+        near = max(1, round(wrong / factor)) * factor
+        raise ValueError(f"size = {tuple(size)}: the autoencoder takes multiples of {factor}, as {near}")
 
 
 def latent_transform(model: Any, event_shape: Sequence[int]) -> LatentTransform:

@@ -56,12 +56,8 @@ class Components:
         return next(self.parts[name] for name in DENOISERS if self.parts.get(name) is not None)
 
     def named(self, stem: str) -> list[Any]:
-        """The parts ``stem``, ``stem``_2, ``stem``_3 that there are, in this order; None for one that is left out before
-        another."""
-        found = [self.parts.get(f"{stem}_{number}" if number else stem) for number in (0, 2, 3)]
-        while found and found[-1] is None:
-            found.pop()
-        return found
+        """The parts ``stem``, ``stem``_2 and ``stem``_3, None for those that there are not."""
+        return [self.parts.get(name) for name in (stem, f"{stem}_2", f"{stem}_3")]
 
     @property
     def scheduler(self) -> dict[str, Any]:

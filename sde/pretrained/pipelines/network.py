@@ -37,6 +37,14 @@ class PipelineNetwork(nn.Module, abc.ABC):
         told = {kind: self._told(kind, cond, len(x)) for kind in self.conditions}
         return self.predict(x.to(own), c_noise, told, own).to(x.dtype)
 
+    def scheduler_options(self, config: Mapping[str, Any], calls: int, latent_shape: Sequence[int]) -> dict[str, Any]:
+        """What its pipelines tell the scheduler of this ``config`` beside the number of ``calls``: with a shift that
+        follows from the size, mu, linear in the number of tokens of the latents."""
+        if not config.get("use_dynamic_shifting"):
+            return {}
+        patch = self.model.config.get("patch_size") or 1
+        return {"mu": dynamic_shift(config, (latent_shape[1] // patch) * (latent_shape[2] // patch))}
+
     @abc.abstractmethod
     def predict(self, x: Tensor, time: Tensor, told: Condition, dtype: torch.dtype) -> Tensor:
         """The network's output, of the shape of x; no row of ``told`` is null, and x is of the dtype of its weights."""
@@ -56,6 +64,14 @@ class PipelineNetwork(nn.Module, abc.ABC):
             )
         missing = given.isnan().flatten(1).all(1).view(-1, *[1] * (given.ndim - 1))
         return torch.where(missing, null.to(given.dtype), given)
+
+
+def dynamic_shift(config: Mapping[str, Any], tokens: int) -> float:
+    """mu of a scheduler whose shift exp(mu) follows from the number of tokens: the straight line through base_shift at
+    base_image_seq_len and max_shift at max_image_seq_len."""
+    least, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
+    low, high = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+    return low + (high - low) * (tokens - least) / (most - least)
 
 
 class UNet(PipelineNetwork):

@@ -18,6 +18,7 @@ from sde.pretrained.pipelines.components import Components, read_components
 from sde.pretrained.pipelines.controlnet import read_controlnets
 from sde.pretrained.pipelines.families import FAMILIES, Options
 from sde.pretrained.pipelines.lora import merge_lora
+from sde.pretrained.pipelines.network import PipelineNetwork
 from sde.pretrained.pipelines.steps import Steps, scheduler_steps
 
 
@@ -35,7 +36,21 @@ class Pipeline:
         """The times of ``calls`` network calls of its scheduler, or of another class of diffusers by the same config,
         as EulerDiscreteScheduler; ``options`` are further ones of its set_timesteps. Raises ValueError for a scheduler
         that there is not, and for what it does not take."""
-        return scheduler_steps(self.scheduler, self.model.sde, calls, scheduler, **options)
+        told: dict[str, Any] = {}
+        if self.model.event_shape is not None and isinstance(self.model.network, PipelineNetwork):
+            inside = self.model.transform.inner_shape(self.model.event_shape)
+            told = self.model.network.scheduler_options(self.scheduler, calls, inside)
+        return scheduler_steps(self.scheduler, self.model.sde, calls, scheduler, **told | options)
+
+    def switch(self, fraction: float) -> float:
+        """The time at which a base hands over to a refiner after this ``fraction`` of the training steps, diffusers'
+        denoising_end: that of the step round(n - fraction n) of n, which is the base's. Raises ValueError for a
+        fraction outside (0, 1)."""
+        if not 0 < fraction < 1:
+            raise ValueError(f"fraction = {fraction:g}: needs a number between 0 and 1, as 0.8")
+        count = self.scheduler["num_train_timesteps"]
+        # A little below, as times are rounded.
+        return (round(count - fraction * count) - 1e-6) / self.model.noise_input.scale
 
 
 def read_pipeline(

@@ -38,12 +38,12 @@ def theirs(pipeline, **call):
 
 
 @torch.no_grad()
-def ours(pipeline, sampler=None, controls=(), scales=(), **loading):
+def ours(pipeline, sampler=None, images=(), scales=(), **loading):
     loaded = read_pipeline(pipeline, **loading)
     model, steps = loaded.model, loaded.steps(STEPS)
     if scales:
         model.network.scales = list(scales)
-    cond = model.text(PROMPT) | {control_kind(number): image for number, image in enumerate(controls)}
+    cond = model.text(PROMPT) | {control_kind(number): image for number, image in enumerate(images)}
     guided = ClassifierFree(model, cond, SCALE)
     x = LATENTS
     if isinstance(sampler, Euler):
@@ -131,7 +131,7 @@ def updates(pipeline, file, naming, seed=3, rank=2, alpha=3.0):
     for part, (module, begin) in parts.items():
         for name, layer in module.named_modules():
             last = name.rpartition(".")[2]
-            if not (last in ("to_q", "q_proj", "proj_in") or name.endswith("to_out.0")):
+            if not (last in ("to_q", "q_proj", "out_proj", "proj_in") or name.endswith("to_out.0")):
                 continue
             down = torch.randn(rank, *layer.weight.shape[1:], generator=generator)
             up = torch.randn(layer.weight.shape[0], rank, *[1] * (layer.weight.ndim - 2), generator=generator)
@@ -145,7 +145,7 @@ def updates(pipeline, file, naming, seed=3, rank=2, alpha=3.0):
                 state |= {f"{part}.{full}.lora_A.weight": down, f"{part}.{full}.lora_B.weight": up}
     options = {"r": rank, "lora_alpha": alpha}
     told = {f"{part}.{key}": value for part in parts for key, value in options.items()}
-    told |= {f"{part}.target_modules": ["q_proj"] for part in parts}
+    told |= {f"{part}.target_modules": ["q_proj", "out_proj"] for part in parts}
     told["unet.target_modules"] = ["to_q", "to_out.0", "proj_in"]
     metadata = {} if naming == "kohya" else {"lora_adapter_metadata": json.dumps(told)}
     save_file({name: value.contiguous() for name, value in state.items()}, file, metadata or None)
