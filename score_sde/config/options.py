@@ -139,7 +139,7 @@ class LowRankOptions:
 class ModelOptions(Section):
     """The denoiser: its parametrization, ``sigma_data`` (0: measured), what its network is told of the time, one of
     NOISE_INPUTS, whether it is conditional, its ``autoencoder``, nothing, "own" or a path, how its latents are scaled,
-    one of SCALES, its network, and low-rank updates of that."""
+    one of SCALES, its network, low-rank updates of that, and the encoder of its captions, a key of TEXT_ENCODERS."""
 
     parametrization: str = "edm"
     sigma_data: float = 0.0
@@ -149,6 +149,7 @@ class ModelOptions(Section):
     latent_scale: str = SCALES[0]
     network: Component = field(default_factory=lambda: Component("unet"))
     updates: LowRankOptions = field(default_factory=LowRankOptions)
+    text: Component = field(default_factory=lambda: Component("token_vectors"))
 
 
 @dataclass(frozen=True)

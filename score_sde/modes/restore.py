@@ -76,6 +76,7 @@ def restore(
     noise: str = NOISES[0],
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     batch_size: int = 256,
     out: str | None = None,
@@ -114,7 +115,7 @@ def restore(
         truth, targets, index, source = inputs.x, inputs.cond, inputs.index, inputs.source
     count, shape, levels = len(y), data.event_shape, data.transform.num_levels
     held = told_image(denoiser, operator, y) if method == "latents" else None
-    conditions, bound = bind(run, denoiser, labels, targets, count, guidance, held)
+    conditions, bound = bind(run, denoiser, labels, targets, count, guidance, prompt, held)
     check_room_of(run, out, count * samples_per_item, shape)
     rows = torch.arange(count).repeat_interleave(samples_per_item)
     each, prior, iterations = operator.rows(rows).to(run.device), bound(samples_per_item), ITERATIONS[0]

@@ -75,6 +75,8 @@ def train(run: Run, *, init: str | None = None, base: str | None = None) -> dict
             print(f"a control of {run.config.control.base}, whose weights stay as they are")
         else:
             model = seeded(settings.seed, build_denoiser, spec)
+            if model.text is not None and data.text is not None:
+                model.text.load_state_dict(data.text.state_dict())
             give_transform(model, data)
         if "base" in spec:
             begin_with_base(run, model, spec, data)

@@ -18,14 +18,17 @@ from score_sde.run.device import arrange
 from score_sde.run.latents import latents_of
 from score_sde.run.low_rank import Updates
 from score_sde.run.pipelines import LoadedPipeline
+from score_sde.run.text import encoder_of_config
 from score_sde.run.trained import as_trained
 from sde import Denoiser, NoisyClassifier
 from sde.autoencoder import Autoencoder, LatentTransform, in_latents
 from sde.checkpoint.base import describe_base
-from sde.checkpoint.models import load_model, load_transform
+from sde.checkpoint.models import load_model, load_text, load_transform
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.states import Checkpoints
+from sde.condition.text import TextEncoder
 from sde.data import Split, load_dataset
+from sde.data.captions import TEXT
 from sde.data.names import CLASS_NAMES
 from sde.data.sizes import law_of
 from sde.distillation import FlowMap
@@ -189,6 +192,9 @@ class Run:
                 del values[section]
         if not self.config.data.control:
             del values["data"]["control"]
+        if TEXT not in self.config.data.conditions:
+            # Of models that are told captions alone.
+            del values["model"]["text"]
         return values
 
     def write_config(self) -> None:
@@ -205,12 +211,28 @@ class Run:
             return as_trained(load_dataset(**self.config.data.arguments()), self._spec)
 
     @cached_property
+    def text(self) -> TextEncoder | None:
+        """The text encoder of the model, or of one that is still to be trained the one that the config describes; None
+        for a model that is told no captions."""
+        described = self._described
+        if described is not None and (self._spec.get("text") or self.begins_with is None):
+            return load_text(described)
+        return None if TEXT not in self.config.data.conditions else encoder_of_config(self.config, self.items)
+
+    @cached_property
     def _split(self) -> Split:
-        train, test = self.items
+        train, test = self._with_text(self.items)
         learned = self._latents
         if learned is None or learned.num_levels != train.transform.num_levels:
             return train, test
         return in_latents(train, learned), in_latents(test, learned)
+
+    def _with_text(self, parts: Split) -> Split:
+        """Both parts of the data, with what the model is told of their captions, where it is."""
+        if self.text is None or TEXT not in self.config.data.conditions:
+            return parts
+        with with_keys("data", "model.text"):
+            return parts[0].with_text(self.text), parts[1].with_text(self.text)
 
     @property
     def _latents(self) -> LatentTransform | None:

@@ -15,7 +15,7 @@ from sde.condition.tree import Condition
 from sde.files import file_digest, read_json, write_json
 from sde.pretrained.pipelines.lora_files import lora_file
 
-NEW_FLAGS = ("control", "control_scale", "controls", "control_branches")
+NEW_FLAGS = ("negative_prompt", "control", "control_scale", "controls", "control_branches")
 """Those that plans are named by where they are given alone."""
 
 VERSION = 1
@@ -35,7 +35,7 @@ def planned(
     hashes += [f"{file_digest(lora_file(Path(file)))} {scale:g}" for file, scale in run.updates.files]
     # By the names that the flags had at first, so that the plans of older versions are found.
     flags = {PLAN_FLAGS.get(name, name): value for name, value in asdict(options).items() if name not in NEW_FLAGS}
-    # Of models without a control as before there were any.
+    # Where they are not given as before there were any.
     own = {name: value for name, value in asdict(options).items() if value != asdict(UNGUIDED)[name]}
     flags |= {name: value for name, value in own.items() if name in NEW_FLAGS}
     key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, flags]).encode()).hexdigest()[:16]

@@ -19,6 +19,7 @@ from sde.checkpoint.spec import build, build_transform, fresh, imports_of
 from sde.checkpoint.states import FORMAT, read_state
 from sde.checkpoint.tensors import open_tensors
 from sde.checkpoint.tied import tied_names, untied
+from sde.condition.text import TextEncoder, build_text
 from sde.distillation import FlowMap
 from sde.distributed.world import World
 from sde.files import whole
@@ -125,6 +126,19 @@ def load_transform(path: Path, imports: Collection[str] = ()) -> LatentTransform
         {name.removeprefix("transform."): value for name, value in state.items() if name.startswith("transform.")}
     )
     return transform
+
+
+def load_text(path: Path) -> TextEncoder | None:
+    """The text encoder of the model in a file of ``save_model``, or of a training state, on the CPU; None where that
+    has none. Raises ValueError as ``read_model`` does."""
+    described = read_description(path).get("spec", {}).get("text")
+    if described is None:
+        return None
+    encoder, (_, state) = fresh(lambda: build_text(described)), read_model(path)
+    encoder.load_state_dict(
+        {name.removeprefix("text."): value for name, value in state.items() if name.startswith("text.")}
+    )
+    return encoder
 
 
 def read_model(path: Path) -> tuple[dict, dict[str, Tensor]]:

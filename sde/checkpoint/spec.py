@@ -10,6 +10,7 @@ from torch import nn
 
 from sde.autoencoder import Autoencoder, LatentTransform, autoencoder_of
 from sde.condition.standardization import Standardization
+from sde.condition.text import build_text
 from sde.condition.tree import is_control
 from sde.data.transform import Transform, TransformLike
 from sde.device import default_dtype
@@ -116,9 +117,10 @@ def build_flow_map(spec: dict) -> FlowMap:
 def _preconditioned(spec: dict) -> tuple[tuple, dict]:
     """The arguments of denoisers and flow maps from plain values; ``spec`` has the keys network, event_shape,
     num_classes, sde, parametrization, sigma_data, transform, null_trained and, where there are any beside classes,
-    conditions: shape, shift and scale of each, by kind; where one of them is a control, "control" with the channels of
-    the hint's encoder, and the network is then the base of a ControlNet; of networks from elsewhere what
-    ``describe_inputs`` says. What else it holds, ``about`` the data and their ``sizes``, is for others."""
+    conditions: shape, shift and scale of each, by kind, and the ``text`` encoder that they are of; where one of them is
+    a control, "control" with the channels of the hint's encoder, and the network is then the base of a ControlNet; of
+    networks from elsewhere what ``describe_inputs`` says. What else it holds, ``about`` the data and their ``sizes``,
+    is for others."""
     options, conditions = dict(spec["network"]), spec.get("conditions", {})
     shapes = {kind: about["shape"] for kind, about in conditions.items()}
     own = {kind: shape for kind, shape in shapes.items() if not is_control(kind)}
@@ -140,7 +142,8 @@ def _preconditioned(spec: dict) -> tuple[tuple, dict]:
         spec["event_shape"],
         Standardization({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()}),
     )
-    return arguments, _inputs(spec)
+    further = {"text": build_text(spec["text"])} if spec.get("text") else {}
+    return arguments, _inputs(spec) | further
 
 
 def _network(table: Mapping[str, type[nn.Module]], options: dict, spec: dict) -> nn.Module:
