@@ -58,7 +58,8 @@ TEXTS = {
     "grid": f"{', '.join(GRIDS)}, karras:RHO, flow:SHIFT, times as in 1,0.5,0.001, or of imported weights source, "
     "the steps of their own project, and source:N, N of these times; default the sampler's own",
     "noise": f"{', '.join(NOISES)}; brownian is a path that more steps refine",
-    "num_samples": "how many samples or items; default 8 for restore and edit",
+    "num_samples": "how many samples or items; default 64 for sample, or with --pipeline one for each prompt, 8 for restore "
+    "and edit",
     "seed": "seed of the random numbers",
     "labels": "classes, cycled, by number or name, as in 0,1,2, or none, or data: drawn as often as the data have "
     "them, the default of evaluate, compare and guidance_sweep; else by default every class in turn, but none in "

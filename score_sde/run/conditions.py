@@ -83,6 +83,8 @@ def read_condition(
             held_out = held_out_condition(guides.controls.held_out(run.data()[1]), model, count) or {}
             controls = {kind: c for kind, c in held_out.items() if is_control(kind)}
         found = with_controls(model, found, controls, count) or {}
+        if run.pipeline:
+            found = null_tree(torch.empty(count), None, model.conditions) | found
         with with_flag("--prompt", prompt):
             check_condition(found, model.num_classes, model.conditions)
         return found
@@ -153,7 +155,7 @@ def of_classes(data: Dataset, model: Preconditioned, cond: Condition | None, cou
 def prompts_of(run: Run, model: Preconditioned, prompt: str | None, file: str | None, count: int) -> list[str] | None:
     """The texts of what ``read_condition`` returns, one for each of ``count`` samples: prompts, or by default the
     captions of held-out items; None where it has none."""
-    if model.text is None or (file and not prompt):
+    if model.text is None or ((file or run.pipeline) and not prompt):
         return None
     if prompt:
         return cycled_prompts(read_prompts("--prompt", prompt), count)
