@@ -32,12 +32,12 @@ def text_encoder(projected: bool = False, layers: int = 4, width: int = 32, seed
     return lively(found)
 
 
-def lively(module: Any, std: float = 0.2) -> Any:
+def lively(module: Any) -> Any:
     """Weights that are large enough for every part to be seen in the output."""
     for parameter in module.parameters():
         if parameter.ndim > 1:
             fan = parameter[0].numel()
-            torch.nn.init.normal_(parameter, std=1.0 / fan**0.5)
+            torch.nn.init.normal_(parameter, std=fan**-0.5)
     return module.eval()
 
 
@@ -72,13 +72,14 @@ def autoencoder(seed: int = 2, **options: Any) -> Any:
     return found
 
 
-SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
 def scheduler(name: str = "DDIMScheduler", **options: Any) -> Any:
     import diffusers
 
-    return getattr(diffusers, name)(**SCHEDULE | options)
+    own = {"clip_sample": False} if name == "DDIMScheduler" else {}
+    return getattr(diffusers, name)(**SCHEDULE | own | options)
 
 
 def stable_diffusion(kind: str = "StableDiffusionPipeline", in_channels: int = 4, **parts: Any) -> Any:

@@ -39,7 +39,7 @@ def inpainting(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def controlled(tmp_path_factory):
-    from tests.sde.pretrained.test_pipeline_additions import controlled
+    from tests.sde.pretrained.pipelines.test_additions import controlled
 
     return made_once(tmp_path_factory, "controlled", lambda path: controlled(7).save_pretrained(path))
 
@@ -181,7 +181,7 @@ def test_sizes_are_height_and_width(folder, elsewhere, capsys):
 
 
 def test_updates_are_merged_at_load(folder, elsewhere, capsys):
-    from tests.sde.pretrained.test_pipeline_additions import updates
+    from tests.sde.pretrained.pipelines.test_additions import updates
 
     file = updates(stable_diffusion(), elsewhere / "lora.safetensors", "kohya")
     options = ["--sampler", "ddim", "--steps", 2, "--num_samples", 1]

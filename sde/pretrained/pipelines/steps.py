@@ -16,10 +16,12 @@ from sde.process.flow import FlowSDE
 @dataclass(frozen=True)
 class Steps:
     """``times`` (k,), float64, falling: those of a scheduler's network calls and, unless the run ends with the
-    posterior mean at the last of them, ``denoise``, the one at which it stops."""
+    posterior mean at the last of them, ``denoise``, the one at which it stops. ``std`` is the standard deviation of the
+    noise that the network is shown at the first: sigma there, or 1, which some pipelines begin with instead."""
 
     times: Tensor
     denoise: bool
+    std: float = 1.0
 
     @property
     def calls(self) -> int:
@@ -70,12 +72,13 @@ def scheduler_steps(config: Mapping[str, Any], sde: SDE, steps: int, kind: str =
     levels = getattr(scheduler, "sigmas", None)
     if isinstance(sde, FlowSDE):
         return Steps(told / config["num_train_timesteps"], True)
+    std = scheduler.scale_model_input(torch.ones(1) * scheduler.init_noise_sigma, scheduler.timesteps[0]).item()
     last = _last(scheduler, sde, levels)
     whole = bool((told == told.round()).all())
     times = told / (sde.steps - 1) if whole else sde.t_of_noise_level(_unique(levels)[: len(told)])
     if last is None or last >= times[-1].item():
-        return Steps(times, last is None)
-    return Steps(torch.cat([times, times.new_tensor([last])]), False)
+        return Steps(times, last is None, std)
+    return Steps(torch.cat([times, times.new_tensor([last])]), False, std)
 
 
 def _unique(levels: Tensor) -> Tensor:

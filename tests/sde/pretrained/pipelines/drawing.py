@@ -32,7 +32,13 @@ def as_pictures(model, x):
 
 
 def drawn(model, name, x, steps):
+    """From the state x at the first of the steps."""
     return as_pictures(model, sample(model, SAMPLERS[name](), x, steps.times, denoise=steps.denoise))
+
+
+def drawn_from_noise(model, name, z, steps):
+    """From the latents that the pipeline is given."""
+    return drawn(model, name, steps.std * z, steps)
 
 
 def loaded(pipeline, **options):

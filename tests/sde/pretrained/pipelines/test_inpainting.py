@@ -11,6 +11,7 @@ from tests.sde.pretrained.pipelines.drawing import (
     SCHEDULERS,
     assert_alike,
     drawn,
+    drawn_from_noise,
     guided,
     loaded,
     noise,
@@ -43,7 +44,7 @@ def test_a_network_that_is_told_the_mask(name, image, painted):
     found = loaded(pipelines.with_scheduler(pipeline, SCHEDULERS[name]))
     told = inpainting_condition(found.model, 255 * image, painted == 0)
     assert told["image"].shape == (2, 5, 8, 8)
-    ours = drawn(guided(found.model, **told), name, noise(), found.steps(6))
+    ours = drawn_from_noise(guided(found.model, **told), name, noise(), found.steps(6))
     theirs = pipelines.pictures(pipeline, image=image, mask_image=painted, latents=noise(), strength=1.0, **CALL)
     assert_alike(ours, theirs)
 

@@ -14,7 +14,7 @@ from tests.sde.pretrained.pipelines.drawing import (
     SCHEDULERS,
     as_pictures,
     assert_alike,
-    drawn,
+    drawn_from_noise,
     guided,
     loaded,
     noise,
@@ -39,7 +39,7 @@ def refiner():
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_pictures(name, base):
     found = loaded(pipelines.with_scheduler(base, SCHEDULERS[name]))
-    ours = drawn(guided(found.model), "ddim" if name == "euler" else name, noise(), found.steps(6))
+    ours = drawn_from_noise(guided(found.model), "ddim" if name == "euler" else name, noise(), found.steps(6))
     assert_alike(ours, pipelines.pictures(base, latents=noise(), **CALL))
 
 
@@ -53,11 +53,11 @@ def test_what_stands_for_no_text(zeros, base):
     assert bool((null["sequence"] == 0).all()) == zeros
     assert bool((null["vector"][:, :-6] == 0).all()) == zeros
     torch.testing.assert_close(null["vector"][:, -6:], empty["vector"][:, -6:])
-    ours = drawn(guided(found.model), "ddim", noise(), found.steps(6))
+    ours = drawn_from_noise(guided(found.model), "ddim", noise(), found.steps(6))
     assert_alike(ours, pipelines.pictures(base, latents=noise(), **CALL))
     model = ClassifierFree(found.model, found.model.text(PROMPTS), 5.0, negative=found.model.text.negative(["", ""]))
     wanted = pipelines.pictures(base, latents=noise(), negative_prompt=["", ""], **CALL)
-    assert_alike(drawn(model, "ddim", noise(), found.steps(6)), wanted)
+    assert_alike(drawn_from_noise(model, "ddim", noise(), found.steps(6)), wanted)
     base.register_to_config(force_zeros_for_empty_prompt=True)
 
 
@@ -76,7 +76,7 @@ def test_sizes_in_their_order(base):
                "negative_target_size": (10, 11)}  # fmt: skip
     model = ClassifierFree(found.model, text(PROMPTS), 5.0, negative=text.negative(negative))
     wanted = pipelines.pictures(base, latents=noise(), negative_prompt=negative, **sizes, **against, **CALL)
-    assert_alike(drawn(model, "ddim", noise(), found.steps(6)), wanted)
+    assert_alike(drawn_from_noise(model, "ddim", noise(), found.steps(6)), wanted)
 
 
 @pytest.mark.parametrize("name", ["ddim", "euler"])
@@ -86,7 +86,7 @@ def test_base_and_refiner_in_one_run(name, base, refiner):
     first, second = (loaded(pipelines.with_scheduler(one, scheduler)) for one in (base, refiner))
     switch = first.switch(0.6)
     experts = Experts(guided(first.model), guided(second.model), switch)
-    ours = drawn(experts, "ddim", noise(), first.steps(6))
+    ours = drawn_from_noise(experts, "ddim", noise(), first.steps(6))
     assert_alike(ours, _both(base, refiner))
 
 
@@ -95,7 +95,7 @@ def test_base_and_refiner_in_two_runs(base, refiner):
     first, second = (loaded(pipelines.with_scheduler(one, SCHEDULERS["dpmpp"])) for one in (base, refiner))
     steps, switch = first.steps(6), first.switch(0.6)
     before, after = steps.until(switch), steps.since(switch)
-    half = sample(guided(first.model), SAMPLERS["dpmpp"](), noise(), before.times, denoise=False)
+    half = sample(guided(first.model), SAMPLERS["dpmpp"](), steps.std * noise(), before.times, denoise=False)
     ours = as_pictures(second.model, sample(guided(second.model), SAMPLERS["dpmpp"](), half, after.times))
     assert_alike(ours, _both(base, refiner))
 
@@ -117,5 +117,5 @@ def test_the_refiner_is_told_a_score(refiner):
 def test_clip_skip(base):
     """The states before the last layer but one, of both, where one is left out; nothing of it for the empty text."""
     found = loaded(pipelines.with_scheduler(base, "DDIMScheduler"), clip_skip=1)
-    ours = drawn(guided(found.model), "ddim", noise(), found.steps(6))
+    ours = drawn_from_noise(guided(found.model), "ddim", noise(), found.steps(6))
     assert_alike(ours, pipelines.pictures(base, latents=noise(), clip_skip=1, **CALL))

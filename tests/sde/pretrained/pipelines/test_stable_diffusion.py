@@ -15,6 +15,7 @@ from tests.sde.pretrained.pipelines.drawing import (
     as_pictures,
     assert_alike,
     drawn,
+    drawn_from_noise,
     guided,
     loaded,
     noise,
@@ -49,7 +50,7 @@ def test_pictures(version, name, request):
     """Euler on x / alpha as a function of sigma / alpha is DDIM."""
     pipeline = request.getfixturevalue(version)
     found = loaded(pipelines.with_scheduler(pipeline, SCHEDULERS[name]))
-    ours = drawn(guided(found.model), "ddim" if name == "euler" else name, noise(), found.steps(CALLS))
+    ours = drawn_from_noise(guided(found.model), "ddim" if name == "euler" else name, noise(), found.steps(CALLS))
     assert_alike(ours, pipelines.pictures(pipeline, latents=noise(), **CALL))
 
 
@@ -75,9 +76,9 @@ def test_euler_through_another_process(first):
     seen = Denoiser(model.network, Ratio(), model.parametrization, 1.0, model.transform, text=model.text,
                     noise_input=model.noise_input, scaled_input=model.scaled_input)  # fmt: skip
     levels = model.sde.noise_level(steps.times)
-    x = noise() * (1 + levels[0] ** 2).sqrt()
-    drawn = as_pictures(model, sample(guided(seen), SAMPLERS["euler"](), x.float(), levels))
-    assert_alike(drawn, pipelines.pictures(first, latents=noise(), **CALL))
+    x = steps.std * noise() / model.sde.alpha(steps.times[0]).float()
+    ours = as_pictures(model, sample(guided(seen), SAMPLERS["euler"](), x, levels))
+    assert_alike(ours, pipelines.pictures(first, latents=noise(), **CALL))
 
 
 def test_negative_prompt(first):
@@ -86,7 +87,7 @@ def test_negative_prompt(first):
     model = guided(found.model)
     negative = ["9 a", "b, c"]
     model.negative = found.model.text.negative(negative)
-    ours = drawn(model, "ddim", noise(), found.steps(CALLS))
+    ours = drawn_from_noise(model, "ddim", noise(), found.steps(CALLS))
     assert_alike(ours, pipelines.pictures(first, latents=noise(), negative_prompt=negative, **CALL))
 
 
@@ -96,10 +97,10 @@ def test_guidance_of_one_takes_one_call_of_the_batch(first):
     rows = []
     handle = first.unet.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
     try:
-        ours = drawn(guided(found.model, scale=1), "ddim", noise(), found.steps(CALLS))
+        ours = drawn_from_noise(guided(found.model, scale=1), "ddim", noise(), found.steps(CALLS))
         assert rows == [2] * CALLS
         rows.clear()
-        drawn(guided(found.model), "ddim", noise(), found.steps(CALLS))
+        drawn_from_noise(guided(found.model), "ddim", noise(), found.steps(CALLS))
         assert rows == [4] * CALLS
     finally:
         handle.remove()

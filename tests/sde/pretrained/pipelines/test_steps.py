@@ -53,10 +53,10 @@ def test_pictures_of_euler(options, pipeline):
     steps = found.steps(5)
     assert steps.denoise == ("final_sigmas_type" not in options)
     # What begins at the largest noise level has it alone, sigma in place of 1.
-    spread = options.get("timestep_spacing", "linspace") != "leading"
-    x = noise() * (found.model.sde.sigma(steps.times[0]).float() if spread else 1)
-    assert_alike(drawn(guided(found.model, scale=3.0), "ddim", x, steps), pipelines.pictures(
-        pipeline, latents=noise(), **call))  # fmt: skip
+    sigma = found.model.sde.sigma(steps.times[0]).item()
+    assert steps.std == pytest.approx(1 if options.get("timestep_spacing") == "leading" else sigma, abs=1e-6)
+    ours = drawn(guided(found.model, scale=3.0), "ddim", steps.std * noise(), steps)
+    assert_alike(ours, pipelines.pictures(pipeline, latents=noise(), **call))
 
 
 def test_the_last_step_of_ddim(pipeline):

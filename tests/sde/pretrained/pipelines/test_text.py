@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.oracles import pipelines
-from tests.sde.pretrained.pipelines.drawing import PROMPTS, assert_alike, drawn, guided, loaded, noise
+from tests.sde.pretrained.pipelines.drawing import PROMPTS, assert_alike, drawn_from_noise, guided, loaded, noise
 
 pytest.importorskip("diffusers", reason="the extra latent is not installed")
 pytest.importorskip("transformers", reason="the extra latent is not installed")
@@ -59,7 +59,7 @@ def test_attention_mask(pipeline):
     try:
         found = loaded(pipeline)
         call = {"prompt": PROMPTS, "num_inference_steps": 4, "guidance_scale": 4.0}
-        ours = drawn(guided(found.model, scale=4.0), "ddim", noise(), found.steps(4))
+        ours = drawn_from_noise(guided(found.model, scale=4.0), "ddim", noise(), found.steps(4))
         assert_alike(ours, pipelines.pictures(pipeline, latents=noise(), **call))
         masked = found.model.text(PROMPTS)["sequence"]
     finally:

@@ -5,7 +5,7 @@ import torch
 
 from sde.guidance import ClassifierFree, Conditional
 from tests.oracles import pipelines
-from tests.sde.pretrained.pipelines.drawing import PROMPTS, assert_alike, drawn, guided, loaded, noise
+from tests.sde.pretrained.pipelines.drawing import PROMPTS, assert_alike, drawn, drawn_from_noise, guided, loaded, noise
 
 pytest.importorskip("diffusers", reason="the extra latent is not installed")
 pytest.importorskip("transformers", reason="the extra latent is not installed")
@@ -21,7 +21,7 @@ def test_sd3(t5):
     wanted = pipelines.pictures(pipeline, latents=noise(), guidance_scale=4.0, **CALL)
     assert found.model.text.null["sequence"].shape == (1, 77 + 256, 64)
     for name in ("euler", "ddim"):
-        assert_alike(drawn(guided(found.model, scale=4.0), name, noise(), found.steps(5)), wanted)
+        assert_alike(drawn_from_noise(guided(found.model, scale=4.0), name, noise(), found.steps(5)), wanted)
 
 
 def test_pixart():
@@ -29,7 +29,7 @@ def test_pixart():
     pipeline = pipelines.pixart()
     found = loaded(pipeline)
     wanted = pipelines.pictures(pipeline, latents=noise(), guidance_scale=4.0, use_resolution_binning=False, **CALL)
-    assert_alike(drawn(guided(found.model, scale=4.0), "dpmpp", noise(), found.steps(5)), wanted)
+    assert_alike(drawn_from_noise(guided(found.model, scale=4.0), "dpmpp", noise(), found.steps(5)), wanted)
     ends = found.model.text(["a", "a b, c"])["sequence"][..., 0].isnan().logical_not().sum(1)
     assert ends[0] < ends[1] < 120
 

@@ -11,48 +11,34 @@ from safetensors.torch import save_file
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-from samplers import sample
-from samplers.ddim import DDIM
-from samplers.dpmpp import DPMSolverPP
-from samplers.euler import Euler
 from sde.condition.tree import control_kind
-from sde.guidance import ClassifierFree
 from sde.networks.lora import LoRA, add_low_rank, low_rank_layers
-from sde.pretrained.pipelines import load_pipeline, read_pipeline
+from sde.pretrained.pipelines import load_pipeline
 from sde.pretrained.pipelines.controlnet import read_controlnets
 from tests.oracles.pipelines import lively, pictures, sdxl, stable_diffusion, unet, with_scheduler
+from tests.sde.pretrained.pipelines.drawing import PROMPTS, drawn_from_noise, guided, loaded, noise
 
-PROMPT, SCALE, STEPS = ["a cat", "b, c"], 5.0, 4
+SCALE, STEPS = 5.0, 4
 
 
 def normal(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-LATENTS = normal(2, 4, 8, 8)
-SAMPLERS = {"DDIMScheduler": DDIM(), "EulerDiscreteScheduler": Euler(), "DPMSolverMultistepScheduler": DPMSolverPP()}
+SAMPLERS = {"DDIMScheduler": "ddim", "EulerDiscreteScheduler": "ddim", "DPMSolverMultistepScheduler": "dpmpp"}
 
 
 def theirs(pipeline, **call):
-    return pictures(pipeline, prompt=PROMPT, latents=LATENTS, guidance_scale=SCALE, num_inference_steps=STEPS, **call)
+    return pictures(pipeline, prompt=PROMPTS, latents=noise(), guidance_scale=SCALE, num_inference_steps=STEPS, **call)
 
 
-@torch.no_grad()
-def ours(pipeline, sampler=None, images=(), scales=(), **loading):
-    loaded = read_pipeline(pipeline, **loading)
-    model, steps = loaded.model, loaded.steps(STEPS)
-    if scales:
-        model.network.scales = list(scales)
-    cond = model.text(PROMPT) | {control_kind(number): image for number, image in enumerate(images)}
-    guided = ClassifierFree(model, cond, SCALE)
-    x = LATENTS
-    if isinstance(sampler, Euler):
-        # Their state is ours over alpha.
-        pipeline.scheduler.set_timesteps(STEPS)
-        x = x * float(pipeline.scheduler.init_noise_sigma * model.sde.alpha(steps.times[0]))
-    x = sample(guided, sampler or DDIM(), x, steps.times, denoise=steps.denoise)
-    found = model.transform.decode(x)
-    return ((found - 0.5) / 255).clamp(0, 1)
+def ours(pipeline, images=(), scales=(), sampler="ddim", **loading):
+    """From the same latents; Euler on x / alpha as a function of sigma / alpha is DDIM."""
+    found = loaded(pipeline, **loading)
+    found.model.network.scales = list(scales) or found.model.network.scales
+    controls = {control_kind(number): image for number, image in enumerate(images)}
+    told = guided(found.model, PROMPTS, SCALE, **controls)
+    return drawn_from_noise(told, sampler, noise(), found.steps(STEPS))
 
 
 def controlnet(seed, network=None):
@@ -76,7 +62,7 @@ def controlled(*seeds, kind="StableDiffusionControlNetPipeline", make=stable_dif
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_controlnet_s_pictures(name):
     pipeline = with_scheduler(controlled(7), name)
-    found = ours(pipeline, SAMPLERS[name], [images(1)], [0.8])
+    found = ours(pipeline, [images(1)], [0.8], SAMPLERS[name])
     expected = theirs(pipeline, image=images(1), controlnet_conditioning_scale=0.8)
     assert (found - expected).abs().max() < 1e-4
     plain = theirs(with_scheduler(stable_diffusion(), name))
@@ -85,22 +71,22 @@ def test_a_controlnet_s_pictures(name):
 
 def test_several_controlnets_add_up_at_their_scales():
     pipeline = controlled(7, 8)
-    found = ours(pipeline, None, [images(1), images(2)], [0.5, 1.2])
+    found = ours(pipeline, [images(1), images(2)], [0.5, 1.2])
     expected = theirs(pipeline, image=[images(1), images(2)], controlnet_conditioning_scale=[0.5, 1.2])
     assert (found - expected).abs().max() < 1e-4
 
 
 def test_a_controlnet_of_sdxl():
     pipeline = controlled(7, kind="StableDiffusionXLControlNetPipeline", make=sdxl)
-    found = ours(pipeline, Euler(), [images(1)], [0.7])
+    found = ours(pipeline, [images(1)], [0.7])
     expected = theirs(pipeline, image=images(1), controlnet_conditioning_scale=0.7)
     assert (found - expected).abs().max() < 1e-4
 
 
 def test_controlnets_of_folders_stand_behind_those_of_the_pipeline(tmp_path):
     controlnet(8).save_pretrained(tmp_path / "net")
-    found = ours(controlled(7), None, [images(1), images(2)], [0.5, 1.2], controls=[tmp_path / "net"])
-    assert (found - ours(controlled(7, 8), None, [images(1), images(2)], [0.5, 1.2])).abs().max() < 1e-6
+    found = ours(controlled(7), [images(1), images(2)], [0.5, 1.2], controls=[tmp_path / "net"])
+    assert (found - ours(controlled(7, 8), [images(1), images(2)], [0.5, 1.2])).abs().max() < 1e-6
     with pytest.raises(ValueError, match="it was not loaded as a ControlNet"):
         read_controlnets(None, [tmp_path])
 
@@ -108,16 +94,16 @@ def test_controlnets_of_folders_stand_behind_those_of_the_pipeline(tmp_path):
 @torch.no_grad()
 def test_a_row_without_a_control_and_a_scale_of_zero_are_the_network_alone():
     model, plain = load_pipeline(controlled(7)), load_pipeline(stable_diffusion())
-    cond, t = plain.text(PROMPT), torch.tensor(0.5)
+    cond, t = plain.text(PROMPTS), torch.tensor(0.5)
     image = images(1)
     image[1] = torch.nan
-    alone = plain(LATENTS, t, cond)
-    found = model(LATENTS, t, cond | {"control": image})
+    alone = plain(noise(), t, cond)
+    found = model(noise(), t, cond | {"control": image})
     assert torch.equal(found[1], alone[1])
     assert not torch.allclose(found[0], alone[0], atol=1e-3)
-    assert torch.equal(model(LATENTS, t, cond), alone)
+    assert torch.equal(model(noise(), t, cond), alone)
     model.network.scales = [0.0]
-    assert torch.equal(model(LATENTS, t, cond | {"control": images(1)}), alone)
+    assert torch.equal(model(noise(), t, cond | {"control": images(1)}), alone)
 
 
 def updates(pipeline, file, naming, seed=3, rank=2, alpha=3.0):
@@ -161,10 +147,9 @@ def test_updates_that_diffusers_loads(make, naming, tmp_path):
     with_updates.load_lora_weights(tmp_path, adapter_name="one", weight_name=file.name)
     with_updates.set_adapters(["one"], [0.6])
     expected = theirs(with_updates)
-    sampler = Euler() if make is sdxl else DDIM()
-    assert (ours(make(), sampler, loras=[(file, 0.6)]) - expected).abs().max() < 1e-4
-    assert (ours(make(), sampler) - expected).abs().max() > 0.01
-    twice = ours(make(), sampler, loras=[(file, 0.4), (tmp_path, 0.2)])
+    assert (ours(make(), loras=[(file, 0.6)]) - expected).abs().max() < 1e-4
+    assert (ours(make()) - expected).abs().max() > 0.01
+    twice = ours(make(), loras=[(file, 0.4), (tmp_path, 0.2)])
     assert (twice - expected).abs().max() < 1e-4
 
 
@@ -195,10 +180,10 @@ def test_half_precision_keeps_an_autoencoder_that_overflows_in_float32(dtype, tm
     kinds = {p.dtype for p in model.network.model.parameters()}
     assert kinds == {dtype}
     assert model.transform.autoencoder.model.dtype == (torch.float32 if dtype == torch.float16 else dtype)
-    cond = model.text(PROMPT)
+    cond = model.text(PROMPTS)
     exact = load_pipeline(pipeline)
     with torch.no_grad():
-        found, expected = (one(LATENTS, torch.tensor(0.5), cond) for one in (model, exact))
+        found, expected = (one(noise(), torch.tensor(0.5), cond) for one in (model, exact))
     assert found.dtype == torch.float32
     assert (found - expected).abs().max() < 0.05 * expected.abs().max()
     shutil.rmtree(tmp_path / "pipe" / "unet")
