@@ -30,7 +30,7 @@ from score_sde.run.folder import Run
 from score_sde.run.lock import one_writer
 from score_sde.run.low_rank import Updates
 from score_sde.run.outputs import check_folder, check_out, settings_of
-from score_sde.run.pipelines import DTYPES, LoadedPipeline, output_folder, read_size
+from score_sde.run.pipelines import DTYPES, LoadedPipeline, is_pipeline, output_folder, read_size
 from score_sde.training.log import summary_writer
 from sde.distributed.world import World
 from sde.files import expanded, finite
@@ -97,7 +97,11 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     elif mode.training and (options.config or not exists):
         named = options.config or (None if options.init or options.base else "digits")
         values = _read(config_path(named)) if named else {}
-        values = begun(values, options.init, "init") if options.init else values
+        if options.init and is_pipeline(options.init):
+            root = Path(override(overrides, "data.root") or "")
+            values = values or {"data": {"dataset": "points" if root.is_file() else "images"}}
+        elif options.init:
+            values = begun(values, options.init, "init")
         values = controlled_values(values, options.base, overrides) if options.base else values
         config = resolve(values, overrides)
     else:
@@ -112,9 +116,27 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
             raise ValueError(lack)
     weights = Run.weights if mode.makes else options.weights or Run.weights
     begins = options.init or options.base
-    init = None if begins is None else Path(begins) / Run.weights
+    init = None if begins is None or is_pipeline(begins) else Path(begins) / Run.weights
+    around = None
+    if options.init and is_pipeline(options.init):
+        config, around = of_pipeline(config, options.init)
     updates = Updates.read(options.lora)
-    return Run(folder, config, device, World.start(device), weights, imports, compile, init, updates)
+    return Run(folder, config, device, World.start(device), weights, imports, compile, init, updates, None, around)
+
+
+def of_pipeline(config: Config, source: str) -> tuple[Config, LoadedPipeline]:
+    """The config of training that begins with a pipeline, and the pipeline: pictures in a folder are brought to its
+    size, or it to theirs where config.data.resolution says that."""
+    side = config.data.resolution if config.data.dataset == "images" else 0
+    loaded = LoadedPipeline(source, size=(side,) if side else ())
+    return of_size(config, loaded), loaded
+
+
+def of_size(config: Config, loaded: LoadedPipeline) -> Config:
+    """The config with pictures in a folder brought to the size of a pipeline's, unless it says one itself."""
+    if config.data.dataset != "images" or config.data.resolution:
+        return config
+    return replace(config, data=replace(config.data, own={**config.data.own, "resolution": loaded.side}))
 
 
 def open_pipeline(options: flags.FlagValues, overrides: list[str], device: torch.device) -> Run:
@@ -143,6 +165,8 @@ def open_pipeline(options: flags.FlagValues, overrides: list[str], device: torch
         options.pipeline_config,
     )
     folder = output_folder(options.pipeline)
+    if config.data.root:
+        config = of_size(config, loaded)
     return Run(folder, config, device, World.start(device), compile=compile, pipeline=loaded)
 
 

@@ -29,7 +29,8 @@ TEXTS = {
     "threads": "CPU threads; default torch's choice",
     "debug": "show the traceback of an error",
     "config": "a config file, or the name of one in configs/; default digits",
-    "init": "a run folder whose model training begins with, on these data; what belongs to other classes starts anew",
+    "init": "a run folder whose model training begins with, on these data; what belongs to other classes starts anew; "
+    "or the folder of a pipeline, of which low-rank updates are trained",
     "base": "a run folder whose model, which stays as it is, is given a control: config.data.control on these data",
     "teacher": "a run folder whose model the student is distilled from, and begins with; its data, process and network "
     "are the student's",
@@ -58,8 +59,8 @@ TEXTS = {
     "grid": f"{', '.join(GRIDS)}, karras:RHO, flow:SHIFT, times as in 1,0.5,0.001, or of imported weights source, "
     "the steps of their own project, and source:N, N of these times; default the sampler's own",
     "noise": f"{', '.join(NOISES)}; brownian is a path that more steps refine",
-    "num_samples": "how many samples or items; default 64 for sample, or with --pipeline one for each prompt, 8 for restore "
-    "and edit",
+    "num_samples": "how many samples or items; default 64 for sample, or with --pipeline one for each prompt, 8 for "
+    "restore and edit",
     "seed": "seed of the random numbers",
     "labels": "classes, cycled, by number or name, as in 0,1,2, or none, or data: drawn as often as the data have "
     "them, the default of evaluate, compare and guidance_sweep; else by default every class in turn, but none in "

@@ -58,6 +58,8 @@ class Run:
     """Files of low-rank updates, which are merged with the model."""
     pipeline: LoadedPipeline | None = None
     """What is loaded in place of the model file of a folder, which then takes the outputs alone."""
+    init_pipeline: LoadedPipeline | None = None
+    """The pipeline with which training of low-rank updates begins."""
     settings: dict[str, str] = field(default_factory=dict)
     """What the command set, by flag or key, which goes into the files it writes."""
 
@@ -181,6 +183,19 @@ class Run:
             return self.pipeline.spec
         return {} if self._described is None else stored_spec(self._described)
 
+    @property
+    def spec(self) -> dict:
+        """What the model is, as its weights or its newest training state say; nothing where there is nothing yet."""
+        return self._spec
+
+    @cached_property
+    def loaded(self) -> LoadedPipeline | None:
+        """The pipeline that the model is, or that it updates; None for other models."""
+        base = {} if self.pipeline else self._spec.get("base") or {}
+        if "pipeline" in base:
+            return LoadedPipeline(base["pipeline"], size=tuple(base["size"]))
+        return self.pipeline or self.init_pipeline
+
     def values(self) -> dict:
         """The config as plain values, with what it leaves to be found."""
         values = self.config.to_dict()
@@ -214,6 +229,8 @@ class Run:
     def text(self) -> TextEncoder | None:
         """The text encoder of the model, or of one that is still to be trained the one that the config describes; None
         for a model that is told no captions."""
+        if self.loaded is not None:
+            return self.loaded.model.text
         described = self._described
         if described is not None and (self._spec.get("text") or self.begins_with is None):
             return load_text(described)
@@ -238,8 +255,8 @@ class Run:
     def _latents(self) -> LatentTransform | None:
         """The learned transform of the model, or of the autoencoder that the config names for one that is still to be
         trained, on the device; None for a model of items as they are."""
-        if self.pipeline is not None:
-            transform = self.pipeline.model.transform
+        if self.loaded is not None:
+            transform = self.loaded.model.transform
             return transform.to(self.device) if isinstance(transform, LatentTransform) else None
         described, named = self._described, self.config.model.autoencoder
         with with_keys(imports="--imports"):

@@ -66,6 +66,11 @@ class LoadedPipeline:
             "origin": dict(self.loaded.origin),
         }
 
+    @property
+    def side(self) -> int:
+        """The longer side of its pictures."""
+        return max((self.model.event_shape or (0,))[1:], default=0)
+
     @cached_property
     def fingerprint(self) -> str:
         """What names the plans that are made for it: the names, sizes and times of its files, which take no minute to
@@ -79,6 +84,11 @@ class LoadedPipeline:
         ]
         told = [self.source, self.dtype, self.size, self.updates.files, self.controls, self.config, held]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def is_pipeline(folder: str) -> bool:
+    """Whether it is the folder of a pipeline."""
+    return (Path(folder) / "model_index.json").is_file()
 
 
 def output_folder(source: str) -> Path:

@@ -1,13 +1,17 @@
 """The base of low-rank updates: another model's file, to which one refers that holds the updates alone."""
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from sde.files import file_digest
+from sde.model.denoiser import Denoiser
 from sde.networks.lora import base_names
+from sde.pretrained.pipelines import load_pipeline
 
 UPDATE = re.compile(r"\.lora_[AB]\.weight$")
 """What the names of the weights of updates end in."""
@@ -16,6 +20,34 @@ UPDATE = re.compile(r"\.lora_[AB]\.weight$")
 def describe_base(path: Path) -> dict[str, str]:
     """The file of a base, as a spec refers to it under "base": where it lies, and the sha256 of its content."""
     return {"file": str(path.absolute()), "sha256": file_digest(path)}
+
+
+def describe_pipeline(folder: Path, size: Sequence[int]) -> dict[str, Any]:
+    """A pipeline as a base: the folder, the height and width of its pictures, and a digest of its network's weights."""
+    return {"pipeline": str(folder.absolute()), "size": list(size), "sha256": _digest_of_network(folder)}
+
+
+def load_base_pipeline(base: Mapping[str, Any]) -> Denoiser:
+    """The denoiser of a pipeline that is a base. Raises ValueError where it is not there, or another one now."""
+    folder = Path(base["pipeline"])
+    if not folder.is_dir():
+        raise ValueError(
+            f"the low-rank updates are of the pipeline in {folder}, which does not exist: put it back there"
+        )
+    if _digest_of_network(folder) != base["sha256"]:
+        raise ValueError(
+            f"the low-rank updates are of the pipeline that was in {folder}, and there is another one now: put the old "
+            "one back"
+        )
+    return load_pipeline(folder, size=tuple(base["size"]))
+
+
+def _digest_of_network(folder: Path) -> str:
+    found = hashlib.sha256()
+    for part in ("unet", "transformer"):
+        for file in sorted((folder / part).glob("*.safetensors")) or sorted((folder / part).glob("*.bin")):
+            found.update(f"{part}/{file.name} {file_digest(file)}".encode())
+    return found.hexdigest()
 
 
 def find_base(path: Path, base: Mapping[str, str]) -> Path:

@@ -99,8 +99,12 @@ def load_unmerged(path: Path, kind: str = "denoiser", imports: Collection[str] =
     model = build(kind, about["spec"])
     known = model.state_dict().keys()
     state = {name if name in known else WRAPPERS.sub("", name): value for name, value in state.items()}
-    if "base" in about["spec"]:
-        base = load_model(find_base(path, about["spec"]["base"]), kind, imports)
+    told = about["spec"].get("base")
+    if told is not None and "pipeline" in told:
+        # It was built with its weights.
+        state = model.state_dict() | own_weights(about["spec"], state)
+    elif told is not None:
+        base = load_model(find_base(path, told), kind, imports)
         state = with_base(own_weights(about["spec"], state), base.state_dict(), model)
     try:
         model.load_state_dict(state)
@@ -113,11 +117,11 @@ def load_transform(path: Path, imports: Collection[str] = ()) -> LatentTransform
     """The learned transform of the model in a file of ``save_model``, or of a training state, on the CPU; None where
     that has none. ``imports`` as in ``load_model``. Raises ValueError as that does."""
     about, state = read_model(path)
-    described = about.get("spec", {}).get("transform", {})
+    described, told = about.get("spec", {}).get("transform", {}), about.get("spec", {}).get("base", {})
     if "autoencoder" not in described:
         return None
-    if "base" in about["spec"]:
-        return load_transform(find_base(path, about["spec"]["base"]), imports)
+    if told:
+        return load_transform(find_base(path, told), imports)
     foreign = sorted(imports_of({"transform": described}) - {*imports})
     if foreign:
         raise ValueError(f"{path} asks to import {foreign[0]}: where you trust it, name it too, by `imports`")
@@ -131,9 +135,12 @@ def load_transform(path: Path, imports: Collection[str] = ()) -> LatentTransform
 def load_text(path: Path) -> TextEncoder | None:
     """The text encoder of the model in a file of ``save_model``, or of a training state, on the CPU; None where that
     has none. Raises ValueError as ``read_model`` does."""
-    described = read_description(path).get("spec", {}).get("text")
+    spec = read_description(path).get("spec", {})
+    described = spec.get("text")
     if described is None:
         return None
+    if "base" in spec:
+        return load_text(find_base(path, spec["base"]))
     encoder, (_, state) = fresh(lambda: build_text(described)), read_model(path)
     encoder.load_state_dict(
         {name.removeprefix("text."): value for name, value in state.items() if name.startswith("text.")}

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sde.autoencoder import Autoencoder, LatentTransform, autoencoder_of
+from sde.checkpoint.base import load_base_pipeline
 from sde.condition.standardization import Standardization
 from sde.condition.text import build_text
 from sde.condition.tree import is_control
@@ -98,10 +99,13 @@ def construct(kind: Callable, key: str, name: str, options: dict, *arguments):
 
 
 def build_denoiser(spec: dict) -> Denoiser:
-    """A denoiser with fresh weights, of ``_preconditioned``; its network has the low-rank updates of the key lora, the
-    options of a ``LoRA``, where there are any."""
-    arguments, options = _preconditioned(spec)
-    model = Denoiser(*arguments, **options)
+    """A denoiser with fresh weights, of ``_preconditioned``, or of a base that is a pipeline with its own; its network
+    has the low-rank updates of the key lora, the options of a ``LoRA``, where there are any."""
+    if "pipeline" in spec.get("base", {}):
+        model = load_base_pipeline(spec["base"])
+    else:
+        arguments, options = _preconditioned(spec)
+        model = Denoiser(*arguments, **options)
     if "lora" in spec:
         add_low_rank(model.network, LoRA(**spec["lora"]))
     return model

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -191,3 +192,43 @@ def test_updates_are_merged_at_load(folder, elsewhere, capsys):
     plain, same, other = (np.load(f"{name}.npz")["x"].astype(float) for name in ("plain", "same", "other"))
     assert np.abs(plain - same).max() <= 1
     assert np.abs(plain - other).max() > 1
+
+
+def test_updates_of_a_pipeline_are_trained(folder, elsewhere, capsys):
+    (elsewhere / "data").mkdir()
+    for seed in range(10):
+        picture(elsewhere / "data" / f"{seed}.png", seed, 20)
+        (elsewhere / "data" / f"{seed}.txt").write_text(("a cat", "b, c")[seed % 2])
+    options = {"training.batch_size": 4, "training.checkpoint_every": 1, "training.warmup_steps": 1,
+               "training.sample_every": 9, "training.lr": 0.05, "training.lr_decay": "none",
+               "training.power_ema_stds": "()", "data.root": "data", "data.test_fraction": 0.2,
+               "data.conditions": "('text',)", "model.lora_rank": 2, "model.lora_targets": "attention"}  # fmt: skip
+    command = ["--mode", "train", "--device", "cpu", "--workdir", "style",
+               *(f"--config.{key}={value}" for key, value in options.items())]  # fmt: skip
+    status, _, err = call(capsys, *command, "--init", folder, "--config.training.steps=1")
+    assert status == 0, err
+    status, _, err = call(capsys, *command, "--config.training.steps=2")
+    assert status == 0, err
+    names = [*load_file("style/model.safetensors")]
+    assert names
+    assert all(".attn" in name and name.endswith(("lora_A.weight", "lora_B.weight")) for name in names)
+    drawing = ["--device", "cpu", "--sampler", "ddim", "--steps", 2, "--num_samples", 2, "--prompt", "a cat"]
+    status, _, err = call(capsys, "--mode", "sample", "--workdir", "style", *drawing, "--out", "own.npz")
+    assert status == 0, err
+    run(capsys, "sample", folder, *drawing[2:], "--lora", "style", "--out", "merged.npz")
+    run(capsys, "sample", folder, *drawing[2:], "--out", "plain.npz")
+    own, merged, plain = (np.load(f"{name}.npz")["x"].astype(float) for name in ("own", "merged", "plain"))
+    assert np.abs(own - merged).max() <= 1
+    assert np.abs(own - plain).max() > 1
+    status, result, err = call(capsys, "--mode", "export", "--format", "lora", "--workdir", "style")
+    assert status == 0, err
+    run(capsys, "sample", folder, *drawing[2:], "--lora", result["folder"], "--out", "exported.npz")
+    assert np.abs(np.load("exported.npz")["x"].astype(float) - own).max() <= 1
+
+
+def test_training_on_a_pipeline_is_of_updates_alone(folder, elsewhere, capsys):
+    (elsewhere / "data").mkdir()
+    for seed in range(10):
+        picture(elsewhere / "data" / f"{seed}.png", seed)
+    err = refused(capsys, "train", "--init", folder, "--workdir", "all", "--config.data.root=data")
+    assert "is a pipeline, of which low-rank updates are trained alone: add --config.model.lora_rank=8" in err
