@@ -16,12 +16,13 @@ from score_sde.config.config import read_run_config, resolve
 from score_sde.config.naming import with_flag
 from score_sde.config.program import program, quoted
 from score_sde.run.conditions import read_condition
-from score_sde.run.folder import Run, event_shape_of, file_digest
+from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from sde.condition.tree import Condition
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.distillation import FlowMap
+from sde.files import file_digest
 
 STUDENT_CALLS = (1, 2, 4)
 """Network calls at which students are compared, unless told otherwise."""

@@ -20,6 +20,7 @@ from score_sde.config.options import (
     AutoencoderSection,
     ClassifierSection,
     Config,
+    ControlSection,
     DataOptions,
     DistillationSection,
     ModelOptions,
@@ -176,14 +177,17 @@ def _built(values: dict) -> Config:
         autoencoder = AutoencoderSection.of(values["autoencoder"])
     with with_keys("distillation", "distillation.method"):
         distillation = DistillationSection.of(values["distillation"])
+    with with_keys("model", alpha="config.model.lora_alpha"):
+        model = ModelOptions.of(values["model"])
     return Config(
         DataOptions.of(values["data"]),
         Component.of(values["sde"]),
-        ModelOptions.of(values["model"]),
+        model,
         classifier,
         autoencoder,
         training,
         distillation,
+        ControlSection.of(values["control"]),
         Component.of(values["sampler"]),
     )
 

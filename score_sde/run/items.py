@@ -14,6 +14,7 @@ from samplers.checks import SampleError
 from samplers.progress import Progress
 from score_sde.config.naming import with_flag
 from score_sde.run.compiling import compiling
+from score_sde.run.conditions import with_controls
 from score_sde.run.folder import Run
 from score_sde.run.guides import GuidanceOptions, Guides
 from score_sde.run.labels import Labels
@@ -85,15 +86,21 @@ def bind(
     count: int,
     guidance: GuidanceOptions,
     prompt: str | None = None,
+    further: Condition | None = None,
 ) -> tuple[Tensor | None, Callable[[int], ScoreModel]]:
     """The labels (count,) that the flow is conditioned on, or None, and a function that binds so many rows to each.
 
-    ``labels`` is the flag as ``Labels.of_items`` reads it, and ``targets`` the items' own conditions. With a
-    ``prompt`` the condition is that, with the classes of the flag, or none, and what else the items come with.
+    ``labels`` is the flag as ``Labels.of_items`` reads it, ``targets`` the items' own conditions, and ``further`` some
+    of a mode's own, of ``count`` rows. With a ``prompt`` the condition is that, with the classes of the flag, or none,
+    and what else the items come with.
     """
     guides = Guides(run, denoiser, guidance)
     asked = Labels(labels, denoiser, guides.classes, guides.names)
-    cond = prompted_items(denoiser, prompt, asked, targets, count) if prompt else asked.of_items(targets, count)
+    if prompt:
+        cond = prompted_items(denoiser, prompt, asked, targets, count)
+    else:
+        cond = asked.of_items(targets, count)
+    cond = with_controls(guides.denoiser, cond, guides.given_controls(count) | (further or {}), count)
     # Rows of the bound model, so that what cycles over the items does so before they are repeated.
     whole = guides(cond)
     return labels_of(cond), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))

@@ -78,5 +78,7 @@ def prompted(model: Preconditioned, flag: str, prompts: Sequence[str], count: in
     with with_keys(folder="config.model.text.folder"):
         for note in model.text.notes(prompts):
             warnings.warn(f"{flag}: {note}", stacklevel=2)
-        rows = model.text(prompts)
+        # Pipelines may encode what is steered away from in another way.
+        encode = getattr(model.text, "negative", model.text) if flag == "--negative_prompt" else model.text
+        rows = encode(prompts)
     return {kind: c[torch.arange(count) % len(prompts)].cpu() for kind, c in rows.items()}

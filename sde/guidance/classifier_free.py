@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from sde.condition.binding import bind_condition, expand_rows
-from sde.condition.protocol import check_conditional, null_trained
-from sde.condition.tree import Condition, ConditionLike, map_condition, null_like
+from sde.condition.protocol import check_conditional, kept_of, null_trained
+from sde.condition.tree import Condition, ConditionLike, is_control, map_condition, null_like
 from sde.guidance.base import Guidance, check_scale
 from sde.guidance.conditional import Conditional
 from sde.model.denoiser import Denoiser, tells_output
@@ -17,11 +17,13 @@ class ClassifierFree(Guidance):
 
     ``scale`` 1 is the plain conditional model and 0 the unconditional one, each with a single network call; the paper's
     w is scale - 1. A negative scale steers away from the condition. ``negative``, of the structure of ``cond``, takes
-    the place of null: a condition to steer away from. Both parts run in one batch of twice the size, or with
-    ``batched`` False in two of the size of x, which need half the memory. Raises ValueError for a scale that is not
-    finite, and for one other than 1 without ``negative`` where the model never trained the null condition; for labels
-    that it does not know; and for a model that takes no condition, as one that is guided already. The model is a
-    denoiser, or any ConditionalModel of sde.condition.protocol.
+    the place of null: a condition to steer away from. Null leaves the controls of a ControlNet as they are (Zhang et
+    al. 2023, section 3.4), and kinds that the model names in ``kept``, as the image that a network inpaints, unless
+    they are all that there is: to guide by them, too, give a ``negative`` without. Both parts run in one batch of twice
+    the size, or with ``batched`` False in two of the size of x, which need half the memory. Raises ValueError for a
+    scale that is not finite, and for one other than 1 without ``negative`` where the model never trained the null
+    condition; for labels that it does not know; and for a model that takes no condition, as one that is guided already.
+    The model is a denoiser, or any ConditionalModel of sde.condition.protocol.
     """
 
     base: Conditional
@@ -51,7 +53,8 @@ class ClassifierFree(Guidance):
 
     def forward(self, x: Tensor, t: Tensor, *, outputs: list[Tensor] | None = None) -> Tensor:
         if self.scale == 0:
-            return self._called(x, t, None if self.negative is None else expand_rows(self.negative, x), outputs)
+            alone = self.negative is None and not any(map(self._stays, self.base.cond))
+            return self._called(x, t, None if alone else self._other(x, expand_rows(self.base.cond, x)), outputs)
         return self.pair(x, t, outputs)[1]
 
     def pair(self, x: Tensor, t: Tensor, outputs: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
@@ -60,7 +63,7 @@ class ClassifierFree(Guidance):
         if self.scale == 1:
             denoised = self._called(x, t, cond, outputs)
             return denoised, denoised
-        other = null_like(cond) if self.negative is None else expand_rows(self.negative, x)
+        other = self._other(x, cond)
         found: list[Tensor] | None = None if outputs is None else []
         if self.batched:
             both = map_condition(lambda *parts: torch.cat(parts), cond, other)
@@ -71,6 +74,15 @@ class ClassifierFree(Guidance):
         if outputs is not None and found is not None:
             outputs.append(self._guided(*torch.cat(found).chunk(2)))
         return with_cond, self._guided(with_cond, without)
+
+    def _other(self, x: Tensor, cond: Condition) -> Condition:
+        """The condition of the other branch: ``negative``, or null, with what stays of cond where it has more."""
+        if self.negative is not None:
+            return expand_rows(self.negative, x)
+        return null_like(cond) if all(map(self._stays, cond)) else null_like(cond, self._stays)
+
+    def _stays(self, kind: str) -> bool:
+        return is_control(kind) or kind in kept_of(self.model)
 
     def terms(self, x: Tensor, t: Tensor) -> Terms:
         """As those of the denoiser, where it is one, of its guided output."""

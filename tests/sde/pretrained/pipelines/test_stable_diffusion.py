@@ -1,0 +1,161 @@
+"""Stable Diffusion 1 and 2: their pipelines' pictures from the same latents, by our samplers on their timesteps."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from samplers import SAMPLERS, sample
+from samplers.calls import Watch
+from sde import SDE, Denoiser
+from tests.oracles import pipelines
+from tests.sde.pretrained.pipelines.drawing import (
+    PROMPTS,
+    SCHEDULERS,
+    as_pictures,
+    assert_alike,
+    drawn,
+    drawn_from_noise,
+    guided,
+    loaded,
+    noise,
+)
+
+pytest.importorskip("diffusers", reason="the extra latent is not installed")
+pytest.importorskip("transformers", reason="the extra latent is not installed")
+
+CALLS = 5
+CALL = {"prompt": PROMPTS, "num_inference_steps": CALLS, "guidance_scale": 5.0}
+
+
+@pytest.fixture(scope="module")
+def first():
+    return pipelines.stable_diffusion()
+
+
+@pytest.fixture(scope="module")
+def second():
+    """Stable Diffusion 2's: it predicts v, its attention_head_dim are numbers of heads, attention is computed in
+    float32, and its chain ends without signal."""
+    network = {"attention_head_dim": (2, 4), "use_linear_projection": True, "upcast_attention": True}
+    chain = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    return pipelines.stable_diffusion(
+        unet=pipelines.unet(**network), scheduler=pipelines.scheduler(set_alpha_to_one=False, **chain)
+    )
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark.parametrize("version", ["first", "second"])
+def test_pictures(version, name, request):
+    """Euler on x / alpha as a function of sigma / alpha is DDIM."""
+    pipeline = request.getfixturevalue(version)
+    found = loaded(pipelines.with_scheduler(pipeline, SCHEDULERS[name]))
+    ours = drawn_from_noise(guided(found.model), "ddim" if name == "euler" else name, noise(), found.steps(CALLS))
+    assert_alike(ours, pipelines.pictures(pipeline, latents=noise(), **CALL))
+
+
+@dataclass(frozen=True)
+class Ratio(SDE):
+    """The process whose time is sigma / alpha (Karras et al. 2022)."""
+
+    t_min: float = 0.02
+    t_max: float = 200.0
+
+    def log_alpha(self, t):
+        return torch.zeros_like(t)
+
+    def sigma(self, t):
+        return t
+
+
+def test_euler_through_another_process(first):
+    """Their Euler is ours where the time is sigma / alpha: the network is seen through that process."""
+    pipelines.with_scheduler(first, "EulerDiscreteScheduler")
+    found = loaded(first)
+    model, steps = found.model, found.steps(CALLS)
+    seen = Denoiser(model.network, Ratio(), model.parametrization, 1.0, model.transform, text=model.text,
+                    noise_input=model.noise_input, scaled_input=model.scaled_input)  # fmt: skip
+    levels = model.sde.noise_level(steps.times)
+    x = steps.std * noise() / model.sde.alpha(steps.times[0]).float()
+    ours = as_pictures(model, sample(guided(seen), SAMPLERS["euler"](), x, levels))
+    assert_alike(ours, pipelines.pictures(first, latents=noise(), **CALL))
+
+
+def test_negative_prompt(first):
+    pipelines.with_scheduler(first, "DDIMScheduler")
+    found = loaded(first)
+    model = guided(found.model)
+    negative = ["9 a", "b, c"]
+    model.negative = found.model.text.negative(negative)
+    ours = drawn_from_noise(model, "ddim", noise(), found.steps(CALLS))
+    assert_alike(ours, pipelines.pictures(first, latents=noise(), negative_prompt=negative, **CALL))
+
+
+def test_guidance_of_one_takes_one_call_of_the_batch(first):
+    pipelines.with_scheduler(first, "DDIMScheduler")
+    found = loaded(first)
+    rows = []
+    handle = first.unet.register_forward_hook(lambda module, inputs, output: rows.append(len(inputs[0])))
+    try:
+        ours = drawn_from_noise(guided(found.model, scale=1), "ddim", noise(), found.steps(CALLS))
+        assert rows == [2] * CALLS
+        rows.clear()
+        drawn_from_noise(guided(found.model), "ddim", noise(), found.steps(CALLS))
+        assert rows == [4] * CALLS
+    finally:
+        handle.remove()
+    assert_alike(ours, pipelines.pictures(first, latents=noise(), **CALL | {"guidance_scale": 1.0}))
+
+
+def test_null_is_the_encoding_of_the_empty_text(first):
+    """Rows of NaN and no condition at all are what the pipeline encodes the empty text to; rows do not see each
+    other."""
+    model = loaded(first).model
+    x, t = noise(), torch.tensor(0.5, dtype=torch.float64)
+    with torch.no_grad():
+        (empty,) = first.text_encoder(first.tokenizer([""], padding="max_length", return_tensors="pt").input_ids)[:1]
+        told = {"sequence": torch.cat([empty, model.text(["cat"])["sequence"]])}
+        mixed = {"sequence": torch.cat([torch.full_like(empty, torch.nan), told["sequence"][1:]])}
+        torch.testing.assert_close(model(x, t, mixed), model(x, t, told), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(model(x, t)[0], model(x, t, told)[0], rtol=1e-5, atol=1e-5)
+        with Watch(model) as watch:
+            model(x, t, told)
+        assert watch.nfe.tolist() == [1] or int(watch.nfe.max()) == 1
+
+
+def test_heads(second):
+    """attention_head_dim of the config is a number of heads, and attention of the second version in float32."""
+    model = loaded(second).model.network.model
+    attention = [module for name, module in model.named_modules() if name.endswith("attn1")]
+    assert {module.heads for module in attention} == {4}
+    assert all(module.upcast_attention for module in attention)
+
+
+def test_the_chain_ends_without_signal(second):
+    found = loaded(second)
+    assert found.model.sde.open_end
+    assert found.model.parametrization == "v"
+    assert found.steps(CALLS).times[0] == 1
+
+
+def test_image_to_image(first):
+    """The last of the timesteps, from the picture's latents with noise at the first of them."""
+    import diffusers
+
+    pipelines.with_scheduler(first, "DDIMScheduler")
+    pipeline = diffusers.StableDiffusionImg2ImgPipeline(**first.components, requires_safety_checker=False)
+    pipelines.quiet(pipeline)
+    found = loaded(pipeline)
+    model = found.model
+    image = torch.rand((2, 3, 16, 16), generator=torch.Generator().manual_seed(4))
+    # One draw is that of the encoder's posterior, which has no width here.
+    generator = torch.Generator().manual_seed(5)
+    _, z = (torch.randn((2, 4, 8, 8), generator=generator) for _ in range(2))
+    with torch.no_grad():
+        latents = model.transform.encode(model.transform.dequantize(255 * image, 0.5))
+    call = CALL | {"num_inference_steps": 8, "strength": 0.6, "image": image}
+    for name in ("ddim", "dpmpp", "heun"):
+        pipelines.with_scheduler(pipeline, SCHEDULERS[name])
+        theirs = pipelines.pictures(pipeline, generator=torch.Generator().manual_seed(5), **call)
+        steps = found.steps(8, SCHEDULERS[name]).of_strength(0.6)
+        assert_alike(drawn(guided(model), name, model.sde.perturb(latents, steps.times[0], z), steps), theirs)
