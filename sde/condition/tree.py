@@ -118,14 +118,18 @@ def restrict_to(cond: Condition | None, model: nn.Module) -> Condition | None:
 
 
 def null_like(cond: C) -> C:
-    """The null condition in the shape of cond; that of labels is int64, since booleans and bytes have none."""
+    """The null condition in the shape of cond; that of labels is int64, since booleans and bytes have none. What says
+    how items were augmented is no condition, and stays."""
 
     def null(c: Tensor) -> Tensor:
         return (
             torch.full_like(c, torch.nan) if c.is_floating_point() else torch.full_like(c, NULL_LABEL, dtype=torch.long)
         )
 
-    return map_condition(null, cond)
+    found: Any = map_condition(null, cond)
+    if isinstance(cond, dict) and AUGMENTATION in cond:
+        found[AUGMENTATION] = cond[AUGMENTATION]
+    return found
 
 
 def null_tree(x: Tensor, num_classes: int | None, shapes: Shapes) -> Condition:
@@ -142,10 +146,7 @@ def drop_conditions(cond: C, dropped: Tensor) -> C:
         c = c if c.is_floating_point() else as_labels(c)
         return torch.where(dropped.view(-1, *[1] * (c.ndim - 1)), null, c)
 
-    found: Any = map_condition(mask, cond, null_like(cond))
-    if isinstance(cond, dict) and AUGMENTATION in cond:
-        found[AUGMENTATION] = cond[AUGMENTATION]
-    return found
+    return map_condition(mask, cond, null_like(cond))
 
 
 def check_labels(labels: Tensor, num_classes: int | None) -> None:

@@ -65,6 +65,33 @@ def test_every_parametrization(process, batch, parametrization):  # noqa: F811
         torch.testing.assert_close(guided.score(x, t), prior + scale * (own - prior), rtol=1e-5, atol=1e-5)
 
 
+def test_a_scale_for_each_row(process, batch):  # noqa: F811
+    """Each row is guided as by its own number, in one batch or two, also of some rows, and through the network's output
+    of a denoiser."""
+    process, (x, t) = ending_with_signal(process), batch
+    model, scale = seen_as("v", ByClass(process)), torch.tensor([0.0, 1.0, 2.5, -1.0, 3.0, 1.5])[: len(x)]
+    t, labels = t.clamp(max=process.t_max), LABELS.expand(len(x))
+    for batched in (True, False):
+        guided = ClassifierFree(model, labels, scale, batched=batched)
+        part = guided.rows(torch.tensor([4, 1]))
+        for name in ("forward", "noise"):
+            rows = getattr(guided, name)(x, t)
+            for i, own in enumerate(scale.tolist()):
+                alone = ClassifierFree(model, labels[i : i + 1], own)
+                torch.testing.assert_close(rows[i : i + 1], getattr(alone, name)(x[i : i + 1], t[i : i + 1]))
+            torch.testing.assert_close(getattr(part, name)(x[[4, 1]], t[[4, 1]]), rows[[4, 1]])
+    assert not guided.normalized
+    for one in (torch.tensor(2.5), torch.tensor([2.5])):
+        torch.testing.assert_close(ClassifierFree(model, labels, one)(x, t), ClassifierFree(model, labels, 2.5)(x, t))
+    with pytest.raises(ValueError, match=r"is bound to 3 samples, x has 6"):
+        ClassifierFree(model, labels, scale[:3])(x, t)
+    with pytest.raises(ValueError, match=r"guidance scale of shape \(6, 1\): needs a number, or \(B,\)"):
+        ClassifierFree(model, labels, scale[:, None])
+    model.null_trained = False
+    with pytest.raises(ValueError, match="guidance scale per row needs the unconditional branch"):
+        ClassifierFree(model, labels, scale)
+
+
 def test_a_negative_condition_takes_the_place_of_null(process, batch):  # noqa: F811
     x, t = batch
     model = ByClass(process)
