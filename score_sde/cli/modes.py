@@ -114,7 +114,7 @@ MODES = {
     "restore": Mode("score_sde.modes.restore:restore", ("sampler", "data"), suffixes=(".png", ".npz", ".html", ".csv")),
     "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data"), tolerance=True),
     "compare": Mode("score_sde.modes.compare:compare", students=True, suffixes=(".html", ".json")),
-    "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True, compiles=False),
+    "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True, compiles=False, students=True),
     "export": Mode("score_sde.modes.export:export", compiles=False, students=True, suffixes=()),
     "check": Mode("score_sde.modes.check:check", ("data",), compiles=False, students=True),
     "visualize": Mode("score_sde.modes.visualize:visualize", ("sampler", "data"), suffixes=(".png", ".npz", ".gif")),
