@@ -35,8 +35,8 @@ def test_run_folder(trained):
 
 # The kind of guidance is no matter of the sampler.
 @pytest.mark.parametrize(("name", "guidance"), [
-    *((name, []) for name in SCORE_SAMPLERS), ("heun", ["--guidance_scale", 2]), ("pc", ["--guidance_scale", 2]),
-    ("ancestral", ["--guidance_scale", 0, "--classifier_scale", 1.5]),
+    *((name, []) for name in SCORE_SAMPLERS), pytest.param("heun", ["--guidance_scale", 2], marks=pytest.mark.rendered),
+    ("pc", ["--guidance_scale", 2]), ("ancestral", ["--guidance_scale", 0, "--classifier_scale", 1.5]),
 ])  # fmt: skip
 def test_every_sampler(trained, tmp_path, capsys, name, guidance):
     status, result, _ = call(capsys, "--mode", "sample", "--workdir", trained, "--sampler", name, "--num_samples", 6,
@@ -134,6 +134,7 @@ def test_bits_per_dimension_of_quantised_data(tmp_path, capsys):
     assert "unconditional" in err
 
 
+@pytest.mark.rendered
 def test_encode(trained, tmp_path, capsys):
     run = ["--mode", "encode", "--workdir", trained, "--out", tmp_path / "e.png"]
     status, result, _ = call(capsys, *run)
@@ -164,6 +165,7 @@ def test_encode(trained, tmp_path, capsys):
     assert (np.load(tmp_path / "e.npz")["conditions"] == 1).all()
 
 
+@pytest.mark.rendered
 def test_interpolate(trained, tmp_path, capsys):
     run = ["--mode", "interpolate", "--workdir", trained, "--out", tmp_path / "i", "--frames", 5]
     status, result, _ = call(capsys, *run, "--items", "3,17,5,8")

@@ -97,6 +97,7 @@ def sweep(capsys, folder, *options):
                 "--num_samples", 20, *options)  # fmt: skip
 
 
+@pytest.mark.rendered
 def test_both_kinds_and_their_files(trained, tmp_path, capsys):
     status, result, _ = sweep(capsys, trained, "--guidance_scale", "0,1,3", "--out", tmp_path / "s")
     assert status == 0
