@@ -20,6 +20,8 @@ torch.set_num_threads(1)
 
 # Torch and thousands of tests stay to the end: to look for garbage among them takes a tenth of the time.
 gc.disable()
+# Nothing that tests write has to outlast a power cut.
+os.fsync = lambda descriptor: None
 
 
 LONG = ("processes", "conditional_runs", "docs", "evaluate")
