@@ -3,6 +3,7 @@
 import math
 from functools import cache
 from itertools import cycle
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -60,7 +61,13 @@ def batches_of(process, times):
     model = Oracle(process, torch.full((4,), 0.3, dtype=torch.float64), STD)
     generator = torch.Generator().manual_seed(0)
     items = [model.draw(2048, generator) for _ in range(12)]
-    return model, [(x0, None, BatchNoise.draw(process, x0.shape, generator, times)) for x0 in items]
+    with patch.object(loss, "per_item", at_once):
+        return model, [(x0, None, BatchNoise.draw(process, x0.shape, generator, times)) for x0 in items]
+
+
+def at_once(draw, seeds, shape):
+    """Numbers of the law of ``per_item``, those of all items together, which takes less time."""
+    return draw(len(seeds), *shape, generator=torch.Generator().manual_seed(seeds[0].item()))
 
 
 # On one process each weighting at each distribution of times; on the others each distribution once.
