@@ -54,7 +54,6 @@ def test_every_sampler(trained, tmp_path, capsys, name, guidance):
     assert len(set(numbers["seeds"].tolist())) == 6
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_options_of_a_sampler(trained, tmp_path, capsys):
     def draw(*options):
         assert call(capsys, "--mode", "sample", "--workdir", trained, "--num_samples", 3, "--steps", 3, "--out",
@@ -112,7 +111,6 @@ def test_scores_and_another_dataset(trained, tmp_path, capsys):
         assert words in err
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_bits_per_dimension_of_quantised_data(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 4, (400, 3)))
     run = ["--workdir", tmp_path / "run"]
@@ -198,7 +196,6 @@ def test_a_strip_between_seeds_ends_at_their_samples(trained, tmp_path, capsys):
     assert numbers["seeds"].tolist() == [[0, 5]]
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_the_same_command_continues(trained, tmp_path, capsys):
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
@@ -220,7 +217,6 @@ def test_the_same_command_continues(trained, tmp_path, capsys):
     assert (trained / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
-@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize(("shape", "options"), [
     ((5,), ["--config", "points", "--config.model.network.width=16"]),
     ((3, 17), ["--config", "arrays"]), ((1, 14, 14), ["--config", "arrays"]), ((3, 13, 18), ["--config", "arrays"]),
@@ -242,7 +238,6 @@ def test_every_shape_trains_samples_and_has_a_likelihood(tmp_path, capsys, shape
     assert np.isfinite(result["nats"])
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_not_finite_is_never_a_picture(trained, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)

@@ -15,8 +15,6 @@ from sde.checkpoint.models import load_model
 from sde.guidance.conditional import Conditional
 from tests.score_sde.runs import call, untrained
 
-pytestmark = pytest.mark.usefixtures("unrendered")
-
 
 def test_a_teacher_with_its_students(trained, students, tmp_path, capsys):
     runs = ",".join(map(str, (trained, *students)))

@@ -63,7 +63,6 @@ def folders(tmp_path_factory):
     return made
 
 
-@pytest.mark.usefixtures("unrendered")
 @pytest.mark.filterwarnings("ignore:the samples (miss|leave)")
 @pytest.mark.parametrize("mode", COMMANDS)
 def test_modes(folders, capsys, mode):

@@ -22,7 +22,6 @@ METHODS = {
     "ect": [],
     "meanflow": ["--config.training.precision=bfloat16"],
 }
-pytestmark = pytest.mark.usefixtures("unrendered")
 
 
 def distill(teacher, folder, method, *more):

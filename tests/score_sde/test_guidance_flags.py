@@ -24,8 +24,6 @@ from sde.guidance.rescale import GuidanceRescale
 from sde.guidance.threshold import DynamicThreshold, StaticThreshold
 from tests.score_sde.runs import call
 
-pytestmark = pytest.mark.usefixtures("unrendered")
-
 LIMITED = [
     ["--guidance_interval", "0.3,3"], ["--guidance_rescale", 0.5], ["--threshold", "0.9,-1,1"],
     ["--negative_labels", "1,0"], ["--autoguidance", "ema/0.5.safetensors"],

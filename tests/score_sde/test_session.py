@@ -43,7 +43,7 @@ def call(capsys, folder, *options):
 
 
 @pytest.fixture(scope="module")
-def straight_run(tmp_path_factory, unrendered_module):
+def straight_run(tmp_path_factory):
     """A run that nothing happened to."""
     folder = tmp_path_factory.mktemp("straight")
     assert main.main([*SMALL, "--workdir", str(folder)]) == 0
