@@ -288,8 +288,9 @@ def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:
     """Refuse what the mode would ignore."""
     name = pick("--mode", options.mode or "", MODES)
     mode = MODES[name]
+    taken = {*mode.flags, *EVERYWHERE}
     for flag in options:
-        if options[flag].present and flag not in {*mode.flags, *EVERYWHERE}:
+        if options[flag].present and flag not in taken:
             in_config = mode.training and flag in ("steps", "batch_size", "seed")
             hint = f": the key is --config.training.{flag}" if in_config else ""
             takers = [other for other, its in MODES.items() if flag in its.flags]
