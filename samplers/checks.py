@@ -236,6 +236,8 @@ def check_output(module: nn.Module, x: Tensor, output) -> None:
             f"{type(module).__name__} returned a {type(output).__name__}{inside} for x of shape {tuple(x.shape)}: "
             "a score model must return one tensor of the shape of x"
         )
+    if output.shape == x.shape:
+        return
     gaussian = not missing(module.sde, GaussianProcess)
     if (output.shape if gaussian else output.shape[:1]) != (x.shape if gaussian else x.shape[:1]):
         raise ValueError(

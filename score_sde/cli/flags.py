@@ -316,8 +316,9 @@ def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:
     """Refuse what the mode would ignore."""
     name = pick("--mode", options.mode or "", MODES)
     mode = MODES[name]
+    taken = {*mode.flags, *EVERYWHERE}
     for flag in options:
-        if options[flag].present and flag not in {*mode.flags, *EVERYWHERE}:
+        if options[flag].present and flag not in taken:
             in_config = mode.training and flag in ("steps", "batch_size", "seed")
             hint = f": the key is --config.training.{flag}" if in_config else ""
             takers = [other for other, its in MODES.items() if flag in its.flags]
@@ -333,5 +334,6 @@ def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:
             raise ValueError(f"{argument}: the weights say it, and --mode {name} sets it; leave it out")
         if not (mode.training or mode.makes) and key == "config.data.test_fraction":
             raise ValueError(
-                f"{argument}: items that the model was trained on would count as held-out ones; leave it out"
+                f"{argument}: items that the model was or may have been trained on would count as held-out ones; leave "
+                "it out"
             )

@@ -126,7 +126,7 @@ MODES = {
     ),
     "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data"), pipelines=True, tolerance=True),
     "compare": Mode("score_sde.modes.compare:compare", students=True, pipelines=True, suffixes=(".html", ".json")),
-    "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True, compiles=False),
+    "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True, compiles=False, students=True),
     "export": Mode("score_sde.modes.export:export", compiles=False, students=True, suffixes=()),
     "check": Mode("score_sde.modes.check:check", ("data",), compiles=False, students=True),
     "visualize": Mode("score_sde.modes.visualize:visualize", ("sampler", "data"), suffixes=(".png", ".npz", ".gif")),

@@ -84,6 +84,11 @@ def likelihood(
         targets: Condition | None = None if given.labels is None else {"labels": given.labels}
     else:
         index, source = spread_items(data, split, num_samples), split
+        if len(index) < 2:
+            raise ValueError(
+                f"--num_samples={num_samples}: takes {len(index)} of the {len(data)} items of --split={split}, and a "
+                "standard error needs at least 2; ask for more, or give the one by --input"
+            )
         x, targets = data.batch(index)
         given = Named(x, [str(i) for i in index.tolist()], labels_of(targets), data.sizes_of(index))
     holder = f"--input={input}" if input else f"the {split} split"

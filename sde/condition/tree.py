@@ -140,7 +140,8 @@ def restrict_to(cond: Condition | None, model: nn.Module) -> Condition | None:
 
 def null_like(cond: C, keep: Callable[[str], bool] = lambda kind: False) -> C:
     """The null condition in the shape of cond; that of labels is int64, since booleans and bytes have none. Of a dict,
-    kinds of which ``keep`` is True stay as they are."""
+    kinds of which ``keep`` is True stay as they are, and so does what says how items were augmented, which is no
+    condition."""
 
     def null(c: Tensor) -> Tensor:
         return (
@@ -149,7 +150,7 @@ def null_like(cond: C, keep: Callable[[str], bool] = lambda kind: False) -> C:
 
     found: Any = map_condition(null, cond)
     if isinstance(cond, dict):
-        found.update({kind: c for kind, c in cond.items() if keep(kind)})
+        found.update({kind: c for kind, c in cond.items() if kind == AUGMENTATION or keep(kind)})
     return found
 
 
@@ -167,7 +168,7 @@ def drop_conditions(cond: C, dropped: Tensor) -> C:
         c = c if c.is_floating_point() else as_labels(c)
         return torch.where(dropped.view(-1, *[1] * (c.ndim - 1)), null, c)
 
-    return map_condition(mask, cond, null_like(cond, lambda kind: kind == AUGMENTATION or is_control(kind)))
+    return map_condition(mask, cond, null_like(cond, is_control))
 
 
 def check_labels(labels: Tensor, num_classes: int | None) -> None:

@@ -357,7 +357,7 @@ LAWS = {
     "sde/autoencoder/measurement.py": "tests/sde/test_latents.py",
     "sde/data/sets.py": "test_the_held_out_part_is_any",
     "sde/data/toys.py": "data",
-    "sde/inverse/operators.py": "projections",
+    "sde/inverse/operators/compressed_sensing.py": "projections",
     "sde/model/law.py": "noise that a model is tried on",
     "sde/networks/adm_classifier.py": "first positions of a pool, which are learned",
     "sde/networks/dropout.py": "dropout 0.5, dropout 0.2",

@@ -1,10 +1,9 @@
-"""What each process does in test_parallel: python -m tests.sde.workers FOLDER FOLDER_OF_ONE_PROCESS."""
+"""What each process does in test_parallel."""
 
 import io
 import json
 import os
 import signal
-import sys
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -295,11 +294,14 @@ def endless(folder: Path, world: World) -> None:
     (folder / f"ended-{world.rank}.json").write_text(json.dumps(outcome))
 
 
-if __name__ == "__main__":
+def rank(folder: Path, alone: Path) -> None:
+    """One of several processes of torchrun."""
     torch.set_num_threads(1)
     world, stop = World.start(torch.device("cpu")), World.stop
     # The process group serves all the commands.
     World.stop = staticmethod(lambda: None)
-    work(Path(sys.argv[1]), Path(sys.argv[2]), world)
-    endless(Path(sys.argv[1]), world)
+    work(folder, alone, world)
+    endless(folder, world)
     stop()
+    # A function's end would wait for torchrun, which has been told to end.
+    os._exit(0)
