@@ -2,6 +2,7 @@
 
 import abc
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -35,8 +36,9 @@ class PipelineText(TextEncoder, abc.ABC):
         """As ``forward``, of prompts to steer away from, which some pipelines encode in another way."""
         return self(texts)
 
-    @property
+    @cached_property
     def shapes(self) -> Shapes:
+        # Asked of the encoder once.
         return {kind: tuple(value.shape[1:]) for kind, value in self.null.items()}
 
     @property
