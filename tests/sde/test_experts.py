@@ -45,7 +45,7 @@ def test_a_run_hands_over_once():
 
 
 def test_what_does_not_fit():
-    model, early, late = pair()
+    _, early, late = pair()
     with pytest.raises(ValueError, match="switch = 2: needs a time above"):
         Experts(early, late, 2.0)
     with pytest.raises(ValueError, match="needs models on one process"):

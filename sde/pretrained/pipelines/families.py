@@ -44,7 +44,8 @@ def unet(components: Components, transform: LatentTransform, options: Options) -
     further = model.config["in_channels"] - transform.autoencoder.latent_shape[0]
     if further:
         null = null | {"image": _null_image(transform, further, options.size)}
-    return UNet(model, null, len(text.micro.numbers()) if isinstance(text, SDXLText) else 0), text
+    numbers = len(text.micro.numbers()) if isinstance(text, SDXLText) else 0
+    return UNet(model, null, numbers, options.embedded_guidance), text
 
 
 def _clip(components: Components, options: Options) -> CLIPText:

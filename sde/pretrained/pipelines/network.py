@@ -1,6 +1,7 @@
 """Networks of pipelines, as networks of ours: what is told of the text, and what stands for none."""
 
 import abc
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,11 +76,26 @@ def dynamic_shift(config: Mapping[str, Any], tokens: int) -> float:
 
 class UNet(PipelineNetwork):
     """A UNet2DConditionModel, which attends to the sequence. Of SDXL it takes the vector, whose last ``numbers`` are
-    the micro-conditions; with more channels than the latents, an image of the further ones, which lies behind x."""
+    the micro-conditions; with more channels than the latents, an image of the further ones, which lies behind x. One
+    that was distilled with guidance is told the scale ``embedded_guidance`` (Meng et al. 2023). Raises ValueError for a
+    vector that is not as long as its config says."""
 
-    def __init__(self, model: Any, null: Mapping[str, Tensor], numbers: int = 0) -> None:
+    def __init__(
+        self, model: Any, null: Mapping[str, Tensor], numbers: int = 0, embedded_guidance: float = 7.5
+    ) -> None:
         super().__init__(model, null, ("image",) if "image" in null else ())
-        self.numbers = numbers
+        self.numbers, config = numbers, model.config
+        if numbers:
+            pooled, given = null["vector"].shape[1] - numbers, config["projection_class_embeddings_input_dim"]
+            taken = (given - pooled) / config["addition_time_embed_dim"]
+            if taken != numbers:
+                raise ValueError(
+                    f"the network takes {taken:g} micro-conditions beside the {pooled} numbers of the text, and the "
+                    f"pipeline has {numbers}: requires_aesthetics_score of its index decides"
+                )
+        width = config.get("time_cond_proj_dim")
+        scale = None if width is None else scale_embedding(embedded_guidance, width)
+        self.register_buffer("scale", scale, persistent=False)
 
     def predict(self, x: Tensor, time: Tensor, told: Condition, dtype: torch.dtype) -> Tensor:
         further: dict[str, Any] = {}
@@ -89,4 +105,15 @@ class UNet(PipelineNetwork):
             vector = told["vector"]
             pooled, numbers = vector[:, : -self.numbers], vector[:, -self.numbers :]
             further["added_cond_kwargs"] = {"text_embeds": pooled.to(dtype), "time_ids": numbers}
+        if self.scale is not None:
+            further["timestep_cond"] = self.scale.to(dtype).expand(len(x), -1)
         return self.model(x, time, encoder_hidden_states=told["sequence"].to(dtype), **further).sample
+
+
+def scale_embedding(scale: float, width: int) -> Tensor:
+    """What a distilled network is told of a scale of guidance w: sines and cosines of 1000 (w - 1) at ``width`` // 2
+    frequencies from 1 to 1e-4, (1, width)."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(1e4) * torch.arange(half) / (half - 1))
+    phases = 1000 * (scale - 1) * frequencies
+    return torch.cat([phases.sin(), phases.cos(), phases.new_zeros(width % 2)])[None]

@@ -119,3 +119,12 @@ def test_clip_skip(base):
     found = loaded(pipelines.with_scheduler(base, "DDIMScheduler"), clip_skip=1)
     ours = drawn_from_noise(guided(found.model), "ddim", noise(), found.steps(6))
     assert_alike(ours, pipelines.pictures(base, latents=noise(), clip_skip=1, **CALL))
+
+
+def test_an_index_that_contradicts_the_network(refiner):
+    refiner.register_to_config(requires_aesthetics_score=False)
+    try:
+        with pytest.raises(ValueError, match=r"takes 5 micro-conditions beside the 32 numbers of the text.*has 6"):
+            loaded(refiner)
+    finally:
+        refiner.register_to_config(requires_aesthetics_score=True)

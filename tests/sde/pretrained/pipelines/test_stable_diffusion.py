@@ -159,3 +159,13 @@ def test_image_to_image(first):
         theirs = pipelines.pictures(pipeline, generator=torch.Generator().manual_seed(5), **call)
         steps = found.steps(8, SCHEDULERS[name]).of_strength(0.6)
         assert_alike(drawn(guided(model), name, model.sde.perturb(latents, steps.times[0], z), steps), theirs)
+
+
+def test_a_network_that_was_distilled_with_guidance():
+    """It is told the scale, and takes one call."""
+    pipeline = pipelines.stable_diffusion(unet=pipelines.unet(time_cond_proj_dim=7))
+    found = loaded(pipeline, embedded_guidance=5.0)
+    ours = drawn_from_noise(guided(found.model, scale=1), "ddim", noise(), found.steps(CALLS))
+    assert_alike(ours, pipelines.pictures(pipeline, latents=noise(), **CALL))
+    other = loaded(pipeline, embedded_guidance=2.0).model
+    assert (drawn_from_noise(guided(other, scale=1), "ddim", noise(), found.steps(CALLS)) - ours).abs().max() > 1e-3
