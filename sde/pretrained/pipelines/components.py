@@ -71,7 +71,7 @@ def read_components(source: Any, dtype: torch.dtype | None = None) -> Components
         check_folder(path)
     elif path.is_absolute() or str(source).count("/") != 1 or str(source).startswith((".", "~")):
         raise ValueError(f"{source} does not exist: needs the folder of a pipeline, with a {INDEX}, or a hub's name")
-    options: dict[str, Any] = {"torch_dtype": dtype or torch.float32, **_variant(path), **_without(path)}
+    options: dict[str, Any] = {"dtype": dtype or torch.float32, **_variant(path), **_without(path)}
     try:
         pipeline = library.DiffusionPipeline.from_pretrained(str(source), **options)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:

@@ -21,7 +21,7 @@ def test_a_prompt_that_is_cut_is_named(pipeline):
     longer = "a " * 80 + "dog"
     (note,) = text.notes(["cat", longer])
     assert "has 85 tokens and the text encoder takes 77" in note
-    assert note.endswith("'aaaaadog' at its end is not seen")
+    assert note.endswith("'a a a a a dog' at its end is not seen")
     assert torch.equal(text([longer])["sequence"], text(["a " * 80])["sequence"])
     assert not text.notes(["cat", "a " * 75])
     assert text.notes(["a " * 76])
