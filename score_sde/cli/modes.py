@@ -125,7 +125,9 @@ MODES = {
         suffixes=(".png", ".npz", ".html", ".csv"),
     ),
     "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data"), pipelines=True, tolerance=True),
-    "compare": Mode("score_sde.modes.compare:compare", students=True, pipelines=True, suffixes=(".html", ".json")),
+    "compare": Mode(
+        "score_sde.modes.compare:compare", ("data",), students=True, pipelines=True, suffixes=(".html", ".json")
+    ),
     "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True, compiles=False),
     "export": Mode("score_sde.modes.export:export", compiles=False, students=True, suffixes=()),
     "check": Mode("score_sde.modes.check:check", ("data",), compiles=False, students=True),
