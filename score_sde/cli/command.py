@@ -10,24 +10,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from absl import flags
 
 from samplers.compiled import lacking
 from score_sde.cli.flags import check_flags, define_flags, refuse_old
-from score_sde.cli.modes import MODES
+from score_sde.cli.modes import MODES, PIPELINE_FLAGS
 from score_sde.cli.tolerance import overrides_of
 from score_sde.config.config import config_path, differences, override, pick, read_config, read_run_config, resolve
 from score_sde.config.naming import with_flag, with_words
 from score_sde.config.options import COMPILING, Config
 from score_sde.config.registration import Registered, nothing_registered
 from score_sde.config.schema import CHOICES_OF_SAMPLER, MOVABLE, SETTLED
-from score_sde.config.students import DEFAULT_METHOD, check_overrides, student_values
+from score_sde.config.students import DEFAULT_METHOD, check_overrides, student_values, without_updates
 from score_sde.kinds import KINDS
 from score_sde.pages.links import renew_links
 from score_sde.run.device import choose_device
 from score_sde.run.folder import Run
 from score_sde.run.lock import one_writer
+from score_sde.run.low_rank import Updates
 from score_sde.run.outputs import check_folder, check_out, settings_of
+from score_sde.run.pipelines import DTYPES, LoadedPipeline, is_pipeline, output_folder, read_size
 from score_sde.training.log import summary_writer
 from sde.distributed.world import World
 from sde.files import expanded, finite
@@ -65,6 +68,8 @@ def expanded_override(argument: str) -> str:
 def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     """The run folder of the command, with its resolved config."""
     mode, device = MODES[options.mode], choose_device(options.device or "auto")
+    if options.pipeline:
+        return open_pipeline(options, overrides, device)
     name = Path(options.config or options.pretrained or "digits").stem
     if options.mode == "distill" and options.teacher:
         name = f"{Path(options.teacher).name}-{options.method or DEFAULT_METHOD}"
@@ -92,7 +97,11 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     elif mode.training and (options.config or not exists):
         named = options.config or (None if options.init or options.base else "digits")
         values = _read(config_path(named)) if named else {}
-        values = begun(values, options.init, "init") if options.init else values
+        if options.init and is_pipeline(options.init):
+            root = Path(override(overrides, "data.root") or "")
+            values = values or {"data": {"dataset": "points" if root.is_file() else "images"}}
+        elif options.init:
+            values = begun(values, options.init, "init")
         values = controlled_values(values, options.base, overrides) if options.base else values
         config = resolve(values, overrides)
     else:
@@ -107,8 +116,58 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
             raise ValueError(lack)
     weights = Run.weights if mode.makes else options.weights or Run.weights
     begins = options.init or options.base
-    init = None if begins is None else Path(begins) / Run.weights
-    return Run(folder, config, device, World.start(device), weights, imports, compile, init)
+    init = None if begins is None or is_pipeline(begins) else Path(begins) / Run.weights
+    around = None
+    if options.init and is_pipeline(options.init):
+        config, around = of_pipeline(config, options.init)
+    updates = Updates.read(options.lora)
+    return Run(folder, config, device, World.start(device), weights, imports, compile, init, updates, None, around)
+
+
+def of_pipeline(config: Config, source: str) -> tuple[Config, LoadedPipeline]:
+    """The config of training that begins with a pipeline, and the pipeline: pictures in a folder are brought to its
+    size, or it to theirs where config.data.resolution says that."""
+    side = config.data.resolution if config.data.dataset == "images" else 0
+    loaded = LoadedPipeline(source, size=(side,) if side else ())
+    return of_size(config, loaded), loaded
+
+
+def of_size(config: Config, loaded: LoadedPipeline) -> Config:
+    """The config with pictures in a folder brought to the size of a pipeline's, unless it says one itself."""
+    if config.data.dataset != "images" or config.data.resolution:
+        return config
+    return replace(config, data=replace(config.data, own={**config.data.own, "resolution": loaded.side}))
+
+
+def open_pipeline(options: flags.FlagValues, overrides: list[str], device: torch.device) -> Run:
+    """What takes the place of a run folder: a pipeline of diffusers, and a folder for its outputs. Raises ValueError
+    for flags of a run folder beside it."""
+    for name in ("workdir", "weights", "imports", "runs"):
+        if options[name].present:
+            raise ValueError(
+                f"--pipeline={options.pipeline} and --{name}={options[name].value}: a pipeline takes the place of a "
+                "run folder and its weights; leave one of them out"
+            )
+    if options.sampler:
+        overrides = [*overrides, f"--config.sampler.name={pick('--sampler', options.sampler, CHOICES_OF_SAMPLER)}"]
+    root = Path(override(overrides, "data.root") or "")
+    values = {"data": {"dataset": "points" if root.is_file() else "images"}}
+    config = resolve(values, overrides)
+    if options.tolerance is not None:
+        config = resolve(values, [*overrides, *overrides_of(options, overrides, config.sampler.name)])
+    compile = pick("--compile", options.compile or Run.compile, COMPILING)
+    loaded = LoadedPipeline(
+        options.pipeline,
+        pick("--dtype", options.dtype or "float32", DTYPES),
+        read_size(options.image_size) if options.image_size else (),
+        Updates.read(options.lora),
+        tuple(name.strip() for name in options.controls.split(",")) if options.controls else (),
+        options.pipeline_config,
+    )
+    folder = output_folder(options.pipeline)
+    if config.data.root:
+        config = of_size(config, loaded)
+    return Run(folder, config, device, World.start(device), compile=compile, pipeline=loaded)
 
 
 def _student_values(folder: Path, options: flags.FlagValues, overrides: list[str]) -> dict:
@@ -125,7 +184,7 @@ def begun(values: dict, folder: str, flag: str) -> dict:
     that run's where there are none."""
     if not started(Path(folder)):
         raise ValueError(f"--{flag}={folder} is no run folder: needs one that training or --mode import has written")
-    other = read_run_config(Path(folder))
+    other = without_updates(read_run_config(Path(folder)))
     return other | {name: value for name, value in values.items() if name not in ("model", "sde")}
 
 
@@ -214,8 +273,6 @@ def check_unchanged(old: Config, new: Config, folder: Path) -> None:
 
 def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     """Do what the flags say; the result is the last line printed."""
-    import torch
-
     check_flags(options, overrides)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -223,7 +280,9 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     given = {name: options[name].value for name in options if options[name].present}
     if not (mode.training or mode.makes):
         own: dict[str, Any] = {"weights": Run.weights, "imports": "", "compile": Run.compile, "tolerance": None}
-        own["sampler"] = resolve(read_run_config(run.folder), []).sampler.name
+        usual = {} if run.pipeline else read_run_config(run.folder)
+        own |= {"lora": "", "sampler": resolve(usual, []).sampler.name}
+        own |= dict.fromkeys(PIPELINE_FLAGS, "")
         if run.student is not None and not mode.students:
             raise ValueError(run.no_score)
         run.settings = settings_of(given, overrides, own | mode.defaults)

@@ -16,6 +16,7 @@ from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.restoration.methods import AUTO
 from score_sde.restoration.methods import METHODS as RESTORATIONS
 from score_sde.run.outputs import written
+from score_sde.run.pipelines import DTYPES
 from sde.distillation import METHODS
 from sde.pretrained import SOURCES
 from sde.pretrained.exports import EXPORTS
@@ -28,7 +29,8 @@ TEXTS = {
     "threads": "CPU threads; default torch's choice",
     "debug": "show the traceback of an error",
     "config": "a config file, or the name of one in configs/; default digits",
-    "init": "a run folder whose model training begins with, on these data; what belongs to other classes starts anew",
+    "init": "a run folder whose model training begins with, on these data; what belongs to other classes starts anew; "
+    "or the folder of a pipeline, of which low-rank updates are trained",
     "base": "a run folder whose model, which stays as it is, is given a control: config.data.control on these data",
     "teacher": "a run folder whose model the student is distilled from, and begins with; its data, process and network "
     "are the student's",
@@ -40,6 +42,14 @@ TEXTS = {
     "weights": "weights in the run folder: a file, or a training state as in checkpoints/denoiser-00001200.pt, whose "
     "averaged ones count; default model.safetensors. For import, ema or raw: the averaged ones or those that were "
     "stepped",
+    "lora": "low-rank updates that are merged with the weights: FILE or FILE:SCALE, several with commas between them; "
+    "of diffusers, peft, kohya's scripts, or a run of config.model.lora_rank",
+    "pipeline": "in place of --workdir a pipeline of diffusers: its folder, a single file of weights, or a hub's name; "
+    "outputs go to runs/ and its name unless --out says otherwise",
+    "dtype": f"what the networks of --pipeline compute in: {', '.join(DTYPES)}; default float32",
+    "image_size": "side of the images of --pipeline, or height and width, as in 512,768; default its network's own",
+    "pipeline_config": "where --pipeline is a single file, which does not hold configs and tokenizers, the folder of a "
+    "pipeline of its kind",
     "imports": "networks and processes that a file of weights may import beside those of the run's config, as in "
     "package.module:Class, with commas between them",
     "sampler": f"{', '.join(CHOICES_OF_SAMPLER)}; options: --config.sampler.OPTION; auto is planned for the model",
@@ -49,7 +59,8 @@ TEXTS = {
     "grid": f"{', '.join(GRIDS)}, karras:RHO, flow:SHIFT, times as in 1,0.5,0.001, or of imported weights source, "
     "the steps of their own project, and source:N, N of these times; default the sampler's own",
     "noise": f"{', '.join(NOISES)}; brownian is a path that more steps refine",
-    "num_samples": "how many samples or items; default 8 for restore and edit",
+    "num_samples": "how many samples or items; default 64 for sample, or with --pipeline one for each prompt, 8 for "
+    "restore and edit",
     "seed": "seed of the random numbers",
     "labels": "classes, cycled, by number or name, as in 0,1,2, or none, or data: drawn as often as the data have "
     "them, the default of evaluate, compare and guidance_sweep; else by default every class in turn, but none in "
@@ -67,11 +78,16 @@ TEXTS = {
     "of --workdir, which may be the base itself",
     "control_branches": "both or conditional: whether --guidance_scale leaves the control in the unconditional branch, "
     "or guides by it, too; default both",
+    "prompt": "what samples are to be, in words, of models that are told captions; or a text file with a prompt in each "
+    "line, cycled; by default the captions of held-out items, and in likelihood, encode, interpolate, restore and edit "
+    "none",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
     "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; guidance_sweep "
     "takes several, as in 1,2,4",
     "classifier_scale": "classifier guidance: 0 is off; guidance_sweep takes several, as in 0,1,4",
     "negative_labels": "classes that --guidance_scale steers away from, in place of the unconditional branch; cycled",
+    "negative_prompt": "a prompt, or a file of them, that --guidance_scale steers away from, in place of the "
+    "unconditional branch; cycled",
     "autoguidance": "autoguidance by weaker weights in the run folder, as in ema/0.99.safetensors or "
     "checkpoints/denoiser-00001200.pt, in place of the unconditional branch; --guidance_scale is its scale",
     "guidance_interval": "LOW,HIGH: guide at noise levels sigma / alpha above LOW and up to HIGH alone, as in 0.3,5",

@@ -30,7 +30,7 @@ MEANINGS = {
     "data.dataset": "data set, by name or as module:function",
     "data.event_shape": "shape of an item, as a check; () takes the data as they are",
     "data.kind": "kind of data: what a person sees of an item; empty is found from files or shape",
-    "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, superres; () is "
+    "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, text, superres; () is "
     "the labels where there are any",
     "data.superres_factor": "side of the blocks whose means are the condition superres, or the control low_resolution",
     "data.downsample": "side of the blocks whose means take the place of the items",
@@ -79,7 +79,21 @@ MEANINGS = {
     "model.autoencoder": "autoencoder in whose latents the model is trained: own (of --mode train_autoencoder in this "
     "run folder), another run folder, or a file or folder of weights of a tiny autoencoder; empty is none",
     "model.latent_scale": "what latents are divided by: the standard deviation of each channel, or a common one",
+    "text.tokenizer": "characters (those of the captions), a JSON file of the tokenizers library, or CLIP's vocabulary, "
+    "bpe_simple_vocab_16e6.txt, both gzipped or not",
+    "text.vectors": "file of the tokens' vectors, .safetensors, .npy or .npz; empty for one-hot rows",
+    "text.max_tokens": "tokens of a caption that the model is told; 0 is as many as the longest training caption has, or "
+    "as a frozen encoder takes",
+    "text.outputs": "what captions become: a sequence, which is attended to, a vector, which joins the embedding, or "
+    "both",
+    "text.folder": "folder of a frozen text encoder of transformers, and of its tokenizer",
+    "network.sequence_layers": "layers of a transformer, trained with the network, that see a sequence first; 0 is none",
     "model.conditional": "whether the model is told classes and conditions",
+    "model.lora_rank": "rank of low-rank updates that are trained in place of the weights, which stay those of --init "
+    "(LoRA); 0 trains the weights",
+    "model.lora_alpha": "the updates' scale times their rank; 0 is the rank",
+    "model.lora_targets": "layers that are updated: all linear ones and convolutions, those of attention, or ends of "
+    "names, as in to_q,to_v",
     "network.channels": "channels of the first level",
     "network.channel_mult": "channels of each level in units of channels; there are as many levels",
     "network.num_res_blocks": "residual blocks per level",

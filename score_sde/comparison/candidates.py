@@ -192,7 +192,7 @@ def _fixed(
 ) -> Candidate:
     model = guides(cond)
     if name == "auto":
-        plan = planned(run, guides, cond is not None, steps)
+        plan = planned(run, guides, cond, steps)
         # The grid of a plan's sampler is its times, not a name.
         sampler, times = plan.sampler, plan.times  # type: ignore[assignment]
     else:

@@ -16,12 +16,13 @@ from score_sde.config.config import read_run_config, resolve
 from score_sde.config.naming import with_flag
 from score_sde.config.program import program, quoted
 from score_sde.run.conditions import read_condition
-from score_sde.run.folder import Run, event_shape_of, file_digest
+from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from sde.condition.tree import Condition
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.distillation import FlowMap
+from sde.files import file_digest
 
 STUDENT_CALLS = (1, 2, 4)
 """Network calls at which students are compared, unless told otherwise."""
@@ -114,6 +115,7 @@ def open_entrants(
     guidance: GuidanceOptions,
     labels: str | None,
     condition: str | None,
+    prompt: str | None,
     count: int,
     seed: int,
 ) -> list[Entrant]:
@@ -140,7 +142,7 @@ def open_entrants(
         # What is baked into a student is not asked of it again.
         own = UNGUIDED if isinstance(model, FlowMap) and model.guidance is None and len(runs) > 1 else guidance
         guides = Guides(one, model, own)
-        cond = read_condition(one, guides, labels, condition, count, seed=seed, by_law=True)
+        cond = read_condition(one, guides, labels, condition, count, prompt=prompt, seed=seed, by_law=True)
         label = one.folder.name if names[one.folder.name] == 1 else str(one.folder)
         found.append(Entrant(one, guides, cond, label if len(runs) > 1 else ""))
     return [replace(one, flow=_flow(one, found)) for one in found]

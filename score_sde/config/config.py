@@ -177,10 +177,12 @@ def _built(values: dict) -> Config:
         autoencoder = AutoencoderSection.of(values["autoencoder"])
     with with_keys("distillation", "distillation.method"):
         distillation = DistillationSection.of(values["distillation"])
+    with with_keys("model", alpha="config.model.lora_alpha"):
+        model = ModelOptions.of(values["model"])
     return Config(
         DataOptions.of(values["data"]),
         Component.of(values["sde"]),
-        ModelOptions.of(values["model"]),
+        model,
         classifier,
         autoencoder,
         training,

@@ -12,6 +12,7 @@ from sde.autoencoder.loss import AutoencoderLoss
 from sde.autoencoder.measurement import SCALES
 from sde.data import DATASETS
 from sde.data.sets import source_of
+from sde.networks.lora import ALL, LoRA
 from sde.training.options import TrainingOptions
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
@@ -114,10 +115,31 @@ or what score_sde and diffusers tell them, of x as it is."""
 
 
 @dataclass(frozen=True)
+class LowRankOptions:
+    """Low-rank updates in place of the weights (``sde.networks.lora.LoRA``): their rank, 0 for none, their alpha, 0 for
+    the rank, and the layers that have one, with commas between them. Raises ValueError as that does."""
+
+    lora_rank: int = 0
+    lora_alpha: float = 0.0
+    lora_targets: str = ALL
+
+    def __post_init__(self) -> None:
+        if self.lora_rank < 0:
+            raise ValueError(f"lora_rank = {self.lora_rank}: needs a whole number from 1, or 0 for no updates")
+        self.lora  # noqa: B018 (it refuses what is none)
+
+    @property
+    def lora(self) -> LoRA | None:
+        """What is updated, and how; None where nothing is."""
+        targets = tuple(target.strip() for target in self.lora_targets.split(","))
+        return LoRA(self.lora_rank, self.lora_alpha, targets) if self.lora_rank > 0 else None
+
+
+@dataclass(frozen=True)
 class ModelOptions(Section):
     """The denoiser: its parametrization, ``sigma_data`` (0: measured), what its network is told of the time, one of
     NOISE_INPUTS, whether it is conditional, its ``autoencoder``, nothing, "own" or a path, how its latents are scaled,
-    one of SCALES, and its network."""
+    one of SCALES, its network, low-rank updates of that, and the encoder of its captions, a key of TEXT_ENCODERS."""
 
     parametrization: str = "edm"
     sigma_data: float = 0.0
@@ -126,6 +148,8 @@ class ModelOptions(Section):
     autoencoder: str = ""
     latent_scale: str = SCALES[0]
     network: Component = field(default_factory=lambda: Component("unet"))
+    updates: LowRankOptions = field(default_factory=LowRankOptions)
+    text: Component = field(default_factory=lambda: Component("token_vectors"))
 
 
 @dataclass(frozen=True)

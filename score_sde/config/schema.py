@@ -16,6 +16,7 @@ from score_sde.config.options import (
     ControlSection,
     DataOptions,
     LossOptions,
+    LowRankOptions,
     ModelOptions,
     PrecisionOptions,
     SessionOptions,
@@ -26,6 +27,7 @@ from sde import PARAMETRIZATIONS, SDES
 from sde.autoencoder import AUTOENCODERS, autoencoder_of
 from sde.autoencoder.loss import RECONSTRUCTIONS, AutoencoderLoss
 from sde.autoencoder.measurement import SCALES
+from sde.condition.text import TEXT_ENCODERS
 from sde.data.array_files import CHANNELS
 from sde.data.controls import CONTROLS, GIVEN
 from sde.data.toys import TOYS
@@ -39,7 +41,7 @@ from sde.training.times import TIMES
 
 MOVABLE = (
     "data.root", "data.test_root", "data.cache", "data.workers", "data.kind", "data.pairs", "data.cache_latents",
-    "model.network.activation_checkpointing", "control.base"
+    "model.network.activation_checkpointing", "model.text.folder", "control.base"
 )  # fmt: skip
 """Keys that may change in a run that is continued: where data are, how they are read and shown, and activation
 checkpointing."""
@@ -49,7 +51,12 @@ SETTLED = tuple(f.name for f in fields(PrecisionOptions))
 DEFAULTS: dict[str, dict] = {
     "data": data_defaults(DataOptions.dataset),
     "sde": {"name": "vp"},
-    "model": {**options_of(ModelOptions), "network": {"name": "unet"}},
+    "model": {
+        **options_of(ModelOptions),
+        **options_of(LowRankOptions),
+        "network": {"name": "unet"},
+        "text": {"name": "token_vectors"},
+    },
     "classifier": {"network": {"name": "unet"}, **options_of(TrainingOptions)},
     "autoencoder": {
         "network": {"name": "kl"},
@@ -78,6 +85,7 @@ CHOICES_OF_SAMPLER: dict[str, Callable] = {**SAMPLERS, "auto": auto}
 NAMED: Mapping[str, Mapping[str, Callable]] = {
     "sde": SDES,
     "model.network": NETWORKS,
+    "model.text": TEXT_ENCODERS,
     "classifier.network": CLASSIFIERS,
     "autoencoder.network": AUTOENCODERS,
     "distillation.method": METHODS,

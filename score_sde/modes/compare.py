@@ -51,6 +51,7 @@ def compare(
     split: str = "test",
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     condition: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     batch_size: int = 256,
@@ -64,13 +65,13 @@ def compare(
     budgets = read_calls(nfe or (CALLS_OF_RUNS if runs else CALLS))
     open_split(run, split, sampled=True)
     held_out, training, _ = open_split(run, "test", sampled=True)
-    entrants = open_entrants(run, runs, guidance, labels, condition, num_samples, seed)
+    entrants = open_entrants(run, runs, guidance, labels, condition, prompt, num_samples, seed)
     first = entrants[0]
     cond = first.cond
     if not (labels or first.guides.denoiser.conditions) and labels_of(cond) is not None:
         labels = "data"
     found = extractor(run, features, training, download)
-    given = {"seed": seed, "labels": labels, "condition": condition}
+    given = {"seed": seed, "labels": labels, "condition": condition, "prompt": prompt}
     commands = {one.label: one.command(given, num_samples) for one in entrants}
 
     def alone() -> dict:

@@ -25,6 +25,7 @@ def encode_items(
     num_samples: int = 16,
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     batch_size: int = 256,
     rtol: float = 1e-4,
@@ -37,7 +38,7 @@ def encode_items(
     count = len(index)
     check_room_of(run, out, 2 * count, data.event_shape)
     (x, targets), sizes = data.batch(index), data.sizes_of(index)
-    conditions, bound = bind(run, denoiser, labels, targets, count, guidance)
+    conditions, bound = bind(run, denoiser, labels, targets, count, guidance, prompt)
     model, transform = bound(1), data.transform
 
     def there(model, x: Tensor, offset: float = 0.5, sizes: Tensor | None = None):

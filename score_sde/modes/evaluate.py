@@ -25,7 +25,7 @@ from score_sde.evaluation.scores import Sets, reading, refusals, scores
 from score_sde.metrics.metric import METRICS, MIN_ITEMS
 from score_sde.metrics.proportion import share
 from score_sde.run.conditions import read_condition
-from score_sde.run.folder import Run, file_digest
+from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split, write_arrays
@@ -34,7 +34,7 @@ from score_sde.run.sampling import Sampling
 from sde.condition.tree import Condition, labels_of, require_labels
 from sde.data import Dataset
 from sde.distributed.world import World
-from sde.files import finite, write_json
+from sde.files import file_digest, finite, write_json
 
 VERSIONS = ("torch", "numpy", "scipy", "scikit-learn")
 RECORDS, LATEST = "evaluations", "evaluation.json"
@@ -57,6 +57,7 @@ def evaluate(
     num_samples: int = DEFAULT_SAMPLES,
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     subsamples: int = 100,
     batch_size: int = 256,
@@ -76,7 +77,13 @@ def evaluate(
         check_room_of(run, out, num_samples, data.event_shape, RECORDS)
         sampling = Sampling(run, steps, grid, noise, seed, batch_size)
     else:
-        flags = {"--steps": steps, "--grid": grid, "--labels": labels, "--noise": noise != NOISES[0]}
+        flags = {
+            "--steps": steps,
+            "--grid": grid,
+            "--labels": labels,
+            "--prompt": prompt,
+            "--noise": noise != NOISES[0],
+        }
         _nothing_ignored(
             run, flags | {"--num_samples": num_samples != DEFAULT_SAMPLES, guidance.given(): guidance != UNGUIDED}
         )
@@ -92,7 +99,7 @@ def evaluate(
     count, other = num_samples if x is None else len(x), training if split == "test" else run.data()[1]
     if x is None:
         guides = Guides(run, run.sampled_model(), guidance)
-        cond = read_condition(run, guides, labels, None, num_samples, seed=seed, by_law=True)
+        cond = read_condition(run, guides, labels, None, num_samples, prompt=prompt, seed=seed, by_law=True)
         asked = labels_of(cond)
     # It is the split's own items that samples are held against.
     held, like = matching(data, asked), matching(other, asked, warn=False)
@@ -139,7 +146,14 @@ def evaluate(
         )
     settings = {"features": features, "split": split, "seed": seed, "subsamples": subsamples}
     if samples_file is None:
-        settings |= {"steps": steps, "grid": grid, "noise": noise, "labels": labels, "guidance": asdict(guidance)}
+        settings |= {
+            "steps": steps,
+            "grid": grid,
+            "noise": noise,
+            "labels": labels,
+            "prompt": prompt,
+            "guidance": asdict(guidance),
+        }
         settings |= {"sampler": run.config.sampler.to_dict()}
     content = {
         "mode": "evaluate",

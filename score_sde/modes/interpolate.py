@@ -37,6 +37,7 @@ def interpolate(
     seed_pairs: str | None = None,
     frames: int = 9,
     labels: str | None = None,
+    prompt: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     batch_size: int = 256,
     rtol: float = 1e-4,
@@ -58,7 +59,7 @@ def interpolate(
         sizes = drawn_sizes(run.sizes or law_of(data.sizes), ends.flatten().tolist())
     # One condition per strip, that of its first item, so that both ends are on the flow that the strip is decoded by.
     first = map_condition(lambda c: c[::2], targets)
-    conditions, bound = bind(run, denoiser, labels, first, len(ends), guidance)
+    conditions, bound = bind(run, denoiser, labels, first, len(ends), guidance, prompt)
     tolerances: dict[str, Any] = {"rtol": rtol, "atol": atol}
     begin = time.perf_counter()
     if x is None:

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from samplers import NOISES
-from score_sde.run.conditions import read_condition, show
+from score_sde.run.conditions import prompts_of, read_condition, show
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_states
 from score_sde.run.items import write_arrays
 from score_sde.run.outputs import calls, check_room_of, stem
 from score_sde.run.sampling import Sampling, low_resolution
+from score_sde.run.text import read_prompts
 from sde.condition.tree import Condition
 from sde.data.sizes import trimmed
 
@@ -24,9 +25,10 @@ def sample(
     steps: int | None = None,
     grid: str | None = None,
     noise: str = NOISES[0],
-    num_samples: int = DEFAULT_SAMPLES,
+    num_samples: int | None = None,
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     condition: str | None = None,
     cascade: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
@@ -40,19 +42,25 @@ def sample(
     states = None
     if start_state is not None:
         states = read_states(start_state, guides.denoiser)
-        if num_samples not in (DEFAULT_SAMPLES, len(states)):
+        if num_samples not in (None, len(states)):
             raise ValueError(
                 f"--num_samples={num_samples}: the {len(states)} states of --start_state are the samples; leave it out"
             )
         num_samples = len(states)
+    if num_samples is None:
+        num_samples = DEFAULT_SAMPLES if run.pipeline is None else len(read_prompts("--prompt", prompt or " "))
     sampling = Sampling(run, steps, grid, noise, seed, batch_size, sizes, states)
     check_room_of(run, out, num_samples, event_shape_of(guides.denoiser))
     if cascade:
         if condition:
             raise ValueError(f"--condition={condition} and --cascade={cascade} both give the images: choose one")
+        if prompt:
+            raise ValueError(
+                f"--prompt={prompt} and --cascade={cascade}: draw the first stage with the prompt, and give its samples by --condition"
+            )
         cond: Condition | None = low_resolution(sampling, cascade, guides, labels, num_samples)
     else:
-        cond = read_condition(run, guides, labels, condition, num_samples, seed=seed)
+        cond = read_condition(run, guides, labels, condition, num_samples, prompt=prompt, seed=seed)
     drawn = sampling(guides, guidance, cond, num_samples)
     if drawn is None:
         return {}
@@ -69,7 +77,11 @@ def sample(
         "nfe": drawn.nfe,
         "state": drawn.state,
     }
-    arrays |= cond or {}
+    prompts = prompts_of(run, guides.denoiser, prompt, condition or cascade, num_samples)
+    # What encodes texts is not kept beside them.
+    encoded = () if prompts is None else guides.denoiser.text.shapes
+    arrays |= {name: c for name, c in (cond or {}).items() if name not in encoded}
+    arrays |= {} if prompts is None else {"prompts": np.array(prompts)}
     write_arrays(numbers, arrays, run.settings)
     run.kind.write(trimmed(drawn.x, drawn.sizes), path, run.about)
     least, most = drawn.nfe.min().item(), drawn.nfe.max().item()

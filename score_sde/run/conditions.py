@@ -15,6 +15,7 @@ from score_sde.plots.pictures import comparison, picture
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, Guides
 from score_sde.run.labels import Labels
+from score_sde.run.text import cycled_prompts, prompted, read_prompts
 from sde.condition.tree import (
     CONTROL,
     NULL_LABEL,
@@ -58,11 +59,12 @@ def read_condition(
     file: str | None,
     count: int,
     *,
+    prompt: str | None = None,
     seed: int = 0,
     by_law: bool = False,
 ) -> Condition | None:
-    """``--labels`` and ``--condition``, one row for each of ``count`` samples: the arrays of the file, cycled, or by
-    default, for models that are conditioned on more than classes, held-out items. Classes that are not told are drawn
+    """``--labels``, ``--condition`` and ``--prompt``, one row for each of ``count`` samples: the prompts and the arrays of the file, cycled, or
+    by default, for models that are conditioned on more than classes, held-out items. Classes that are not told are drawn
     ``by_law``, as often as the data have them and by ``seed``, or else are all of them in turn. Raises ValueError for
     what the model does not take."""
     model, controls = guides.denoiser, guides.given_controls(count)
@@ -72,6 +74,20 @@ def read_condition(
     own = [kind for kind in model.conditions if not is_control(kind)]
     # Controls that are not given are those of held-out items.
     awaited = guides.controls is not None and not controls
+    told = prompted(model, "--prompt", read_prompts("--prompt", prompt), count) if prompt else {}
+    if told and (file == "none" or not file):
+        # Else none of the classes, since a prompt says it all.
+        classes = asked.of_samples(count, seed) if labels else None
+        found = told | (classes or (_no_labels(count) if model.num_classes else {}))
+        if awaited and not run.pipeline:
+            held_out = held_out_condition(guides.controls.held_out(run.data()[1]), model, count) or {}
+            controls = {kind: c for kind, c in held_out.items() if is_control(kind)}
+        found = with_controls(model, found, controls, count) or {}
+        if run.pipeline:
+            found = null_tree(torch.empty(count), None, model.conditions) | found
+        with with_flag("--prompt", prompt):
+            check_condition(found, model.num_classes, model.conditions)
+        return found
     if not (file or own or awaited):
         return with_controls(model, asked.of_samples(count, seed), controls, count)
     if labels and awaited and not (file or own):
@@ -82,7 +98,7 @@ def read_condition(
             f"--labels={labels}: the model is conditioned on {others} as well, and held-out items have classes of "
             "their own; add --condition=FILE.npz or --cascade, or leave the labels out"
         )
-    if file == "none":
+    if file == "none" or (run.pipeline and not file):
         return with_controls(model, None, controls, count)
     if not file:
         held_out = run.data()[1]
@@ -93,13 +109,14 @@ def read_condition(
     given = _read(file, model, guides.names)
     if labels and "labels" in given:
         raise ValueError(f"--labels={labels} and --condition={file} both give labels: choose one")
-    beside: Condition = {}
+    twice = [kind for kind in told if kind in given]
+    if twice:
+        raise ValueError(f"--prompt={prompt} and --condition={file} both give the {twice[0]}: choose one")
+    beside: Condition = dict(told)
     if guides.classes and "labels" not in given:
-        beside = asked.of_samples(count, seed) or _no_labels(count)
-    if twice := controls.keys() & given.keys():
-        raise ValueError(
-            f"--control={guides.options.control} and --condition={file} both give {twice.pop()}: choose one"
-        )
+        beside |= asked.of_samples(count, seed) or _no_labels(count)
+    if twice := [kind for kind in controls if kind in given]:
+        raise ValueError(f"--control={guides.options.control} and --condition={file} both give {twice[0]}: choose one")
     with with_flag("--condition", file):
         told = given | cycled(beside, 1) | {kind: c[:1] for kind, c in controls.items()}
         check_condition(restrict_to(told, model) or {}, model.num_classes, model.conditions)
@@ -133,6 +150,19 @@ def of_classes(data: Dataset, model: Preconditioned, cond: Condition | None, cou
         taken[label] += 1
     _, found = data.batch(torch.tensor(positions))
     return restrict_to((found or {}) | {"labels": labels}, model)
+
+
+def prompts_of(run: Run, model: Preconditioned, prompt: str | None, file: str | None, count: int) -> list[str] | None:
+    """The texts of what ``read_condition`` returns, one for each of ``count`` samples: prompts, or by default the
+    captions of held-out items; None where it has none."""
+    if model.text is None or ((file or run.pipeline) and not prompt):
+        return None
+    if prompt:
+        return cycled_prompts(read_prompts("--prompt", prompt), count)
+    held_out = run.data()[1]
+    if held_out.captions is None:
+        return None
+    return cycled_prompts([held_out.captions[i] for i in spread(len(held_out), count).tolist()], count)
 
 
 def _no_labels(count: int) -> Condition:

@@ -1,7 +1,6 @@
 """Run folder: config.json, model.safetensors, those of a classifier and an autoencoder, checkpoints/, metrics.jsonl,
 samples/."""
 
-import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,19 +16,28 @@ from score_sde.kinds import KINDS, kind_of
 from score_sde.kinds.base import About, Kind
 from score_sde.run.device import arrange
 from score_sde.run.latents import latents_of
+from score_sde.run.low_rank import Updates
+from score_sde.run.pipelines import LoadedPipeline
+from score_sde.run.text import encoder_of_config
 from score_sde.run.trained import as_trained
 from sde import Denoiser, NoisyClassifier
 from sde.autoencoder import Autoencoder, LatentTransform, in_latents
-from sde.checkpoint.models import load_model, load_transform
+from sde.checkpoint.base import describe_base
+from sde.checkpoint.models import load_model, load_text, load_transform
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.states import Checkpoints
+from sde.condition.text import TextEncoder
 from sde.data import Split, load_dataset
+from sde.data.captions import TEXT
 from sde.data.names import CLASS_NAMES
 from sde.data.sizes import law_of
 from sde.distillation import FlowMap
 from sde.distributed.world import World
 from sde.files import write_json
 from sde.model.denoiser import Preconditioned
+
+OF_THE_BASE = ("num_classes", "conditions", "null_trained", "text", "control")
+"""What a model of low-rank updates has of its base's spec beside what every model has of the one it began with."""
 
 
 @dataclass
@@ -46,6 +54,12 @@ class Run:
     """Whether its networks are compiled, one of COMPILING."""
     init: Path | None = None
     """The weights of another run, with which training begins."""
+    updates: Updates = Updates()
+    """Files of low-rank updates, which are merged with the model."""
+    pipeline: LoadedPipeline | None = None
+    """What is loaded in place of the model file of a folder, which then takes the outputs alone."""
+    init_pipeline: LoadedPipeline | None = None
+    """The pipeline with which training of low-rank updates begins."""
     settings: dict[str, str] = field(default_factory=dict)
     """What the command set, by flag or key, which goes into the files it writes."""
 
@@ -131,8 +145,13 @@ class Run:
             origin = (origin or {}) | {"init": str(self.begins_with.parent)}
         if origin is None:
             return {}
-        own = ("noise_input", "scaled_input", "sigma_data", "levels")
-        return {"origin": origin, **{name: spec[name] for name in own if name in spec}}
+        own: tuple[str, ...] = ("noise_input", "scaled_input", "sigma_data", "levels")
+        updates = {}
+        if (lora := self.config.model.updates.lora) is not None:
+            own += OF_THE_BASE
+            base = self._spec.get("base") if self.begins_with is None else describe_base(self.begins_with)
+            updates = {"lora": asdict(lora), "base": base, "conditions": {}}
+        return {"origin": origin, **updates, **{name: spec[name] for name in own if name in spec}}
 
     @property
     def levels(self) -> list[float]:
@@ -160,7 +179,22 @@ class Run:
     @cached_property
     def _spec(self) -> dict:
         """What the model is, as it says itself. Nothing where there is nothing yet."""
+        if self.pipeline is not None:
+            return self.pipeline.spec
         return {} if self._described is None else stored_spec(self._described)
+
+    @property
+    def spec(self) -> dict:
+        """What the model is, as its weights or its newest training state say; nothing where there is nothing yet."""
+        return self._spec
+
+    @cached_property
+    def loaded(self) -> LoadedPipeline | None:
+        """The pipeline that the model is, or that it updates; None for other models."""
+        base = {} if self.pipeline else self._spec.get("base") or {}
+        if "pipeline" in base:
+            return LoadedPipeline(base["pipeline"], size=tuple(base["size"]))
+        return self.pipeline or self.init_pipeline
 
     def values(self) -> dict:
         """The config as plain values, with what it leaves to be found."""
@@ -173,6 +207,9 @@ class Run:
                 del values[section]
         if not self.config.data.control:
             del values["data"]["control"]
+        if TEXT not in self.config.data.conditions:
+            # Of models that are told captions alone.
+            del values["model"]["text"]
         return values
 
     def write_config(self) -> None:
@@ -189,17 +226,38 @@ class Run:
             return as_trained(load_dataset(**self.config.data.arguments()), self._spec)
 
     @cached_property
+    def text(self) -> TextEncoder | None:
+        """The text encoder of the model, or of one that is still to be trained the one that the config describes; None
+        for a model that is told no captions."""
+        if self.loaded is not None:
+            return self.loaded.model.text
+        described = self._described
+        if described is not None and (self._spec.get("text") or self.begins_with is None):
+            return load_text(described)
+        return None if TEXT not in self.config.data.conditions else encoder_of_config(self.config, self.items)
+
+    @cached_property
     def _split(self) -> Split:
-        train, test = self.items
+        train, test = self._with_text(self.items)
         learned = self._latents
         if learned is None or learned.num_levels != train.transform.num_levels:
             return train, test
         return in_latents(train, learned), in_latents(test, learned)
 
+    def _with_text(self, parts: Split) -> Split:
+        """Both parts of the data, with what the model is told of their captions, where it is."""
+        if self.text is None or TEXT not in self.config.data.conditions:
+            return parts
+        with with_keys("data", "model.text"):
+            return parts[0].with_text(self.text), parts[1].with_text(self.text)
+
     @property
     def _latents(self) -> LatentTransform | None:
         """The learned transform of the model, or of the autoencoder that the config names for one that is still to be
         trained, on the device; None for a model of items as they are."""
+        if self.loaded is not None:
+            transform = self.loaded.model.transform
+            return transform.to(self.device) if isinstance(transform, LatentTransform) else None
         described, named = self._described, self.config.model.autoencoder
         with with_keys(imports="--imports"):
             found = None if described is None else load_transform(described, self.allowed_imports)
@@ -242,6 +300,8 @@ class Run:
 
     def sampled_model(self) -> Denoiser | FlowMap:
         """What samples are drawn by: ``model``, or of a student its flow map."""
+        if self.pipeline is not None:
+            return self.pipeline.model.to(self.device)
         if self.model_file.exists() and not self.weights_file.exists():
             raise ValueError(
                 f"--weights={self.weights}: there is no such file in {self.folder}; beside model.safetensors it holds "
@@ -251,6 +311,7 @@ class Run:
         with with_keys(**FOLDER, imports="--imports"):
             kind = "denoiser" if self.student is None else "flow_map"
             model: Any = load_model(self.weights_file, kind, self.allowed_imports).to(self.device)
+        self.updates.merge(model)
         arrange(model.network, self.config.training.memory_format)
         return model
 
@@ -292,9 +353,3 @@ def event_shape_of(model: Preconditioned) -> tuple[int, ...]:
     if model.event_shape is None:
         raise ValueError("the model does not say what shape its items have: build it with event_shape")
     return model.event_shape
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

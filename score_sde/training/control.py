@@ -3,13 +3,15 @@
 import torch
 
 from score_sde.config.naming import with_keys
-from score_sde.run.folder import Run, file_digest
+from score_sde.run.folder import Run
 from sde import Denoiser
+from sde.checkpoint.base import merged_spec
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.spec import build_denoiser, build_transform
 from sde.condition.tree import CONTROL
 from sde.data import Dataset
 from sde.data.controls import range_of
+from sde.files import file_digest
 from sde.networks.controlnet import ControlNet
 
 
@@ -39,7 +41,7 @@ def control_spec(run: Run, data: Dataset) -> dict:
     file = begun or next(path for path in (run.model_file, *run.checkpoints("denoiser").paths()) if path.exists())
     if begun is not None and not begun.is_file():
         raise ValueError(f"--base={options.base} has no {begun.name}: needs a run that was trained or imported")
-    spec = stored_spec(file)
+    spec = stored_spec(file) if begun is None else merged_spec(stored_spec(file))
     _check_data(run, spec, data)
     if begun is None:
         return spec

@@ -1,8 +1,8 @@
 """A dataset: items in data units, their conditions, and the transform into model units."""
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sde.condition.text.base import TextEncoder
 from sde.condition.tree import Condition, as_labels, check_labels, feature_axis
 from sde.data.array_files import ArrayFile
 from sde.data.block_means import BlockMeans
+from sde.data.caption_rows import CaptionRows, rows_of_captions
 from sde.data.codes import PosteriorCodes, coded_shape
 from sde.data.images import ImageFiles
 from sde.data.sizes import check_sizes, cut
@@ -48,7 +50,8 @@ class Dataset:
     cells unless ``dequantized`` is False, when they are the cells' middles. ``noise`` (n, *inner), in model units, is
     what each item is coupled with in training (``sde.data.pairs``), or None: drawn anew each time. ``codes``, of a
     learned transform, are the posteriors of all items as ``PosteriorCodes`` has them, or None: computed anew each
-    time. Raises ValueError for integers without levels, for labels and sizes out of range, for padded items of a
+    time. ``captions`` are texts of the items, of which ``with_text`` makes conditions, or None. Raises ValueError for
+    integers without levels, for labels and sizes out of range, for padded items of a
     learned transform, and for other numbers of labels, sizes, conditions, noises or codes than items.
     """
 
@@ -56,12 +59,15 @@ class Dataset:
     labels: Tensor | None
     num_classes: int | None
     transform: TransformLike
-    conditions: dict[str, Tensor | Callable[[Tensor], Tensor]] = field(default_factory=dict)
+    conditions: dict[str, Tensor | CaptionRows | Callable[[Tensor], Tensor]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     sizes: Tensor | None = None
     dequantized: bool = True
     noise: Tensor | None = None
     codes: Tensor | None = None
+    captions: Sequence[str] | None = None
+    text: TextEncoder | None = None
+    """What made the conditions that are of the captions."""
 
     def __post_init__(self) -> None:
         if isinstance(self.items, np.ndarray | list | tuple):
@@ -69,7 +75,10 @@ class Dataset:
         for name in ("labels", "sizes"):
             held = getattr(self, name)
             setattr(self, name, held if held is None else as_tensor(held))
-        self.conditions = {kind: c if callable(c) else as_tensor(c) for kind, c in self.conditions.items()}
+        self.conditions = {
+            kind: c if callable(c) or isinstance(c, CaptionRows) else as_tensor(c)
+            for kind, c in self.conditions.items()
+        }
         if not (self.items.dtype.is_floating_point or self.transform.num_levels):
             raise ValueError(
                 f"num_levels = 0, but the items are integers ({self.items.dtype}) from "
@@ -96,6 +105,8 @@ class Dataset:
                 raise ValueError(
                     f"`{name}` has shape {tuple(held.shape)}: needs {wanted}, one row per item, in model units"
                 )
+        if self.captions is not None and len(self.captions) != len(self):
+            raise ValueError(f"there are {len(self.captions)} captions for {len(self)} items: needs one per item")
         for kind, held in self.conditions.items():
             if isinstance(held, Tensor) and len(held) != len(self):
                 raise ValueError(f"{kind!r} has {len(held)} rows for {len(self)} items: needs one per item")
@@ -185,7 +196,9 @@ class Dataset:
 
     def _condition(self, kind: str, index: Tensor) -> Tensor:
         held = self.conditions[kind]
-        return held[index] if isinstance(held, Tensor) else held(self._items(index, self.sizes_of(index)))
+        if isinstance(held, Tensor | CaptionRows):
+            return held[index]
+        return held(self._items(index, self.sizes_of(index)))
 
     def _items(self, index: Tensor, sizes: Tensor | None) -> Tensor:
         return cut(self.items[index].to(self.transform.dtype), sizes)
@@ -214,8 +227,22 @@ class Dataset:
         """The conditions at positions (B,), for items x (B, *event); None where there are none."""
         tree = {} if self.labels is None else {"labels": self.labels[index]}
         for kind, held in self.conditions.items():
-            tree[kind] = held[index] if isinstance(held, Tensor) else held(x)
+            tree[kind] = held[index] if isinstance(held, Tensor | CaptionRows) else held(x)
         return tree or None
+
+    def with_text(self, encoder: TextEncoder) -> "Dataset":
+        """The same data with what an encoder makes of the captions among the conditions. Raises ValueError for data
+        without captions, and with conditions of that kind already."""
+        if self.captions is None:
+            raise ValueError("the data have no captions to make conditions of")
+        both = [kind for kind in encoder.shapes if kind in self.conditions]
+        if both:
+            raise ValueError(
+                f"captions and the data both give the condition {both[0]!r}: leave it out of one of them, of captions "
+                "by `outputs`"
+            )
+        rows = rows_of_captions(encoder, self.captions)
+        return replace(self, conditions=self.conditions | rows, text=encoder)
 
     def sizes_of(self, index: Tensor) -> Tensor | None:
         """The sizes (B,) of items at positions (B,), on the CPU; None where items are real as a whole."""

@@ -28,8 +28,9 @@ class UNetOptions:
     - ``progressive_input``: "residual" adds to the way down, after each halving, the sum after the one before (first
       the input), halved and projected by a convolution.
 
-    With ``activation_checkpointing``, in training, activations inside stages are computed again instead of kept.
-    Raises ValueError for unknown names and counts below 1; warns where group norm can form one group only.
+    ``sequence_layers`` of a transformer see a sequence of the condition before it is attended to, and add to the
+    embedding. With ``activation_checkpointing``, in training, activations inside stages are computed again instead of
+    kept. Raises ValueError for unknown names and counts below 1; warns where group norm can form one group only.
     """
 
     channels: int = 64
@@ -44,6 +45,7 @@ class UNetOptions:
     skip_rescale: bool = False
     progressive_input: str = "none"
     activation_checkpointing: bool = False
+    sequence_layers: int = 0
 
     def __post_init__(self) -> None:
         check_choice("resampling", self.resampling, RESAMPLINGS)

@@ -13,6 +13,13 @@ OUTPUTS = ("sequence", "vector")
 """The kinds of conditions that a text may become: its tokens one by one, and one vector for all of it."""
 
 
+def check_outputs(outputs: Sequence[str]) -> tuple[str, ...]:
+    """Some of OUTPUTS, in their order. Raises ValueError for any other, and for none."""
+    if not outputs or not {*outputs} <= {*OUTPUTS}:
+        raise ValueError(f"outputs = {tuple(outputs)}: needs {' or '.join(OUTPUTS)}, or both")
+    return tuple(kind for kind in OUTPUTS if kind in outputs)
+
+
 class TextEncoder(nn.Module, abc.ABC):
     """Prompts -> a condition with one row per prompt: some of OUTPUTS. It is frozen: nothing of it is trained.
 

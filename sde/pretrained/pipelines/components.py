@@ -1,7 +1,7 @@
 """Components: the parts of a pipeline of diffusers, from a folder, a hub's name, or a pipeline in memory."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ import torch
 
 from sde.files import read_json
 from sde.networks.diffusers_network import diffusers_library
+from sde.pretrained.pipelines.lora_files import NETWORK
+from sde.pretrained.pipelines.single_file import read_single_file
 
 INDEX = "model_index.json"
 
@@ -39,6 +41,14 @@ class Components:
     options: Mapping[str, Any]
     kind: str
     source: str
+    controls: Sequence[Any] = ()
+    """ControlNets, in their order."""
+
+    @property
+    def updatable(self) -> dict[str, Any]:
+        """What low-rank updates may be of: the network, and text encoders by their names."""
+        encoders = {name: part for name, part in self.parts.items() if name.startswith("text_encoder")}
+        return {NETWORK: self.network, **encoders}
 
     @property
     def network(self) -> Any:
@@ -56,17 +66,23 @@ class Components:
         return {"_class_name": type(scheduler).__name__, **scheduler.config}
 
 
-def read_components(source: Any, dtype: torch.dtype | None = None) -> Components:
+def read_components(source: Any, dtype: torch.dtype | None = None, config: str | Path | None = None) -> Components:
     """The parts of a pipeline: of a folder as ``save_pretrained`` writes it, of a hub's name, which diffusers resolves,
     or of a pipeline of diffusers in memory, whose parts are used as they are. ``dtype`` is that of the networks,
-    float32 unless told otherwise. Raises ValueError for a folder that is none, or has a part missing; for a name that
-    is not found; and for a pipeline without network, autoencoder or scheduler. ImportError names the extra."""
+    float32 unless told otherwise; an autoencoder that overflows in float16 stays in float32. A single file of weights
+    is loaded by the folder ``config`` of a pipeline of its kind (``single_file``). Raises ValueError for a folder that
+    is none, or has a part missing; for a name that is not found; and for a pipeline without network, autoencoder or
+    scheduler. ImportError names the extra."""
     library = _libraries()
     if not isinstance(source, str | Path):
         if not isinstance(source, library.DiffusionPipeline):
             raise ValueError(f"{source!r} is no pipeline: needs a folder, a hub's name, or a pipeline of diffusers")
         return _of_pipeline(source, type(source).__name__)
     path = Path(source)
+    if path.is_file():
+        return _of_pipeline(_kept_in_range(read_single_file(path, dtype, config)), str(source))
+    if config is not None:
+        raise ValueError(f"config = {config}: is for a single file of weights, and {source} is none; leave it out")
     if path.exists():
         check_folder(path)
     elif path.is_absolute() or str(source).count("/") != 1 or str(source).startswith((".", "~")):
@@ -77,7 +93,15 @@ def read_components(source: Any, dtype: torch.dtype | None = None) -> Components
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         told = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{source} was not loaded as a pipeline: {told}") from error
-    return _of_pipeline(pipeline, str(source))
+    return _of_pipeline(_kept_in_range(pipeline), str(source))
+
+
+def _kept_in_range(pipeline: Any) -> Any:
+    """The pipeline with its autoencoder in float32, where that overflows in float16 (its ``force_upcast``)."""
+    autoencoder = getattr(pipeline, "vae", None)
+    if autoencoder is not None and autoencoder.dtype == torch.float16 and autoencoder.config.get("force_upcast", False):
+        autoencoder.to(torch.float32)
+    return pipeline
 
 
 def _libraries() -> Any:

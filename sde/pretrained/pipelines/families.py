@@ -10,6 +10,7 @@ from torch import Tensor
 from sde.autoencoder import LatentTransform
 from sde.condition.text.base import TextEncoder
 from sde.pretrained.pipelines.components import Components
+from sde.pretrained.pipelines.controlnet import no_controls
 from sde.pretrained.pipelines.micro_conditions import SCORES, MicroConditions
 from sde.pretrained.pipelines.network import PipelineNetwork, UNet
 from sde.pretrained.pipelines.sdxl import SDXLText
@@ -44,8 +45,9 @@ def unet(components: Components, transform: LatentTransform, options: Options) -
     further = model.config["in_channels"] - transform.autoencoder.latent_shape[0]
     if further:
         null = null | {"image": _null_image(transform, further, options.size)}
+    null = null | no_controls(components.controls, options.size)
     numbers = len(text.micro.numbers()) if isinstance(text, SDXLText) else 0
-    return UNet(model, null, numbers, options.embedded_guidance), text
+    return UNet(model, null, numbers, components.controls, options.embedded_guidance), text
 
 
 def _clip(components: Components, options: Options) -> CLIPText:

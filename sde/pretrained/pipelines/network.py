@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sde.condition.tree import Condition
+from sde.condition.tree import Condition, is_control
+from sde.pretrained.pipelines.controlnet import residuals
 
 
 class PipelineNetwork(nn.Module, abc.ABC):
@@ -76,15 +77,22 @@ def dynamic_shift(config: Mapping[str, Any], tokens: int) -> float:
 
 class UNet(PipelineNetwork):
     """A UNet2DConditionModel, which attends to the sequence. Of SDXL it takes the vector, whose last ``numbers`` are
-    the micro-conditions; with more channels than the latents, an image of the further ones, which lies behind x. One
+    the micro-conditions; with more channels than the latents, an image of the further ones, which lies behind x. The
+    ``controls`` are ControlNets, each of which is told a control, and added at its one of the ``scales``. A network
     that was distilled with guidance is told the scale ``embedded_guidance`` (Meng et al. 2023). Raises ValueError for a
     vector that is not as long as its config says."""
 
     def __init__(
-        self, model: Any, null: Mapping[str, Tensor], numbers: int = 0, embedded_guidance: float = 7.5
+        self,
+        model: Any,
+        null: Mapping[str, Tensor],
+        numbers: int = 0,
+        controls: Sequence[Any] = (),
+        embedded_guidance: float = 3.5,
     ) -> None:
-        super().__init__(model, null, ("image",) if "image" in null else ())
-        self.numbers, config = numbers, model.config
+        super().__init__(model, null, tuple(kind for kind in null if kind == "image" or is_control(kind)))
+        self.numbers, self.controls, config = numbers, nn.ModuleList(controls), model.config
+        self.scales = [1.0] * len(controls)
         if numbers:
             pooled, given = null["vector"].shape[1] - numbers, config["projection_class_embeddings_input_dim"]
             taken = (given - pooled) / config["addition_time_embed_dim"]
@@ -94,20 +102,22 @@ class UNet(PipelineNetwork):
                     f"pipeline has {numbers}: requires_aesthetics_score of its index decides"
                 )
         width = config.get("time_cond_proj_dim")
-        scale = None if width is None else scale_embedding(embedded_guidance, width)
-        self.register_buffer("scale", scale, persistent=False)
+        self.distilled = None if width is None else scale_embedding(embedded_guidance, width)
 
     def predict(self, x: Tensor, time: Tensor, told: Condition, dtype: torch.dtype) -> Tensor:
         further: dict[str, Any] = {}
-        if "image" in told:
-            x = torch.cat([x, told["image"].to(x.dtype)], 1)
         if self.numbers:
             vector = told["vector"]
             pooled, numbers = vector[:, : -self.numbers], vector[:, -self.numbers :]
             further["added_cond_kwargs"] = {"text_embeds": pooled.to(dtype), "time_ids": numbers}
-        if self.scale is not None:
-            further["timestep_cond"] = self.scale.to(dtype).expand(len(x), -1)
-        return self.model(x, time, encoder_hidden_states=told["sequence"].to(dtype), **further).sample
+        if self.distilled is not None:
+            further["timestep_cond"] = self.distilled.to(x).expand(len(x), -1)
+        call = {"encoder_hidden_states": told["sequence"].to(dtype), **further}
+        # ControlNets see the latents alone.
+        added = residuals([*self.controls], self.scales, x, time, told, call) if self.controls else {}
+        if "image" in told:
+            x = torch.cat([x, told["image"].to(x.dtype)], 1)
+        return self.model(x, time, **call, **added).sample
 
 
 def scale_embedding(scale: float, width: int) -> Tensor:

@@ -1,7 +1,8 @@
 """The pipeline: a latent diffusion model of diffusers as a denoiser of ours, and the steps of its scheduler."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from sde.pretrained.diffusers_scheduler import OPTION_KINDS, OPTIONS, Scheduled,
 from sde.pretrained.facts import Facts
 from sde.pretrained.pipelines.autoencoder import latent_transform
 from sde.pretrained.pipelines.components import Components, read_components
+from sde.pretrained.pipelines.controlnet import read_controlnets
 from sde.pretrained.pipelines.families import FAMILIES, Options
+from sde.pretrained.pipelines.lora import merge_lora
 from sde.pretrained.pipelines.network import PipelineNetwork
 from sde.pretrained.pipelines.steps import Steps, scheduler_steps
 
@@ -57,9 +60,17 @@ def read_pipeline(
     clip_skip: int = 0,
     embedded_guidance: float = 3.5,
     dtype: torch.dtype | None = None,
+    loras: Sequence[tuple[str | Path, float]] = (),
+    controls: Sequence[str | Path] = (),
+    config: str | Path | None = None,
 ) -> Pipeline:
     """What ``load_pipeline`` loads, with the steps of its scheduler beside it."""
-    return assemble(read_components(source, dtype), size=size, clip_skip=clip_skip, embedded_guidance=embedded_guidance)
+    components = read_components(source, dtype, config)
+    for path, scale in loras:
+        merge_lora(components.updatable, path, scale)
+    found = read_controlnets(components.parts.get("controlnet"), controls, dtype)
+    components = replace(components, controls=found)
+    return assemble(components, size=size, clip_skip=clip_skip, embedded_guidance=embedded_guidance)
 
 
 def load_pipeline(
@@ -69,6 +80,9 @@ def load_pipeline(
     clip_skip: int = 0,
     embedded_guidance: float = 3.5,
     dtype: torch.dtype | None = None,
+    loras: Sequence[tuple[str | Path, float]] = (),
+    controls: Sequence[str | Path] = (),
+    config: str | Path | None = None,
 ) -> Denoiser:
     """A latent diffusion pipeline of diffusers as a denoiser: its transform is the autoencoder, ``model.text`` makes
     conditions of prompts, and the process is that of its scheduler.
@@ -77,11 +91,22 @@ def load_pipeline(
     diffusers in memory, whose networks are then shared. Its network is a key of FAMILIES. ``size`` is the height and
     width of the images, one number for both; the network's own unless told otherwise. ``clip_skip`` leaves out so many
     layers of the text encoders; ``embedded_guidance`` is the scale that a distilled network is told; ``dtype`` is that
-    of the networks, float32 unless told otherwise. The model is in eval mode, on the CPU or where the pipeline's
-    parts are. Raises ImportError without the extra; ValueError for what is no pipeline, lacks a part, or is of a
-    network or scheduler that is not known here, and for a size that the networks do not take.
+    of the networks, float32 unless told otherwise; an autoencoder that overflows in float16 stays in float32.
+
+    ``loras`` are files of low-rank updates with their scales, which are merged with the weights, in the pipeline in
+    memory as well (``merge_lora``). ``controls`` are folders of ControlNets, beside those that the pipeline has; the
+    network's attribute ``scales`` has a number for each, and it takes their images as conditions, "control",
+    "control_2" and so on, of values from 0 to 1. ``config`` is the folder of a pipeline of the same kind, where
+    ``source`` is a single file of weights, which does not hold what tokenizers and schedulers are.
+
+    The model is in eval mode, on the CPU or where the pipeline's parts are. Raises ImportError without the extra;
+    ValueError for what is no pipeline, lacks a part, or is of a network or scheduler that is not known here, and for a
+    size that the networks do not take.
     """
-    return read_pipeline(source, size=size, clip_skip=clip_skip, embedded_guidance=embedded_guidance, dtype=dtype).model
+    return read_pipeline(
+        source, size=size, clip_skip=clip_skip, embedded_guidance=embedded_guidance, dtype=dtype, loras=loras,
+        controls=controls, config=config,
+    ).model  # fmt: skip
 
 
 def assemble(
