@@ -83,7 +83,8 @@ def pixart(components: Components, transform: LatentTransform, options: Options)
     """PixArt alpha and sigma."""
     tokenizer, encoder = _parts(components, "tokenizer", "text_encoder")
     text = T5Text(tokenizer, encoder, LENGTHS["sigma" if "Sigma" in components.kind else "pixart"])
-    return PixArtTransformer(components.network, text.null, transform.autoencoder.factor), text
+    factor = options.size[0] // transform.autoencoder.latent_shape[1]
+    return PixArtTransformer(components.network, text.null, factor), text
 
 
 def flux(components: Components, transform: LatentTransform, options: Options) -> Built:

@@ -82,6 +82,8 @@ class UNet(PipelineNetwork):
     that was distilled with guidance is told the scale ``embedded_guidance`` (Meng et al. 2023). Raises ValueError for a
     vector that is not as long as its config says."""
 
+    distilled: Tensor | None
+
     def __init__(
         self,
         model: Any,
@@ -102,7 +104,8 @@ class UNet(PipelineNetwork):
                     f"pipeline has {numbers}: requires_aesthetics_score of its index decides"
                 )
         width = config.get("time_cond_proj_dim")
-        self.distilled = None if width is None else scale_embedding(embedded_guidance, width)
+        told = None if width is None else scale_embedding(embedded_guidance, width)
+        self.register_buffer("distilled", told, persistent=False)
 
     def predict(self, x: Tensor, time: Tensor, told: Condition, dtype: torch.dtype) -> Tensor:
         further: dict[str, Any] = {}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sde.networks.diffusers_network import diffusers_library
 from sde.process.base import SDE
-from sde.process.flow import FlowSDE
+from sde.process.chain import ChainSDE
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def scheduler_steps(config: Mapping[str, Any], sde: SDE, steps: int, kind: str =
     # Solvers of several calls per step name a time once for each of them.
     told = scheduler.timesteps.double().cpu().unique_consecutive()
     levels = getattr(scheduler, "sigmas", None)
-    if isinstance(sde, FlowSDE):
+    if not isinstance(sde, ChainSDE):
         return Steps(told / config["num_train_timesteps"], True)
     std = scheduler.scale_model_input(torch.ones(1) * scheduler.init_noise_sigma, scheduler.timesteps[0]).item()
     last = _last(scheduler, sde, levels)
