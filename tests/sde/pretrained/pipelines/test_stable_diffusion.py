@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from samplers import SAMPLERS, sample
+from samplers import SAMPLERS, generate, sample
 from sde import SDE, Denoiser
 from tests.oracles import pipelines
 from tests.sde.pretrained.pipelines.drawing import (
@@ -171,3 +171,15 @@ def test_a_network_that_was_distilled_with_guidance():
     assert_alike(ours, pipelines.pictures(pipeline, latents=noise(), **CALL))
     other = loaded(pipeline, embedded_guidance=2.0).model
     assert (drawn_from_noise(guided(other, scale=1), "ddim", noise(), found.steps(CALLS)) - ours).abs().max() > 1e-3
+
+
+def test_generation_in_data_units(first):
+    """Pictures are integers, whatever the chunks, and calls are counted."""
+    model = loaded(first).model
+    whole = generate(guided(model), SAMPLERS["dpmpp"](), 2, model.event_shape, steps=4, seed=3)
+    parts = generate(guided(model), SAMPLERS["dpmpp"](), 2, model.event_shape, steps=4, seed=3, batch_size=1)
+    assert whole.x.shape == (2, 3, 16, 16)
+    assert torch.equal(whole.x, whole.x.round())
+    assert whole.x.std() > 20
+    assert (whole.x - parts.x).abs().max() <= 1
+    assert whole.nfe.tolist() == [5, 5]
