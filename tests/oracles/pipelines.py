@@ -162,7 +162,7 @@ def pixart(sample_size: int = 8) -> Any:
     transformer = lively(
         diffusers.PixArtTransformer2DModel(
             sample_size=sample_size, patch_size=2, in_channels=4, out_channels=8, num_layers=1, attention_head_dim=12,
-            num_attention_heads=2, cross_attention_dim=16, caption_channels=32, norm_type="ada_norm_single",
+            num_attention_heads=2, cross_attention_dim=24, caption_channels=32, norm_type="ada_norm_single",
         )
     )  # fmt: skip
     components = {

@@ -53,7 +53,9 @@ def test_pictures(version, name, request):
     found = loaded(pipelines.with_scheduler(pipeline, SCHEDULERS[name]))
     found.model.noise_input = replace(found.model.noise_input, rounding="nearest")
     ours = drawn_from_noise(guided(found.model), "ddim" if name == "euler" else name, noise(), found.steps(CALLS))
-    assert_alike(ours, pipelines.pictures(pipeline, latents=noise(), **CALL))
+    # States of sigma / alpha = 4096 times the data have few digits in float32, and theirs are such.
+    large = version == "second" and name in ("euler", "heun")
+    assert_alike(ours, pipelines.pictures(pipeline, latents=noise(), **CALL), 1e-3 if large else 1e-4)
 
 
 @dataclass(frozen=True)
@@ -182,4 +184,5 @@ def test_generation_in_data_units(first):
     assert torch.equal(whole.x, whole.x.round())
     assert whole.x.std() > 20
     assert (whole.x - parts.x).abs().max() <= 1
-    assert whole.nfe.tolist() == [5, 5]
+    # Two passes for each of four steps and the last call.
+    assert whole.nfe.tolist() == [10, 10]
