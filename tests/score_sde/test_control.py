@@ -20,6 +20,7 @@ from sde.checkpoint.models import load_model, save_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.data.controls import silhouettes
 from sde.data.edges import edges
+from tests.oracles import simulated_device as sim
 from tests.score_sde.runs import call, made_once, run_of
 
 pytestmark = pytest.mark.usefixtures("unrendered")
@@ -131,6 +132,21 @@ def test_controls_of_held_out_items(runs, tmp_path, capsys):
         assert known == found["labels"].tolist()
         assert classes in (None, known)
         assert len({e.tobytes() for e in found["control"]}) == 4
+
+
+@pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
+def test_on_a_device(runs, tmp_path, capsys):
+    """Trained and drawn on a simulated device as on the CPU."""
+    found = {}
+    for device in ("cpu", sim.NAME):
+        command = ["--mode", "train", "--config", "digits_edges", "--base", runs / "base", *FEW, "--device", device]
+        assert call(capsys, *command, "--config.training.steps=2", "--workdir", tmp_path / device)[0] == 0
+        more = ["--controls", runs / "low", "--control_scale", "1,0.5", "--device", device]
+        found[device] = drawn(capsys, tmp_path / device, tmp_path, *more)["x"].astype(float)
+    one, other = found.values()
+    # Quantized: what lies between two levels may fall to either.
+    assert (abs(one - other) <= 1).all()
+    assert (one == other).mean() > 0.98
 
 
 def test_controls_are_read(tmp_path):
