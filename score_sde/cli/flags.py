@@ -260,7 +260,7 @@ def _sections(mode: str) -> list[str]:
     if not MODES[mode].training:
         return [*MODES[mode].sections]
     own = {
-        "train": ("data", "sde", "model", "training"),
+        "train": ("data", "sde", "model", "training", "control"),
         "train_classifier": ("data", "sde", "classifier", "training"),
         "train_autoencoder": ("data", "autoencoder", "training"),
         "distill": ("data", "sde", "model", "training", "distillation"),

@@ -71,11 +71,11 @@ def read_condition(
     asked = Labels(labeled, model, guides.classes, guides.names, run.class_counts if labeled == "data" else None)
     own = [kind for kind in model.conditions if not is_control(kind)]
     # Controls that are not given are those of held-out items.
-    awaited = guides.controls is not None and not controls
+    awaited = None if controls else guides.controls
     if not (file or own or awaited):
         return with_controls(model, asked.of_samples(count, seed), controls, count)
     if labels and awaited and not (file or own):
-        return of_classes(guides.controls.held_out(run.data()[1]), model, asked.of_samples(count, seed), count)
+        return of_classes(awaited.held_out(run.data()[1]), model, asked.of_samples(count, seed), count)
     if labels and (file == "none" or not file):
         others = " and ".join(own or model.conditions)
         raise ValueError(
@@ -86,7 +86,7 @@ def read_condition(
         return with_controls(model, None, controls, count)
     if not file:
         held_out = run.data()[1]
-        held_out = held_out if guides.controls is None or controls else guides.controls.held_out(held_out)
+        held_out = held_out if awaited is None else awaited.held_out(held_out)
         return with_controls(model, held_out_condition(held_out, model, count), controls, count)
     if not condition_kinds(model):
         raise ValueError(f"--condition={file}: the model is unconditional; leave it out")

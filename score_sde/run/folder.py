@@ -171,8 +171,6 @@ class Run:
         for section in ("distillation", "control"):
             if getattr(self.config, section) == getattr(usual, section):
                 del values[section]
-        if not self.config.data.control:
-            del values["data"]["control"]
         return values
 
     def write_config(self) -> None:
