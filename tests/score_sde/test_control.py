@@ -19,7 +19,7 @@ from score_sde.run.guides import UNGUIDED
 from sde.checkpoint.models import load_model, save_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.data.controls import silhouettes
-from sde.data.edges import edges
+from sde.data.edges import edges, sobel
 from tests.oracles import simulated_device as sim
 from tests.score_sde.runs import call, made_once, run_of
 
@@ -235,6 +235,11 @@ def test_edges_by_hand():
     assert edges(line).flatten().tolist() == [0, 0, 1, 1, 0, 0, 0]
     assert edges(line, 0.1).flatten().tolist() == [0, 0, 1, 1, 1, 1, 0]
     assert silhouettes(line).flatten().tolist() == [0, 0, 0, 1, 1, 1, 1]
+    spot = torch.zeros(1, 2, 5, 5, dtype=torch.int64)
+    spot[0, :, 2, 2] = 3
+    corner, side = 3 * 2**0.5, 6.0
+    around = torch.tensor([[corner, side, corner], [side, 0, side], [corner, side, corner]])
+    torch.testing.assert_close(sobel(spot)[0, 0, 1:4, 1:4], around)
     # 3 by 3 by 3 about the only voxel, but for its middle.
     volume = torch.zeros(1, 1, 5, 5, 5)
     volume[0, 0, 2, 2, 2] = 1
