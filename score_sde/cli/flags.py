@@ -105,6 +105,7 @@ TEXTS = {
     "atol": "absolute tolerance of the ODE solver",
     "unnormalized": "integrate a guided model, which is no density",
     "dequantizations": "how many times each item is dequantized",
+    "latents_per_item": "draws of the latents of each item, by which the evidence bound of a model in latents is taken",
     "samples_per_item": "samples of each item",
     "ood_file": "an .npy or .npz of other items, for the AUROC of log p(x)",
     "samples_file": "a file of samples to measure, as --mode sample writes; by default they are drawn",
@@ -152,8 +153,8 @@ OWN_TEXTS = {
 """Help of flags that mean something of their own in a mode."""
 
 INTEGERS = {"threads": 1, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0,
-            "dequantizations": 1, "samples_per_item": 1, "subsamples": 2, "at_step": 1, "frames": 2, "factor": 1,
-            "num_measurements": 1, "repaint_steps": 1}  # fmt: skip
+            "dequantizations": 1, "latents_per_item": 1, "samples_per_item": 1, "subsamples": 2, "at_step": 1,
+            "frames": 2, "factor": 1, "num_measurements": 1, "repaint_steps": 1}  # fmt: skip
 """Flags that are whole numbers, and their least."""
 
 NUMBERS: dict[str, dict[str, Any]] = {
@@ -276,7 +277,7 @@ def _sections(mode: str) -> list[str]:
     if not MODES[mode].training:
         return [*MODES[mode].sections]
     own = {
-        "train": ("data", "sde", "model", "training"),
+        "train": ("data", "sde", "model", "training", "control"),
         "train_classifier": ("data", "sde", "classifier", "training"),
         "train_autoencoder": ("data", "autoencoder", "training"),
         "distill": ("data", "sde", "model", "training", "distillation"),

@@ -214,7 +214,8 @@ def with_network(model: Denoiser, network: ControlNet, specs: Sequence[dict]) ->
     units = Standardization({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()})
     found = copy.copy(model)
     vars(found)["_modules"] = dict(vars(model)["_modules"])
-    found.network, found.standardization = network, units.to(next(model.parameters()).device)
+    found.network = network
+    found.standardization = units.to(next(model.parameters()).device)
     return found
 
 

@@ -126,7 +126,7 @@ class Guides:
             weak = (weak_model(run, denoiser, options) for options in guidances if options.autoguidance)
             self.weak = next(weak, None)
         self.controls = controls_of(run, denoiser, self.options)
-        if self.controls is not None:
+        if self.controls is not None and isinstance(denoiser, Denoiser):
             self.denoiser = self.controls.around(denoiser)
             self.weak = None if self.weak is None else self.controls.around(self.weak)
 
