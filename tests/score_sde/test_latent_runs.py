@@ -24,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 SHAPE, INSIDE = (1, 6, 8), (3, 2, 2)
 TRAIN = ["--config.training.steps=4", "--config.training.batch_size=16", "--config.training.checkpoint_every=2",
          "--config.training.sample_every=4", "--config.training.log_every=2", "--config.training.compile=off",
+         "--config.training.lr_decay=constant",
          "--config.training.precision=float32", "--config.training.memory_format=contiguous",
          "--config.model.network.name=mlp", "--config.model.network.width=16",
          "--config.model.network.layers=1"]  # fmt: skip
@@ -146,13 +147,13 @@ MODES = {
     "interpolate": ["--items", "0,1", "--frames", 3, "--rtol", 1e-2, "--atol", 1e-2],
     "edit": ["--num_samples", 2, "--steps", 2],
     "restore": ["--num_samples", 2, "--steps", 2, "--samples_per_item", 1],
-    "evaluate": ["--num_samples", 12, "--steps", 2, "--features", "data"],
+    "evaluate": ["--num_samples", 50, "--steps", 2, "--features", "data", "--metrics", "energy"],
     "compare": ["--num_samples", 16, "--nfe", "2,4", "--samplers", "ddim,heun"],
     "likelihood": ["--num_samples", 4, "--rtol", 1e-2, "--atol", 1e-2],
     "visualize": ["--num_samples", 2, "--steps", 3, "--frames", 3],
     "check": ["--num_samples", 16],
     "pairs": ["--num_samples", 4, "--steps", 2],
-    "guidance_sweep": ["--num_samples", 12, "--steps", 2, "--scales", "1,2"],
+    "guidance_sweep": ["--num_samples", 40, "--steps", 2, "--guidance_scale", "1,2"],
 }
 
 
