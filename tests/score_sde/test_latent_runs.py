@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 SHAPE, INSIDE = (1, 6, 8), (3, 2, 2)
 TRAIN = ["--config.training.steps=4", "--config.training.batch_size=16", "--config.training.checkpoint_every=2",
          "--config.training.sample_every=4", "--config.training.log_every=2", "--config.training.compile=off",
-         "--config.training.lr_decay=constant",
+         "--config.training.lr_decay=none",
          "--config.training.precision=float32", "--config.training.memory_format=contiguous",
          "--config.model.network.name=mlp", "--config.model.network.width=16",
          "--config.model.network.layers=1"]  # fmt: skip
