@@ -16,6 +16,7 @@ from sde.checkpoint.models import load_model, save_model
 from sde.training.loss import BatchNoise
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
+from tests.oracles import simulated_device as sim
 from tests.score_sde.runs import call, made_once
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 SHAPE, INSIDE = (1, 6, 8), (3, 2, 2)
 TRAIN = ["--config.training.steps=4", "--config.training.batch_size=16", "--config.training.checkpoint_every=2",
          "--config.training.sample_every=4", "--config.training.log_every=2", "--config.training.compile=off",
+         "--config.training.lr_decay=none",
          "--config.training.precision=float32", "--config.training.memory_format=contiguous",
          "--config.model.network.name=mlp", "--config.model.network.width=16",
          "--config.model.network.layers=1"]  # fmt: skip
@@ -145,13 +147,13 @@ MODES = {
     "interpolate": ["--items", "0,1", "--frames", 3, "--rtol", 1e-2, "--atol", 1e-2],
     "edit": ["--num_samples", 2, "--steps", 2],
     "restore": ["--num_samples", 2, "--steps", 2, "--samples_per_item", 1],
-    "evaluate": ["--num_samples", 12, "--steps", 2, "--features", "data"],
+    "evaluate": ["--num_samples", 50, "--steps", 2, "--features", "data", "--metrics", "energy"],
     "compare": ["--num_samples", 16, "--nfe", "2,4", "--samplers", "ddim,heun"],
     "likelihood": ["--num_samples", 4, "--rtol", 1e-2, "--atol", 1e-2],
     "visualize": ["--num_samples", 2, "--steps", 3, "--frames", 3],
     "check": ["--num_samples", 16],
     "pairs": ["--num_samples", 4, "--steps", 2],
-    "guidance_sweep": ["--num_samples", 12, "--steps", 2, "--scales", "1,2"],
+    "guidance_sweep": ["--num_samples", 40, "--steps", 2, "--guidance_scale", "1,2"],
 }
 
 
@@ -274,3 +276,25 @@ def test_validation_draws_posteriors_as_training_does(latent):
     torch.testing.assert_close(n, draws.of_posterior(data.transform), rtol=1e-4, atol=1e-4)
     assert not torch.equal(n[0], n[1])
     assert resolve(read_config(config_path("arrays")), []).model.autoencoder == ""
+
+
+ON_DEVICES = {mode: MODES[mode] for mode in ("sample", "encode", "restore", "likelihood", "compare")}
+
+
+@pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize("mode", [*ON_DEVICES, "train"])
+def test_a_simulated_device_says_the_same(latent, tmp_path, capsys, mode):
+    found = []
+    for device in ("cpu", sim.NAME):
+        folder = tmp_path / device
+        shutil.copytree(latent, folder, ignore=shutil.ignore_patterns("latents.safetensors"))
+        flags = ON_DEVICES.get(mode, ["--config.training.steps=6", "--config.data.cache_latents=True"])
+        with sim.without_float64():
+            status, last, err = call(capsys, "--mode", mode, "--workdir", folder, "--device", device, *flags)
+        assert status == 0, err
+        found.append({name: value for name, value in last.items() if isinstance(value, float) and "second" not in name})
+    here, there = found
+    assert here.keys() == there.keys()
+    for name, value in here.items():
+        assert there[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
