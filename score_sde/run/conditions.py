@@ -208,7 +208,8 @@ def show(
     sizes: Tensor | None = None,
     words: Sequence[str] | None = None,
 ) -> bool:
-    """Samples as by ``picture``, with the ``words`` that they were drawn for; beside each the image that it is conditioned on, where that has its channels."""
+    """Samples as by ``picture``, with the ``words`` that they were drawn for; beside each the image that it is
+    conditioned on, where that has its channels."""
     image = None if cond is None else cond.get("image")
     if image is None or image.shape[1] != x.shape[1]:
         return picture(x, path, kind=kind, levels=levels, labels=labels_of(cond), sizes=sizes, words=words)

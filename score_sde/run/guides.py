@@ -169,7 +169,7 @@ def guided(
             negative = own | {"labels": _negative(options.negative_labels, count, model, names)}
         if options.negative_prompt:
             prompts = read_prompts("--negative_prompt", options.negative_prompt)
-            negative = (negative or own) | prompted(model, "--negative_prompt", prompts, count)
+            negative = (negative or own) | prompted(model, "--negative_prompt", prompts, count, negative=True)
         with with_flag("--guidance_scale", f"{options.guidance_scale:g}", cond_dropout="config.training.cond_dropout"):
             score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
     if weak:
@@ -216,8 +216,7 @@ def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, we
     if (free and cond is None) or (options.classifier_scale and labels_of(cond) is None):
         raise ValueError(
             f"--guidance_scale={options.guidance_scale:g} and --classifier_scale={options.classifier_scale:g} guide "
-            f"towards labels{' or text' * spoken}: give {'--prompt or ' * spoken}--labels, or leave the scales at 1 and "
-            "0"
+            f"towards labels{' or text' * spoken}: give {'--prompt or ' * spoken}--labels, or leave them at 1 and 0"
         )
     for told in (model, weak):
         if told is not None:
