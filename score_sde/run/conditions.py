@@ -71,8 +71,8 @@ def read_condition(
     told = prompted(model, "--prompt", read_prompts("--prompt", prompt), count) if prompt else {}
     if told and (file == "none" or not file):
         # Else none of the classes, since a prompt says it all.
-        labels = asked.of_samples(count, seed) if labels else None
-        found = told | (labels or (_no_labels(count) if model.num_classes else {}))
+        classes = asked.of_samples(count, seed) if labels else None
+        found = told | (classes or (_no_labels(count) if model.num_classes else {}))
         with with_flag("--prompt", prompt):
             check_condition(found, model.num_classes, model.conditions)
         return found
