@@ -31,6 +31,7 @@ TITLES = {
     "sde": "the process",
     "model": "the model",
     "model.network": "its network",
+    "model.text": "the encoder of captions, of models with text among config.data.conditions",
     "training": "training",
     "classifier": "the classifier of --mode train_classifier",
     "classifier.network": "its network",

@@ -59,7 +59,7 @@ def likelihood(
 ) -> dict:
     """Evaluate log p(x), or log p(x | y), of held-out or training items, or of those of a file or folder.
 
-    With ``labels`` "data" it is log p(x | y), and with a ``prompt`` that of every item; ``input`` is the file or
+    With ``labels`` "data" it is log p(x | y), with a ``prompt`` that of every item under it; ``input`` is the file or
     folder, all of whose items are taken. Of a model in latents it is the evidence bound, by ``latents_per_item`` draws
     of each."""
     if guidance.control:
@@ -163,16 +163,6 @@ def likelihood(
     return result
 
 
-def one_prompt(denoiser: Denoiser, prompt: str, labels: str | None) -> Condition:
-    """The condition, a single row, of all items under ``--prompt``. Raises ValueError for several prompts, for labels
-    beside it, and for a model that is told more than text."""
-    prompts = read_prompts("--prompt", prompt)
-    if len(prompts) > 1 or labels not in (None, "none"):
-        what = f"{len(prompts)} prompts" if len(prompts) > 1 else f"--labels={labels} as well"
-        raise ValueError(f"--prompt={prompt}: with --mode likelihood it is the condition of every item; got {what}")
-    return prompted_items(denoiser, prompt, Labels(None, denoiser, denoiser.num_classes), None, 1)
-
-
 def _refuse_flags(run: Run, denoiser: Denoiser) -> None:
     """Refuse what a model in latents, or one of items as they are, would ignore."""
     learned = denoiser.transform.learned
@@ -219,6 +209,16 @@ def _evidence(
         more = {"name": np.array(given.names), "nfe": found.nfe, "labels": labels_of(targets)}
         result["numbers"] = _write(run, out, model, given, found.nats, found.stderr, more)
     return result
+
+
+def one_prompt(denoiser: Denoiser, prompt: str, labels: str | None) -> Condition:
+    """The condition, a single row, of all items under ``--prompt``. Raises ValueError for several prompts, for labels
+    beside it, and for a model that is told more than text."""
+    prompts = read_prompts("--prompt", prompt)
+    if len(prompts) > 1 or labels not in (None, "none"):
+        what = f"{len(prompts)} prompts" if len(prompts) > 1 else f"--labels={labels} as well"
+        raise ValueError(f"--prompt={prompt}: with --mode likelihood it is the condition of every item; got {what}")
+    return prompted_items(denoiser, prompt, Labels(None, denoiser, denoiser.num_classes), None, 1)
 
 
 def _write(

@@ -63,10 +63,10 @@ def read_condition(
     seed: int = 0,
     by_law: bool = False,
 ) -> Condition | None:
-    """``--labels``, ``--condition`` and ``--prompt``, one row for each of ``count`` samples: the prompts and the arrays of the file, cycled, or
-    by default, for models that are conditioned on more than classes, held-out items. Classes that are not told are drawn
-    ``by_law``, as often as the data have them and by ``seed``, or else are all of them in turn. Raises ValueError for
-    what the model does not take."""
+    """``--labels``, ``--condition`` and ``--prompt``, one row for each of ``count`` samples: the prompts and the arrays
+    of the file, cycled, or by default, for models that are conditioned on more than classes, held-out items. Classes
+    that are not told are drawn ``by_law``, as often as the data have them and by ``seed``, or else are all of them in
+    turn; beside a prompt they are none. Raises ValueError for what the model does not take."""
     model, controls = guides.denoiser, guides.given_controls(count)
     usual = "data" if by_law and guides.classes else None
     labeled = labels or usual
@@ -262,11 +262,18 @@ def _as_image(control: Tensor | None, x: Tensor, kind: Kind, levels: int | None)
 
 
 def show(
-    x: Tensor, cond: Condition | None, path: Path, *, kind: Kind, levels: int | None, sizes: Tensor | None = None
+    x: Tensor,
+    cond: Condition | None,
+    path: Path,
+    *,
+    kind: Kind,
+    levels: int | None,
+    sizes: Tensor | None = None,
+    words: Sequence[str] | None = None,
 ) -> bool:
-    """Samples as by ``picture``; beside each the image that it is conditioned on, where that has its channels, or its
-    first control."""
+    """Samples as by ``picture``, with the ``words`` that they were drawn for; beside each the image that it is
+    conditioned on, where that has its channels, or its first control."""
     image = None if cond is None else cond.get("image", _as_image(cond.get(CONTROL), x, kind, levels))
     if image is None or image.shape[1] != x.shape[1]:
-        return picture(x, path, kind=kind, levels=levels, labels=labels_of(cond), sizes=sizes)
+        return picture(x, path, kind=kind, levels=levels, labels=labels_of(cond), sizes=sizes, words=words)
     return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, kind=kind, levels=levels, sizes=sizes)

@@ -207,7 +207,7 @@ def guided(
             negative = own | without | {"labels": _negative(options.negative_labels, count, model, names)}
         if options.negative_prompt:
             prompts = read_prompts("--negative_prompt", options.negative_prompt)
-            asked = prompted(model, "--negative_prompt", prompts, count)
+            asked = prompted(model, "--negative_prompt", prompts, count, negative=True)
             negative = (negative if options.negative_labels else own | without) | asked
         with with_flag("--guidance_scale", f"{options.guidance_scale:g}", cond_dropout="config.training.cond_dropout"):
             score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
@@ -251,11 +251,11 @@ def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, we
             f"--guidance_scale={options.guidance_scale:g}: the model is unconditional, so there is nothing to guide "
             "without a classifier or --autoguidance; leave it at 1"
         )
+    spoken = model.text is not None
     if (free and cond is None) or (options.classifier_scale and labels_of(cond) is None):
         raise ValueError(
             f"--guidance_scale={options.guidance_scale:g} and --classifier_scale={options.classifier_scale:g} guide "
-            f"towards labels{' or a prompt' * (model.text is not None)}: give {'--prompt or ' * (model.text is not None)}"
-            "--labels, or leave the scales at 1 and 0"
+            f"towards labels{' or text' * spoken}: give {'--prompt or ' * spoken}--labels, or leave them at 1 and 0"
         )
     for told in (model, weak):
         if told is not None:
