@@ -10,10 +10,11 @@ from torch import Tensor
 
 from score_sde.config.config import pick
 from score_sde.config.naming import with_flag, with_keys
-from score_sde.run.controls import controls_of
+from score_sde.run.controls import Controls, controls_of
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
 from score_sde.run.labels import read_classes
+from score_sde.run.loaded_controls import LoadedControls, loaded_controls
 from score_sde.run.text import prompted, read_prompts
 from sde import Denoiser, NoisyClassifier, ScoreModel
 from sde.condition.tree import (
@@ -125,7 +126,9 @@ class Guides:
         if isinstance(denoiser, Denoiser):
             weak = (weak_model(run, denoiser, options) for options in guidances if options.autoguidance)
             self.weak = next(weak, None)
-        self.controls = controls_of(run, denoiser, self.options)
+        found: Controls | LoadedControls | None
+        found = (loaded_controls if run.pipeline else controls_of)(run, denoiser, self.options)
+        self.controls = found
         if self.controls is not None and isinstance(denoiser, Denoiser):
             self.denoiser = self.controls.around(denoiser)
             self.weak = None if self.weak is None else self.controls.around(self.weak)
