@@ -30,8 +30,8 @@ MEANINGS = {
     "data.dataset": "data set, by name or as module:function",
     "data.event_shape": "shape of an item, as a check; () takes the data as they are",
     "data.kind": "kind of data: what a person sees of an item; empty is found from files or shape",
-    "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, text, superres; () is "
-    "the labels where there are any",
+    "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, text, superres; () "
+    "is the labels where there are any",
     "data.superres_factor": "side of the blocks whose means are the condition superres, or the control low_resolution",
     "data.downsample": "side of the blocks whose means take the place of the items",
     "data.control": "what the control of a --base is, computed of the items, or the array control that comes with them",
