@@ -79,8 +79,8 @@ TEXTS = {
     "control_branches": "both or conditional: whether --guidance_scale leaves the control in the unconditional branch, "
     "or guides by it, too; default both",
     "prompt": "what samples are to be, in words, of models that are told captions; or a text file with a prompt in "
-    "each line, cycled; by default the captions of held-out items, and in likelihood, encode, interpolate, restore and edit "
-    "none",
+    "each line, cycled; by default the captions of held-out items, and with --pipeline and in likelihood, encode, "
+    "interpolate, restore and edit none",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
     "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; guidance_sweep "
     "takes several, as in 1,2,4",
