@@ -1,4 +1,4 @@
-"""Emoji of 32 pixels in latents of 8 x 8 x 4: first --mode train_autoencoder, then --mode train."""
+"""Emoji of 32 pixels from their captions, in latents of 8 x 8 x 4: --mode train_autoencoder, then --mode train."""
 
 from ml_collections import ConfigDict
 
@@ -18,6 +18,18 @@ def get_config() -> ConfigDict:
                 # All skin tones of an emoji have one short name.
                 "group_by": "short",
                 "test_fraction": 0.15,
+                "cache_latents": True,
+                # Categories are there to judge by; the model is told what an emoji is called.
+                "conditions": ("text",),
+            },
+            "model": {
+                "autoencoder": "own",
+                "text": {
+                    "name": "token_vectors",
+                    "tokenizer": "../shared/data/weights/wordllama-tokenizer.json.gz",
+                    "vectors": "../shared/data/weights/wordllama-64.safetensors",
+                },
+                "network": {"name": "unet", "attention_resolutions": (8, 4), "sequence_layers": 2},
             },
             "autoencoder": {
                 "network": {

@@ -75,12 +75,12 @@ TEXTS = {
     "controls one each, with commas between them; by default those of held-out items",
     "control_scale": "how strongly, 1 as trained and 0 not at all; of several controls one each, as in 1,0.5",
     "controls": "further run folders, with commas between them, whose controls of the same base act together with that "
-    "of --workdir, which may be the base itself",
+    "of --workdir, which may be the base itself; or for --pipeline folders of ControlNets beside its own",
     "control_branches": "both or conditional: whether --guidance_scale leaves the control in the unconditional branch, "
     "or guides by it, too; default both",
-    "prompt": "what samples are to be, in words, of models that are told captions; or a text file with a prompt in each "
-    "line, cycled; by default the captions of held-out items, and in likelihood, encode, interpolate, restore and edit "
-    "none",
+    "prompt": "what samples are to be, in words, of models that are told captions; or a text file with a prompt in "
+    "each line, cycled; by default the captions of held-out items, and with --pipeline and in likelihood, encode, "
+    "interpolate, restore and edit none",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
     "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; guidance_sweep "
     "takes several, as in 1,2,4",
@@ -105,6 +105,7 @@ TEXTS = {
     "atol": "absolute tolerance of the ODE solver",
     "unnormalized": "integrate a guided model, which is no density",
     "dequantizations": "how many times each item is dequantized",
+    "latents_per_item": "draws of the latents of each item, by which the evidence bound of a model in latents is taken",
     "samples_per_item": "samples of each item",
     "ood_file": "an .npy or .npz of other items, for the AUROC of log p(x)",
     "samples_file": "a file of samples to measure, as --mode sample writes; by default they are drawn",
@@ -152,8 +153,8 @@ OWN_TEXTS = {
 """Help of flags that mean something of their own in a mode."""
 
 INTEGERS = {"threads": 1, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0,
-            "dequantizations": 1, "samples_per_item": 1, "subsamples": 2, "at_step": 1, "frames": 2, "factor": 1,
-            "num_measurements": 1, "repaint_steps": 1}  # fmt: skip
+            "dequantizations": 1, "latents_per_item": 1, "samples_per_item": 1, "subsamples": 2, "at_step": 1,
+            "frames": 2, "factor": 1, "num_measurements": 1, "repaint_steps": 1}  # fmt: skip
 """Flags that are whole numbers, and their least."""
 
 NUMBERS: dict[str, dict[str, Any]] = {
@@ -276,7 +277,7 @@ def _sections(mode: str) -> list[str]:
     if not MODES[mode].training:
         return [*MODES[mode].sections]
     own = {
-        "train": ("data", "sde", "model", "training"),
+        "train": ("data", "sde", "model", "training", "control"),
         "train_classifier": ("data", "sde", "classifier", "training"),
         "train_autoencoder": ("data", "autoencoder", "training"),
         "distill": ("data", "sde", "model", "training", "distillation"),

@@ -30,8 +30,8 @@ MEANINGS = {
     "data.dataset": "data set, by name or as module:function",
     "data.event_shape": "shape of an item, as a check; () takes the data as they are",
     "data.kind": "kind of data: what a person sees of an item; empty is found from files or shape",
-    "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, text, superres; () is "
-    "the labels where there are any",
+    "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, text, superres; () "
+    "is the labels where there are any",
     "data.superres_factor": "side of the blocks whose means are the condition superres, or the control low_resolution",
     "data.downsample": "side of the blocks whose means take the place of the items",
     "data.control": "what the control of a --base is, computed of the items, or the array control that comes with them",
@@ -79,15 +79,15 @@ MEANINGS = {
     "model.autoencoder": "autoencoder in whose latents the model is trained: own (of --mode train_autoencoder in this "
     "run folder), another run folder, or a file or folder of weights of a tiny autoencoder; empty is none",
     "model.latent_scale": "what latents are divided by: the standard deviation of each channel, or a common one",
-    "text.tokenizer": "characters (those of the captions), a JSON file of the tokenizers library, or CLIP's vocabulary, "
-    "bpe_simple_vocab_16e6.txt, both gzipped or not",
+    "text.tokenizer": "characters (those of the captions), a JSON file of the tokenizers library, or CLIP's "
+    "vocabulary, bpe_simple_vocab_16e6.txt, both gzipped or not",
     "text.vectors": "file of the tokens' vectors, .safetensors, .npy or .npz; empty for one-hot rows",
-    "text.max_tokens": "tokens of a caption that the model is told; 0 is as many as the longest training caption has, or "
-    "as a frozen encoder takes",
-    "text.outputs": "what captions become: a sequence, which is attended to, a vector, which joins the embedding, or "
-    "both",
+    "text.max_tokens": "tokens of a caption that the model is told; 0 is as many as the longest training caption has, "
+    "or as a frozen encoder takes",
+    "text.outputs": "what captions become: a sequence, which is attended to, a vector, which joins the embedding, "
+    "or both",
     "text.folder": "folder of a frozen text encoder of transformers, and of its tokenizer",
-    "network.sequence_layers": "layers of a transformer, trained with the network, that see a sequence first; 0 is none",
+    "network.sequence_layers": "layers of a transformer, trained with the network, that see a sequence first",
     "model.conditional": "whether the model is told classes and conditions",
     "model.lora_rank": "rank of low-rank updates that are trained in place of the weights, which stay those of --init "
     "(LoRA); 0 trains the weights",

@@ -56,7 +56,8 @@ def sample(
             raise ValueError(f"--condition={condition} and --cascade={cascade} both give the images: choose one")
         if prompt:
             raise ValueError(
-                f"--prompt={prompt} and --cascade={cascade}: draw the first stage with the prompt, and give its samples by --condition"
+                f"--prompt={prompt} and --cascade={cascade}: draw the first stage with the prompt, and give its "
+                "samples by --condition"
             )
         cond: Condition | None = low_resolution(sampling, cascade, guides, labels, num_samples)
     else:
@@ -69,7 +70,8 @@ def sample(
     path = stem(run, out, sampling.name if count == 1 and not sampling.steps else f"{sampling.name}-{count}")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     levels = guides.denoiser.transform.num_levels
-    shown = show(drawn.x, cond, picture, kind=run.kind, levels=levels, sizes=drawn.sizes)
+    prompts = prompts_of(run, guides.denoiser, prompt, condition or cascade, num_samples)
+    shown = show(drawn.x, cond, picture, kind=run.kind, levels=levels, sizes=drawn.sizes, words=prompts)
     arrays = {
         "x": drawn.x,
         "sizes": drawn.sizes,
@@ -77,9 +79,9 @@ def sample(
         "nfe": drawn.nfe,
         "state": drawn.state,
     }
-    prompts = prompts_of(run, guides.denoiser, prompt, condition or cascade, num_samples)
     # What encodes texts is not kept beside them.
-    encoded = () if prompts is None else guides.denoiser.text.shapes
+    text = guides.denoiser.text
+    encoded = () if prompts is None or text is None else text.shapes
     arrays |= {name: c for name, c in (cond or {}).items() if name not in encoded}
     arrays |= {} if prompts is None else {"prompts": np.array(prompts)}
     write_arrays(numbers, arrays, run.settings)

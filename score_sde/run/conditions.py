@@ -63,24 +63,24 @@ def read_condition(
     seed: int = 0,
     by_law: bool = False,
 ) -> Condition | None:
-    """``--labels``, ``--condition`` and ``--prompt``, one row for each of ``count`` samples: the prompts and the arrays of the file, cycled, or
-    by default, for models that are conditioned on more than classes, held-out items. Classes that are not told are drawn
-    ``by_law``, as often as the data have them and by ``seed``, or else are all of them in turn. Raises ValueError for
-    what the model does not take."""
+    """``--labels``, ``--condition`` and ``--prompt``, one row for each of ``count`` samples: the prompts and the arrays
+    of the file, cycled, or by default, for models that are conditioned on more than classes, held-out items. Classes
+    that are not told are drawn ``by_law``, as often as the data have them and by ``seed``, or else are all of them in
+    turn; beside a prompt they are none. Raises ValueError for what the model does not take."""
     model, controls = guides.denoiser, guides.given_controls(count)
     usual = "data" if by_law and guides.classes else None
     labeled = labels or usual
     asked = Labels(labeled, model, guides.classes, guides.names, run.class_counts if labeled == "data" else None)
     own = [kind for kind in model.conditions if not is_control(kind)]
     # Controls that are not given are those of held-out items.
-    awaited = guides.controls is not None and not controls
+    awaited = None if controls else guides.controls
     told = prompted(model, "--prompt", read_prompts("--prompt", prompt), count) if prompt else {}
     if told and (file == "none" or not file):
         # Else none of the classes, since a prompt says it all.
         classes = asked.of_samples(count, seed) if labels else None
         found = told | (classes or (_no_labels(count) if model.num_classes else {}))
         if awaited and not run.pipeline:
-            held_out = held_out_condition(guides.controls.held_out(run.data()[1]), model, count) or {}
+            held_out = held_out_condition(awaited.held_out(run.data()[1]), model, count) or {}
             controls = {kind: c for kind, c in held_out.items() if is_control(kind)}
         found = with_controls(model, found, controls, count) or {}
         if run.pipeline:
@@ -91,7 +91,7 @@ def read_condition(
     if not (file or own or awaited):
         return with_controls(model, asked.of_samples(count, seed), controls, count)
     if labels and awaited and not (file or own):
-        return of_classes(guides.controls.held_out(run.data()[1]), model, asked.of_samples(count, seed), count)
+        return of_classes(awaited.held_out(run.data()[1]), model, asked.of_samples(count, seed), count)
     if labels and (file == "none" or not file):
         others = " and ".join(own or model.conditions)
         raise ValueError(
@@ -102,7 +102,7 @@ def read_condition(
         return with_controls(model, None, controls, count)
     if not file:
         held_out = run.data()[1]
-        held_out = held_out if guides.controls is None or controls else guides.controls.held_out(held_out)
+        held_out = held_out if awaited is None else awaited.held_out(held_out)
         return with_controls(model, held_out_condition(held_out, model, count), controls, count)
     if not condition_kinds(model):
         raise ValueError(f"--condition={file}: the model is unconditional; leave it out")
@@ -262,11 +262,18 @@ def _as_image(control: Tensor | None, x: Tensor, kind: Kind, levels: int | None)
 
 
 def show(
-    x: Tensor, cond: Condition | None, path: Path, *, kind: Kind, levels: int | None, sizes: Tensor | None = None
+    x: Tensor,
+    cond: Condition | None,
+    path: Path,
+    *,
+    kind: Kind,
+    levels: int | None,
+    sizes: Tensor | None = None,
+    words: Sequence[str] | None = None,
 ) -> bool:
-    """Samples as by ``picture``; beside each the image that it is conditioned on, where that has its channels, or its
-    first control."""
+    """Samples as by ``picture``, with the ``words`` that they were drawn for; beside each the image that it is
+    conditioned on, where that has its channels, or its first control."""
     image = None if cond is None else cond.get("image", _as_image(cond.get(CONTROL), x, kind, levels))
     if image is None or image.shape[1] != x.shape[1]:
-        return picture(x, path, kind=kind, levels=levels, labels=labels_of(cond), sizes=sizes)
+        return picture(x, path, kind=kind, levels=levels, labels=labels_of(cond), sizes=sizes, words=words)
     return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, kind=kind, levels=levels, sizes=sizes)

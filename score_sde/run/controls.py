@@ -17,14 +17,13 @@ from score_sde.run.inputs import read_floats
 from sde import Denoiser
 from sde.checkpoint.snapshots import stored_spec
 from sde.condition.standardization import Standardization
-from sde.condition.tree import CONTROL, Condition, control_kind, is_control
+from sde.condition.tree import CONTROL, Condition, control_kind
 from sde.data import Dataset, existing
 from sde.data.arrays import condition_array
 from sde.data.controls import GIVEN, controlled
 from sde.data.folders import SUFFIXES
 from sde.data.pixels import MODES, read_picture
 from sde.networks.controlnet import ControlNet
-from sde.pretrained.pipelines.controlnet import RANGE
 
 
 @dataclass(frozen=True)
@@ -92,69 +91,7 @@ class Controls:
         return found
 
 
-@dataclass(frozen=True)
-class LoadedControls:
-    """The ControlNets of a pipeline, with the ``shapes`` of their images, without rows, and their ``scales``."""
-
-    shapes: list[tuple[int, ...]]
-    scales: list[float]
-
-    @property
-    def runs(self) -> list[Run]:
-        """None: the pipeline has them."""
-        return []
-
-    def around(self, model: Denoiser) -> Denoiser:
-        """The model with all of them at their scales."""
-        network: Any = model.network
-        network.scales = [*self.scales]
-        return model
-
-    def held_out(self, data: Dataset) -> Dataset:
-        """Raises ValueError: what the pictures are computed by, a pipeline does not say."""
-        raise ValueError(
-            f"--control is needed: this pipeline has {count_of(self.shapes)}; give a picture for each, with commas "
-            "between them"
-        )
-
-    def read(self, text: str) -> Condition:
-        """``--control``: by kind the controls of the files, with rows of their own number."""
-        files = [part.strip() for part in text.split(",")]
-        if len(files) != len(self.shapes):
-            raise ValueError(
-                f"--control={text} names {len(files)} files, and this pipeline has {count_of(self.shapes)}: needs one "
-                "each, with commas between them"
-            )
-        pairs = enumerate(zip(files, self.shapes, strict=True))
-        return {control_kind(n): read_control(f"--control={file}", file, shape, RANGE) for n, (file, shape) in pairs}
-
-
-def count_of(controls: Sequence[Any]) -> str:
-    """As in 1 ControlNet, 2 ControlNets."""
-    return f"{len(controls)} ControlNet{'s' * (len(controls) > 1)}"
-
-
-def _loaded(run: Run, model: Any, options: Any) -> LoadedControls | None:
-    shapes = [tuple(shape) for kind, shape in model.conditions.items() if is_control(kind)]
-    for name in ("control", "control_scale"):
-        value = getattr(options, name)
-        if value is not None and not shapes:
-            raise ValueError(
-                f"--{name}={value}: {run.pipeline.source if run.pipeline else run.folder} has no ControlNet; name the "
-                "folder of one by --controls"
-            )
-    if not shapes:
-        return None
-    found = LoadedControls(shapes, _scales(options, len(shapes)))
-    if options.control is None and any(found.scales):
-        raise ValueError(
-            f"--control is needed: this pipeline has {count_of(shapes)}; give a picture for each, with commas between "
-            "them, or --control_scale 0"
-        )
-    return found
-
-
-def _scales(options: Any, count: int) -> list[float]:
+def read_scales(options: Any, count: int) -> list[float]:
     """``--control_scale``, one for each control, 1 where it is not given."""
     if options.control_scale is None:
         return [1.0] * count
@@ -167,11 +104,9 @@ def _scales(options: Any, count: int) -> list[float]:
     return scales
 
 
-def controls_of(run: Run, model: Any, options: Any) -> Controls | LoadedControls | None:
+def controls_of(run: Run, model: Any, options: Any) -> Controls | None:
     """The controls that a run and the flags of a command name; None where there are none. Raises ValueError for flags
     without any, for a folder without a control, and for another number of scales."""
-    if run.pipeline is not None:
-        return _loaded(run, model, options)
     own = isinstance(getattr(model, "network", None), ControlNet)
     runs = [run] if own else []
     for name in (options.controls or "").split(",") if options.controls else ():
@@ -185,7 +120,7 @@ def controls_of(run: Run, model: Any, options: Any) -> Controls | LoadedControls
                     "--controls"
                 )
         return None
-    return Controls(runs, [stored_spec(one.weights_file) for one in runs], _scales(options, len(runs)), run)
+    return Controls(runs, [stored_spec(one.weights_file) for one in runs], read_scales(options, len(runs)), run)
 
 
 def _opened(run: Run, name: str, given: str) -> Run:
@@ -214,7 +149,8 @@ def with_network(model: Denoiser, network: ControlNet, specs: Sequence[dict]) ->
     units = Standardization({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()})
     found = copy.copy(model)
     vars(found)["_modules"] = dict(vars(model)["_modules"])
-    found.network, found.standardization = network, units.to(next(model.parameters()).device)
+    found.network = network
+    found.standardization = units.to(next(model.parameters()).device)
     return found
 
 

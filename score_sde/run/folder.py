@@ -205,8 +205,6 @@ class Run:
         for section in ("distillation", "control"):
             if getattr(self.config, section) == getattr(usual, section):
                 del values[section]
-        if not self.config.data.control:
-            del values["data"]["control"]
         if TEXT not in self.config.data.conditions:
             # Of models that are told captions alone.
             del values["model"]["text"]

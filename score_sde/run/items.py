@@ -96,10 +96,7 @@ def bind(
     """
     guides = Guides(run, denoiser, guidance)
     asked = Labels(labels, denoiser, guides.classes, guides.names)
-    if prompt:
-        cond = prompted_items(denoiser, prompt, asked, targets, count)
-    else:
-        cond = asked.of_items(targets, count)
+    cond = prompted_items(denoiser, prompt, asked, targets, count) if prompt else asked.of_items(targets, count)
     cond = with_controls(guides.denoiser, cond, guides.given_controls(count) | (further or {}), count)
     # Rows of the bound model, so that what cycles over the items does so before they are repeated.
     whole = guides(cond)

@@ -242,7 +242,7 @@ class Dataset:
                 "by `outputs`"
             )
         rows = rows_of_captions(encoder, self.captions)
-        return replace(self, conditions=self.conditions | rows, text=encoder)
+        return replace(self, conditions={**self.conditions, **rows}, text=encoder)
 
     def sizes_of(self, index: Tensor) -> Tensor | None:
         """The sizes (B,) of items at positions (B,), on the CPU; None where items are real as a whole."""

@@ -171,6 +171,7 @@ def _merged(layer: LowRank) -> nn.Module:
 def replace_layers(module: nn.Module, others: Mapping[nn.Module, nn.Module]) -> None:
     """Put other layers in the place of some, wherever in the module they stand."""
     for parent in [*module.modules()]:
-        for name, child in [*parent.named_children()]:
+        # The same layer may stand in several places of one.
+        for name, child in [*parent._modules.items()]:
             if child in others:
                 setattr(parent, name, others[child])

@@ -19,7 +19,8 @@ from score_sde.run.guides import UNGUIDED
 from sde.checkpoint.models import load_model, save_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.data.controls import silhouettes
-from sde.data.edges import edges
+from sde.data.edges import edges, sobel
+from tests.oracles import simulated_device as sim
 from tests.score_sde.runs import call, made_once, run_of
 
 pytestmark = pytest.mark.usefixtures("unrendered")
@@ -133,6 +134,21 @@ def test_controls_of_held_out_items(runs, tmp_path, capsys):
         assert len({e.tobytes() for e in found["control"]}) == 4
 
 
+@pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
+def test_on_a_device(runs, tmp_path, capsys):
+    """Trained and drawn on a simulated device as on the CPU."""
+    found = {}
+    for device in ("cpu", sim.NAME):
+        command = ["--mode", "train", "--config", "digits_edges", "--base", runs / "base", *FEW, "--device", device]
+        assert call(capsys, *command, "--config.training.steps=2", "--workdir", tmp_path / device)[0] == 0
+        more = ["--controls", runs / "low", "--control_scale", "1,0.5", "--device", device]
+        found[device] = drawn(capsys, tmp_path / device, tmp_path, *more)["x"].astype(float)
+    one, other = found.values()
+    # Quantized: what lies between two levels may fall to either.
+    assert (abs(one - other) <= 1).all()
+    assert (one == other).mean() > 0.98
+
+
 def test_controls_are_read(tmp_path):
     """Pictures from black to white over the control's range, in the order of their names; arrays as they are."""
     gray = np.array([[0, 255], [51, 204]], np.uint8)
@@ -219,6 +235,11 @@ def test_edges_by_hand():
     assert edges(line).flatten().tolist() == [0, 0, 1, 1, 0, 0, 0]
     assert edges(line, 0.1).flatten().tolist() == [0, 0, 1, 1, 1, 1, 0]
     assert silhouettes(line).flatten().tolist() == [0, 0, 0, 1, 1, 1, 1]
+    spot = torch.zeros(1, 2, 5, 5, dtype=torch.int64)
+    spot[0, :, 2, 2] = 3
+    corner, side = 3 * 2**0.5, 6.0
+    around = torch.tensor([[corner, side, corner], [side, 0, side], [corner, side, corner]])
+    torch.testing.assert_close(sobel(spot)[0, 0, 1:4, 1:4], around)
     # 3 by 3 by 3 about the only voxel, but for its middle.
     volume = torch.zeros(1, 1, 5, 5, 5)
     volume[0, 0, 2, 2, 2] = 1

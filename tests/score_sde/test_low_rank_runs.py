@@ -20,8 +20,8 @@ from tests.score_sde.runs import SMALL, call, made_once, trained_once
 
 OPTIONS = [*SMALL, "--config.training.batch_size=32", "--config.training.lr=0.05", "--config.training.warmup_steps=1",
            "--config.training.checkpoint_every=2", "--config.training.lr_decay=none",
-           "--config.training.sample_every=9",
-                      "--config.model.lora_rank=2", "--config.model.lora_alpha=4"]  # fmt: skip
+           "--config.training.sample_every=9", "--config.model.lora_rank=2",
+           "--config.model.lora_alpha=4"]  # fmt: skip
 
 
 def command(base, folder, steps=4, *more):

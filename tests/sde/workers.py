@@ -43,12 +43,19 @@ SPEC = {
     "transform": {"shift": [0.0], "scale": [1.0], "levels": None},
     "null_trained": True,
 }
+CONTROL = SPEC | {
+    "network": {"name": "unet", "channels": 8, "num_res_blocks": 1, "channel_mult": [1]},
+    "conditions": {"control": {"shape": [1, 3, 3], "shift": [0.5], "scale": [0.5]}},
+    "control": {"hint_channels": [3]},
+}
 OPTIONS = {"steps": 20, "batch_size": 12, "warmup_steps": 5, "lr": 1e-2, "optimizer": "adamw", "weight_decay": 0.1}
 CASES = {
     "plain": {},
     "accumulated": {"gradient_accumulation": 3},
     "clipped": {"max_grad_norm": 0.05},
     "skipping": {"spoilt": True},
+    # Of which most is frozen.
+    "controlled": {"controlled": True},
 }
 ALONE = {
     "uncertain": {"gradient_accumulation": 3, "uncertain": True},
@@ -98,15 +105,21 @@ def trainer(
     width: int = 7,
     uncertain: bool = False,
     student: bool = False,
+    controlled: bool = False,
     **options,
 ) -> Trainer:
     """A small one. ``spoilt``: in step 2 some losses of the second half of the batch are not finite, and in step 4 the
-    gradients of some in the first half, at finite losses. ``student``: a flow map, trained by MeanFlow."""
+    gradients of some in the first half, at finite losses. ``student``: a flow map, trained by MeanFlow. ``controlled``:
+    the control of a U-Net."""
     torch.manual_seed(0)
-    model = build_denoiser({**SPEC, "network": {**NETWORK, "width": width}})
+    model = build_denoiser(CONTROL if controlled else {**SPEC, "network": {**NETWORK, "width": width}})
     model = FlowMap.of(model) if student else model
+    if controlled:
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
     x = torch.randn(40, 1, 3, 3, generator=torch.Generator().manual_seed(1))
-    data = Dataset(x, torch.arange(40) % 2, 2, Transform())
+    control = {"control": lambda items: (items > 0).float()} if controlled else {}
+    data = Dataset(x, torch.arange(40) % 2, 2, Transform(), control)
 
     def loss(module, x0, labels, draws):
         if student:

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from sde.files import read_json
 from sde.networks.diffusers_network import diffusers_library
+from sde.pretrained.pipelines.loading import without_bars
 from sde.pretrained.pipelines.lora_files import NETWORK
 from sde.pretrained.pipelines.single_file import read_single_file
 
@@ -89,7 +91,8 @@ def read_components(source: Any, dtype: torch.dtype | None = None, config: str |
         raise ValueError(f"{source} does not exist: needs the folder of a pipeline, with a {INDEX}, or a hub's name")
     options: dict[str, Any] = {"dtype": dtype or torch.float32, **_variant(path), **_without(path)}
     try:
-        pipeline = library.DiffusionPipeline.from_pretrained(str(source), **options)
+        with without_bars() if path.exists() else nullcontext():
+            pipeline = library.DiffusionPipeline.from_pretrained(str(source), **options)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         told = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{source} was not loaded as a pipeline: {told}") from error

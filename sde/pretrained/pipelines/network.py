@@ -21,6 +21,8 @@ class PipelineNetwork(nn.Module, abc.ABC):
     """
 
     num_classes: int | None = None
+    casts = True
+    """It takes states of float32, whatever the dtype of its weights."""
 
     def __init__(self, model: Any, null: Mapping[str, Tensor], kept: tuple[str, ...] = ()) -> None:
         super().__init__()
