@@ -77,9 +77,6 @@ def scheduler_steps(config: Mapping[str, Any], sde: SDE, steps: int, kind: str =
     last = _last(scheduler, sde, levels)
     whole = bool((told == told.round()).all())
     times = told / (sde.steps - 1) if whole else sde.t_of_noise_level(_unique(levels)[: len(told)])
-    if sde.open_end and isinstance(levels, Tensor) and times[0] == sde.t_max:
-        # Solvers there begin at a level near the end, from which they take the steps that they take from others.
-        times[0] = sde.t_of_noise_level(levels[0].double().cpu())
     if last is None or last >= times[-1].item():
         return Steps(times, last is None, std)
     return Steps(torch.cat([times, times.new_tensor([last])]), False, std)

@@ -20,11 +20,16 @@ def test_a_prompt_that_is_cut_is_named(pipeline):
     text = loaded(pipeline).model.text
     longer = "a " * 80 + "dog"
     (note,) = text.notes(["cat", longer])
-    assert "has 85 tokens and the text encoder takes 77" in note
-    assert note.endswith("'a a a a a dog' at its end is not seen")
+    assert "has 83 tokens, of which the model is told 75: " in note
+    assert note.endswith("'a a a a a dog' is left out")
     assert torch.equal(text([longer])["sequence"], text(["a " * 80])["sequence"])
     assert not text.notes(["cat", "a " * 75])
     assert text.notes(["a " * 76])
+
+
+def test_a_word_that_t5_does_not_know_is_named():
+    (note,) = loaded(pipelines.pixart()).model.text.notes(["a cat!"])
+    assert note == "the tokenizer does not know 'cat!' in the prompt 'a cat!'"
 
 
 def test_a_prompt_that_two_encoders_cut_is_named_once():
