@@ -142,7 +142,7 @@ def with_network(model: Denoiser, network: ControlNet, specs: Sequence[dict]) ->
     conditions = {kind: about for kind, about in specs[0]["conditions"].items() if kind != CONTROL}
     conditions |= {control_kind(number): spec["conditions"][CONTROL] for number, spec in enumerate(specs)}
     units = Standardization({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()})
-    found = copy.copy(model)
+    found: Any = copy.copy(model)
     vars(found)["_modules"] = dict(vars(model)["_modules"])
     found.network = network
     found.standardization = units.to(next(model.parameters()).device)
