@@ -163,7 +163,7 @@ def test_edits_are_controlled(runs, tmp_path, capsys):
         ("edges", ["--labels", "data"]),
     ):
         command = ["--mode", "edit", "--workdir", runs / folder, "--items", "0,1", "--start_time", "0.7", "--steps", 2]
-        status, last, err = call(capsys, *command, *flags, "--out", tmp_path / "edited")
+        status, _, err = call(capsys, *command, *flags, "--out", tmp_path / "edited")
         assert status == 0, err
         with np.load(tmp_path / "edited.npz") as held:
             found[folder, *map(str, flags)] = np.concatenate([held[name].ravel() for name in held if "x" in name])
