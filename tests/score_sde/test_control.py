@@ -13,7 +13,8 @@ from score_sde.cli import main
 from score_sde.config.config import read_run_config, resolve
 from score_sde.evaluation.control_scores import control_scores
 from score_sde.metrics.agreement import f1_scores
-from score_sde.run.controls import controls_of, read_control
+from score_sde.run.control_files import read_control
+from score_sde.run.controls import controls_of
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED
 from sde.checkpoint.models import load_model, save_model
