@@ -36,6 +36,7 @@ def controls_for(count, *shapes):
     return {control_kind(i): torch.randn(count, *shape, generator=generator) for i, shape in enumerate(shapes)}
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("variant", CONTROLLED)
 def test_the_base_before_training_and_with_residuals_after(variant):
     """Bit for bit before, and at scale 0; for rows without a control always; a control changes its own row alone. What
