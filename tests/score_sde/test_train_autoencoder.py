@@ -85,7 +85,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(folder, tmp_path, capsy
 
     with patch("score_sde.training.session.fit", short):
         status, last, _ = call(capsys, *command)
-    assert (status, last["steps"]) == (0, 11)
+    assert (status, last["steps"]) == (0, 12)
     status, last, _ = call(capsys, *command)
     assert (status, last["steps"], last["mode"]) == (0, 24, "train_autoencoder")
     assert (tmp_path / FILE).read_bytes() == (folder / FILE).read_bytes()
