@@ -18,7 +18,9 @@ def get_config() -> ConfigDict:
                 # All skin tones of an emoji have one short name.
                 "group_by": "short",
                 "test_fraction": 0.15,
+                "cache_latents": True,
             },
+            "model": {"autoencoder": "own"},
             "autoencoder": {
                 "network": {
                     "name": "kl",

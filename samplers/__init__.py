@@ -19,7 +19,8 @@ from samplers.heun import Heun
 from samplers.jump import Jump
 from samplers.langevin import AnnealedLangevin, Langevin
 from samplers.likelihood.bounds import Bound, discrete_bound, variational_bound
-from samplers.likelihood.flow import LogLikelihood, log_likelihood
+from samplers.likelihood.evidence import EvidenceBound, evidence_bound
+from samplers.likelihood.flow import LogLikelihood, log_likelihood, state_log_likelihood
 from samplers.likelihood.report import LikelihoodReport, dequantized, likelihood_report
 from samplers.lms import LMS
 from samplers.loop.generate import Samples, generate
@@ -119,6 +120,7 @@ __all__ = [
     "Encoded",
     "Euler",
     "EulerMaruyama",
+    "EvidenceBound",
     "ExponentialAdams",
     "Heun",
     "Jump",
@@ -140,6 +142,7 @@ __all__ = [
     "discrete_bound",
     "encode",
     "dequantized",
+    "evidence_bound",
     "generate",
     "likelihood_report",
     "log_likelihood",
@@ -148,5 +151,6 @@ __all__ = [
     "plan",
     "sample",
     "slerp",
+    "state_log_likelihood",
     "variational_bound",
 ]

@@ -1,7 +1,7 @@
 """Checks: what is refused before work is wasted, and failures that name their samples."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from numbers import Integral
 from typing import Any, Self, cast
@@ -46,9 +46,20 @@ def score_models(model: nn.Module) -> list[nn.Module]:
 
 
 def tensor_like(model: nn.Module) -> Tensor:
-    """A tensor of the dtype and on the device that the model computes in."""
-    tensors = chain(model.parameters(), model.buffers())
+    """A tensor of the dtype and on the device that the model computes in: one of its own, or where it has none one of
+    its transform, which may compute in another dtype."""
+    everything = chain(model.parameters(), model.buffers())
+    tensors = chain(_own(model, model.parameters()), _own(model, model.buffers()), everything)
     return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0, device="cpu"))
+
+
+def _own(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Those of the tensors of a model that are none of its transform's."""
+    transform = transform_of(model)
+    others: set[int] = set()
+    if isinstance(transform, nn.Module):
+        others = {*map(id, transform.parameters()), *map(id, transform.buffers())}
+    return (tensor for tensor in tensors if id(tensor) not in others)
 
 
 def check_process(process, needs: type, who: str) -> None:
@@ -197,7 +208,7 @@ def _state_dtype(model: nn.Module) -> torch.dtype:
 
 
 def _check_dtype(x: Tensor, model: nn.Module, name: str) -> None:
-    like = next((p for p in model.parameters()), x)
+    like = next(_own(model, model.parameters()), x)
     if not like.is_floating_point():
         return
     sde: Any = model.sde

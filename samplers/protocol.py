@@ -163,6 +163,21 @@ class Transform(Protocol):
         ...
 
 
+class LatentVariables(Transform, Protocol):
+    """A transform whose inner states are latent variables: what an evidence bound asks beside ``encode`` and
+    ``decode``."""
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of q(z | x), both (B, *inner) in model units, of x (B, *event) in data units and
+        dequantized: a normal distribution of independent entries."""
+        ...
+
+    def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x | z) (B,) in nats of data x (B, *event) and latents z (B, *inner) in model units: a density in data
+        units, or of quantized data the probability of the integers x."""
+        ...
+
+
 class StateModel(Protocol):
     """A torch module of the states of a process: what samplers ask of score models and of flow maps. Each returns one
     tensor whose rows are those of x.

@@ -54,8 +54,9 @@ def checked_log_det(model, event_shape: Sequence[int], sizes: Tensor | None = No
     found = transform.log_det(tuple(event_shape))
     if found is None:
         raise ValueError(
-            "the model's transform has no log_det, as one with another shape inside: its data have no density that the "
-            "flow could tell; ask for the likelihood of what encode makes of them, of the model without the transform"
+            "the model's transform has no log_det, as one into latents: the exact likelihood of the data is an "
+            "integral over all latents, which nobody can take; ask evidence_bound for a lower bound of it, or "
+            "state_log_likelihood for that of a latent"
         )
     if sizes is not None:
         entries = -transform.cells_per_unit(tuple(event_shape)).log()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from samplers.calls import Watch, evaluating, part
-from samplers.checks import SampleError, as_states, check_data, check_integer, check_model, encoded
+from samplers.checks import SampleError, as_states, check_data, check_integer, check_model, check_state, encoded
 from samplers.first_step import t_finite
 from samplers.host import undisturbed
 from samplers.likelihood.decoder import checked_log_det
@@ -69,16 +69,47 @@ def log_likelihood(
     real = check_sizes(sizes, len(x), x.shape[1:])
     x = cut(x, real)
     check_data(x, model)
+    log_det = checked_log_det(model, x.shape[1:], real)
+    found = state_log_likelihood(
+        model, cut(encoded(model, x), real), rtol=rtol, atol=atol, probes=probes, seed=seed, max_nfe=max_nfe,
+        first=first, guided=guided, probe_kind=probe_kind, differentiable=differentiable, at_once=at_once, sizes=real,
+    )  # fmt: skip
+    found.nats = found.nats + (log_det.to(found.nats) if isinstance(log_det, Tensor) else log_det)
+    return found
+
+
+@undisturbed
+def state_log_likelihood(
+    model,
+    z: Tensor,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    probes: int | None = None,
+    seed: int = 0,
+    max_nfe: int = 10_000,
+    first: int = 0,
+    guided: bool = False,
+    probe_kind: str = "rademacher",
+    differentiable: bool = False,
+    at_once: int = 64,
+    sizes: Sizes | None = None,
+) -> LogLikelihood:
+    """log p(z) of states z (B, *inner) in model units, whatever transform the model has: ``log_likelihood`` without the
+    log-determinant, with its arguments. Raises ValueError for guided models, unless ``guided``."""
+    if not (guided or getattr(model, "normalized", True)):
+        raise ValueError("a guided model is not a normalized density: pass guided=True to integrate it all the same")
+    check_model(model, GaussianProcess, "log_likelihood")
+    check_state(z, model, "z")
     if any(tensor.is_inference() for tensor in chain(model.parameters(), model.buffers())):
         raise ValueError(
             "the model was made in torch.inference_mode, and the likelihood takes derivatives of it: make or load it "
             "outside"
         )
-    log_det = checked_log_det(model, x.shape[1:], real)
+    real = check_sizes(sizes, len(z), z.shape[1:])
     model = padded(model, real)
     if probes is not None:
         check_integer("probes", probes)
-    z = cut(encoded(model, x), real)
     directions = None
     if probes is not None:
         directions = draw_probes(tuple(z.shape), probes, seed, first, probe_kind, real, z.device).to(z.dtype)
@@ -130,7 +161,7 @@ def log_likelihood(
     if real is not None:
         # The latent is 0 where it is padded, and the prior the same for every entry.
         prior = prior - (1 - dims[:, 0] / z[0].numel()) * model.sde.prior_log_prob(torch.zeros_like(latent))
-    nats = prior + traces.mean(1) + (log_det.to(prior) if isinstance(log_det, Tensor) else log_det)
+    nats = prior + traces.mean(1)
     if probes is None:
         stderr = torch.zeros_like(nats)
     else:

@@ -33,6 +33,9 @@ BOUNDS = 5
 CLASSES = 7
 """Purpose of item_seeds: which class a sample is of."""
 
+POSTERIORS = 8
+"""Purpose of item_seeds: where in its posterior the latent of an item lies."""
+
 START_OFFSET = 3 << 29
 """Added to the seeds of samples: the noise from 0 to t_min, at which a likelihood report starts its check."""
 

@@ -81,6 +81,7 @@ TEXTS = {
     "atol": "absolute tolerance of the ODE solver",
     "unnormalized": "integrate a guided model, which is no density",
     "dequantizations": "how many times each item is dequantized",
+    "latents_per_item": "draws of the latents of each item, by which the evidence bound of a model in latents is taken",
     "samples_per_item": "samples of each item",
     "ood_file": "an .npy or .npz of other items, for the AUROC of log p(x)",
     "samples_file": "a file of samples to measure, as --mode sample writes; by default they are drawn",
@@ -128,8 +129,8 @@ OWN_TEXTS = {
 """Help of flags that mean something of their own in a mode."""
 
 INTEGERS = {"threads": 1, "steps": 1, "num_samples": 1, "seed": 0, "batch_size": 1, "probes": 0,
-            "dequantizations": 1, "samples_per_item": 1, "subsamples": 2, "at_step": 1, "frames": 2, "factor": 1,
-            "num_measurements": 1, "repaint_steps": 1}  # fmt: skip
+            "dequantizations": 1, "latents_per_item": 1, "samples_per_item": 1, "subsamples": 2, "at_step": 1,
+            "frames": 2, "factor": 1, "num_measurements": 1, "repaint_steps": 1}  # fmt: skip
 """Flags that are whole numbers, and their least."""
 
 NUMBERS: dict[str, dict[str, Any]] = {

@@ -39,6 +39,7 @@ MEANINGS = {
     "data.workers": "threads that read and decode; 0 is the main thread",
     "data.pairs": "file of noises and their samples, of --mode pairs, on which it is trained in place of the items; "
     "empty draws noise for the items",
+    "data.cache_latents": "whether the latents of the training items are computed once and kept in the run folder",
     "data.root": "file or folder of the data; ~ and $VARIABLES are written out",
     "data.test_root": "file or folder of the held-out items; empty holds test_fraction out",
     "data.color_mode": "what images are converted to; empty is their own mode",
@@ -72,6 +73,9 @@ MEANINGS = {
     "model.sigma_data": "standard deviation of the data in model units; 0 measures it",
     "model.noise_input": "what the network is told: noise_level (log(sigma / alpha) / 4, of x of unit variance) or "
     "step (as score_sde and diffusers do, of x as it is, so that they load what is exported)",
+    "model.autoencoder": "autoencoder in whose latents the model is trained: own (of --mode train_autoencoder in this "
+    "run folder), another run folder, or a file or folder of weights of a tiny autoencoder; empty is none",
+    "model.latent_scale": "what latents are divided by: the standard deviation of each channel, or a common one",
     "model.conditional": "whether the model is told classes and conditions",
     "network.channels": "channels of the first level",
     "network.channel_mult": "channels of each level in units of channels; there are as many levels",

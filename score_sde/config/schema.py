@@ -24,6 +24,7 @@ from score_sde.config.options import (
 from sde import PARAMETRIZATIONS, SDES
 from sde.autoencoder import AUTOENCODERS, autoencoder_of
 from sde.autoencoder.loss import RECONSTRUCTIONS, AutoencoderLoss
+from sde.autoencoder.measurement import SCALES
 from sde.data.array_files import CHANNELS
 from sde.data.toys import TOYS
 from sde.distillation import METHODS
@@ -35,7 +36,7 @@ from sde.training.options import TrainingOptions
 from sde.training.times import TIMES
 
 MOVABLE = (
-    "data.root", "data.test_root", "data.cache", "data.workers", "data.kind", "data.pairs",
+    "data.root", "data.test_root", "data.cache", "data.workers", "data.kind", "data.pairs", "data.cache_latents",
     "model.network.activation_checkpointing"
 )  # fmt: skip
 """Keys that may change in a run that is continued: where data are, how they are read and shown, and activation
@@ -94,6 +95,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "data.channels": CHANNELS,
     "model.parametrization": PARAMETRIZATIONS,
     "model.noise_input": NOISE_INPUTS,
+    "model.latent_scale": SCALES,
     "classifier.time_distribution": TIMES,
     "autoencoder.augmentation": [name for name in AUGMENTATIONS if name not in TOLD],
     "autoencoder.reconstruction": RECONSTRUCTIONS,

@@ -15,7 +15,7 @@ from score_sde.comparison.pareto import JACKKNIFE_GROUPS, RULE
 from score_sde.comparison.pictures import pictures
 from score_sde.comparison.ranking import show, tabulate
 from score_sde.comparison.reference import Reference
-from score_sde.comparison.sampling import ODE_TOLERANCE, ROUNDS, Drawn, sample_all, solved
+from score_sde.comparison.sampling import ODE_TOLERANCE, ROUNDS, Drawn, end_of, sample_all, solved
 from score_sde.config.naming import with_keys
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.evaluation.features import EXTRACTORS, extractor
@@ -28,7 +28,6 @@ from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split
 from score_sde.run.lock import one_writer
 from score_sde.run.outputs import stem
-from score_sde.run.sampling import path_of
 from score_sde.run.sizes import sizes_of_samples
 from sde.condition.tree import labels_of
 from sde.files import finite, write_json, write_whole
@@ -85,7 +84,7 @@ def compare(
         candidates, notes = _candidates(entrants, names, budgets, budgets if nfe else STUDENT_CALLS)
         ran, exact, failures = _sampled(entrants, candidates, num_samples, seed, batch_size, sizes)
         notes += failures
-        ends = {label: path_of(flow).denoised[-1] for label, flow in exact.items()}
+        ends = {label: end_of(flow) for label, flow in exact.items()}
         rows = tabulate(ran, reference, ends, training, commands)
         flow = None
         if exact:

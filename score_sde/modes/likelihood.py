@@ -15,6 +15,7 @@ from samplers.likelihood.report import report_work
 from samplers.padding import real_counts
 from samplers.progress import Progress
 from score_sde.config.naming import with_keys
+from score_sde.evaluation.evidence import evidence_of, lines_of
 from score_sde.evaluation.further_items import auroc, nats_of, read_others
 from score_sde.evaluation.likelihood_summary import MAX_TRAINING_ITEMS, rows_of, show
 from score_sde.run.device import arrange
@@ -26,7 +27,7 @@ from score_sde.run.labels import Labels
 from score_sde.run.named import Named, read_every
 from score_sde.run.outputs import stem
 from score_sde.run.rows import write_rows
-from sde import ScoreModel
+from sde import Denoiser, ScoreModel
 from sde.condition.tree import Condition, labels_of
 from sde.data.statistics import spread
 from sde.device import placed
@@ -46,6 +47,7 @@ def likelihood(
     unnormalized: bool = False,
     batch_size: int = 256,
     dequantizations: int = 1,
+    latents_per_item: int = 2,
     probes: int | None = None,
     rtol: float = 1e-4,
     atol: float = 1e-4,
@@ -55,7 +57,8 @@ def likelihood(
 ) -> dict:
     """Evaluate log p(x), or log p(x | y), of held-out or training items, or of those of a file or folder.
 
-    With ``labels`` "data" it is log p(x | y); ``input`` is the file or folder, all of whose items are taken."""
+    With ``labels`` "data" it is log p(x | y); ``input`` is the file or folder, all of whose items are taken. Of a model
+    in latents it is the evidence bound, by ``latents_per_item`` draws of each."""
     if guidance != UNGUIDED and not unnormalized:
         raise ValueError(
             "a guided model is not a normalized density, so its likelihood is refused: leave out "
@@ -63,6 +66,7 @@ def likelihood(
         )
     only_one({"num_samples": num_samples if "num_samples" in run.settings else None, "input": input})
     data, training, denoiser = open_split(run, split, input)
+    _refuse_flags(run, denoiser)
     # The only layout through which torch takes many backward passes at once.
     arrange(denoiser.network, "contiguous")
     bound = Guides(run, denoiser, guidance)
@@ -86,7 +90,7 @@ def likelihood(
             raise ValueError("--unnormalized: nothing is guided here; leave it out, or give --guidance_scale")
         condition = "unnormalized"
     others = None if ood_file is None else read_others(ood_file, data, num_samples, run.kind)
-    exact = (probes == 0) if probes is not None else math.prod(data.event_shape) <= EXACT_UP_TO
+    exact = (probes == 0) if probes is not None else math.prod(data.inner_shape) <= EXACT_UP_TO
     settings: dict[str, Any] = {"probes": None if exact else probes or 2, "rtol": rtol, "atol": atol, "seed": seed}
 
     def model_for(targets: Condition | None) -> ScoreModel:
@@ -94,6 +98,8 @@ def likelihood(
 
     x, sizes = given.x, given.sizes
     model = model_for(targets)
+    if denoiser.transform.learned:
+        return _evidence(run, model, given, targets, condition, source, latents_per_item, batch_size, settings, out)
     if input and len(x) == 1:
         if settings["probes"] is not None:
             with with_keys(probes="--probes"):
@@ -144,6 +150,54 @@ def likelihood(
             "others": values.get("others"),
         }
         result["numbers"] = _write(run, out, model, given, report.nats, report.stderr, more)
+    return result
+
+
+def _refuse_flags(run: Run, denoiser: Denoiser) -> None:
+    """Refuse what a model in latents, or one of items as they are, would ignore."""
+    learned = denoiser.transform.learned
+    for name in ("dequantizations", "ood_file", "unnormalized") if learned else ("latents_per_item",):
+        if name in run.settings:
+            own = "runs in latents of an autoencoder, where the evidence bound takes the place of the likelihood"
+            why = own if learned else "sees items as they are, and has a likelihood without any bound over latents"
+            raise ValueError(f"--{name}={run.settings[name]}: this model {why}; leave it out")
+
+
+def _evidence(
+    run: Run,
+    model: ScoreModel,
+    given: Named,
+    targets: Condition | None,
+    condition: str,
+    source: str,
+    draws: int,
+    batch_size: int,
+    settings: dict[str, Any],
+    out: str | None,
+) -> dict:
+    """The evidence bound in place of the likelihood that a model in latents has not."""
+    begin = time.perf_counter()
+    with with_keys(draws="--latents_per_item", probes="--probes"):
+        found = evidence_of(run, model, given.x, draws, batch_size, settings)
+    trace = "exact trace" if settings["probes"] is None else f"{settings['probes']} probes"
+    about = f"log {condition} of {len(given.x)} {source} items, {run.weights}"
+    print("\n".join(lines_of(found, about, draws, trace)))
+    result = {
+        "mode": "likelihood",
+        "bound": "evidence",
+        "source": source,
+        "num_samples": len(given.x),
+        "density": condition,
+        "weights": run.weights,
+        "trace": trace,
+        "latents_per_item": draws,
+        **found.summary(),
+        "seconds": round(time.perf_counter() - begin, 1),
+        **{name: settings[name] for name in ("seed", "rtol", "atol")},
+    }
+    if out and run.world.is_main:
+        more = {"name": np.array(given.names), "nfe": found.nfe, "labels": labels_of(targets)}
+        result["numbers"] = _write(run, out, model, given, found.nats, found.stderr, more)
     return result
 
 

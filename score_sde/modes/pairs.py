@@ -75,6 +75,9 @@ def pairs(
         "nfe": drawn.nfe,
         "levels": np.array(transform.num_levels or 0),
     }
+    if transform.learned:
+        # No encoder leads from a sample back to its latent.
+        arrays |= {"state": drawn.state, "transform": np.array(transform.digest)}
     write_arrays(path, arrays | (cond or {}), run.settings)
     print(
         f"{num_samples} pairs by {sampling.name}, {calls(drawn.mean_nfe)} each, {drawn.seconds:.1f} s: "

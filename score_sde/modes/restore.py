@@ -46,6 +46,7 @@ from score_sde.run.outputs import check_room_of, stem
 from score_sde.run.rows import write_rows
 from score_sde.run.sampling import Sampling, draw
 from sde.condition.tree import labels_of
+from sde.data.transform import check_elementwise
 from sde.device import has_float64
 from sde.files import finite
 from sde.inverse.operators import Mask
@@ -90,6 +91,8 @@ def restore(
     solver = RePaint(sampling.sampler, repeats)
     steps = STEPS if steps is None and not isinstance(sampling.times, Tensor) else steps
     data, training, denoiser = open_split(run, split)
+    if method == "replacement":
+        check_elementwise(denoiser.transform, "--method=replacement")
     if data.transform.far and not has_float64(run.device):
         raise ValueError(
             f"--device={run.device}: these data lie so far from zero that what is measured of them needs float64, "
@@ -140,7 +143,8 @@ def restore(
             f"the samples miss what was measured by {missed:.3g} (rms, data units){put_back}: take more --steps or "
             "another method"
         )
-    furthest = law.furthest(data.transform.encode(data.transform.dequantize(found.x, 0.5)), own)
+    ends = data.transform.encode(data.transform.dequantize(found.x, 0.5)) if found.state is None else found.state
+    furthest = law.furthest(ends, own)
     diverged = law.broken(furthest)
     if diverged:
         ways = [f"take --method {AUTO}"] * (method != AUTO)

@@ -28,6 +28,7 @@ from sde.checkpoint.spec import build_sde
 from sde.condition.tree import Condition, labels_of
 from sde.data.names import class_title
 from sde.data.statistics import spread
+from sde.data.transform import check_elementwise
 
 PLOTS = ("process", "trajectory", "denoised", "field")
 IGNORED = {
@@ -104,8 +105,8 @@ class View:
         self.run, self.seed, self.batch_size = run, seed, batch_size
         self.guides = Guides(run, self.denoiser, guidance)
         self.asked = labels, condition
-        self.planar = run.kind.planar(self.data.event_shape)
-        self.count = num_samples or (PLANE_POINTS if self.planar else DEFAULT_SAMPLES)
+        self.planar = run.kind.planar(self.data.event_shape) and not self.data.transform.learned
+        self.count = num_samples or (PLANE_POINTS if run.kind.planar(self.data.event_shape) else DEFAULT_SAMPLES)
         self.steps, self.grid = steps, read_grid(grid, run)
         self.samples: Samples | None = None
 
@@ -127,6 +128,8 @@ class View:
         """Raise ValueError for what the pictures refuse, with ``required`` where the field is all that is asked for."""
         if {"trajectory", "denoised"} & {*chosen}:
             self.reverse()
+        if required:
+            check_elementwise(self.data.transform, "--plots=field")
         if required and not self.planar:
             raise ValueError(
                 f"--plots=field: items of shape {self.data.event_shape} are no points in the plane; try trajectory, "

@@ -27,16 +27,16 @@ from sde.files import write_whole
 
 def relative_error(values: Tensor, x: Tensor, data: Dataset, sizes: Tensor | None = None) -> float:
     """Root mean square of values - x (n, *event) where they are real, relative to the data's standard deviation, both
-    in model units; where the data are one value, it is not relative to anything."""
+    in units of the data's own transform; where the data are one value, it is not relative to anything."""
     index = spread(len(data), 10_000)
-    std, encode = encoded_entries(data, index).std().item(), data.transform.encode
+    std, encode = encoded_entries(data, index).std().item(), data.transform.outer.encode
     error = root_mean_square(encode(values) - encode(x), sizes).item()
     return error / std if std > 0 else error
 
 
 def encoded_entries(data: Dataset, index: Tensor) -> Tensor:
-    """The entries of items at positions that are real, in model units, in a row."""
-    return real_entries(data.transform.encode(data.batch(index)[0]).double(), data.sizes_of(index))
+    """The entries of items at positions that are real, in units of the data's own transform, in a row."""
+    return real_entries(data.transform.outer.encode(data.batch(index)[0]).double(), data.sizes_of(index))
 
 
 def encoded_items(

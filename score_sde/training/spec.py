@@ -9,7 +9,7 @@ import torch
 
 from score_sde.config.options import NOISE_INPUTS, Config
 from sde import NoiseInput
-from sde.checkpoint.spec import build_sde
+from sde.checkpoint.spec import build_sde, describe_transform
 from sde.data import Dataset
 from sde.data.sizes import law_of
 
@@ -27,12 +27,11 @@ def denoiser_spec(config: Config, data: Dataset, inherited: Mapping[str, Any] | 
     in place of its own."""
     classes = data.num_classes if config.model.conditional else None
     conditions = _conditions(data) if config.model.conditional else {}
-    transform = data.transform
     spec = _shared(config, data) | {
         "network": config.model.network.to_dict(),
         "num_classes": classes,
         "parametrization": config.model.parametrization,
-        "transform": {"shift": transform.shift, "scale": transform.scale, "levels": transform.num_levels},
+        "transform": describe_transform(data.transform),
         "null_trained": not (classes or conditions) or config.training.cond_dropout > 0,
     }
     # A model without them is described as it was before there were any, so that its checkpoints go on.
@@ -63,7 +62,10 @@ def _conditions(data: Dataset) -> dict:
 def classifier_spec(config: Config, data: Dataset) -> dict:
     """What sde.checkpoint.spec.build_classifier takes."""
     network = config.classifier.network.to_dict()
-    return _plain(_shared(config, data) | {"network": network, "num_classes": data.num_classes})
+    return _plain(
+        _shared(config, data)
+        | {"network": network, "num_classes": data.num_classes, "event_shape": list(data.inner_shape)}
+    )
 
 
 def autoencoder_spec(config: Config, data: Dataset) -> dict:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sde.condition.standardization import Standardization
 from sde.condition.tree import ConditionLike, Shapes, as_tree
-from sde.data.transform import TransformLike
+from sde.data.transform import Transform, TransformLike
 from sde.device import send, widest
 from sde.model.call import call_network
 from sde.model.noise_input import NoiseInput
@@ -67,7 +67,7 @@ class Preconditioned(StateModel):
         noise_input: NoiseInput | None = None,
         scaled_input: bool = True,
     ) -> None:
-        super().__init__(sde, transform)
+        super().__init__(sde)
         if parametrization not in PARAMETRIZATIONS:
             raise ValueError(f"parametrization = {parametrization!r}: needs one of {', '.join(PARAMETRIZATIONS)}")
         if sde.open_end and parametrization not in FINITE_WITHOUT_SIGNAL:
@@ -82,6 +82,8 @@ class Preconditioned(StateModel):
                 f"network = {network!r}: needs a torch module, network(x, c_noise, cond) -> a tensor like x"
             )
         self.network = network
+        # Behind the network, whose first parameter says in which dtype the model computes.
+        self.transform = transform or Transform()
         self.parametrization = parametrization
         self.sigma_data = sigma_data
         self.null_trained = null_trained

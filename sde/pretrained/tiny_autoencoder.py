@@ -52,6 +52,7 @@ def load_tiny_autoencoder(path: Path | str, event_shape: Sequence[int]) -> TinyA
         model.load_state_dict({**state, "noise_std": model.noise_std})
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is no tiny autoencoder ({str(error).splitlines()[-1].strip()})") from None
+    model.spec = {"name": "tiny", "event_shape": list(event_shape), **options}
     return model.eval()
 
 

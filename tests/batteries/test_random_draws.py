@@ -354,6 +354,7 @@ LAWS = {
     "score_sde/metrics/two_sample.py": "halves to fit to",
     "score_sde/run/class_law.py": "tests/score_sde/test_class_law.py",
     "score_sde/run/sizes.py": "tests/score_sde/test_unequal_items.py",
+    "sde/autoencoder/measurement.py": "tests/sde/test_latents.py",
     "sde/data/sets.py": "test_the_held_out_part_is_any",
     "sde/data/toys.py": "data",
     "sde/inverse/operators.py": "projections",
