@@ -334,7 +334,7 @@ def test_the_options_are_those_of_the_sets():
     """Each key of config.data is a keyword argument of ``load_dataset`` or of some sets, with the same default."""
     own = {"digits": set(), "mnist": {"root"}}
     own["images"] = {"root", "test_root", "color_mode", "resolution", "cache", "test_fraction"}
-    own["points"] = {"root", "toy", "channels", "columns", "num_levels", "test_fraction"}
+    own["points"] = {"root", "toy", "channels", "columns", "num_levels", "test_fraction", "label_by", "group_by"}
     assert {dataset: {*own_keys(dataset)} for dataset in DATASETS} == own
     options = data_defaults("digits")
     assert options.keys() == {*SHARED, "kind", "pairs"}.union(*own.values()), "kind and pairs, no set is asked"
