@@ -24,7 +24,7 @@ STEPS = ["--sampler", "heun", "--steps", "2"]
 
 def text_run(folder, *overrides, name="text", conditions="('text',)"):
     rng = np.random.default_rng(0)
-    count, path = 60, folder / f"{name}.npz"
+    count, path = 240, folder / f"{name}.npz"
     captions = np.array([WORDS[i % len(WORDS)] for i in range(count)])
     held = {"x": rng.normal(size=(count, 2)), "captions": captions, "labels": np.arange(count) % 3}
     np.savez(path, **held)
@@ -210,7 +210,15 @@ def test_prompts_on_a_device_are_those_of_the_cpu(capsys, run, tmp_path):
 
 
 def train(capsys, folder, data, steps, *more):
-    small = {"steps": steps, "batch_size": 8, "checkpoint_every": 2, "sample_every": 100, "log_every": 2}
+    small = {
+        "steps": steps,
+        "batch_size": 8,
+        "checkpoint_every": 2,
+        "sample_every": 100,
+        "log_every": 2,
+        "warmup_steps": 1,
+        "lr": 0.02,
+    }
     return call(capsys, "--mode", "train", "--config", "points", "--workdir", folder, f"--config.data.root={data}",
                 "--config.data.conditions=('text',)", "--config.model.network.width=16",
                 "--config.model.network.layers=1", "--config.model.network.sequence_layers=1",
