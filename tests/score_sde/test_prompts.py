@@ -13,6 +13,7 @@ from score_sde.run.folder import Run
 from score_sde.run.text import read_prompts
 from sde.checkpoint.models import load_model, load_text, read_description
 from sde.guidance.classifier_free import ClassifierFree
+from tests.oracles import simulated_device as sim
 from tests.score_sde.runs import call, untrained
 
 pytestmark = [pytest.mark.xdist_group("prompts"), pytest.mark.usefixtures("unrendered")]
@@ -23,7 +24,7 @@ STEPS = ["--sampler", "heun", "--steps", "2"]
 
 def text_run(folder, *overrides, name="text", conditions="('text',)"):
     rng = np.random.default_rng(0)
-    count, path = 60, folder / f"{name}.npz"
+    count, path = 240, folder / f"{name}.npz"
     captions = np.array([WORDS[i % len(WORDS)] for i in range(count)])
     held = {"x": rng.normal(size=(count, 2)), "captions": captions, "labels": np.arange(count) % 3}
     np.savez(path, **held)
@@ -198,8 +199,26 @@ def test_a_long_prompt_is_no_name_of_a_file():
     assert read_prompts("--prompt", "a " * 5000) == ["a " * 5000]
 
 
+@pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
+def test_prompts_on_a_device_are_those_of_the_cpu(capsys, run, tmp_path):
+    flags = ["--prompt", "red heart", "--negative_prompt", "leaf", "--guidance_scale", "2"]
+    here, _ = sampled(capsys, run, tmp_path / "here", *flags)
+    with sim.without_float64():
+        there, _ = sampled(capsys, run, tmp_path / "there", *flags, "--device", sim.NAME)
+    np.testing.assert_allclose(there["x"], here["x"], rtol=1e-3, atol=1e-4)
+    assert there["prompts"].tolist() == here["prompts"].tolist()
+
+
 def train(capsys, folder, data, steps, *more):
-    small = {"steps": steps, "batch_size": 8, "checkpoint_every": 2, "sample_every": 100, "log_every": 2}
+    small = {
+        "steps": steps,
+        "batch_size": 8,
+        "checkpoint_every": 2,
+        "sample_every": 100,
+        "log_every": 2,
+        "warmup_steps": 1,
+        "lr": 0.02,
+    }
     return call(capsys, "--mode", "train", "--config", "points", "--workdir", folder, f"--config.data.root={data}",
                 "--config.data.conditions=('text',)", "--config.model.network.width=16",
                 "--config.model.network.layers=1", "--config.model.network.sequence_layers=1",
