@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from score_sde.run.controls import read_control, read_scales
+from score_sde.run.control_files import read_control
+from score_sde.run.controls import read_scales
 from score_sde.run.folder import Run
 from sde import Denoiser
 from sde.condition.tree import Condition, control_kind, is_control
