@@ -59,7 +59,7 @@ class Mode:
         own = {"sampler"} if "sampler" in self.sections else set()
         own |= {"tolerance"} if self.tolerance else set()
         own |= {"compile"} if self.compiles and not (self.training or self.makes) else set()
-        shared = ("config",) if self.training else () if self.makes else ("weights", "imports")
+        shared: tuple[str, ...] = ("config",) if self.training else () if self.makes else ("weights", "imports")
         shared += () if self.training or self.writes else ("lora",)
         return own | {*self.defaults, *shared, *(PIPELINE_FLAGS if self.pipelines else ())}
 

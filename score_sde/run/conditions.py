@@ -80,8 +80,8 @@ def read_condition(
         classes = asked.of_samples(count, seed) if labels else None
         found = told | (classes or (_no_labels(count) if model.num_classes else {}))
         if awaited and not run.pipeline:
-            held_out = held_out_condition(awaited.held_out(run.data()[1]), model, count) or {}
-            controls = {kind: c for kind, c in held_out.items() if is_control(kind)}
+            taken = held_out_condition(awaited.held_out(run.data()[1]), model, count) or {}
+            controls = {kind: c for kind, c in taken.items() if is_control(kind)}
         found = with_controls(model, found, controls, count) or {}
         if run.pipeline:
             found = null_tree(torch.empty(count), None, model.conditions) | found

@@ -211,7 +211,7 @@ def guided(
         if options.negative_prompt:
             prompts = read_prompts("--negative_prompt", options.negative_prompt)
             asked = prompted(model, "--negative_prompt", prompts, count, negative=True)
-            negative = (negative if options.negative_labels else own | without) | asked
+            negative = (negative or own | without) | asked if options.negative_labels else own | without | asked
         with with_flag("--guidance_scale", f"{options.guidance_scale:g}", cond_dropout="config.training.cond_dropout"):
             score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
     if weak:

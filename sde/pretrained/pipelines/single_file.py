@@ -25,7 +25,7 @@ def read_single_file(path: Path, dtype: torch.dtype | None = None, config: str |
     those that it finds by the weights, in its cache or at the hub. Raises ValueError for a file that is none of these,
     and where no config is found."""
     library = diffusers_library()
-    kind = getattr(library, _kind_of(path) if config is None else _kind_said(Path(config)), None)
+    kind: Any = getattr(library, _kind_of(path) if config is None else _kind_said(Path(config)), None)
     if not hasattr(kind, "from_single_file"):
         raise ValueError(f"config = {config}: its pipelines are not loaded from single files by diffusers")
     told = {"local_files_only": True, "dtype": dtype or torch.float32, "safety_checker": None}
