@@ -151,7 +151,7 @@ def measurable(held_out: Dataset, asked: Tensor | None, names: Sequence[str] = (
     """The classes asked for (n,), NULL_LABEL for those that are left out, and a sentence for each of these, by its name
     where classes have ``names``: diversity needs two samples of a class, and two held-out items that differ. Raises
     ValueError where none is left."""
-    if asked is None:
+    if asked is None or bool((asked < 0).all()):
         raise ValueError("--labels=none: a sweep asks for classes; give class numbers, as in 0,1,2, or leave it out")
     x, cond = held_out.batch(spread(len(held_out), MAX_HELD_OUT))
     known, kept, sentences = require_labels(cond), asked.clone(), []

@@ -156,6 +156,14 @@ def test_a_prompt_beside_classes(capsys, both, tmp_path):
     np.testing.assert_allclose(told["x"], expected.x, rtol=1e-5, atol=1e-5)
 
 
+def test_a_sweep_of_prompts_asks_for_classes(capsys, both, run):
+    for each in (both, run):
+        sweep = ["--mode", "guidance_sweep", "--workdir", each.folder, "--prompt", "car", "--num_samples", "40"]
+        status, _, err = call(capsys, *sweep)
+        assert status == 2, err
+        assert "a sweep asks for classes" in err
+
+
 @pytest.mark.parametrize(("flags", "sentence"), [
     (["--prompt", "none.txt"], "--prompt=none.txt does not exist"),
     (["--prompt", "red", "--negative_prompt", "no"], "--negative_prompt=no: with --guidance_scale=1 it does nothing"),
