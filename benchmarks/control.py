@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from samplers import SAMPLERS, generate
 from score_sde.config.config import read_run_config, resolve
 from score_sde.metrics.agreement import f1_scores
-from score_sde.plots.pictures import picture
+from score_sde.plots.strip import strip
 from score_sde.run.device import choose_device
 from score_sde.run.folder import Run
 from score_sde.run.guides import GuidanceOptions, Guides
@@ -31,7 +31,7 @@ from sde.condition.tree import restrict_to
 from sde.data.controls import BINARY, CONTROLS
 from sde.data.statistics import spread
 
-SHOWN = 24
+SHOWN = 10
 """Samples in the picture."""
 
 
@@ -88,10 +88,11 @@ def main() -> None:
     if options.picture:
         levels = held_out.transform.num_levels
         high = levels - 1 if levels else x.max()
-        rows = [(asked * high).expand(-1, x.shape[1], *asked.shape[2:]), *drawn.values(), x.to(asked)]
-        shown = torch.stack([row[:SHOWN].float() for row in rows], 1).flatten(0, 1)
-        picture(shown, options.picture, kind=run.kind, levels=levels)
-        print(f"\nin fours the {name}, {', '.join(drawn)}, the item: {options.picture}")
+        rows = [(asked * high).expand(-1, x.shape[1], *asked.shape[2:]), *drawn.values(), x]
+        names = [name, *drawn, "item"]
+        shown = torch.stack([row[:SHOWN].float() for row in rows])
+        strip(shown, names, options.picture, kind=run.kind, levels=levels)
+        print(f"\nfrom above {', '.join(names)}: {options.picture}")
     values = {title: round(found.mean().item(), 4) for title, found in scores.items()}
     print(json.dumps({"control": name, "num_samples": len(x), "f1": values}))
 

@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
             "data": {"dataset": "digits", "control": "edges", "event_shape": (1, 8, 8)},
             "control": {"hint_channels": (16, 32)},
             "training": {
-                "steps": 4000,
+                "steps": 2500,
                 "batch_size": 64,
                 "lr": 0.001,
                 "warmup_steps": 50,

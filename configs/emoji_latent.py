@@ -1,4 +1,4 @@
-"""Emoji of 32 pixels in latents of 8 x 8 x 4: first --mode train_autoencoder, then --mode train."""
+"""Emoji of 32 pixels from their captions, in latents of 8 x 8 x 4: --mode train_autoencoder, then --mode train."""
 
 from ml_collections import ConfigDict
 
@@ -19,21 +19,33 @@ def get_config() -> ConfigDict:
                 "group_by": "short",
                 "test_fraction": 0.15,
                 "cache_latents": True,
+                # Categories are there to judge by; the model is told what an emoji is called.
+                "conditions": ("text",),
             },
-            "model": {"autoencoder": "own"},
+            "model": {
+                "autoencoder": "own",
+                "text": {
+                    "name": "token_vectors",
+                    "tokenizer": "../shared/data/weights/wordllama-tokenizer.json.gz",
+                    "vectors": "../shared/data/weights/wordllama-64.safetensors",
+                },
+                "network": {"name": "unet", "attention_resolutions": (8, 4), "sequence_layers": 2},
+            },
             "autoencoder": {
                 "network": {
                     "name": "kl",
                     "latent_channels": 4,
-                    "channels": 64,
-                    "channel_mult": (1, 2),
-                    "patch_size": 2,
+                    "channels": 128,
+                    "channel_mult": (1,),
+                    "patch_size": 4,
                 },
-                "steps": 6000,
+                "steps": 12000,
                 "batch_size": 32,
                 "lr": 0.002,
-                "kl_weight": 1e-4,
-                "augmentation": "flip",
+                "adam_betas": (0.9, 0.99),
+                "kl_weight": 1e-3,
+                "augmentation": "crop",
             },
+            "training": {"precision": "bfloat16", "memory_format": "contiguous"},
         }
     )

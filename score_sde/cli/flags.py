@@ -75,12 +75,12 @@ TEXTS = {
     "controls one each, with commas between them; by default those of held-out items",
     "control_scale": "how strongly, 1 as trained and 0 not at all; of several controls one each, as in 1,0.5",
     "controls": "further run folders, with commas between them, whose controls of the same base act together with that "
-    "of --workdir, which may be the base itself",
+    "of --workdir, which may be the base itself; or for --pipeline folders of ControlNets beside its own",
     "control_branches": "both or conditional: whether --guidance_scale leaves the control in the unconditional branch, "
     "or guides by it, too; default both",
-    "prompt": "what samples are to be, in words, of models that are told captions; or a text file with a prompt in each "
-    "line, cycled; by default the captions of held-out items, and in likelihood, encode, interpolate, restore and edit "
-    "none",
+    "prompt": "what samples are to be, in words, of models that are told captions; or a text file with a prompt in "
+    "each line, cycled; by default the captions of held-out items, and with --pipeline and in likelihood, encode, "
+    "interpolate, restore and edit none",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
     "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; guidance_sweep "
     "takes several, as in 1,2,4",
@@ -277,7 +277,7 @@ def _sections(mode: str) -> list[str]:
     if not MODES[mode].training:
         return [*MODES[mode].sections]
     own = {
-        "train": ("data", "sde", "model", "training"),
+        "train": ("data", "sde", "model", "training", "control"),
         "train_classifier": ("data", "sde", "classifier", "training"),
         "train_autoencoder": ("data", "autoencoder", "training"),
         "distill": ("data", "sde", "model", "training", "distillation"),

@@ -30,8 +30,8 @@ MEANINGS = {
     "data.dataset": "data set, by name or as module:function",
     "data.event_shape": "shape of an item, as a check; () takes the data as they are",
     "data.kind": "kind of data: what a person sees of an item; empty is found from files or shape",
-    "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, text, superres; () is "
-    "the labels where there are any",
+    "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, text, superres; () "
+    "is the labels where there are any",
     "data.superres_factor": "side of the blocks whose means are the condition superres, or the control low_resolution",
     "data.downsample": "side of the blocks whose means take the place of the items",
     "data.control": "what the control of a --base is, computed of the items, or the array control that comes with them",
@@ -182,8 +182,8 @@ MEANINGS = {
     "parallel": "how several processes train: ddp keeps all in each, fsdp splits the network",
     "training.loss_weighting": "weighting of the loss over noise levels",
     "training.cond_dropout": "probability with which an item is trained without its condition",
-    "training.augmentation": "how images are augmented: flip mirrors half of them; edm transforms them in six ways and "
-    "tells the network, which needs augment_dim=9",
+    "training.augmentation": "how images are augmented: flip mirrors half of them; crop moves them, too; edm "
+    "transforms them in six ways and tells the network, which needs augment_dim=9",
     "training.augmentation_probability": "probability of each transform of the augmentation edm",
     "training.uncertainty_weighting": "whether each noise level's loss is divided by its own, which is learned",
     "training.precision": "precision of the network's body; auto tries which is fastest; given anew, it tries again",
@@ -198,7 +198,8 @@ MEANINGS = {
     "of the noise that is assumed gives the evidence bound",
     "autoencoder.perceptual_weight": "weight of the distance in features",
     "autoencoder.features": "file of the network whose features are compared; empty for none",
-    "autoencoder.augmentation": "how images are augmented: flip mirrors half of them",
+    "autoencoder.augmentation": "how images are augmented: flip mirrors half of them; crop moves them, too, by up to "
+    "an eighth of each side",
     "distillation.teacher": "run folder of the teacher; --teacher is the same",
     "distillation.sha256": "hash of the teacher's weights, which is found",
     "distillation.guidance_scale": "classifier-free guidance of the teacher, baked into the student; of two, as "

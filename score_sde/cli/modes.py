@@ -59,7 +59,7 @@ class Mode:
         own = {"sampler"} if "sampler" in self.sections else set()
         own |= {"tolerance"} if self.tolerance else set()
         own |= {"compile"} if self.compiles and not (self.training or self.makes) else set()
-        shared = ("config",) if self.training else () if self.makes else ("weights", "imports")
+        shared: tuple[str, ...] = ("config",) if self.training else () if self.makes else ("weights", "imports")
         shared += () if self.training or self.writes else ("lora",)
         return own | {*self.defaults, *shared, *(PIPELINE_FLAGS if self.pipelines else ())}
 
@@ -125,7 +125,9 @@ MODES = {
         suffixes=(".png", ".npz", ".html", ".csv"),
     ),
     "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data"), pipelines=True, tolerance=True),
-    "compare": Mode("score_sde.modes.compare:compare", students=True, pipelines=True, suffixes=(".html", ".json")),
+    "compare": Mode(
+        "score_sde.modes.compare:compare", ("data",), students=True, pipelines=True, suffixes=(".html", ".json")
+    ),
     "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True, compiles=False, students=True),
     "export": Mode("score_sde.modes.export:export", compiles=False, students=True, suffixes=()),
     "check": Mode("score_sde.modes.check:check", ("data",), compiles=False, students=True),

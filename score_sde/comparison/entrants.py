@@ -60,7 +60,14 @@ class Entrant:
     def command(self, given: dict, count: int) -> str:
         """The command that draws the samples with the values of flags that were ``given``, but for the sampler."""
         values = {"workdir": self.run.folder, "weights": self.run.weights, **given, **asdict(self.guides.options)}
-        usual = {"weights": Run.weights, "labels": None, "condition": None, "seed": 0, **asdict(UNGUIDED)}
+        usual = {
+            "weights": Run.weights,
+            "labels": None,
+            "condition": None,
+            "prompt": None,
+            "seed": 0,
+            **asdict(UNGUIDED),
+        }
         unusual = {name: value for name, value in values.items() if name not in usual or value != usual[name]}
         flags = [f"--{name} {quoted(value)}" for name, value in unusual.items()]
         return " ".join([f"{program()} --mode sample", *flags, f"--num_samples {count}"])

@@ -25,6 +25,7 @@ from score_sde.evaluation.scores import Sets, reading, refusals, scores
 from score_sde.metrics.metric import METRICS, MIN_ITEMS
 from score_sde.metrics.proportion import share
 from score_sde.run.conditions import read_condition
+from score_sde.run.controls import Controls
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
@@ -135,7 +136,8 @@ def evaluate(
             values["accuracy"] = {"refused": f"accuracy of the class: {unfit}"}
         elif judged is not None:
             values["accuracy"] = _accuracy(*judged, data, held)
-        told = control_scores(guides.controls, cond, x, data) if samples_file is None else None
+        controls = guides.controls if isinstance(guides.controls, Controls) else None
+        told = control_scores(controls, cond, x, data) if samples_file is None else None
         return values if told is None else values | {"control_f1": told}
 
     values = run.world.broadcast_from_main(measure)

@@ -99,7 +99,7 @@ def guidance_sweep(
         samples = sampling(guides, options, cond, num_samples)
         if samples is None:
             continue
-        found = tradeoff(held_out.transform.encode(samples.x[kept]), asked[kept], judge.classes(samples.x[kept]))
+        found = tradeoff(held_out.transform.outer.encode(samples.x[kept]), asked[kept], judge.classes(samples.x[kept]))
         row = {"guidance": kind, "scale": scale, **relative(found, real), "nfe": samples.mean_nfe}
         rows.append(row | {"seconds": round(samples.seconds, 2)})
         firsts.append(samples.x[kept][:STRIP_SAMPLES])
@@ -151,7 +151,7 @@ def measurable(held_out: Dataset, asked: Tensor | None, names: Sequence[str] = (
     """The classes asked for (n,), NULL_LABEL for those that are left out, and a sentence for each of these, by its name
     where classes have ``names``: diversity needs two samples of a class, and two held-out items that differ. Raises
     ValueError where none is left."""
-    if asked is None:
+    if asked is None or bool((asked < 0).all()):
         raise ValueError("--labels=none: a sweep asks for classes; give class numbers, as in 0,1,2, or leave it out")
     x, cond = held_out.batch(spread(len(held_out), MAX_HELD_OUT))
     known, kept, sentences = require_labels(cond), asked.clone(), []
@@ -177,7 +177,7 @@ def judged_items(judge: EvaluationClassifier, held_out: Dataset, asked: Tensor) 
     x, cond = held_out.batch(spread(len(held_out), MAX_HELD_OUT))
     labels = require_labels(cond)
     found, kept = judge.classes(x), torch.isin(labels, asked)
-    real = tradeoff(held_out.transform.encode(x[kept]), labels[kept], found[kept])
+    real = tradeoff(held_out.transform.outer.encode(x[kept]), labels[kept], found[kept])
     return (found == labels).double().mean().item(), real
 
 

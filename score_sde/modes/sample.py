@@ -80,7 +80,8 @@ def sample(
         "state": drawn.state,
     }
     # What encodes texts is not kept beside them.
-    encoded = () if prompts is None else guides.denoiser.text.shapes
+    text = guides.denoiser.text
+    encoded = () if prompts is None or text is None else text.shapes
     arrays |= {name: c for name, c in (cond or {}).items() if name not in encoded}
     arrays |= {} if prompts is None else {"prompts": np.array(prompts)}
     write_arrays(numbers, arrays, run.settings)

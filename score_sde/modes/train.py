@@ -57,13 +57,13 @@ def train(run: Run, *, init: str | None = None, base: str | None = None) -> dict
     if run.init is None or controlled:
         remedy = f"go on from them elsewhere, with --mode train --init {quoted(run.folder)} --workdir OTHER"
         refuse_overwriting(run, "denoiser", run.model_file, remedy)
+    check_has_base(run)
     data, held_out = run.data()
     settings = run.config.training
     if not run.config.data.pairs:
         with with_keys("training"):
             check_batch(settings.optimization, data)
     refuse_augmentation(settings.augmentation, data)
-    check_has_base(run)
     if controlled:
         spec = control_spec(run, data)
     elif run.loaded is not None:

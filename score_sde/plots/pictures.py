@@ -42,7 +42,8 @@ def picture(
 ) -> bool:
     """Samples (n, *event) in data units as a picture, in the layout of their kind: a grid for images and for slices of
     volumes, a scatter for points, lines for signals; of padded ones, by their ``sizes`` (n,), what is real. Below each
-    of up to MAX_WITH_WORDS images stand its ``words``, where there are any. False, and nothing written, for what has no picture. Raises FloatingPointError for non-finite values.
+    of up to MAX_WITH_WORDS images stand its ``words``, where there are any. False, and nothing written, for what has no
+    picture. Raises FloatingPointError for non-finite values.
     """
     _check(x, path)
     content = drawn(x, kind=kind, levels=levels, labels=labels, sizes=sizes, words=words)
@@ -187,8 +188,8 @@ def _image_grid(
     limits: Limits | None = None,
     words: Sequence[str] | None = None,
 ) -> bytes:
-    """Images (n, channels, height, width), ``columns`` per row; a wider gap before each column in ``gaps``, or ``words``
-    below each image; black and white are the limits."""
+    """Images (n, channels, height, width), ``columns`` per row; a wider gap before each column in ``gaps``, or
+    ``words`` below each image; black and white are the limits."""
     low, high = kind.scale(shown.double(), levels) if limits is None else map(float, limits)
     pixels = scaled(shown.double().nan_to_num().numpy(), low, high)
     # What is padded looks like what lies between images.

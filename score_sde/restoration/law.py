@@ -27,10 +27,11 @@ class Law:
 
     def __init__(self, data: Dataset, model, *, padded: bool = False) -> None:
         self.sde, self.padded = model.sde, padded
+        self.event_shape: tuple[int, ...] = ()
         self.seen: list[Tensor] = []
         if not len(data):
             # As beside a pipeline, of which nobody has the data.
-            self.event_shape, self.mean, self.std = (), torch.zeros(()), torch.zeros(())
+            self.mean = self.std = torch.zeros(())
             self.data_reach = self.reach = math.inf
             return
         statistics, (mean, var) = data.statistics, data.moments

@@ -23,19 +23,23 @@ from sde.pretrained.pipelines.inpainting import LatentReplacement, inpainting_co
 def held_latents(model: ScoreModel, operator: LinearOperator, y: Tensor) -> ScoreModel:
     """Latents of a pipeline held where a mask of pixels observes all channels; where it does not, what is encoded is
     the mean of what it observes."""
-    known = operator.mask.expand_as(y).all(1, keepdim=True) if isinstance(operator, Mask) else None
-    if known is None:
+    image, known = _known(operator, y)
+    mean = torch.where(known, image, 0).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(min=1)
+    return LatentReplacement(model, torch.where(known, image, mean.round()), known)
+
+
+def _known(operator: LinearOperator, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (B, C, H, W) with zeros where they are hidden, and (B, 1, H, W) the pixels whose channels are all
+    observed, of what a mask measured. Raises TypeError for another operator."""
+    if not isinstance(operator, Mask):
         raise TypeError(f"{type(operator).__name__} has no mask: needs one of inpainting")
-    count = known.sum((2, 3), keepdim=True).clamp(min=1)
-    mean = torch.where(known, y, 0).sum((2, 3), keepdim=True) / count
-    return LatentReplacement(model, torch.where(known, y, mean), known)
+    image = operator.adjoint(y)
+    return image, operator.mask.to(image.device).expand_as(image).all(1, keepdim=True)
 
 
 def told_image(model: Denoiser, operator: LinearOperator, y: Tensor) -> Condition | None:
     """What a pipeline's network that was trained to inpaint is told of y; None for another one."""
-    if "image" not in model.conditions or not isinstance(operator, Mask):
-        return None
-    return inpainting_condition(model, y, operator.mask.expand_as(y).all(1, keepdim=True))
+    return inpainting_condition(model, *_known(operator, y)) if "image" in model.conditions else None
 
 
 METHODS: dict[str, Callable[..., ScoreModel]] = {

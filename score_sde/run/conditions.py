@@ -73,15 +73,15 @@ def read_condition(
     asked = Labels(labeled, model, guides.classes, guides.names, run.class_counts if labeled == "data" else None)
     own = [kind for kind in model.conditions if not is_control(kind)]
     # Controls that are not given are those of held-out items.
-    awaited = guides.controls is not None and not controls
+    awaited = None if controls else guides.controls
     told = prompted(model, "--prompt", read_prompts("--prompt", prompt), count) if prompt else {}
     if told and (file == "none" or not file):
         # Else none of the classes, since a prompt says it all.
         classes = asked.of_samples(count, seed) if labels else None
         found = told | (classes or (_no_labels(count) if model.num_classes else {}))
         if awaited and not run.pipeline:
-            held_out = held_out_condition(guides.controls.held_out(run.data()[1]), model, count) or {}
-            controls = {kind: c for kind, c in held_out.items() if is_control(kind)}
+            taken = held_out_condition(awaited.held_out(run.data()[1]), model, count) or {}
+            controls = {kind: c for kind, c in taken.items() if is_control(kind)}
         found = with_controls(model, found, controls, count) or {}
         if run.pipeline:
             found = null_tree(torch.empty(count), None, model.conditions) | found
@@ -91,7 +91,7 @@ def read_condition(
     if not (file or own or awaited):
         return with_controls(model, asked.of_samples(count, seed), controls, count)
     if labels and awaited and not (file or own):
-        return of_classes(guides.controls.held_out(run.data()[1]), model, asked.of_samples(count, seed), count)
+        return of_classes(awaited.held_out(run.data()[1]), model, asked.of_samples(count, seed), count)
     if labels and (file == "none" or not file):
         others = " and ".join(own or model.conditions)
         raise ValueError(
@@ -102,7 +102,7 @@ def read_condition(
         return with_controls(model, None, controls, count)
     if not file:
         held_out = run.data()[1]
-        held_out = held_out if guides.controls is None or controls else guides.controls.held_out(held_out)
+        held_out = held_out if awaited is None else awaited.held_out(held_out)
         return with_controls(model, held_out_condition(held_out, model, count), controls, count)
     if not condition_kinds(model):
         raise ValueError(f"--condition={file}: the model is unconditional; leave it out")

@@ -1,4 +1,4 @@
-"""Controls of samples: the runs that they are of, their scales, and the pictures and arrays that are given."""
+"""Controls of samples: the runs that they are of, and their scales."""
 
 import copy
 from collections.abc import Sequence
@@ -8,23 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from score_sde.config.config import read_run_config, resolve
-from score_sde.config.naming import with_flag
+from score_sde.run.control_files import read_control
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
 from sde import Denoiser
 from sde.checkpoint.snapshots import stored_spec
 from sde.condition.standardization import Standardization
-from sde.condition.tree import CONTROL, Condition, control_kind, is_control
-from sde.data import Dataset, existing
-from sde.data.arrays import condition_array
+from sde.condition.tree import CONTROL, Condition, control_kind
+from sde.data import Dataset
 from sde.data.controls import GIVEN, controlled
-from sde.data.folders import SUFFIXES
-from sde.data.pixels import MODES, read_picture
 from sde.networks.controlnet import ControlNet
-from sde.pretrained.pipelines.controlnet import RANGE
 
 
 @dataclass(frozen=True)
@@ -92,69 +87,7 @@ class Controls:
         return found
 
 
-@dataclass(frozen=True)
-class LoadedControls:
-    """The ControlNets of a pipeline, with the ``shapes`` of their images, without rows, and their ``scales``."""
-
-    shapes: list[tuple[int, ...]]
-    scales: list[float]
-
-    @property
-    def runs(self) -> list[Run]:
-        """None: the pipeline has them."""
-        return []
-
-    def around(self, model: Denoiser) -> Denoiser:
-        """The model with all of them at their scales."""
-        network: Any = model.network
-        network.scales = [*self.scales]
-        return model
-
-    def held_out(self, data: Dataset) -> Dataset:
-        """Raises ValueError: what the pictures are computed by, a pipeline does not say."""
-        raise ValueError(
-            f"--control is needed: this pipeline has {count_of(self.shapes)}; give a picture for each, with commas "
-            "between them"
-        )
-
-    def read(self, text: str) -> Condition:
-        """``--control``: by kind the controls of the files, with rows of their own number."""
-        files = [part.strip() for part in text.split(",")]
-        if len(files) != len(self.shapes):
-            raise ValueError(
-                f"--control={text} names {len(files)} files, and this pipeline has {count_of(self.shapes)}: needs one "
-                "each, with commas between them"
-            )
-        pairs = enumerate(zip(files, self.shapes, strict=True))
-        return {control_kind(n): read_control(f"--control={file}", file, shape, RANGE) for n, (file, shape) in pairs}
-
-
-def count_of(controls: Sequence[Any]) -> str:
-    """As in 1 ControlNet, 2 ControlNets."""
-    return f"{len(controls)} ControlNet{'s' * (len(controls) > 1)}"
-
-
-def _loaded(run: Run, model: Any, options: Any) -> LoadedControls | None:
-    shapes = [tuple(shape) for kind, shape in model.conditions.items() if is_control(kind)]
-    for name in ("control", "control_scale"):
-        value = getattr(options, name)
-        if value is not None and not shapes:
-            raise ValueError(
-                f"--{name}={value}: {run.pipeline.source if run.pipeline else run.folder} has no ControlNet; name the "
-                "folder of one by --controls"
-            )
-    if not shapes:
-        return None
-    found = LoadedControls(shapes, _scales(options, len(shapes)))
-    if options.control is None and any(found.scales):
-        raise ValueError(
-            f"--control is needed: this pipeline has {count_of(shapes)}; give a picture for each, with commas between "
-            "them, or --control_scale 0"
-        )
-    return found
-
-
-def _scales(options: Any, count: int) -> list[float]:
+def read_scales(options: Any, count: int) -> list[float]:
     """``--control_scale``, one for each control, 1 where it is not given."""
     if options.control_scale is None:
         return [1.0] * count
@@ -167,11 +100,9 @@ def _scales(options: Any, count: int) -> list[float]:
     return scales
 
 
-def controls_of(run: Run, model: Any, options: Any) -> Controls | LoadedControls | None:
+def controls_of(run: Run, model: Any, options: Any) -> Controls | None:
     """The controls that a run and the flags of a command name; None where there are none. Raises ValueError for flags
     without any, for a folder without a control, and for another number of scales."""
-    if run.pipeline is not None:
-        return _loaded(run, model, options)
     own = isinstance(getattr(model, "network", None), ControlNet)
     runs = [run] if own else []
     for name in (options.controls or "").split(",") if options.controls else ():
@@ -185,7 +116,7 @@ def controls_of(run: Run, model: Any, options: Any) -> Controls | LoadedControls
                     "--controls"
                 )
         return None
-    return Controls(runs, [stored_spec(one.weights_file) for one in runs], _scales(options, len(runs)), run)
+    return Controls(runs, [stored_spec(one.weights_file) for one in runs], read_scales(options, len(runs)), run)
 
 
 def _opened(run: Run, name: str, given: str) -> Run:
@@ -212,67 +143,8 @@ def with_network(model: Denoiser, network: ControlNet, specs: Sequence[dict]) ->
     conditions = {kind: about for kind, about in specs[0]["conditions"].items() if kind != CONTROL}
     conditions |= {control_kind(number): spec["conditions"][CONTROL] for number, spec in enumerate(specs)}
     units = Standardization({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()})
-    found = copy.copy(model)
+    found: Any = copy.copy(model)
     vars(found)["_modules"] = dict(vars(model)["_modules"])
-    found.network, found.standardization = network, units.to(next(model.parameters()).device)
+    found.network = network
+    found.standardization = units.to(next(model.parameters()).device)
     return found
-
-
-def read_control(flag: str, path: str, shape: Sequence[int], limits: Sequence[float]) -> Tensor:
-    """The controls (n, *shape) of a picture, a folder of pictures, a .npy or an .npz, whose array "control", or only
-    one, is taken. Black is the least of the limits and white the largest; arrays are in the units of the control, with
-    NaN for none. Raises ValueError for what cannot be read, is of another shape, or in other units."""
-    file = existing(path, flag.partition("=")[0])
-    if file.is_dir():
-        pictures = sorted(one for one in file.iterdir() if one.suffix.lower() in SUFFIXES)
-        if not pictures:
-            raise ValueError(f"{flag} holds no pictures ({', '.join(SUFFIXES)})")
-        return torch.cat([_picture(flag, one, shape, limits) for one in pictures])
-    if file.suffix.lower() in SUFFIXES:
-        return _picture(flag, file, shape, limits)
-    found = _array(flag, file, tuple(shape))
-    low, high = limits
-    values = found[~found.isnan()]
-    if values.numel() and (values.min() < low - (high - low) or values.max() > high + (high - low)):
-        raise ValueError(
-            f"{flag} holds values from {values.min():g} to {values.max():g}, and the model's control those from "
-            f"{low:g} to {high:g}: give it in these units"
-        )
-    return found
-
-
-def _picture(flag: str, file: Path, shape: Sequence[int], limits: Sequence[float]) -> Tensor:
-    mode = next((mode for mode, channels in MODES.items() if len(shape) == 3 and channels == shape[0]), None)
-    if mode is None:
-        raise ValueError(f"{flag}: a picture has 1, 3 or 4 channels, and the control has shape {tuple(shape)}: give a "
-                         ".npy or .npz")  # fmt: skip
-    with with_flag(flag.partition("=")[0], file):
-        pixels = torch.from_numpy(read_picture(file, mode, None).copy())
-        if tuple(pixels.shape) != tuple(shape):
-            height, width = pixels.shape[1:]
-            raise ValueError(
-                f"the picture is {width} wide and {height} high, the control {shape[2]} and {shape[1]}: bring it to "
-                "this size"
-            )
-    low, high = limits
-    return low + pixels[None].float() * ((high - low) / 255)
-
-
-def _array(flag: str, file: Path, shape: tuple[int, ...]) -> Tensor:
-    try:
-        held: Any = np.load(file, allow_pickle=False)
-        if not isinstance(held, np.ndarray):
-            with held:
-                names = held.files
-                name = CONTROL if CONTROL in names else names[0] if len(names) == 1 else None
-                if name is None:
-                    raise ValueError(f"it holds {', '.join(names) or 'nothing'}, and no array {CONTROL}")
-                held = held[name]
-    # numpy and zipfile raise many unrelated exceptions for damaged files.
-    except (OSError, TypeError, AttributeError, EOFError, ValueError) as error:
-        raise ValueError(f"{flag} is no picture and no readable .npy or .npz ({error})") from None
-    held = held[None] if held.shape == shape else held
-    if held.shape[1:] != shape:
-        raise ValueError(f"{flag} has shape {held.shape}, the control (n, {', '.join(map(str, shape))})")
-    with with_flag(*flag.split("=", 1)):
-        return condition_array(CONTROL, held)

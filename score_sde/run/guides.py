@@ -10,10 +10,11 @@ from torch import Tensor
 
 from score_sde.config.config import pick
 from score_sde.config.naming import with_flag, with_keys
-from score_sde.run.controls import controls_of
+from score_sde.run.controls import Controls, controls_of
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
 from score_sde.run.labels import read_classes
+from score_sde.run.loaded_controls import LoadedControls, loaded_controls
 from score_sde.run.text import prompted, read_prompts
 from sde import Denoiser, NoisyClassifier, ScoreModel
 from sde.condition.tree import (
@@ -125,8 +126,10 @@ class Guides:
         if isinstance(denoiser, Denoiser):
             weak = (weak_model(run, denoiser, options) for options in guidances if options.autoguidance)
             self.weak = next(weak, None)
-        self.controls = controls_of(run, denoiser, self.options)
-        if self.controls is not None:
+        found: Controls | LoadedControls | None
+        found = (loaded_controls if run.pipeline else controls_of)(run, denoiser, self.options)
+        self.controls = found
+        if self.controls is not None and isinstance(denoiser, Denoiser):
             self.denoiser = self.controls.around(denoiser)
             self.weak = None if self.weak is None else self.controls.around(self.weak)
 
@@ -207,8 +210,8 @@ def guided(
             negative = own | without | {"labels": _negative(options.negative_labels, count, model, names)}
         if options.negative_prompt:
             prompts = read_prompts("--negative_prompt", options.negative_prompt)
-            asked = prompted(model, "--negative_prompt", prompts, count)
-            negative = (negative if options.negative_labels else own | without) | asked
+            asked = prompted(model, "--negative_prompt", prompts, count, negative=True)
+            negative = (negative or own | without) | asked if options.negative_labels else own | without | asked
         with with_flag("--guidance_scale", f"{options.guidance_scale:g}", cond_dropout="config.training.cond_dropout"):
             score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
     if weak:
@@ -255,8 +258,7 @@ def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, we
     if (free and cond is None) or (options.classifier_scale and labels_of(cond) is None):
         raise ValueError(
             f"--guidance_scale={options.guidance_scale:g} and --classifier_scale={options.classifier_scale:g} guide "
-            f"towards labels{' or text' * spoken}: give {'--prompt or ' * spoken}--labels, or leave the scales at 1 and "
-            "0"
+            f"towards labels{' or text' * spoken}: give {'--prompt or ' * spoken}--labels, or leave them at 1 and 0"
         )
     for told in (model, weak):
         if told is not None:

@@ -20,7 +20,16 @@ from score_sde.run.guides import GuidanceOptions, Guides
 from score_sde.run.labels import Labels
 from score_sde.run.text import prompted, read_prompts
 from sde import Denoiser, ScoreModel
-from sde.condition.tree import NULL_LABEL, Condition, check_condition, labels_of, map_condition, restrict_to
+from sde.condition.tree import (
+    NULL_LABEL,
+    Condition,
+    check_condition,
+    is_control,
+    labels_of,
+    map_condition,
+    null_tree,
+    restrict_to,
+)
 from sde.data import Dataset
 from sde.data.sizes import real_entries
 from sde.data.statistics import spread
@@ -96,11 +105,14 @@ def bind(
     """
     guides = Guides(run, denoiser, guidance)
     asked = Labels(labels, denoiser, guides.classes, guides.names)
+    given = guides.given_controls(count) | (further or {})
     if prompt:
-        cond = prompted_items(denoiser, prompt, asked, targets, count)
+        null = null_tree(torch.empty(count), None, guides.denoiser.conditions)
+        without = {kind: c for kind, c in null.items() if run.pipeline or is_control(kind)}
+        cond = prompted_items(guides.denoiser, prompt, asked, without | (targets or {}) | given, count)
     else:
         cond = asked.of_items(targets, count)
-    cond = with_controls(guides.denoiser, cond, guides.given_controls(count) | (further or {}), count)
+    cond = with_controls(guides.denoiser, cond, given, count)
     # Rows of the bound model, so that what cycles over the items does so before they are repeated.
     whole = guides(cond)
     return labels_of(cond), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))
@@ -114,7 +126,8 @@ def prompted_items(denoiser: Denoiser, prompt: str, asked: Labels, targets: Cond
     labels = {}
     if denoiser.num_classes:
         none = {"labels": torch.full((count,), NULL_LABEL)}
-        labels = own if asked.text == "data" else (asked.of_samples(count) if asked.text else None) or none
+        labels = (asked.of_samples(count) if asked.text not in (None, "data") else None) or none
+        labels = own if asked.text == "data" and "labels" in own else labels
     found = {kind: c for kind, c in own.items() if kind != "labels"} | told
     found |= {"labels": labels["labels"]} if labels else {}
     with with_flag("--prompt", prompt):

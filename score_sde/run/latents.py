@@ -25,7 +25,7 @@ from sde.data.transform import Transform
 from sde.distributed.world import World
 from sde.files import whole
 from sde.model.denoiser import Preconditioned
-from sde.pretrained.tiny_autoencoder import load_tiny_autoencoder
+from sde.pretrained.tiny_autoencoder import SUFFIXES, load_tiny_autoencoder
 
 KEY = "config.model.autoencoder"
 OWN = "own"
@@ -44,8 +44,9 @@ def latents_of(
     """The transform into latents of ``config.model.autoencoder``, measured over the training items ``data``, whose own
     transform is elementwise. Raises ValueError that names the key for what is no autoencoder, or not one of such
     items."""
+    place = folder if named == OWN else existing(named, KEY)
     with with_words(f"{KEY}={named}"):
-        autoencoder, outer = _opened(named, folder, data, imports)
+        autoencoder, outer = _opened(place, data, imports)
         if outer.num_levels != data.transform.num_levels:
             both = outer.num_levels, data.transform.num_levels
             held, here = (f"{levels} levels" if levels else "continuous values" for levels in both)
@@ -53,11 +54,11 @@ def latents_of(
         return standardized(autoencoder.to(device), replace(data, transform=outer), scale)
 
 
-def _opened(named: str, folder: Path, data: Dataset, imports: set[str]) -> tuple[Autoencoder, Transform]:
-    """The autoencoder, and the transform from data units to its own."""
-    place = folder if named == OWN else existing(named, KEY)
-    file = place / FILE if place.is_dir() else place
-    if not file.exists() and (named == OWN or (place / "config.json").exists()):
+def _opened(place: Path, data: Dataset, imports: set[str]) -> tuple[Autoencoder, Transform]:
+    """The autoencoder of a run folder, of a file, or of weights of others, and the transform from data units to its
+    own."""
+    file = place / FILE if place.is_dir() or not place.exists() else place
+    if not file.exists() and not _has_weights(place):
         raise ValueError(
             f"there is no {FILE} in {place}: train it with `{program()} --mode train_autoencoder --workdir "
             f"{quoted(place)}`, or name another run folder or file"
@@ -68,10 +69,18 @@ def _opened(named: str, folder: Path, data: Dataset, imports: set[str]) -> tuple
         outer = build_transform(spec["outer"]).outer
     else:
         found = load_tiny_autoencoder(place, data.event_shape)
-        found.spec = {**_options_of_tiny(place), "name": "tiny", "event_shape": list(data.event_shape)}
         outer = outer_transform(found, data)
     found.inner_shape(data.event_shape)
     return found, outer
+
+
+def _has_weights(place: Path) -> bool:
+    """Whether a folder holds files of weights beside a run's own."""
+    return (
+        place.is_dir()
+        and not (place / "config.json").exists()
+        and any(file.suffix in SUFFIXES for file in place.iterdir())
+    )
 
 
 def _is_ours(file: Path) -> bool:
@@ -81,12 +90,6 @@ def _is_ours(file: Path) -> bool:
             return "score_sde" in (held.metadata() or {})
     except (SafetensorError, OSError):
         return False
-
-
-def _options_of_tiny(place: Path) -> dict:
-    from sde.pretrained.tiny_autoencoder import read_tiny_autoencoder
-
-    return read_tiny_autoencoder(place)[0]
 
 
 def give_transform(module: Preconditioned, data: Dataset) -> None:

@@ -66,9 +66,11 @@ def cycled_prompts(prompts: Sequence[str], count: int) -> list[str]:
     return [prompts[number % len(prompts)] for number in range(count)]
 
 
-def prompted(model: Preconditioned, flag: str, prompts: Sequence[str], count: int) -> Condition:
-    """What a model is told of prompts, cycled over ``count`` rows; warns of prompts of which a part is not seen. Raises
-    ValueError for a model without text."""
+def prompted(
+    model: Preconditioned, flag: str, prompts: Sequence[str], count: int, *, negative: bool = False
+) -> Condition:
+    """What a model is told of prompts, cycled over ``count`` rows; of ``negative`` ones, to steer away from. Warns of
+    prompts of which a part is not seen. Raises ValueError for a model without text."""
     if model.text is None:
         kinds = " and ".join(("labels",) * bool(model.num_classes) + tuple(model.conditions)) or "nothing"
         raise ValueError(
@@ -78,7 +80,5 @@ def prompted(model: Preconditioned, flag: str, prompts: Sequence[str], count: in
     with with_keys(folder="config.model.text.folder"):
         for note in model.text.notes(prompts):
             warnings.warn(f"{flag}: {note}", stacklevel=2)
-        # Pipelines may encode what is steered away from in another way.
-        encode = getattr(model.text, "negative", model.text) if flag == "--negative_prompt" else model.text
-        rows = encode(prompts)
+        rows = model.text.negative(prompts) if negative else model.text(prompts)
     return {kind: c[torch.arange(count) % len(prompts)].cpu() for kind, c in rows.items()}

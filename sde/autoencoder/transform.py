@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sde.autoencoder.base import Autoencoder
 from sde.data.transform import Transform
-from sde.device import as_tensor, send, wide
+from sde.device import as_tensor, double, send, wide
 
 NUMBERS_AT_ONCE = 2**21
 """Numbers of the items that an autoencoder is given at a time."""
@@ -132,9 +132,9 @@ class LatentTransform(nn.Module):
 
     @property
     def noise_std(self) -> Tensor:
-        """The standard deviation of p(x | z) in data units, float64, one number per channel of x; NaN where nobody has
-        measured it."""
-        return wide(self.autoencoder.noise_std) * torch.tensor(self.outer.scale, dtype=torch.float64)
+        """The standard deviation of p(x | z) in data units, float64 on the CPU, one number per channel of x; NaN where
+        nobody has measured it."""
+        return self.autoencoder.noise_std.cpu().double() * double(self.outer.scale)
 
     def log_likelihood(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z) (B,) in nats, float64, of data x (B, *event) and latents z (B, *inner) in model units.

@@ -99,11 +99,11 @@ class Dataset:
                 )
         # A learned transform takes items of some shapes alone.
         inner = self.inner_shape
-        for name, held, wanted in (("noise", self.noise, inner), ("codes", self.codes, coded_shape(inner))):
+        for name, held, wanted in (("noise has", self.noise, inner), ("codes have", self.codes, coded_shape(inner))):
             wanted = (len(self), *wanted)
             if held is not None and tuple(held.shape) != wanted:
                 raise ValueError(
-                    f"`{name}` has shape {tuple(held.shape)}: needs {wanted}, one row per item, in model units"
+                    f"the {name} shape {tuple(held.shape)}: needs {wanted}, one row per item, in model units"
                 )
         if self.captions is not None and len(self.captions) != len(self):
             raise ValueError(f"there are {len(self.captions)} captions for {len(self)} items: needs one per item")
@@ -242,7 +242,7 @@ class Dataset:
                 "by `outputs`"
             )
         rows = rows_of_captions(encoder, self.captions)
-        return replace(self, conditions=self.conditions | rows, text=encoder)
+        return replace(self, conditions={**self.conditions, **rows}, text=encoder)
 
     def sizes_of(self, index: Tensor) -> Tensor | None:
         """The sizes (B,) of items at positions (B,), on the CPU; None where items are real as a whole."""

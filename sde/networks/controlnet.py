@@ -38,7 +38,8 @@ class ControlBranch(nn.Module):
         self.copy = copy.deepcopy(base).train().requires_grad_(True)
         for name in reversed(base.decoder):
             place, _, last = name.rpartition(".")
-            del self.copy.get_submodule(place)._modules[last]
+            # It may be none, as the head of a NCSN++ whose outputs are skips.
+            self.copy.get_submodule(place)._modules.pop(last, None)
         dims = len(base.hint_shape) - 1
         self.zeros = nn.ModuleList(ZeroConvolution(count, dims, base.tokens) for count in base.tap_channels)
 

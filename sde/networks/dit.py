@@ -107,9 +107,9 @@ class DiT(nn.Module):
         self.conditions, cross = self.embedding.conditions, self.embedding.sequence is not None
         self.stem = CONVOLUTIONS[self.dims](self.inputs + self.embedding.channels, width, patch_size, stride=patch_size)
         self.blocks = nn.ModuleList(DiTBlock(width, heads, hidden, dropout, cross) for _ in range(depth))
-        self.half = depth // 2
-        self.decoder = ("norm", "modulation", "head", *(f"blocks.{number}" for number in range(self.half, depth)))
-        self.tap_channels = [width] * self.half
+        self.copied = depth // 2
+        self.decoder = ("norm", "modulation", "head", *(f"blocks.{number}" for number in range(self.copied, depth)))
+        self.tap_channels = [width] * self.copied
         self.hint_shape = (width, *(math.ceil(size / patch_size) for size in space))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = zero_init(nn.Linear(width, 2 * width))
@@ -126,7 +126,7 @@ class DiT(nn.Module):
         h = h if hint is None else h + hint
         fused, tokens = may_fuse(self, x), h.flatten(2).transpose(1, 2)
         taps = [tokens + position_embedding(h.shape[2:], tokens.shape[2], x.device).to(x.dtype)]
-        for block in islice(self.blocks, self.half):
+        for block in islice(self.blocks, self.copied):
             taps.append(run(block, taps[-1], embedding, context, fused, recompute=self.activation_checkpointing))
         return Encoding(taps[1:] or taps, embedding, context)
 
@@ -134,7 +134,7 @@ class DiT(nn.Module):
         """The other blocks, the residuals in front of the first ones of them, one each."""
         fused, embedding, context = may_fuse(self, x), encoding.embedding, encoding.context
         tokens = encoding.taps[-1]
-        for block, residual in zip_longest(islice(self.blocks, self.half, None), residuals):
+        for block, residual in zip_longest(islice(self.blocks, self.copied, None), residuals):
             tokens = tokens if residual is None else tokens + residual
             tokens = run(block, tokens, embedding, context, fused, recompute=self.activation_checkpointing)
         grid = [math.ceil(size / self.patch_size) for size in x.shape[2:]]

@@ -188,7 +188,7 @@ class Embedding(nn.Module):
         self.channels = shapes["image"][0] if self.image else 0
         self.sequence = None
         if "sequence" in rest:
-            self.sequence = SequenceTokens(shapes["sequence"][1], width, sequence_layers)
+            self.sequence = SequenceTokens(shapes["sequence"][1], width, sequence_layers, attended=not flat)
 
     def forward(
         self, x: Tensor, c_noise: Tensor, cond: ConditionLike | None = None, augmentation: Tensor | None = None

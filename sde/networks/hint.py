@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class HintEncoder(nn.Module):
         ratios = [ratio_of(*sizes) for sizes in zip(space, wanted, strict=True)]
         self.shape = tuple(control_shape)
         self.repeats, self.ratios = [max(1, -ratio) for ratio in ratios], [max(1, ratio) for ratio in ratios]
-        conv = CONVOLUTIONS[len(space)]
+        conv: Any = CONVOLUTIONS[len(space)]
         strides = [*zip_longest(*map(factors_of, self.ratios), fillvalue=1)]
         widths = [channels[min(number, len(channels) - 1)] for number in range(len(strides) + 1)]
         self.layers = nn.ModuleList([conv(control_shape[0], widths[0], 3, padding=1)])

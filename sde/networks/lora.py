@@ -47,13 +47,17 @@ class LowRank(nn.Module):
     Whatever else is asked of it, ``weight`` excepted, is the base's.
     """
 
-    def __init__(self, base: nn.Module, rank: int, scale: float = 1.0) -> None:
+    base: Any
+    lora_A: Any
+    lora_B: Any
+
+    def __init__(self, base: Any, rank: int, scale: float = 1.0) -> None:
         super().__init__()
         self.base, self.scale = base.requires_grad_(False), scale
         place = {"device": base.weight.device, "dtype": base.weight.dtype}
         if isinstance(base, nn.Linear):
-            self.lora_A: nn.Module = nn.Linear(base.in_features, rank, bias=False, **place)
-            self.lora_B: nn.Module = nn.Linear(rank, base.out_features, bias=False, **place)
+            self.lora_A = nn.Linear(base.in_features, rank, bias=False, **place)
+            self.lora_B = nn.Linear(rank, base.out_features, bias=False, **place)
         else:
             kind: Any = next(kind for kind in CONVOLUTIONS if isinstance(base, kind))
             told = {name: getattr(base, name) for name in ("stride", "padding", "dilation", "padding_mode")}
@@ -101,7 +105,7 @@ def layers_of(module: nn.Module) -> dict[str, nn.Module]:
 
 def targeted(module: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
     """Those of ``layers_of`` that the ``targets`` of a ``LoRA`` name. Raises ValueError for one that names none."""
-    layers, found = layers_of(module), {}
+    layers, found = layers_of(module), dict[str, None]()
     for target in targets:
         if target == ALL:
             own = list(layers)
@@ -138,7 +142,7 @@ def add_low_rank(network: nn.Module, lora: LoRA) -> list[str]:
 def merge_low_rank(module: nn.Module) -> nn.Module:
     """Put W + (alpha / r) B A in the place of W, in place, and leave out the updates; returned is the module, whose
     parameters are trained again where there were any."""
-    merged = {layer: _merged(layer) for _, layer in low_rank_layers(module)}
+    merged: dict[nn.Module, nn.Module] = {layer: _merged(layer) for _, layer in low_rank_layers(module)}
     if merged:
         replace_layers(module, merged)
         module.requires_grad_(True)
@@ -171,6 +175,7 @@ def _merged(layer: LowRank) -> nn.Module:
 def replace_layers(module: nn.Module, others: Mapping[nn.Module, nn.Module]) -> None:
     """Put other layers in the place of some, wherever in the module they stand."""
     for parent in [*module.modules()]:
-        for name, child in [*parent.named_children()]:
-            if child in others:
+        # The same layer may stand in several places of one.
+        for name, child in [*parent._modules.items()]:
+            if child is not None and child in others:
                 setattr(parent, name, others[child])

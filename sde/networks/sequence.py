@@ -33,23 +33,26 @@ class SequenceLayer(nn.Module):
 
 
 class SequenceTransformer(nn.Module):
-    """A context -> what is added to its tokens (B, N, width), and to the embedding (B, embedding_width), which follows
-    from the first token; both are zero at first. Tokens get sines and cosines of their places: their order counts."""
+    """A context -> the context with what is added to its tokens (B, N, width), unless they are not ``attended``, and
+    what is added to the embedding (B, embedding_width), which follows from the first token; both are zero at first.
+    Tokens get sines and cosines of their places: their order counts."""
 
-    def __init__(self, width: int, layers: int, embedding_width: int) -> None:
+    def __init__(self, width: int, layers: int, embedding_width: int, attended: bool = True) -> None:
         super().__init__()
         heads = next(h for h in range(max(1, width // HEAD_WIDTH), 0, -1) if width % h == 0)
         self.layers = nn.ModuleList(SequenceLayer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.out, self.pooled = zero_init(nn.Linear(width, width)), zero_init(nn.Linear(width, embedding_width))
+        self.out = zero_init(nn.Linear(width, width)) if attended else None
+        self.pooled = zero_init(nn.Linear(width, embedding_width))
 
-    def forward(self, context: Context) -> tuple[Tensor, Tensor]:
+    def forward(self, context: Context) -> tuple[Context, Tensor]:
         x, mask = context
         x = x + position_embedding((x.shape[1],), x.shape[2], x.device).to(x.dtype)
         for layer in self.layers:
             x = layer(x, mask)
         x = self.norm(x)
-        return self.out(x), self.pooled(x[:, 0])
+        tokens = context.tokens if self.out is None else context.tokens + self.out(x)
+        return Context(tokens, mask), self.pooled(x[:, 0])
 
 
 def check_layers(layers: int) -> None:
@@ -60,23 +63,21 @@ def check_layers(layers: int) -> None:
 
 def transformed(context: Context, transformer: SequenceTransformer | None) -> tuple[Context, Tensor | None]:
     """The context with what a transformer adds to its tokens, and what it adds to the embedding; None without one."""
-    if transformer is None:
-        return context, None
-    more, pooled = transformer(context)
-    return Context(context.tokens + more, context.mask), pooled
+    return (context, None) if transformer is None else transformer(context)
 
 
 class SequenceTokens(nn.Module):
     """A sequence (B, L, features) -> the context of its tokens behind a learned one, which is all there is of a null
     sequence, and what it adds to the embedding (B, width), or None. Tokens with a NaN are not there, so that shorter
-    sequences are filled up with NaN. Without ``layers`` of a transformer the order of tokens does not matter."""
+    sequences are filled up with NaN. Without ``layers`` of a transformer the order of tokens does not matter. Where
+    they are not ``attended``, what is added to the embedding is all that there is of them."""
 
-    def __init__(self, features: int, width: int, layers: int = 0) -> None:
+    def __init__(self, features: int, width: int, layers: int = 0, attended: bool = True) -> None:
         super().__init__()
         check_layers(layers)
         self.layer = nn.Linear(features, width)
         self.null = nn.Parameter(torch.randn(width))
-        self.transformer = SequenceTransformer(width, layers, width) if layers else None
+        self.transformer = SequenceTransformer(width, layers, width, attended) if layers else None
 
     def forward(self, sequence: Tensor) -> tuple[Context, Tensor | None]:
         absent = sequence.isnan().any(2)

@@ -29,8 +29,8 @@ def write_lora(model: Denoiser, folder: Path) -> list[Path]:
     state = {}
     for name, layer in updates.items():
         place = f"{part}.{name.removeprefix('model.')}"
-        state[f"{place}.lora_A.weight"] = layer.lora_A.weight.detach().cpu().contiguous()
-        state[f"{place}.lora_B.weight"] = (layer.scale * layer.lora_B.weight).detach().cpu().contiguous()
+        down, up = layer.lora_A.weight.detach(), layer.scale * layer.lora_B.weight.detach()
+        state |= {f"{place}.lora_A.weight": down.cpu().contiguous(), f"{place}.lora_B.weight": up.cpu().contiguous()}
     folder.mkdir(parents=True, exist_ok=True)
     with whole(folder / FILE) as file:
         save_file(state, file.name, {"format": "pt"})

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from sde.networks.lora import LoRA, add_low_rank, base_names, low_rank_layers, merge_low_rank
-from tests.batteries.networks import VARIANTS, build, inputs, shape_of
+from tests.batteries.networks import OWN, VARIANTS, build, inputs, shape_of
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_updates_begin_as_the_network_and_merge_to_rounding(variant):
     shape = shape_of(variant)
-    network = build(variant, shape, 3).eval()
+    # torch folds products with weights that are trained in another way.
+    network = build(variant, shape, 3).eval().requires_grad_(False)
     (x, c_noise), cond = inputs(shape, 2), {"labels": torch.tensor([-1, 2])}
     names = list(network.state_dict())
     with torch.no_grad():
@@ -29,7 +30,7 @@ def test_updates_begin_as_the_network_and_merge_to_rounding(variant):
     assert len(updated) > 2
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", OWN)
 def test_every_update_is_trained_and_nothing_else(variant):
     shape = shape_of(variant)
     network = build(variant, shape, 3)

@@ -362,6 +362,7 @@ LAWS = {
     "sde/networks/adm_classifier.py": "first positions of a pool, which are learned",
     "sde/networks/dropout.py": "dropout 0.5, dropout 0.2",
     "sde/networks/embedding.py": "initial values",
+    "sde/networks/sequence.py": "initial values",
     "sde/networks/linear_attention.py": "first keys and values of a memory, which are learned",
     "sde/networks/lora.py": "first entries of A, which are learned; tests/sde/test_lora.py",
     "sde/training/ignored_inputs.py": "a trial",

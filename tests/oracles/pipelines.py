@@ -123,7 +123,8 @@ def with_scheduler(pipeline: Any, name: str, **options: Any) -> Any:
     """The pipeline with another scheduler of its config."""
     import diffusers
 
-    pipeline.scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config, **options)
+    own = {"clip_sample": False} if name == "DDIMScheduler" else {}
+    pipeline.scheduler = getattr(diffusers, name).from_config(pipeline.scheduler.config, **own | options)
     return pipeline
 
 
@@ -160,8 +161,8 @@ def pixart(sample_size: int = 8) -> Any:
     torch.manual_seed(7)
     transformer = lively(
         diffusers.PixArtTransformer2DModel(
-            sample_size=sample_size, patch_size=2, in_channels=4, out_channels=8, num_layers=1, attention_head_dim=8,
-            num_attention_heads=2, cross_attention_dim=16, caption_channels=32, norm_type="ada_norm_single",
+            sample_size=sample_size, patch_size=2, in_channels=4, out_channels=8, num_layers=1, attention_head_dim=12,
+            num_attention_heads=2, cross_attention_dim=24, caption_channels=32, norm_type="ada_norm_single",
         )
     )  # fmt: skip
     components = {

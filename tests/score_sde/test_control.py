@@ -13,14 +13,16 @@ from score_sde.cli import main
 from score_sde.config.config import read_run_config, resolve
 from score_sde.evaluation.control_scores import control_scores
 from score_sde.metrics.agreement import f1_scores
-from score_sde.run.controls import controls_of, read_control
+from score_sde.run.control_files import read_control
+from score_sde.run.controls import controls_of
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED
 from sde.checkpoint.models import load_model, save_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.data.controls import silhouettes
-from sde.data.edges import edges
-from tests.score_sde.runs import call, made_once, run_of
+from sde.data.edges import edges, sobel
+from tests.oracles import simulated_device as sim
+from tests.score_sde.runs import call, made_once, run_of, untrained
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 FEW = ["--config.training.steps=4", "--config.training.batch_size=16", "--config.training.checkpoint_every=2",
@@ -133,6 +135,60 @@ def test_controls_of_held_out_items(runs, tmp_path, capsys):
         assert len({e.tobytes() for e in found["control"]}) == 4
 
 
+def test_images_that_come_with_the_items(tmp_path, capsys):
+    """The array control of an .npz, of any channels and in lower resolution, not there in some rows."""
+    rng = np.random.default_rng(0)
+    x, control = rng.normal(size=(40, 1, 8, 8)), rng.uniform(-3, 5, size=(40, 2, 4, 4)).astype(np.float32)
+    control[::5] = np.nan
+    untrained(tmp_path / "base", x)
+    np.savez(tmp_path / "both.npz", x=x, control=control)
+    command = ["--mode", "train", "--base", tmp_path / "base", "--workdir", tmp_path / "given", *FEW]
+    more = [f"--config.data.root={tmp_path / 'both.npz'}", "--config.data.control=given"]
+    assert call(capsys, *command, *more)[0] == 0
+    spec = stored_spec(tmp_path / "given" / "model.safetensors")
+    assert spec["conditions"]["control"]["shape"] == [2, 4, 4]
+    assert -3.01 < spec["control"]["range"][0] < -2.9
+    assert 4.9 < spec["control"]["range"][1] < 5.01
+    found = drawn(capsys, tmp_path / "given", tmp_path)["control"]
+    assert all((control == row).all((1, 2, 3)).any() or np.isnan(row).all() for row in found)
+
+
+def test_edits_are_controlled(runs, tmp_path, capsys):
+    """By what is given, beside the class; by none, the base edits, and with the items' own data it does not."""
+    np.save(tmp_path / "e.npy", np.ones((1, 8, 8), np.float32))
+    found = {}
+    for folder, flags in (
+        ("base", ["--labels", "3"]),
+        ("edges", ["--labels", "3"]),
+        ("edges", ["--labels", "3", "--control", tmp_path / "e.npy"]),
+        ("edges", ["--labels", "data"]),
+    ):
+        command = ["--mode", "edit", "--workdir", runs / folder, "--items", "0,1", "--start_time", "0.7", "--steps", 2]
+        status, _, err = call(capsys, *command, *flags, "--out", tmp_path / "edited")
+        assert status == 0, err
+        with np.load(tmp_path / "edited.npz") as held:
+            found[folder, *map(str, flags)] = np.concatenate([held[name].ravel() for name in held if "x" in name])
+    base, alone, controlled, own = found.values()
+    assert np.array_equal(base, alone)
+    assert not np.array_equal(alone, controlled)
+    assert not np.array_equal(alone, own)
+
+
+@pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
+def test_on_a_device(runs, tmp_path, capsys):
+    """Trained and drawn on a simulated device as on the CPU."""
+    found = {}
+    for device in ("cpu", sim.NAME):
+        command = ["--mode", "train", "--config", "digits_edges", "--base", runs / "base", *FEW, "--device", device]
+        assert call(capsys, *command, "--config.training.steps=2", "--workdir", tmp_path / device)[0] == 0
+        more = ["--controls", runs / "low", "--control_scale", "1,0.5", "--device", device]
+        found[device] = drawn(capsys, tmp_path / device, tmp_path, *more)["x"].astype(float)
+    one, other = found.values()
+    # Quantized: what lies between two levels may fall to either.
+    assert (abs(one - other) <= 1).all()
+    assert (one == other).mean() > 0.98
+
+
 def test_controls_are_read(tmp_path):
     """Pictures from black to white over the control's range, in the order of their names; arrays as they are."""
     gray = np.array([[0, 255], [51, 204]], np.uint8)
@@ -219,6 +275,11 @@ def test_edges_by_hand():
     assert edges(line).flatten().tolist() == [0, 0, 1, 1, 0, 0, 0]
     assert edges(line, 0.1).flatten().tolist() == [0, 0, 1, 1, 1, 1, 0]
     assert silhouettes(line).flatten().tolist() == [0, 0, 0, 1, 1, 1, 1]
+    spot = torch.zeros(1, 2, 5, 5, dtype=torch.int64)
+    spot[0, :, 2, 2] = 3
+    corner, side = 3 * 2**0.5, 6.0
+    around = torch.tensor([[corner, side, corner], [side, 0, side], [corner, side, corner]])
+    torch.testing.assert_close(sobel(spot)[0, 0, 1:4, 1:4], around)
     # 3 by 3 by 3 about the only voxel, but for its middle.
     volume = torch.zeros(1, 1, 5, 5, 5)
     volume[0, 0, 2, 2, 2] = 1

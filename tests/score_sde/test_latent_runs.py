@@ -8,21 +8,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from samplers import evidence_bound
+from score_sde.cli import main
 from score_sde.config.config import config_path, read_config, resolve
 from score_sde.run.folder import Run
 from score_sde.run.latents import with_codes
 from sde.autoencoder import LatentTransform, LinearAutoencoder
 from sde.checkpoint.models import load_model, save_model
+from sde.data.statistics import spread
 from sde.training.loss import BatchNoise
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
+from tests.oracles import simulated_device as sim
 from tests.score_sde.runs import call, made_once
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-SHAPE, INSIDE = (1, 6, 8), (3, 2, 2)
+SHAPE, INSIDE, COUNT = (1, 4, 6), (3, 2, 2), 220
 TRAIN = ["--config.training.steps=4", "--config.training.batch_size=16", "--config.training.checkpoint_every=2",
          "--config.training.sample_every=4", "--config.training.log_every=2", "--config.training.compile=off",
+         "--config.training.lr_decay=none",
          "--config.training.precision=float32", "--config.training.memory_format=contiguous",
          "--config.model.network.name=mlp", "--config.model.network.width=16",
          "--config.model.network.layers=1"]  # fmt: skip
@@ -44,6 +49,13 @@ def keep_autoencoder(folder, made, outer):
 LEVELS = {"shift": [8.0], "scale": [8.0], "levels": 16}
 
 
+def images(seed=0):
+    """Gray images of 16 levels, of which those of the second class are brighter."""
+    labels = np.arange(COUNT) % 2
+    x = np.random.default_rng(seed).integers(0, 11, (COUNT, *SHAPE)) + 5 * labels[:, None, None, None]
+    return {"x": x, "labels": labels}
+
+
 def command(folder, *more):
     return ["--mode", "train", "--config", "arrays", "--workdir", folder, f"--config.data.root={folder / 'x.npz'}",
             "--config.data.num_levels=16", "--config.data.test_fraction=0.25", "--config.model.autoencoder=own",
@@ -55,11 +67,8 @@ def latent(tmp_path_factory):
     """A run of gray images of 16 levels in two classes, in latents of a linear autoencoder."""
 
     def make(folder):
-        from score_sde.cli import main
-
-        rng = np.random.default_rng(0)
         keep_autoencoder(folder, autoencoder_of(), LEVELS)
-        np.savez(folder / "x.npz", x=rng.integers(0, 16, (60, *SHAPE)), labels=np.arange(60) % 2)
+        np.savez(folder / "x.npz", **images())
         assert main.main([str(a) for a in command(folder)]) == 0
 
     folder = tmp_path_factory.mktemp("runs") / "latent"
@@ -93,20 +102,16 @@ def test_the_file_of_the_model_is_enough_to_sample(latent, tmp_path, capsys):
 
 
 def test_training_goes_on_exactly(latent, tmp_path, capsys):
-    folders = [tmp_path / name for name in ("once", "twice")]
-    for folder in folders:
-        folder.mkdir()
-        for name in ("x.npz", "autoencoder.safetensors"):
-            shutil.copy(latent / name, folder / name)
-    assert call(capsys, *command(folders[0]))[0] == 0
-    assert call(capsys, *command(folders[1], "--config.training.steps=2"))[0] == 0
+    for name in ("x.npz", "autoencoder.safetensors"):
+        shutil.copy(latent / name, tmp_path / name)
+    assert call(capsys, *command(tmp_path, "--config.training.steps=2"))[0] == 0
     # What is in the model is not asked of the folder again.
-    (folders[1] / "autoencoder.safetensors").unlink()
-    assert call(capsys, *command(folders[1]))[0] == 0
-    one, two = (load_file(folder / "model.safetensors") for folder in folders)
+    (tmp_path / "autoencoder.safetensors").unlink()
+    assert call(capsys, *command(tmp_path))[0] == 0
+    one, two = (load_file(folder / "model.safetensors") for folder in (latent, tmp_path))
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
-    state = torch.load(next((folders[0] / "checkpoints").glob("denoiser-*4.pt")), weights_only=True)
+    state = torch.load(tmp_path / "checkpoints" / "denoiser-00000004.pt", weights_only=True)
     assert not any(name.startswith("transform.") for name in state["ema"]["average"])
 
 
@@ -129,11 +134,13 @@ def test_cached_latents_train_as_others_do(latent, tmp_path, capsys):
     mean = run.model().transform.encode(data.transform.dequantize(data.batch(trainer.batches.indices(0))[0], 0.5))
     assert (seen[0][0][0] - mean).std() == pytest.approx(0.1 / data.transform.scale.mean().item(), rel=0.3)
     # The run keeps them where the key says so, and refuses those of other items.
-    status, _, err = call(capsys, *command(latent, "--config.data.cache_latents=True", "--config.training.steps=5"))
+    folder = tmp_path / "kept"
+    shutil.copytree(latent, folder)
+    status, _, err = call(capsys, *command(folder, "--config.data.cache_latents=True", "--config.training.steps=5"))
     assert status == 0, err
-    assert (latent / "latents.safetensors").exists()
-    np.savez(tmp_path / "x.npz", x=np.random.default_rng(1).integers(0, 16, (60, *SHAPE)), labels=np.arange(60) % 2)
-    status, _, err = call(capsys, *command(latent, "--config.data.cache_latents=True", "--config.training.steps=6",
+    assert (folder / "latents.safetensors").exists()
+    np.savez(tmp_path / "x.npz", **images(1))
+    status, _, err = call(capsys, *command(folder, "--config.data.cache_latents=True", "--config.training.steps=6",
                                            f"--config.data.root={tmp_path / 'x.npz'}"))  # fmt: skip
     assert status == 2
     assert "holds latents of other items: remove it" in err
@@ -145,13 +152,13 @@ MODES = {
     "interpolate": ["--items", "0,1", "--frames", 3, "--rtol", 1e-2, "--atol", 1e-2],
     "edit": ["--num_samples", 2, "--steps", 2],
     "restore": ["--num_samples", 2, "--steps", 2, "--samples_per_item", 1],
-    "evaluate": ["--num_samples", 12, "--steps", 2, "--features", "data"],
+    "evaluate": ["--num_samples", 50, "--steps", 2, "--features", "data", "--metrics", "energy"],
     "compare": ["--num_samples", 16, "--nfe", "2,4", "--samplers", "ddim,heun"],
     "likelihood": ["--num_samples", 4, "--rtol", 1e-2, "--atol", 1e-2],
     "visualize": ["--num_samples", 2, "--steps", 3, "--frames", 3],
     "check": ["--num_samples", 16],
     "pairs": ["--num_samples", 4, "--steps", 2],
-    "guidance_sweep": ["--num_samples", 12, "--steps", 2, "--scales", "1,2"],
+    "guidance_sweep": ["--num_samples", 40, "--steps", 2, "--guidance_scale", "1,2"],
 }
 
 
@@ -160,17 +167,15 @@ MODES = {
 def test_every_mode_runs_and_stays_in_data_units(latent, capsys, mode, tmp_path):
     status, result, err = call(capsys, "--mode", mode, "--workdir", latent, *MODES[mode])
     assert status == 0, err
-    for name in ("numbers",):
-        if isinstance(result.get(name), str) and result[name].endswith(".npz"):
-            x = np.load(result[name])["x"]
-            assert x.shape[-3:] == SHAPE
+    numbers = result.get("numbers")
+    if isinstance(numbers, str) and numbers.endswith(".npz"):
+        assert np.load(numbers)["x"].shape[-3:] == SHAPE
 
 
 def test_encoding_says_what_the_autoencoder_leaves(latent, capsys):
     flags = ["--num_samples", 3, "--rtol", 1e-6, "--atol", 1e-6]
     _, result, _ = call(capsys, "--mode", "encode", "--workdir", latent, *flags)
-    run = options_of(latent)
-    data, _ = run.data()[1], None
+    data = options_of(latent).data()[1]
     held = np.load(result["numbers"])
     assert held["latent"].shape == (3, *INSIDE)
     x = torch.as_tensor(held["x"]).float()
@@ -183,20 +188,16 @@ def test_encoding_says_what_the_autoencoder_leaves(latent, capsys):
 
 
 def test_the_bound_is_that_of_the_library(latent, capsys):
-    from samplers import evidence_bound
-
     flags = ["--num_samples", 4, "--rtol", 1e-4, "--atol", 1e-4, "--probes", 0, "--latents_per_item", 3]
     _, result, _ = call(capsys, "--mode", "likelihood", "--workdir", latent, *flags)
     run = options_of(latent)
     held_out = run.data()[1]
-    from sde.data.statistics import spread
-
     x, _ = held_out.batch(spread(len(held_out), 4))
     found = evidence_bound(run.model(), x, draws=3, rtol=1e-4, atol=1e-4)
-    bits = -found.nats / (48 * np.log(2))
+    bits = -found.nats / (24 * np.log(2))
     assert result["bits_per_dim"] == pytest.approx(bits.mean().item(), rel=1e-5)
     assert result["bound"] == "evidence"
-    # Without probes the bits of noise_std are most of it, as of a model that knows nothing.
+    # A model that knows nothing, whose noise_std is most of it.
     assert 0 < result["bits_per_dim"] < 12
 
 
@@ -236,7 +237,7 @@ def test_what_cannot_be_has_a_sentence(latent, tmp_path, capsys):
     assert "there is no autoencoder.safetensors in" in refused(*command(empty))
     assert "--mode train_autoencoder" in refused(*command(empty))
     keep_autoencoder(empty, autoencoder_of((1, 8, 8), (4, 2)), LEVELS)
-    assert "is one of items of shape (1, 8, 8), and these have (1, 6, 8)" in refused(*command(empty))
+    assert "is one of items of shape (1, 8, 8), and these have (1, 4, 6)" in refused(*command(empty))
     keep_autoencoder(empty, autoencoder_of(), {"shift": [0.0], "scale": [1.0], "levels": None})
     assert "is one of items with continuous values, and these have 16 levels" in refused(*command(empty))
     assert "does not exist" in refused(*command(empty, "--config.model.autoencoder=nowhere"))
@@ -274,3 +275,25 @@ def test_validation_draws_posteriors_as_training_does(latent):
     torch.testing.assert_close(n, draws.of_posterior(data.transform), rtol=1e-4, atol=1e-4)
     assert not torch.equal(n[0], n[1])
     assert resolve(read_config(config_path("arrays")), []).model.autoencoder == ""
+
+
+ON_DEVICES = {mode: MODES[mode] for mode in ("sample", "restore", "likelihood")}
+
+
+@pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
+@pytest.mark.usefixtures("unrendered")
+@pytest.mark.parametrize("mode", [*ON_DEVICES, "train"])
+def test_a_simulated_device_says_the_same(latent, tmp_path, capsys, mode):
+    found = []
+    for device in ("cpu", sim.NAME):
+        folder = tmp_path / device
+        shutil.copytree(latent, folder)
+        flags = ON_DEVICES.get(mode, ["--config.training.steps=5", "--config.data.cache_latents=True"])
+        with sim.without_float64():
+            status, last, err = call(capsys, "--mode", mode, "--workdir", folder, "--device", device, *flags)
+        assert status == 0, err
+        found.append({name: value for name, value in last.items() if isinstance(value, float) and "second" not in name})
+    here, there = found
+    assert here.keys() == there.keys()
+    for name, value in here.items():
+        assert there[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name

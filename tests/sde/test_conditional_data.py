@@ -71,8 +71,8 @@ def test_means_of_items_that_stay_on_disk(tmp_path, monkeypatch):
 
 def test_refused_data(tmp_path):
     path, held = arrays(tmp_path)
-    refused("config.data.conditions = ('text',): 'text' is not one of labels, vector, image, sequence, superres",
-            load_dataset, **config("digits", conditions=("text",)))  # fmt: skip
+    refused("config.data.conditions = ('words',): 'words' is not one of labels, vector, image, sequence, superres, "
+            "text", load_dataset, **config("digits", conditions=("words",)))  # fmt: skip
     refused("config.data.conditions = ('vector',): the data hold labels, not vector; store an array vector beside x in "
             "an .npz, or leave it out", load_dataset, **config("digits", conditions=("vector",)))  # fmt: skip
     refused("config.data.conditions = ('image', 'superres'): image and superres are both condition images; choose one",

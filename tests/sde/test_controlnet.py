@@ -36,6 +36,7 @@ def controls_for(count, *shapes):
     return {control_kind(i): torch.randn(count, *shape, generator=generator) for i, shape in enumerate(shapes)}
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("variant", CONTROLLED)
 def test_the_base_before_training_and_with_residuals_after(variant):
     """Bit for bit before, and at scale 0; for rows without a control always; a control changes its own row alone. What
@@ -97,6 +98,21 @@ def test_residuals_enter_the_skips_and_the_middle():
     stem = branch.copy.encoder.stem.register_forward_hook(lambda module, given, h: h + pad_to(hint, h))
     torch.testing.assert_close(branch.copy.encode(x, c_noise).taps, taps)
     stem.remove()
+
+
+def test_residuals_enter_in_front_of_the_second_half_of_a_transformer():
+    torch.manual_seed(0)
+    base = DiT(SHAPE, width=8, heads=2, depth=5).eval()
+    for parameter in base.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    network = randomised(ControlNet(copy.deepcopy(base), [(1, 5, 6)]))
+    x, c_noise = inputs(SHAPE, 2)
+    told = controls_for(2, (1, 5, 6))
+    residuals = network.branches[0](x, c_noise, None, told["control"])
+    assert len(residuals) == len(network.branches[0].copy.blocks) == 2
+    for block, residual in zip(base.blocks[2:4], residuals, strict=True):
+        block.register_forward_pre_hook(lambda module, given, residual=residual: (given[0] + residual, *given[1:]))
+    torch.testing.assert_close(network(x, c_noise, told), base(x, c_noise))
 
 
 def add_behind(residual, module, given):
@@ -202,6 +218,8 @@ def test_a_base_in_latents_is_told_in_data_units():
     model.network.adopt(base.network)
     x, t, control = torch.randn(2, 2, 4, 4), torch.tensor(0.5), torch.rand(2, 1, 8, 8)
     assert torch.equal(model(x, t, {"control": control}), base(x, t))
+    own = base.network.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in model.network.branches[0].copy.state_dict().items())
     assert [layer.stride for layer in model.network.branches[0].hint.layers] == [(1, 1), (1, 1), (2, 2)]
     randomised(model.network)
     hint = model.network.branches[0].hint

@@ -8,6 +8,7 @@ import torch
 
 from score_sde.config.config import CONFIGS, read_config, resolve
 from sde import VPSDE, Denoiser
+from sde.autoencoder import AUTOENCODERS
 from sde.networks import CLASSIFIERS, NETWORKS
 from sde.networks.mlp import ResidualLayer
 from tests.batteries.networks import CASES, OPTIONS, OWN, REFUSED, VARIANTS, build, fresh, inputs, shape_of
@@ -163,8 +164,13 @@ def test_bfloat16_stays_close(variant):
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("[!_]*.py")), ids=lambda path: path.stem)
 def test_networks_of_the_configs(path):
     config = resolve(read_config(path), [])
+    shape, learned = config.data.event_shape or (2, 8), config.autoencoder.network.to_dict()
+    if config.model.autoencoder:
+        # In latents.
+        with torch.device("meta"):
+            shape = AUTOENCODERS[learned.pop("name")](shape, **learned).latent_shape
     for section, table in ((config.model.network, NETWORKS), (config.classifier.network, CLASSIFIERS)):
         options = section.to_dict()
         with torch.device("meta"):
-            network = table[options.pop("name")](config.data.event_shape or (2, 8), 10, **options)
+            network = table[options.pop("name")](shape, 10, **options)
         assert network.num_classes == 10

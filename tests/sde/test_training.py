@@ -346,3 +346,41 @@ def test_moments_of_a_continued_run_lie_in_memory_as_the_weights():
     for parameter, moments in trainer.optimizer.state.items():
         assert moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == parameter.stride()
     assert any(p.ndim == 4 and not p.is_contiguous() for p in trainer.optimizer.state)
+
+
+class Halves(torch.nn.Module):
+    """A network of two layers, the first of which is frozen, with dropout in both."""
+
+    num_classes = None
+
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5)).requires_grad_(False)
+        self.second = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout(0.5))
+
+    def forward(self, x, c_noise, cond=None):
+        return self.second(self.first(x)) + c_noise[:, None]
+
+
+def test_frozen_parameters_are_neither_optimized_nor_averaged(generator):
+    data = Dataset(torch.randn(40, 2, generator=generator), None, None, Transform())
+    model = Denoiser(Halves(), VPSDE(), event_shape=(2,))
+    trainer = Trainer(model, data, denoising_loss, TrainingOptions(steps=4, batch_size=8, weight_decay=0.5, lr=0.1))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for _ in range(3):
+        trainer.training_step()
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved == {"network.second.0.weight", "network.second.0.bias"} == {*trainer.parameters}
+    assert trainer.ema.model_average.average.keys() == moved
+    modes = {name: module.training for name, module in model.network.named_modules() if name.endswith(".1")}
+    assert modes == {"first.1": False, "second.1": True}
+    averaged = trainer.ema.module_state(model)
+    assert torch.equal(averaged["network.first.0.weight"], before["network.first.0.weight"])
+    again = Denoiser(Halves(), VPSDE(), event_shape=(2,))
+    other = Trainer(again, data, denoising_loss, TrainingOptions(steps=4, batch_size=8, weight_decay=0.5, lr=0.1))
+    other.load_state_dict(copy.deepcopy(trainer.state_dict()))
+    for one in (trainer, other):
+        one.training_step()
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
+    with pytest.raises(ValueError, match="every parameter of the module is frozen"):
+        Trainer(model.requires_grad_(False), data, denoising_loss, TrainingOptions(steps=4, batch_size=8))

@@ -10,7 +10,7 @@ from sde.condition.text.transformers_text import TransformersText
 from sde.condition.text.vectors_file import read_vectors
 
 
-def token_vectors(
+def read_token_vectors(
     texts: Sequence[str],
     *,
     tokenizer: str = "characters",
@@ -25,14 +25,17 @@ def token_vectors(
     return TokenVectors(reader, table, longest or 1, outputs)
 
 
-def transformers(
+def read_transformers(
     texts: Sequence[str], *, folder: str = "", max_tokens: int = 0, outputs: tuple[str, ...] = OUTPUTS
 ) -> TransformersText:
     """The text encoder of a local folder, as the transformers library writes it; see ``TransformersText.read``."""
     return TransformersText.read(folder, texts, max_tokens, outputs)
 
 
-TEXT_ENCODERS: dict[str, Callable[..., TextEncoder]] = {"token_vectors": token_vectors, "transformers": transformers}
+TEXT_ENCODERS: dict[str, Callable[..., TextEncoder]] = {
+    "token_vectors": read_token_vectors,
+    "transformers": read_transformers,
+}
 """Text encoders by name: functions of the training texts and of keyword arguments."""
 
 BUILDERS: dict[str, Callable[[dict], TextEncoder]] = {

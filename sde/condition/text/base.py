@@ -37,6 +37,10 @@ class TextEncoder(nn.Module, abc.ABC):
     def forward(self, texts: Sequence[str]) -> Condition:
         """Tensors of float32 by the kinds of ``shapes``, one row per text, on the encoder's device."""
 
+    def negative(self, texts: Sequence[str]) -> Condition:
+        """As ``forward``, of prompts to steer away from, which the encoders of some pipelines take in another way."""
+        return self(texts)
+
     def notes(self, texts: Sequence[str]) -> list[str]:
         """A sentence for each text of which a part is not seen: what was cut off, and words that are not known."""
         return []

@@ -1,15 +1,17 @@
 """Components: the parts of a pipeline of diffusers, from a folder, a hub's name, or a pipeline in memory."""
 
 import importlib
-import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sde.files import read_json
 from sde.networks.diffusers_network import diffusers_library
+from sde.pretrained.pipelines.loading import without_bars
 from sde.pretrained.pipelines.lora_files import NETWORK
 from sde.pretrained.pipelines.single_file import read_single_file
 
@@ -87,10 +89,10 @@ def read_components(source: Any, dtype: torch.dtype | None = None, config: str |
         check_folder(path)
     elif path.is_absolute() or str(source).count("/") != 1 or str(source).startswith((".", "~")):
         raise ValueError(f"{source} does not exist: needs the folder of a pipeline, with a {INDEX}, or a hub's name")
-    without = dict.fromkeys(_unused(path), None)
-    options: dict[str, Any] = {"torch_dtype": dtype or torch.float32, **_variant(path), **without}
+    options: dict[str, Any] = {"dtype": dtype or torch.float32, **_variant(path), **_without(path)}
     try:
-        pipeline = library.DiffusionPipeline.from_pretrained(str(source), **options)
+        with without_bars() if path.exists() else nullcontext():
+            pipeline = library.DiffusionPipeline.from_pretrained(str(source), **options)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         told = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{source} was not loaded as a pipeline: {told}") from error
@@ -138,7 +140,7 @@ def check_folder(folder: Path) -> None:
 def _listed(folder: Path) -> dict[str, str]:
     """The parts that an index names, with their classes."""
     try:
-        index = json.loads((folder / INDEX).read_text())
+        index = read_json(folder / INDEX)
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder / INDEX} was not read: {error}") from None
     if not isinstance(index, dict):
@@ -147,8 +149,13 @@ def _listed(folder: Path) -> dict[str, str]:
     return {name: str(kind) for name, (of, kind) in pairs.items() if not name.startswith("_") and of and kind}
 
 
-def _unused(folder: Path) -> list[str]:
-    return [name for name in OPTIONAL if name in _listed(folder)] if folder.is_dir() else []
+def _without(folder: Path) -> dict[str, Any]:
+    """What leaves out the parts of a folder that are of no use here."""
+    if not folder.is_dir():
+        return {}
+    index = read_json(folder / INDEX)
+    told = {"requires_safety_checker": False} if "requires_safety_checker" in index else {}
+    return told | {name: None for name in OPTIONAL if name in _listed(folder)}
 
 
 def _variant(folder: Path) -> dict[str, str]:

@@ -23,7 +23,7 @@ def read_controlnets(held: Any, folders: Sequence[str | Path] = (), dtype: torch
 
 def _read(folder: str | Path, dtype: torch.dtype | None) -> Any:
     try:
-        return diffusers_library().ControlNetModel.from_pretrained(str(folder), torch_dtype=dtype or torch.float32)
+        return diffusers_library().ControlNetModel.from_pretrained(str(folder), dtype=dtype or torch.float32)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         told = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"controls = {folder}: it was not loaded as a ControlNet ({told})") from error

@@ -47,7 +47,7 @@ def unet(components: Components, transform: LatentTransform, options: Options) -
         null = null | {"image": _null_image(transform, further, options.size)}
     null = null | no_controls(components.controls, options.size)
     numbers = len(text.micro.numbers()) if isinstance(text, SDXLText) else 0
-    return UNet(model, null, numbers, components.controls), text
+    return UNet(model, null, numbers, components.controls, options.embedded_guidance), text
 
 
 def _clip(components: Components, options: Options) -> CLIPText:
@@ -83,7 +83,8 @@ def pixart(components: Components, transform: LatentTransform, options: Options)
     """PixArt alpha and sigma."""
     tokenizer, encoder = _parts(components, "tokenizer", "text_encoder")
     text = T5Text(tokenizer, encoder, LENGTHS["sigma" if "Sigma" in components.kind else "pixart"])
-    return PixArtTransformer(components.network, text.null, transform.autoencoder.factor), text
+    factor = options.size[0] // transform.autoencoder.latent_shape[1]
+    return PixArtTransformer(components.network, text.null, factor), text
 
 
 def flux(components: Components, transform: LatentTransform, options: Options) -> Built:

@@ -64,10 +64,14 @@ class LatentReplacement(ScoreModel):
         self.latents, self.known = inside, latent_mask(known, self, inside.shape)
         self.noise_held, self.start = noise, start
 
+    def hold(self, x: Tensor) -> Tensor:
+        """x with the known latents as they are, what a run ends with that leaves noise in them."""
+        return torch.where(send(self.known, x.device), send(self.latents, x.device).to(x.dtype), x)
+
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         latents, known = send(self.latents, x.device).to(x.dtype), send(self.known, x.device)
         if self.noise_held is not None:
             held = self.sde.perturb(latents, t, send(self.noise_held, x.device))
             early = False if self.start is None else expand(t >= self.start, x)
             x = torch.where(known & ~torch.as_tensor(early, device=x.device), held, x)
-        return torch.where(known, latents, self.model(x, t))
+        return self.hold(self.model(x, t))

@@ -1,6 +1,7 @@
 """Networks of pipelines, as networks of ours: what is told of the text, and what stands for none."""
 
 import abc
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ class PipelineNetwork(nn.Module, abc.ABC):
     """
 
     num_classes: int | None = None
+    casts = True
+    """It takes states of float32, whatever the dtype of its weights."""
 
     def __init__(self, model: Any, null: Mapping[str, Tensor], kept: tuple[str, ...] = ()) -> None:
         super().__init__()
@@ -77,22 +80,55 @@ def dynamic_shift(config: Mapping[str, Any], tokens: int) -> float:
 class UNet(PipelineNetwork):
     """A UNet2DConditionModel, which attends to the sequence. Of SDXL it takes the vector, whose last ``numbers`` are
     the micro-conditions; with more channels than the latents, an image of the further ones, which lies behind x. The
-    ``controls`` are ControlNets, each of which is told a control, and added at its one of the ``scales``."""
+    ``controls`` are ControlNets, each of which is told a control, and added at its one of the ``scales``. A network
+    that was distilled with guidance is told the scale ``embedded_guidance`` (Meng et al. 2023). Raises ValueError for a
+    vector that is not as long as its config says."""
 
-    def __init__(self, model: Any, null: Mapping[str, Tensor], numbers: int = 0, controls: Sequence[Any] = ()) -> None:
-        kept = tuple(kind for kind in null if kind == "image" or is_control(kind))
-        super().__init__(model, null, kept)
-        self.numbers, self.controls = numbers, nn.ModuleList(controls)
+    distilled: Tensor | None
+
+    def __init__(
+        self,
+        model: Any,
+        null: Mapping[str, Tensor],
+        numbers: int = 0,
+        controls: Sequence[Any] = (),
+        embedded_guidance: float = 3.5,
+    ) -> None:
+        super().__init__(model, null, tuple(kind for kind in null if kind == "image" or is_control(kind)))
+        self.numbers, self.controls, config = numbers, nn.ModuleList(controls), model.config
         self.scales = [1.0] * len(controls)
+        if numbers:
+            pooled, given = null["vector"].shape[1] - numbers, config["projection_class_embeddings_input_dim"]
+            taken = (given - pooled) / config["addition_time_embed_dim"]
+            if taken != numbers:
+                raise ValueError(
+                    f"the network takes {taken:g} micro-conditions beside the {pooled} numbers of the text, and the "
+                    f"pipeline has {numbers}: requires_aesthetics_score of its index decides"
+                )
+        width = config.get("time_cond_proj_dim")
+        told = None if width is None else scale_embedding(embedded_guidance, width)
+        self.register_buffer("distilled", told, persistent=False)
 
     def predict(self, x: Tensor, time: Tensor, told: Condition, dtype: torch.dtype) -> Tensor:
         further: dict[str, Any] = {}
-        if "image" in told:
-            x = torch.cat([x, told["image"].to(x.dtype)], 1)
         if self.numbers:
             vector = told["vector"]
             pooled, numbers = vector[:, : -self.numbers], vector[:, -self.numbers :]
             further["added_cond_kwargs"] = {"text_embeds": pooled.to(dtype), "time_ids": numbers}
+        if self.distilled is not None:
+            further["timestep_cond"] = self.distilled.to(x).expand(len(x), -1)
         call = {"encoder_hidden_states": told["sequence"].to(dtype), **further}
+        # ControlNets see the latents alone.
         added = residuals([*self.controls], self.scales, x, time, told, call) if self.controls else {}
+        if "image" in told:
+            x = torch.cat([x, told["image"].to(x.dtype)], 1)
         return self.model(x, time, **call, **added).sample
+
+
+def scale_embedding(scale: float, width: int) -> Tensor:
+    """What a distilled network is told of a scale of guidance w: sines and cosines of 1000 (w - 1) at ``width`` // 2
+    frequencies from 1 to 1e-4, (1, width)."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(1e4) * torch.arange(half) / (half - 1))
+    phases = 1000 * (scale - 1) * frequencies
+    return torch.cat([phases.sin(), phases.cos(), phases.new_zeros(width % 2)])[None]

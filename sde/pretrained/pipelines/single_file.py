@@ -8,6 +8,7 @@ import torch
 from sde.files import read_json
 from sde.networks.diffusers_network import diffusers_library
 from sde.pretrained.contents import read_contents
+from sde.pretrained.pipelines.loading import without_bars
 
 KINDS = {
     "conditioner.embedders.1.": "StableDiffusionXLPipeline",
@@ -24,14 +25,15 @@ def read_single_file(path: Path, dtype: torch.dtype | None = None, config: str |
     those that it finds by the weights, in its cache or at the hub. Raises ValueError for a file that is none of these,
     and where no config is found."""
     library = diffusers_library()
-    kind = getattr(library, _kind_of(path) if config is None else _kind_said(Path(config)), None)
+    kind: Any = getattr(library, _kind_of(path) if config is None else _kind_said(Path(config)), None)
     if not hasattr(kind, "from_single_file"):
         raise ValueError(f"config = {config}: its pipelines are not loaded from single files by diffusers")
-    told = {"local_files_only": True, "torch_dtype": dtype or torch.float32, "safety_checker": None}
+    told = {"local_files_only": True, "dtype": dtype or torch.float32, "safety_checker": None}
     if config is not None:
         told["config"] = str(config)
     try:
-        return kind.from_single_file(str(path), **told)
+        with without_bars():
+            return kind.from_single_file(str(path), **told)
     # What is missing is told by many kinds of errors, of files and of the network.
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

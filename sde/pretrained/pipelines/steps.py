@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sde.networks.diffusers_network import diffusers_library
 from sde.process.base import SDE
-from sde.process.flow import FlowSDE
+from sde.process.chain import ChainSDE
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,12 @@ def scheduler_steps(config: Mapping[str, Any], sde: SDE, steps: int, kind: str =
         scheduler.set_timesteps(**{"num_inference_steps": steps, **options})
     except (ValueError, TypeError, AssertionError, ZeroDivisionError) as error:
         raise ValueError(f"steps = {steps}: {name} does not take them ({error})") from None
-    # Solvers of several calls per step name a time once for each of them.
-    told = scheduler.timesteps.double().cpu().unique_consecutive()
     levels = getattr(scheduler, "sigmas", None)
-    if isinstance(sde, FlowSDE):
-        return Steps(told / config["num_train_timesteps"], True)
+    if not isinstance(sde, ChainSDE):
+        # On the path of flow matching their noise level is our time.
+        times = _unique(levels)
+        return Steps(times[:-1], True) if times[-1] == 0 else Steps(times, False)
+    told = _unique(scheduler.timesteps)
     std = scheduler.scale_model_input(torch.ones(1) * scheduler.init_noise_sigma, scheduler.timesteps[0]).item()
     last = _last(scheduler, sde, levels)
     whole = bool((told == told.round()).all())
@@ -82,6 +83,7 @@ def scheduler_steps(config: Mapping[str, Any], sde: SDE, steps: int, kind: str =
 
 
 def _unique(levels: Tensor) -> Tensor:
+    """Levels or timesteps, of which solvers of several calls per step have one for each of them."""
     return levels.double().cpu().unique_consecutive()
 
 

@@ -2,16 +2,15 @@
 
 import abc
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sde.condition.text.base import TextEncoder
+from sde.condition.text.transformers_text import tokenizer_notes
 from sde.condition.tree import Condition, Shapes
-
-SHOWN = 60
-"""Characters of a prompt, or of what was cut off it, that a note repeats."""
 
 
 class PipelineText(TextEncoder, abc.ABC):
@@ -35,8 +34,9 @@ class PipelineText(TextEncoder, abc.ABC):
         """As ``forward``, of prompts to steer away from, which some pipelines encode in another way."""
         return self(texts)
 
-    @property
+    @cached_property
     def shapes(self) -> Shapes:
+        # Asked of the encoder once.
         return {kind: tuple(value.shape[1:]) for kind, value in self.null.items()}
 
     @property
@@ -52,30 +52,14 @@ class PipelineText(TextEncoder, abc.ABC):
         return found.to(self.encoders[number].device)
 
     def notes(self, texts: Sequence[str]) -> list[str]:
-        """A sentence for each text that a tokenizer cut, with what is not seen of it."""
-        found = []
-        for text in texts:
-            for number, tokenizer in enumerate(self.tokenizers):
-                length = self.lengths[number]
-                whole = tokenizer(text, truncation=False, verbose=False).input_ids if tokenizer is not None else []
-                if len(whole) <= length:
-                    continue
-                # What ends a text stays its last token.
-                cut = tokenizer.decode(whole[length - 1 : -1], skip_special_tokens=True).strip()
-                note = (
-                    f"the prompt {_shown(text)} has {len(whole)} tokens and the text encoder takes {length}: "
-                    f"{_shown(cut)} at its end is not seen"
-                )
-                found += [] if note in found else [note]
-        return found
+        pairs = [(one, length) for one, length in zip(self.tokenizers, self.lengths, strict=True) if one is not None]
+        found = (note for text in texts for one, length in pairs for note in tokenizer_notes(one, text, length))
+        # Tokenizers of one vocabulary say the same.
+        return [*dict.fromkeys(found)]
 
     def describe(self) -> dict[str, Any]:
         """The kind and where it comes from: it is rebuilt by loading the pipeline."""
         return {"name": "pipeline", "kind": type(self).__name__}
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= SHOWN else text[: SHOWN - 3] + "...")
 
 
 class CLIPText(PipelineText):

@@ -9,6 +9,7 @@ from sde.condition.text import TEXT_ENCODERS, build_text
 from sde.condition.text.token_vectors import TokenVectors, packed, unpacked
 from sde.condition.text.tokenizer import Characters
 from sde.condition.text.vectors_file import read_vectors
+from tests.oracles import simulated_device as sim
 from tests.oracles.foreign import SHARED
 
 TABLE = torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]])
@@ -97,6 +98,14 @@ def test_an_encoder_of_characters_is_stored(table):
     model = encoder(table=table)
     for kind, c in stored(model)(["cab", ""]).items():
         assert torch.equal(c.nan_to_num(9), model(["cab", ""])[kind].nan_to_num(9)), kind
+
+
+@pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
+def test_vectors_on_a_device_give_rows_there():
+    model = encoder().to(sim.NAME)
+    for kind, c in model(["cab", "", "b"]).items():
+        assert c.device.type == sim.NAME
+        torch.testing.assert_close(c.cpu(), encoder()(["cab", "", "b"])[kind], equal_nan=True)
 
 
 def test_max_tokens_is_by_default_that_of_the_longest_text(tmp_path):

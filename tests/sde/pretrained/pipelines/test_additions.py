@@ -45,8 +45,9 @@ def controlnet(seed, network=None):
     """A ControlNet of a U-Net whose zero convolutions are not zero."""
     import diffusers
 
+    network = network or unet()
     torch.manual_seed(seed)
-    found = diffusers.ControlNetModel.from_unet(network or unet(), conditioning_embedding_out_channels=(4, 8))
+    found = diffusers.ControlNetModel.from_unet(network, conditioning_embedding_out_channels=(4, 8))
     return lively(found)
 
 
@@ -119,8 +120,9 @@ def updates(pipeline, file, naming, seed=3, rank=2, alpha=3.0):
             last = name.rpartition(".")[2]
             if not (last in ("to_q", "q_proj", "out_proj", "proj_in") or name.endswith("to_out.0")):
                 continue
-            down = torch.randn(rank, *layer.weight.shape[1:], generator=generator)
-            up = torch.randn(layer.weight.shape[0], rank, *[1] * (layer.weight.ndim - 2), generator=generator)
+            # As large as the weights, which keep variances.
+            down = layer.weight[0].numel() ** -0.5 * torch.randn(rank, *layer.weight.shape[1:], generator=generator)
+            up = 0.5 * torch.randn(layer.weight.shape[0], rank, *[1] * (layer.weight.ndim - 2), generator=generator)
             # transformers 5 has no module between a model and its layers; files of others do.
             full = f"text_model.{name}" if part != "unet" and not name.startswith("text_model.") else name
             if naming == "kohya":

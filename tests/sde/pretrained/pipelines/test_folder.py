@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -120,3 +121,9 @@ def test_another_network(pipeline):
     with pytest.raises(ValueError, match="DDPMPipeline has no vae: it is no pipeline of latents"):
         load_pipeline(other)
     assert read_components(pipeline).kind == "StableDiffusionPipeline"
+
+
+def test_without_the_extra(whole, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r"need transformers installed: pip install 'score-sde\[latent\]'"):
+        load_pipeline(whole)

@@ -70,13 +70,14 @@ def test_sizes_in_their_order(base):
     assert told.numbers() == (48, 32, 3, 5, 24, 40)
     assert replace(told, score=6.0).numbers() == (48, 32, 3, 5, 6.0)
     text.micro = told
-    negative = ["9", "8"]
     text.micro_negative = MicroConditions((8, 9), (10, 11), (1, 2))
     against = {"negative_original_size": (8, 9), "negative_crops_coords_top_left": (1, 2),
                "negative_target_size": (10, 11)}  # fmt: skip
-    model = ClassifierFree(found.model, text(PROMPTS), 5.0, negative=text.negative(negative))
-    wanted = pipelines.pictures(base, latents=noise(), negative_prompt=negative, **sizes, **against, **CALL)
-    assert_alike(drawn_from_noise(model, "ddim", noise(), found.steps(6)), wanted)
+    model = ClassifierFree(found.model, text(PROMPTS[:1]), 5.0, negative=text.negative(["9"]))
+    # One prompt: the sizes of several are in another order there than the prompts.
+    call = CALL | {"prompt": PROMPTS[:1], "negative_prompt": ["9"]}
+    wanted = pipelines.pictures(base, latents=noise(1), **sizes, **against, **call)
+    assert_alike(drawn_from_noise(model, "ddim", noise(1), found.steps(6)), wanted)
 
 
 @pytest.mark.parametrize("name", ["ddim", "euler"])
@@ -119,3 +120,12 @@ def test_clip_skip(base):
     found = loaded(pipelines.with_scheduler(base, "DDIMScheduler"), clip_skip=1)
     ours = drawn_from_noise(guided(found.model), "ddim", noise(), found.steps(6))
     assert_alike(ours, pipelines.pictures(base, latents=noise(), clip_skip=1, **CALL))
+
+
+def test_an_index_that_contradicts_the_network(refiner):
+    refiner.register_to_config(requires_aesthetics_score=False)
+    try:
+        with pytest.raises(ValueError, match=r"takes 5 micro-conditions beside the 32 numbers of the text.*has 6"):
+            loaded(refiner)
+    finally:
+        refiner.register_to_config(requires_aesthetics_score=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from samplers import SAMPLERS, sample
-from samplers.calls import Watch
-from sde import SDE, Denoiser
+from samplers import SAMPLERS, generate, sample
+from sde import SDE, ChainSDE, Denoiser, NoiseInput
+from sde.pretrained.pipelines import scheduler_steps
 from tests.oracles import pipelines
 from tests.sde.pretrained.pipelines.drawing import (
     PROMPTS,
@@ -38,20 +38,39 @@ def second():
     """Stable Diffusion 2's: it predicts v, its attention_head_dim are numbers of heads, attention is computed in
     float32, and its chain ends without signal."""
     network = {"attention_head_dim": (2, 4), "use_linear_projection": True, "upcast_attention": True}
-    chain = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    chain = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing",
+             "steps_offset": 1}  # fmt: skip
     return pipelines.stable_diffusion(
         unet=pipelines.unet(**network), scheduler=pipelines.scheduler(set_alpha_to_one=False, **chain)
     )
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-@pytest.mark.parametrize("version", ["first", "second"])
-def test_pictures(version, name, request):
+def test_pictures(name, first):
     """Euler on x / alpha as a function of sigma / alpha is DDIM."""
-    pipeline = request.getfixturevalue(version)
-    found = loaded(pipelines.with_scheduler(pipeline, SCHEDULERS[name]))
+    found = loaded(pipelines.with_scheduler(first, SCHEDULERS[name]))
     ours = drawn_from_noise(guided(found.model), "ddim" if name == "euler" else name, noise(), found.steps(CALLS))
-    assert_alike(ours, pipelines.pictures(pipeline, latents=noise(), **CALL))
+    assert_alike(ours, pipelines.pictures(first, latents=noise(), **CALL))
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_pictures_of_the_second(name, second):
+    """Their DDIM begins without signal, as we do. Other solvers of theirs have a last level of sigma / alpha = 4096 in
+    its place: seen through that chain, the network draws the same."""
+    found = loaded(pipelines.with_scheduler(second, SCHEDULERS[name]))
+    model = found.model if name == "ddim" else closed(found.model, second.scheduler)
+    steps = scheduler_steps(found.scheduler, model.sde, CALLS)
+    ours = drawn_from_noise(guided(model), "ddim" if name == "euler" else name, noise(), steps)
+    # States of 4096 times the data have few digits in float32, and theirs are such.
+    large = name in ("euler", "heun")
+    assert_alike(ours, pipelines.pictures(second, latents=noise(), **CALL), 1e-3 if large else 1e-4)
+
+
+def closed(model, scheduler):
+    """The model on the chain that a scheduler has."""
+    chain = ChainSDE.of_alphas_cumprod(scheduler.alphas_cumprod.double().numpy())
+    return Denoiser(model.network, chain, "v", 1.0, model.transform, text=model.text, event_shape=model.event_shape,
+                    noise_input=NoiseInput("time", chain.steps - 1.0))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,9 +137,6 @@ def test_null_is_the_encoding_of_the_empty_text(first):
         mixed = {"sequence": torch.cat([torch.full_like(empty, torch.nan), told["sequence"][1:]])}
         torch.testing.assert_close(model(x, t, mixed), model(x, t, told), rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(model(x, t)[0], model(x, t, told)[0], rtol=1e-5, atol=1e-5)
-        with Watch(model) as watch:
-            model(x, t, told)
-        assert watch.nfe.tolist() == [1] or int(watch.nfe.max()) == 1
 
 
 def test_heads(second):
@@ -159,3 +175,26 @@ def test_image_to_image(first):
         theirs = pipelines.pictures(pipeline, generator=torch.Generator().manual_seed(5), **call)
         steps = found.steps(8, SCHEDULERS[name]).of_strength(0.6)
         assert_alike(drawn(guided(model), name, model.sde.perturb(latents, steps.times[0], z), steps), theirs)
+
+
+def test_a_network_that_was_distilled_with_guidance():
+    """It is told the scale, and takes one call."""
+    pipeline = pipelines.stable_diffusion(unet=pipelines.unet(time_cond_proj_dim=7))
+    found = loaded(pipeline, embedded_guidance=5.0)
+    ours = drawn_from_noise(guided(found.model, scale=1), "ddim", noise(), found.steps(CALLS))
+    assert_alike(ours, pipelines.pictures(pipeline, latents=noise(), **CALL))
+    other = loaded(pipeline, embedded_guidance=2.0).model
+    assert (drawn_from_noise(guided(other, scale=1), "ddim", noise(), found.steps(CALLS)) - ours).abs().max() > 1e-3
+
+
+def test_generation_in_data_units(first):
+    """Pictures are integers, whatever the chunks, and calls are counted."""
+    model = loaded(first).model
+    whole = generate(guided(model), SAMPLERS["dpmpp"](), 2, model.event_shape, steps=4, seed=3)
+    parts = generate(guided(model), SAMPLERS["dpmpp"](), 2, model.event_shape, steps=4, seed=3, batch_size=1)
+    assert whole.x.shape == (2, 3, 16, 16)
+    assert torch.equal(whole.x, whole.x.round())
+    assert whole.x.std() > 20
+    assert (whole.x - parts.x).abs().max() <= 1
+    # Two passes for each of four steps and the last call.
+    assert whole.nfe.tolist() == [10, 10]

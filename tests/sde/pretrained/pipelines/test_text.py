@@ -20,11 +20,16 @@ def test_a_prompt_that_is_cut_is_named(pipeline):
     text = loaded(pipeline).model.text
     longer = "a " * 80 + "dog"
     (note,) = text.notes(["cat", longer])
-    assert "has 85 tokens and the text encoder takes 77" in note
-    assert note.endswith("'aaaaadog' at its end is not seen")
+    assert "has 83 tokens, of which the model is told 75: " in note
+    assert note.endswith("'a a a a a dog' is left out")
     assert torch.equal(text([longer])["sequence"], text(["a " * 80])["sequence"])
     assert not text.notes(["cat", "a " * 75])
     assert text.notes(["a " * 76])
+
+
+def test_a_word_that_t5_does_not_know_is_named():
+    (note,) = loaded(pipelines.pixart()).model.text.notes(["a cat!"])
+    assert note == "the tokenizer does not know 'cat!' in the prompt 'a cat!'"
 
 
 def test_a_prompt_that_two_encoders_cut_is_named_once():
@@ -97,3 +102,21 @@ def test_the_mean_of_the_posterior_is_encoded():
         mean, std = transform.posterior(torch.full((1, 3, 16, 16), 99.5))
     torch.testing.assert_close(std, torch.full_like(mean, autoencoder.config.scaling_factor))
     assert torch.equal(mean, transform.encode(torch.full((1, 3, 16, 16), 99.5)))
+
+
+def test_an_autoencoder_without_a_posterior():
+    """AutoencoderTiny's latents are what it says."""
+    import diffusers
+
+    torch.manual_seed(11)
+    tiny = pipelines.lively(
+        diffusers.AutoencoderTiny(encoder_block_out_channels=(4, 4), decoder_block_out_channels=(4, 4),
+                                  num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1))
+    )  # fmt: skip
+    pipeline = pipelines.stable_diffusion(vae=tiny)
+    found = loaded(pipeline)
+    call = {"prompt": PROMPTS, "num_inference_steps": 4, "guidance_scale": 4.0}
+    ours = drawn_from_noise(guided(found.model, scale=4.0), "ddim", noise(), found.steps(4))
+    torch.testing.assert_close(ours, pipelines.pictures(pipeline, latents=noise(), **call), rtol=0, atol=1e-4)
+    _, std = found.model.transform.posterior(torch.zeros(1, 3, 16, 16))
+    assert not std.any()

@@ -1,5 +1,7 @@
 """Transformers: SD3, PixArt, Flux and DiT draw their pipelines' pictures."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -22,6 +24,18 @@ def test_sd3(t5):
     assert found.model.text.null["sequence"].shape == (1, 77 + 256, 64)
     for name in ("euler", "ddim"):
         assert_alike(drawn_from_noise(guided(found.model, scale=4.0), name, noise(), found.steps(5)), wanted)
+
+
+def test_another_solver_on_the_path():
+    """Of use_flow_sigmas, which tells the network whole timesteps."""
+    options = {"use_flow_sigmas": True, "flow_shift": 3.0, "prediction_type": "flow_prediction"}
+    pipeline = pipelines.sd3(False, scheduler=pipelines.scheduler("DPMSolverMultistepScheduler", **options))
+    found = loaded(pipeline)
+    found.model.noise_input = replace(found.model.noise_input, rounding="down")
+    wanted = pipelines.pictures(pipeline, latents=noise(), guidance_scale=4.0, **CALL)
+    steps = found.steps(5)
+    assert steps.denoise
+    assert_alike(drawn(guided(found.model, scale=4.0), "dpmpp", noise(), steps), wanted)
 
 
 def test_pixart():
