@@ -220,6 +220,8 @@ def test_controls_are_read(tmp_path):
           "--config.data.downsample=2", "--config.data.event_shape=(1,4,4)"], r"items of shape \(1, 8, 8\)"),
         (["--mode", "train", "--config", "digits_edges", "--base", "{r}/base", "--workdir", "{t}/x",
           "--config.data.control=given"], "the data hold no control"),
+        (["--mode", "train", "--config", "digits_edges", "--base", "{t}/empty", "--workdir", "{t}/x"],
+         "has no model.safetensors"),
         (["--mode", "sample", "--workdir", "{r}/base", "--control", "{t}/e.png"], "has no control"),
         (["--mode", "sample", "--workdir", "{r}/base", "--control_scale", "1"], "has no control"),
         (["--mode", "sample", "--workdir", "{r}/edges", "--control", "{t}/e.png"], "is 3 wide and 2 high"),
@@ -234,6 +236,8 @@ def test_controls_are_read(tmp_path):
 )  # fmt: skip
 def test_mistakes(arguments, sentence, runs, tmp_path, capsys):
     Image.fromarray(np.zeros((2, 3), np.uint8)).save(tmp_path / "e.png")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_bytes((runs / "base" / "config.json").read_bytes())
     np.save(tmp_path / "large.npy", np.tile(np.array([0, 255.0], np.float32), 32).reshape(1, 1, 8, 8))
     status, _, err = call(capsys, *(part.format(r=runs, t=tmp_path) for part in arguments))
     assert status == 2
