@@ -153,7 +153,7 @@ MODES = {
     "edit": ["--num_samples", 2, "--steps", 2],
     "restore": ["--num_samples", 2, "--steps", 2, "--samples_per_item", 1],
     "evaluate": ["--num_samples", 50, "--steps", 2, "--features", "data", "--metrics", "energy"],
-    "compare": ["--num_samples", 16, "--nfe", "2,4", "--samplers", "ddim,heun"],
+    "compare": ["--num_samples", 40, "--nfe", "2,4", "--samplers", "ddim,heun"],
     "likelihood": ["--num_samples", 4, "--rtol", 1e-2, "--atol", 1e-2],
     "visualize": ["--num_samples", 2, "--steps", 3, "--frames", 3],
     "check": ["--num_samples", 16],
