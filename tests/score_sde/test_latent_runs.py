@@ -257,9 +257,10 @@ def test_what_cannot_be_has_a_sentence(latent, tmp_path, capsys):
 def test_a_denoiser_of_any_kind_follows_an_autoencoder(latent, tmp_path, capsys):
     """In its folder, whose config says that of the autoencoder alone."""
     shutil.copy(latent / "x.npz", tmp_path / "x.npz")
-    first = command(tmp_path, "--config.model.autoencoder=", "--config.autoencoder.steps=2",
-                    "--config.autoencoder.batch_size=8", "--config.autoencoder.network.name=kl",
-                    "--config.autoencoder.network.channels=4", "--config.autoencoder.network.channel_mult=(1,)")  # fmt: skip
+    small = {"steps": 2, "batch_size": 8, "network.name": "kl", "network.channels": 4, "network.channel_mult": "(1,)"}
+    first = command(
+        tmp_path, "--config.model.autoencoder=", *(f"--config.autoencoder.{k}={v}" for k, v in small.items())
+    )
     first[1] = "train_autoencoder"
     assert call(capsys, *first)[0] == 0
     network = [argument for argument in command(tmp_path) if "network" not in str(argument)]
