@@ -39,7 +39,7 @@ class Samples:
     """``x`` (n, *event) in data units, on the CPU; ``nfe`` (n,), network calls counted for each sample; ``times``
     (steps + 1,), the grid; ``seconds``; ``seeds`` (n,); ``path``, where asked for; ``sizes`` (n,), how many entries are
     real along every axis behind the channels, or None: all. What is not real of x is 0. ``state`` (n, *inner), of a run
-    from ``start_state``, are the samples in model units, as they came out."""
+    from ``start_state`` or of a transform without ``log_det``, are the samples in model units, as they came out."""
 
     x: Tensor
     nfe: Tensor
@@ -85,10 +85,11 @@ def generate(
     (``grid.check_noise_end``). ``start`` (n, *event) in data units begins at data instead: it is perturbed to the time
     ``start_time``, from which the grid runs (image to image; Meng et al. 2022). ``start_state`` (n, *inner) is x at the
     grid's first time itself, in model units, taken as it is; such samples are also returned in model units, as
-    ``state``. ``path=k`` keeps k of the states and denoised predictions on the way (see Trajectory), without further
-    network calls. ``sizes``, one per sample, says
-    how many entries are real along every axis behind the channels (samplers.padding): the rest is 0 in x, has no noise,
-    and is 0 wherever the model is called, as in training. With another shape inside, they are those of the state.
+    ``state``, and so are those of a transform whose ``encode`` does not lead back to them. ``path=k`` keeps k of the
+    states and denoised predictions on the way (see Trajectory), without further network calls. ``sizes``, one per
+    sample, says how many entries are real along every axis behind the channels (samplers.padding): the rest is 0 in x,
+    has no noise, and is 0 wherever the model is called, as in training. With another shape inside, they are those of
+    the state.
     ``compile`` compiles the networks inside the model for this run (samplers.compiled), or on CUDA captures the whole
     run of a small network where there are chunks enough (samplers.loop.captured), without ``sizes``, callback and path;
     samples are the same to rounding.
@@ -116,6 +117,7 @@ def generate(
         check_path(path, len(times) - 1, model)
     known = check_sizes(sizes, n, inner_shape)
     alike = inner_shape == tuple(event_shape)
+    keeps = start_state is not None or transform.log_det(event_shape) is None
     if start is not None:
         start = encoded_start(start, (n, *event_shape), model, like, known if alike else None)
     if start_state is not None:
@@ -171,8 +173,9 @@ def generate(
         except SampleError as error:
             raise error.renumbered([first + i for i in index]) from None
         kept = None if own is None or not alike else own[:count]
-        state = None if start_state is None else x[:count].cpu()
-        x = cut(transform.quantize(transform.decode(x[:count])), kept).cpu()
+        state = x[:count].cpu() if keeps else None
+        # A chunk as a whole, as a decoder that is a network has other rounding where there are fewer rows.
+        x = cut(transform.quantize(transform.decode(x))[:count], kept).cpu()
         seen = None if recorder is None else recorder.trajectory(count, lambda x: cut(transform.decode(x), kept))
         return x, nfe[:count], state, seen
 
@@ -207,7 +210,7 @@ def generate(
     items, nfe, states, paths = zip(*parts, strict=True)
     x, seen = torch.cat(items), None if path is None else join(paths)
     seconds = time.perf_counter() - begin
-    state = None if start_state is None else torch.cat(states)
+    state = torch.cat(states) if keeps else None
     return Samples(x, torch.cat(nfe), times, seconds, seeds, seen, known, state)
 
 

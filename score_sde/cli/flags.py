@@ -59,11 +59,16 @@ TEXTS = {
     "as they are; the .npz of the samples then holds them in model units, too, as state",
     "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "
     "by default that of held-out items, for models that are conditioned on more than classes",
+    "prompt": "what samples are to be, in words, of models that are told captions; or a text file with a prompt in "
+    "each line, cycled; by default the captions of held-out items, and none in "
+    "likelihood, encode, interpolate, restore and edit",
     "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
     "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; guidance_sweep "
     "takes several, as in 1,2,4",
     "classifier_scale": "classifier guidance: 0 is off; guidance_sweep takes several, as in 0,1,4",
     "negative_labels": "classes that --guidance_scale steers away from, in place of the unconditional branch; cycled",
+    "negative_prompt": "a prompt, or a file of them, that --guidance_scale steers away from, in place of the "
+    "unconditional branch; cycled",
     "autoguidance": "autoguidance by weaker weights in the run folder, as in ema/0.99.safetensors or "
     "checkpoints/denoiser-00001200.pt, in place of the unconditional branch; --guidance_scale is its scale",
     "guidance_interval": "LOW,HIGH: guide at noise levels sigma / alpha above LOW and up to HIGH alone, as in 0.3,5",

@@ -9,8 +9,8 @@ from score_sde.config.component import options_of
 from score_sde.config.schema import DEFAULTS, NAMED
 
 SECTIONS = (
-    "data", "sde", "model", "model.network", "training", "classifier", "classifier.network", "autoencoder",
-    "autoencoder.network", "distillation",
+    "data", "sde", "model", "model.network", "model.text", "training", "classifier", "classifier.network",
+    "autoencoder", "autoencoder.network", "distillation",
     "distillation.method", "sampler",
 )  # fmt: skip
 

@@ -30,8 +30,8 @@ MEANINGS = {
     "data.dataset": "data set, by name or as module:function",
     "data.event_shape": "shape of an item, as a check; () takes the data as they are",
     "data.kind": "kind of data: what a person sees of an item; empty is found from files or shape",
-    "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, superres; () is "
-    "the labels where there are any",
+    "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, text, superres; () "
+    "is the labels where there are any",
     "data.superres_factor": "side of the blocks whose means are the condition superres",
     "data.downsample": "side of the blocks whose means take the place of the items",
     "data.dequantized": "whether uniform noise spreads the values of integer data over their cells, as densities "
@@ -39,6 +39,7 @@ MEANINGS = {
     "data.workers": "threads that read and decode; 0 is the main thread",
     "data.pairs": "file of noises and their samples, of --mode pairs, on which it is trained in place of the items; "
     "empty draws noise for the items",
+    "data.cache_latents": "whether the latents of the training items are computed once and kept in the run folder",
     "data.root": "file or folder of the data; ~ and $VARIABLES are written out",
     "data.test_root": "file or folder of the held-out items; empty holds test_fraction out",
     "data.color_mode": "what images are converted to; empty is their own mode",
@@ -72,6 +73,18 @@ MEANINGS = {
     "model.sigma_data": "standard deviation of the data in model units; 0 measures it",
     "model.noise_input": "what the network is told: noise_level (log(sigma / alpha) / 4, of x of unit variance) or "
     "step (as score_sde and diffusers do, of x as it is, so that they load what is exported)",
+    "model.autoencoder": "autoencoder in whose latents the model is trained: own (of --mode train_autoencoder in this "
+    "run folder), another run folder, or a file or folder of weights of a tiny autoencoder; empty is none",
+    "model.latent_scale": "what latents are divided by: the standard deviation of each channel, or a common one",
+    "text.tokenizer": "characters (those of the captions), a JSON file of the tokenizers library, or CLIP's "
+    "vocabulary, bpe_simple_vocab_16e6.txt, both gzipped or not",
+    "text.vectors": "file of the tokens' vectors, .safetensors, .npy or .npz; empty for one-hot rows",
+    "text.max_tokens": "tokens of a caption that the model is told; 0 is as many as the longest training caption has, "
+    "or as a frozen encoder takes",
+    "text.outputs": "what captions become: a sequence, which is attended to, a vector, which joins the embedding, "
+    "or both",
+    "text.folder": "folder of a frozen text encoder of transformers, and of its tokenizer",
+    "network.sequence_layers": "layers of a transformer, trained with the network, that see a sequence first",
     "model.conditional": "whether the model is told classes and conditions",
     "network.channels": "channels of the first level",
     "network.channel_mult": "channels of each level in units of channels; there are as many levels",

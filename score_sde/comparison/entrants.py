@@ -114,6 +114,7 @@ def open_entrants(
     guidance: GuidanceOptions,
     labels: str | None,
     condition: str | None,
+    prompt: str | None,
     count: int,
     seed: int,
 ) -> list[Entrant]:
@@ -140,7 +141,7 @@ def open_entrants(
         # What is baked into a student is not asked of it again.
         own = UNGUIDED if isinstance(model, FlowMap) and model.guidance is None and len(runs) > 1 else guidance
         guides = Guides(one, model, own)
-        cond = read_condition(one, guides, labels, condition, count, seed=seed, by_law=True)
+        cond = read_condition(one, guides, labels, condition, count, prompt=prompt, seed=seed, by_law=True)
         label = one.folder.name if names[one.folder.name] == 1 else str(one.folder)
         found.append(Entrant(one, guides, cond, label if len(runs) > 1 else ""))
     return [replace(one, flow=_flow(one, found)) for one in found]

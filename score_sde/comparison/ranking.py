@@ -55,7 +55,7 @@ def tabulate(
                 "seconds": found.seconds,
                 **own[reference.metrics[0]],
                 "metrics": own,
-                "error": None if flow is None else flow_error(found.values[: len(flow)], flow, training),
+                "error": None if flow is None else flow_error(found.values[: len(flow)], flow, training, found.latent),
                 "command": f"{commands[candidate.entrant]} {candidate.flags}",
             }
         )

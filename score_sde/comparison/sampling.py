@@ -41,8 +41,15 @@ class Drawn:
         return torch.cat([part.x for part in self.parts])
 
     @property
+    def latent(self) -> bool:
+        """Whether its model's states are latents."""
+        return any(part.state is not None for part in self.parts)
+
+    @property
     def values(self) -> Tensor:
-        """The same before quantized data are floored; of deterministic candidates alone."""
+        """The same before quantized data are floored; of deterministic candidates alone. Of latents these."""
+        if self.latent:
+            return torch.cat([part.state for part in self.parts if part.state is not None])
         if self.ends:
             return cut(torch.cat(self.ends), self.sizes)
         return torch.cat([path_of(part).denoised[-1] for part in self.parts])
@@ -136,10 +143,19 @@ def solved(
     return generate(model, solver, n, tuple(event_shape), path=2, **options)
 
 
-def flow_error(values: Tensor, exact: Tensor, data: Dataset) -> float:
+def end_of(flow: Samples) -> Tensor:
+    """The end of a flow of ``solved`` (n, *event) in data units, before quantized data are floored; of latents (n,
+    *inner) in model units."""
+    return path_of(flow).denoised[-1] if flow.state is None else flow.state
+
+
+def flow_error(values: Tensor, exact: Tensor, data: Dataset, latent: bool = False) -> float:
     """Root mean square of values - exact (n, *event), in data units and not floored, in standard deviations of the
-    data."""
-    mean, var = data.moments
+    data; of ``latent`` ones (n, *inner), in those of the exact ones."""
+    if latent:
+        return ((values - exact).double().square().mean().sqrt() / exact.double().std()).item()
+    transform, statistics = data.transform.outer, data.statistics
+    mean, var = transform.moments(statistics.mean, statistics.var, data.dequantized)
     std = (var.mean() + mean.var(correction=0)).sqrt().item()
-    difference = data.transform.encode(values) - data.transform.encode(exact)
+    difference = transform.encode(values) - transform.encode(exact)
     return difference.double().square().mean().sqrt().item() / std

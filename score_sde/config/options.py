@@ -9,6 +9,7 @@ import torch
 
 from score_sde.config.component import Component, options_of
 from sde.autoencoder.loss import AutoencoderLoss
+from sde.autoencoder.measurement import SCALES
 from sde.data import DATASETS
 from sde.data.sets import source_of
 from sde.training.options import TrainingOptions
@@ -18,7 +19,7 @@ MEMORY_FORMATS = ("contiguous", "channels_last")
 COMPILING = ("auto", "on", "off")
 SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "downsample", "dequantized", "workers")
 """Keys of config.data that are for every data set; the others are keyword arguments of some."""
-OF_THE_RUN = ("kind", "pairs")
+OF_THE_RUN = ("kind", "pairs", "cache_latents")
 """Those that no data set is asked for."""
 
 
@@ -72,8 +73,8 @@ class Section:
 @dataclass(frozen=True)
 class DataOptions(Section):
     """The data set, a key of DATASETS or an import path; what ``load_dataset`` does to every one; the ``kind`` of its
-    items, a key of KINDS, or nothing where it is found; a file of ``pairs`` to train on, or nothing; and the keyword
-    arguments of this data set and others, each itself a key."""
+    items, a key of KINDS, or nothing where it is found; a file of ``pairs`` to train on, or nothing; ``cache_latents``,
+    whether latents are computed once; and the keyword arguments of this data set and others, each itself a key."""
 
     dataset: str = "digits"
     event_shape: tuple[int, ...] = ()
@@ -84,6 +85,7 @@ class DataOptions(Section):
     dequantized: bool = True
     workers: int = 4
     pairs: str = ""
+    cache_latents: bool = False
     own: Mapping[str, Any] = field(default_factory=dict)
 
     def arguments(self) -> dict:
@@ -113,13 +115,17 @@ or what score_sde and diffusers tell them, of x as it is."""
 @dataclass(frozen=True)
 class ModelOptions(Section):
     """The denoiser: its parametrization, ``sigma_data`` (0: measured), what its network is told of the time, one of
-    NOISE_INPUTS, whether it is conditional, and its network."""
+    NOISE_INPUTS, whether it is conditional, its ``autoencoder``, nothing, "own" or a path, how its latents are scaled,
+    one of SCALES, its network, and the encoder of its captions, a key of TEXT_ENCODERS."""
 
     parametrization: str = "edm"
     sigma_data: float = 0.0
     noise_input: str = "noise_level"
     conditional: bool = True
+    autoencoder: str = ""
+    latent_scale: str = SCALES[0]
     network: Component = field(default_factory=lambda: Component("unet"))
+    text: Component = field(default_factory=lambda: Component("token_vectors"))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from score_sde.config.options import (
 from sde import PARAMETRIZATIONS, SDES
 from sde.autoencoder import AUTOENCODERS, autoencoder_of
 from sde.autoencoder.loss import RECONSTRUCTIONS, AutoencoderLoss
+from sde.autoencoder.measurement import SCALES
+from sde.condition.text import TEXT_ENCODERS
 from sde.data.array_files import CHANNELS
 from sde.data.toys import TOYS
 from sde.distillation import METHODS
@@ -35,8 +37,8 @@ from sde.training.options import TrainingOptions
 from sde.training.times import TIMES
 
 MOVABLE = (
-    "data.root", "data.test_root", "data.cache", "data.workers", "data.kind", "data.pairs",
-    "model.network.activation_checkpointing"
+    "data.root", "data.test_root", "data.cache", "data.workers", "data.kind", "data.pairs", "data.cache_latents",
+    "model.network.activation_checkpointing", "model.text.folder"
 )  # fmt: skip
 """Keys that may change in a run that is continued: where data are, how they are read and shown, and activation
 checkpointing."""
@@ -46,7 +48,7 @@ SETTLED = tuple(f.name for f in fields(PrecisionOptions))
 DEFAULTS: dict[str, dict] = {
     "data": data_defaults(DataOptions.dataset),
     "sde": {"name": "vp"},
-    "model": {**options_of(ModelOptions), "network": {"name": "unet"}},
+    "model": {**options_of(ModelOptions), "network": {"name": "unet"}, "text": {"name": "token_vectors"}},
     "classifier": {"network": {"name": "unet"}, **options_of(TrainingOptions)},
     "autoencoder": {
         "network": {"name": "kl"},
@@ -74,6 +76,7 @@ CHOICES_OF_SAMPLER: dict[str, Callable] = {**SAMPLERS, "auto": auto}
 NAMED: Mapping[str, Mapping[str, Callable]] = {
     "sde": SDES,
     "model.network": NETWORKS,
+    "model.text": TEXT_ENCODERS,
     "classifier.network": CLASSIFIERS,
     "autoencoder.network": AUTOENCODERS,
     "distillation.method": METHODS,
@@ -94,6 +97,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "data.channels": CHANNELS,
     "model.parametrization": PARAMETRIZATIONS,
     "model.noise_input": NOISE_INPUTS,
+    "model.latent_scale": SCALES,
     "classifier.time_distribution": TIMES,
     "autoencoder.augmentation": [name for name in AUGMENTATIONS if name not in TOLD],
     "autoencoder.reconstruction": RECONSTRUCTIONS,

@@ -27,6 +27,7 @@ from sde.guidance.conditional import Conditional
 from sde.model.law import law_by_level
 from sde.networks import network_of
 from sde.training.ema import EMA
+from sde.training.modes import trained_parameters
 
 SAMPLING_STEPS = 20
 LAW_ITEMS = 64
@@ -37,7 +38,7 @@ FILTER_ITEMS, FILTER_NUMBERS = 2000, 2**24
 
 def newest_state(run: Run, model: Denoiser) -> tuple[dict | None, str]:
     """The newest training state that reads, or None, and what there is to say of others, or why there is none."""
-    like = {"module": model.state_dict(), "ema": {"average": dict(model.named_parameters())}}
+    like = {"module": model.state_dict(), "ema": {"average": dict(trained_parameters(model))}}
     try:
         state, passed = run.checkpoints("denoiser").load(lambda: like)
     except ValueError as error:
@@ -104,19 +105,19 @@ def distance(state: dict[str, Tensor], other: dict[str, Tensor]) -> float:
 
 def averaging(model: Denoiser, raw: Denoiser, state: dict, decay: float) -> dict:
     """How old the average is, and how far the file's weights are from it and from the raw ones."""
-    weights = {name: p.detach().cpu() for name, p in model.named_parameters()}
+    weights = {name: p.detach().cpu() for name, p in trained_parameters(model).items()}
     updates = state["ema"]["updates"]
     return {
         "updates": updates,
         "mean_age": mean_age(updates, decay),
-        "from_raw": distance(weights, {name: p.detach().cpu() for name, p in raw.named_parameters()}),
+        "from_raw": distance(weights, {name: p.detach().cpu() for name, p in trained_parameters(raw).items()}),
         "from_checkpoint": distance(weights, state["ema"]["average"]),
     }
 
 
 def linear_filter(model: Denoiser, at: DenoisingErrors, training: Dataset) -> LinearDenoiser:
     """The linear denoiser of training items spread over the set, as they are trained on."""
-    index = spread(len(training), min(FILTER_ITEMS, max(2, FILTER_NUMBERS // at.x[0].numel())))
+    index = spread(len(training), min(FILTER_ITEMS, max(2, FILTER_NUMBERS // math.prod(training.inner_shape))))
     x, transform = training.batch(index)[0], at.transform
     u = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
     spread_out = transform.dequantize(x, u if training.dequantized else 0.5)

@@ -38,8 +38,8 @@ def examine_student(
         "student": student,
         "calls": drawn.mean_nfe,
         "range": {
-            "model": dataclasses.asdict(model.transform),
-            "data": dataclasses.asdict(held_out.transform),
+            "model": dataclasses.asdict(model.transform.outer),
+            "data": dataclasses.asdict(held_out.transform.outer),
             "sigma_data": [model.sigma_data, training.sigma_data],
             "measured": not run.config.model.sigma_data,
         },
@@ -52,7 +52,8 @@ def examine_student(
 def sensitivity(model: FlowMap, run: Run) -> float:
     """By how much of its size M(x, t_max, s) changes from s = t_min to the middle of the process."""
     sde = model.sde
-    x = torch.randn(16, *run.event_shape, generator=torch.Generator().manual_seed(0)).to(run.device) * sde.prior_std()
+    shape = model.transform.inner_shape(run.event_shape)
+    x = torch.randn(16, *shape, generator=torch.Generator().manual_seed(0)).to(run.device) * sde.prior_std()
     t, middle, end = (
         torch.tensor(u, dtype=torch.float64) for u in (sde.t_max, 0.5 * (sde.t_min + sde.t_max), sde.t_min)
     )

@@ -54,7 +54,7 @@ class DenoisingErrors:
         count: int = 8,
         batch_size: int = 256,
     ) -> None:
-        self.dequantized = data.dequantized
+        self.dequantized, self.inner_shape = data.dequantized, data.inner_shape
         self.transform, self.sde, self.device, self.batch_size = data.transform, model.sde, device, batch_size
         self.t = Times.of(times)(self.sde, (torch.arange(count, dtype=torch.float64) + 0.5) / count)
         index = spread(len(data), items)
@@ -83,11 +83,11 @@ class DenoisingErrors:
         for start in range(0, len(self.x), self.batch_size):
             rows = slice(start, start + self.batch_size)
             generator = torch.Generator().manual_seed(level)
-            draws = BatchNoise.draw(self.sde, self.x.shape, generator, rows=rows)
+            draws = BatchNoise.draw(self.sde, (len(self.x), *self.inner_shape), generator, rows=rows)
             sizes = None if self.sizes is None else self.sizes[rows]
             draws = draws._replace(t=self.t[level].expand(len(draws.t)), sizes=sizes)
             u = draws.in_cells(self.transform, self.dequantized)
-            x0 = self.transform.encode(draws.dequantize(self.x[rows], self.transform, u)).to(self.device)
+            x0 = draws.encode(draws.dequantize(self.x[rows], self.transform, u), self.transform).to(self.device)
             own, other = (self._condition(cond, rows) for cond in (self.cond, self.other))
             yield Batch(x0, own, other, draws, other_time)
 

@@ -88,10 +88,10 @@ def extractor(run: Run, name: str, training: Dataset, download: bool = False) ->
     kind = run.kind
     if name in ("data", "spectrum"):
         named = named_beside(kind, training.event_shape)
-        function = kind.features(training.transform)
+        function = kind.features(training.transform.outer)
         if name == "spectrum":
-            function, named = kind.spectrum(training.transform, training.event_shape, "--features=spectrum"), name
-        digest = hashlib.sha256(f"{training.transform.digest}{named}".encode()).hexdigest()
+            function, named = kind.spectrum(training.transform.outer, training.event_shape, "--features=spectrum"), name
+        digest = hashlib.sha256(f"{training.transform.outer.digest}{named}".encode()).hexdigest()
         return Extractor(name, digest, function, device)
     if name == "classifier":
         judge = evaluation_classifier(run, training).to(device)
@@ -101,7 +101,7 @@ def extractor(run: Run, name: str, training: Dataset, download: bool = False) ->
         return Extractor("classifier", judge.digest, judge.features, device)
     network, digest = _inception(download) if name == "inception" else _of_file(name)
     network = network.to(device).eval()
-    convert = kind.network_input(training.transform, training.event_shape, f"--features={name}")
+    convert = kind.network_input(training.transform.outer, training.event_shape, f"--features={name}")
     return Extractor(name, digest, lambda x: network(convert(x)), device)
 
 

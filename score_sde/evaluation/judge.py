@@ -98,7 +98,7 @@ def evaluation_classifier(run: Run, training: Dataset) -> EvaluationClassifier:
     path = run.folder / "features" / f"classifier-{digest[:12]}.safetensors"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SETTINGS["seed"])
-        network = EvaluationClassifier(training.event_shape, classes, training.transform, digest, run.kind)
+        network = EvaluationClassifier(training.event_shape, classes, training.transform.outer, digest, run.kind)
 
     def make() -> None:
         if not path.exists():
@@ -120,6 +120,6 @@ def _digest(data: Dataset, kind: Kind) -> str:
     x, cond = data.batch(spread(len(data), FINGERPRINT_ITEMS))
     labels = require_labels(cond)
     named = named_beside(kind, data.event_shape)
-    described = [len(data), data.num_classes, data.event_shape, data.transform.digest, SETTINGS, named]
+    described = [len(data), data.num_classes, data.event_shape, data.transform.outer.digest, SETTINGS, named]
     about = json.dumps(described if named else described[:-1])
     return hashlib.sha256(about.encode() + x.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()

@@ -44,7 +44,7 @@ class RealItems:
 
     def spoilt(self, index: Tensor, name: str, amount: float, number: int) -> Tensor:
         """The features of the items at these positions after a perturbation."""
-        generator, transform = torch.Generator().manual_seed(number), self.places[0][0].transform
+        generator, transform = torch.Generator().manual_seed(number), self.places[0][0].transform.outer
         x = transform.encode(transform.dequantize(self.batch(index), 0.5))
         x = PERTURBATIONS[name].function(x, amount, generator)
         return self.features(transform.quantize(transform.decode(x)))

@@ -66,14 +66,14 @@ class Validation:
         """Losses, errors over c_out^2 and log(sigma / alpha) of some of the items, float64 on the CPU."""
         index = self.index[rows]
         x, cond = self.held_out.batch(index)
-        shape = (len(self.index), *self.held_out.event_shape)
+        shape = (len(self.index), *self.held_out.inner_shape)
         generator = torch.Generator().manual_seed(SEED)
         draws = BatchNoise.draw(self.sde, shape, generator, self.times, rows)
         draws = draws._replace(sizes=self.held_out.sizes_of(index))
         transform = self.held_out.transform
         cond = map_condition(lambda c: c.to(self.device), restrict_to(cond, module))
         u = draws.in_cells(transform, self.held_out.dequantized)
-        x0 = transform.encode(draws.dequantize(x, transform, u)).to(self.device)
+        x0 = draws.encode(draws.dequantize(x, transform, u), transform).to(self.device)
         loss = denoising_loss(module, x0, cond, draws, weighting=self.weighting).cpu().double()
         weight, wanted = (WEIGHTINGS[name](self.sde, draws.t, module.sigma_data) for name in (self.weighting, "edm"))
         return loss, loss * wanted / (weight * draws.factor), -0.5 * self.sde.log_snr(draws.t)
@@ -85,7 +85,8 @@ class Validation:
         ``"ratio"`` of the medians, near 1 for samples as new as held-out items and near 0 for copies (None where the
         held-out median is 0).
 
-        A distance is the root mean square over the dimensions, in model units. The nearest is sought among 20,000
+        A distance is the root mean square over the dimensions, in units of
+        the data's own transform. The nearest is sought among 20,000
         training items at most, spread over the set.
         """
         held_out, _ = self.held_out.batch(spread(len(self.held_out), len(samples)))
@@ -111,4 +112,4 @@ class Validation:
         return (nearest / x.shape[1] ** 0.5).cpu()
 
     def _vectors(self, x: Tensor) -> Tensor:
-        return self.held_out.transform.encode(x).to(self.device).flatten(1)
+        return self.held_out.transform.outer.encode(x).to(self.device).flatten(1)

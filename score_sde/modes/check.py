@@ -106,8 +106,8 @@ def measure(run: Run, model: Denoiser, training: Dataset, held_out: Dataset, ite
         "missing": missing,
         "disagreements": disagreements(run, model, held_out, state),
         "range": {
-            "model": dataclasses.asdict(model.transform),
-            "data": dataclasses.asdict(held_out.transform),
+            "model": dataclasses.asdict(model.transform.outer),
+            "data": dataclasses.asdict(held_out.transform.outer),
             "sigma_data": [model.sigma_data, training.sigma_data],
             "measured": not run.config.model.sigma_data,
         },

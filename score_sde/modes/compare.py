@@ -15,7 +15,7 @@ from score_sde.comparison.pareto import JACKKNIFE_GROUPS, RULE
 from score_sde.comparison.pictures import pictures
 from score_sde.comparison.ranking import show, tabulate
 from score_sde.comparison.reference import Reference
-from score_sde.comparison.sampling import ODE_TOLERANCE, ROUNDS, Drawn, sample_all, solved
+from score_sde.comparison.sampling import ODE_TOLERANCE, ROUNDS, Drawn, end_of, sample_all, solved
 from score_sde.config.naming import with_keys
 from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.evaluation.features import EXTRACTORS, extractor
@@ -28,7 +28,6 @@ from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split
 from score_sde.run.lock import one_writer
 from score_sde.run.outputs import stem
-from score_sde.run.sampling import path_of
 from score_sde.run.sizes import sizes_of_samples
 from sde.condition.tree import labels_of
 from sde.files import finite, write_json, write_whole
@@ -52,6 +51,7 @@ def compare(
     split: str = "test",
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     condition: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     batch_size: int = 256,
@@ -65,13 +65,13 @@ def compare(
     budgets = read_calls(nfe or (CALLS_OF_RUNS if runs else CALLS))
     open_split(run, split, sampled=True)
     held_out, training, _ = open_split(run, "test", sampled=True)
-    entrants = open_entrants(run, runs, guidance, labels, condition, num_samples, seed)
+    entrants = open_entrants(run, runs, guidance, labels, condition, prompt, num_samples, seed)
     first = entrants[0]
     cond = first.cond
     if not (labels or first.guides.denoiser.conditions) and labels_of(cond) is not None:
         labels = "data"
     found = extractor(run, features, training, download)
-    given = {"seed": seed, "labels": labels, "condition": condition}
+    given = {"seed": seed, "labels": labels, "condition": condition, "prompt": prompt}
     commands = {one.label: one.command(given, num_samples) for one in entrants}
 
     def alone() -> dict:
@@ -85,7 +85,7 @@ def compare(
         candidates, notes = _candidates(entrants, names, budgets, budgets if nfe else STUDENT_CALLS)
         ran, exact, failures = _sampled(entrants, candidates, num_samples, seed, batch_size, sizes)
         notes += failures
-        ends = {label: path_of(flow).denoised[-1] for label, flow in exact.items()}
+        ends = {label: end_of(flow) for label, flow in exact.items()}
         rows = tabulate(ran, reference, ends, training, commands)
         flow = None
         if exact:

@@ -10,9 +10,18 @@ from samplers import SAMPLERS, generate
 from samplers.progress import Progress
 from score_sde.config.naming import with_keys
 from score_sde.evaluation.validation import Validation
-from score_sde.modes.train import PREVIEW_SAMPLES, held, refuse_overwriting, seeded, write_preview
+from score_sde.modes.train import (
+    PREVIEW_SAMPLES,
+    cached_latents,
+    held,
+    refuse_augmentation,
+    refuse_overwriting,
+    seeded,
+    write_preview,
+)
 from score_sde.run.conditions import held_out_condition
 from score_sde.run.folder import Run
+from score_sde.run.latents import give_transform
 from score_sde.run.sizes import sizes_of_samples
 from score_sde.run.students import usual_sampling
 from score_sde.training.compiling import settle_compiling
@@ -48,6 +57,7 @@ def distill(
     data, held_out = run.data()
     with with_keys("training"):
         check_batch(settings.optimization, data)
+    refuse_augmentation(settings.augmentation, data)
     spec = student_spec(run, trained, data)
     augmentation = Augmentation(
         settings.augmentation, settings.augmentation_probability, spec["network"].get("augment_dim", 0)
@@ -56,6 +66,7 @@ def distill(
         augmentation.check(data.event_shape, data.sizes is not None, [*spec.get("conditions", ())])
     with with_keys("model", "model.network", "sde"):
         student = seeded(settings.seed, build_flow_map, spec)
+    give_transform(student, data)
     solved = None
     if teaching.teacher:
         denoiser = load_model(Path(teaching.teacher) / Run.weights, "denoiser", run.allowed_imports)
@@ -71,6 +82,8 @@ def distill(
     def augment(x0: Tensor, cond: Condition | None, seeds: Tensor) -> tuple[Tensor, Condition | None]:
         return augmentation(x0, restrict_to(cond, student), seeds)
 
+    if run.config.data.cache_latents:
+        data = cached_latents(run, data)
     loss = DistillationLoss(trained, solved, grid_of(trained), augment, settings.cond_dropout)
     spare = copy.deepcopy(student)
     run = run.with_speed(settle(run, student, data, loss))

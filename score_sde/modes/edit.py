@@ -27,6 +27,7 @@ def edit(
     num_samples: int | None = None,
     input: str | None = None,
     labels: str | None = None,
+    prompt: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     steps: int | None = None,
     grid: str | None = None,
@@ -45,7 +46,7 @@ def edit(
         raise ValueError(f"--grid={grid} begins at one time, --start_time={start_time} has {len(times)}: give one")
     inputs = open_inputs(data, split, items, num_samples, input, run.kind)
     count = len(inputs.x)
-    conditions, bound = bind(run, denoiser, labels, inputs.cond, count, guidance)
+    conditions, bound = bind(run, denoiser, labels, inputs.cond, count, guidance, prompt)
     check_room_of(run, out, count * len(times), data.event_shape)
     model = bound(1)
     parts = [

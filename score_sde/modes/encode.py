@@ -14,6 +14,7 @@ from score_sde.run.inputs import spread_items
 from score_sde.run.items import batched, bind, joined, open_split, relative_error, write_arrays
 from score_sde.run.outputs import check_room_of, stem
 from sde.condition.tree import labels_of
+from sde.data import Dataset
 from sde.data.sizes import real_entries
 
 
@@ -24,6 +25,7 @@ def encode_items(
     num_samples: int = 16,
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     batch_size: int = 256,
     rtol: float = 1e-4,
@@ -36,7 +38,7 @@ def encode_items(
     count = len(index)
     check_room_of(run, out, 2 * count, data.event_shape)
     (x, targets), sizes = data.batch(index), data.sizes_of(index)
-    conditions, bound = bind(run, denoiser, labels, targets, count, guidance)
+    conditions, bound = bind(run, denoiser, labels, targets, count, guidance, prompt)
     model, transform = bound(1), data.transform
 
     def there(model, x: Tensor, offset: float = 0.5, sizes: Tensor | None = None):
@@ -65,12 +67,15 @@ def encode_items(
         "rtol": rtol,
         "atol": atol,
         "round_trip_error": error,
+        **({"autoencoder_error": autoencoder_error(data, x)} if transform.learned else {}),
         "nfe_encode": round(nfe[:, 0].mean().item(), 1),
         "nfe_decode": round(nfe[:, 1].mean().item(), 1),
         "seconds": round(seconds, 2),
         "seed": seed,
     }
     sentence = f"{error:.2e} of the data's standard deviation (rms)"
+    if "autoencoder_error" in result:
+        sentence += f", of which the autoencoder alone leaves {result['autoencoder_error']:.2e}"
     if transform.num_levels:
         result["exact"] = real_entries(again == x, sizes).double().mean().item()
         sentence += f", {result['exact']:.3%} of the values come back exactly"
@@ -79,8 +84,8 @@ def encode_items(
         f"calls each, {seconds:.1f} s\n  round trip: {sentence}"
     )
     # The middles of cells have less spread than the noise-filled cells that the model was trained on.
-    typical = latent
-    if transform.num_levels:
+    typical, filled = latent, bool(transform.num_levels) and data.dequantized
+    if filled:
         noisy = dequantized(transform, x, seed, sizes=sizes)
         typical = joined(
             batched(
@@ -97,7 +102,7 @@ def encode_items(
     if not run.world.is_main:
         return {}
     result |= latent_statistics(typical, denoiser.sde.prior_std(), sizes)
-    show_statistics(result, "dequantized items" if transform.num_levels else "items")
+    show_statistics(result, "dequantized items" if filled else "items")
     path = stem(run, out, "encode")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     drawn = comparison(x, again, picture, kind=run.kind, levels=transform.num_levels, sizes=sizes)
@@ -107,7 +112,7 @@ def encode_items(
             "x": x,
             "sizes": sizes,
             "latent": latent,
-            "latent_dequantized": typical if transform.num_levels else None,
+            "latent_dequantized": typical if filled else None,
             "decoded": again,
             "nfe": nfe,
             "index": index,
@@ -118,6 +123,13 @@ def encode_items(
     )
     print(f"  {picture if drawn else 'no picture for this shape'}, {numbers}")
     return result | {"picture": str(picture) if drawn else None, "numbers": str(numbers)}
+
+
+@torch.no_grad()
+def autoencoder_error(data: Dataset, x: Tensor) -> float:
+    """What the autoencoder of a learned transform leaves of items x (n, *event), as ``relative_error`` has it."""
+    values, transform = data.transform.dequantize(x, 0.5), data.transform
+    return relative_error(transform.decode(transform.encode(values)), values, data)
 
 
 def latent_statistics(latent: Tensor, prior_std: float, sizes: Tensor | None = None) -> dict:

@@ -56,6 +56,7 @@ def evaluate(
     num_samples: int = DEFAULT_SAMPLES,
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     subsamples: int = 100,
     batch_size: int = 256,
@@ -75,7 +76,13 @@ def evaluate(
         check_room_of(run, out, num_samples, data.event_shape, RECORDS)
         sampling = Sampling(run, steps, grid, noise, seed, batch_size)
     else:
-        flags = {"--steps": steps, "--grid": grid, "--labels": labels, "--noise": noise != NOISES[0]}
+        flags = {
+            "--steps": steps,
+            "--grid": grid,
+            "--labels": labels,
+            "--prompt": prompt,
+            "--noise": noise != NOISES[0],
+        }
         _nothing_ignored(
             run, flags | {"--num_samples": num_samples != DEFAULT_SAMPLES, guidance.given(): guidance != UNGUIDED}
         )
@@ -91,7 +98,7 @@ def evaluate(
     count, other = num_samples if x is None else len(x), training if split == "test" else run.data()[1]
     if x is None:
         guides = Guides(run, run.sampled_model(), guidance)
-        cond = read_condition(run, guides, labels, None, num_samples, seed=seed, by_law=True)
+        cond = read_condition(run, guides, labels, None, num_samples, prompt=prompt, seed=seed, by_law=True)
         asked = labels_of(cond)
     # It is the split's own items that samples are held against.
     held, like = matching(data, asked), matching(other, asked, warn=False)
@@ -137,7 +144,14 @@ def evaluate(
         )
     settings = {"features": features, "split": split, "seed": seed, "subsamples": subsamples}
     if samples_file is None:
-        settings |= {"steps": steps, "grid": grid, "noise": noise, "labels": labels, "guidance": asdict(guidance)}
+        settings |= {
+            "steps": steps,
+            "grid": grid,
+            "noise": noise,
+            "labels": labels,
+            "prompt": prompt,
+            "guidance": asdict(guidance),
+        }
         settings |= {"sampler": run.config.sampler.to_dict()}
     content = {
         "mode": "evaluate",

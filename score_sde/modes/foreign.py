@@ -12,7 +12,7 @@ from sde.checkpoint.models import save_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.spec import build_transform, describe_foreign
 from sde.data import existing
-from sde.data.transform import Transform
+from sde.data.transform import Transform, TransformLike
 from sde.files import read_json
 from sde.model.classifier import NoisyClassifier
 from sde.pretrained import read_pretrained
@@ -113,7 +113,8 @@ def _check_fits(run: Run, foreign: Foreign) -> None:
         )
     # The process may be another, which guidance allows for.
     spec = stored_spec(run.model_file)
-    if not _alike(transform := build_transform(spec["transform"]), foreign.transform):
+    transform = build_transform(spec["transform"])
+    if transform.learned or not _alike(transform.outer, foreign.transform):
         raise ValueError(
             f"{foreign.origin['file']} sees {_units(foreign.transform)}, the model in {run.folder} {_units(transform)}"
             ": guidance needs both in the same units"
@@ -135,5 +136,7 @@ def _alike(one: Transform, other: Transform) -> bool:
     return all(abs(a - b) <= least for a, b in pairs)
 
 
-def _units(transform: Transform) -> str:
+def _units(transform: TransformLike) -> str:
+    if not isinstance(transform, Transform):
+        return str(transform)
     return f"(x - shift) / scale with shift {transform.shift} and scale {transform.scale}"

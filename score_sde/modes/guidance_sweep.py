@@ -47,6 +47,7 @@ def guidance_sweep(
     num_samples: int = 200,
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     batch_size: int = 256,
     out: str | None = None,
 ) -> dict:
@@ -73,7 +74,7 @@ def guidance_sweep(
         classifier_scale = guidance_scale
     settings = settings_of(run, denoiser, guidance_scale, classifier_scale)
     guides = Guides(run, denoiser, *(options for _, _, options in settings))
-    cond = read_condition(run, guides, labels, None, num_samples, seed=seed, by_law=True)
+    cond = read_condition(run, guides, labels, None, num_samples, prompt=prompt, seed=seed, by_law=True)
     asked, left_out = measurable(held_out, labels_of(cond), run.class_names)
     for sentence in left_out:
         print(f"  left out: {sentence}")

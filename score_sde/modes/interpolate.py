@@ -37,6 +37,7 @@ def interpolate(
     seed_pairs: str | None = None,
     frames: int = 9,
     labels: str | None = None,
+    prompt: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     batch_size: int = 256,
     rtol: float = 1e-4,
@@ -58,11 +59,11 @@ def interpolate(
         sizes = drawn_sizes(run.sizes or law_of(data.sizes), ends.flatten().tolist())
     # One condition per strip, that of its first item, so that both ends are on the flow that the strip is decoded by.
     first = map_condition(lambda c: c[::2], targets)
-    conditions, bound = bind(run, denoiser, labels, first, len(ends), guidance)
+    conditions, bound = bind(run, denoiser, labels, first, len(ends), guidance, prompt)
     tolerances: dict[str, Any] = {"rtol": rtol, "atol": atol}
     begin = time.perf_counter()
     if x is None:
-        blank = torch.empty((ends.numel(), *data.event_shape))
+        blank = torch.empty((ends.numel(), *data.inner_shape))
         own = None if sizes is None else sizes.tolist()
         latent = SeededNoise(ends.flatten().tolist(), own)(blank) * denoiser.sde.prior_std()
     else:
@@ -94,7 +95,7 @@ def interpolate(
     if not run.world.is_main:
         return {}
     seconds = time.perf_counter() - begin
-    strip = joined(decoded, "x").view(path.shape)
+    strip = joined(decoded, "x").view(*path.shape[:2], *data.event_shape)
     nfe = joined(decoded, "nfe").view(path.shape[:2])
     target = stem(run, out, "interpolate")
     picture, numbers = Path(f"{target}.png"), Path(f"{target}.npz")
@@ -124,7 +125,7 @@ def interpolate(
     }
     ends_sentence = ""
     if x is not None:
-        values = joined(decoded, "values").view(path.shape)[:, [0, -1]].flatten(0, 1)
+        values = joined(decoded, "values").view(strip.shape)[:, [0, -1]].flatten(0, 1)
         result["end_error"] = relative_error(values, data.transform.dequantize(x, 0.5), data, sizes)
         ends_sentence = f", ends within {result['end_error']:.1e} of the data's standard deviation (rms)"
     print(

@@ -21,12 +21,13 @@ from score_sde.run.device import arrange
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import only_one, spread_items
-from score_sde.run.items import open_split, write_arrays
+from score_sde.run.items import open_split, prompted_items, write_arrays
 from score_sde.run.labels import Labels
 from score_sde.run.named import Named, read_every
 from score_sde.run.outputs import stem
 from score_sde.run.rows import write_rows
-from sde import ScoreModel
+from score_sde.run.text import read_prompts
+from sde import Denoiser, ScoreModel
 from sde.condition.tree import Condition, labels_of
 from sde.data.statistics import spread
 from sde.device import placed
@@ -42,6 +43,7 @@ def likelihood(
     num_samples: int = 256,
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     unnormalized: bool = False,
     batch_size: int = 256,
@@ -55,7 +57,8 @@ def likelihood(
 ) -> dict:
     """Evaluate log p(x), or log p(x | y), of held-out or training items, or of those of a file or folder.
 
-    With ``labels`` "data" it is log p(x | y); ``input`` is the file or folder, all of whose items are taken."""
+    With ``labels`` "data" it is log p(x | y), with a ``prompt`` that of every item under it; ``input`` is the file or
+    folder, all of whose items are taken."""
     if guidance != UNGUIDED and not unnormalized:
         raise ValueError(
             "a guided model is not a normalized density, so its likelihood is refused: leave out "
@@ -74,8 +77,9 @@ def likelihood(
         x, targets = data.batch(index)
         given = Named(x, [str(i) for i in index.tolist()], labels_of(targets), data.sizes_of(index))
     holder = f"--input={input}" if input else f"the {split} split"
-    conditioned = Labels(labels, denoiser, bound.classes).takes_items(targets, holder)
-    condition = "p(x | y)" if conditioned else "p(x)"
+    one = None if prompt is None else one_prompt(denoiser, prompt, labels)
+    conditioned = one is None and Labels(labels, denoiser, bound.classes).takes_items(targets, holder)
+    condition = "p(x | y)" if conditioned or one is not None else "p(x)"
     if ood_file and (condition != "p(x)" or unnormalized):
         raise ValueError(
             f"--ood_file={ood_file} compares log p(x), and here one set has {condition}: leave out --labels, and "
@@ -90,7 +94,7 @@ def likelihood(
     settings: dict[str, Any] = {"probes": None if exact else probes or 2, "rtol": rtol, "atol": atol, "seed": seed}
 
     def model_for(targets: Condition | None) -> ScoreModel:
-        return bound(targets if conditioned else None)
+        return bound(one or (targets if conditioned else None))
 
     x, sizes = given.x, given.sizes
     model = model_for(targets)
@@ -145,6 +149,16 @@ def likelihood(
         }
         result["numbers"] = _write(run, out, model, given, report.nats, report.stderr, more)
     return result
+
+
+def one_prompt(denoiser: Denoiser, prompt: str, labels: str | None) -> Condition:
+    """The condition, a single row, of all items under ``--prompt``. Raises ValueError for several prompts, for labels
+    beside it, and for a model that is told more than text."""
+    prompts = read_prompts("--prompt", prompt)
+    if len(prompts) > 1 or labels not in (None, "none"):
+        what = f"{len(prompts)} prompts" if len(prompts) > 1 else f"--labels={labels} as well"
+        raise ValueError(f"--prompt={prompt}: with --mode likelihood it is the condition of every item; got {what}")
+    return prompted_items(denoiser, prompt, Labels(None, denoiser, denoiser.num_classes), None, 1)
 
 
 def _write(

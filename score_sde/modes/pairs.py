@@ -32,6 +32,7 @@ def pairs(
     num_samples: int = DEFAULT_PAIRS,
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     condition: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     sizes: str | None = None,
@@ -45,7 +46,7 @@ def pairs(
     check_process(process, GaussianProcess, "--mode pairs")
     check_room_of(run, out, 2 * num_samples, event_shape, "pairs")
     sampling = Sampling(run, steps, grid, NOISES[0], seed, batch_size, sizes)
-    cond = read_condition(run, guides, labels, condition, num_samples, seed=seed)
+    cond = read_condition(run, guides, labels, condition, num_samples, prompt=prompt, seed=seed)
     sampler, own_grid = sampling.method(guides, guidance, cond is not None)
     with with_keys(**GRID):
         times = times_of(process, sampler, sampling.steps, own_grid, None, False)
@@ -75,6 +76,9 @@ def pairs(
         "nfe": drawn.nfe,
         "levels": np.array(transform.num_levels or 0),
     }
+    if transform.learned:
+        # No encoder leads from a sample back to its latent.
+        arrays |= {"state": drawn.state, "transform": np.array(transform.digest)}
     write_arrays(path, arrays | (cond or {}), run.settings)
     print(
         f"{num_samples} pairs by {sampling.name}, {calls(drawn.mean_nfe)} each, {drawn.seconds:.1f} s: "

@@ -46,6 +46,7 @@ from score_sde.run.outputs import check_room_of, stem
 from score_sde.run.rows import write_rows
 from score_sde.run.sampling import Sampling, draw
 from sde.condition.tree import labels_of
+from sde.data.transform import check_elementwise
 from sde.device import has_float64
 from sde.files import finite
 from sde.inverse.operators import Mask
@@ -74,6 +75,7 @@ def restore(
     noise: str = NOISES[0],
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     batch_size: int = 256,
     out: str | None = None,
@@ -90,6 +92,8 @@ def restore(
     solver = RePaint(sampling.sampler, repeats)
     steps = STEPS if steps is None and not isinstance(sampling.times, Tensor) else steps
     data, training, denoiser = open_split(run, split)
+    if method == "replacement":
+        check_elementwise(denoiser.transform, "--method=replacement")
     if data.transform.far and not has_float64(run.device):
         raise ValueError(
             f"--device={run.device}: these data lie so far from zero that what is measured of them needs float64, "
@@ -109,7 +113,7 @@ def restore(
         y = measure(operator, inputs.x, sigma_y, seed)
         truth, targets, index, source = inputs.x, inputs.cond, inputs.index, inputs.source
     count, shape, levels = len(y), data.event_shape, data.transform.num_levels
-    conditions, bound = bind(run, denoiser, labels, targets, count, guidance)
+    conditions, bound = bind(run, denoiser, labels, targets, count, guidance, prompt)
     check_room_of(run, out, count * samples_per_item, shape)
     rows = torch.arange(count).repeat_interleave(samples_per_item)
     each, prior, iterations = operator.rows(rows).to(run.device), bound(samples_per_item), ITERATIONS[0]
@@ -140,7 +144,8 @@ def restore(
             f"the samples miss what was measured by {missed:.3g} (rms, data units){put_back}: take more --steps or "
             "another method"
         )
-    furthest = law.furthest(data.transform.encode(data.transform.dequantize(found.x, 0.5)), own)
+    ends = data.transform.encode(data.transform.dequantize(found.x, 0.5)) if found.state is None else found.state
+    furthest = law.furthest(ends, own)
     diverged = law.broken(furthest)
     if diverged:
         ways = [f"take --method {AUTO}"] * (method != AUTO)

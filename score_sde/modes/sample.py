@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from samplers import NOISES
-from score_sde.run.conditions import read_condition, show
+from score_sde.run.conditions import prompts_of, read_condition, show
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_states
@@ -27,6 +27,7 @@ def sample(
     num_samples: int = DEFAULT_SAMPLES,
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     condition: str | None = None,
     cascade: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
@@ -50,9 +51,14 @@ def sample(
     if cascade:
         if condition:
             raise ValueError(f"--condition={condition} and --cascade={cascade} both give the images: choose one")
+        if prompt:
+            raise ValueError(
+                f"--prompt={prompt} and --cascade={cascade}: draw the first stage with the prompt, and give its "
+                "samples by --condition"
+            )
         cond: Condition | None = low_resolution(sampling, cascade, guides, labels, num_samples)
     else:
-        cond = read_condition(run, guides, labels, condition, num_samples, seed=seed)
+        cond = read_condition(run, guides, labels, condition, num_samples, prompt=prompt, seed=seed)
     drawn = sampling(guides, guidance, cond, num_samples)
     if drawn is None:
         return {}
@@ -61,7 +67,8 @@ def sample(
     path = stem(run, out, sampling.name if count == 1 and not sampling.steps else f"{sampling.name}-{count}")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     levels = guides.denoiser.transform.num_levels
-    shown = show(drawn.x, cond, picture, kind=run.kind, levels=levels, sizes=drawn.sizes)
+    prompts = prompts_of(run, guides.denoiser, prompt, condition or cascade, num_samples)
+    shown = show(drawn.x, cond, picture, kind=run.kind, levels=levels, sizes=drawn.sizes, words=prompts)
     arrays = {
         "x": drawn.x,
         "sizes": drawn.sizes,
@@ -69,7 +76,10 @@ def sample(
         "nfe": drawn.nfe,
         "state": drawn.state,
     }
-    arrays |= cond or {}
+    # What encodes texts is not kept beside them.
+    encoded = () if prompts is None else guides.denoiser.text.shapes
+    arrays |= {name: c for name, c in (cond or {}).items() if name not in encoded}
+    arrays |= {} if prompts is None else {"prompts": np.array(prompts)}
     write_arrays(numbers, arrays, run.settings)
     run.kind.write(trimmed(drawn.x, drawn.sizes), path, run.about)
     least, most = drawn.nfe.min().item(), drawn.nfe.max().item()

@@ -16,6 +16,7 @@ from score_sde.evaluation.validation import Validation
 from score_sde.pages.items import items
 from score_sde.run.conditions import held_out_condition, show
 from score_sde.run.folder import Run
+from score_sde.run.latents import give_transform, with_codes
 from score_sde.run.pairs import read_pairs
 from score_sde.run.sizes import sizes_of_samples
 from score_sde.training.compiling import settle_compiling
@@ -23,6 +24,7 @@ from score_sde.training.precision import settle
 from score_sde.training.session import Session
 from score_sde.training.spec import classifier_spec, denoiser_spec
 from sde import Denoiser, NoisyClassifier
+from sde.autoencoder import LatentTransform
 from sde.checkpoint.initial import begin_with
 from sde.checkpoint.spec import build_classifier, build_denoiser
 from sde.condition.tree import Condition, restrict_to
@@ -55,6 +57,7 @@ def train(run: Run, *, init: str | None = None) -> dict:
     if not run.config.data.pairs:
         with with_keys("training"):
             check_batch(settings.optimization, data)
+    refuse_augmentation(settings.augmentation, data)
     spec = denoiser_spec(run.config, data, run.inherited)
     told = spec["network"].get("augment_dim", 0)
     augmentation = Augmentation(settings.augmentation, settings.augmentation_probability, told)
@@ -62,12 +65,15 @@ def train(run: Run, *, init: str | None = None) -> dict:
         augmentation.check(data.event_shape, data.sizes is not None, [*spec.get("conditions", ())])
     with with_keys("model", "model.network", "sde", init="--init"):
         model = seeded(settings.seed, build_denoiser, spec)
+        if model.text is not None and data.text is not None:
+            model.text.load_state_dict(data.text.state_dict())
+        give_transform(model, data)
         if run.begins_with:
             print(f"training begins with the weights of {init}")
             for reason in begin_with(model, spec, run.begins_with, run.allowed_imports).values():
                 print(f"started anew, as classes or conditions are others: {reason}")
         model = model.to(run.device)
-        check_forward(spec["network"]["name"], model, data.event_shape)
+        check_forward(spec["network"]["name"], model, data.inner_shape)
     if settings.cond_dropout > 0 and not getattr(model.network, "has_null", True):
         raise ValueError(
             f"config.training.cond_dropout = {settings.cond_dropout:g}: this network has no null condition to drop "
@@ -84,6 +90,9 @@ def train(run: Run, *, init: str | None = None) -> dict:
         trained_on = read_pairs(run.config.data.pairs, data, model)
         with with_keys("training"):
             check_batch(settings.optimization, trained_on)
+
+    if run.config.data.cache_latents:
+        trained_on = cached_latents(run, trained_on)
 
     def loss(module: Denoiser, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
         options = {"weighting": settings.loss_weighting, "cond_dropout": settings.cond_dropout}
@@ -138,7 +147,7 @@ def train_classifier(run: Run) -> dict:
     spec = classifier_spec(config, data)
     with with_keys("classifier", "classifier.network", "sde"):
         classifier = seeded(settings.seed, build_classifier, spec).to(run.device)
-        check_forward(spec["network"]["name"], classifier, data.event_shape)
+        check_forward(spec["network"]["name"], classifier, data.inner_shape)
     run = run.with_speed(settle(run, classifier, data, classifier_loss, settings.optimization))
     run = run.with_speed(settle_compiling(run, classifier, data, classifier_loss, settings.optimization))
     with with_keys("classifier"):
@@ -164,6 +173,27 @@ def train_classifier(run: Run) -> dict:
         + f" (chance {noisy.chance:.1%})"
     )
     return session.summary("train_classifier") | {"accuracy": accuracy, "chance": noisy.chance}
+
+
+def cached_latents(run: Run, data: Dataset) -> Dataset:
+    """The data with latents that are computed once, as config.data.cache_latents asks. Raises ValueError for a run
+    without an autoencoder."""
+    if not isinstance(data.transform, LatentTransform):
+        raise ValueError(
+            "config.data.cache_latents=True: the model sees the items as they are, and there are no latents to keep; "
+            "name an autoencoder in config.model.autoencoder, or leave it out"
+        )
+    # Those of pairs are what their noises lead to.
+    return data if data.codes is not None else with_codes(data, run.folder, run.world)
+
+
+def refuse_augmentation(augmentation: str, data: Dataset) -> None:
+    """Refuse to change latents as if they were items."""
+    if augmentation != "none" and isinstance(data.transform, LatentTransform):
+        raise ValueError(
+            f"config.training.augmentation={augmentation}: mirrored or moved latents are not those of a mirrored or "
+            "moved item; take none with an autoencoder"
+        )
 
 
 def write_preview(run: Run, samples: Samples, cond: Condition | None, step: int, data: Dataset) -> None:

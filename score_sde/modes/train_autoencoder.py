@@ -36,7 +36,7 @@ def train_autoencoder(run: Run) -> dict:
     """Train the autoencoder whose latents a denoiser can then be trained in."""
     config, settings = run.config, run.config.autoencoder
     refuse_overwriting(run, "autoencoder", run.autoencoder_file, "move it away first")
-    data, held_out = run.data()
+    data, held_out = run.items
     with with_keys("autoencoder"):
         check_batch(settings.optimization, data)
         Augmentation(settings.augmentation).check(data.event_shape, data.sizes is not None, [])

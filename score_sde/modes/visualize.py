@@ -28,6 +28,7 @@ from sde.checkpoint.spec import build_sde
 from sde.condition.tree import Condition, labels_of
 from sde.data.names import class_title
 from sde.data.statistics import spread
+from sde.data.transform import check_elementwise
 
 PLOTS = ("process", "trajectory", "denoised", "field")
 IGNORED = {
@@ -51,6 +52,7 @@ def visualize(
     num_samples: int | None = None,
     seed: int = 0,
     labels: str | None = None,
+    prompt: str | None = None,
     condition: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     batch_size: int = 256,
@@ -64,7 +66,7 @@ def visualize(
             raise ValueError(f"{flag}: --plots={plots} would ignore it; leave it out, or take --plots=trajectory")
     view = None
     if plots != "process":
-        view = View(run, steps, grid, num_samples, seed, labels, condition, guidance, batch_size)
+        view = View(run, steps, grid, num_samples, seed, labels, condition, prompt, guidance, batch_size)
         # What they refuse comes before a name is taken.
         view.check(chosen, required=plots == "field")
     path = run.world.broadcast_from_main(lambda: stem(run, out, "visualize", f"-{chosen[0]}.npz"))
@@ -97,15 +99,16 @@ class View:
         seed: int,
         labels: str | None,
         condition: str | None,
+        prompt: str | None,
         guidance: GuidanceOptions,
         batch_size: int,
     ) -> None:
         self.data, _, self.denoiser = open_split(run, "test")
         self.run, self.seed, self.batch_size = run, seed, batch_size
         self.guides = Guides(run, self.denoiser, guidance)
-        self.asked = labels, condition
-        self.planar = run.kind.planar(self.data.event_shape)
-        self.count = num_samples or (PLANE_POINTS if self.planar else DEFAULT_SAMPLES)
+        self.asked, self.prompt = (labels, condition), prompt
+        self.planar = run.kind.planar(self.data.event_shape) and not self.data.transform.learned
+        self.count = num_samples or (PLANE_POINTS if run.kind.planar(self.data.event_shape) else DEFAULT_SAMPLES)
         self.steps, self.grid = steps, read_grid(grid, run)
         self.samples: Samples | None = None
 
@@ -116,7 +119,9 @@ class View:
             name = options.pop("name")
             if name == "auto":
                 raise ValueError("--sampler=auto: name a sampler to look at, as in --sampler heun")
-            self.cond = read_condition(self.run, self.guides, *self.asked, self.count, seed=self.seed)
+            self.cond = read_condition(
+                self.run, self.guides, *self.asked, self.count, prompt=self.prompt, seed=self.seed
+            )
             drawn = self.guides(self.cond), SAMPLERS[name](**options), self.count, self.data.event_shape
             own: dict[str, Any] = {"steps": self.steps, "grid": self.grid, "batch_size": self.batch_size}
             own |= {"seed": self.seed, "sizes": sizes_of_samples(self.run, self.count, self.seed)}
@@ -127,6 +132,8 @@ class View:
         """Raise ValueError for what the pictures refuse, with ``required`` where the field is all that is asked for."""
         if {"trajectory", "denoised"} & {*chosen}:
             self.reverse()
+        if required:
+            check_elementwise(self.data.transform, "--plots=field")
         if required and not self.planar:
             raise ValueError(
                 f"--plots=field: items of shape {self.data.event_shape} are no points in the plane; try trajectory, "
@@ -139,8 +146,8 @@ class View:
 
     def _field_condition(self) -> Condition | None:
         # One row of a condition serves every point.
-        whole = not any(self.asked) and self.denoiser.null_trained
-        return None if whole else read_condition(self.run, self.guides, *self.asked, 1)
+        whole = not any((*self.asked, self.prompt)) and self.denoiser.null_trained
+        return None if whole else read_condition(self.run, self.guides, *self.asked, 1, prompt=self.prompt)
 
     def film(self, name: str, path: Path, frames: int, result: dict) -> None:
         """Strip, animation and numbers of the ``trajectory``, forward and reverse, or of the ``denoised`` predictions

@@ -15,7 +15,7 @@ from samplers.noise.seeded import sample_seeds
 from score_sde.kinds.base import Kind
 from score_sde.plots.pictures import figure_bytes, plt
 from sde.data import Dataset
-from sde.data.transform import Transform
+from sde.data.transform import TransformLike
 from sde.files import write_whole
 from sde.process.base import SDE
 
@@ -49,9 +49,12 @@ def forward(sde: SDE, data: Dataset, x: Tensor, times: Tensor, seed: int) -> Ten
     return torch.stack([transform.decode(sde.perturb(x0, t, z)) for t in times])
 
 
-def as_spread(x: Tensor, times: Tensor, sde: SDE, transform: Transform, sigma_data: float) -> Tensor:
+def as_spread(x: Tensor, times: Tensor, sde: SDE, transform: TransformLike, sigma_data: float) -> Tensor:
     """States x (k, n, *event) at ``times`` (k,), in data units, scaled to the spread of the data: x_t sigma_data /
-    sqrt(alpha^2 sigma_data^2 + sigma^2) in model units. At the noise end of any process pictures would show little."""
+    sqrt(alpha^2 sigma_data^2 + sigma^2) in model units. At the noise end of any process pictures would show little.
+    Decoded latents stay as they are: no encoder leads back from what is no item."""
+    if transform.learned:
+        return x
     alpha, sigma = sde.alpha(times), sde.sigma(times)
     scale = (sigma_data * (alpha**2 * sigma_data**2 + sigma**2).rsqrt()).tolist()
     return torch.stack([transform.decode(c * transform.encode(state)) for c, state in zip(scale, x, strict=True)])

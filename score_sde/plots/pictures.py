@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from score_sde.kinds.base import Kind
 from score_sde.kinds.image import scaled
-from score_sde.plots.sheet import BACKGROUND, sheet
+from score_sde.plots.sheet import BACKGROUND, captioned_sheet, sheet
 from sde.data.sizes import cut
 from sde.files import write_whole
 
@@ -24,6 +24,8 @@ Limits = tuple[np.ndarray, np.ndarray]
 """The lowest and the highest value of an axis, or of black and white, that pictures have in common."""
 MARGIN = 0.3
 """Share of the data's range that lies on either side of it."""
+MAX_WITH_WORDS = 48
+"""Images that have their words below them, at most."""
 MAX_CURVES = 16
 """Items with axes for each that are drawn."""
 
@@ -36,13 +38,14 @@ def picture(
     levels: int | None,
     labels: Tensor | None = None,
     sizes: Tensor | None = None,
+    words: Sequence[str] | None = None,
 ) -> bool:
     """Samples (n, *event) in data units as a picture, in the layout of their kind: a grid for images and for slices of
-    volumes, a scatter for points, lines for signals; of padded ones, by their ``sizes`` (n,), what is real. False, and
-    nothing written, for what has no picture. Raises FloatingPointError for non-finite values.
+    volumes, a scatter for points, lines for signals; of padded ones, by their ``sizes`` (n,), what is real. Below each
+    of up to MAX_WITH_WORDS images stand its ``words``, where there are any. False, and nothing written, for what has no picture. Raises FloatingPointError for non-finite values.
     """
     _check(x, path)
-    content = drawn(x, kind=kind, levels=levels, labels=labels, sizes=sizes)
+    content = drawn(x, kind=kind, levels=levels, labels=labels, sizes=sizes, words=words)
     if content is not None:
         write_whole(path, content)
     return content is not None
@@ -56,6 +59,7 @@ def drawn(
     labels: Tensor | None = None,
     sizes: Tensor | None = None,
     limits: Limits | None = None,
+    words: Sequence[str] | None = None,
 ) -> bytes | None:
     """The PNG that ``picture`` writes of finite samples, None for what has no picture; within ``limits``, those of
     ``limits_of``, where several pictures are to be compared."""
@@ -63,6 +67,8 @@ def drawn(
     if shown is None:
         return None
     if kind.layout == "sheet":
+        if words is not None and len(x) <= MAX_WITH_WORDS:
+            return _image_grid(shown, kind, levels, min(len(x), 8), limits=limits, words=words)
         columns = min(len(x), 10) if len(x) <= 100 else math.ceil(len(x) ** 0.5)
         return _image_grid(shown, kind, levels, columns, limits=limits)
     if kind.layout == "plane":
@@ -179,13 +185,15 @@ def _image_grid(
     columns: int,
     gaps: Collection[int] = (),
     limits: Limits | None = None,
+    words: Sequence[str] | None = None,
 ) -> bytes:
-    """Images (n, channels, height, width), ``columns`` per row; a wider gap before each column in ``gaps``; black and
-    white are the limits."""
+    """Images (n, channels, height, width), ``columns`` per row; a wider gap before each column in ``gaps``, or ``words``
+    below each image; black and white are the limits."""
     low, high = kind.scale(shown.double(), levels) if limits is None else map(float, limits)
     pixels = scaled(shown.double().nan_to_num().numpy(), low, high)
     # What is padded looks like what lies between images.
-    return sheet(np.where(shown.isnan().numpy(), np.uint8(BACKGROUND), pixels), columns, gaps)
+    pixels = np.where(shown.isnan().numpy(), np.uint8(BACKGROUND), pixels)
+    return sheet(pixels, columns, gaps) if words is None else captioned_sheet(pixels, words, columns)
 
 
 def figure_bytes(figure, kind: str = "png", **options) -> bytes:

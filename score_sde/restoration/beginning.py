@@ -46,6 +46,8 @@ class Beginning:
             self.note = f"{said}, and {why}: {', or '.join(ways)}"
             return
         self.start_time, self.mean = level.t, training.statistics.mean
+        if training.transform.learned:
+            self.mean = training.transform.decode(training.moments[0][None].float())[0].cpu()
         self.note = f"{said}: restoring begins there, at time {level.t:.3g}"
 
     def options(self, count: int) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sde import ScoreModel
-from sde.data.transform import Transform
 
 PAID = {"cpu": 3e13, "": 3e15}
 """Floating-point operations that restoring may take, minutes of a CPU and of other devices ("")."""
@@ -20,8 +19,7 @@ def passes(iterations: int) -> int:
 @torch.no_grad()
 def operations(model: ScoreModel, event_shape: tuple[int, ...], device: torch.device) -> float:
     """Floating-point operations of one call for one sample, those of matrix products and convolutions."""
-    transform: Transform = model.transform
-    x = torch.zeros(1, *transform.inner_shape(event_shape), device=device)
+    x = torch.zeros(1, *model.transform.inner_shape(event_shape), device=device)
     with FlopCounterMode(display=False) as counter:
         model.rows(slice(0, 1))(x, torch.tensor((model.sde.t_min + model.sde.t_max) / 2, dtype=torch.float64))
     return float(counter.get_total_flops())

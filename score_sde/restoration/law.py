@@ -28,14 +28,12 @@ class Law:
     def __init__(self, data: Dataset, model, *, padded: bool = False) -> None:
         statistics, (mean, var) = data.statistics, data.moments
         self.sde, self.event_shape, self.padded = model.sde, tuple(mean.shape), padded
+        ends = data.inner_ends
         encoded = replace(statistics, mean=mean, var=var)
         stds, whole = encoded.channels()[1], encoded.in_one_channel().channels()[1]
         stds = torch.where(stds > 1e-3 * whole, stds, whole)
         self.mean, self.std = mean, stds.view(-1, *[1] * max(0, mean.ndim - 1)).expand(mean.shape)
-        # Where no item is real there is nothing to reach.
-        known = torch.ones(()) if statistics.counts is None else statistics.counts
-        ends = [torch.where(known > 0, end, statistics.mean) for end in (statistics.smallest, statistics.largest)]
-        reached = self._most(data.transform.encode(torch.stack(ends))) if self.std.all() else None
+        reached = self._most(ends) if self.std.all() else None
         self.data_reach = math.inf if reached is None else reached.max().item()
         self.reach = max(MAX_REACH, MORE_THAN_DATA * self.data_reach)
         self.seen: list[Tensor] = []

@@ -15,6 +15,7 @@ from score_sde.plots.pictures import comparison, picture
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, Guides
 from score_sde.run.labels import Labels
+from score_sde.run.text import cycled_prompts, prompted, read_prompts
 from sde.condition.tree import (
     NULL_LABEL,
     C,
@@ -55,17 +56,26 @@ def read_condition(
     file: str | None,
     count: int,
     *,
+    prompt: str | None = None,
     seed: int = 0,
     by_law: bool = False,
 ) -> Condition | None:
-    """``--labels`` and ``--condition``, one row for each of ``count`` samples: the arrays of the file, cycled, or by
-    default, for models that are conditioned on more than classes, held-out items. Classes that are not told are drawn
-    ``by_law``, as often as the data have them and by ``seed``, or else are all of them in turn. Raises ValueError for
-    what the model does not take."""
+    """``--labels``, ``--condition`` and ``--prompt``, one row for each of ``count`` samples: the prompts and the arrays
+    of the file, cycled, or by default, for models that are conditioned on more than classes, held-out items. Classes
+    that are not told are drawn ``by_law``, as often as the data have them and by ``seed``, or else are all of them in
+    turn; beside a prompt they are none. Raises ValueError for what the model does not take."""
     model = guides.denoiser
     usual = "data" if by_law and guides.classes else None
     labeled = labels or usual
     asked = Labels(labeled, model, guides.classes, guides.names, run.class_counts if labeled == "data" else None)
+    told = prompted(model, "--prompt", read_prompts("--prompt", prompt), count) if prompt else {}
+    if told and (file == "none" or not file):
+        # Else none of the classes, since a prompt says it all.
+        labels = asked.of_samples(count, seed) if labels else None
+        found = told | (labels or (_no_labels(count) if model.num_classes else {}))
+        with with_flag("--prompt", prompt):
+            check_condition(found, model.num_classes, model.conditions)
+        return found
     if not (file or model.conditions):
         return asked.of_samples(count, seed)
     if labels and (file == "none" or not file):
@@ -83,12 +93,28 @@ def read_condition(
     given = _read(file, model, guides.names)
     if labels and "labels" in given:
         raise ValueError(f"--labels={labels} and --condition={file} both give labels: choose one")
-    beside: Condition = {}
+    twice = [kind for kind in told if kind in given]
+    if twice:
+        raise ValueError(f"--prompt={prompt} and --condition={file} both give the {twice[0]}: choose one")
+    beside: Condition = dict(told)
     if guides.classes and "labels" not in given:
-        beside = asked.of_samples(count, seed) or _no_labels(count)
+        beside |= asked.of_samples(count, seed) or _no_labels(count)
     with with_flag("--condition", file):
         check_condition(restrict_to(given | cycled(beside, 1), model) or {}, model.num_classes, model.conditions)
     return cycled(given, count) | beside
+
+
+def prompts_of(run: Run, model: Preconditioned, prompt: str | None, file: str | None, count: int) -> list[str] | None:
+    """The texts of what ``read_condition`` returns, one for each of ``count`` samples: prompts, or by default the
+    captions of held-out items; None where it has none."""
+    if model.text is None or (file and not prompt):
+        return None
+    if prompt:
+        return cycled_prompts(read_prompts("--prompt", prompt), count)
+    held_out = run.data()[1]
+    if held_out.captions is None:
+        return None
+    return cycled_prompts([held_out.captions[i] for i in spread(len(held_out), count).tolist()], count)
 
 
 def _no_labels(count: int) -> Condition:
@@ -173,10 +199,17 @@ def upscaled(labels: Condition | None, image: Tensor, guides: Guides) -> Conditi
 
 
 def show(
-    x: Tensor, cond: Condition | None, path: Path, *, kind: Kind, levels: int | None, sizes: Tensor | None = None
+    x: Tensor,
+    cond: Condition | None,
+    path: Path,
+    *,
+    kind: Kind,
+    levels: int | None,
+    sizes: Tensor | None = None,
+    words: Sequence[str] | None = None,
 ) -> bool:
-    """Samples as by ``picture``; beside each the image that it is conditioned on, where that has its channels."""
+    """Samples as by ``picture``, with the ``words`` that they were drawn for; beside each the image that it is conditioned on, where that has its channels."""
     image = None if cond is None else cond.get("image")
     if image is None or image.shape[1] != x.shape[1]:
-        return picture(x, path, kind=kind, levels=levels, labels=labels_of(cond), sizes=sizes)
+        return picture(x, path, kind=kind, levels=levels, labels=labels_of(cond), sizes=sizes, words=words)
     return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, kind=kind, levels=levels, sizes=sizes)

@@ -16,13 +16,17 @@ from score_sde.config.program import program, quoted
 from score_sde.kinds import KINDS, kind_of
 from score_sde.kinds.base import About, Kind
 from score_sde.run.device import arrange
+from score_sde.run.latents import latents_of
+from score_sde.run.text import encoder_of_config
 from score_sde.run.trained import as_trained
 from sde import Denoiser, NoisyClassifier
-from sde.autoencoder import Autoencoder
-from sde.checkpoint.models import load_model
+from sde.autoencoder import Autoencoder, LatentTransform, in_latents
+from sde.checkpoint.models import load_model, load_text, load_transform
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.states import Checkpoints
+from sde.condition.text import TextEncoder
 from sde.data import Split, load_dataset
+from sde.data.captions import TEXT
 from sde.data.names import CLASS_NAMES
 from sde.data.sizes import law_of
 from sde.distillation import FlowMap
@@ -149,17 +153,25 @@ class Run:
         return None if self.checkpoints("denoiser").paths() else self.init
 
     @cached_property
-    def _spec(self) -> dict:
-        """What the file of the weights says of the model, or where there is none the newest training state; of training
-        that begins with another run, what that says. Nothing where there is nothing yet."""
+    def _described(self) -> Path | None:
+        """What says what the model is: the file of the weights, or where there is none the newest training state; of
+        training that begins with another run, that. None where there is nothing yet."""
         own = (self.weights_file, *self.checkpoints("denoiser").paths())
         files = own if self.begins_with is None else (self.begins_with,)
-        return next((stored_spec(path) for path in files if path.is_file()), {})
+        return next((path for path in files if path.is_file()), None)
+
+    @cached_property
+    def _spec(self) -> dict:
+        """What the model is, as it says itself. Nothing where there is nothing yet."""
+        return {} if self._described is None else stored_spec(self._described)
 
     def values(self) -> dict:
         """The config as plain values, with what it leaves to be found."""
         values = self.config.to_dict()
         values["data"]["kind"] = self.kind.name
+        if TEXT not in self.config.data.conditions:
+            # Of models that are told captions alone.
+            del values["model"]["text"]
         if self.config.distillation == resolve({}, []).distillation:
             # Of students alone.
             del values["distillation"]
@@ -172,10 +184,47 @@ class Run:
             write_json(self.folder / "classes.json", {str(i): name for i, name in enumerate(self.class_names)})
 
     @cached_property
-    def _split(self) -> Split:
+    def items(self) -> Split:
+        """The training and held-out data as they are, without the latents of an autoencoder."""
         own = {name: f"config.data.{name}" for name in own_keys(self.config.data.dataset)}
         with with_keys("data", **own):
             return as_trained(load_dataset(**self.config.data.arguments()), self._spec)
+
+    @cached_property
+    def text(self) -> TextEncoder | None:
+        """The text encoder of the model, or of one that is still to be trained the one that the config describes; None
+        for a model that is told no captions."""
+        described = self._described
+        if described is not None and (self._spec.get("text") or self.begins_with is None):
+            return load_text(described)
+        return None if TEXT not in self.config.data.conditions else encoder_of_config(self.config, self.items)
+
+    @cached_property
+    def _split(self) -> Split:
+        train, test = self._with_text(self.items)
+        learned = self._latents
+        if learned is None or learned.num_levels != train.transform.num_levels:
+            return train, test
+        return in_latents(train, learned), in_latents(test, learned)
+
+    def _with_text(self, parts: Split) -> Split:
+        """Both parts of the data, with what the model is told of their captions, where it is."""
+        if self.text is None or TEXT not in self.config.data.conditions:
+            return parts
+        with with_keys("data", "model.text"):
+            return parts[0].with_text(self.text), parts[1].with_text(self.text)
+
+    @property
+    def _latents(self) -> LatentTransform | None:
+        """The learned transform of the model, or of the autoencoder that the config names for one that is still to be
+        trained, on the device; None for a model of items as they are."""
+        described, named = self._described, self.config.model.autoencoder
+        with with_keys(imports="--imports"):
+            found = None if described is None else load_transform(described, self.allowed_imports)
+            if found is None and named and (described is None or self.begins_with is not None):
+                train, scale = self.items[0], self.config.model.latent_scale
+                found = latents_of(named, self.folder, scale, train, self.allowed_imports, self.device)
+        return None if found is None else found.to(self.device)
 
     @property
     def names_data(self) -> bool:

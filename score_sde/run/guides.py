@@ -12,6 +12,7 @@ from score_sde.config.naming import with_flag, with_keys
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
 from score_sde.run.labels import read_classes
+from score_sde.run.text import prompted, read_prompts
 from sde import Denoiser, NoisyClassifier, ScoreModel
 from sde.condition.tree import Condition, condition_kinds, labels_of, require_labels, restrict_to
 from sde.distillation import BoundFlowMap, FlowMap
@@ -35,14 +36,17 @@ class GuidanceOptions:
     guidance_interval: str | None = None
     guidance_rescale: float = 0.0
     threshold: str | None = None
+    negative_prompt: str | None = None
 
     def __post_init__(self) -> None:
-        if self.negative_labels and self.autoguidance:
-            raise ValueError(
-                f"--negative_labels={self.negative_labels} and --autoguidance={self.autoguidance} are both given, and "
-                "each takes the place of the unconditional branch: choose one"
-            )
-        for name, value in (("negative_labels", self.negative_labels), ("autoguidance", self.autoguidance)):
+        for name in ("negative_labels", "negative_prompt"):
+            if getattr(self, name) and self.autoguidance:
+                raise ValueError(
+                    f"--{name}={getattr(self, name)} and --autoguidance={self.autoguidance} are both given, and each "
+                    "takes the place of the unconditional branch: choose one"
+                )
+        for name in ("negative_labels", "negative_prompt", "autoguidance"):
+            value = getattr(self, name)
             if value and self.guidance_scale == 1:
                 raise ValueError(f"--{name}={value}: with --guidance_scale=1 it does nothing; try 2")
         for name, limit in (("guidance_interval", self.guidance_interval), ("guidance_rescale", self.guidance_rescale)):
@@ -160,10 +164,12 @@ def guided(
     score_model: ScoreModel = model
     own = restrict_to(cond, model)
     if own is not None:
-        negative = None
+        negative, count = None, len(next(iter(own.values())))
         if options.negative_labels:
-            count = len(next(iter(own.values())))
             negative = own | {"labels": _negative(options.negative_labels, count, model, names)}
+        if options.negative_prompt:
+            prompts = read_prompts("--negative_prompt", options.negative_prompt)
+            negative = (negative or own) | prompted(model, "--negative_prompt", prompts, count)
         with with_flag("--guidance_scale", f"{options.guidance_scale:g}", cond_dropout="config.training.cond_dropout"):
             score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
     if weak:
@@ -206,10 +212,12 @@ def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, we
             f"--guidance_scale={options.guidance_scale:g}: the model is unconditional, so there is nothing to guide "
             "without a classifier or --autoguidance; leave it at 1"
         )
+    spoken = model.text is not None
     if (free and cond is None) or (options.classifier_scale and labels_of(cond) is None):
         raise ValueError(
             f"--guidance_scale={options.guidance_scale:g} and --classifier_scale={options.classifier_scale:g} guide "
-            "towards labels: give --labels, or leave the scales at 1 and 0"
+            f"towards labels{' or text' * spoken}: give {'--prompt or ' * spoken}--labels, or leave the scales at 1 and "
+            "0"
         )
     for told in (model, weak):
         if told is not None:

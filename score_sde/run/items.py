@@ -12,12 +12,14 @@ from torch import Tensor
 
 from samplers.checks import SampleError
 from samplers.progress import Progress
+from score_sde.config.naming import with_flag
 from score_sde.run.compiling import compiling
 from score_sde.run.folder import Run
 from score_sde.run.guides import GuidanceOptions, Guides
 from score_sde.run.labels import Labels
+from score_sde.run.text import prompted, read_prompts
 from sde import Denoiser, ScoreModel
-from sde.condition.tree import Condition, labels_of, map_condition, restrict_to
+from sde.condition.tree import NULL_LABEL, Condition, check_condition, labels_of, map_condition, restrict_to
 from sde.data import Dataset
 from sde.data.sizes import real_entries
 from sde.data.statistics import spread
@@ -27,16 +29,16 @@ from sde.files import write_whole
 
 def relative_error(values: Tensor, x: Tensor, data: Dataset, sizes: Tensor | None = None) -> float:
     """Root mean square of values - x (n, *event) where they are real, relative to the data's standard deviation, both
-    in model units; where the data are one value, it is not relative to anything."""
+    in units of the data's own transform; where the data are one value, it is not relative to anything."""
     index = spread(len(data), 10_000)
-    std, encode = encoded_entries(data, index).std().item(), data.transform.encode
+    std, encode = encoded_entries(data, index).std().item(), data.transform.outer.encode
     error = root_mean_square(encode(values) - encode(x), sizes).item()
     return error / std if std > 0 else error
 
 
 def encoded_entries(data: Dataset, index: Tensor) -> Tensor:
-    """The entries of items at positions that are real, in model units, in a row."""
-    return real_entries(data.transform.encode(data.batch(index)[0]).double(), data.sizes_of(index))
+    """The entries of items at positions that are real, in units of the data's own transform, in a row."""
+    return real_entries(data.transform.outer.encode(data.batch(index)[0]).double(), data.sizes_of(index))
 
 
 def encoded_items(
@@ -82,16 +84,35 @@ def bind(
     targets: Condition | None,
     count: int,
     guidance: GuidanceOptions,
+    prompt: str | None = None,
 ) -> tuple[Tensor | None, Callable[[int], ScoreModel]]:
     """The labels (count,) that the flow is conditioned on, or None, and a function that binds so many rows to each.
 
-    ``labels`` is the flag as ``Labels.of_items`` reads it, and ``targets`` the items' own conditions.
+    ``labels`` is the flag as ``Labels.of_items`` reads it, and ``targets`` the items' own conditions. With a
+    ``prompt`` the condition is that, with the classes of the flag, or none, and what else the items come with.
     """
     guides = Guides(run, denoiser, guidance)
-    cond = Labels(labels, denoiser, guides.classes, guides.names).of_items(targets, count)
+    asked = Labels(labels, denoiser, guides.classes, guides.names)
+    cond = prompted_items(denoiser, prompt, asked, targets, count) if prompt else asked.of_items(targets, count)
     # Rows of the bound model, so that what cycles over the items does so before they are repeated.
     whole = guides(cond)
     return labels_of(cond), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))
+
+
+def prompted_items(denoiser: Denoiser, prompt: str, asked: Labels, targets: Condition | None, count: int) -> Condition:
+    """The condition of ``count`` items that are to be what ``--prompt`` says, cycled: classes as ``--labels`` asks, of
+    the items themselves for "data", or none; all else as the items come with it."""
+    told = prompted(denoiser, "--prompt", read_prompts("--prompt", prompt), count)
+    own = restrict_to(targets, denoiser) or {}
+    labels = {}
+    if denoiser.num_classes:
+        none = {"labels": torch.full((count,), NULL_LABEL)}
+        labels = own if asked.text == "data" else (asked.of_samples(count) if asked.text else None) or none
+    found = {kind: c for kind, c in own.items() if kind != "labels"} | told
+    found |= {"labels": labels["labels"]} if labels else {}
+    with with_flag("--prompt", prompt):
+        check_condition(found, denoiser.num_classes, denoiser.conditions)
+    return found
 
 
 def batched(

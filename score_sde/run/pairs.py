@@ -51,7 +51,19 @@ def read_pairs(path: str, data: Dataset, model: Denoiser) -> Dataset:
                 f"its samples are of {found}, the data of {wanted}: these are pairs of another kind of run"
             )
         cond = _conditions(held, labels, data, model)
-        return paired(data, x, z, cond, sizes)
+        return paired(data, x, z, cond, sizes, _states(held, data))
+
+
+def _states(held: FileOfArrays, data: Dataset) -> Tensor | None:
+    """The pairs' samples in model units, of data in latents; None of others, whose samples tell them."""
+    if not data.transform.learned:
+        return None
+    if str(held.others.get("transform", "")) != data.transform.digest:
+        raise ValueError(
+            "its samples are not of latents of this autoencoder: these are pairs of another run; draw them with --mode "
+            "pairs of the run whose weights training begins with"
+        )
+    return torch.as_tensor(held.others["state"]).float()
 
 
 def _levels(held: FileOfArrays) -> int | None:

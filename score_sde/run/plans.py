@@ -26,6 +26,9 @@ def planned(run: Run, guides: Guides, conditional: bool, calls: int, options: Gu
     hashes = [file_digest(file) for file in guides.files(options)]
     # By the names that the flags had at first, so that the plans of older versions are found.
     flags = {PLAN_FLAGS.get(name, name): value for name, value in asdict(options).items()}
+    if flags["negative_prompt"] is None:
+        # A plan without one is named as it was before there were any.
+        del flags["negative_prompt"]
     key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, flags]).encode()).hexdigest()[:16]
     path = run.folder / "plans" / f"{calls}-{key}.json"
     if path.exists():

@@ -17,12 +17,12 @@ def as_trained(parts: Split, spec: dict) -> Split:
     Classes have the numbers that their names had in training. Data of the same levels take the model's transform, as
     of weights that saw them in other units, and for weights from elsewhere all data do. Where the transform is that of
     all items, as versions up to 0.2 measured it, held-out ones too, it is kept; another one is left for others to
-    refuse.
+    refuse. Of a learned transform this is said of its ``outer`` one.
     """
     if not spec:
         return parts
     train, test = _numbered(parts, spec)
-    stored = build_transform(spec["transform"]) if "transform" in spec else train.transform
+    stored = build_transform(spec["transform"]).outer if "transform" in spec else train.transform.outer
     if stored.digest == train.transform.digest or stored.num_levels != train.transform.num_levels:
         return train, test
     if stored.num_levels or "origin" in spec or _same(stored, _of_all(train, test)):

@@ -7,6 +7,7 @@ from samplers.grid import make_jumps
 from score_sde.config.naming import with_keys
 from score_sde.run.folder import Run, file_digest
 from score_sde.training.spec import denoiser_spec
+from sde.checkpoint.models import load_transform
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.spec import build_flow_map, build_transform
 from sde.condition.tree import condition_kinds
@@ -94,8 +95,10 @@ def grid_of(method: Method) -> Grid:
 
 def check_data(run: Run, spec: dict, data: Dataset) -> None:
     """Refuse data that are not those of the teacher."""
-    shape, transform = tuple(spec["event_shape"]), build_transform(spec["transform"])
     folder = run.config.distillation.teacher
+    shape, transform = tuple(spec["event_shape"]), build_transform(spec["transform"])
+    if transform.learned:
+        transform = load_transform(Path(folder) / Run.weights, run.allowed_imports) or transform
     if data.event_shape != shape:
         raise ValueError(f"--teacher={folder} has items of shape {shape}, the data {data.event_shape}: name its data")
     if data.transform.digest != transform.digest:

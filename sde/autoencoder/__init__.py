@@ -3,6 +3,7 @@
 from sde.autoencoder.base import Autoencoder
 from sde.autoencoder.kl import KLAutoencoder
 from sde.autoencoder.linear import LinearAutoencoder
+from sde.autoencoder.measurement import in_latents, standardized
 from sde.autoencoder.tiny import TinyAutoencoder
 from sde.autoencoder.transform import LatentTransform
 from sde.named import component, subclass_of
@@ -29,4 +30,6 @@ __all__ = [
     "LinearAutoencoder",
     "TinyAutoencoder",
     "autoencoder_of",
+    "in_latents",
+    "standardized",
 ]

@@ -19,6 +19,8 @@ class Autoencoder(nn.Module, abc.ABC):
     """
 
     noise_std: Tensor
+    spec: dict | None = None
+    """What rebuilds it with fresh weights (``sde.checkpoint.spec.build_autoencoder``), where that is known."""
     autocast: torch.dtype | None = None
     """The dtype of the networks' bodies, None for full precision."""
     unit_range: tuple[float, float] | None = None

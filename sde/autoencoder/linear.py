@@ -30,6 +30,7 @@ class LinearAutoencoder(Autoencoder):
         self.decoder = nn.Parameter(self.encoder.detach().T.clone())
         self.offset = nn.Parameter(torch.zeros(outside))
         self.register_buffer("std", torch.zeros(self.latent_shape))
+        self.spec = {"name": "linear", "event_shape": list(self.event_shape), "latent_shape": list(self.latent_shape)}
 
     @classmethod
     def of(

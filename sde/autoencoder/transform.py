@@ -1,8 +1,9 @@
 """The learned transform: data units outside, standardized latents of a frozen autoencoder inside."""
 
+import copy
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from sde.autoencoder.base import Autoencoder
 from sde.data.transform import Transform
 from sde.device import as_tensor, send, wide
+
+NUMBERS_AT_ONCE = 2**21
+"""Numbers of the items that an autoencoder is given at a time."""
 
 
 class LatentTransform(nn.Module):
@@ -39,6 +43,9 @@ class LatentTransform(nn.Module):
         """Stays in eval mode: what is frozen computes in training as it does in sampling."""
         return super().train(False)
 
+    def __str__(self) -> str:
+        return f"latents {self.autoencoder.latent_shape} of a {type(self.autoencoder).__name__} of {self.outer}"
+
     @property
     def num_levels(self) -> int | None:
         """Those of the data."""
@@ -54,6 +61,12 @@ class LatentTransform(nn.Module):
         """The type that holds data units."""
         return self.outer.dtype
 
+    def continuous(self) -> "LatentTransform":
+        """The same for continuous data, with the same autoencoder."""
+        other = copy.copy(self)
+        other.outer = self.outer.continuous()
+        return other
+
     @property
     def digest(self) -> str:
         """A text that is equal where transforms are: of the weights, what was measured, and ``outer``."""
@@ -63,6 +76,16 @@ class LatentTransform(nn.Module):
             found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
         return f"LatentTransform({type(self.autoencoder).__name__}, {found.hexdigest()})"
 
+    @property
+    def _rows_at_once(self) -> int:
+        return max(1, NUMBERS_AT_ONCE // math.prod(self.autoencoder.event_shape))
+
+    def _in_parts(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """function(x), row by row where x has many: of convolutions each row takes many times its size."""
+        if len(x) <= self._rows_at_once or x.requires_grad:
+            return function(x)
+        return torch.cat([function(part) for part in x.split(self._rows_at_once)])
+
     def inner_shape(self, event_shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of the latents of items of this shape. Raises ValueError where the autoencoder does not take it."""
         return tuple(self.autoencoder.inner_shape(event_shape))
@@ -70,17 +93,13 @@ class LatentTransform(nn.Module):
     def _per_channel(self, values: Tensor, x: Tensor) -> Tensor:
         return values.to(x).view(-1, *[1] * (x.ndim - 2))
 
-    def _inner(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of q(z | x) in the autoencoder's latents, where the autoencoder is."""
-        self.inner_shape(x.shape[1:])
-        y = send(self.outer.encode(x), self.shift.device).to(self.shift.dtype)
-        return self.autoencoder.encode(y)
-
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), both (B, *inner) in model units and on the device of x (B, *event),
         in data units and dequantized; a deterministic encoder's are zeros."""
         x = as_tensor(x)
-        mean, std = self._inner(x)
+        self.inner_shape(x.shape[1:])
+        y = send(self.outer.encode(x), self.shift.device).to(self.shift.dtype)
+        mean, std = self._in_parts(lambda y: torch.stack(self.autoencoder.encode(y), 1), y).unbind(1)
         shift, scale = self._per_channel(self.shift, mean), self._per_channel(self.scale, mean)
         return send((mean - shift) / scale, x.device), send(std / scale, x.device)
 
@@ -93,8 +112,8 @@ class LatentTransform(nn.Module):
         float64 and the device of x has none."""
         x = as_tensor(x)
         z = send(x, self.shift.device).to(self.shift.dtype)
-        y = self.autoencoder.decode(z * self._per_channel(self.scale, z) + self._per_channel(self.shift, z))
-        return self.outer.decode(send(y, x.device))
+        z = z * self._per_channel(self.scale, z) + self._per_channel(self.shift, z)
+        return self.outer.decode(send(self._in_parts(self.autoencoder.decode, z), x.device))
 
     def dequantize(self, x: Tensor, u: Tensor | float) -> Tensor:
         """That of ``outer``."""

@@ -19,7 +19,8 @@ def begin_with(module: nn.Module, spec: dict, path: Path, imports: Collection[st
     theirs, ours = other.state_dict(), module.state_dict()
     unlike = _unlike(ours, theirs)
     told = {"num_classes": other.num_classes, "conditions": _conditions(other)}
-    as_theirs = build("denoiser", {**spec, **told}).state_dict() if unlike else {}
+    like = {**spec, **told, "text": None if other.text is None else other.text.describe()}
+    as_theirs = build("denoiser", like).state_dict() if unlike else {}
     alone = unlike.keys() - _unlike(ours, as_theirs).keys()
     if alone:
         more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""

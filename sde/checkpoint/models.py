@@ -12,12 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sde.autoencoder import Autoencoder
+from sde.autoencoder import Autoencoder, LatentTransform
 from sde.checkpoint.migration import current_spec, current_state
-from sde.checkpoint.spec import build, imports_of
+from sde.checkpoint.spec import build, build_transform, fresh, imports_of
 from sde.checkpoint.states import FORMAT, read_state
 from sde.checkpoint.tensors import open_tensors
 from sde.checkpoint.tied import tied_names, untied
+from sde.condition.text import TextEncoder, build_text
 from sde.distillation import FlowMap
 from sde.distributed.world import World
 from sde.files import whole
@@ -93,6 +94,36 @@ def load_model(path: Path, kind: str = "denoiser", imports: Collection[str] = ()
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit its own description ({str(error).splitlines()[-1].strip()})") from None
     return model.eval()
+
+
+def load_transform(path: Path, imports: Collection[str] = ()) -> LatentTransform | None:
+    """The learned transform of the model in a file of ``save_model``, or of a training state, on the CPU; None where
+    that has none. ``imports`` as in ``load_model``. Raises ValueError as that does."""
+    about, state = read_model(path)
+    described = about.get("spec", {}).get("transform", {})
+    if "autoencoder" not in described:
+        return None
+    foreign = sorted(imports_of({"transform": described}) - {*imports})
+    if foreign:
+        raise ValueError(f"{path} asks to import {foreign[0]}: where you trust it, name it too, by `imports`")
+    transform = fresh(lambda: build_transform(described))
+    transform.load_state_dict(
+        {name.removeprefix("transform."): value for name, value in state.items() if name.startswith("transform.")}
+    )
+    return transform
+
+
+def load_text(path: Path) -> TextEncoder | None:
+    """The text encoder of the model in a file of ``save_model``, or of a training state, on the CPU; None where that
+    has none. Raises ValueError as ``read_model`` does."""
+    described = read_description(path).get("spec", {}).get("text")
+    if described is None:
+        return None
+    encoder, (_, state) = fresh(lambda: build_text(described)), read_model(path)
+    encoder.load_state_dict(
+        {name.removeprefix("text."): value for name, value in state.items() if name.startswith("text.")}
+    )
+    return encoder
 
 
 def read_model(path: Path) -> tuple[dict, dict[str, Tensor]]:

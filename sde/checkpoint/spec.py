@@ -10,7 +10,8 @@ from torch import nn
 
 from sde.autoencoder import Autoencoder, LatentTransform, autoencoder_of
 from sde.condition.standardization import Standardization
-from sde.data.transform import Transform
+from sde.condition.text import build_text
+from sde.data.transform import Transform, TransformLike
 from sde.device import default_dtype
 from sde.distillation import FlowMap
 from sde.model.classifier import NoisyClassifier
@@ -109,23 +110,27 @@ def build_flow_map(spec: dict) -> FlowMap:
 def _preconditioned(spec: dict) -> tuple[tuple, dict]:
     """The arguments of denoisers and flow maps from plain values; ``spec`` has the keys network, event_shape,
     num_classes, sde, parametrization, sigma_data, transform, null_trained and, where there are any beside classes,
-    conditions: shape, shift and scale of each, by kind; of networks from elsewhere what ``describe_inputs`` says. What
-    else it holds, ``about`` the data and their ``sizes``, is for others."""
+    conditions: shape, shift and scale of each, by kind, and the ``text`` encoder that they are of; of networks from
+    elsewhere what ``describe_inputs`` says. What else it holds, ``about`` the data and their ``sizes``, is for
+    others."""
     options, conditions = dict(spec["network"]), spec.get("conditions", {})
     if conditions:
         options["conditions"] = {kind: about["shape"] for kind, about in conditions.items()}
-    network = _network(NETWORKS, options, spec)
+    transform = build_transform(spec["transform"])
+    # The network sees what is inside.
+    network = _network(NETWORKS, options, spec | {"event_shape": transform.inner_shape(spec["event_shape"])})
     arguments = (
         network,
         build_sde(spec["sde"]),
         spec["parametrization"],
         spec["sigma_data"],
-        build_transform(spec["transform"]),
+        transform,
         spec["null_trained"],
         spec["event_shape"],
         Standardization({kind: (about["shift"], about["scale"]) for kind, about in conditions.items()}),
     )
-    return arguments, _inputs(spec)
+    further = {"text": build_text(spec["text"])} if spec.get("text") else {}
+    return arguments, _inputs(spec) | further
 
 
 def _network(table: Mapping[str, type[nn.Module]], options: dict, spec: dict) -> nn.Module:
@@ -155,26 +160,35 @@ def build_transform(described: dict) -> Transform | LatentTransform:
     """The transform of a spec, whose number of levels is stored as "levels"; a learned one, whose "autoencoder" is
     described as ``build_autoencoder`` takes it and its "outer" transform as other ones, with fresh weights."""
     if "autoencoder" in described:
-        return LatentTransform(build_autoencoder(described["autoencoder"]), build_transform(described["outer"]))
+        return LatentTransform(build_autoencoder(described["autoencoder"]), _elementwise(described["outer"]))
+    return _elementwise(described)
+
+
+def _elementwise(described: Mapping) -> Transform:
     num_levels = described.get("num_levels", described.get("levels"))
     return Transform(described["shift"], described["scale"], num_levels)
 
 
-def describe_transform(transform: Transform | LatentTransform, autoencoder: Mapping | None = None) -> dict:
-    """The inverse of ``build_transform``; of a learned transform with what describes its ``autoencoder``."""
+def describe_transform(transform: TransformLike) -> dict:
+    """The inverse of ``build_transform``. Raises ValueError for a learned one whose autoencoder has no ``spec``."""
     if isinstance(transform, LatentTransform):
-        if autoencoder is None:
-            raise ValueError("a learned transform is described by its autoencoder: name what that is built of")
-        return {"autoencoder": dict(autoencoder), "outer": describe_transform(transform.outer)}
-    return {"shift": list(transform.shift), "scale": list(transform.scale), "levels": transform.num_levels}
+        spec = transform.autoencoder.spec
+        if spec is None:
+            kind = type(transform.autoencoder).__name__
+            raise ValueError(f"the {kind} cannot be stored: build it by build_autoencoder, or set its spec")
+        return {"autoencoder": dict(spec), "outer": describe_transform(transform.outer)}
+    outer = transform.outer
+    return {"shift": list(outer.shift), "scale": list(outer.scale), "levels": outer.num_levels}
 
 
 def build_autoencoder(described: Mapping) -> Autoencoder:
     """An autoencoder with fresh weights of its ``name`` in AUTOENCODERS or import path, its ``event_shape`` and other
-    options."""
+    options, which its ``spec`` says from then on."""
     options = dict(described)
     name, event_shape = options.pop("name"), tuple(options.pop("event_shape"))
-    return construct(autoencoder_of(name, "autoencoder"), "autoencoder", name, options, event_shape)
+    built = construct(autoencoder_of(name, "autoencoder"), "autoencoder", name, options, event_shape)
+    built.spec = dict(described)
+    return built
 
 
 def autoencoder_described(spec: Mapping) -> dict:
@@ -203,5 +217,10 @@ BUILDERS: dict[str, Callable[[dict], Denoiser | FlowMap | NoisyClassifier | Auto
 def build(kind: str, spec: dict) -> Any:
     """A module of a kind, a key of BUILDERS, to load weights into, in float32 on the CPU whatever torch's defaults;
     leaves the global random state alone."""
+    return fresh(lambda: BUILDERS[kind](spec))
+
+
+def fresh(make: Callable[[], Any]) -> Any:
+    """make(), in float32 on the CPU whatever torch's defaults; leaves the global random state alone."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):
-        return BUILDERS[kind](spec)
+        return make()

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from sde.condition.tree import FEATURES
 from sde.data.array_files import CHANNELS, ArrayFile, FileOfArrays, array_tensor, read_file
+from sde.data.captions import ARRAYS as CAPTIONS
+from sde.data.captions import caption_array
 from sde.data.labels import class_labels, known_labels
 from sde.data.sizes import as_sizes, cut
 from sde.data.statistics import Statistics, feature_moments, measure
@@ -27,7 +29,8 @@ IN_MEMORY = 2**31
 class Arrays(NamedTuple):
     """``items`` (n, *event) of a file, their ``labels`` (n,) or None, the other ``conditions`` (sde.condition) that
     were asked for, by kind, the names of the ``classes`` and of the ``columns``, where they have some, of padded
-    items the ``sizes`` (n,), or None, and the numbers (n,) of their ``groups``, or None."""
+    items the ``sizes`` (n,), or None, the numbers (n,) of their ``groups``, or None, and the ``captions``, where they
+    were asked for."""
 
     items: Tensor | ArrayFile
     labels: Tensor | None
@@ -36,6 +39,7 @@ class Arrays(NamedTuple):
     columns: tuple[str, ...]
     sizes: Tensor | None = None
     groups: Tensor | None = None
+    captions: list[str] | None = None
 
 
 def open_array(
@@ -51,10 +55,10 @@ def open_array(
     Of a .npz, the array "x", or the only one that can be, holds the items. "labels" there, or the array of the name
     ``label_by``, or the column "labels" of a .csv, has the classes, as ``class_labels`` reads them; of numbers an array
     of the plural of that name has the names. Items for which the array ``group_by`` holds the same number or text are
-    a group. "vector", "image" and "sequence" beside "x" are the conditions, of
-    which those of ``kinds`` are taken; "sizes" (n,) says how much of each item is real (sde.data.sizes), and what else
-    it holds becomes 0. ``channels`` is a key of CHANNELS, and ``columns`` are those of a .csv to take. Floats come as
-    float32, or as float64 where float32 would lose their digits. A .npy above IN_MEMORY stays on disk. Raises
+    a group. "vector", "image" and "sequence" beside "x" are the conditions, of which those of ``kinds`` are taken,
+    where "text" stands for the array of captions; "sizes" (n,) says how much of each item is real (sde.data.sizes), and
+    what else it holds becomes 0. ``channels`` is a key of CHANNELS, and ``columns`` are those of a .csv to take. Floats
+    come as float32, or as float64 where float32 would lose their digits. A .npy above IN_MEMORY stays on disk. Raises
     ValueError for damaged files, items that are not finite numbers, labels that are no classes, and sizes and
     conditions of another shape.
     """
@@ -72,13 +76,15 @@ def open_array(
         labels, names = (None, []) if own is None else class_labels(own, len(x))
         names = names or _names_beside(held, label_by, labels)
         groups = beside(held, "group_by", group_by, len(x)) if group_by else None
-        conditions = {kind: condition_array(kind, held[kind], len(x), channels) for kind in kinds if kind in held}
+        told = [kind for kind in FEATURES if kind in kinds and kind in held]
+        conditions = {kind: condition_array(kind, held[kind], len(x), channels) for kind in told}
+        texts = caption_array(held, len(x)) if "text" in kinds else None
         if labels is None:
             _warn_of_classes(path, held, len(x), group_by)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     numbers = None if groups is None else torch.from_numpy(np.unique(groups, return_inverse=True)[1])
-    return Arrays(items, labels, conditions, names, file.columns, sizes, numbers)
+    return Arrays(items, labels, conditions, names, file.columns, sizes, numbers, texts)
 
 
 def beside(held: Mapping[str, np.ndarray], key: str, name: str, count: int) -> np.ndarray:
@@ -151,7 +157,7 @@ def _floats(x: np.ndarray, found: Statistics) -> torch.dtype:
 
 def _warn_of_classes(path: Path, held: Mapping[str, np.ndarray], count: int, used: str) -> None:
     """Warn of arrays beside the items that may hold their classes under another name; one is ``used`` otherwise."""
-    known = {*FEATURES, "sizes", *OWN_ARRAYS, used}
+    known = {*FEATURES, "sizes", *OWN_ARRAYS, *CAPTIONS, used}
     rows = [n for n, array in held.items() if array.shape == (count,) and array.dtype.kind in "biuUSO"]
     names = [name for name in rows if name not in known]
     if names:

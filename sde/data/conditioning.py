@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from sde.condition.tree import KINDS
 from sde.data.block_means import BlockMeans
+from sde.data.captions import TEXT
 from sde.data.dataset import Dataset
 from sde.data.names import CLASS_NAMES
 from sde.data.transform import Transform
@@ -28,17 +29,24 @@ def downsampled(parts: tuple[Dataset, Dataset], factor: int) -> tuple[Dataset, D
 
 
 def conditioned(part: Dataset, names: tuple[str, ...], factor: int) -> Dataset:
-    """The data with the conditions of these names alone, KINDS or SUPERRES; no names stand for labels where there are
-    any. Raises ValueError for what the data have not."""
+    """The data with the conditions of these names alone, KINDS, SUPERRES or TEXT; no names stand for labels where there
+    are any. Data with captions keep their classes, by which what is made of captions can be judged. Raises ValueError
+    for what the data have not."""
     if not names:
         return part
     conditions, key = dict(part.conditions), f"conditions = {names}"
     if SUPERRES in names:
         conditions["image"] = BlockMeans(part.items, factor, "superres_factor").of
     held = [*(["labels"] if part.labels is not None else []), *conditions]
+    held += [TEXT] if part.captions is not None else []
     for name in names:
-        if name not in (*KINDS, SUPERRES):
-            raise ValueError(f"{key}: {name!r} is not one of {', '.join((*KINDS, SUPERRES))}")
+        if name not in (*KINDS, SUPERRES, TEXT):
+            raise ValueError(f"{key}: {name!r} is not one of {', '.join((*KINDS, SUPERRES, TEXT))}")
+        if name == TEXT and name not in held:
+            raise ValueError(
+                f"{key}: the data have no captions; take the data sets images or points, with captions in the folder "
+                "or in an array captions of the .npz"
+            )
         if name != SUPERRES and name not in held:
             raise ValueError(
                 f"{key}: the data hold {' and '.join(held) or 'no conditions'}, not {name}; store an array {name} "
@@ -46,7 +54,7 @@ def conditioned(part: Dataset, names: tuple[str, ...], factor: int) -> Dataset:
             )
     if {"image", SUPERRES} <= set(names):
         raise ValueError(f"{key}: image and {SUPERRES} are both condition images; choose one")
-    if "labels" not in names:
+    if "labels" not in names and TEXT not in names:
         about = {name: value for name, value in part.about.items() if name != CLASS_NAMES}
         part = replace(part, labels=None, num_classes=None, about=about)
     return replace(part, conditions=conditions)

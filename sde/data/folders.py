@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from sde.data.captions import folder_captions
 from sde.data.names import composed, readable
 
 T = TypeVar("T")
@@ -94,6 +95,7 @@ class Folder:
                 "integers their `num_levels`, as 256"
             )
         files, dirs, broken = self._contents()
+        self._files = files
         pictures = [name for name in sorted(files) if name.lower().endswith(SUFFIXES) and _counts(name)]
         zips = sum(name.lower().endswith(".zip") and _counts(name) for name in files)
         if not pictures:
@@ -150,6 +152,20 @@ class Folder:
         part = copy.copy(self)
         part._take([name for name in self.names if PurePosixPath(name).parts[: len(start)] == start])
         return part
+
+    def captions(self) -> list[str]:
+        """The captions of the images, one for each, as ``folder_captions`` finds them. Raises ValueError as that
+        does."""
+        try:
+            return folder_captions(self.names, self._files, self._content)
+        except ValueError as error:
+            raise ValueError(f"{readable(str(self.source))}: {error}") from None
+
+    def _content(self, name: str) -> bytes:
+        if self.source.is_dir():
+            return (self.source / name).read_bytes()
+        with zipfile.ZipFile(self.source) as archive:
+            return archive.read(name)
 
     def _contents(self) -> tuple[list[str], int, list[str]]:
         """The names of all files, how many folders there are, and the links that lead nowhere."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sde.condition.tree import FEATURES
 from sde.data.arrays import Arrays, open_array
+from sde.data.captions import TEXT
 from sde.data.dataset import Dataset, Items
 from sde.data.folders import Folder
 from sde.data.idx import read_idx
@@ -79,12 +80,14 @@ def images(
     test_fraction: float = 0.1,
     cache: str = "",
     *,
+    conditions: Sequence[str] = (),
     workers: int = 0,
 ) -> Split:
     """A folder or a zip of images under ``root``, one sub-folder per class where there are any; 256 levels.
 
     ``test_root`` is the held-out part; without it, the folder test or val beside train is, or else ``test_fraction`` of
-    the images. The other arguments are those of ``read_images``.
+    the images. With text among the ``conditions`` the folder has a caption for each image (``Folder.captions``). The
+    other arguments are those of ``read_images``.
     """
     own, beside = Folder(existing(root, "`root`")).parts()
     held_out = Folder(existing(test_root, "`test_root`")) if test_root else beside
@@ -92,20 +95,26 @@ def images(
     def read(folder: Folder, names: Sequence[str] | None = None):
         return read_images(folder, color_mode, resolution, workers, cache, names)
 
+    def texts(folder: Folder) -> list[str] | None:
+        return folder.captions() if TEXT in conditions else None
+
+    captions = texts(own)
     items, labels, names = read(own)
     about: dict[str, Any] = {CLASS_NAMES: names} if names else {}
     # Pictures of one's own are made as large.
     about |= {"resolution": resolution} if resolution else {}
     if held_out is None:
-        return split(items, labels, Transform.of_levels(256), test_fraction, about=about)
+        return split(items, labels, Transform.of_levels(256), test_fraction, about=about, captions=captions)
     test_items, test_labels, _ = read(held_out, names)
     if test_items.shape[1:] != items.shape[1:]:
         raise ValueError(
             f"the held-out images have the shape {tuple(test_items.shape[1:])}, those to train on "
             f"{tuple(items.shape[1:])}: set `color_mode` and `resolution`, to which both are converted"
         )
-    parts = (items, labels), (test_items, test_labels)
-    train, test = (Dataset(x, y, len(names) or None, Transform.of_levels(256), about=about) for x, y in parts)
+    parts = (items, labels, captions), (test_items, test_labels, texts(held_out))
+    train, test = (
+        Dataset(x, y, len(names) or None, Transform.of_levels(256), about=about, captions=told) for x, y, told in parts
+    )
     return train, test
 
 
@@ -132,7 +141,7 @@ def points(
     """
     if root:
         path = existing(root, "`root`")
-        kinds = [kind for kind in FEATURES if kind in conditions]
+        kinds = [kind for kind in (*FEATURES, TEXT) if kind in conditions]
         found = open_array(path, channels, kinds, columns, label_by, group_by)
         if found.items.shape[0] < 2:
             raise ValueError(f"root = {path} holds one item: needs one to train and one to hold out at least")
@@ -149,8 +158,9 @@ def points(
     about: dict[str, Any] = {CLASS_NAMES: found.classes} if found.classes else {}
     about |= {"columns": list(found.columns)} if found.columns else {}
     return split(
-        found.items, found.labels, transform, test_fraction, found.conditions, about, found.sizes, found.groups
-    )
+        found.items, found.labels, transform, test_fraction, found.conditions, about, found.sizes, found.groups,
+        found.captions,
+    )  # fmt: skip
 
 
 def _check_levels(arrays: Arrays, num_levels: int) -> None:
@@ -174,6 +184,7 @@ def split(
     about: dict[str, Any] | None = None,
     sizes: Tensor | None = None,
     groups: Tensor | None = None,
+    captions: Sequence[str] | None = None,
 ) -> Split:
     """A fixed random part of the items is held out, none of a class that would be left without any. Without a
     ``transform`` items are standardized by those to train on. Items of one number in ``groups`` (n,) are on one side:
@@ -210,6 +221,7 @@ def split(
             {kind: c[part] for kind, c in (conditions or {}).items()},
             about or {},
             None if sizes is None else sizes[part],
+            captions=None if captions is None else [captions[i] for i in part.tolist()],
         )
         for held, part in zip(part_items, (first, last), strict=True)
     )

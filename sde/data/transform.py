@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar, Protocol
 
@@ -27,14 +27,27 @@ class TransformLike(Protocol):
     def dtype(self) -> torch.dtype: ...
     @property
     def digest(self) -> str: ...
+    @property
+    def outer(self) -> "Transform": ...
 
+    def continuous(self) -> "TransformLike": ...
     def inner_shape(self, event_shape: Sequence[int]) -> tuple[int, ...]: ...
     def encode(self, x: Tensor) -> Tensor: ...
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor | None]: ...
     def decode(self, x: Tensor) -> Tensor: ...
     def dequantize(self, x: Tensor, u: Tensor | float) -> Tensor: ...
     def quantize(self, x: Tensor) -> Tensor: ...
     def cells_per_unit(self, event_shape: Sequence[int]) -> Tensor: ...
     def log_det(self, event_shape: Sequence[int]) -> float | None: ...
+
+
+def check_elementwise(transform: TransformLike, what: str) -> None:
+    """Raise ValueError for a learned transform, inside which entries are none of the data's; ``what`` needs those."""
+    if transform.learned:
+        raise ValueError(
+            f"{what} acts on the entries of an item one by one, and the states of this model are latents of an "
+            "autoencoder, whose entries are none of the item's"
+        )
 
 
 @dataclass(frozen=True)
@@ -88,11 +101,20 @@ class Transform:
             )
         return cls(tuple(mean.tolist()), tuple(std.tolist()))
 
+    @property
+    def outer(self) -> "Transform":
+        """What leads from data units to others of the same shape: itself, of a learned one its first part."""
+        return self
+
     @cached_property
     def far(self) -> bool:
         """Whether data units need float64, since float32 has too few digits so far from zero: what is decoded has them,
         and what is encoded is centered in float64 and comes as float32."""
         return far_from_zero(self.shift, self.scale)
+
+    def continuous(self) -> "Transform":
+        """The same for continuous data, as of quantized ones that lie anywhere in their cells."""
+        return replace(self, num_levels=None)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -112,6 +134,10 @@ class Transform:
         """Data units to model units; x (B, *event)."""
         x = as_tensor(x)
         return send(self._encoded(wide(x)).float(), x.device) if self.far else self._encoded(x)
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, None]:
+        """``encode(x)`` and None: where a learned transform has mean and standard deviation, this one has a value."""
+        return self.encode(x), None
 
     def decode(self, x: Tensor) -> Tensor:
         """Model units to data units, still continuous; x (B, *event). They are on the CPU where they need

@@ -62,6 +62,7 @@ class FlowMap(Preconditioned):
             denoiser.standardization,
             denoiser.noise_input,
             denoiser.scaled_input,
+            denoiser.text,
             guidance=guidance,
         )
 

@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor
 
+from sde.data.transform import check_elementwise
 from sde.device import send
 from sde.model.score import ScoreModel, parts_of
 from sde.process.coefficients import expand
@@ -14,7 +15,7 @@ class StaticThreshold(ScoreModel):
     2.3).
 
     ``low`` and ``high`` are in data units, by default 0 and the transform's levels. The model need not be guided.
-    Raises ValueError for continuous data without bounds.
+    Raises ValueError for continuous data without bounds, and for latents.
     """
 
     normalized = False
@@ -22,6 +23,7 @@ class StaticThreshold(ScoreModel):
 
     def __init__(self, model: ScoreModel, low: float | None = None, high: float | None = None) -> None:
         super().__init__(*parts_of(model, "StaticThreshold"))
+        check_elementwise(self.transform, "a threshold")
         self.model = model
         self.low, self.high = _bounds(self, low, high)
 
@@ -36,7 +38,7 @@ class DynamicThreshold(ScoreModel):
 
     ``low`` and ``high`` are in data units, by default 0 and the transform's levels. Of n values, the quantile is the
     ceil(quantile n)-th smallest; 1 never clips, it only shrinks. The model need not be guided. Raises ValueError for a
-    quantile outside (0, 1], and for continuous data without bounds.
+    quantile outside (0, 1], for continuous data without bounds, and for latents.
     """
 
     normalized = False
@@ -46,6 +48,7 @@ class DynamicThreshold(ScoreModel):
         self, model: ScoreModel, quantile: float = 0.995, low: float | None = None, high: float | None = None
     ) -> None:
         super().__init__(*parts_of(model, "DynamicThreshold"))
+        check_elementwise(self.transform, "a threshold")
         if not 0 < quantile <= 1:
             raise ValueError(f"threshold quantile {quantile:g}: needs a number above 0 and at most 1")
         self.model = model

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sde.data.transform import check_elementwise
 from sde.inverse.conjugate_gradients import check_iterations, conjugate_gradients, inner
 from sde.inverse.measurement import Operator, Posterior, PosteriorGuidance
 from sde.inverse.operators import Mask
@@ -34,6 +35,7 @@ class Replacement(Posterior):
         if not isinstance(mask, Mask):
             raise ValueError(f"operator = {type(mask).__name__}: replacement needs a Mask; take another posterior")
         super().__init__(model, mask, y)
+        check_elementwise(self.transform, "replacement")
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         denoised, y = self.model(x, t), self.y_for(x)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sde.condition.standardization import Standardization
+from sde.condition.text.base import TextEncoder
 from sde.condition.tree import ConditionLike, Shapes, as_tree
 from sde.data.transform import TransformLike
 from sde.device import send, widest
@@ -50,8 +51,9 @@ class Preconditioned(StateModel):
     precision. ``null_trained`` says whether the null condition was seen in training. ``standardization`` takes
     conditions that are numbers from data units, in which they are given, to those of the network. ``noise_input`` says
     what c_noise is, log(sigma / alpha) / 4 unless told otherwise; a network trained without ``scaled_input`` sees x as
-    it is, c_in = 1. Raises ValueError for an unknown parametrization, for one whose D is not finite at the open noise
-    end of the process, and where the network's output has not the shape of x.
+    it is, c_in = 1. ``text`` makes conditions of prompts, ``model.text(["a red heart"])``, for whoever binds them; the
+    network knows the conditions alone. Raises ValueError for an unknown parametrization, for one whose D is not finite
+    at the open noise end of the process, and where the network's output has not the shape of x.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Preconditioned(StateModel):
         standardization: Standardization | None = None,
         noise_input: NoiseInput | None = None,
         scaled_input: bool = True,
+        text: TextEncoder | None = None,
     ) -> None:
         super().__init__(sde, transform)
         if parametrization not in PARAMETRIZATIONS:
@@ -89,6 +92,7 @@ class Preconditioned(StateModel):
         self.standardization = standardization or Standardization({})
         self.noise_input = (noise_input or NoiseInput()).bound(sde)
         self.scaled_input = scaled_input
+        self.text = text
         self.autocast: torch.dtype | None = None
 
     @property

@@ -47,7 +47,9 @@ class ADMEncoder(nn.Module):
         self.attended = attended_levels(space, len(options.channel_mult), options.attention_resolutions)
         self.shared = shared = options.blocks(len(space))
         mapping = ADMMapping(options.channels, shared.width, num_classes, options.augment_dim)
-        self.embedding = Embedding(shared.width, num_classes, conditions, event_shape, mapping=mapping)
+        self.embedding = Embedding(
+            shared.width, num_classes, conditions, event_shape, mapping=mapping, sequence_layers=options.sequence_layers
+        )
         self.cross = self.embedding.sequence is not None
         channels, conv = options.level_channels, CONVOLUTIONS[shared.dims]
         current = channels[0]

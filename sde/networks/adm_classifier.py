@@ -40,7 +40,7 @@ class AttentionPool(nn.Module):
         return self.out(attend(q[:, :, :1], k, v, fused=fused).flatten(1))
 
 
-@takes_options(ADMOptions)
+@takes_options(ADMOptions, without=("sequence_layers",))
 class ADMClassifier(nn.Module):
     """forward(x, c_noise) -> logits (B, num_classes): ADM down to its middle, and a pool.
 

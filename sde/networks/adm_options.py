@@ -24,8 +24,9 @@ class ADMOptions:
     - ``augment_dim``: how many numbers ``cond["augmentation"]`` has, by which the network is told how its input was
       augmented (Karras et al. 2022, appendix F.2); it need not be there.
 
-    With ``activation_checkpointing``, in training, activations inside stages are computed again instead of kept.
-    Raises ValueError for counts below 1, or channels that are no whole numbers.
+    ``sequence_layers`` of a transformer see a sequence of the condition before it is attended to, and add to the
+    embedding. With ``activation_checkpointing``, in training, activations inside stages are computed again instead of
+    kept. Raises ValueError for counts below 1, or channels that are no whole numbers.
     """
 
     channels: int = 64
@@ -43,6 +44,7 @@ class ADMOptions:
     group_channels: int = 4
     augment_dim: int = 0
     activation_checkpointing: bool = False
+    sequence_layers: int = 0
 
     def __post_init__(self) -> None:
         check_counts(

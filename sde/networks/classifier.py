@@ -12,7 +12,7 @@ from sde.networks.unet import UNetEncoder
 from sde.networks.unet_options import UNetOptions, takes_options
 
 
-@takes_options(UNetOptions)
+@takes_options(UNetOptions, without=("sequence_layers",))
 class UNetClassifier(nn.Module):
     """forward(x, c_noise) -> logits (B, num_classes): the U-Net's encoder, averaged over space at its last level.
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sde.condition.tree import Condition, Shapes
@@ -21,20 +19,7 @@ from sde.networks.layers import (
     split_shape,
     zero_init,
 )
-
-
-def position_embedding(grid: Sequence[int], width: int, device: torch.device | None = None) -> Tensor:
-    """Positions of a grid with any number of axes -> (positions, width), the last axis fastest.
-
-    Each axis has n = width // (2 axes) sines and as many cosines of its coordinate times 10000^(-i / n)
-    (Vaswani et al. 2017, section 3.5, an axis at a time); features that are left over are zero.
-    """
-    count = width // (2 * len(grid))
-    frequencies = 10_000.0 ** (-torch.arange(count, dtype=torch.float32, device=device) / count)
-    axes = torch.meshgrid(*(torch.arange(size, device=device) for size in grid), indexing="ij")
-    angles = torch.stack(axes, dim=-1).flatten(0, -2)[..., None] * frequencies
-    features = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
-    return F.pad(features, (0, width - features.shape[1]))
+from sde.networks.positions import position_embedding
 
 
 class DiTBlock(nn.Module):
@@ -79,9 +64,9 @@ class DiT(nn.Module):
     between them take them to an output that starts at zero. DiT-S, B, L and XL are depth 12, 12, 24, 28; width 384,
     768, 1024, 1152; heads 6, 12, 16, 16 (table 1). ``cond`` holds labels below ``num_classes``, -1 for null, and what
     ``conditions`` gives the shapes of: a vector joins the embedding, an image the channels of x, and each block attends
-    to the tokens of a sequence (sde.condition); None is all null. With ``activation_checkpointing``, in training,
-    activations inside blocks are computed again instead of kept. In training attention is fused, which has first
-    derivatives in reverse mode alone, unless x is differentiated as well.
+    to the tokens of a sequence (sde.condition), which ``sequence_layers`` of a transformer see first; None is all null.
+    With ``activation_checkpointing``, in training, activations inside blocks are computed again instead of kept. In
+    training attention is fused, which has first derivatives in reverse mode alone, unless x is differentiated as well.
 
     Raises ValueError for an event shape without 1 to 3 axes of space, counts below 1, and a width that ``heads`` does
     not divide.
@@ -98,6 +83,7 @@ class DiT(nn.Module):
         mlp_ratio: float = 4.0,
         dropout: float = 0.0,
         activation_checkpointing: bool = False,
+        sequence_layers: int = 0,
         conditions: Shapes | None = None,
     ) -> None:
         super().__init__()
@@ -112,7 +98,7 @@ class DiT(nn.Module):
             raise ValueError(f"width = {width} cannot be split into heads = {heads}: needs a multiple, as {nearest}")
         self.num_classes = num_classes
         hidden = max(1, round(mlp_ratio * width))
-        self.embedding = Embedding(width, num_classes, conditions, event_shape)
+        self.embedding = Embedding(width, num_classes, conditions, event_shape, sequence_layers=sequence_layers)
         self.conditions, cross = self.embedding.conditions, self.embedding.sequence is not None
         self.stem = CONVOLUTIONS[self.dims](self.inputs + self.embedding.channels, width, patch_size, stride=patch_size)
         self.blocks = nn.ModuleList(DiTBlock(width, heads, hidden, dropout, cross) for _ in range(depth))

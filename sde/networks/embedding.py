@@ -21,20 +21,26 @@ from sde.condition.tree import (
 )
 from sde.networks.attention import Context
 from sde.networks.layers import check_choice
+from sde.networks.sequence import SequenceTokens
 
 
 class VectorEmbedding(nn.Module):
-    """Numbers (B, *shape) -> (B, width) by two layers; a row with a NaN gets a learned embedding."""
+    """Numbers (B, *shape) -> (B, width) by two layers; a row with a NaN gets a learned embedding. Of ``tokens``
+    (B, L, features), of which those with a NaN are not there and count as zero, that is a row without any."""
 
-    def __init__(self, shape: Sequence[int], width: int) -> None:
+    def __init__(self, shape: Sequence[int], width: int, tokens: bool = False) -> None:
         super().__init__()
+        self.tokens = tokens
         self.layers = nn.Sequential(nn.Linear(math.prod(shape), width), nn.SiLU(), nn.Linear(width, width))
         self.null = nn.Parameter(torch.randn(width))
 
     def forward(self, vector: Tensor) -> Tensor:
-        flat = vector.flatten(1)
-        null = flat.isnan().any(1, keepdim=True)
-        return torch.where(null, self.null, self.layers(flat.masked_fill(null, 0)))
+        flat, absent = vector.flatten(1), vector.isnan()
+        if self.tokens:
+            absent = absent.any(2, keepdim=True).expand_as(vector)
+        absent = absent.flatten(1)
+        null = absent.all(1, keepdim=True) if self.tokens else absent.any(1, keepdim=True)
+        return torch.where(null, self.null, self.layers(flat.masked_fill(absent if self.tokens else null, 0)))
 
 
 def repeat_to(image: Tensor, space: Sequence[int]) -> Tensor:
@@ -64,23 +70,6 @@ class ImageInput(nn.Module):
         null = image.flatten(1).isnan().any(1).view(-1, *[1] * (image.ndim - 1))
         image = torch.where(null, self.null.view(-1, *[1] * (image.ndim - 2)), image)
         return torch.cat([x, repeat_to(image, x.shape[2:])], 1)
-
-
-class SequenceTokens(nn.Module):
-    """A sequence (B, L, features) -> the context of its tokens behind a learned one, which is all there is of a null
-    sequence. Tokens with a NaN are not there, so that shorter sequences are filled up with NaN."""
-
-    def __init__(self, features: int, width: int) -> None:
-        super().__init__()
-        self.layer = nn.Linear(features, width)
-        self.null = nn.Parameter(torch.randn(width))
-
-    def forward(self, sequence: Tensor) -> Context:
-        absent = sequence.isnan().any(2)
-        tokens = self.layer(sequence.masked_fill(absent.unsqueeze(2), 0))
-        tokens = torch.cat([self.null.expand(sequence.shape[0], 1, -1), tokens], 1)
-        mask = torch.cat([absent.new_zeros(sequence.shape[0], 1), absent], 1).logical_not()
-        return Context(tokens, mask.view(mask.shape[0], 1, 1, -1))
 
 
 NOISE_EMBEDDINGS = ("sinusoidal", "fourier")
@@ -151,7 +140,8 @@ class Embedding(nn.Module):
     """What a network knows besides x: the noise level, and what it is conditioned on.
 
     ``conditions`` are the shapes (without rows) of vector, image and sequence, where there are any; an image is for
-    items of ``event_shape``. With ``flat``, each is embedded as a vector. ``noise_embedding`` is one of
+    items of ``event_shape``. With ``flat``, each is embedded as a vector. ``sequence_layers`` of a transformer see a
+    sequence first, and add to the embedding, which is then all that a flat one becomes. ``noise_embedding`` is one of
     NOISE_EMBEDDINGS; "fourier" has width / 4 random frequencies of ``fourier_scale``. A ``mapping`` of the
     network's own, called with c_noise, labels or None, and augmentation or None, embeds these three instead.
     ``channels`` is what an image adds to the channels of x. ``further`` embeds what follows the noise level, where the
@@ -170,6 +160,7 @@ class Embedding(nn.Module):
         fourier_scale: float = 16.0,
         flat: bool = False,
         mapping: nn.Module | None = None,
+        sequence_layers: int = 0,
     ) -> None:
         super().__init__()
         self.mapping, self.num_classes, self.width, self.further = mapping, num_classes, width, None
@@ -182,12 +173,18 @@ class Embedding(nn.Module):
         self.conditions = shapes = {kind: tuple(shape) for kind, shape in (conditions or {}).items()}
         for kind in shapes:
             check_choice("conditions", kind, FEATURES)
-        flattened = [kind for kind in shapes if flat or kind == "vector"]
-        self.vectors = nn.ModuleDict({kind: VectorEmbedding(shapes[kind], width) for kind in flattened})
+        flattened = [
+            kind for kind in shapes if kind == "vector" or (flat and not (kind == "sequence" and sequence_layers))
+        ]
+        self.vectors = nn.ModuleDict(
+            {kind: VectorEmbedding(shapes[kind], width, kind == "sequence") for kind in flattened}
+        )
         rest = shapes.keys() - set(flattened)
         self.image = ImageInput(shapes["image"], event_shape[1:]) if "image" in rest else None
         self.channels = shapes["image"][0] if self.image else 0
-        self.sequence = SequenceTokens(shapes["sequence"][1], width) if "sequence" in rest else None
+        self.sequence = None
+        if "sequence" in rest:
+            self.sequence = SequenceTokens(shapes["sequence"][1], width, sequence_layers)
 
     def forward(
         self, x: Tensor, c_noise: Tensor, cond: ConditionLike | None = None, augmentation: Tensor | None = None
@@ -212,5 +209,8 @@ class Embedding(nn.Module):
             total = total + layer(tree[kind].to(x.dtype))
         if self.image:
             x = self.image(x, tree["image"].to(x.dtype))
-        context = self.sequence(tree["sequence"].to(x.dtype)) if self.sequence else None
+        context = None
+        if self.sequence:
+            context, pooled = self.sequence(tree["sequence"].to(x.dtype))
+            total = total if pooled is None else total + pooled
         return x, nn.functional.silu(total), context

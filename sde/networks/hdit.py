@@ -30,10 +30,10 @@ class HDiT(nn.Module):
 
     ``cond`` holds labels below ``num_classes``, -1 for null, and what ``conditions`` gives the shapes of: a vector
     joins the embedding, an image the channels of x, and each layer attends to the tokens of a sequence
-    (sde.condition); None is all null. It may have an ``augmentation`` (B, augment_dim), which says how items were
-    augmented. With ``activation_checkpointing``, in training, activations inside layers are computed again instead of
-    kept. In training attention is fused, which has first derivatives in reverse mode alone, unless x is differentiated
-    as well.
+    (sde.condition), which ``sequence_layers`` of a transformer see first; None is all null. It may have an
+    ``augmentation`` (B, augment_dim), which says how items were augmented. With ``activation_checkpointing``, in
+    training, activations inside layers are computed again instead of kept. In training attention is fused, which has
+    first derivatives in reverse mode alone, unless x is differentiated as well.
 
     Raises ValueError for an event shape without 1 to 3 axes of space, and for options that do not fit each other.
     """
@@ -56,6 +56,7 @@ class HDiT(nn.Module):
         mapping_dropout: float = 0.0,
         augment_dim: int = 0,
         activation_checkpointing: bool = False,
+        sequence_layers: int = 0,
         conditions: Shapes | None = None,
     ) -> None:
         super().__init__()
@@ -79,6 +80,7 @@ class HDiT(nn.Module):
             _features(augment_dim, mapping_width) if augment_dim else None,
             augment_dim,
             mapping,
+            sequence_layers,
         )
         self.conditions = embedding.conditions
 

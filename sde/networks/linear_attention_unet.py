@@ -77,9 +77,9 @@ class LinearAttentionUNet(nn.Module):
     ``cond`` holds labels below ``num_classes``, -1 for null, and what ``conditions`` gives the shapes of, as for
     ``UNet``; None is all null. A network with ``self_condition`` sees an estimate of the data beside x, here always
     zero, as in half of its training. With ``learned_variance`` the head has as many channels again, which are kept, and
-    not returned. With ``activation_checkpointing``, in training, activations inside blocks are computed again instead
-    of kept. Raises ValueError for an event shape without 1 to 3 axes of space, counts below 1, and options per level
-    that are not of as many levels.
+    not returned. ``sequence_layers`` are as in ``UNetOptions``. With ``activation_checkpointing``, in training,
+    activations inside blocks are computed again instead of kept. Raises ValueError for an event shape without 1 to 3
+    axes of space, counts below 1, and options per level that are not of as many levels.
     """
 
     def __init__(
@@ -98,6 +98,7 @@ class LinearAttentionUNet(nn.Module):
         self_condition: bool = False,
         learned_variance: bool = False,
         activation_checkpointing: bool = False,
+        sequence_layers: int = 0,
         conditions: Shapes | None = None,
     ) -> None:
         super().__init__()
@@ -124,7 +125,9 @@ class LinearAttentionUNet(nn.Module):
             channels if noise_features == "sinusoidal" else fourier_channels,
             num_classes,
         )
-        self.embedding = Embedding(options.width, num_classes, conditions, event_shape, mapping=mapping)
+        self.embedding = Embedding(
+            options.width, num_classes, conditions, event_shape, mapping=mapping, sequence_layers=sequence_layers
+        )
         self.conditions, cross = self.embedding.conditions, self.embedding.sequence is not None
         self.factor = 2 ** (count - 1)
         sizes = [stem_channels or channels, *(channels * multiplier for multiplier in channel_mult)]

@@ -14,6 +14,7 @@ from sde.networks.dropout import Dropout
 from sde.networks.embedding import ClassEmbedding, ImageInput, complete_tree, fourier_frequencies, split_further
 from sde.networks.layers import check_choice, zero_init
 from sde.networks.mapping import split_augmentation
+from sde.networks.sequence import SequenceTransformer, check_layers, transformed
 
 EPS = 1e-6
 """What is added to mean squares in RMS norm, and to squared lengths in cosine similarities."""
@@ -98,19 +99,22 @@ class VectorInput(nn.Module):
 
 
 class TokenInput(nn.Module):
-    """A sequence (B, L, features) -> the context of its tokens as they are; tokens with a NaN are not there. Where none
-    is, there is a learned one, which starts at zero."""
+    """A sequence (B, L, features) -> the context of its tokens as they are, and what it adds to the embedding, (B,
+    width) or None; tokens with a NaN are not there. Where none is, there is a learned one, which starts at zero.
+    ``layers`` of a transformer add to the tokens, as in ``SequenceTokens``."""
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, width: int, layers: int = 0) -> None:
         super().__init__()
+        check_layers(layers)
         self.null = nn.Parameter(torch.zeros(features))
+        self.transformer = SequenceTransformer(features, layers, width) if layers else None
 
-    def forward(self, sequence: Tensor) -> Context:
+    def forward(self, sequence: Tensor) -> tuple[Context, Tensor | None]:
         absent = sequence.isnan().any(2)
         tokens = sequence.masked_fill(absent.unsqueeze(2), 0)
         tokens = torch.cat([self.null.expand(sequence.shape[0], 1, -1), tokens], 1)
         mask = torch.cat([absent.all(1, keepdim=True), ~absent], 1)
-        return Context(tokens, mask.view(mask.shape[0], 1, 1, -1))
+        return transformed(Context(tokens, mask.view(mask.shape[0], 1, 1, -1)), self.transformer)
 
 
 class MappedEmbedding(nn.Module):
@@ -118,8 +122,8 @@ class MappedEmbedding(nn.Module):
 
     ``noise`` takes c_noise (B,), and ``augment``, where there is one, the ``augment_dim`` numbers that say how an item
     was augmented (Karras et al. 2022, appendix F.2), zero for one that was not. ``conditions`` are as Embedding takes
-    them; an image joins the channels of x, ``channels`` more, and tokens of a sequence are attended to. ``further`` is
-    as in Embedding, and joins the sum.
+    them; an image joins the channels of x, ``channels`` more, and tokens of a sequence are attended to, which
+    ``sequence_layers`` of a transformer see first. ``further`` is as in Embedding, and joins the sum.
     """
 
     further: nn.Module | None
@@ -134,6 +138,7 @@ class MappedEmbedding(nn.Module):
         augment: nn.Module | None,
         augment_dim: int,
         mapping: nn.Module,
+        sequence_layers: int = 0,
     ) -> None:
         super().__init__()
         self.num_classes, self.augment_dim, self.width, self.further = num_classes, augment_dim, width, None
@@ -146,7 +151,7 @@ class MappedEmbedding(nn.Module):
         self.image = ImageInput(shapes["image"], event_shape[1:]) if "image" in shapes else None
         self.channels = shapes["image"][0] if self.image else 0
         self.features = shapes["sequence"][1] if "sequence" in shapes else 0
-        self.sequence = TokenInput(self.features) if self.features else None
+        self.sequence = TokenInput(self.features, width, sequence_layers) if self.features else None
 
     def forward(
         self, x: Tensor, c_noise: Tensor, cond: ConditionLike | None = None
@@ -171,5 +176,8 @@ class MappedEmbedding(nn.Module):
             total = total + self.vector(tree["vector"].to(x.dtype))
         if self.image is not None:
             x = self.image(x, tree["image"].to(x.dtype))
-        context = None if self.sequence is None else self.sequence(tree["sequence"].to(x.dtype))
+        context = None
+        if self.sequence is not None:
+            context, pooled = self.sequence(tree["sequence"].to(x.dtype))
+            total = total if pooled is None else total + pooled
         return x, self.mapping(total), context

@@ -37,9 +37,9 @@ class MappedUNet(nn.Module):
 
     ``cond`` holds labels below ``num_classes``, -1 for null, and what ``conditions`` gives the shapes of: a vector
     joins the embedding, an image the channels of x, and in ``crossed_levels``, the attended ones unless told otherwise,
-    positions attend to the tokens of a sequence (sde.condition); None is all null. It may have an ``augmentation`` (B,
-    augment_dim), which says how items were augmented. With ``activation_checkpointing``, in training, activations
-    inside stages are computed again instead of kept.
+    positions attend to the tokens of a sequence (sde.condition), which ``sequence_layers`` of a transformer see first;
+    None is all null. It may have an ``augmentation`` (B, augment_dim), which says how items were augmented. With
+    ``activation_checkpointing``, in training, activations inside stages are computed again instead of kept.
 
     Raises ValueError for an event shape without 1 to 3 axes of space, and for options that do not fit each other.
     """
@@ -59,6 +59,7 @@ class MappedUNet(nn.Module):
         stem_width: int = 0,
         log_variance: bool = False,
         activation_checkpointing: bool = False,
+        sequence_layers: int = 0,
         conditions: Shapes | None = None,
     ) -> None:
         super().__init__()
@@ -80,6 +81,7 @@ class MappedUNet(nn.Module):
             nn.Linear(augment_dim, mapping_width, bias=False) if augment_dim else None,
             augment_dim,
             mapping_layers(mapping_width),
+            sequence_layers,
         )
         self.conditions = embedding.conditions
         conv, stem, patch = CONVOLUTIONS[self.dims], stem_width or widths[0], patch_size**self.dims

@@ -38,10 +38,11 @@ class MLPEncoder(nn.Module):
         layers: int,
         dropout: float,
         conditions: Shapes | None = None,
+        sequence_layers: int = 0,
     ) -> None:
         super().__init__()
         self.stem = nn.Linear(math.prod(event_shape), width)
-        self.embedding = Embedding(width, num_classes, conditions, flat=True)
+        self.embedding = Embedding(width, num_classes, conditions, flat=True, sequence_layers=sequence_layers)
         self.layers = nn.ModuleList(ResidualLayer(width, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
@@ -57,7 +58,8 @@ class MLP(nn.Module):
     """forward(x, c_noise, cond) -> a tensor of the shape of x (B, *event), which starts at zero.
 
     ``cond`` holds labels below ``num_classes``, -1 for null, and what ``conditions`` gives the shapes of, all of it
-    flattened to vectors (sde.condition); None is all null.
+    flattened to vectors (sde.condition); None is all null. With ``sequence_layers`` of a transformer a sequence is what
+    these add to the embedding instead, whatever its length.
     """
 
     def __init__(
@@ -67,11 +69,12 @@ class MLP(nn.Module):
         width: int = 256,
         layers: int = 4,
         dropout: float = 0.0,
+        sequence_layers: int = 0,
         conditions: Shapes | None = None,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.encoder = MLPEncoder(event_shape, num_classes, width, layers, dropout, conditions)
+        self.encoder = MLPEncoder(event_shape, num_classes, width, layers, dropout, conditions, sequence_layers)
         self.conditions = self.encoder.embedding.conditions
         self.head = zero_init(nn.Linear(width, math.prod(event_shape)))
 

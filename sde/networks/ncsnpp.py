@@ -52,7 +52,9 @@ class NCSNpp(nn.Module):
             chosen.features_mult * chosen.channels, shared.width, chosen.embedding_type, chosen.fourier_scale,
             num_classes, chosen.augment_dim, chosen.frequency_unit,
         )  # fmt: skip
-        self.embedding = Embedding(shared.width, num_classes, conditions, event_shape, mapping=mapping)
+        self.embedding = Embedding(
+            shared.width, num_classes, conditions, event_shape, mapping=mapping, sequence_layers=chosen.sequence_layers
+        )
         self.conditions, cross = self.embedding.conditions, self.embedding.sequence is not None
         inputs = self.inputs + self.embedding.channels
         self.stem = CONVOLUTIONS[shared.dims](inputs, chosen.channels, 3, padding=1)

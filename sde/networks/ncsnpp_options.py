@@ -36,8 +36,9 @@ class NCSNppOptions:
       the variance of a step (Nichol and Dhariwal 2021, eq. 15): they are kept, and not returned.
     - ``scale_by_sigma``: the output is divided by exp(a c_noise + b), ``log_sigma`` = (a, b).
 
-    With ``activation_checkpointing``, in training, activations inside blocks are computed again instead of kept. Raises
-    ValueError for unknown names, counts below 1, and taps of an odd number, not symmetric or of sum 0.
+    ``sequence_layers`` of a transformer see a sequence of the condition before it is attended to, and add to the
+    embedding. With ``activation_checkpointing``, in training, activations inside blocks are computed again instead of
+    kept. Raises ValueError for unknown names, counts below 1, and taps of an odd number, not symmetric or of sum 0.
     """
 
     channels: int = 64
@@ -66,6 +67,7 @@ class NCSNppOptions:
     scale_by_sigma: bool = False
     log_sigma: Sequence[float] = (4.0, 0.0)
     activation_checkpointing: bool = False
+    sequence_layers: int = 0
 
     def __post_init__(self) -> None:
         check_choice("resampling", self.resampling, RESAMPLINGS)

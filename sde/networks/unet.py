@@ -48,7 +48,13 @@ class UNetEncoder(nn.Module):
         channels, last = options.channels, len(options.channel_mult) - 1
         self.shared = shared = BlockOptions(len(space), 4 * channels, options.dropout, options.skip_rescale)
         self.embedding = Embedding(
-            shared.width, num_classes, conditions, event_shape, options.noise_embedding, options.fourier_scale
+            shared.width,
+            num_classes,
+            conditions,
+            event_shape,
+            options.noise_embedding,
+            options.fourier_scale,
+            sequence_layers=options.sequence_layers,
         )
         self.cross = self.embedding.sequence is not None
         conv, inputs = CONVOLUTIONS[shared.dims], self.inputs + self.embedding.channels

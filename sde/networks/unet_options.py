@@ -3,7 +3,7 @@
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -28,8 +28,9 @@ class UNetOptions:
     - ``progressive_input``: "residual" adds to the way down, after each halving, the sum after the one before (first
       the input), halved and projected by a convolution.
 
-    With ``activation_checkpointing``, in training, activations inside stages are computed again instead of kept.
-    Raises ValueError for unknown names and counts below 1; warns where group norm can form one group only.
+    ``sequence_layers`` of a transformer see a sequence of the condition before it is attended to, and add to the
+    embedding. With ``activation_checkpointing``, in training, activations inside stages are computed again instead of
+    kept. Raises ValueError for unknown names and counts below 1; warns where group norm can form one group only.
     """
 
     channels: int = 64
@@ -44,6 +45,7 @@ class UNetOptions:
     skip_rescale: bool = False
     progressive_input: str = "none"
     activation_checkpointing: bool = False
+    sequence_layers: int = 0
 
     def __post_init__(self) -> None:
         check_choice("resampling", self.resampling, RESAMPLINGS)
@@ -80,14 +82,15 @@ def attended_levels(space: Sequence[int], levels: int, resolutions: Sequence[int
     return [size in resolutions for size in sizes]
 
 
-def takes_options(options: type) -> Callable[[T], T]:
-    """Decorates a class whose ``**options`` go to a dataclass: its fields are in the signature, where help and configs
-    look."""
+def takes_options(options: type, without: Collection[str] = ()) -> Callable[[T], T]:
+    """Decorates a class whose ``**options`` go to a dataclass: its fields, but those that it goes ``without``, are in
+    the signature, where help and configs look."""
 
     def take(network: T) -> T:
         parameters = inspect.signature(network).parameters.values()
         own = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
-        fields = [p.replace(kind=p.KEYWORD_ONLY) for p in inspect.signature(options).parameters.values()]
+        known = inspect.signature(options).parameters.values()
+        fields = [p.replace(kind=p.KEYWORD_ONLY) for p in known if p.name not in without]
         network.__signature__ = inspect.Signature([*own, *fields])  # type: ignore[attr-defined]
         return network
 

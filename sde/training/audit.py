@@ -84,7 +84,7 @@ def audit(data: Dataset, model: Preconditioned | NoisyClassifier | Autoencoder) 
     ]
     _warn_of_noise(data, model, upper)
     _warn_of_conditions(data)
-    ignored = ignored_inputs(model, data.event_shape)
+    ignored = ignored_inputs(model, data.inner_shape)
     if ignored:
         raise ValueError(
             f"the network ignores {', and '.join(ignored)}: use it in the network's forward, or train without "
@@ -130,7 +130,7 @@ def _warn(sentence: str) -> None:
 
 def _warn_of_units(data: Dataset, about: dict) -> None:
     """Data that are probably read in another way than meant."""
-    statistics, transform, event = data.statistics, data.transform, data.event_shape
+    statistics, transform, event = data.statistics, data.transform.outer, data.event_shape
     if not transform.num_levels and statistics.whole and statistics.low >= 0 and 10 < statistics.high <= 255:
         _warn(
             f"the items are floats, but all of them whole numbers from {statistics.low:g} to {statistics.high:g}: they "

@@ -13,23 +13,29 @@ from sde.device import fits, pinned, send
 from sde.distributed.world import World
 from sde.process.base import SDE
 from sde.training.copies import Copy, CopyStream
-from sde.training.loss import BatchNoise
+from sde.training.loss import BatchNoise, drawn
 from sde.training.options import TrainingOptions
 
 
 class Part(NamedTuple):
-    """A micro-batch as the CPU makes it: ``positions`` (B,) of the items, where they lie in their cells, and all
-    other random numbers; items x, in data units, and conditions, or None where those are on the device."""
+    """A micro-batch as the CPU makes it: ``positions`` (B,) of the items, where they lie in their cells and in their
+    posteriors, and all other random numbers; items x, in data units, or their codes, and conditions, or None where
+    those are on the device."""
 
     positions: Tensor
     x: Tensor | None
     cond: Condition | None
     in_cells: Tensor | None
+    in_posterior: Tensor | None
     draws: BatchNoise
 
 
 Placed = tuple[Tensor, Condition | None, BatchNoise]
-"""Items of a micro-batch, in data units and dequantized, their conditions and random numbers, on the device."""
+"""Items of a micro-batch in model units, their conditions and random numbers, on the device."""
+
+Copied = tuple[Tensor, Condition | None, Tensor | None, BatchNoise]
+"""Items of a micro-batch, in data units and dequantized, or their codes, their conditions, where they lie in their
+posteriors, and their random numbers, on the device."""
 
 
 class Batches:
@@ -52,7 +58,7 @@ class Batches:
     ) -> None:
         self.data, self.sde, self.options, self.world, self.device = data.to(device), sde, options, world, device
         self.size = options.micro_batch_size(world.size)
-        items = self.data.items
+        items = self.data.items if self.data.codes is None else self.data.codes
         self.resident = isinstance(items, Tensor) and items.device.type == device.type
         # Nothing is read ahead where the data are already in this process's memory.
         self.workers = 0 if self.resident and device.type == "cpu" else workers
@@ -61,7 +67,7 @@ class Batches:
         self._epoch: tuple[int, Tensor] | None = None
         self._parts = Prefetch(self.read, self.workers, end=options.steps * options.gradient_accumulation)
         self._copies = CopyStream(device)
-        self._next: tuple[int, Copy[Placed]] | None = None
+        self._next: tuple[int, Copy[Copied]] | None = None
 
     def _order(self, epoch: int) -> Tensor:
         held = self._epoch
@@ -86,28 +92,35 @@ class Batches:
         rows = slice(start, start + self.size)
         generator = torch.Generator().manual_seed(seed_of(options.seed, seen))
         index = self.indices(seen)[rows]
-        shape = (options.batch_size, *self.data.event_shape)
+        shape = (options.batch_size, *self.data.inner_shape)
         draws = BatchNoise.draw(self.sde, shape, generator, options.times, rows)
         coupled = draws.z if self.data.noise is None else self.data.noise[index]
         draws = draws._replace(z=pinned(coupled, self.device), sizes=self.data.sizes_of(index))
-        u = draws.in_cells(transform, self.data.dequantized)
+        u, n = draws.in_cells(transform, self.data.dequantized), draws.of_posterior(transform)
+        n = None if n is None else pinned(n, self.device)
         if self.resident:
-            return Part(index, None, None, None if u is None else pinned(u, self.device), draws)
-        x, cond = self.data.batch(index)
-        x = pinned(draws.dequantize(x, transform, u), self.device)
-        return Part(index, x, map_condition(lambda c: pinned(c, self.device), cond), None, draws)
+            return Part(index, None, None, None if u is None else pinned(u, self.device), n, draws)
+        x, cond = self._read(index, draws, u)
+        cond = map_condition(lambda c: pinned(c, self.device), cond)
+        return Part(index, pinned(x, self.device), cond, None, n, draws)
 
-    def _place(self, part: Part) -> Placed:
+    def _read(self, index: Tensor, draws: BatchNoise, u: Tensor | None) -> tuple[Tensor, Condition | None]:
+        if self.data.codes is not None:
+            return self.data.coded_batch(index)
+        x, cond = self.data.batch(index)
+        return draws.dequantize(x, self.data.transform, u), cond
+
+    def _place(self, part: Part) -> Copied:
         x, cond = part.x, part.cond
         if x is None:
-            x, cond = self.data.batch(part.positions)
-            x = part.draws.dequantize(x, self.data.transform, part.in_cells)
+            x, cond = self._read(part.positions, part.draws, part.in_cells)
         # What the device cannot hold as it is gets there encoded.
         x = send(x, self.device) if fits(x, self.device) else x
         cond = map_condition(lambda c: send(c, self.device), cond)
-        return x, cond, part.draws._replace(z=send(part.draws.z, self.device))
+        n = None if part.in_posterior is None else send(part.in_posterior, self.device)
+        return x, cond, n, part.draws._replace(z=send(part.draws.z, self.device))
 
-    def _begin(self, number: int) -> Copy[Placed]:
+    def _begin(self, number: int) -> Copy[Copied]:
         part = self._parts.get(number)
         return self._copies.begin(lambda: self._place(part))
 
@@ -118,10 +131,14 @@ class Batches:
             begun = number, self._begin(number)
         if self._copies.beside and self._parts.ready(number + 1):
             self._next = number + 1, self._begin(number + 1)
-        x, cond, draws = self._copies.take(begun[1])
+        x, cond, n, draws = self._copies.take(begun[1])
         # On the device, where a learned transform is a network.
         with torch.no_grad():
-            x0 = send(self.data.transform.encode(x), self.device)
+            if self.data.codes is None:
+                x0 = send(draws.encode(x, self.data.transform, n), self.device)
+            else:
+                mean, std = x.chunk(2, 1)
+                x0 = drawn(mean, std, n)
         return x0, cond, draws
 
     def start_at(self, offset: int) -> None:

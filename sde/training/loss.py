@@ -89,18 +89,33 @@ class BatchNoise(NamedTuple):
 
     def in_cells(self, transform: TransformLike, dequantized: bool = True) -> Tensor | None:
         """Uniform numbers (B, *event) of the items' own, float32 on the CPU, that say where in their cells quantized
-        values lie, or without ``dequantized`` that it is in the middle; None for continuous data."""
+        values lie, or without ``dequantized`` one that says it is in the middle; None for continuous data."""
         if not transform.num_levels:
             return None
         if not dequantized:
-            return torch.full(self.z.shape, 0.5, device="cpu")
+            return torch.full((), 0.5, dtype=torch.float32, device="cpu")
         return per_item(torch.rand, self.seeds + 1, self.z.shape[1:])
+
+    def of_posterior(self, transform: TransformLike) -> Tensor | None:
+        """Normal numbers (B, *inner) of the items' own, float32 on the CPU, that say where in its posterior the latent
+        of an item lies; None for a transform that is not learned."""
+        return per_item(torch.randn, self.seeds + 3, self.z.shape[1:]) if transform.learned else None
+
+    def encode(self, x: Tensor, transform: TransformLike, within: Tensor | None = None) -> Tensor:
+        """Items x (B, *event), in data units and dequantized, in model units (B, *inner): of a learned transform a draw
+        of its posterior, mean + std n with the normal numbers n = ``within``, by default ``of_posterior``."""
+        return drawn(*transform.posterior(x), self.of_posterior(transform) if within is None else within)
 
     def dequantize(self, x: Tensor, transform: TransformLike, u: Tensor | None = None) -> Tensor:
         """The items x (B, *event), in data units, with uniform noise of their own where they are quantized: u, by
         default ``in_cells``."""
         u = self.in_cells(transform) if u is None else u
         return x if u is None else transform.dequantize(x, send(u, x.device))
+
+
+def drawn(mean: Tensor, std: Tensor | None, n: Tensor | None) -> Tensor:
+    """mean + std n, with normal numbers n of the shape of the mean from anywhere; the mean where there is no std."""
+    return mean if std is None or n is None else mean + std * send(n.to(mean.dtype), mean.device)
 
 
 def denoising_loss(

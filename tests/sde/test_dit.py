@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from sde.networks import dit
-from sde.networks.dit import DiT, DiTBlock, position_embedding
+from sde.networks.dit import DiT, DiTBlock
+from sde.networks.positions import position_embedding
 from tests.batteries.networks import normal
 
 

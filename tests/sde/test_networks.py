@@ -108,7 +108,7 @@ def test_one_network_for_any_size(variant):
         network(torch.zeros(1, 2, 8), torch.zeros(1), None)
 
 
-WAY_UP = {"conditions", "num_heads_upsample", "learned_variance"}
+WAY_UP = {"conditions", "sequence_layers", "num_heads_upsample", "learned_variance"}
 """Options of what a classifier has not."""
 
 CLASSIFYING = [v for v, (name, options) in VARIANTS.items() if name in CLASSIFIERS and not options.keys() & WAY_UP]

@@ -152,7 +152,10 @@ def _data(model: Denoiser, network: NCSNpp) -> dict[str, Any]:
     if height != width:
         raise ValueError(f"score_sde's images are square; these are {height} x {width}")
     centered = network.options.centered
-    cells = model.transform.shift in ((0.0,), (128.0,)) and model.transform.scale in ((256.0,), (128.0,))
+    if model.transform.learned:
+        raise ValueError("score_sde's models see images, and this one latents of an autoencoder")
+    outer = model.transform.outer
+    cells = outer.shift in ((0.0,), (128.0,)) and outer.scale in ((256.0,), (128.0,))
     return {"image_size": height, "num_channels": channels, "centered": centered, "uniform_dequantization": cells}
 
 
