@@ -1,6 +1,7 @@
 """The benchmark of captions: its scores by hand, the judge on what it can tell, and what is kept on disk."""
 
 import io
+import json
 from itertools import permutations
 from types import SimpleNamespace
 
@@ -11,17 +12,19 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from benchmarks import captions
 from benchmarks.captioned import drawing, judge, scores
 from benchmarks.captioned.bench import CEILING, HELD_OUT, TRAINING, Bench
 from benchmarks.captioned.items import captioned
 from benchmarks.captioned.sheet import sheet
-from benchmarks.captioned.words import nearest_captions
+from benchmarks.captioned.words import nearest_by_encoder, nearest_by_words
 from score_sde.kinds import KINDS
 from sde.data import Dataset
 from sde.data.names import CLASS_NAMES
 from sde.data.transform import Transform
 from sde.networks.efficientnet_lite import load_efficientnet_lite
 from tests.oracles.efficientnet_lite import tensors
+from tests.score_sde.runs import untrained
 
 
 def test_balanced_accuracy_by_hand():
@@ -74,7 +77,24 @@ def test_nearest_images_and_copies():
 def test_nearest_captions_share_rare_words():
     others = ["man teacher, light skin tone", "red heart", "flag of france", "woman teacher"]
     asked = ["woman singer, light skin tone", "red apple", "flag of spain", "blue heart"]
-    assert nearest_captions(asked, others).tolist() == [0, 1, 2, 1]
+    assert nearest_by_words(asked, others).tolist() == [0, 1, 2, 1]
+
+
+def test_nearest_captions_by_an_encoder():
+    """Of its pooled vectors, or where there are none of the means of tokens; an empty caption is near to nothing."""
+    rows = {"east": [[1.0, 0.0]], "north": [[0.0, 2.0]], "north east": [[3.0, 0.0], [0.0, 1.0]], "": []}
+
+    def encoder(texts):
+        padded = [rows[text] + [[torch.nan] * 2] * (2 - len(rows[text])) for text in texts]
+        return {"sequence": torch.tensor(padded)}
+
+    others = ["north", "east", "north east"]
+    assert nearest_by_encoder(["north east", "east", "north", ""], others, encoder).tolist() == [2, 1, 0, 0]
+
+    def pooled(texts):
+        return {"vector": -torch.tensor([rows[text][0] for text in texts]), **encoder(texts)}
+
+    assert nearest_by_encoder(["north east", "north"], ["north", "east"], pooled).tolist() == [1, 0]
 
 
 def test_the_judge_weighs_categories_alike():
@@ -188,7 +208,8 @@ def bench(folder, lossy=False, trained=True):
     if trained:
         model_file.touch()
     run = SimpleNamespace(
-        data=lambda: data,
+        items=data,
+        text=None,
         sampled_model=lambda: Kept(lossy),
         model_file=model_file,
         autoencoder_file=folder / "autoencoder.safetensors",
@@ -210,7 +231,7 @@ def test_samples_are_scored_and_copies_found(tmp_path):
     assert found.scores["samples"] == {HELD_OUT: (1.0, 0.0), TRAINING: (0.0, 0.0)}
     assert found.scores["samples, captions shuffled"] == {HELD_OUT: (0.5, None), TRAINING: (0.5, None)}
     assert found.scores[CEILING] == found.scores["these items as they are"] == {HELD_OUT: (1.0, 0.0)}
-    assert found.scores["the training image of the nearest caption"] == {HELD_OUT: (1.0, 0.0)}
+    assert found.scores["the training image of the nearest caption, by words in common"] == {HELD_OUT: (1.0, 0.0)}
     assert found.scores["always the same category"] == {HELD_OUT: (0.5, None)}
     copies = found.copies({HELD_OUT: 255 - fresh, TRAINING: found.asked(TRAINING).images})
     for space in ("pixels", "features"):
@@ -254,3 +275,33 @@ def test_data_without_captions_or_categories_are_refused():
     data.captions = None
     with pytest.raises(ValueError, match=r"no captions: 'text' must be among config.data.conditions"):
         captioned(run, data)
+
+
+def test_a_run_is_judged_from_its_folder(tmp_path, capsys, monkeypatch):
+    """The command on an untrained run of two categories: it draws, judges, and tells of copies and swapped captions."""
+    data = items(np.arange(160) % 2, 4)
+    path, folder = tmp_path / "colors.npz", tmp_path / "run"
+    arrays = {"x": data.items.numpy(), "captions": np.array(data.captions), "labels": np.array(NAMES)[data.labels]}
+    np.savez(path, **arrays)
+    text = ["--config.data.conditions=('text',)", "--config.data.num_levels=256", "--config.data.kind=image"]
+    untrained(folder, arrays["x"], None, f"--config.data.root={path}", *text)
+    save_file(tensors(), tmp_path / "lite.safetensors")
+    call = ["captions.py", "--workdir", folder, "--features", tmp_path / "lite.safetensors", "--cache", tmp_path / "kept",
+            "--sheet", tmp_path / "sheet.png", "--held_out", 6, "--training", 4, "--pairs", 3, "--device", "cpu",
+            "--sampler", "heun", "--steps", 2]  # fmt: skip
+    monkeypatch.setattr("sys.argv", [str(part) for part in call])
+    captions.main()
+    out = capsys.readouterr().out
+    found = json.loads(out.splitlines()[-1])
+    assert (found["categories"], found["flags"]) == (["green", "red"], ["--sampler", "heun", "--steps", "2"])
+    assert found["captions"] == {HELD_OUT: 6, TRAINING: 4}
+    scores = found["balanced_accuracy"]
+    assert found["of_ceiling"] == scores["samples"][HELD_OUT][0] / scores[CEILING][HELD_OUT][0]
+    assert scores[CEILING] == scores["these items as they are"]
+    assert "the training image of the nearest caption, by the run's text encoder" in scores
+    assert {*found["swap"]} == {"caption_rms", "seed_rms", "new", "old"}
+    assert found["swap"]["seed_rms"] > 0
+    assert Image.open(tmp_path / "sheet.png").size[1] > 64
+    monkeypatch.setattr("sys.argv", [*map(str, call[:7]), "--baselines"])
+    captions.main()
+    assert "samples" not in json.loads(capsys.readouterr().out.splitlines()[-1])["balanced_accuracy"]

@@ -16,7 +16,7 @@ from benchmarks.captioned.scores import (
     neighbors,
     root_mean_square,
 )
-from benchmarks.captioned.words import nearest_captions
+from benchmarks.captioned.words import nearest_by_encoder, nearest_by_words
 from score_sde.run.folder import Run
 
 HELD_OUT, TRAINING = "held-out captions", "captions of training items"
@@ -32,7 +32,7 @@ class Bench:
     ``scores`` has what was found, by what was judged and by side."""
 
     def __init__(self, run: Run, features: Features, counts: Mapping[str, int]) -> None:
-        self.features, data = features, run.data()
+        self.features, self.text, data = features, run.text, run.items
         self.train, self.test = (captioned(run, part) for part in data)
         transform = transform_of(run, data[0])
         self.trained = transform is not None
@@ -66,14 +66,20 @@ class Bench:
         """Scores of what needs no sample."""
         asked = self.asked(HELD_OUT)
         linear = Judge(pixels(self.train.images), self.train.labels, INVERSE_PENALTY["pixels"])
-        near = self.train.rows(nearest_captions(asked.captions, self.train.captions))
+        words = [asked.captions, self.train.captions]
+        near = {"words in common": nearest_by_words(*words)}
+        if self.text is not None:
+            near["the run's text encoder"] = nearest_by_encoder(*words, self.text)
         found: dict[str, Score] = {}
         if self.trained:
             found[CEILING] = self.accuracy(self.through[1].images[self.chosen[HELD_OUT]], asked.labels)
         found |= {
             "these items as they are": self.accuracy(asked.images, asked.labels),
             f"all {len(self.test)} held-out items as they are": self.accuracy(self.test.images, self.test.labels),
-            "the training image of the nearest caption": self.accuracy(near.images, asked.labels),
+            **{
+                f"the training image of the nearest caption, by {of}": self.accuracy(self.train.images[i], asked.labels)
+                for of, i in near.items()
+            },
             "these items, by a judge of pixels": balanced_accuracy(
                 linear(pixels(asked.images)), asked.labels, self.categories
             ),
