@@ -285,10 +285,10 @@ def test_a_run_is_judged_from_its_folder(tmp_path, capsys, monkeypatch):
     np.savez(path, **arrays)
     text = ["--config.data.conditions=('text',)", "--config.data.num_levels=256", "--config.data.kind=image"]
     untrained(folder, arrays["x"], None, f"--config.data.root={path}", *text)
-    save_file(tensors(), tmp_path / "lite.safetensors")
-    call = ["captions.py", "--workdir", folder, "--features", tmp_path / "lite.safetensors", "--cache", tmp_path / "kept",
-            "--sheet", tmp_path / "sheet.png", "--held_out", 6, "--training", 4, "--pairs", 3, "--device", "cpu",
-            "--sampler", "heun", "--steps", 2]  # fmt: skip
+    weights, sheet_file = tmp_path / "lite.safetensors", tmp_path / "sheet.png"
+    save_file(tensors(), weights)
+    call = ["captions.py", "--workdir", folder, "--features", weights, "--cache", tmp_path / "kept", "--device", "cpu",
+            "--sheet", sheet_file, "--held_out", 6, "--training", 4, "--pairs", 3, "--sampler", "heun", "--steps", 2]  # fmt: skip
     monkeypatch.setattr("sys.argv", [str(part) for part in call])
     captions.main()
     out = capsys.readouterr().out
@@ -301,7 +301,7 @@ def test_a_run_is_judged_from_its_folder(tmp_path, capsys, monkeypatch):
     assert "the training image of the nearest caption, by the run's text encoder" in scores
     assert {*found["swap"]} == {"caption_rms", "seed_rms", "new", "old"}
     assert found["swap"]["seed_rms"] > 0
-    assert Image.open(tmp_path / "sheet.png").size[1] > 64
-    monkeypatch.setattr("sys.argv", [*map(str, call[:7]), "--baselines"])
+    assert Image.open(sheet_file).size[1] > 64
+    monkeypatch.setattr("sys.argv", [*map(str, call[:9]), "--baselines"])
     captions.main()
     assert "samples" not in json.loads(capsys.readouterr().out.splitlines()[-1])["balanced_accuracy"]
