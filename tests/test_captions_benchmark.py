@@ -287,9 +287,9 @@ def test_a_run_is_judged_from_its_folder(tmp_path, capsys, monkeypatch):
     untrained(folder, arrays["x"], None, f"--config.data.root={path}", *text)
     weights, sheet_file = tmp_path / "lite.safetensors", tmp_path / "sheet.png"
     save_file(tensors(), weights)
-    call = ["captions.py", "--workdir", folder, "--features", weights, "--cache", tmp_path / "kept", "--device", "cpu",
-            "--sheet", sheet_file, "--held_out", 6, "--training", 4, "--pairs", 3, "--sampler", "heun", "--steps", 2]  # fmt: skip
-    monkeypatch.setattr("sys.argv", [str(part) for part in call])
+    call = ["captions.py", "--workdir", folder, "--features", weights, "--cache", tmp_path / "kept", "--device", "cpu"]
+    flags = ["--sheet", sheet_file, "--held_out", 6, "--training", 4, "--pairs", 3, "--sampler", "heun", "--steps", 2]
+    monkeypatch.setattr("sys.argv", [str(part) for part in [*call, *flags]])
     captions.main()
     out = capsys.readouterr().out
     found = json.loads(out.splitlines()[-1])
@@ -302,6 +302,6 @@ def test_a_run_is_judged_from_its_folder(tmp_path, capsys, monkeypatch):
     assert {*found["swap"]} == {"caption_rms", "seed_rms", "new", "old"}
     assert found["swap"]["seed_rms"] > 0
     assert Image.open(sheet_file).size[1] > 64
-    monkeypatch.setattr("sys.argv", [*map(str, call[:9]), "--baselines"])
+    monkeypatch.setattr("sys.argv", [*map(str, call), "--baselines"])
     captions.main()
     assert "samples" not in json.loads(capsys.readouterr().out.splitlines()[-1])["balanced_accuracy"]
