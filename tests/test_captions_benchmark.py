@@ -202,8 +202,8 @@ class Kept(nn.Module):
             self.transform.encode = lambda x: Transform.of_levels(256).encode(x.mean((2, 3), keepdim=True).expand_as(x))
 
 
-def bench(folder, lossy=False, trained=True):
-    data = items(np.repeat([0, 1, 2], [60, 50, 40]), 0), items(np.repeat([0, 1, 2], [30, 20, 19]), 1)
+def bench(folder, lossy=False, trained=True, held_out=(30, 20, 19)):
+    data = items(np.repeat([0, 1, 2], [60, 50, 40]), 0), items(np.repeat([0, 1, 2], held_out), 1)
     model_file = folder / "model.safetensors"
     if trained:
         model_file.touch()
@@ -266,6 +266,11 @@ def test_copies_are_sought_among_what_the_autoencoder_returns(tmp_path):
     assert CEILING not in without.scores
 
 
+def test_few_held_out_items_judge_nobody(tmp_path):
+    with pytest.raises(ValueError, match="1 of the categories of 57 held-out items have 20"):
+        bench(tmp_path, held_out=(20, 19, 18))
+
+
 def test_data_without_captions_or_categories_are_refused():
     data = items(np.repeat([0, 1], 3), 0)
     run = SimpleNamespace(kind=KINDS["image"])
@@ -279,7 +284,7 @@ def test_data_without_captions_or_categories_are_refused():
 
 def test_a_run_is_judged_from_its_folder(tmp_path, capsys, monkeypatch):
     """The command on an untrained run of two categories: it draws, judges, and tells of copies and swapped captions."""
-    data = items(np.arange(160) % 2, 4)
+    data = items(np.arange(240) % 2, 4)
     path, folder = tmp_path / "colors.npz", tmp_path / "run"
     arrays = {"x": data.items.numpy(), "captions": np.array(data.captions), "labels": np.array(NAMES)[data.labels]}
     np.savez(path, **arrays)

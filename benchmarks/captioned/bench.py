@@ -7,6 +7,7 @@ import numpy as np
 from benchmarks.captioned.items import Captioned, captioned, reconstructed, transform_of
 from benchmarks.captioned.judge import INVERSE_PENALTY, Features, Judge, pixels
 from benchmarks.captioned.scores import (
+    LEAST_ITEMS,
     Neighbors,
     balanced_accuracy,
     by_chance,
@@ -41,6 +42,11 @@ class Bench:
             for items, part in zip((self.train, self.test), data, strict=True)
         ]
         self.categories = common(self.test.labels)
+        if len(self.categories) < 2:
+            raise ValueError(
+                f"{len(self.categories)} of the categories of {len(self.test)} held-out items have {LEAST_ITEMS}: it "
+                "takes two to be told apart; hold out more, by config.data.test_fraction"
+            )
         self.chosen = {
             side: evenly(items.labels, self.categories, counts[side])
             for side, items in ((HELD_OUT, self.test), (TRAINING, self.train))
