@@ -24,9 +24,7 @@ def tensors(seed=0):
 
     layer("_conv_stem", "_bn0", (4, 3, 3, 3))
     number, inputs = 0, 4
-    for repeats, kernel, width in zip(STRIDES = (1, 2, 2, 2, 1, 2, 1)
-"""Of the stages, by table 1 of Tan and Le 2019."""
-REPEATS, KERNELS, WIDTHS, strict=True):
+    for repeats, kernel, width in zip(REPEATS, KERNELS, WIDTHS, strict=True):
         for _ in range(repeats):
             name, hidden = f"_blocks.{number}", inputs if number == 0 else 3 * inputs
             if number:
