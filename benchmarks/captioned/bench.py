@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from benchmarks.captioned.items import Captioned, captioned, reconstructed, transform_of
-from benchmarks.captioned.judge import INVERSE_PENALTY, Features, Judge, pixels
+from benchmarks.captioned.judge import Features, Judge, pixels
 from benchmarks.captioned.scores import (
     LEAST_ITEMS,
     Neighbors,
@@ -53,7 +53,7 @@ class Bench:
         }
         seen = [self.train, self.through[0]] if self.trained else [self.train]
         rows = np.concatenate([features(items.images) for items in seen])
-        self.judge = Judge(rows, np.concatenate([items.labels for items in seen]), INVERSE_PENALTY["features"])
+        self.judge = Judge(rows, np.concatenate([items.labels for items in seen]))
         self.scores: dict[str, dict[str, Score]] = {}
 
     def asked(self, side: str) -> Captioned:
@@ -71,7 +71,7 @@ class Bench:
     def baselines(self) -> None:
         """Scores of what needs no sample."""
         asked = self.asked(HELD_OUT)
-        linear = Judge(pixels(self.train.images), self.train.labels, INVERSE_PENALTY["pixels"])
+        linear = Judge(pixels(self.train.images), self.train.labels)
         words = [asked.captions, self.train.captions]
         near = {"words in common": nearest_by_words(*words)}
         if self.text is not None:
