@@ -2,24 +2,16 @@
 
 import io
 from itertools import permutations
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
 
 from benchmarks.captioned import drawing, judge, scores
-from benchmarks.captioned.bench import CEILING, HELD_OUT, TRAINING, Bench
-from benchmarks.captioned.items import captioned
 from benchmarks.captioned.sheet import sheet
-from benchmarks.captioned.words import nearest_captions
-from score_sde.kinds import KINDS
-from sde.data import Dataset
-from sde.data.names import CLASS_NAMES
-from sde.data.transform import Transform
+from benchmarks.captioned.words import nearest_by_encoder, nearest_by_words
 from sde.networks.efficientnet_lite import load_efficientnet_lite
 from tests.oracles.efficientnet_lite import tensors
 
@@ -74,7 +66,24 @@ def test_nearest_images_and_copies():
 def test_nearest_captions_share_rare_words():
     others = ["man teacher, light skin tone", "red heart", "flag of france", "woman teacher"]
     asked = ["woman singer, light skin tone", "red apple", "flag of spain", "blue heart"]
-    assert nearest_captions(asked, others).tolist() == [0, 1, 2, 1]
+    assert nearest_by_words(asked, others).tolist() == [0, 1, 2, 1]
+
+
+def test_nearest_captions_by_an_encoder():
+    """Of its pooled vectors, or where there are none of the means of tokens; an empty caption is near to nothing."""
+    rows = {"east": [[1.0, 0.0]], "north": [[0.0, 2.0]], "north east": [[3.0, 0.0], [0.0, 1.0]], "": []}
+
+    def encoder(texts):
+        padded = [rows[text] + [[torch.nan] * 2] * (2 - len(rows[text])) for text in texts]
+        return {"sequence": torch.tensor(padded)}
+
+    others = ["north", "east", "north east"]
+    assert nearest_by_encoder(["north east", "east", "north", ""], others, encoder).tolist() == [2, 1, 0, 0]
+
+    def pooled(texts):
+        return {"vector": -torch.tensor([rows[text][0] for text in texts]), **encoder(texts)}
+
+    assert nearest_by_encoder(["north east", "north"], ["north", "east"], pooled).tolist() == [1, 0]
 
 
 def test_the_judge_weighs_categories_alike():
@@ -154,103 +163,3 @@ def test_the_sheet_has_every_picture():
     for value in (10, 90, 200):
         # The edges of letters may be of the same gray.
         assert 5 * 64 * 64 <= (image == value).all(2).sum() < 5 * 64 * 64 + 200
-
-
-NAMES = ["red", "green", "blue"]
-COLORS = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]])
-
-
-def items(labels, seed):
-    """A data set of images 8 x 8 in the color of their category, with noise, and captions that say it."""
-    noise = np.random.default_rng(seed).integers(-20, 21, (len(labels), 3, 8, 8))
-    x = torch.from_numpy((COLORS[labels][:, :, None, None] + noise).astype(np.uint8))
-    data = Dataset(x, torch.from_numpy(labels), 3, Transform.of_levels(256), about={CLASS_NAMES: NAMES})
-    data.captions = [f"picture{seed}of{i} is {NAMES[label]}" for i, label in enumerate(labels)]
-    return data
-
-
-METHODS = ("encode", "decode", "quantize", "dequantize")
-
-
-class Kept(nn.Module):
-    """A model whose transform is that of the data, or one that loses all but the mean of each color."""
-
-    def __init__(self, lossy):
-        super().__init__()
-        self.transform = SimpleNamespace(**{name: getattr(Transform.of_levels(256), name) for name in METHODS})
-        if lossy:
-            self.transform.encode = lambda x: Transform.of_levels(256).encode(x.mean((2, 3), keepdim=True).expand_as(x))
-
-
-def bench(folder, lossy=False, trained=True):
-    data = items(np.repeat([0, 1, 2], [60, 50, 40]), 0), items(np.repeat([0, 1, 2], [30, 20, 19]), 1)
-    model_file = folder / "model.safetensors"
-    if trained:
-        model_file.touch()
-    run = SimpleNamespace(
-        data=lambda: data,
-        sampled_model=lambda: Kept(lossy),
-        model_file=model_file,
-        autoencoder_file=folder / "autoencoder.safetensors",
-        kind=KINDS["image"],
-        device="cpu",
-    )
-    return Bench(run, lambda images: images.reshape(len(images), 3, -1).mean(2), {HELD_OUT: 30, TRAINING: 12})
-
-
-def test_samples_are_scored_and_copies_found(tmp_path):
-    """Perfect samples are new pictures of the category; the wrong ones show the next category; copies are copies."""
-    found = bench(tmp_path)
-    assert found.categories.tolist() == [0, 1]
-    assert [np.bincount(found.asked(side).labels).tolist() for side in (HELD_OUT, TRAINING)] == [[15, 15], [6, 6]]
-    fresh = items(found.asked(HELD_OUT).labels, 2).items.numpy()
-    wrong = items(1 - found.asked(TRAINING).labels, 3).items.numpy()
-    found.samples({HELD_OUT: fresh, TRAINING: wrong})
-    found.baselines()
-    assert found.scores["samples"] == {HELD_OUT: (1.0, 0.0), TRAINING: (0.0, 0.0)}
-    assert found.scores["samples, captions shuffled"] == {HELD_OUT: (0.5, None), TRAINING: (0.5, None)}
-    assert found.scores[CEILING] == found.scores["these items as they are"] == {HELD_OUT: (1.0, 0.0)}
-    assert found.scores["the training image of the nearest caption"] == {HELD_OUT: (1.0, 0.0)}
-    assert found.scores["always the same category"] == {HELD_OUT: (0.5, None)}
-    copies = found.copies({HELD_OUT: 255 - fresh, TRAINING: found.asked(TRAINING).images})
-    for space in ("pixels", "features"):
-        assert copies[space]["threshold"] > 0
-        assert (copies[space][HELD_OUT], copies[space][TRAINING], copies[space]["own"]) == (0.0, 1.0, 1.0)
-
-
-def test_swapped_captions_change_pictures(tmp_path):
-    found = bench(tmp_path)
-    labels = found.asked(HELD_OUT).labels[:8]
-    pictures = np.tile(COLORS.astype(np.uint8)[:, :, None, None], (1, 1, 8, 8))
-    base, others = pictures[labels], pictures[np.roll(labels, -1)]
-    change = found.swapped(base, others, base)
-    assert (change["new"], change["old"], change["seed_rms"]) == (1.0, 0.0, 0.0)
-    # The categories are in turn, so that all pictures change.
-    assert change["caption_rms"] == pytest.approx(np.sqrt(2 * 170**2 / 3) / 255)
-    still = found.swapped(base, base, others)
-    assert (still["new"], still["old"], still["caption_rms"]) == (0.0, 1.0, 0.0)
-
-
-def test_copies_are_sought_among_what_the_autoencoder_returns(tmp_path):
-    """Of a decoder that has flat pictures alone, a flat picture is a copy, and no ceiling is said without a model."""
-    found = bench(tmp_path, lossy=True)
-    for part, original in zip(found.through, (found.train, found.test), strict=True):
-        means = np.floor((original.images + 0.5).mean((2, 3), keepdims=True))
-        assert (part.images == means).all()
-    copies = found.copies(dict.fromkeys((HELD_OUT, TRAINING), found.through[0].images[found.chosen[TRAINING]]))
-    assert (copies["pixels"][TRAINING], copies["features"][TRAINING]) == (1.0, 1.0)
-    (tmp_path / "none").mkdir()
-    without = bench(tmp_path / "none", trained=False)
-    without.baselines()
-    assert CEILING not in without.scores
-
-
-def test_data_without_captions_or_categories_are_refused():
-    data = items(np.repeat([0, 1], 3), 0)
-    run = SimpleNamespace(kind=KINDS["image"])
-    data.labels = None
-    with pytest.raises(ValueError, match=r"no categories to judge by: config.data.label_by"):
-        captioned(run, data)
-    data.captions = None
-    with pytest.raises(ValueError, match=r"no captions: 'text' must be among config.data.conditions"):
-        captioned(run, data)

@@ -37,14 +37,13 @@ class Captioned:
 
 def captioned(run: Run, data: Dataset) -> Captioned:
     """A part of a run's data. Raises ValueError for one without captions, without categories or without images."""
-    captions = getattr(data, "captions", None)
-    if captions is None:
+    if data.captions is None:
         raise ValueError("the run's data have no captions: 'text' must be among config.data.conditions")
     if data.labels is None or data.num_classes is None:
         raise ValueError("the run's data have no categories to judge by: config.data.label_by must name them")
     x, _ = data.batch(torch.arange(len(data)))
     names = data.about.get(CLASS_NAMES) or [str(number) for number in range(data.num_classes)]
-    return Captioned(as_bytes(run, data)(x), list(captions), data.labels.numpy(), list(names))
+    return Captioned(as_bytes(run, data)(x), data.captions, data.labels.numpy(), list(names))
 
 
 def as_bytes(run: Run, data: Dataset) -> Callable[[Any], np.ndarray]:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import torch
 
-from sde.networks.efficientnet_lite import STRIDES
-
+STRIDES = (1, 2, 2, 2, 1, 2, 1)
+"""Of the stages, by table 1 of Tan and Le 2019."""
 REPEATS, KERNELS, WIDTHS = (1, 2, 2, 2, 2, 1, 1), (3, 3, 5, 3, 5, 5, 3), (4, 5, 6, 7, 8, 9, 10)
 
 
