@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
                 "batch_size": 32,
                 "lr": 0.002,
                 "adam_betas": (0.9, 0.99),
-                "kl_weight": 1e-3,
+                "kl_weight": 1e-4,
                 "augmentation": "crop",
             },
             "training": {"precision": "bfloat16", "memory_format": "contiguous"},
