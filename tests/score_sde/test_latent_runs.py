@@ -254,6 +254,24 @@ def test_what_cannot_be_has_a_sentence(latent, tmp_path, capsys):
     assert "the evidence bound takes the place" in refused("--mode", "likelihood", *on, "--dequantizations", 2)
 
 
+def test_a_denoiser_of_any_kind_follows_an_autoencoder(latent, tmp_path, capsys):
+    """In its folder, whose config says that of the autoencoder alone."""
+    shutil.copy(latent / "x.npz", tmp_path / "x.npz")
+    small = {"steps": 2, "batch_size": 8, "network.name": "kl", "network.channels": 4, "network.channel_mult": "(1,)"}
+    first = command(
+        tmp_path, "--config.model.autoencoder=", *(f"--config.autoencoder.{k}={v}" for k, v in small.items())
+    )
+    first[1] = "train_autoencoder"
+    assert call(capsys, *first)[0] == 0
+    network = [argument for argument in command(tmp_path) if "network" not in str(argument)]
+    status, _, err = call(capsys, *network, "--config.model.network.name=mlp", "--config.model.network.width=8",
+                          "--config.training.steps=1")  # fmt: skip
+    assert status == 0, err
+    status, _, err = call(capsys, *network, "--config.model.autoencoder=", "--config.training.steps=2")
+    assert status == 2
+    assert "was trained with another config.model.autoencoder: 'own', now ''" in err
+
+
 def test_a_common_scale_and_another_folder(latent, tmp_path, capsys):
     folder = tmp_path / "common"
     flags = [f"--config.data.root={latent / 'x.npz'}", f"--config.model.autoencoder={latent}",
