@@ -14,8 +14,9 @@ from sde.data import Dataset
 from sde.data.transform import Transform
 from sde.training.augmentation import Augmentation
 from sde.training.fit import fit
+from sde.training.loss import BatchNoise
 from sde.training.options import TrainingOptions
-from sde.training.reconstruction import AutoencoderTrainer, ReconstructionLoss
+from sde.training.reconstruction import AutoencoderTrainer, ReconstructionLoss, latent_noise
 from tests.sde.small_training import same
 
 
@@ -134,6 +135,23 @@ def test_a_linear_autoencoder_reaches_the_error_of_pca():
     error = (run.module.decode(run.module.encode(y)[0]) - y).square().mean().item()
     eigenvalues = torch.linalg.eigvalsh(torch.cov(y[:, :, 0].T.double(), correction=0))
     assert error == pytest.approx(eigenvalues[:4].sum().item() / 6, rel=5e-3)
+
+
+def test_posteriors_noise_is_the_items_own():
+    """Whatever part of a batch is drawn where; and there are no times."""
+    coder, like = Line(6, 2), torch.zeros(64, 6, 1, dtype=torch.float64)
+
+    def drawn(rows=slice(None)):
+        draws = BatchNoise.draw(None, (64, 6, 1), torch.Generator().manual_seed(0), rows=rows)
+        assert (draws.t == 0).all()
+        assert (draws.factor == 1).all()
+        return latent_noise(coder, draws, like)
+
+    noise = drawn()
+    assert noise.shape == (64, 2, 1)
+    assert noise.dtype == torch.float64
+    assert len(noise.unique()) == 128
+    assert torch.equal(drawn(slice(10, 20)), noise[10:20])
 
 
 def test_noise_and_augmentation_are_the_items_own():
