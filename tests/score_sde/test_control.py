@@ -27,7 +27,8 @@ from tests.score_sde.runs import call, made_once, run_of, untrained
 pytestmark = pytest.mark.usefixtures("unrendered")
 FEW = ["--config.training.steps=4", "--config.training.batch_size=16", "--config.training.checkpoint_every=2",
        "--config.training.sample_every=4", "--config.training.log_every=1", "--config.training.warmup_steps=0",
-       "--config.control.hint_channels=(4,)", "--config.training.lr=0.02", "--config.training.lr_decay=none"]  # fmt: skip
+       "--config.control.hint_channels=(4,)", "--config.training.lr=0.02",
+       "--config.training.lr_decay=none"]  # fmt: skip
 DRAW = ["--num_samples", "4", "--steps", "3", "--sampler", "dpmpp"]
 
 
@@ -69,8 +70,8 @@ def test_a_run_holds_its_base(runs, tmp_path, capsys):
     assert not all(torch.equal(value, own[name]) for name, value in first.items())
     config = json.loads((runs / "edges" / "config.json").read_text())
     assert config["model"] == json.loads((runs / "base" / "config.json").read_text())["model"]
-    base = ["--base", runs / "base", "--config.training.steps=2", "--config.training.sample_every=9"]
-    command = ["--mode", "train", "--config", "digits_edges", *FEW, *base, "--workdir", tmp_path / "r"]
+    more = ["--base", runs / "base", "--config.training.steps=2", "--config.training.sample_every=9"]
+    command = ["--mode", "train", "--config", "digits_edges", *FEW, *more, "--workdir", tmp_path / "r"]
     assert call(capsys, *command)[0] == 0
     assert call(capsys, "--mode", "train", "--workdir", tmp_path / "r", "--config.training.steps=4")[0] == 0
     ended, at_once = load_model(tmp_path / "r" / "model.safetensors").state_dict(), model.state_dict()
