@@ -25,15 +25,17 @@ def get_config() -> ConfigDict:
                 "network": {
                     "name": "kl",
                     "latent_channels": 4,
-                    "channels": 64,
-                    "channel_mult": (1, 2),
-                    "patch_size": 2,
+                    "channels": 128,
+                    "channel_mult": (1,),
+                    "patch_size": 4,
                 },
-                "steps": 6000,
+                "steps": 12000,
                 "batch_size": 32,
                 "lr": 0.002,
-                "kl_weight": 1e-4,
-                "augmentation": "flip",
+                "adam_betas": (0.9, 0.99),
+                "kl_weight": 1e-3,
+                "augmentation": "crop",
             },
+            "training": {"precision": "bfloat16", "memory_format": "contiguous"},
         }
     )

@@ -168,8 +168,8 @@ MEANINGS = {
     "parallel": "how several processes train: ddp keeps all in each, fsdp splits the network",
     "training.loss_weighting": "weighting of the loss over noise levels",
     "training.cond_dropout": "probability with which an item is trained without its condition",
-    "training.augmentation": "how images are augmented: flip mirrors half of them; edm transforms them in six ways and "
-    "tells the network, which needs augment_dim=9",
+    "training.augmentation": "how images are augmented: flip mirrors half of them; crop moves them, too; edm "
+    "transforms them in six ways and tells the network, which needs augment_dim=9",
     "training.augmentation_probability": "probability of each transform of the augmentation edm",
     "training.uncertainty_weighting": "whether each noise level's loss is divided by its own, which is learned",
     "training.precision": "precision of the network's body; auto tries which is fastest; given anew, it tries again",
@@ -184,7 +184,8 @@ MEANINGS = {
     "of the noise that is assumed gives the evidence bound",
     "autoencoder.perceptual_weight": "weight of the distance in features",
     "autoencoder.features": "file of the network whose features are compared; empty for none",
-    "autoencoder.augmentation": "how images are augmented: flip mirrors half of them",
+    "autoencoder.augmentation": "how images are augmented: flip mirrors half of them; crop moves them, too, by up to "
+    "an eighth of each side",
     "distillation.teacher": "run folder of the teacher; --teacher is the same",
     "distillation.sha256": "hash of the teacher's weights, which is found",
     "distillation.guidance_scale": "classifier-free guidance of the teacher, baked into the student; of two, as "

@@ -96,23 +96,23 @@ class Run:
     @cached_property
     def event_shape(self) -> tuple[int, ...]:
         """That of the model, for which the data need not be there, or of the data."""
-        spec = {} if "_split" in vars(self) else self._spec
-        return tuple(spec["event_shape"]) if spec else self.data()[0].event_shape
+        spec = {} if "items" in vars(self) else self._spec
+        return tuple(spec["event_shape"]) if spec else self.items[0].event_shape
 
     @property
     def about(self) -> About:
         """Plain values of the data that writing an item needs, from the model, or from the data."""
-        spec = {} if "_split" in vars(self) else self._spec
-        return spec.get("about", {}) if spec else self.data()[0].about
+        spec = {} if "items" in vars(self) else self._spec
+        return spec.get("about", {}) if spec else self.items[0].about
 
     @property
     def sizes(self) -> list[list[int]] | None:
         """The law of the sizes of training items, pairs of a size and its count, from the model, or from the data; None
         for items that are real as a whole."""
-        spec = {} if "_split" in vars(self) else self._spec
+        spec = {} if "items" in vars(self) else self._spec
         if spec:
             return spec.get("sizes")
-        sizes = self.data()[0].sizes
+        sizes = self.items[0].sizes
         return None if sizes is None else law_of(sizes)
 
     @property
@@ -120,7 +120,7 @@ class Run:
         """How many training items each class has, from the model, or from data that were read; None where neither
         tells, as runs of earlier versions do not."""
         known = self._spec.get("class_counts")
-        return self.data()[0].class_counts if known is None and "_split" in vars(self) else known
+        return self.items[0].class_counts if known is None and "items" in vars(self) else known
 
     @property
     def inherited(self) -> dict:

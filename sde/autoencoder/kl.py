@@ -3,13 +3,14 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
 
 from sde.autoencoder.base import Autoencoder
 from sde.networks.attention import may_fuse
-from sde.networks.blocks import Stage, stages_of
+from sde.networks.blocks import stages_of
 from sde.networks.layers import (
     CONVOLUTIONS,
     TRANSPOSED_CONVOLUTIONS,
@@ -98,33 +99,30 @@ class KLAutoencoder(Autoencoder):
         patches = [math.ceil(size / chosen.patch_size) for size in space]
         attended = attended_levels(patches, len(widths), chosen.attention_resolutions)
 
-        def level(number: int, inputs: int, count: int) -> nn.ModuleList:
-            return stages_of(shared, inputs, widths[number], [0] * count, attended[number], False)
+        def level(number: int, count: int) -> nn.ModuleList:
+            width = widths[number]
+            return stages_of(shared, width, width, [0] * count, attended[number], False)
 
-        def middle() -> nn.ModuleList:
-            return nn.ModuleList(Stage(shared, last, last, attention) for attention in (any(attended), False))
-
-        down = [level(n, widths[max(0, n - 1)], chosen.num_res_blocks) for n in range(len(widths))]
-        halve = [conv(width, width, 3, stride=2, padding=1) for width in widths[:-1]]
-        up = [level(n, widths[min(n + 1, len(widths) - 1)], chosen.num_res_blocks + 1) for n in range(len(widths))]
-        double = [
-            nn.Sequential(nn.Upsample(scale_factor=2.0), conv(width, width, 3, padding=1)) for width in widths[1:]
-        ]
+        numbers, transposed = range(len(widths)), TRANSPOSED_CONVOLUTIONS[self.dims]
+        down = [level(number, chosen.num_res_blocks) for number in numbers]
+        halve = [conv(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(widths)]
+        up = [level(number, chosen.num_res_blocks + 1) for number in numbers[::-1]]
+        double = [transposed(coarse, fine, 4, stride=2, padding=1) for coarse, fine in pairwise(widths[::-1])]
         # Patches overlap by one position on each side: of one position the kernel is the usual 3.
         kernel, stride = chosen.patch_size + 2, chosen.patch_size
         self.encoder = nn.Sequential(
             conv(channels, first, kernel, stride, padding=1),
-            Levels([*down, middle()], [*halve, nn.Identity()], recompute),
+            Levels(down, halve, recompute),
             group_norm(last),
             nn.SiLU(),
             conv(last, 2 * chosen.latent_channels, 3, padding=1),
         )
         self.decoder = nn.Sequential(
             conv(chosen.latent_channels, last, 3, padding=1),
-            Levels([middle(), *up[::-1]], [nn.Identity(), *double[::-1]], recompute),
+            Levels(up, double, recompute),
             group_norm(first),
             nn.SiLU(),
-            TRANSPOSED_CONVOLUTIONS[self.dims](first, channels, kernel, stride, padding=1),
+            transposed(first, channels, kernel, stride, padding=1),
         )
 
     def encode(self, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -90,11 +90,11 @@ class Dataset:
                 )
         # A learned transform takes items of some shapes alone.
         inner = self.inner_shape
-        for name, held, wanted in (("noise", self.noise, inner), ("codes", self.codes, coded_shape(inner))):
+        for name, held, wanted in (("noise has", self.noise, inner), ("codes have", self.codes, coded_shape(inner))):
             wanted = (len(self), *wanted)
             if held is not None and tuple(held.shape) != wanted:
                 raise ValueError(
-                    f"`{name}` has shape {tuple(held.shape)}: needs {wanted}, one row per item, in model units"
+                    f"the {name} shape {tuple(held.shape)}: needs {wanted}, one row per item, in model units"
                 )
         for kind, held in self.conditions.items():
             if isinstance(held, Tensor) and len(held) != len(self):

@@ -45,14 +45,14 @@ def load_tiny_autoencoder(path: Path | str, event_shape: Sequence[int]) -> TinyA
     channels = state["encoder.0.weight"].shape[1]
     if channels != event_shape[0]:
         raise ValueError(f"{path} is of images of {channels} channels, and the items have {event_shape[0]}")
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):
-        model = TinyAutoencoder(event_shape, **options)
-    model.spec = {"name": "tiny", "event_shape": list(event_shape), **options}
     try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):
+            model = TinyAutoencoder(event_shape, **options)
         # Files of others do not say what the decoder misses.
         model.load_state_dict({**state, "noise_std": model.noise_std})
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"{path} is no tiny autoencoder ({str(error).splitlines()[-1].strip()})") from None
+    model.spec = {"name": "tiny", "event_shape": list(event_shape), **options}
     return model.eval()
 
 

@@ -49,6 +49,20 @@ def flip(x: Tensor, seeds: Tensor, probability: float) -> Augmented:
     return Augmented(torch.where(_over(mirrored, x), x.flip(-1), x), None)
 
 
+def crop(x: Tensor, seeds: Tensor, probability: float) -> Augmented:
+    """Half of the images are mirrored, and all are moved by whole pixels, up to an eighth of each side, what comes in
+    being the edge repeated (He et al. 2016, section 4.2): the law that is learned is that of the moved ones."""
+    y, u = flip(x, seeds, probability).x, _numbers(seeds)[:, 1:3]
+    margins = [size // 8 for size in x.shape[2:]]
+    padded = F.pad(y, (margins[1], margins[1], margins[0], margins[0]), mode="replicate")
+    rows, columns = (
+        send((u[:, i, None] * (2 * margin + 1)).floor().long() + torch.arange(size, device="cpu"), x.device)
+        for i, (margin, size) in enumerate(zip(margins, x.shape[2:], strict=True))
+    )
+    which = torch.arange(len(x), device=x.device)[:, None, None]
+    return Augmented(padded[which, :, rows[:, :, None], columns[:, None]].movedim(-1, 1), None)
+
+
 def edm(x: Tensor, seeds: Tensor, probability: float) -> Augmented:
     """The non-leaky augmentation of Karras et al. 2022, appendix F.2, table 6, with its 9 numbers.
 
@@ -72,6 +86,7 @@ def edm(x: Tensor, seeds: Tensor, probability: float) -> Augmented:
 AUGMENTATIONS: dict[str, Callable[[Tensor, Tensor, float], Augmented]] = {
     "none": as_they_are,
     "flip": flip,
+    "crop": crop,
     "edm": edm,
 }
 """By name functions of items x (B, *event) in model units, their seeds (B,), and the probability of each transform."""

@@ -7,6 +7,7 @@ import torch
 
 from samplers import evidence_bound, log_likelihood
 from samplers.likelihood import evidence
+from samplers.noise.seeded import POSTERIORS, SeededNoise, item_seeds
 from sde import VPSDE, Transform
 from sde.autoencoder import LatentTransform, LinearAutoencoder
 from sde.autoencoder.transform import log_interval
@@ -77,6 +78,10 @@ def test_quantized_data_have_the_probabilities_of_their_cells(generator):
     weights = torch.distributions.Normal(0, 1).log_prob(z[:, 0]) + math.log(18 / 4000)
     exact = (logs + weights).logsumexp(1)
     assert exact.exp().sum().item() == pytest.approx(1, abs=1e-5)
+    # Encoded from the middles of the cells, and read off as integers.
+    mean, std = latents.posterior(x + 0.5)
+    one = mean + std * SeededNoise(item_seeds(0, POSTERIORS, 6))(mean)
+    torch.testing.assert_close(evidence_bound(model, x, draws=1).reconstruction, latents.log_likelihood(x, one))
     many = x.repeat(100, 1)
     found = evidence_bound(model, many, draws=8, rtol=1e-4, atol=1e-4)
     nats, importance = (values.view(100, 6) for values in (found.nats, found.importance))

@@ -1,6 +1,8 @@
 """--mode train_autoencoder: what it leaves, what it says, and that it goes on where it was."""
 
 import json
+import os
+import signal
 from unittest.mock import patch
 
 import numpy as np
@@ -8,10 +10,11 @@ import pytest
 import torch
 
 from score_sde.cli import main
-from score_sde.config.config import resolve
+from score_sde.config.config import config_path, read_config, resolve
 from score_sde.evaluation.reconstruction import measured
 from score_sde.run.folder import Run
 from sde.checkpoint.models import load_model, read_description
+from sde.checkpoint.spec import build_autoencoder
 from sde.checkpoint.states import Checkpoints
 from sde.training.fit import fit
 from tests.score_sde.runs import call, made_once
@@ -19,7 +22,9 @@ from tests.score_sde.runs import call, made_once
 SMALL = ["--mode", "train_autoencoder", "--config.autoencoder.steps=24", "--config.autoencoder.batch_size=16",
          "--config.autoencoder.network.channels=8", "--config.autoencoder.network.latent_channels=2",
          "--config.autoencoder.lr=0.01", "--config.autoencoder.warmup_steps=2", "--config.training.checkpoint_every=8",
-         "--config.training.log_every=4", "--config.training.sample_every=100"]  # fmt: skip
+         "--config.training.log_every=4", "--config.training.sample_every=100",
+         # A denoiser that is still to be trained in the latents changes nothing.
+         "--config.model.autoencoder=own"]  # fmt: skip
 FILE = "autoencoder.safetensors"
 
 
@@ -54,7 +59,7 @@ def test_report_is_that_of_the_file(folder):
     model = run.autoencoder()
     assert not model.training
     assert model.latent_shape == (2, 4, 4)
-    train, held_out = run.data()
+    train, held_out = run.items
     assert measured(model, held_out, run.device).to_dict(16) == found["held_out"]
     assert found["held_out"]["items"] == 360
     assert found["peak"] == 16
@@ -73,12 +78,16 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_was_not(folder, tmp_path, capsy
     """Bit for bit; and a finished one says so, and reports the same."""
     command = [*SMALL, "--config", "digits", "--workdir", tmp_path]
 
+    def halt(step, done):
+        if step == 11:
+            os.kill(os.getpid(), signal.SIGTERM)
+
     def short(trainer, callbacks, stop):
-        return fit(trainer, callbacks, stop=lambda: trainer.step >= 11)
+        return fit(trainer, [*callbacks, (1, halt)], stop=stop)
 
     with patch("score_sde.training.session.fit", short):
         status, last, _ = call(capsys, *command)
-    assert (status, last["steps"]) == (0, 11)
+    assert (status, last["steps"]) == (0, 12)
     status, last, _ = call(capsys, *command)
     assert (status, last["steps"], last["mode"]) == (0, 24, "train_autoencoder")
     assert (tmp_path / FILE).read_bytes() == (folder / FILE).read_bytes()
@@ -149,7 +158,7 @@ def test_another_folders_weights_are_not_written_over(folder, tmp_path, capsys):
     assert "autoencoder.safetensors has no training state" in err
 
 
-def test_signals_of_unequal_size(tmp_path, capsys):
+def test_signals_of_unequal_size(tmp_path, capsys, unrendered):
     """Padded items count by what is real, in the loss and in the report, and are drawn as curves."""
     rng = np.random.default_rng(0)
     sizes = rng.integers(9, 14, 80)
@@ -160,4 +169,11 @@ def test_signals_of_unequal_size(tmp_path, capsys):
     assert status == 0, err
     assert last["latent_shape"] == [2, 7]
     assert len(last["noise_std"]) == 2
-    assert (tmp_path / "run" / "autoencoder.png").stat().st_size > 10_000
+    assert (tmp_path / "run" / "autoencoder.png").exists()
+
+
+def test_latents_of_the_emoji_are_as_small_as_is_said():
+    config = resolve(read_config(config_path("emoji_latent")), [])
+    described = {**config.autoencoder.network.to_dict(), "event_shape": config.data.event_shape}
+    with torch.device("meta"):
+        assert build_autoencoder(described).latent_shape == (4, 8, 8)

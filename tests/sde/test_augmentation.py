@@ -142,3 +142,22 @@ def test_what_cannot_be_augmented():
     for name, augment_dim in (("edm", 9), ("flip", 0), ("flip", 9)):
         Augmentation(name, 0.1, augment_dim).check((3, 8, 8), False, ("labels", "vector"))
     Augmentation("none").check((2,), True, ("image",))
+
+
+def test_crops_are_moved_by_whole_pixels():
+    """Up to an eighth of each side, mirrored or not, and edges are repeated; every move comes equally often."""
+    height, width, count = 16, 24, 7000
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    x = torch.stack([rows, columns]).float().expand(count, 2, height, width)
+    found = AUGMENTATIONS["crop"](x, torch.arange(count), 0.0).x
+    mirrored = found[:, 1, 0, 5] > found[:, 1, 0, 6]
+    down = found[:, 0, 8, 0].long() - 8
+    right = torch.where(mirrored, width - 1 - found[:, 1, 0, 12], found[:, 1, 0, 12]).long() - 12
+    expected_rows = (torch.arange(height) + down[:, None]).clamp(0, height - 1)
+    expected_columns = (torch.arange(width) + right[:, None]).clamp(0, width - 1)
+    expected_columns = torch.where(mirrored[:, None], width - 1 - expected_columns, expected_columns)
+    assert (found[:, 0] == expected_rows[:, :, None]).all()
+    assert (found[:, 1] == expected_columns[:, None]).all()
+    counts = ((mirrored.long() * 5 + down + 2) * 7 + right + 3).bincount(minlength=70)
+    assert counts.shape == (70,)
+    assert 50 < counts.min() <= counts.max() < 160

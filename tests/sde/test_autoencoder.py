@@ -7,7 +7,7 @@ import torch
 
 from sde.autoencoder import AUTOENCODERS, KLAutoencoder, TinyAutoencoder
 from sde.checkpoint.models import load_model, save_model
-from sde.checkpoint.spec import build_autoencoder
+from sde.checkpoint.spec import build
 
 SMALL = {"channels": 8, "latent_channels": 3}
 CASES = {
@@ -84,7 +84,7 @@ def test_activation_checkpointing_changes_no_gradient():
 @pytest.mark.parametrize(("kind", "options"), [("kl", SMALL), ("tiny", {"width": 8, "midblock_norm": True})])
 def test_file_rebuilds_bit_for_bit(tmp_path, kind, options):
     spec = {"network": {"name": kind, **options}, "event_shape": [3, 9, 14]}
-    model = random(build_autoencoder(spec))
+    model = random(build("autoencoder", spec))
     model.noise_std.fill_(0.3)
     save_model(tmp_path / "a.safetensors", "autoencoder", spec, model.state_dict())
     again = load_model(tmp_path / "a.safetensors", "autoencoder")

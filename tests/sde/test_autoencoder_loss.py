@@ -110,7 +110,7 @@ def test_perceptual_distance_is_of_directions():
 
 def trainer(data, model=None, steps=400, loss=None, **options):
     torch.manual_seed(0)
-    own = TrainingOptions(steps=steps, batch_size=64, warmup_steps=10, max_grad_norm=0.0, **options)
+    own = TrainingOptions(**{"steps": steps, "batch_size": 64, "warmup_steps": 10, "max_grad_norm": 0.0, **options})
     return AutoencoderTrainer(
         model or Line(6, 2), data, loss or ReconstructionLoss(AutoencoderLoss(kl_weight=0.0)), own
     )
@@ -126,14 +126,14 @@ def correlated(count=256):
 def test_a_linear_autoencoder_reaches_the_error_of_pca():
     """The smallest eigenvalues of the covariance, over the entries (Eckart and Young 1936; Baldi and Hornik 1989)."""
     data = correlated()
-    run = trainer(data, lr=0.03, ema_decay=0.9)
+    run = trainer(data, steps=250, lr=0.03, ema_decay=0.9, batch_size=256)
     run.module.log_s.data.fill_(-30.0)
     fit(run, [])
     run.module.load_state_dict(run.ema.module_state(run.module))
     y = data.items
     error = (run.module.decode(run.module.encode(y)[0]) - y).square().mean().item()
     eigenvalues = torch.linalg.eigvalsh(torch.cov(y[:, :, 0].T.double(), correction=0))
-    assert error == pytest.approx(eigenvalues[:4].sum().item() / 6, rel=1e-3)
+    assert error == pytest.approx(eigenvalues[:4].sum().item() / 6, rel=5e-3)
 
 
 def test_noise_and_augmentation_are_the_items_own():
@@ -154,6 +154,9 @@ def test_a_continued_run_equals_an_uninterrupted_one():
     data = correlated(80)
     loss = ReconstructionLoss(AutoencoderLoss(kl_weight=0.1))
     straight, first, second = (trainer(data, steps=20, loss=loss) for _ in range(3))
+    for each in (straight, first, second):
+        # What was never measured is NaN, which equals nothing.
+        each.module.noise_std.fill_(1.0)
     fit(straight, [])
     for _ in range(9):
         first.training_step()

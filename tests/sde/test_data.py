@@ -334,10 +334,10 @@ def test_the_options_are_those_of_the_sets():
     """Each key of config.data is a keyword argument of ``load_dataset`` or of some sets, with the same default."""
     own = {"digits": set(), "mnist": {"root"}}
     own["images"] = {"root", "test_root", "color_mode", "resolution", "cache", "test_fraction"}
-    own["points"] = {"root", "toy", "channels", "columns", "num_levels", "test_fraction"}
+    own["points"] = {"root", "toy", "channels", "columns", "num_levels", "test_fraction", "label_by", "group_by"}
     assert {dataset: {*own_keys(dataset)} for dataset in DATASETS} == own
     options = data_defaults("digits")
-    assert options.keys() == {*SHARED, "kind", "pairs"}.union(*own.values()), "kind and pairs, no set is asked"
+    assert options.keys() == {*SHARED, "kind", "pairs", "cache_latents"}.union(*own.values()), "these no set is asked"
     for dataset, keys in own.items():
         assert {key: options_of(DATASETS[dataset])[key] for key in keys} == {key: options[key] for key in keys}
         assert DataOptions.of({**options, "dataset": dataset}).arguments().keys() == keys | {*SHARED}

@@ -120,6 +120,8 @@ def test_latents_are_standardized(event, inside, levels, generator):
         coded = in_latents(data, latents)
         mean, var = coded.moments
         assert mean.shape == inside == coded.inner_shape
+        z_mean, z_std = latents.posterior(transform.dequantize(x, 0.5))
+        torch.testing.assert_close(var.float(), z_mean.var(0, correction=0) + z_std.square().mean(0))
         by_channel = mean.reshape(inside[0], -1).mean(1)
         torch.testing.assert_close(by_channel, torch.zeros_like(by_channel), rtol=0, atol=1e-5)
         spread = (mean.square() + var).reshape(inside[0], -1).mean(1)
@@ -128,7 +130,6 @@ def test_latents_are_standardized(event, inside, levels, generator):
         assert len(latents.scale.unique()) == (1 if scale == "common" else inside[0])
         assert coded.sigma_data == pytest.approx(1, abs=1e-5)
     # What no draw of the posterior reconstructs, in data units: by hand.
-    z_mean, _ = latents.posterior(transform.dequantize(x, 0.5))
     missed = transform.dequantize(x, 0.5) - latents.decode(z_mean)
     scales = torch.tensor(transform.scale).view(-1, *[1] * (len(event) - 1))
     from_draws = (coder.decoder.detach().square().sum(1).view(event)) * scales**2
@@ -178,7 +179,7 @@ def test_shapes_that_do_not_fit_are_named(generator):
         LinearAutoencoder((4,), (5,))
     with pytest.raises(ValueError, match="channel 0 of the latents is constant"):
         standardized(LinearAutoencoder.of(torch.tensor([[0.0, 0, 0, 0], [1, 0, 0, 0]]), (4,)), data)
-    with pytest.raises(ValueError, match="`codes` has shape"):
+    with pytest.raises(ValueError, match=r"the codes have shape \(9, 2\): needs \(9, 4\)"):
         Dataset(data.items, None, None, LatentTransform(coder), codes=torch.zeros(9, 2))
 
 

@@ -15,6 +15,8 @@ import torch
 from score_sde.cli import main
 from score_sde.evaluation.judge import SETTINGS
 from sde import VPSDE
+from sde.autoencoder import KLAutoencoder
+from sde.autoencoder.loss import AutoencoderLoss
 from sde.checkpoint.spec import build_denoiser, describe_sde
 from sde.checkpoint.states import Checkpoints
 from sde.data import Dataset, sets
@@ -27,6 +29,7 @@ from sde.distributed.world import World
 from sde.training.fit import fit
 from sde.training.loss import denoising_loss
 from sde.training.options import TrainingOptions
+from sde.training.reconstruction import AutoencoderTrainer, ReconstructionLoss
 from sde.training.trainer import Trainer
 from sde.training.uncertainty import UncertaintyWeighting
 from tests.score_sde.runs import without_rendering
@@ -61,6 +64,8 @@ ALONE = {
     "uncertain": {"gradient_accumulation": 3, "uncertain": True},
     # Its losses take derivatives in forward mode, through what averages the gradients.
     "meanflow": {"gradient_accumulation": 3, "student": True},
+    # It has no network within, and is replicated as a whole.
+    "autoencoder": {"gradient_accumulation": 3, "autoencoder": True},
 }
 """Cases in which nothing is split."""
 
@@ -106,11 +111,12 @@ def trainer(
     uncertain: bool = False,
     student: bool = False,
     controlled: bool = False,
+    autoencoder: bool = False,
     **options,
 ) -> Trainer:
     """A small one. ``spoilt``: in step 2 some losses of the second half of the batch are not finite, and in step 4 the
     gradients of some in the first half, at finite losses. ``student``: a flow map, trained by MeanFlow. ``controlled``:
-    the control of a U-Net."""
+    the control of a U-Net. ``autoencoder``: one of these."""
     torch.manual_seed(0)
     model = build_denoiser(CONTROL if controlled else {**SPEC, "network": {**NETWORK, "width": width}})
     model = FlowMap.of(model) if student else model
@@ -132,8 +138,13 @@ def trainer(
             losses = losses.index_put(bad, losses[bad] + (losses[bad].detach() - losses[bad]).sqrt())
         return losses
 
-    uncertainty = UncertaintyWeighting(model.sde) if uncertain else None
     own = TrainingOptions(**OPTIONS | options, parallel=parallel)
+    if autoencoder:
+        coder = KLAutoencoder((1, 3, 3), channels=6, latent_channels=2)
+        # What was never measured is NaN, which equals nothing.
+        coder.noise_std.fill_(1.0)
+        return AutoencoderTrainer(coder, data, ReconstructionLoss(AutoencoderLoss()), own, world)
+    uncertainty = UncertaintyWeighting(model.sde) if uncertain else None
     run = Trainer(model, data, loss, own, world, uncertainty=uncertainty)
     return run
 
