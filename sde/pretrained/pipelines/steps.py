@@ -59,7 +59,7 @@ def scheduler_steps(config: Mapping[str, Any], sde: SDE, steps: int, kind: str =
     ``sde`` is the process of the config; ``options`` are further ones of set_timesteps. Raises ValueError for a class
     that is none of a scheduler and for what it does not take."""
     name = kind or config["_class_name"]
-    found = getattr(diffusers_library(), name, None)
+    found: Any = getattr(diffusers_library(), name, None)
     if not (inspect.isclass(found) and hasattr(found, "set_timesteps")):
         raise ValueError(f"scheduler = {name!r}: diffusers has no scheduler of this name")
     scheduler: Any = found.from_config(dict(config))
@@ -67,7 +67,7 @@ def scheduler_steps(config: Mapping[str, Any], sde: SDE, steps: int, kind: str =
         scheduler.set_timesteps(**{"num_inference_steps": steps, **options})
     except (ValueError, TypeError, AssertionError, ZeroDivisionError) as error:
         raise ValueError(f"steps = {steps}: {name} does not take them ({error})") from None
-    levels = getattr(scheduler, "sigmas", None)
+    levels: Any = getattr(scheduler, "sigmas", None)
     if not isinstance(sde, ChainSDE):
         # On the path of flow matching their noise level is our time.
         times = _unique(levels)
