@@ -79,7 +79,8 @@ class CLIPText(PipelineText):
 
     @torch.no_grad()
     def _encoded(self, texts: Sequence[str], skip: int) -> Tensor:
-        encoder, tokens = self.encoders[0], self.tokens(0, texts)
+        encoder: Any = self.encoders[0]
+        tokens = self.tokens(0, texts)
         mask = tokens.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
         found = encoder(tokens.input_ids, attention_mask=mask, output_hidden_states=bool(skip))
         if not skip:
