@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -194,7 +195,9 @@ def continued(run: Run, overrides: list[str]) -> Run:
     if not (started(run.folder) and run.started):
         return run
     before, config = resolve(read_run_config(run.folder), []), run.config
-    check_unchanged(before, config, run.folder)
+    # An autoencoder knows of the data alone, and denoisers of any kind may follow it.
+    trained = run.model_file.exists() or any(run.checkpoints(name).paths() for name in ("denoiser", "classifier"))
+    check_unchanged(before, config, run.folder, SECTIONS if trained else SECTIONS[:1])
     kept = {
         key: getattr(before.training, key)
         for key in SETTLED
@@ -211,11 +214,15 @@ def alone(run: Run, options: flags.FlagValues) -> AbstractContextManager[None]:
     return one_writer(run.folder / ".run.lock", f"--mode {options.mode}", remedy, run.world)
 
 
-def check_unchanged(old: Config, new: Config, folder: Path) -> None:
+SECTIONS = ("data", "sde", "model", "distillation", "control")
+"""What a run is continued with, as it was begun."""
+
+
+def check_unchanged(old: Config, new: Config, folder: Path, sections: Sequence[str] = SECTIONS) -> None:
     """Refuse to continue a run with other data, another process or another architecture."""
     changed = [
         f"config.{key}: {before!r}, now {after!r}"
-        for section in ("data", "sde", "model", "distillation", "control")
+        for section in sections
         for key, before, after in differences(old.to_dict()[section], new.to_dict()[section], section)
         if key not in MOVABLE
     ]

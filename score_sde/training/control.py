@@ -29,6 +29,8 @@ def check_control(run: Run) -> bool:
             f"--base={base}: nothing says what the control is; take a config that does, as --config digits_edges, or "
             "--config.data.control=edges"
         )
+    if run.begins_with is not None and base and not run.begins_with.is_file():
+        raise ValueError(f"--base={base} has no {run.begins_with.name}: needs a run that was trained or imported")
     if base and run.config.data.pairs:
         raise ValueError(f"config.data.pairs = {run.config.data.pairs!r}: a control is trained on items; leave it out")
     return bool(base)
@@ -39,8 +41,6 @@ def control_spec(run: Run, data: Dataset) -> dict:
     that goes on, its own."""
     begun, options, control = run.begins_with, run.config.control, run.config.data.control
     file = begun or next(path for path in (run.model_file, *run.checkpoints("denoiser").paths()) if path.exists())
-    if begun is not None and not begun.is_file():
-        raise ValueError(f"--base={options.base} has no {begun.name}: needs a run that was trained or imported")
     spec = stored_spec(file) if begun is None else merged_spec(stored_spec(file))
     _check_data(run, spec, data)
     if begun is None:

@@ -118,7 +118,8 @@ class HDiT(nn.Module):
             taps.append(h)
             h = merge(h)
         h = self._run(self.middle, self.options[-1], 0, h, embedding, context, fused)
-        return Encoding([*taps, h], embedding, context)
+        # As their sums with residuals are: kernels round by how tensors lie in memory, and windows leave views.
+        return Encoding([tap.contiguous() for tap in (*taps, h)], embedding, context)
 
     def decode(self, x: Tensor, c_noise: Tensor, encoding: Encoding, residuals: Sequence[Tensor] = ()) -> Tensor:
         """The way up."""

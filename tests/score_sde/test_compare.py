@@ -54,7 +54,7 @@ def gaussian_run(folder, generator, shape=(3,), count=600):
     # Nor does it describe the model.
     vars(run)["_spec"] = {}
     run.model = run.sampled_model = lambda: model
-    run.data = lambda: tuple(parts)
+    run.data, vars(run)["items"] = (lambda: tuple(parts)), tuple(parts)
     return run, model
 
 
@@ -327,7 +327,7 @@ def test_a_process_without_a_flow(tmp_path, generator, capsys, monkeypatch):
     # Nor does it describe the model.
     vars(run)["_spec"] = {}
     run.model = run.sampled_model = lambda: model
-    run.data = lambda: parts
+    run.data, vars(run)["items"] = (lambda: parts), parts
     with pytest.raises(ValueError, match="--samplers=heun,auto: TwoStates is no GaussianProcess"):
         compare(run, samplers="heun,auto", nfe="5")
     monkeypatch.setitem(SAMPLERS, "reverse", Reverse)
