@@ -332,7 +332,7 @@ def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:
             raise ValueError(f"{argument}: with --mode {name} {what}")
         if key.removeprefix("config.") in mode.settles:
             raise ValueError(f"{argument}: the weights say it, and --mode {name} sets it; leave it out")
-        if not (mode.training or mode.makes) and key == "config.data.test_fraction":
+        if not (mode.training or mode.makes or options.pipeline) and key == "config.data.test_fraction":
             raise ValueError(
                 f"{argument}: items that the model was or may have been trained on would count as held-out ones; leave "
                 "it out"

@@ -35,6 +35,7 @@ from sde.data.sizes import real_entries
 from sde.data.statistics import spread
 from sde.device import placed
 from sde.files import write_whole
+from sde.model.denoiser import Preconditioned
 
 
 def relative_error(values: Tensor, x: Tensor, data: Dataset, sizes: Tensor | None = None) -> float:
@@ -109,16 +110,20 @@ def bind(
     if prompt:
         null = null_tree(torch.empty(count), None, guides.denoiser.conditions)
         without = {kind: c for kind, c in null.items() if run.pipeline or is_control(kind)}
-        cond = prompted_items(guides.denoiser, prompt, asked, without | (targets or {}) | given, count)
+        told: Condition | None = prompted_items(
+            guides.denoiser, prompt, asked, without | (targets or {}) | given, count
+        )
     else:
-        cond = asked.of_items(targets, count)
-    cond = with_controls(guides.denoiser, cond, given, count)
+        told = asked.of_items(targets, count)
+    cond = with_controls(guides.denoiser, told, given, count)
     # Rows of the bound model, so that what cycles over the items does so before they are repeated.
     whole = guides(cond)
     return labels_of(cond), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))
 
 
-def prompted_items(denoiser: Denoiser, prompt: str, asked: Labels, targets: Condition | None, count: int) -> Condition:
+def prompted_items(
+    denoiser: Preconditioned, prompt: str, asked: Labels, targets: Condition | None, count: int
+) -> Condition:
     """The condition of ``count`` items that are to be what ``--prompt`` says, cycled: classes as ``--labels`` asks, of
     the items themselves for "data", or none; all else as the items come with it."""
     told = prompted(denoiser, "--prompt", read_prompts("--prompt", prompt), count)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from sde.files import whole
 from sde.model.denoiser import Denoiser
@@ -26,7 +27,7 @@ def write_lora(model: Denoiser, folder: Path) -> list[Path]:
             "takes them is `lora` of this project"
         )
     part = "transformer" if "Transformer" in type(model.network.model).__name__ else "unet"
-    state = {}
+    state: dict[str, Tensor] = {}
     for name, layer in updates.items():
         place = f"{part}.{name.removeprefix('model.')}"
         down, up = layer.lora_A.weight.detach(), layer.scale * layer.lora_B.weight.detach()

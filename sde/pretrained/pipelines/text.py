@@ -86,7 +86,7 @@ class CLIPText(PipelineText):
         if not skip:
             return found.last_hidden_state.float()
         # transformers 5 has no module between a model and its layers.
-        inner = getattr(encoder, "text_model", encoder)
+        inner: Any = getattr(encoder, "text_model", encoder)
         return inner.final_layer_norm(found.hidden_states[-(skip + 1)]).float()
 
 
