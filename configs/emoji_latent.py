@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
                 "label_by": "category",
                 # All skin tones of an emoji have one short name.
                 "group_by": "short",
-                "test_fraction": 0.15,
+                "test_fraction": 0.2,
                 "cache_latents": True,
                 # Categories are there to judge by; the model is told what an emoji is called.
                 "conditions": ("text",),
