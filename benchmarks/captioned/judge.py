@@ -10,8 +10,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
-from score_sde.run.folder import file_digest
-from sde.files import whole
+from sde.files import file_digest, whole
 from sde.networks.efficientnet_lite import load_efficientnet_lite
 
 CHUNK = 256

@@ -59,10 +59,11 @@ def scheduler_steps(config: Mapping[str, Any], sde: SDE, steps: int, kind: str =
     ``sde`` is the process of the config; ``options`` are further ones of set_timesteps. Raises ValueError for a class
     that is none of a scheduler and for what it does not take."""
     name = kind or config["_class_name"]
-    found: Any = getattr(diffusers_library(), name, None)
-    if not (inspect.isclass(found) and hasattr(found, "set_timesteps")):
+    scheduler_class: Any = getattr(diffusers_library(), name, None)
+    is_one = inspect.isclass(scheduler_class) and hasattr(scheduler_class, "set_timesteps")
+    if not is_one:
         raise ValueError(f"scheduler = {name!r}: diffusers has no scheduler of this name")
-    scheduler: Any = found.from_config(dict(config))
+    scheduler: Any = scheduler_class.from_config(dict(config))
     try:
         scheduler.set_timesteps(**{"num_inference_steps": steps, **options})
     except (ValueError, TypeError, AssertionError, ZeroDivisionError) as error:
