@@ -94,6 +94,12 @@ def read_condition(
         return of_classes(awaited.held_out(run.data()[1]), model, asked.of_samples(count, seed), count)
     if labels and (file == "none" or not file):
         others = " and ".join(own or model.conditions)
+        if model.text is not None:
+            beside = "beside a prompt they count" if model.num_classes else "and has no classes"
+            raise ValueError(
+                f"--labels={labels}: the model is told captions, {beside}: give --prompt, or leave the labels out, and "
+                "samples have captions of held-out items"
+            )
         raise ValueError(
             f"--labels={labels}: the model is conditioned on {others} as well, and held-out items have classes of "
             "their own; add --condition=FILE.npz or --cascade, or leave the labels out"

@@ -69,7 +69,8 @@ def audit(data: Dataset, model: Preconditioned | NoisyClassifier | Autoencoder) 
     about = describe(data)
     _warn_of_units(data, about)
     _warn_of_outliers(data)
-    units = f"in model units: mean {about['mean']:.3f}, std {about['std']:.3f}"
+    inner = f", latents of {'x'.join(map(str, data.inner_shape))}" if data.transform.learned else ""
+    units = f"in model units{inner}: mean {about['mean']:.3f}, std {about['std']:.3f}"
     if isinstance(model, Autoencoder):
         return [_items_line(data, about), units]
     if model.num_classes and data.labels is not None:
