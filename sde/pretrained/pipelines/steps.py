@@ -1,6 +1,5 @@
 """Steps: the times at which a scheduler of diffusers calls its network, on a process of ours."""
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -60,7 +59,7 @@ def scheduler_steps(config: Mapping[str, Any], sde: SDE, steps: int, kind: str =
     that is none of a scheduler and for what it does not take."""
     name = kind or config["_class_name"]
     found: Any = getattr(diffusers_library(), name, None)
-    if not (inspect.isclass(found) and hasattr(found, "set_timesteps")):
+    if not hasattr(found, "set_timesteps"):
         raise ValueError(f"scheduler = {name!r}: diffusers has no scheduler of this name")
     scheduler: Any = found.from_config(dict(config))
     try:
