@@ -62,7 +62,8 @@ def scheduler_steps(config: Mapping[str, Any], sde: SDE, steps: int, kind: str =
     found: Any = getattr(diffusers_library(), name, None)
     if not (inspect.isclass(found) and hasattr(found, "set_timesteps")):
         raise ValueError(f"scheduler = {name!r}: diffusers has no scheduler of this name")
-    scheduler: Any = found.from_config(dict(config))
+    kind_found: Any = found
+    scheduler: Any = kind_found.from_config(dict(config))
     try:
         scheduler.set_timesteps(**{"num_inference_steps": steps, **options})
     except (ValueError, TypeError, AssertionError, ZeroDivisionError) as error:
