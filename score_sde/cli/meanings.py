@@ -33,6 +33,8 @@ MEANINGS = {
     "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, text, superres; () "
     "is the labels where there are any",
     "data.superres_factor": "side of the blocks whose means are the condition superres",
+    "data.condition_noise": "the lowest and the highest level of noise on condition images, or vectors, as in (0, "
+    "0.5), in units of their standard deviation, which the model is told; () is none",
     "data.downsample": "side of the blocks whose means take the place of the items",
     "data.dequantized": "whether uniform noise spreads the values of integer data over their cells, as densities "
     "need; False trains on the values themselves, from -1 to 1",

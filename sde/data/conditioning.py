@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
-from sde.condition.tree import KINDS
+from sde.condition.tree import CONDITION_NOISE, KINDS
 from sde.data.block_means import BlockMeans
 from sde.data.captions import TEXT
 from sde.data.dataset import Dataset
 from sde.data.names import CLASS_NAMES
 from sde.data.transform import Transform
+
+OF_DATA = tuple(kind for kind in KINDS if kind != CONDITION_NOISE)
+"""The kinds that data can hold. The level of noise on them is chosen when they are read."""
 
 SUPERRES = "superres"
 """The condition image that consists of the block means of the item itself."""
@@ -29,9 +32,9 @@ def downsampled(parts: tuple[Dataset, Dataset], factor: int) -> tuple[Dataset, D
 
 
 def conditioned(part: Dataset, names: tuple[str, ...], factor: int) -> Dataset:
-    """The data with the conditions of these names alone, KINDS, SUPERRES or TEXT; no names stand for labels where there
-    are any. Data with captions keep their classes, by which what is made of captions can be judged. Raises ValueError
-    for what the data have not."""
+    """The data with the conditions of these names alone, OF_DATA, SUPERRES or TEXT; no names stand for labels where
+    there are any. Data with captions keep their classes, by which what is made of captions can be judged. Raises
+    ValueError for what the data have not."""
     if not names:
         return part
     conditions, key = dict(part.conditions), f"conditions = {names}"
@@ -40,8 +43,8 @@ def conditioned(part: Dataset, names: tuple[str, ...], factor: int) -> Dataset:
     held = [*(["labels"] if part.labels is not None else []), *conditions]
     held += [TEXT] if part.captions is not None else []
     for name in names:
-        if name not in (*KINDS, SUPERRES, TEXT):
-            raise ValueError(f"{key}: {name!r} is not one of {', '.join((*KINDS, SUPERRES, TEXT))}")
+        if name not in (*OF_DATA, SUPERRES, TEXT):
+            raise ValueError(f"{key}: {name!r} is not one of {', '.join((*OF_DATA, SUPERRES, TEXT))}")
         if name == TEXT and name not in held:
             raise ValueError(
                 f"{key}: the data have no captions; take the data sets images or points, with captions in the folder "

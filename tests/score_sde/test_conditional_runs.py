@@ -9,7 +9,8 @@ import torch
 from score_sde.cli import main
 from score_sde.config.config import read_config, read_run_config, resolve
 from score_sde.evaluation.validation import Validation
-from score_sde.run.conditions import cascade_seed, read_condition
+from score_sde.run.cascade import cascade_seed
+from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides, guided
 from score_sde.run.items import open_split
