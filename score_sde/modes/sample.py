@@ -1,6 +1,7 @@
 """--mode sample: pictures and numbers from a run folder."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def sample(
         num_samples = len(states)
     sampling = Sampling(run, steps, grid, noise, seed, batch_size, sizes, states)
     check_room_of(run, out, num_samples, event_shape_of(guides.denoiser))
-    told = {"labels": labels, "prompt": prompt, "condition_noise": condition_noise}
+    told: dict[str, Any] = {"labels": labels, "prompt": prompt, "condition_noise": condition_noise}
     cond: Condition | None
     if cascade.cascade:
         if condition:

@@ -76,7 +76,7 @@ def open_stage(above: Run, model: Preconditioned, folder: str) -> tuple[Guides, 
             f"{flag}: the model in {above.folder} is conditioned on {others}, not on an image or a vector that another "
             "one draws; leave it out"
         )
-    shapes = " or ".join(f"{kind}s of shape {shape}" for kind, shape in wanted.items())
+    shapes = " or ".join(f"{name}s of shape {shape}" for name, shape in wanted.items())
     path = Path(folder)
     if not (path / "config.json").exists():
         raise ValueError(f"{flag} is not a run folder: name one that draws {shapes}")
@@ -90,10 +90,10 @@ def open_stage(above: Run, model: Preconditioned, folder: str) -> tuple[Guides, 
             f"{flag} draws items of shape {drawn.event_shape}, but {above.folder} is conditioned on {shapes}: train "
             f"one for the other, by {remedy}"
         )
-    others = [other for other in own_kinds(model) if other != kind]
-    if others:
+    more = [other for other in own_kinds(model) if other != kind]
+    if more:
         raise ValueError(
-            f"{flag} draws the {kind} of {above.folder}, which is conditioned on {' and '.join(others)} as well: draw "
+            f"{flag} draws the {kind} of {above.folder}, which is conditioned on {' and '.join(more)} as well: draw "
             "the stages one by one, and give all of it by --condition"
         )
     if above.sizes or run.sizes:

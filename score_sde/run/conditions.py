@@ -90,8 +90,8 @@ def read_condition(
     if file == "none":
         return None
     if not file:
-        found = held_out_condition(run.data()[1], model, count)
-        return None if found is None else with_level(model, found, level, seed)
+        own = held_out_condition(run.data()[1], model, count)
+        return None if own is None else with_level(model, own, level, seed)
     if not condition_kinds(model):
         raise ValueError(f"--condition={file}: the model is unconditional; leave it out")
     given = _read(file, model, guides.names)
