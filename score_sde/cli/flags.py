@@ -64,7 +64,7 @@ TEXTS = {
     "likelihood, encode, interpolate, restore and edit",
     "cascade": "another run folder, whose samples are the images or vectors that these samples are conditioned on; of "
     "more than two stages all before the last, from the first, with commas between them",
-    "cascade_guidance_scale": "classifier-free guidance of the stages of --cascade; by default they "
+    "cascade_scale": "classifier-free guidance of the stages of --cascade; by default they "
     "are not guided; one scale, or one for each",
     "condition_noise": "level of the noise on condition images, or vectors, of models that were trained with some; "
     "of a cascade one for all, or one for each stage that takes it; default the lowest that the model knows",

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from samplers import NOISES
-from score_sde.run.cascade import ALONE, CascadeOptions, drawn_before
+from score_sde.run.cascade import drawn_before
 from score_sde.run.conditions import prompts_of, read_condition, show
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
@@ -14,6 +14,7 @@ from score_sde.run.inputs import read_states
 from score_sde.run.items import write_arrays
 from score_sde.run.outputs import calls, check_room_of, stem
 from score_sde.run.sampling import Sampling
+from score_sde.run.stages import ALONE, CascadeOptions
 from sde.condition.tree import Condition
 from sde.data.sizes import trimmed
 

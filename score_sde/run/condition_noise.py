@@ -57,7 +57,7 @@ def with_level(model: Preconditioned, cond: Condition, level: float | None, seed
     kind = noised_kind(own_kinds(model))
     if not takes_noise(model) or kind is None or level is None:
         return cond
-    c, scale = cond[kind], getattr(model.standardization, f"{kind}_scale")
+    c, scale = cond[kind], getattr(model.standardization, f"{kind}_scale").cpu()
     n = SeededNoise(item_seeds(seed, CONDITIONS, len(c)))(c.float())
     with with_flag(FLAG, f"{level:g}"):
         return with_noise(cond, kind, torch.full((len(c),), level, dtype=torch.float64, device="cpu"), scale, n)

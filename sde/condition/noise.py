@@ -41,7 +41,7 @@ def with_noise(cond: Condition, kind: str, level: Tensor, scale: Tensor | Sequen
         missing = missing.clamp(min=0).sqrt()
     null = c.flatten(1).isnan().any(1, keepdim=True)
     if missing.any():
-        scale = torch.as_tensor(scale, dtype=c.dtype, device=c.device)
+        scale = send(torch.as_tensor(scale).to(c.dtype), c.device)
         scale = scale.view(-1, *[1] * (c.ndim - 1 - FEATURES[kind]))
         each = send(missing.to(c.dtype), c.device).view(-1, *[1] * (c.ndim - 1))
         c = c + each * scale * send(n.to(c.dtype), c.device)

@@ -12,11 +12,12 @@ from score_sde.config.config import config_path, read_config, read_run_config, r
 from score_sde.run.cascade import cascade_seed
 from score_sde.run.folder import Run
 from score_sde.training.spec import denoiser_spec
-from sde.checkpoint.models import save_model
+from sde.checkpoint.models import load_model, save_model
 from sde.checkpoint.spec import build_denoiser
 from sde.guidance import Conditional
 from sde.training.batches import Batches
 from sde.training.options import TrainingOptions
+from tests.oracles import simulated_device as sim
 from tests.oracles.linear_stage import means_over_two
 from tests.score_sde.runs import call, untrained
 
@@ -131,6 +132,9 @@ def test_training_tells_the_level_of_the_noise_that_it_adds(stages):
         cov = torch.linalg.inv(torch.linalg.inv(cov) + precision)
         ratios.append(error * model.network.units[1] ** 2 / cov.diagonal(dim1=1, dim2=2).sum(1))
         levels.append(cond["condition_noise"].double().flatten())
+        # Uniform with mean 0 and variance 1, from -sqrt(3) to sqrt(3), is what the network sees.
+        seen = model.standardization(cond)["condition_noise"]
+        assert 1.7 < seen.abs().max() < 3**0.5 + 1e-5
     ratio, level = torch.cat(ratios), torch.cat(levels)
     # The items are 540 draws of the law.
     assert abs(ratio.mean() - 1) < 5 * ratio.std() / 540**0.5
@@ -208,7 +212,7 @@ def test_a_prior_hands_on_vectors(capsys, prior, tmp_path):
     np.savez(tmp_path / "v.npz", vector=drawn["x"])
     second = sampled(capsys, prior["decoder"], tmp_path / "b", "--condition", tmp_path / "v.npz", "--steps", 3)
     np.testing.assert_array_equal(second["x"], found["x"])
-    guided = sampled(capsys, prior["decoder"], tmp_path / "b", *flags, "--cascade_guidance_scale", 3)
+    guided = sampled(capsys, prior["decoder"], tmp_path / "b", *flags, "--cascade_scale", 3)
     strong = sampled(capsys, prior["prior"], tmp_path / "c", *own, "--guidance_scale", 3)
     np.testing.assert_array_equal(guided["vector"], strong["x"])
 
@@ -236,6 +240,29 @@ def test_texts_go_to_every_stage(capsys, prior, tmp_path):
     np.testing.assert_allclose(leaves["x"], expected.x, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.skipif(not sim.available, reason="this torch has no interface for devices written in Python")
+def test_a_device_draws_and_trains_as_the_cpu_does(capsys, prior, tmp_path):
+    flags = ["--cascade", prior["prior"].folder, "--prompt", "leaf", "--condition_noise", 0.3, "--steps", 2]
+    here = sampled(capsys, prior["told"], tmp_path / "a", *flags)
+    with sim.without_float64():
+        there = sampled(capsys, prior["told"], tmp_path / "b", *flags, "--device", sim.NAME)
+    for name in ("x", "vector", "condition_noise"):
+        np.testing.assert_allclose(there[name], here[name], rtol=1e-3, atol=1e-3)
+    found = {}
+    for device in ("cpu", sim.NAME):
+        steps = ["--config.training.steps=2", "--config.training.batch_size=8", "--config.training.sample_every=9",
+                 "--config.training.ema_decay=0.1"]  # fmt: skip
+        data = prior["told"].folder.parent / "points.npz"
+        status, _, err = call(capsys, "--mode", "train", "--config", "points", "--workdir", tmp_path / device,
+                              f"--config.data.root={data}", "--config.data.conditions=('vector',)",
+                              "--config.data.condition_noise=(0.1, 0.5)", "--config.model.network.width=8", *steps,
+                              "--device", device)  # fmt: skip
+        assert status == 0, err
+        found[device] = load_model(tmp_path / device / "model.safetensors").state_dict()
+    for name, value in found["cpu"].items():
+        torch.testing.assert_close(found[sim.NAME][name], value, rtol=1e-3, atol=1e-4)
+
+
 def test_mistakes(capsys, stages, prior, tmp_path):
     low, middle, high = (stages[name].folder for name in ("low", "middle", "high"))
 
@@ -255,11 +282,11 @@ def test_mistakes(capsys, stages, prior, tmp_path):
     failed("knows levels from 0.1 to 1", stages["high"], "--cascade", f"{low},{middle}", "--condition_noise", "2")
     failed("needs a level", stages["high"], "--condition_noise", "much")
     failed("was trained without noise on its condition", stages["low"], "--condition_noise", "0.1")
-    failed("--cascade, which is not given", stages["high"], "--cascade_guidance_scale", "2")
+    failed("--cascade, which is not given", stages["high"], "--cascade_scale", "2")
     failed("needs a scale, or 2, one for each", stages["high"], "--cascade", f"{low},{middle}",
-           "--cascade_guidance_scale", "1,2,3")  # fmt: skip
+           "--cascade_scale", "1,2,3")  # fmt: skip
     failed("the model is unconditional, so there is nothing to guide", stages["high"], "--cascade", f"{low},{middle}",
-           "--cascade_guidance_scale", "2")  # fmt: skip
+           "--cascade_scale", "2")  # fmt: skip
     failed("--prompt='leaf': the model is conditioned on image", stages["high"], "--cascade", f"{low},{middle}",
            "--prompt", "leaf")  # fmt: skip
     failed("is not a run folder: name one that draws vectors of shape (3,)", prior["decoder"], "--cascade", tmp_path)
