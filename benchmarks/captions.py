@@ -7,10 +7,11 @@
 The judge is a logistic regression in the features of EfficientNet-Lite, on the training items as they are and as the
 run's autoencoder returns them. Its balanced accuracy is the mean over the categories that have 20 held-out items; the
 captions that are drawn are spread over these evenly. Beside the samples it judges what they can be at best (held-out
-items as the autoencoder returns them), real ones, the training image whose caption has the most words in common, and
-what chance gives. A copy is nearer to a training image than the nearest 1 % of held-out items are. Flags that are not
-listed go to --mode sample. Features and samples are kept in --cache, so that a run that was cut goes on; --baselines
-draws nothing, and needs no more of a run than its config. The table is Markdown; the last line is JSON.
+items as the autoencoder returns them), real ones, the training image of the nearest caption, by words in common and by
+the run's text encoder, and what chance gives. A copy is as near to a training image as the nearest 1 % of held-out
+items are. Flags that are not listed go to --mode sample. Features and samples are kept in --cache, so that a run that
+was cut goes on; --baselines draws nothing, and needs no model: the autoencoder alone, or the config. The table is
+Markdown; the last line is JSON.
 """
 
 import argparse
@@ -106,7 +107,7 @@ def main() -> None:
     if options.baselines:
         bench.baselines()
     else:
-        convert = as_bytes(run, run.data()[0])
+        convert = as_bytes(run, run.items[0])
 
         def draw(captions: Sequence[str], seed: int) -> np.ndarray:
             return convert(drawn(options.workdir, captions, seed, flags, options.cache))

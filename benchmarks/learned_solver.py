@@ -146,6 +146,8 @@ def learn(
             cost += held * calls
             if value < best:
                 best, kept = value, solver.sampler()
+        if iteration == options.iterations:
+            break
         rows = held + torch.randperm(len(x) - held, generator=generator)[: options.batch]
         descent.zero_grad()
         distance(rows).backward()

@@ -37,6 +37,7 @@ TITLES = {
     "classifier.network": "its network",
     "autoencoder": "the autoencoder of --mode train_autoencoder",
     "autoencoder.network": "its network",
+    "control": "the control of a frozen base",
     "distillation": "the teacher of --mode distill",
     "distillation.method": "how the student is trained",
     "sampler": "the sampler",

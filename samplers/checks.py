@@ -47,10 +47,13 @@ def score_models(model: nn.Module) -> list[nn.Module]:
 
 def tensor_like(model: nn.Module) -> Tensor:
     """A tensor of the dtype and on the device that the model computes in: one of its own, or where it has none one of
-    its transform, which may compute in another dtype."""
+    its transform, which may compute in another dtype. A network of half precision that ``casts`` is told states of
+    float32, and brings them to its own dtype itself."""
     everything = chain(model.parameters(), model.buffers())
     tensors = chain(_own(model, model.parameters()), _own(model, model.buffers()), everything)
-    return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0, device="cpu"))
+    found = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0, device="cpu"))
+    casts = found.dtype.itemsize < 4 and any(getattr(module, "casts", False) for module in model.modules())
+    return found.new_empty(0, dtype=torch.float32) if casts else found
 
 
 def _own(model: nn.Module, tensors: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -236,6 +239,8 @@ def check_output(module: nn.Module, x: Tensor, output) -> None:
             f"{type(module).__name__} returned a {type(output).__name__}{inside} for x of shape {tuple(x.shape)}: "
             "a score model must return one tensor of the shape of x"
         )
+    if output.shape == x.shape:
+        return
     gaussian = not missing(module.sde, GaussianProcess)
     if (output.shape if gaussian else output.shape[:1]) != (x.shape if gaussian else x.shape[:1]):
         raise ValueError(

@@ -6,6 +6,7 @@ any dtype, data are (B, *event), t is () or (B,). A process packs and pads what 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol, Self
 
 import torch
@@ -304,9 +305,10 @@ def transform_of(model: Any) -> Transform:
     return getattr(model, "transform", IDENTITY) or IDENTITY
 
 
-def members(protocol: type) -> set[str]:
+@cache
+def members(protocol: type) -> frozenset[str]:
     """The names of the members of a protocol, those that every object has left out."""
-    return {name for kind in protocol.__mro__ for name in vars(kind) if not name.startswith("_")}
+    return frozenset(name for kind in protocol.__mro__ for name in vars(kind) if not name.startswith("_"))
 
 
 def missing(thing: object, protocol: type) -> list[str]:

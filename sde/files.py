@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import hashlib
 import json
 import math
 import os
@@ -51,6 +52,12 @@ def write_whole(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text in UTF-8, as by ``write_whole``. A name that is not UTF-8 has its bytes escaped in it."""
     write_whole(path, text.encode("utf-8", "backslashreplace"))
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_json(path: Path) -> Any:

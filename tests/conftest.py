@@ -1,6 +1,7 @@
 """Fixtures: every process by name, a generator. What a test draws without one is the same in every run of it;
 ``TEST_SEED=1 make test`` draws anew, and a test that holds by luck falls."""
 
+import gc
 import os
 
 import numpy as np
@@ -17,8 +18,13 @@ if simulated_device.available:
 # Tensors here are tiny, and the tests run in two processes.
 torch.set_num_threads(1)
 
+# Torch and thousands of tests stay to the end: to look for garbage among them takes a tenth of the time.
+gc.disable()
+# Nothing that tests write has to outlast a power cut.
+os.fsync = lambda descriptor: None
 
-LONG = ("parallel", "session", "conditional_runs", "docs", "evaluate")
+
+LONG = ("processes", "conditional_runs", "docs", "evaluate")
 """Groups of tests that one worker runs, by ``xdist_group``; the longest first."""
 
 
@@ -30,6 +36,9 @@ def pytest_collection_modifyitems(items):
         return LONG.index(group.args[0]) if group and group.args[0] in LONG else len(LONG)
 
     items.sort(key=place)
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -5,12 +5,14 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 
 from benchmarks.captioned import drawing, judge, scores
 from benchmarks.captioned.sheet import sheet
-from benchmarks.captioned.words import nearest_captions
+from benchmarks.captioned.words import nearest_by_encoder, nearest_by_words
+from sde.networks.efficientnet_lite import load_efficientnet_lite
 from tests.oracles.efficientnet_lite import tensors
 
 
@@ -64,7 +66,24 @@ def test_nearest_images_and_copies():
 def test_nearest_captions_share_rare_words():
     others = ["man teacher, light skin tone", "red heart", "flag of france", "woman teacher"]
     asked = ["woman singer, light skin tone", "red apple", "flag of spain", "blue heart"]
-    assert nearest_captions(asked, others).tolist() == [0, 1, 2, 1]
+    assert nearest_by_words(asked, others).tolist() == [0, 1, 2, 1]
+
+
+def test_nearest_captions_by_an_encoder():
+    """Of its pooled vectors, or where there are none of the means of tokens; an empty caption is near to nothing."""
+    rows = {"east": [[1.0, 0.0]], "north": [[0.0, 2.0]], "north east": [[3.0, 0.0], [0.0, 1.0]], "": []}
+
+    def encoder(texts):
+        padded = [rows[text] + [[torch.nan] * 2] * (2 - len(rows[text])) for text in texts]
+        return {"sequence": torch.tensor(padded)}
+
+    others = ["north", "east", "north east"]
+    assert nearest_by_encoder(["north east", "east", "north", ""], others, encoder).tolist() == [2, 1, 0, 0]
+
+    def pooled(texts):
+        return {"vector": -torch.tensor([rows[text][0] for text in texts]), **encoder(texts)}
+
+    assert nearest_by_encoder(["north east", "north"], ["north", "east"], pooled).tolist() == [1, 0]
 
 
 def test_the_judge_weighs_categories_alike():
@@ -82,16 +101,18 @@ def test_features_are_kept_and_belong_to_images_and_weights(tmp_path, monkeypatc
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8)).astype(np.uint8)
     monkeypatch.setattr(judge, "CHUNK", 2)
     features = judge.Features(tmp_path / "0.safetensors", tmp_path / "cache")
-    first = features(images)
-    assert first.shape == (5, 12)
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
-    assert len(files) == 3
-    monkeypatch.setattr(judge, "load_efficientnet_lite", None)
-    assert (features(images) == first).all()
-    assert (features(images[:2]) == first[:2]).all()
-    monkeypatch.undo()
-    assert (judge.Features(tmp_path / "1.safetensors", tmp_path / "cache")(images[:2]) != first[:2]).any()
-    assert features(images[::-1])[-1:] == pytest.approx(first[:1], rel=1e-4)
+    some = features(images[[3, 1, 3]])
+    assert (some[0] == some[2]).all()
+    every = features(images)
+    assert every.shape == (5, 12)
+    assert (every[[3, 1]] == some[:2]).all()
+    assert len([*(tmp_path / "cache").rglob("*.npz")]) == 1 + 2
+    again = judge.Features(tmp_path / "0.safetensors", tmp_path / "cache")
+    again.network = None
+    assert (again(images[::-1]) == every[::-1]).all()
+    x = torch.from_numpy(images)
+    assert every == pytest.approx(load_efficientnet_lite(tmp_path / "0.safetensors")(x).numpy(), rel=1e-5, abs=1e-6)
+    assert (judge.Features(tmp_path / "1.safetensors", tmp_path / "cache")(images) != every).any(1).all()
 
 
 def test_pixels_are_means_of_larger_images():

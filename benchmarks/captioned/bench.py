@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from benchmarks.captioned.items import Captioned, captioned, reconstructed
-from benchmarks.captioned.judge import INVERSE_PENALTY, Features, Judge, pixels
+from benchmarks.captioned.items import Captioned, captioned, reconstructed, transform_of
+from benchmarks.captioned.judge import Features, Judge, pixels
 from benchmarks.captioned.scores import (
+    LEAST_ITEMS,
     Neighbors,
     balanced_accuracy,
     by_chance,
@@ -16,7 +17,7 @@ from benchmarks.captioned.scores import (
     neighbors,
     root_mean_square,
 )
-from benchmarks.captioned.words import nearest_captions
+from benchmarks.captioned.words import nearest_by_encoder, nearest_by_words
 from score_sde.run.folder import Run
 
 HELD_OUT, TRAINING = "held-out captions", "captions of training items"
@@ -32,21 +33,27 @@ class Bench:
     ``scores`` has what was found, by what was judged and by side."""
 
     def __init__(self, run: Run, features: Features, counts: Mapping[str, int]) -> None:
-        self.features, data = features, run.data()
+        self.features, self.text, data = features, run.text, run.items
         self.train, self.test = (captioned(run, part) for part in data)
-        self.trained = run.model_file.exists()
+        transform = transform_of(run, data[0])
+        self.trained = transform is not None
         self.through = [
-            items.changed(reconstructed(run, part)) if self.trained else items
+            items.changed(reconstructed(run, part, transform)) if self.trained else items
             for items, part in zip((self.train, self.test), data, strict=True)
         ]
         self.categories = common(self.test.labels)
+        if len(self.categories) < 2:
+            raise ValueError(
+                f"{len(self.categories)} of the categories of {len(self.test)} held-out items have {LEAST_ITEMS}: it "
+                "takes two to be told apart; hold out more, by config.data.test_fraction"
+            )
         self.chosen = {
             side: evenly(items.labels, self.categories, counts[side])
             for side, items in ((HELD_OUT, self.test), (TRAINING, self.train))
         }
         seen = [self.train, self.through[0]] if self.trained else [self.train]
         rows = np.concatenate([features(items.images) for items in seen])
-        self.judge = Judge(rows, np.concatenate([items.labels for items in seen]), INVERSE_PENALTY["features"])
+        self.judge = Judge(rows, np.concatenate([items.labels for items in seen]))
         self.scores: dict[str, dict[str, Score]] = {}
 
     def asked(self, side: str) -> Captioned:
@@ -64,15 +71,21 @@ class Bench:
     def baselines(self) -> None:
         """Scores of what needs no sample."""
         asked = self.asked(HELD_OUT)
-        linear = Judge(pixels(self.train.images), self.train.labels, INVERSE_PENALTY["pixels"])
-        near = self.train.rows(nearest_captions(asked.captions, self.train.captions))
+        linear = Judge(pixels(self.train.images), self.train.labels)
+        words = [asked.captions, self.train.captions]
+        near = {"words in common": nearest_by_words(*words)}
+        if self.text is not None:
+            near["the run's text encoder"] = nearest_by_encoder(*words, self.text)
         found: dict[str, Score] = {}
         if self.trained:
             found[CEILING] = self.accuracy(self.through[1].images[self.chosen[HELD_OUT]], asked.labels)
         found |= {
             "these items as they are": self.accuracy(asked.images, asked.labels),
             f"all {len(self.test)} held-out items as they are": self.accuracy(self.test.images, self.test.labels),
-            "the training image of the nearest caption": self.accuracy(near.images, asked.labels),
+            **{
+                f"the training image of the nearest caption, by {of}": self.accuracy(self.train.images[i], asked.labels)
+                for of, i in near.items()
+            },
             "these items, by a judge of pixels": balanced_accuracy(
                 linear(pixels(asked.images)), asked.labels, self.categories
             ),
@@ -89,7 +102,7 @@ class Bench:
         }
 
     def nearest(self, space: str) -> tuple[float, Callable[[np.ndarray], Neighbors]]:
-        """The distance below which a picture is a copy, in one of SPACES, and what finds the nearest training images.
+        """The distance up to which a picture is a copy, in one of SPACES, and what finds the nearest training images.
         Distances are to training images as the autoencoder returns them, whose copy it would be."""
         of = pixels if space == "pixels" else self.features
         training = of(self.through[0].images)
@@ -110,7 +123,7 @@ class Bench:
             limit, find = self.nearest(space)
             near = {side: find(drawn) for side, drawn in images.items()}
             own = float((near[TRAINING].index == self.chosen[TRAINING]).mean())
-            shares = {side: float((found.distance < limit).mean()) for side, found in near.items()}
+            shares = {side: float((found.distance <= limit).mean()) for side, found in near.items()}
             result[space] = {"threshold": limit, "own": own, **shares}
         return result
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from score_sde.cli.main import main
-from score_sde.run.folder import file_digest
-from sde.files import write_text
+from sde.files import file_digest, write_text
 
 
 def drawn(workdir: Path, captions: Sequence[str], seed: int, flags: Sequence[str], folder: Path) -> np.ndarray:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from score_sde.run.folder import Run
+from sde.autoencoder import LatentTransform
 from sde.data import Dataset
 from sde.data.names import CLASS_NAMES
 
@@ -36,14 +37,13 @@ class Captioned:
 
 def captioned(run: Run, data: Dataset) -> Captioned:
     """A part of a run's data. Raises ValueError for one without captions, without categories or without images."""
-    captions = getattr(data, "captions", None)
-    if captions is None:
+    if data.captions is None:
         raise ValueError("the run's data have no captions: 'text' must be among config.data.conditions")
     if data.labels is None or data.num_classes is None:
         raise ValueError("the run's data have no categories to judge by: config.data.label_by must name them")
     x, _ = data.batch(torch.arange(len(data)))
     names = data.about.get(CLASS_NAMES) or [str(number) for number in range(data.num_classes)]
-    return Captioned(as_bytes(run, data)(x), list(captions), data.labels.numpy(), list(names))
+    return Captioned(as_bytes(run, data)(x), data.captions, data.labels.numpy(), list(names))
 
 
 def as_bytes(run: Run, data: Dataset) -> Callable[[Any], np.ndarray]:
@@ -52,11 +52,17 @@ def as_bytes(run: Run, data: Dataset) -> Callable[[Any], np.ndarray]:
     return lambda x: convert(torch.as_tensor(x)).numpy()
 
 
+def transform_of(run: Run, data: Dataset) -> Any:
+    """That of a run's model, or of the autoencoder alone where there is no model yet; None where there is neither."""
+    if run.model_file.exists():
+        return run.sampled_model().transform
+    return LatentTransform(run.autoencoder(), data.transform) if run.autoencoder_file.exists() else None
+
+
 @torch.no_grad()
-def reconstructed(run: Run, data: Dataset, batch_size: int = 64) -> np.ndarray:
-    """The items of a part of the run's data as its model's transform returns them, as bytes: through the autoencoder
-    where it has one, and else as they are."""
-    transform: Any = run.model().transform
+def reconstructed(run: Run, data: Dataset, transform: Any, batch_size: int = 64) -> np.ndarray:
+    """The items of a part of a run's data as a transform returns them, as bytes: through the autoencoder where it has
+    one, and else as they are."""
     convert = as_bytes(run, data)
 
     def through(x: Tensor) -> Tensor:

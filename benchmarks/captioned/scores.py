@@ -64,8 +64,8 @@ def neighbors(x: np.ndarray, y: np.ndarray) -> Neighbors:
 
 
 def copy_threshold(held_out: Neighbors, quantile: float = COPY_QUANTILE) -> float:
-    """The distance to its nearest training item below which that share of the held-out items lies: a picture that is
-    nearer is called a copy."""
+    """The distance within which that share of the held-out items has a training item: a picture that is as near to one
+    is called a copy."""
     return float(np.quantile(held_out.distance, quantile))
 
 

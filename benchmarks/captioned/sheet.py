@@ -19,7 +19,7 @@ def sheet(captions: Sequence[str], pictures: Sequence[np.ndarray], heads: Sequen
     from PIL import Image, ImageDraw, ImageFont
 
     font, across = ImageFont.load_default(), SIDE + GAP
-    width, height = len(pictures) * across + 4 * GAP, 2 * LINE + SIDE + 2 * GAP
+    width, height = len(pictures) * across + 4 * GAP, 2 * LINE + SIDE + 4 * GAP
     page = Image.new("RGB", (columns * width, LINE + GAP + -(-len(captions) // columns) * height), "white")
     draw = ImageDraw.Draw(page)
     for left in range(0, columns * width, width):
@@ -28,7 +28,9 @@ def sheet(captions: Sequence[str], pictures: Sequence[np.ndarray], heads: Sequen
     for i, caption in enumerate(captions):
         left, top = i % columns * width, LINE + GAP + i // columns * height
         lines = textwrap.wrap(caption, width // 6, max_lines=2, placeholder=" ...")
-        draw.multiline_text((left, top), "\n".join(lines), "black", font, spacing=0)
+        # The last line stands at the pictures.
+        for number, line in enumerate(reversed(lines)):
+            draw.text((left, top + (1 - number) * LINE - 1), line, "black", font)
         for number, images in enumerate(pictures):
             image = Image.fromarray(images[i].transpose(1, 2, 0)).resize((SIDE, SIDE), Image.Resampling.NEAREST)
             page.paste(image, (left + number * across, top + 2 * LINE))

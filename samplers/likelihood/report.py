@@ -151,7 +151,10 @@ def likelihood_report(
         # One cannot tell what it leaves open; more share its network calls.
         check_integer("probes", probes, 2)
     if len(x) < 2:
-        raise ValueError(f"{len(x)} items: a standard error needs at least 2")
+        raise ValueError(
+            f"x has {len(x)} item{'s' * (len(x) != 1)}: a standard error needs at least 2; give more, or ask "
+            "log_likelihood, which tells none"
+        )
     transform, sde = transform_of(model), model.sde
     if dequantizations > 1 and not transform.num_levels:
         raise ValueError(f"dequantizations = {dequantizations}: these data are continuous; leave it at 1")

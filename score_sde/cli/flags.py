@@ -16,6 +16,7 @@ from score_sde.config.schema import CHOICES_OF_SAMPLER
 from score_sde.restoration.methods import AUTO
 from score_sde.restoration.methods import METHODS as RESTORATIONS
 from score_sde.run.outputs import written
+from score_sde.run.pipelines import DTYPES
 from sde.distillation import METHODS
 from sde.pretrained import SOURCES
 from sde.pretrained.exports import EXPORTS
@@ -28,7 +29,9 @@ TEXTS = {
     "threads": "CPU threads; default torch's choice",
     "debug": "show the traceback of an error",
     "config": "a config file, or the name of one in configs/; default digits",
-    "init": "a run folder whose model training begins with, on these data; what belongs to other classes starts anew",
+    "init": "a run folder whose model training begins with, on these data; what belongs to other classes starts anew; "
+    "or the folder of a pipeline, of which low-rank updates are trained",
+    "base": "a run folder whose model, which stays as it is, is given a control: config.data.control on these data",
     "teacher": "a run folder whose model the student is distilled from, and begins with; its data, process and network "
     "are the student's",
     "pretrained": "a file or folder of weights that another project wrote",
@@ -39,6 +42,14 @@ TEXTS = {
     "weights": "weights in the run folder: a file, or a training state as in checkpoints/denoiser-00001200.pt, whose "
     "averaged ones count; default model.safetensors. For import, ema or raw: the averaged ones or those that were "
     "stepped",
+    "lora": "low-rank updates that are merged with the weights: FILE or FILE:SCALE, several with commas between them; "
+    "of diffusers, peft, kohya's scripts, or a run of config.model.lora_rank",
+    "pipeline": "in place of --workdir a pipeline of diffusers: its folder, a single file of weights, or a hub's name; "
+    "outputs go to runs/ and its name unless --out says otherwise",
+    "dtype": f"what the networks of --pipeline compute in: {', '.join(DTYPES)}; default float32",
+    "image_size": "side of the images of --pipeline, or height and width, as in 512,768; default its network's own",
+    "pipeline_config": "where --pipeline is a single file, which does not hold configs and tokenizers, the folder of a "
+    "pipeline of its kind",
     "imports": "networks and processes that a file of weights may import beside those of the run's config, as in "
     "package.module:Class, with commas between them",
     "sampler": f"{', '.join(CHOICES_OF_SAMPLER)}; options: --config.sampler.OPTION; auto is planned for the model",
@@ -48,7 +59,8 @@ TEXTS = {
     "grid": f"{', '.join(GRIDS)}, karras:RHO, flow:SHIFT, times as in 1,0.5,0.001, or of imported weights source, "
     "the steps of their own project, and source:N, N of these times; default the sampler's own",
     "noise": f"{', '.join(NOISES)}; brownian is a path that more steps refine",
-    "num_samples": "how many samples or items; default 8 for restore and edit",
+    "num_samples": "how many samples or items; default 64 for sample, or with --pipeline one for each prompt, 8 for "
+    "restore and edit",
     "seed": "seed of the random numbers",
     "labels": "classes, cycled, by number or name, as in 0,1,2, or none, or data: drawn as often as the data have "
     "them, the default of evaluate, compare and guidance_sweep; else by default every class in turn, but none in "
@@ -59,9 +71,16 @@ TEXTS = {
     "as they are; the .npz of the samples then holds them in model units, too, as state",
     "condition": "an .npz of what samples are conditioned on: labels, vector, image or sequence, cycled; or none; "
     "by default that of held-out items, for models that are conditioned on more than classes",
+    "control": "what samples are controlled by: a picture, a folder of pictures, a .npy or .npz, cycled; of several "
+    "controls one each, with commas between them; by default those of held-out items",
+    "control_scale": "how strongly, 1 as trained and 0 not at all; of several controls one each, as in 1,0.5",
+    "controls": "further run folders, with commas between them, whose controls of the same base act together with that "
+    "of --workdir, which may be the base itself; or for --pipeline folders of ControlNets beside its own",
+    "control_branches": "both or conditional: whether --guidance_scale leaves the control in the unconditional branch, "
+    "or guides by it, too; default both",
     "prompt": "what samples are to be, in words, of models that are told captions; or a text file with a prompt in "
-    "each line, cycled; by default the captions of held-out items, and none in "
-    "likelihood, encode, interpolate, restore and edit",
+    "each line, cycled; by default the captions of held-out items, and with --pipeline and in likelihood, encode, "
+    "interpolate, restore and edit none",
     "cascade": "another run folder, whose samples are the images or vectors that these samples are conditioned on; of "
     "more than two stages all before the last, from the first, with commas between them",
     "cascade_scale": "classifier-free guidance of the stages of --cascade; by default they "
@@ -263,7 +282,7 @@ def _sections(mode: str) -> list[str]:
     if not MODES[mode].training:
         return [*MODES[mode].sections]
     own = {
-        "train": ("data", "sde", "model", "training"),
+        "train": ("data", "sde", "model", "training", "control"),
         "train_classifier": ("data", "sde", "classifier", "training"),
         "train_autoencoder": ("data", "autoencoder", "training"),
         "distill": ("data", "sde", "model", "training", "distillation"),
@@ -302,8 +321,9 @@ def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:
     """Refuse what the mode would ignore."""
     name = pick("--mode", options.mode or "", MODES)
     mode = MODES[name]
+    taken = {*mode.flags, *EVERYWHERE}
     for flag in options:
-        if options[flag].present and flag not in {*mode.flags, *EVERYWHERE}:
+        if options[flag].present and flag not in taken:
             in_config = mode.training and flag in ("steps", "batch_size", "seed")
             hint = f": the key is --config.training.{flag}" if in_config else ""
             takers = [other for other, its in MODES.items() if flag in its.flags]
@@ -317,7 +337,8 @@ def check_flags(options: flags.FlagValues, overrides: list[str]) -> None:
             raise ValueError(f"{argument}: with --mode {name} {what}")
         if key.removeprefix("config.") in mode.settles:
             raise ValueError(f"{argument}: the weights say it, and --mode {name} sets it; leave it out")
-        if not (mode.training or mode.makes) and key == "config.data.test_fraction":
+        if not (mode.training or mode.makes or options.pipeline) and key == "config.data.test_fraction":
             raise ValueError(
-                f"{argument}: items that the model was trained on would count as held-out ones; leave it out"
+                f"{argument}: items that the model was or may have been trained on would count as held-out ones; leave "
+                "it out"
             )

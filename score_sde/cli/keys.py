@@ -10,8 +10,7 @@ from score_sde.config.schema import DEFAULTS, NAMED
 
 SECTIONS = (
     "data", "sde", "model", "model.network", "model.text", "training", "classifier", "classifier.network",
-    "autoencoder", "autoencoder.network", "distillation",
-    "distillation.method", "sampler",
+    "autoencoder", "autoencoder.network", "control", "distillation", "distillation.method", "sampler",
 )  # fmt: skip
 
 

@@ -32,10 +32,13 @@ MEANINGS = {
     "data.kind": "kind of data: what a person sees of an item; empty is found from files or shape",
     "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, text, superres; () "
     "is the labels where there are any",
-    "data.superres_factor": "side of the blocks whose means are the condition superres",
+    "data.superres_factor": "side of the blocks whose means are the condition superres, or the control low_resolution",
     "data.condition_noise": "the lowest and the highest level of noise on condition images, or vectors, as in (0, "
     "0.5), in units of their standard deviation, which the model is told; () is none",
     "data.downsample": "side of the blocks whose means take the place of the items",
+    "data.control": "what the control of a --base is, computed of the items, or the array control that comes with them",
+    "control.base": "run folder that the base of the control came from; its weights are in this run",
+    "control.hint_channels": "channels of the convolutions that encode the control, one after the other",
     "data.dequantized": "whether uniform noise spreads the values of integer data over their cells, as densities "
     "need; False trains on the values themselves, from -1 to 1",
     "data.workers": "threads that read and decode; 0 is the main thread",
@@ -88,6 +91,11 @@ MEANINGS = {
     "text.folder": "folder of a frozen text encoder of transformers, and of its tokenizer",
     "network.sequence_layers": "layers of a transformer, trained with the network, that see a sequence first",
     "model.conditional": "whether the model is told classes and conditions",
+    "model.lora_rank": "rank of low-rank updates that are trained in place of the weights, which stay those of --init "
+    "(LoRA); 0 trains the weights",
+    "model.lora_alpha": "the updates' scale times their rank; 0 is the rank",
+    "model.lora_targets": "layers that are updated: all linear ones and convolutions, those of attention, or ends of "
+    "names, as in to_q,to_v",
     "network.channels": "channels of the first level",
     "network.channel_mult": "channels of each level in units of channels; there are as many levels",
     "network.num_res_blocks": "residual blocks per level",

@@ -8,6 +8,9 @@ from typing import Any
 
 from score_sde.run.outputs import written
 
+PIPELINE_FLAGS = ("pipeline", "pipeline_config", "dtype", "image_size")
+"""Flags of the modes that take pipelines, of what is loaded."""
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -16,7 +19,8 @@ class Mode:
     the function its own default. ``sections`` are those of a trained run's config that can be changed; a mode that
     trains has none and can change them all. Of the modes that ``writes`` what others read, models and training states,
     one at a time does; what the others write is numbered. One that ``makes`` a run folder needs none. One that
-    takes ``students`` runs on run folders of those, which have no score. One that
+    takes ``students`` runs on run folders of those, which have no score; one that takes ``pipelines`` on those of
+    diffusers as well. One that
     ``compiles`` calls networks often enough for ``--compile``, and does not differentiate them. One with ``tolerance``
     draws samples by samplers that may choose their own steps. ``settles`` are the keys of its sections that it sets
     itself. ``suffixes`` are those of the files that ``--out`` names; where there are none, it is a folder."""
@@ -28,6 +32,7 @@ class Mode:
     makes: bool = False
     compiles: bool = True
     students: bool = False
+    pipelines: bool = False
     tolerance: bool = False
     settles: tuple[str, ...] = ()
     suffixes: tuple[str, ...] = (".png", ".npz")
@@ -54,8 +59,9 @@ class Mode:
         own = {"sampler"} if "sampler" in self.sections else set()
         own |= {"tolerance"} if self.tolerance else set()
         own |= {"compile"} if self.compiles and not (self.training or self.makes) else set()
-        shared = ("config",) if self.training else () if self.makes else ("weights", "imports")
-        return own | {*self.defaults, *shared}
+        shared: tuple[str, ...] = ("config",) if self.training else () if self.makes else ("weights", "imports")
+        shared += () if self.training or self.writes else ("lora",)
+        return own | {*self.defaults, *shared, *(PIPELINE_FLAGS if self.pipelines else ())}
 
     def arguments(self, values: dict) -> dict:
         """The function's keyword arguments from the values of the flags that were given."""
@@ -97,7 +103,7 @@ MODES = {
         makes=True,
         settles=("data.event_shape", "data.num_levels"),
     ),
-    "sample": Mode("score_sde.modes.sample:sample", ("sampler",), students=True, tolerance=True),
+    "sample": Mode("score_sde.modes.sample:sample", ("sampler",), students=True, pipelines=True, tolerance=True),
     "pairs": Mode("score_sde.modes.pairs:pairs", ("sampler",), tolerance=True, suffixes=(".npz",)),
     "guidance_sweep": Mode(
         "score_sde.modes.guidance_sweep:guidance_sweep", ("sampler",), tolerance=True, suffixes=(".json", ".png")
@@ -110,12 +116,19 @@ MODES = {
         suffixes=(".json", ".npz"),
     ),
     "likelihood": Mode("score_sde.modes.likelihood:likelihood", ("data",), compiles=False, suffixes=(".npz", ".csv")),
-    "encode": Mode("score_sde.modes.encode:encode_items", ("data",)),
+    "encode": Mode("score_sde.modes.encode:encode_items", ("data",), pipelines=True),
     "interpolate": Mode("score_sde.modes.interpolate:interpolate", ("data",)),
-    "restore": Mode("score_sde.modes.restore:restore", ("sampler", "data"), suffixes=(".png", ".npz", ".html", ".csv")),
-    "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data"), tolerance=True),
-    "compare": Mode("score_sde.modes.compare:compare", students=True, suffixes=(".html", ".json")),
-    "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True, compiles=False),
+    "restore": Mode(
+        "score_sde.modes.restore:restore",
+        ("sampler", "data"),
+        pipelines=True,
+        suffixes=(".png", ".npz", ".html", ".csv"),
+    ),
+    "edit": Mode("score_sde.modes.edit:edit", ("sampler", "data"), pipelines=True, tolerance=True),
+    "compare": Mode(
+        "score_sde.modes.compare:compare", ("data",), students=True, pipelines=True, suffixes=(".html", ".json")
+    ),
+    "ema": Mode("score_sde.modes.ema:reconstruct_ema", ("data",), writes=True, compiles=False, students=True),
     "export": Mode("score_sde.modes.export:export", compiles=False, students=True, suffixes=()),
     "check": Mode("score_sde.modes.check:check", ("data",), compiles=False, students=True),
     "visualize": Mode("score_sde.modes.visualize:visualize", ("sampler", "data"), suffixes=(".png", ".npz", ".gif")),

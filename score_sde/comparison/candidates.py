@@ -1,6 +1,6 @@
 """Candidates, the samplers of a comparison: each at budgets of counted network calls."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,6 +14,7 @@ from samplers.checks import tensor_like
 from samplers.grid import make_grid
 from samplers.noise.door import as_noise
 from samplers.protocol import GaussianProcess, missing, suits, transform_of
+from score_sde.comparison.budgets import left_out, listed, steps_within
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import Guides
 from score_sde.run.plans import planned
@@ -93,21 +94,6 @@ def suited(names: Sequence[str], process) -> tuple[list[str], list[str]]:
     return kept, [f"{out} are left out, as {why}."]
 
 
-def steps_within(calls_of: Callable[[int], float], budget: int) -> int:
-    """The most steps that take at most ``budget`` calls, 0 where a single one takes more. ``calls_of(steps)`` counts,
-    and never falls."""
-    if calls_of(1) > budget:
-        return 0
-    each = max(1, calls_of(2) - calls_of(1))
-    # Guidance in an interval of noise levels makes some steps dearer than others.
-    steps = 1 + int((budget - calls_of(1)) // each)
-    while calls_of(steps) > budget:
-        steps -= 1
-    while steps < budget and calls_of(steps + 1) <= budget:
-        steps += 1
-    return steps
-
-
 def find_candidates(
     run: Run,
     guides: Guides,
@@ -117,8 +103,7 @@ def find_candidates(
     grid: str | None = None,
 ) -> tuple[list[Candidate], list[str]]:
     """The samplers of these names, keys of SAMPLERS or "auto", on their own grids or the one of a name, at each budget,
-    and a sentence on those that one step of a sampler exceeds. Raises ValueError for a sampler that no budget is
-    enough for."""
+    and a sentence on those that one step of a sampler exceeds."""
     model, event_shape = guides(cond), event_shape_of(guides.denoiser)
     found: list[Candidate] = []
     exceeded: dict[tuple[tuple[int, ...], float], list[str]] = {}
@@ -132,11 +117,6 @@ def find_candidates(
             continue
         calls_of = _counter(model, event_shape, sampler, grid or sampler.grid)
         least = calls_of(1)
-        if least > max(budgets):
-            raise ValueError(
-                f"--nfe={','.join(map(str, budgets))}: {name} takes {least:g} network calls for one step, a closing "
-                f"denoising one among them; allow at least {least:g}, or leave {name} out of --samplers"
-            )
         made = 0
         for budget in budgets:
             steps = steps_within(calls_of, budget)
@@ -147,22 +127,7 @@ def find_candidates(
         below = tuple(budget for budget in budgets if budget < least)
         if below:
             exceeded.setdefault((below, least), []).append(name)
-    return found, [_left_out(exceeded)] if exceeded else []
-
-
-def _left_out(exceeded: Mapping[tuple[tuple[int, ...], float], Sequence[str]]) -> str:
-    """A sentence on names of samplers by the budgets that one step exceeds, and the calls that it takes."""
-    parts = [
-        f"{listed(names)} at {listed(below)} call{'s' * (below != (1,))}, as one step takes {least:g}"
-        for (below, least), names in exceeded.items()
-    ]
-    return f"without {'; '.join(parts)}."
-
-
-def listed(values: Sequence[object]) -> str:
-    """As in a, b and c."""
-    *others, last = map(str, values)
-    return f"{', '.join(others)} and {last}" if others else last
+    return found, [left_out(exceeded)] if exceeded else []
 
 
 def fixed_candidate(model: Any, event_shape: Sequence[int], name: str, times: Sequence[float]) -> Candidate:
@@ -192,7 +157,7 @@ def _fixed(
 ) -> Candidate:
     model = guides(cond)
     if name == "auto":
-        plan = planned(run, guides, cond is not None, steps)
+        plan = planned(run, guides, cond, steps)
         # The grid of a plan's sampler is its times, not a name.
         sampler, times = plan.sampler, plan.times  # type: ignore[assignment]
     else:

@@ -16,12 +16,13 @@ from score_sde.config.config import read_run_config, resolve
 from score_sde.config.naming import with_flag
 from score_sde.config.program import program, quoted
 from score_sde.run.conditions import read_condition
-from score_sde.run.folder import Run, event_shape_of, file_digest
+from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from sde.condition.tree import Condition
 from sde.data import Dataset
 from sde.data.statistics import spread
 from sde.distillation import FlowMap
+from sde.files import file_digest
 
 STUDENT_CALLS = (1, 2, 4)
 """Network calls at which students are compared, unless told otherwise."""
@@ -58,7 +59,13 @@ class Entrant:
 
     def command(self, given: dict, count: int) -> str:
         """The command that draws the samples with the values of flags that were ``given``, but for the sampler."""
-        values = {"workdir": self.run.folder, "weights": self.run.weights, **given, **asdict(self.guides.options)}
+        own: dict = {"workdir": self.run.folder, "weights": self.run.weights}
+        if self.run.pipeline is not None:
+            # As the command named it.
+            asked = ("pipeline", "pipeline_config", "dtype", "image_size")
+            own = {name: self.run.settings[name] for name in asked if name in self.run.settings}
+        own |= {"lora": self.run.settings["lora"]} if "lora" in self.run.settings else {}
+        values = {**own, **given, **asdict(self.guides.options)}
         usual = {
             "weights": Run.weights,
             "labels": None,

@@ -3,17 +3,23 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 
 def options_of(component: Callable) -> dict:
     """The keyword arguments of a component that a config can set, with their defaults."""
+    return dict(_options_of(component))
+
+
+@cache
+def _options_of(component: Callable) -> tuple[tuple[str, Any], ...]:
     parameters = inspect.signature(component).parameters.values()
-    return {
-        p.name: p.default
+    return tuple(
+        (p.name, p.default)
         for p in parameters
         if p.default is not p.empty and isinstance(p.default, bool | int | float | str | tuple)
-    }
+    )
 
 
 @dataclass(frozen=True)

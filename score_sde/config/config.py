@@ -20,6 +20,7 @@ from score_sde.config.options import (
     AutoencoderSection,
     ClassifierSection,
     Config,
+    ControlSection,
     DataOptions,
     DistillationSection,
     ModelOptions,
@@ -130,7 +131,7 @@ def resolve(values: dict, overrides: list[str]) -> Config:
         default.update(name=name, **options)
     data = _section(values, "data")
     defaults["data"] = _data_keys(data, override(overrides, "data.dataset"))
-    config = _parse(ConfigDict(_fill(defaults, values, "config")), overrides).to_dict()
+    config = _parse(_Untold(_fill(defaults, values, "config")), overrides).to_dict()
     for key, allowed in CHOICES.items():
         pick(f"config.{key}", reduce(getitem, key.split("."), config), allowed)
     _refuse_unread(config["data"], overrides)
@@ -176,14 +177,17 @@ def _built(values: dict) -> Config:
         autoencoder = AutoencoderSection.of(values["autoencoder"])
     with with_keys("distillation", "distillation.method"):
         distillation = DistillationSection.of(values["distillation"])
+    with with_keys("model", alpha="config.model.lora_alpha"):
+        model = ModelOptions.of(values["model"])
     return Config(
         DataOptions.of(values["data"]),
         Component.of(values["sde"]),
-        ModelOptions.of(values["model"]),
+        model,
         classifier,
         autoencoder,
         training,
         distillation,
+        ControlSection.of(values["control"]),
         Component.of(values["sampler"]),
     )
 
@@ -225,9 +229,15 @@ def _fill(defaults: dict, values: dict, path: str) -> dict:
     return filled
 
 
+class _Untold(ConfigDict):
+    """Values whose text is not theirs: absl writes a flag's default out, which takes longer than all else here."""
+
+    def __str__(self) -> str:
+        return "config"
+
+
 def _parse(config: ConfigDict, overrides: list[str]) -> ConfigDict:
     if not overrides:
-        # A flag's default is written out as text, which takes longer than all else here.
         return config
     for argument in overrides:
         if argument.startswith("-"):

@@ -12,13 +12,14 @@ from sde.autoencoder.loss import AutoencoderLoss
 from sde.autoencoder.measurement import SCALES
 from sde.data import DATASETS
 from sde.data.sets import source_of
+from sde.networks.lora import ALL, LoRA
 from sde.training.options import TrainingOptions
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MEMORY_FORMATS = ("contiguous", "channels_last")
 COMPILING = ("auto", "on", "off")
 SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "condition_noise", "downsample", "dequantized",
-          "workers")  # fmt: skip
+          "workers", "control")  # fmt: skip
 """Keys of config.data that are for every data set; the others are keyword arguments of some."""
 OF_THE_RUN = ("kind", "pairs", "cache_latents")
 """Those that no data set is asked for."""
@@ -86,6 +87,7 @@ class DataOptions(Section):
     downsample: int = 1
     dequantized: bool = True
     workers: int = 4
+    control: str = ""
     pairs: str = ""
     cache_latents: bool = False
     own: Mapping[str, Any] = field(default_factory=dict)
@@ -115,10 +117,31 @@ or what score_sde and diffusers tell them, of x as it is."""
 
 
 @dataclass(frozen=True)
+class LowRankOptions:
+    """Low-rank updates in place of the weights (``sde.networks.lora.LoRA``): their rank, 0 for none, their alpha, 0 for
+    the rank, and the layers that have one, with commas between them. Raises ValueError as that does."""
+
+    lora_rank: int = 0
+    lora_alpha: float = 0.0
+    lora_targets: str = ALL
+
+    def __post_init__(self) -> None:
+        if self.lora_rank < 0:
+            raise ValueError(f"lora_rank = {self.lora_rank}: needs a whole number from 1, or 0 for no updates")
+        self.lora  # noqa: B018 (it refuses what is none)
+
+    @property
+    def lora(self) -> LoRA | None:
+        """What is updated, and how; None where nothing is."""
+        targets = tuple(target.strip() for target in self.lora_targets.split(","))
+        return LoRA(self.lora_rank, self.lora_alpha, targets) if self.lora_rank > 0 else None
+
+
+@dataclass(frozen=True)
 class ModelOptions(Section):
     """The denoiser: its parametrization, ``sigma_data`` (0: measured), what its network is told of the time, one of
     NOISE_INPUTS, whether it is conditional, its ``autoencoder``, nothing, "own" or a path, how its latents are scaled,
-    one of SCALES, its network, and the encoder of its captions, a key of TEXT_ENCODERS."""
+    one of SCALES, its network, low-rank updates of that, and the encoder of its captions, a key of TEXT_ENCODERS."""
 
     parametrization: str = "edm"
     sigma_data: float = 0.0
@@ -127,6 +150,7 @@ class ModelOptions(Section):
     autoencoder: str = ""
     latent_scale: str = SCALES[0]
     network: Component = field(default_factory=lambda: Component("unet"))
+    updates: LowRankOptions = field(default_factory=LowRankOptions)
     text: Component = field(default_factory=lambda: Component("token_vectors"))
 
 
@@ -190,6 +214,15 @@ class ClassifierSection(Section):
 
     network: Component = field(default_factory=lambda: Component("unet"))
     optimization: TrainingOptions = field(default_factory=TrainingOptions)
+
+
+@dataclass(frozen=True)
+class ControlSection(Section):
+    """The control of a frozen base: the run folder that the base came from, nothing where there is no control, and the
+    channels of the hint's encoder."""
+
+    base: str = ""
+    hint_channels: tuple[int, ...] = (16, 32)
 
 
 @dataclass(frozen=True)
@@ -268,6 +301,7 @@ class Config:
     autoencoder: AutoencoderSection
     training: TrainingSection
     distillation: DistillationSection
+    control: ControlSection
     sampler: Component
 
     def settled(self, **speed: str) -> "Config":

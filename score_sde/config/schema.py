@@ -13,8 +13,10 @@ from score_sde.config.options import (
     SOLVERS,
     AutoencoderOptions,
     AutoencoderSection,
+    ControlSection,
     DataOptions,
     LossOptions,
+    LowRankOptions,
     ModelOptions,
     PrecisionOptions,
     SessionOptions,
@@ -27,6 +29,7 @@ from sde.autoencoder.loss import RECONSTRUCTIONS, AutoencoderLoss
 from sde.autoencoder.measurement import SCALES
 from sde.condition.text import TEXT_ENCODERS
 from sde.data.array_files import CHANNELS
+from sde.data.controls import CONTROLS, GIVEN
 from sde.data.toys import TOYS
 from sde.distillation import METHODS
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
@@ -38,7 +41,7 @@ from sde.training.times import TIMES
 
 MOVABLE = (
     "data.root", "data.test_root", "data.cache", "data.workers", "data.kind", "data.pairs", "data.cache_latents",
-    "model.network.activation_checkpointing", "model.text.folder"
+    "model.network.activation_checkpointing", "model.text.folder", "control.base"
 )  # fmt: skip
 """Keys that may change in a run that is continued: where data are, how they are read and shown, and activation
 checkpointing."""
@@ -48,7 +51,12 @@ SETTLED = tuple(f.name for f in fields(PrecisionOptions))
 DEFAULTS: dict[str, dict] = {
     "data": data_defaults(DataOptions.dataset),
     "sde": {"name": "vp"},
-    "model": {**options_of(ModelOptions), "network": {"name": "unet"}, "text": {"name": "token_vectors"}},
+    "model": {
+        **options_of(ModelOptions),
+        **options_of(LowRankOptions),
+        "network": {"name": "unet"},
+        "text": {"name": "token_vectors"},
+    },
     "classifier": {"network": {"name": "unet"}, **options_of(TrainingOptions)},
     "autoencoder": {
         "network": {"name": "kl"},
@@ -62,6 +70,7 @@ DEFAULTS: dict[str, dict] = {
         **options_of(PrecisionOptions),
         **options_of(SessionOptions),
     },
+    "control": options_of(ControlSection),
     "distillation": {**options_of(TeacherOptions), "method": {"name": "progressive"}},
     "sampler": {"name": "heun"},
 }
@@ -95,6 +104,7 @@ OWN: Mapping[str, Callable[[str, str], Callable]] = {
 CHOICES: dict[str, Iterable[str]] = {
     "data.toy": TOYS,
     "data.channels": CHANNELS,
+    "data.control": ("", *CONTROLS, GIVEN),
     "model.parametrization": PARAMETRIZATIONS,
     "model.noise_input": NOISE_INPUTS,
     "model.latent_scale": SCALES,

@@ -29,6 +29,8 @@ def student_values(
     if teacher is not None:
         values = taught_values(teacher) | {k: v for k, v in values.items() if k not in ("model", "sde")}
     values["training"] = {**values.get("training", {}), "uncertainty_weighting": False}
+    if values.get("model", {}).get("lora_rank"):
+        raise ValueError("config.model.lora_rank: a student's weights are trained themselves; leave it out")
     values["distillation"] = {"teacher": teacher or "", "method": {"name": chosen}}
     if scales is not None:
         values["distillation"]["guidance_scale"] = tuple(scales)
@@ -42,6 +44,8 @@ def check_overrides(overrides: Sequence[str], teacher: str) -> None:
         key = argument.lstrip("-").partition("=")[0]
         if teacher and key.startswith(("config.model.", "config.sde.")):
             raise ValueError(f"{argument}: a student has its teacher's network and process; leave it out")
+        if key == "config.model.lora_rank":
+            raise ValueError(f"{argument}: a student's weights are trained themselves; leave it out")
         if key in {f"config.training.{name}" for name in OF_THE_METHOD}:
             raise ValueError(
                 f"{argument}: a student is trained by the loss and the times of its method; leave it out, or set those "
@@ -60,7 +64,13 @@ def taught_values(teacher: str) -> dict:
             f"--teacher={teacher} is a student itself, whose jumps are no score to distill"
             + (f": name its own teacher, {first}" if first else "")
         )
-    return values
+    return without_updates(values)
+
+
+def without_updates(values: dict) -> dict:
+    """The values of a config of low-rank updates for a model that begins with their weights, merged."""
+    model = {key: value for key, value in values.get("model", {}).items() if not key.startswith("lora_")}
+    return values | {"model": model} if "model" in values else values
 
 
 def _going_on(folder: Path, given: dict) -> dict:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from score_sde.evaluation.judge import evaluation_classifier
 from score_sde.kinds import named_beside
-from score_sde.run.folder import Run, file_digest
+from score_sde.run.folder import Run
 from sde.data import Dataset
 from sde.device import has_float64
 from sde.distributed.world import World
+from sde.files import file_digest
 from sde.networks.efficientnet_lite import load_efficientnet_lite
 
 EXTRACTORS = ("data", "spectrum", "classifier", "inception")

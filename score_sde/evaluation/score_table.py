@@ -25,6 +25,10 @@ def show(values: dict[str, dict], sets: Sets, features: str, split: str) -> None
     if "value" in values.get("accuracy", {}):
         own = values["accuracy"]
         rows.append(_row("accuracy of the class", own, _number(own["reference"]["value"]), own["reading"]))
+    if "control_f1" in values:
+        own = values["control_f1"]
+        text = f"{own['control']} as asked for; {_number(own['chance'])} for those of another"
+        rows.append(_row(f"F1 of the {own['control']}", own, "1", text))
     if "memorization" in values:
         rows += _too_many(values["memorization"], {
             "nearer": ("memorized: nearer", 0.5, "nearer to training items than held-out ones"),

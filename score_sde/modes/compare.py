@@ -83,6 +83,11 @@ def compare(
         reference.check()
         sizes = None if training.sizes is None else sizes_of_samples(run, num_samples, seed)
         candidates, notes = _candidates(entrants, names, budgets, budgets if nfe else STUDENT_CALLS)
+        if not candidates:
+            raise ValueError(
+                f"--nfe={nfe} leaves nothing to compare, {' '.join(notes).rstrip('.')}; allow more calls, among which "
+                "the closing denoising one counts"
+            )
         ran, exact, failures = _sampled(entrants, candidates, num_samples, seed, batch_size, sizes)
         notes += failures
         ends = {label: end_of(flow) for label, flow in exact.items()}

@@ -32,7 +32,7 @@ from sde.checkpoint.models import load_model
 from sde.checkpoint.spec import build_flow_map
 from sde.condition.tree import Condition, restrict_to
 from sde.distillation import FlowMap, SolvedTeacher
-from sde.distillation.guided import guided_teacher
+from sde.distillation.teacher import guided_teacher
 from sde.distillation.trainer import DistillationLoss, StudentTrainer
 from sde.training.augmentation import Augmentation
 from sde.training.trainer import StepResult, check_batch

@@ -19,6 +19,12 @@ def reconstruct_ema(run: Run, *, relative_std: str = DEFAULT_LENGTHS, at_step: i
     They are those of a step, by default the newest; beside them are the run's model and its other averages. All lengths
     are checked before work starts. Lengths that come with a warning are never called the best.
     """
+    if run.student is not None:
+        raise ValueError(
+            f"--workdir={run.folder} holds a student, and averages are compared by the held-out loss of a score model: "
+            "distill with --config.training.extra_ema_decays=0.99, and judge each by --mode evaluate --weights "
+            "ema/0.99.safetensors"
+        )
     folder, lengths = run.folder / "ema", read_floats("--relative_std", relative_std, LENGTHS)
     snapshots = find_snapshots(folder)
     if not snapshots:

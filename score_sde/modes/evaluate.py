@@ -15,6 +15,7 @@ from torch import Tensor
 from samplers import NOISES
 from score_sde.config.config import read_run_config, resolve
 from score_sde.evaluation.class_mix import matching
+from score_sde.evaluation.control_scores import control_scores
 from score_sde.evaluation.features import Extracted, extractor
 from score_sde.evaluation.given_samples import check_samples, read_samples
 from score_sde.evaluation.judge import EvaluationClassifier, evaluation_classifier
@@ -24,7 +25,8 @@ from score_sde.evaluation.scores import Sets, reading, refusals, scores
 from score_sde.metrics.metric import METRICS, MIN_ITEMS
 from score_sde.metrics.proportion import share
 from score_sde.run.conditions import read_condition
-from score_sde.run.folder import Run, file_digest
+from score_sde.run.controls import Controls
+from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split, write_arrays
@@ -33,7 +35,7 @@ from score_sde.run.sampling import Sampling
 from sde.condition.tree import Condition, labels_of, require_labels
 from sde.data import Dataset
 from sde.distributed.world import World
-from sde.files import finite, write_json
+from sde.files import file_digest, finite, write_json
 
 VERSIONS = ("torch", "numpy", "scipy", "scikit-learn")
 RECORDS, LATEST = "evaluations", "evaluation.json"
@@ -96,8 +98,10 @@ def evaluate(
     # Before anything is drawn.
     dimension = of(data, torch.arange(2)).features.shape[1]
     count, other = num_samples if x is None else len(x), training if split == "test" else run.data()[1]
+    controls, cond = None, None
     if x is None:
         guides = Guides(run, run.sampled_model(), guidance)
+        controls = guides.controls if isinstance(guides.controls, Controls) else None
         cond = read_condition(run, guides, labels, None, num_samples, prompt=prompt, seed=seed, by_law=True)
         asked = labels_of(cond)
     # It is the split's own items that samples are held against.
@@ -134,7 +138,8 @@ def evaluate(
             values["accuracy"] = {"refused": f"accuracy of the class: {unfit}"}
         elif judged is not None:
             values["accuracy"] = _accuracy(*judged, data, held)
-        return values
+        told = control_scores(controls, cond, x, data)
+        return values if told is None else values | {"control_f1": told}
 
     values = run.world.broadcast_from_main(measure)
     show(values, sets, found.name, split)

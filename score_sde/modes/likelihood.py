@@ -62,10 +62,16 @@ def likelihood(
     With ``labels`` "data" it is log p(x | y), with a ``prompt`` that of every item under it; ``input`` is the file or
     folder, all of whose items are taken. Of a model in latents it is the evidence bound, by ``latents_per_item`` draws
     of each."""
-    if guidance != UNGUIDED and not unnormalized:
+    if guidance.control:
+        raise ValueError(
+            f"--control={guidance.control}: log p(x) given a control is that of items with controls of their own, by "
+            "--labels=data; leave it out"
+        )
+    guided = guidance.without_controls != UNGUIDED
+    if guided and not unnormalized:
         raise ValueError(
             "a guided model is not a normalized density, so its likelihood is refused: leave out "
-            f"{guidance.given()}, or add --unnormalized to integrate it all the same"
+            f"{guidance.without_controls.given()}, or add --unnormalized to integrate it all the same"
         )
     only_one({"num_samples": num_samples if "num_samples" in run.settings else None, "input": input})
     data, training, denoiser = open_split(run, split, input)
@@ -78,6 +84,11 @@ def likelihood(
         targets: Condition | None = None if given.labels is None else {"labels": given.labels}
     else:
         index, source = spread_items(data, split, num_samples), split
+        if len(index) < 2:
+            raise ValueError(
+                f"--num_samples={num_samples}: takes {len(index)} of the {len(data)} items of --split={split}, and a "
+                "standard error needs at least 2; ask for more, or give the one by --input"
+            )
         x, targets = data.batch(index)
         given = Named(x, [str(i) for i in index.tolist()], labels_of(targets), data.sizes_of(index))
     holder = f"--input={input}" if input else f"the {split} split"
@@ -90,7 +101,7 @@ def likelihood(
             "take a model with an unconditional branch"
         )
     if unnormalized:
-        if guidance == UNGUIDED:
+        if not guided:
             raise ValueError("--unnormalized: nothing is guided here; leave it out, or give --guidance_scale")
         condition = "unnormalized"
     others = None if ood_file is None else read_others(ood_file, data, num_samples, run.kind)

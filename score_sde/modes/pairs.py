@@ -47,7 +47,7 @@ def pairs(
     check_room_of(run, out, 2 * num_samples, event_shape, "pairs")
     sampling = Sampling(run, steps, grid, NOISES[0], seed, batch_size, sizes)
     cond = read_condition(run, guides, labels, condition, num_samples, prompt=prompt, seed=seed)
-    sampler, own_grid = sampling.method(guides, guidance, cond is not None)
+    sampler, own_grid = sampling.method(guides, guidance, cond)
     with with_keys(**GRID):
         times = times_of(process, sampler, sampling.steps, own_grid, None, False)
     if not try_out(guides(cond, guidance), event_shape, sampler, times)[1]:

@@ -21,6 +21,7 @@ from score_sde.restoration.methods import (
     choose_method,
     posterior,
     reason,
+    told_image,
     with_sampler,
 )
 from score_sde.restoration.picture import draw_restored
@@ -84,14 +85,14 @@ def restore(
 
     The files are ``<out>.png``, ``<out>.npz``, ``<out>.html`` and, where the truth is known, ``<out>.csv``."""
     only_one({"items": items, "num_samples": num_samples, "input": input, "measurements_file": measurements_file})
-    asked, method = method, choose_method(method, task, sigma_y)
+    asked, method = method, choose_method(run, method, task, sigma_y)
     sampling = Sampling(with_sampler(run, sampler), steps, grid, noise, seed, batch_size)
     if sampling.sampler is None:
         raise ValueError("--sampler=auto: a plan is made for a model, not for what is measured; name a sampler")
     repeats = REPAINT_STEPS.get(method, 1) if repaint_steps is None else repaint_steps
     solver = RePaint(sampling.sampler, repeats)
     steps = STEPS if steps is None and not isinstance(sampling.times, Tensor) else steps
-    data, training, denoiser = open_split(run, split)
+    data, training, denoiser = open_split(run, split, input or measurements_file)
     if method == "replacement":
         check_elementwise(denoiser.transform, "--method=replacement")
     if data.transform.far and not has_float64(run.device):
@@ -113,11 +114,12 @@ def restore(
         y = measure(operator, inputs.x, sigma_y, seed)
         truth, targets, index, source = inputs.x, inputs.cond, inputs.index, inputs.source
     count, shape, levels = len(y), data.event_shape, data.transform.num_levels
-    conditions, bound = bind(run, denoiser, labels, targets, count, guidance, prompt)
+    held = told_image(denoiser, operator, y) if method == "latents" else None
+    conditions, bound = bind(run, denoiser, labels, targets, count, guidance, prompt, held)
     check_room_of(run, out, count * samples_per_item, shape)
     rows = torch.arange(count).repeat_interleave(samples_per_item)
     each, prior, iterations = operator.rows(rows).to(run.device), bound(samples_per_item), ITERATIONS[0]
-    if asked == "auto":
+    if asked == "auto" and method == AUTO:
         fixed = len(sampling.times) - 1 if isinstance(sampling.times, Tensor) else STEPS
         calls = repeats * (steps or fixed) + 1
         iterations = paid_iterations(prior, shape, run.device, len(rows), calls)
@@ -136,9 +138,11 @@ def restore(
     samples, error = x.view(count, samples_per_item, *shape), miss(each, x, y[rows])
     # As they were drawn: what was put back says nothing of the rest.
     missed = miss(each, found.x, y[rows])
-    scale = max(measured_values(operator, y).std(correction=0).item(), data.statistics.mean_var**0.5)
+    scale = measured_values(operator, y).std(correction=0).item()
+    scale = max(scale, data.statistics.mean_var**0.5) if len(data) else scale
     notes = [] if begin.note is None else [begin.note]
-    if missed > 3 * sigma_y + 0.25 * scale:
+    # Latents that are held miss by what their autoencoder leaves.
+    if method != "latents" and missed > 3 * sigma_y + 0.25 * scale:
         put_back = ", before it was put back" * (x is not found.x)
         notes.append(
             f"the samples miss what was measured by {missed:.3g} (rms, data units){put_back}: take more --steps or "

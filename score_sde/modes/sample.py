@@ -15,6 +15,7 @@ from score_sde.run.items import write_arrays
 from score_sde.run.outputs import calls, check_room_of, stem
 from score_sde.run.sampling import Sampling
 from score_sde.run.stages import ALONE, CascadeOptions
+from score_sde.run.text import read_prompts
 from sde.condition.tree import Condition
 from sde.data.sizes import trimmed
 
@@ -27,7 +28,7 @@ def sample(
     steps: int | None = None,
     grid: str | None = None,
     noise: str = NOISES[0],
-    num_samples: int = DEFAULT_SAMPLES,
+    num_samples: int | None = None,
     seed: int = 0,
     labels: str | None = None,
     prompt: str | None = None,
@@ -45,11 +46,13 @@ def sample(
     states = None
     if start_state is not None:
         states = read_states(start_state, guides.denoiser)
-        if num_samples not in (DEFAULT_SAMPLES, len(states)):
+        if num_samples not in (None, len(states)):
             raise ValueError(
                 f"--num_samples={num_samples}: the {len(states)} states of --start_state are the samples; leave it out"
             )
         num_samples = len(states)
+    if num_samples is None:
+        num_samples = DEFAULT_SAMPLES if run.pipeline is None else len(read_prompts("--prompt", prompt or " "))
     sampling = Sampling(run, steps, grid, noise, seed, batch_size, sizes, states)
     check_room_of(run, out, num_samples, event_shape_of(guides.denoiser))
     told: dict[str, Any] = {"labels": labels, "prompt": prompt, "condition_noise": condition_noise}

@@ -156,7 +156,7 @@ ACCURACY = Curves(
 )
 PSNR = Curves(
     "psnr",
-    "PSNR of reconstructions (dB)",
+    "Reconstructions, PSNR in dB",
     draw_reconstructions,
     "Of an autoencoder, by the pooled squared error. Where held-out items fall while training items rise, it has begun "
     "to memorize.",
@@ -205,7 +205,7 @@ def _figure(charts: Sequence[Curves], lines: Sequence[dict], size: tuple[float, 
     for axes, chart in zip(grid[:, 0], charts, strict=True):
         chart.draw(axes, lines)
         if len(charts) > 1:
-            axes.set_ylabel(chart.title.lower())
+            axes.set_ylabel(chart.title[:1].lower() + chart.title[1:])
     return figure
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from score_sde.restoration.methods import HELD
 from score_sde.run.items import encoded_items
 from sde import Denoiser
 from sde.data import Dataset
@@ -28,7 +29,7 @@ class Beginning:
     ) -> None:
         self.start_time: float | None = None
         self.note: str | None = None
-        if guided == "replacement":
+        if guided in HELD or not len(training):
             return
         found = noise_end(denoiser, *encoded_items(training, ITEMS, denoiser, device))
         if found is None:

@@ -26,8 +26,16 @@ class Law:
     """
 
     def __init__(self, data: Dataset, model, *, padded: bool = False) -> None:
+        self.sde, self.padded = model.sde, padded
+        self.event_shape: tuple[int, ...] = ()
+        self.seen: list[Tensor] = []
+        if not len(data):
+            # As beside a pipeline, of which nobody has the data.
+            self.mean = self.std = torch.zeros(())
+            self.data_reach = self.reach = math.inf
+            return
         statistics, (mean, var) = data.statistics, data.moments
-        self.sde, self.event_shape, self.padded = model.sde, tuple(mean.shape), padded
+        self.event_shape = tuple(mean.shape)
         ends = data.inner_ends
         encoded = replace(statistics, mean=mean, var=var)
         stds, whole = encoded.channels()[1], encoded.in_one_channel().channels()[1]
@@ -36,7 +44,6 @@ class Law:
         reached = self._most(ends) if self.std.all() else None
         self.data_reach = math.inf if reached is None else reached.max().item()
         self.reach = max(MAX_REACH, MORE_THAN_DATA * self.data_reach)
-        self.seen: list[Tensor] = []
 
     def _most(self, x: Tensor, alpha: float = 1.0, sigma: float = 0.0, inside: Tensor | None = None) -> Tensor:
         """How many standard deviations each of x (n, *event) in model units is from the mean, beyond its noise, where

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from score_sde.config.naming import with_flag
 from score_sde.run.condition_noise import read_levels, with_level
-from score_sde.run.conditions import no_labels, prompts_of
+from score_sde.run.conditions import no_labels, prompts_of, with_controls
 from score_sde.run.folder import Run
 from score_sde.run.guides import Guides
 from score_sde.run.labels import Labels
@@ -107,7 +107,8 @@ def _checked(guides: Guides, cond: Condition | None, level: float | None, seed: 
     """The condition of a stage with its noise, checked."""
     if cond is None:
         return None
-    model = guides.denoiser
+    model, count = guides.denoiser, len(next(iter(cond.values())))
+    cond = with_controls(model, cond, guides.given_controls(count), count) or cond
     cond = with_level(model, cond, level, seed)
     if condition_kinds(model):
         check_condition(restrict_to(cond, model) or {}, model.num_classes, model.conditions)

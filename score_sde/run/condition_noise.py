@@ -8,7 +8,7 @@ from score_sde.config.naming import with_flag
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
 from sde.condition.noise import noised_kind, with_noise
-from sde.condition.tree import CONDITION_NOISE, Condition
+from sde.condition.tree import CONDITION_NOISE, Condition, is_control
 from sde.model.denoiser import Preconditioned
 
 FLAG = "--condition_noise"
@@ -17,7 +17,7 @@ FLAG = "--condition_noise"
 def own_kinds(model: Preconditioned) -> list[str]:
     """The kinds of conditions that are numbers and that no text is encoded into."""
     encoded = () if model.text is None else model.text.shapes
-    return [kind for kind in model.conditions if kind not in (*encoded, CONDITION_NOISE)]
+    return [kind for kind in model.conditions if kind not in (*encoded, CONDITION_NOISE) and not is_control(kind)]
 
 
 def takes_noise(model: Preconditioned) -> bool:

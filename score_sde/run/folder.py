@@ -1,7 +1,6 @@
 """Run folder: config.json, model.safetensors, those of a classifier and an autoencoder, checkpoints/, metrics.jsonl,
 samples/."""
 
-import hashlib
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,10 +16,13 @@ from score_sde.kinds import KINDS, kind_of
 from score_sde.kinds.base import About, Kind
 from score_sde.run.device import arrange
 from score_sde.run.latents import latents_of
+from score_sde.run.low_rank import Updates
+from score_sde.run.pipelines import LoadedPipeline
 from score_sde.run.text import encoder_of_config
 from score_sde.run.trained import as_trained
 from sde import Denoiser, NoisyClassifier
 from sde.autoencoder import Autoencoder, LatentTransform, in_latents
+from sde.checkpoint.base import describe_base
 from sde.checkpoint.models import load_model, load_text, load_transform
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.states import Checkpoints
@@ -33,6 +35,9 @@ from sde.distillation import FlowMap
 from sde.distributed.world import World
 from sde.files import write_json
 from sde.model.denoiser import Preconditioned
+
+OF_THE_BASE = ("num_classes", "conditions", "null_trained", "text", "control")
+"""What a model of low-rank updates has of its base's spec beside what every model has of the one it began with."""
 
 
 @dataclass
@@ -49,6 +54,12 @@ class Run:
     """Whether its networks are compiled, one of COMPILING."""
     init: Path | None = None
     """The weights of another run, with which training begins."""
+    updates: Updates = Updates()
+    """Files of low-rank updates, which are merged with the model."""
+    pipeline: LoadedPipeline | None = None
+    """What is loaded in place of the model file of a folder, which then takes the outputs alone."""
+    init_pipeline: LoadedPipeline | None = None
+    """The pipeline with which training of low-rank updates begins."""
     settings: dict[str, str] = field(default_factory=dict)
     """What the command set, by flag or key, which goes into the files it writes."""
 
@@ -99,23 +110,23 @@ class Run:
     @cached_property
     def event_shape(self) -> tuple[int, ...]:
         """That of the model, for which the data need not be there, or of the data."""
-        spec = {} if "_split" in vars(self) else self._spec
-        return tuple(spec["event_shape"]) if spec else self.data()[0].event_shape
+        spec = {} if "items" in vars(self) else self._spec
+        return tuple(spec["event_shape"]) if spec else self.items[0].event_shape
 
     @property
     def about(self) -> About:
         """Plain values of the data that writing an item needs, from the model, or from the data."""
-        spec = {} if "_split" in vars(self) else self._spec
-        return spec.get("about", {}) if spec else self.data()[0].about
+        spec = {} if "items" in vars(self) else self._spec
+        return spec.get("about", {}) if spec else self.items[0].about
 
     @property
     def sizes(self) -> list[list[int]] | None:
         """The law of the sizes of training items, pairs of a size and its count, from the model, or from the data; None
         for items that are real as a whole."""
-        spec = {} if "_split" in vars(self) else self._spec
+        spec = {} if "items" in vars(self) else self._spec
         if spec:
             return spec.get("sizes")
-        sizes = self.data()[0].sizes
+        sizes = self.items[0].sizes
         return None if sizes is None else law_of(sizes)
 
     @property
@@ -123,7 +134,7 @@ class Run:
         """How many training items each class has, from the model, or from data that were read; None where neither
         tells, as runs of earlier versions do not."""
         known = self._spec.get("class_counts")
-        return self.data()[0].class_counts if known is None and "_split" in vars(self) else known
+        return self.items[0].class_counts if known is None and "items" in vars(self) else known
 
     @property
     def inherited(self) -> dict:
@@ -134,8 +145,13 @@ class Run:
             origin = (origin or {}) | {"init": str(self.begins_with.parent)}
         if origin is None:
             return {}
-        own = ("noise_input", "scaled_input", "sigma_data", "levels")
-        return {"origin": origin, **{name: spec[name] for name in own if name in spec}}
+        own: tuple[str, ...] = ("noise_input", "scaled_input", "sigma_data", "levels")
+        updates = {}
+        if (lora := self.config.model.updates.lora) is not None:
+            own += OF_THE_BASE
+            base = self._spec.get("base") if self.begins_with is None else describe_base(self.begins_with)
+            updates = {"lora": asdict(lora), "base": base, "conditions": {}}
+        return {"origin": origin, **updates, **{name: spec[name] for name in own if name in spec}}
 
     @property
     def levels(self) -> list[float]:
@@ -163,18 +179,35 @@ class Run:
     @cached_property
     def _spec(self) -> dict:
         """What the model is, as it says itself. Nothing where there is nothing yet."""
+        if self.pipeline is not None:
+            return self.pipeline.spec
         return {} if self._described is None else stored_spec(self._described)
+
+    @property
+    def spec(self) -> dict:
+        """What the model is, as its weights or its newest training state say; nothing where there is nothing yet."""
+        return self._spec
+
+    @cached_property
+    def loaded(self) -> LoadedPipeline | None:
+        """The pipeline that the model is, or that it updates; None for other models."""
+        base = {} if self.pipeline else self._spec.get("base") or {}
+        if "pipeline" in base:
+            return LoadedPipeline(base["pipeline"], size=tuple(base["size"]))
+        return self.pipeline or self.init_pipeline
 
     def values(self) -> dict:
         """The config as plain values, with what it leaves to be found."""
         values = self.config.to_dict()
         values["data"]["kind"] = self.kind.name
+        usual = resolve({}, [])
+        # Of students, and of models with a control, alone.
+        for section in ("distillation", "control"):
+            if getattr(self.config, section) == getattr(usual, section):
+                del values[section]
         if TEXT not in self.config.data.conditions:
             # Of models that are told captions alone.
             del values["model"]["text"]
-        if self.config.distillation == resolve({}, []).distillation:
-            # Of students alone.
-            del values["distillation"]
         return values
 
     def write_config(self) -> None:
@@ -194,6 +227,8 @@ class Run:
     def text(self) -> TextEncoder | None:
         """The text encoder of the model, or of one that is still to be trained the one that the config describes; None
         for a model that is told no captions."""
+        if self.loaded is not None:
+            return self.loaded.model.text
         described = self._described
         if described is not None and (self._spec.get("text") or self.begins_with is None):
             return load_text(described)
@@ -218,6 +253,9 @@ class Run:
     def _latents(self) -> LatentTransform | None:
         """The learned transform of the model, or of the autoencoder that the config names for one that is still to be
         trained, on the device; None for a model of items as they are."""
+        if self.loaded is not None:
+            transform = self.loaded.model.transform
+            return transform.to(self.device) if isinstance(transform, LatentTransform) else None
         described, named = self._described, self.config.model.autoencoder
         with with_keys(imports="--imports"):
             found = None if described is None else load_transform(described, self.allowed_imports)
@@ -260,6 +298,8 @@ class Run:
 
     def sampled_model(self) -> Denoiser | FlowMap:
         """What samples are drawn by: ``model``, or of a student its flow map."""
+        if self.pipeline is not None:
+            return self.pipeline.model.to(self.device)
         if self.model_file.exists() and not self.weights_file.exists():
             raise ValueError(
                 f"--weights={self.weights}: there is no such file in {self.folder}; beside model.safetensors it holds "
@@ -269,6 +309,7 @@ class Run:
         with with_keys(**FOLDER, imports="--imports"):
             kind = "denoiser" if self.student is None else "flow_map"
             model: Any = load_model(self.weights_file, kind, self.allowed_imports).to(self.device)
+        self.updates.merge(model)
         arrange(model.network, self.config.training.memory_format)
         return model
 
@@ -310,9 +351,3 @@ def event_shape_of(model: Preconditioned) -> tuple[int, ...]:
     if model.event_shape is None:
         raise ValueError("the model does not say what shape its items have: build it with event_shape")
     return model.event_shape
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

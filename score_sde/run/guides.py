@@ -8,13 +8,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from score_sde.config.config import pick
 from score_sde.config.naming import with_flag, with_keys
+from score_sde.run.controls import Controls, controls_of
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
 from score_sde.run.labels import read_classes
+from score_sde.run.loaded_controls import LoadedControls, loaded_controls
 from score_sde.run.text import prompted, read_prompts
 from sde import Denoiser, NoisyClassifier, ScoreModel
-from sde.condition.tree import Condition, condition_kinds, labels_of, require_labels, restrict_to
+from sde.condition.tree import (
+    Condition,
+    condition_kinds,
+    is_control,
+    labels_of,
+    null_like,
+    require_labels,
+    restrict_to,
+)
 from sde.distillation import BoundFlowMap, FlowMap
 from sde.guidance.autoguidance import Autoguidance
 from sde.guidance.classifier import Classifier
@@ -23,6 +34,9 @@ from sde.guidance.conditional import Conditional
 from sde.guidance.interval import GuidanceInterval
 from sde.guidance.rescale import GuidanceRescale
 from sde.guidance.threshold import DynamicThreshold, StaticThreshold
+
+BRANCHES = ("both", "conditional")
+"""Where classifier-free guidance leaves a control: in both branches, as ControlNet does, or where the condition is."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +51,13 @@ class GuidanceOptions:
     guidance_rescale: float = 0.0
     threshold: str | None = None
     negative_prompt: str | None = None
+    control: str | None = None
+    control_scale: str | None = None
+    controls: str | None = None
+    control_branches: str = BRANCHES[0]
 
     def __post_init__(self) -> None:
+        pick("--control_branches", self.control_branches, BRANCHES)
         for name in ("negative_labels", "negative_prompt"):
             if getattr(self, name) and self.autoguidance:
                 raise ValueError(
@@ -58,6 +77,11 @@ class GuidanceOptions:
     def given(self) -> str:
         """The flags that are not at their defaults."""
         return " and ".join(f"--{f.name}" for f in fields(self) if getattr(self, f.name) != f.default)
+
+    @property
+    def without_controls(self) -> "GuidanceOptions":
+        """The same without what is said of controls, which condition a model and do not guide it."""
+        return replace(self, control=None, control_scale=None, controls=None, control_branches=BRANCHES[0])
 
 
 UNGUIDED = GuidanceOptions()
@@ -102,6 +126,19 @@ class Guides:
         if isinstance(denoiser, Denoiser):
             weak = (weak_model(run, denoiser, options) for options in guidances if options.autoguidance)
             self.weak = next(weak, None)
+        found: Controls | LoadedControls | None
+        found = (loaded_controls if run.pipeline else controls_of)(run, denoiser, self.options)
+        self.controls = found
+        if self.controls is not None and isinstance(denoiser, Denoiser):
+            self.denoiser = self.controls.around(denoiser)
+            self.weak = None if self.weak is None else self.controls.around(self.weak)
+
+    def given_controls(self, count: int) -> Condition:
+        """The controls of ``--control`` by kind, cycled to ``count`` rows; none where it is not given."""
+        if self.controls is None or self.options.control is None:
+            return {}
+        read = self.controls.read(self.options.control)
+        return {kind: c[torch.arange(count) % len(c)] for kind, c in read.items()}
 
     @property
     def classes(self) -> int | None:
@@ -120,6 +157,7 @@ class Guides:
             found.append(self.run.classifier_file)
         if options.autoguidance:
             found.append(self.run.folder / options.autoguidance)
+        found += [] if self.controls is None else [other.weights_file for other in self.controls.runs]
         return found
 
     def __call__(self, cond: Condition | None, options: GuidanceOptions | None = None) -> Any:
@@ -165,11 +203,15 @@ def guided(
     own = restrict_to(cond, model)
     if own is not None:
         negative, count = None, len(next(iter(own.values())))
+        if options.control_branches != BRANCHES[0]:
+            negative = null_like(own)
+        without = {kind: c for kind, c in (negative or {}).items() if is_control(kind)}
         if options.negative_labels:
-            negative = own | {"labels": _negative(options.negative_labels, count, model, names)}
+            negative = own | without | {"labels": _negative(options.negative_labels, count, model, names)}
         if options.negative_prompt:
             prompts = read_prompts("--negative_prompt", options.negative_prompt)
-            negative = (negative or own) | prompted(model, "--negative_prompt", prompts, count, negative=True)
+            asked = prompted(model, "--negative_prompt", prompts, count, negative=True)
+            negative = (negative or own | without) | asked if options.negative_labels else own | without | asked
         with with_flag("--guidance_scale", f"{options.guidance_scale:g}", cond_dropout="config.training.cond_dropout"):
             score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
     if weak:

@@ -14,17 +14,28 @@ from samplers.checks import SampleError
 from samplers.progress import Progress
 from score_sde.config.naming import with_flag
 from score_sde.run.compiling import compiling
+from score_sde.run.conditions import with_controls
 from score_sde.run.folder import Run
 from score_sde.run.guides import GuidanceOptions, Guides
 from score_sde.run.labels import Labels
 from score_sde.run.text import prompted, read_prompts
 from sde import Denoiser, ScoreModel
-from sde.condition.tree import NULL_LABEL, Condition, check_condition, labels_of, map_condition, restrict_to
+from sde.condition.tree import (
+    NULL_LABEL,
+    Condition,
+    check_condition,
+    is_control,
+    labels_of,
+    map_condition,
+    null_tree,
+    restrict_to,
+)
 from sde.data import Dataset
 from sde.data.sizes import real_entries
 from sde.data.statistics import spread
 from sde.device import placed
 from sde.files import write_whole
+from sde.model.denoiser import Preconditioned
 
 
 def relative_error(values: Tensor, x: Tensor, data: Dataset, sizes: Tensor | None = None) -> float:
@@ -85,21 +96,34 @@ def bind(
     count: int,
     guidance: GuidanceOptions,
     prompt: str | None = None,
+    further: Condition | None = None,
 ) -> tuple[Tensor | None, Callable[[int], ScoreModel]]:
     """The labels (count,) that the flow is conditioned on, or None, and a function that binds so many rows to each.
 
-    ``labels`` is the flag as ``Labels.of_items`` reads it, and ``targets`` the items' own conditions. With a
-    ``prompt`` the condition is that, with the classes of the flag, or none, and what else the items come with.
+    ``labels`` is the flag as ``Labels.of_items`` reads it, ``targets`` the items' own conditions, and ``further`` some
+    of a mode's own, of ``count`` rows. With a ``prompt`` the condition is that, with the classes of the flag, or none,
+    and what else the items come with.
     """
     guides = Guides(run, denoiser, guidance)
     asked = Labels(labels, denoiser, guides.classes, guides.names)
-    cond = prompted_items(denoiser, prompt, asked, targets, count) if prompt else asked.of_items(targets, count)
+    given = guides.given_controls(count) | (further or {})
+    if prompt:
+        null = null_tree(torch.empty(count), None, guides.denoiser.conditions)
+        without = {kind: c for kind, c in null.items() if run.pipeline or is_control(kind)}
+        told: Condition | None = prompted_items(
+            guides.denoiser, prompt, asked, without | (targets or {}) | given, count
+        )
+    else:
+        told = asked.of_items(targets, count)
+    cond = with_controls(guides.denoiser, told, given, count)
     # Rows of the bound model, so that what cycles over the items does so before they are repeated.
     whole = guides(cond)
     return labels_of(cond), lambda repeats: whole.rows(torch.arange(count).repeat_interleave(repeats))
 
 
-def prompted_items(denoiser: Denoiser, prompt: str, asked: Labels, targets: Condition | None, count: int) -> Condition:
+def prompted_items(
+    denoiser: Preconditioned, prompt: str, asked: Labels, targets: Condition | None, count: int
+) -> Condition:
     """The condition of ``count`` items that are to be what ``--prompt`` says, cycled: classes as ``--labels`` asks, of
     the items themselves for "data", or none; all else as the items come with it."""
     told = prompted(denoiser, "--prompt", read_prompts("--prompt", prompt), count)
@@ -107,7 +131,8 @@ def prompted_items(denoiser: Denoiser, prompt: str, asked: Labels, targets: Cond
     labels = {}
     if denoiser.num_classes:
         none = {"labels": torch.full((count,), NULL_LABEL)}
-        labels = own if asked.text == "data" else (asked.of_samples(count) if asked.text else None) or none
+        labels = (asked.of_samples(count) if asked.text not in (None, "data") else None) or none
+        labels = own if asked.text == "data" and "labels" in own else labels
     found = {kind: c for kind, c in own.items() if kind != "labels"} | told
     found |= {"labels": labels["labels"]} if labels else {}
     with with_flag("--prompt", prompt):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from score_sde.config.naming import with_flag
 from score_sde.run.class_law import draw_classes
-from sde.condition.tree import Condition, condition_kinds
+from sde.condition.tree import Condition, condition_kinds, is_control
 from sde.data.names import class_of
 from sde.model.denoiser import Preconditioned
 
@@ -92,7 +92,8 @@ class Labels:
             if items is None:
                 raise ValueError("--labels=data: there are no classes here; give class numbers, as in 0,1,2, or none")
             return items
-        further = self.model.conditions
+        # Controls are given apart, and none is the model without them.
+        further = [kind for kind in self.model.conditions if not is_control(kind)]
         if further and text != "none" and (self.model.num_classes or not self.classes):
             raise ValueError(
                 f"{f'--labels={text}: ' if text else ''}the model is conditioned on {' and '.join(further)} as well, "

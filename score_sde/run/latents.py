@@ -114,7 +114,7 @@ def with_codes(data: Dataset, folder: Path, world: World) -> Dataset:
                     parts.append(codes[index].cpu().float())
                     bar.update(len(index))
             with whole(file) as held:
-                save_file({"codes": torch.cat(parts)}, held.name, about)
+                save_file({"codes": torch.cat(parts).contiguous()}, held.name, about)
 
     world.broadcast_from_main(write)
     try:

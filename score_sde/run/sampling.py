@@ -51,17 +51,19 @@ class Sampling:
 
     def __call__(self, guides: Guides, options: GuidanceOptions, cond: Condition | None, n: int) -> Samples | None:
         """n samples of the guided model, as of ``draw``."""
-        sampler, times = self.method(guides, options, cond is not None)
+        sampler, times = self.method(guides, options, cond)
         model, event_shape = guides(cond, options), event_shape_of(guides.denoiser)
         sizes = sizes_of_samples(self.run, n, self.options["seed"], self.sizes)
         own = {"sizes": sizes, "start_state": self.start_state}
         return draw(self.run, model, sampler, n, event_shape, steps=self.steps, grid=times, **own, **self.options)
 
-    def method(self, guides: Guides, options: GuidanceOptions, conditional: bool) -> tuple[Any, str | Tensor | None]:
+    def method(
+        self, guides: Guides, options: GuidanceOptions, cond: Condition | None
+    ) -> tuple[Any, str | Tensor | None]:
         """The sampler, and its grid where that is not its own: those of the flags, or as planned for the model."""
         if self.sampler is not None:
             return self.sampler, self.times
-        found = self.run.world.broadcast_from_main(lambda: planned(self.run, guides, conditional, self.calls, options))
+        found = self.run.world.broadcast_from_main(lambda: planned(self.run, guides, cond, self.calls, options))
         return found.sampler, found.times
 
 

@@ -20,6 +20,7 @@ from score_sde.training.estimate import outlook, time_of_step, waiting
 from score_sde.training.interrupts import Interrupts
 from score_sde.training.log import Metrics
 from score_sde.training.memory import dry_run, out_of_memory
+from sde.checkpoint.base import own_weights
 from sde.checkpoint.models import save_model
 from sde.checkpoint.snapshots import save_averages
 from sde.checkpoint.spec import build
@@ -74,6 +75,9 @@ class Session:
             ]
             if changed:
                 raise ValueError(", ".join(changed))
+            if "base" in self.spec and not self.trainer.sharded:
+                # What stays as it is, states do not hold.
+                state["module"] = self.trainer.module.state_dict() | state["module"]
             with with_keys(self.section):
                 self.trainer.load_state_dict(state)
         except (RuntimeError, KeyError, ValueError) as error:
@@ -125,7 +129,8 @@ class Session:
     def _check_room(self) -> None:
         """Refuse to train what could not be saved: the weights of each average, and a training state more than are
         kept, since the oldest goes when the newest is whole."""
-        average = sum(p.numel() * p.element_size() for p in self.trainer.module.parameters())
+        held = own_weights(self.spec, dict(self.trainer.module.named_parameters()))
+        average = sum(p.numel() * p.element_size() for p in held.values())
         averages = 1 + len(self.trainer.ema.extra)
         # Of a state: weights, averages, and the two moments of Adam.
         state = average * (3 + averages)
@@ -249,6 +254,8 @@ class Session:
         """Write the averaged weights and the training state. Where the disk takes no more, the ``last`` time raises
         OSError, and any other says so."""
         state = {**self.trainer.state_dict(), "spec": json.dumps(self.spec)}
+        if not self.trainer.sharded:
+            state["module"] = own_weights(self.spec, state["module"])
         with self.tolerated(f"step {self.trainer.step}", last):
             self.save_model()
             self.states.save(state, self.trainer.sharded)

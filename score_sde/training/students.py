@@ -5,15 +5,17 @@ from pathlib import Path
 
 from samplers.grid import make_jumps
 from score_sde.config.naming import with_keys
-from score_sde.run.folder import Run, file_digest
+from score_sde.run.folder import Run
 from score_sde.training.spec import denoiser_spec
+from sde.checkpoint.base import merged_spec
 from sde.checkpoint.models import load_transform
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.spec import build_flow_map, build_transform
-from sde.condition.tree import condition_kinds
+from sde.condition.tree import CONTROL, condition_kinds
 from sde.data import Dataset
 from sde.distillation import METHODS, FlowMap
 from sde.distillation.method import Grid, Method, times_of
+from sde.files import file_digest
 
 
 def method_of(run: Run) -> Method:
@@ -67,7 +69,12 @@ def student_spec(run: Run, method: Method, data: Dataset) -> dict:
     sampled."""
     distillation = run.config.distillation
     if distillation.teacher:
-        spec = stored_spec(Path(distillation.teacher) / Run.weights)
+        spec = merged_spec(stored_spec(Path(distillation.teacher) / Run.weights))
+        if CONTROL in spec:
+            raise ValueError(
+                f"--teacher={distillation.teacher} has a control, whose base is frozen and learns nothing: distill the "
+                "base alone"
+            )
         check_data(run, spec, data)
     else:
         spec = denoiser_spec(run.config, data)

@@ -6,13 +6,14 @@ import zipfile
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sde.autoencoder import Autoencoder, LatentTransform
+from sde.checkpoint.base import find_base, own_weights, with_base
 from sde.checkpoint.migration import current_spec, current_state
 from sde.checkpoint.spec import build, build_transform, fresh, imports_of
 from sde.checkpoint.states import FORMAT, read_state
@@ -24,6 +25,7 @@ from sde.distributed.world import World
 from sde.files import whole
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
+from sde.networks.lora import merge_low_rank
 
 Stored = Denoiser | FlowMap | NoisyClassifier | Autoencoder
 """What model files hold."""
@@ -34,8 +36,9 @@ WRAPPERS = re.compile(r"(?<![^.])(module|_orig_mod)\.")
 
 def save_model(path: Path, kind: str, spec: dict, state: dict[str, Tensor], world: World | None = None) -> None:
     """Weights, with what rebuilds the model as JSON in their metadata; ``kind`` is a key of BUILDERS. What has several
-    names, as tied weights, is written once. Of several processes every one must call this, and the first writes."""
-    world = world or World()
+    names, as tied weights, is written once; of a spec with a base (``sde.checkpoint.base``) the updates alone are. Of
+    several processes every one must call this, and the first writes."""
+    world, state = world or World(), own_weights(spec, state)
     tied = tied_names(state, world)
     state = world.collect({name: value for name, value in state.items() if name not in tied})
     # One key, because the order of several would differ from write to write.
@@ -72,9 +75,17 @@ def load_model(path: Path, kind: str = "denoiser", imports: Collection[str] = ()
     that such a file of its step has; in eval mode on the CPU.
 
     A file must not choose what is imported: a network or process by import path, package.module:Class, is built where
-    it is among ``imports``, those that the user named. Raises ValueError for others, for a missing, damaged or other
-    kind of file, and for the folder of a sharded state.
+    it is among ``imports``, those that the user named. Low-rank updates are merged with the weights that they are of.
+    Raises ValueError for others, for a missing, damaged or other kind of file, for the folder of a sharded state, and
+    where what is updated is missing or another.
     """
+    model = load_unmerged(path, kind, imports)
+    merge_low_rank(getattr(model, "network", model))
+    return model
+
+
+def load_unmerged(path: Path, kind: str = "denoiser", imports: Collection[str] = ()) -> Any:
+    """``load_model`` with low-rank updates beside the weights that they are of, which are frozen."""
     about, state = read_model(path)
     if (about.get("format"), about.get("kind")) != (FORMAT, kind):
         held = f"a {about['kind']} in format {about['format']}" if about else "no model of this project"
@@ -87,10 +98,16 @@ def load_model(path: Path, kind: str = "denoiser", imports: Collection[str] = ()
         )
     model = build(kind, about["spec"])
     known = model.state_dict().keys()
+    state = {name if name in known else WRAPPERS.sub("", name): value for name, value in state.items()}
+    told = about["spec"].get("base")
+    if told is not None and "pipeline" in told:
+        # It was built with its weights.
+        state = model.state_dict() | own_weights(about["spec"], state)
+    elif told is not None:
+        base = load_model(find_base(path, told), kind, imports)
+        state = with_base(own_weights(about["spec"], state), base.state_dict(), model)
     try:
-        model.load_state_dict(
-            {name if name in known else WRAPPERS.sub("", name): value for name, value in state.items()}
-        )
+        model.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit its own description ({str(error).splitlines()[-1].strip()})") from None
     return model.eval()
@@ -100,9 +117,11 @@ def load_transform(path: Path, imports: Collection[str] = ()) -> LatentTransform
     """The learned transform of the model in a file of ``save_model``, or of a training state, on the CPU; None where
     that has none. ``imports`` as in ``load_model``. Raises ValueError as that does."""
     about, state = read_model(path)
-    described = about.get("spec", {}).get("transform", {})
+    described, told = about.get("spec", {}).get("transform", {}), about.get("spec", {}).get("base", {})
     if "autoencoder" not in described:
         return None
+    if told:
+        return load_transform(find_base(path, told), imports)
     foreign = sorted(imports_of({"transform": described}) - {*imports})
     if foreign:
         raise ValueError(f"{path} asks to import {foreign[0]}: where you trust it, name it too, by `imports`")
@@ -116,9 +135,12 @@ def load_transform(path: Path, imports: Collection[str] = ()) -> LatentTransform
 def load_text(path: Path) -> TextEncoder | None:
     """The text encoder of the model in a file of ``save_model``, or of a training state, on the CPU; None where that
     has none. Raises ValueError as ``read_model`` does."""
-    described = read_description(path).get("spec", {}).get("text")
+    spec = read_description(path).get("spec", {})
+    described = spec.get("text")
     if described is None:
         return None
+    if "base" in spec:
+        return load_text(find_base(path, spec["base"]))
     encoder, (_, state) = fresh(lambda: build_text(described)), read_model(path)
     encoder.load_state_dict(
         {name.removeprefix("text."): value for name, value in state.items() if name.startswith("text.")}

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from sde.checkpoint.models import load_model, read_description, save_model
+from sde.checkpoint.models import load_unmerged, read_description, save_model
 from sde.checkpoint.tensors import open_tensors
 from sde.checkpoint.tied import tied_names, untied
 from sde.distributed.world import World
@@ -118,7 +118,7 @@ def reconstruct(
             UserWarning,
             stacklevel=2,
         )
-    model = load_model(min(held, key=lambda snapshot: abs(snapshot.step - step)).path, kind, imports)
+    model = load_unmerged(min(held, key=lambda snapshot: abs(snapshot.step - step)).path, kind, imports)
     sums = {name: torch.zeros_like(p, dtype=torch.float64) for name, p in trained_parameters(model).items()}
     for snapshot, weight in zip(held, weights.tolist(), strict=True):
         for total, part in zip(sums.values(), _read(snapshot.path, sums), strict=True):

@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from sde.autoencoder import Autoencoder, LatentTransform, autoencoder_of
+from sde.checkpoint.base import load_base_pipeline
 from sde.condition.standardization import Standardization
 from sde.condition.text import build_text
+from sde.condition.tree import is_control
 from sde.data.transform import Transform, TransformLike
 from sde.device import default_dtype
 from sde.distillation import FlowMap
@@ -19,6 +21,8 @@ from sde.model.denoiser import Denoiser
 from sde.model.noise_input import NoiseInput
 from sde.named import is_path
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
+from sde.networks.controlnet import ControlNet
+from sde.networks.lora import LoRA, add_low_rank
 from sde.pretrained.foreign import Foreign
 from sde.process import SDES, process_of
 from sde.process.base import SDE
@@ -95,9 +99,16 @@ def construct(kind: Callable, key: str, name: str, options: dict, *arguments):
 
 
 def build_denoiser(spec: dict) -> Denoiser:
-    """A denoiser with fresh weights, of ``_preconditioned``."""
-    arguments, options = _preconditioned(spec)
-    return Denoiser(*arguments, **options)
+    """A denoiser with fresh weights, of ``_preconditioned``, or of a base that is a pipeline with its own; its network
+    has the low-rank updates of the key lora, the options of a ``LoRA``, where there are any."""
+    if "pipeline" in spec.get("base", {}):
+        model = load_base_pipeline(spec["base"])
+    else:
+        arguments, options = _preconditioned(spec)
+        model = Denoiser(*arguments, **options)
+    if "lora" in spec:
+        add_low_rank(model.network, LoRA(**spec["lora"]))
+    return model
 
 
 def build_flow_map(spec: dict) -> FlowMap:
@@ -110,15 +121,21 @@ def build_flow_map(spec: dict) -> FlowMap:
 def _preconditioned(spec: dict) -> tuple[tuple, dict]:
     """The arguments of denoisers and flow maps from plain values; ``spec`` has the keys network, event_shape,
     num_classes, sde, parametrization, sigma_data, transform, null_trained and, where there are any beside classes,
-    conditions: shape, shift and scale of each, by kind, and the ``text`` encoder that they are of; of networks from
-    elsewhere what ``describe_inputs`` says. What else it holds, ``about`` the data and their ``sizes``, is for
-    others."""
+    conditions: shape, shift and scale of each, by kind, and the ``text`` encoder that they are of; where one of them is
+    a control, "control" with the channels of the hint's encoder, and the network is then the base of a ControlNet; of
+    networks from elsewhere what ``describe_inputs`` says. What else it holds, ``about`` the data and their ``sizes``,
+    is for others."""
     options, conditions = dict(spec["network"]), spec.get("conditions", {})
-    if conditions:
-        options["conditions"] = {kind: about["shape"] for kind, about in conditions.items()}
+    shapes = {kind: about["shape"] for kind, about in conditions.items()}
+    own = {kind: shape for kind, shape in shapes.items() if not is_control(kind)}
+    if own:
+        options["conditions"] = own
     transform = build_transform(spec["transform"])
     # The network sees what is inside.
     network = _network(NETWORKS, options, spec | {"event_shape": transform.inner_shape(spec["event_shape"])})
+    if "control" in spec:
+        controls = [shape for kind, shape in shapes.items() if is_control(kind)]
+        network = ControlNet(network, controls, spec["control"]["hint_channels"])
     arguments = (
         network,
         build_sde(spec["sde"]),

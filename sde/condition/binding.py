@@ -34,7 +34,10 @@ def bind_labels(labels: Tensor, num_classes: int | None) -> Tensor:
 
 
 def bind_condition(cond: ConditionLike, model: nn.Module) -> BoundCondition:
-    """``bind``, on the device of the model. Raises ValueError unless the model is conditioned on just that."""
+    """``bind``, on the device of the model; what is bound already stays as it is. Raises ValueError unless the model
+    is conditioned on just that."""
+    if isinstance(cond, BoundCondition):
+        return cond
     found = as_tree(bind(cond)) or {}
     check_condition(found, getattr(model, "num_classes", None), getattr(model, "conditions", None) or {})
     weight = next(model.parameters(), None)

@@ -13,8 +13,9 @@ class ConditionalModel(Protocol):
     is one, and so is a ``Denoiser``.
 
     Beside ``sde``, it has at least one of ``num_classes``, an integer, where it is conditioned on labels, and
-    ``conditions``, the shapes without rows by kind (vector, image, sequence), where on those. It may leave out
-    ``null_trained`` (True: it can be called without a condition) and ``transform`` (the identity).
+    ``conditions``, the shapes without rows by kind (vector, image, sequence, control), where on those. It may leave out
+    ``null_trained`` (True: it can be called without a condition), ``transform`` (the identity) and ``kept``, the kinds
+    of conditions that guidance leaves in its branch without conditions (none).
     """
 
     @property
@@ -59,3 +60,8 @@ def _takes_cond(model: nn.Module) -> bool:
 def null_trained(model: nn.Module) -> bool:
     """Whether a model can be called without a condition; it can where it does not say."""
     return bool(getattr(model, "null_trained", True))
+
+
+def kept_of(model: nn.Module) -> tuple[str, ...]:
+    """The kinds of conditions that guidance leaves in its branch without conditions; none where it does not say."""
+    return tuple(getattr(model, "kept", ()))

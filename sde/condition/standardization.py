@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from sde.condition.tree import FEATURES, Condition
+from sde.condition.tree import Condition, feature_axis
 from sde.rounding import far_from_zero
 
 
@@ -35,7 +35,7 @@ class Standardization(nn.Module):
 
     def _encoded(self, kind: str, c: Tensor) -> Tensor:
         shift, scale = (
-            getattr(self, f"{kind}_{name}").view(-1, *[1] * (c.ndim - 1 - FEATURES[kind]))
+            getattr(self, f"{kind}_{name}").view(-1, *[1] * (c.ndim - 1 - feature_axis(kind)))
             for name in ("shift", "scale")
         )
         return (c.to(shift.dtype) - shift).to(scale.dtype) / scale

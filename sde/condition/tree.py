@@ -32,8 +32,9 @@ CONDITION_NOISE = "condition_noise"
 """The level of the noise that is on a condition image or vector (sde.condition.noise), a number per row."""
 
 
-FEATURES = {"vector": 1, "image": 1, "sequence": 2, CONDITION_NOISE: 1}
-"""The kinds of conditions that are numbers, and the axis of their features: entries, channels, entries of a token."""
+FEATURES = {"vector": 1, "image": 1, "sequence": 2, "control": 1, CONDITION_NOISE: 1}
+"""The kinds of conditions that are numbers, and the axis of their features: entries, channels, entries of a token,
+channels, and a level."""
 
 
 KINDS = ("labels", *FEATURES)
@@ -42,6 +43,26 @@ KINDS = ("labels", *FEATURES)
 AUGMENTATION = "augmentation"
 """What a network is told, in training, of how its items were augmented (sde.training.augmentation): no condition, but
 passed on among them."""
+
+
+CONTROL = "control"
+"""An image that a ControlNet brings to a network that knows nothing of it. Guidance and the dropout of conditions leave
+it as it is: a row without one, NaN, is the network without ControlNet, which need not be learned."""
+
+
+def control_kind(number: int) -> str:
+    """The kind of a control by its number, from 0: "control", "control_2" and so on."""
+    return f"{CONTROL}_{number + 1}" if number else CONTROL
+
+
+def is_control(kind: str) -> bool:
+    """Whether a kind is that of a control."""
+    return kind.partition("_")[0] == CONTROL
+
+
+def feature_axis(kind: str) -> int:
+    """The axis of the features of a kind, of further controls as of the first."""
+    return FEATURES[CONTROL if is_control(kind) else kind]
 
 
 def map_condition(function: Callable[..., Tensor], *conditions: C) -> C:
@@ -121,15 +142,20 @@ def restrict_to(cond: Condition | None, model: nn.Module) -> Condition | None:
     return {kind: cond[kind] for kind in condition_kinds(model) if kind in cond} or None
 
 
-def null_like(cond: C) -> C:
-    """The null condition in the shape of cond; that of labels is int64, since booleans and bytes have none."""
+def null_like(cond: C, keep: Callable[[str], bool] = lambda kind: False) -> C:
+    """The null condition in the shape of cond; that of labels is int64, since booleans and bytes have none. Of a dict,
+    kinds of which ``keep`` is True stay as they are, and so does what says how items were augmented, which is no
+    condition."""
 
     def null(c: Tensor) -> Tensor:
         return (
             torch.full_like(c, torch.nan) if c.is_floating_point() else torch.full_like(c, NULL_LABEL, dtype=torch.long)
         )
 
-    return map_condition(null, cond)
+    found: Any = map_condition(null, cond)
+    if isinstance(cond, dict):
+        found.update({kind: c for kind, c in cond.items() if kind == AUGMENTATION or keep(kind)})
+    return found
 
 
 def null_tree(x: Tensor, num_classes: int | None, shapes: Shapes) -> Condition:
@@ -139,17 +165,14 @@ def null_tree(x: Tensor, num_classes: int | None, shapes: Shapes) -> Condition:
 
 
 def drop_conditions(cond: C, dropped: Tensor) -> C:
-    """cond with the rows where ``dropped`` (B,) is True replaced by null: jointly, over all its tensors but what says
-    how items were augmented, which are augmented all the same."""
+    """cond with the rows where ``dropped`` (B,) is True replaced by null: jointly, over all its tensors but the
+    controls, and but what says how items were augmented, which are augmented all the same."""
 
     def mask(c: Tensor, null: Tensor) -> Tensor:
         c = c if c.is_floating_point() else as_labels(c)
         return torch.where(dropped.view(-1, *[1] * (c.ndim - 1)), null, c)
 
-    found: Any = map_condition(mask, cond, null_like(cond))
-    if isinstance(cond, dict) and AUGMENTATION in cond:
-        found[AUGMENTATION] = cond[AUGMENTATION]
-    return found
+    return map_condition(mask, cond, null_like(cond, is_control))
 
 
 def check_labels(labels: Tensor, num_classes: int | None) -> None:

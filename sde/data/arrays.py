@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sde.condition.tree import CONDITION_NOISE, FEATURES
+from sde.condition.tree import CONDITION_NOISE, CONTROL, FEATURES
 from sde.data.array_files import CHANNELS, ArrayFile, FileOfArrays, array_tensor, read_file
 from sde.data.captions import ARRAYS as CAPTIONS
 from sde.data.captions import caption_array
@@ -55,10 +55,11 @@ def open_array(
     Of a .npz, the array "x", or the only one that can be, holds the items. "labels" there, or the array of the name
     ``label_by``, or the column "labels" of a .csv, has the classes, as ``class_labels`` reads them; of numbers an array
     of the plural of that name has the names. Items for which the array ``group_by`` holds the same number or text are
-    a group. "vector", "image" and "sequence" beside "x" are the conditions, of which those of ``kinds`` are taken,
-    where "text" stands for the array of captions; "sizes" (n,) says how much of each item is real (sde.data.sizes), and
-    what else it holds becomes 0. ``channels`` is a key of CHANNELS, and ``columns`` are those of a .csv to take. Floats
-    come as float32, or as float64 where float32 would lose their digits. A .npy above IN_MEMORY stays on disk. Raises
+    a group. "vector", "image", "sequence" and "control" beside "x" are the conditions, of which those of ``kinds`` are
+    taken, where "text" stands for the array of captions; "sizes" (n,) says how much of each item is real
+    (sde.data.sizes), and what else it holds becomes 0. ``channels`` is a key of CHANNELS, and ``columns`` are those of
+    a .csv to take. Floats come as float32, or as float64 where float32 would lose their digits. A .npy above IN_MEMORY
+    stays on disk. Raises
     ValueError for damaged files, items that are not finite numbers, labels that are no classes, and sizes and
     conditions of another shape.
     """
@@ -185,20 +186,21 @@ def _warn_of_steps(path: Path, found: Statistics, kind: np.dtype) -> None:
 
 
 def condition_array(kind: str, array: np.ndarray, count: int | None = None, channels: str = "first") -> Tensor:
-    """A vector (n, d), an image (n, C, *space) or a sequence (n, L, d) as float32, or float64 where float32 would lose
-    digits, with NaN for null; an image has its channels where ``channels``, a key of CHANNELS, says. Raises
-    ValueError for another number of rows than ``count``, where that is given, for too few or too many axes, and for
-    infinity."""
+    """A vector (n, d), an image or control (n, C, *space), or a sequence (n, L, d), as float32, or as float64 where
+    float32 would lose digits, with NaN for null; images and controls have their channels where ``channels``, a key of
+    CHANNELS, says. Raises ValueError for another number of rows than ``count``, where that is given, for too few or too
+    many axes, and for infinity."""
     if array.dtype.kind not in "iufb":
         raise ValueError(f"the condition {kind!r} has type {array.dtype}: needs numbers")
     if count is not None and array.shape[:1] != (count,):
         raise ValueError(f"the condition {kind!r} has shape {array.shape} for {count} items: needs one row per item")
-    array = CHANNELS[channels](array) if kind == "image" and array.ndim > 1 else array
+    array = CHANNELS[channels](array) if kind in ("image", CONTROL) and array.ndim > 1 else array
     fits, form = {
         "vector": (array.ndim == 2, "(n, d)"),
         "image": (array.ndim > 2, "(n, channels, *space)"),
         "sequence": (array.ndim == 3, "(n, length, d)"),
         CONDITION_NOISE: (array.ndim == 2, "(n, 1)"),
+        CONTROL: (array.ndim > 2, "(n, channels, *space)"),
     }[kind]
     if not fits or not array.size:
         raise ValueError(f"the condition {kind!r} has shape {array.shape}: needs {form}")

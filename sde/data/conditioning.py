@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from sde.condition.tree import CONDITION_NOISE, KINDS
+from sde.condition.tree import CONDITION_NOISE, CONTROL, KINDS
 from sde.data.block_means import BlockMeans
 from sde.data.captions import TEXT
 from sde.data.dataset import Dataset
@@ -40,9 +40,11 @@ def conditioned(part: Dataset, names: tuple[str, ...], factor: int) -> Dataset:
     conditions, key = dict(part.conditions), f"conditions = {names}"
     if SUPERRES in names:
         conditions["image"] = BlockMeans(part.items, factor, "superres_factor").of
-    held = [*(["labels"] if part.labels is not None else []), *conditions]
+    held = [*(["labels"] if part.labels is not None else []), *(kind for kind in conditions if kind != CONTROL)]
     held += [TEXT] if part.captions is not None else []
     for name in names:
+        if name == CONTROL:
+            raise ValueError(f"{key}: a control is asked for by `control`, beside them; leave it out here")
         if name not in (*OF_DATA, SUPERRES, TEXT):
             raise ValueError(f"{key}: {name!r} is not one of {', '.join((*OF_DATA, SUPERRES, TEXT))}")
         if name == TEXT and name not in held:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sde.condition.text.base import TextEncoder
-from sde.condition.tree import CONDITION_NOISE, FEATURES, Condition, as_labels, check_labels
+from sde.condition.tree import CONDITION_NOISE, Condition, as_labels, check_labels, feature_axis
 from sde.data.array_files import ArrayFile
 from sde.data.block_means import BlockMeans
 from sde.data.caption_rows import CaptionRows, rows_of_captions
@@ -193,7 +193,7 @@ class Dataset:
         takes; null is left out, and so is noise on them, of whose level they are those of training."""
         parts = self.measured.split(256)
         found = {
-            kind: feature_moments(self._condition(kind, part).movedim(FEATURES[kind], -1) for part in parts)
+            kind: feature_moments(self._condition(kind, part).movedim(feature_axis(kind), -1) for part in parts)
             for kind in self.conditions
         }
         return found if self.condition_noise is None else found | {CONDITION_NOISE: self.condition_noise.moments}

@@ -4,8 +4,10 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sde.condition.tree import CONTROL
 from sde.data.condition_noise import with_condition_noise
 from sde.data.conditioning import conditioned, downsampled
+from sde.data.controls import GIVEN, controlled
 from sde.data.dataset import Dataset
 from sde.data.sets import Split, source_of
 from sde.data.transform import Transform
@@ -21,21 +23,24 @@ def load_dataset(
     downsample: int = 1,
     dequantized: bool = True,
     workers: int = 4,
+    control: str = "",
     **options,
 ) -> Split:
     """The training and held-out part of the data set of a name (``source_of``), which takes the other ``options``.
 
     Of block means by ``downsample``; with the ``conditions``, of which superres has block means by ``superres_factor``;
-    with noise on images or vectors among these, of levels between the two of ``condition_noise``. Without
-    ``dequantized`` quantized values are not spread over their cells by noise, and the least and the largest of them are
-    -1 and 1 in model units. ``workers`` threads read. Raises ValueError for unknown names and conditions, and
+    with noise on images or vectors among these, of levels between the two of ``condition_noise``; with the ``control``
+    of this name (sde.data.controls), of which low_resolution has these block means, too. Without ``dequantized``
+    quantized values are not spread over their cells by noise, and the least and the largest of them are -1 and 1 in
+    model units. ``workers`` threads read. Raises ValueError for unknown names and conditions, and
     for items of another shape than ``event_shape``, where that is given.
     """
     source = source_of(dataset)
     if workers < 0:
         raise ValueError(f"workers = {workers}: needs zero, to read in the main thread, or more")
     takes = inspect.signature(source).parameters
-    shared = {"conditions": tuple(conditions), "workers": workers}
+    kinds = (*conditions, CONTROL) if control == GIVEN else tuple(conditions)
+    shared = {"conditions": kinds, "workers": workers}
     parts = source(**options, **{name: value for name, value in shared.items() if name in takes})
     if downsample != 1:
         parts = downsampled(parts, downsample)
@@ -44,6 +49,7 @@ def load_dataset(
     train, test = (conditioned(part, tuple(conditions), superres_factor) for part in parts)
     if len(condition_noise):
         train, test = with_condition_noise((train, test), condition_noise)
+    train, test = (controlled(part, control, superres_factor) for part in (train, test))
     expected = tuple(event_shape)
     for key, part in (("root", train), ("test_root", test)):
         if expected and part.event_shape != expected:

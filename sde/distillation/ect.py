@@ -41,7 +41,7 @@ class EasyConsistency:
     distance: str = "pseudo_huber"
     huber_c: float = 0.0
     weighting: str = "relative_gap"
-    grid: str = "karras"
+    grid: str = "log_snr"
     times: str = "log_normal"
     time_mean: float = 0.3
     time_std: float = 1.8

@@ -49,7 +49,7 @@ class MeanFlow:
     times: str = "log_normal"
     time_mean: float = 0.3
     time_std: float = 1.8
-    grid: str = "uniform"
+    grid: str = "log_snr"
     target_decay: ClassVar[float] = 0.0
     sampler: ClassVar[str] = "jump"
 

@@ -44,7 +44,7 @@ class Progressive:
     steps: int = 1
     first_steps: int = 8
     weighting: str = "truncated_snr"
-    grid: str = "karras"
+    grid: str = "log_snr"
     times: ClassVar[str] = "uniform"
     target_decay: ClassVar[float] = 0.0
     needs_teacher: ClassVar[bool] = True

@@ -6,9 +6,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sde.condition.tree import ConditionLike
+from sde.condition.tree import BoundCondition, ConditionLike, as_tree
 from sde.data.sizes import cut
-from sde.distillation.flow_map import average_step
+from sde.distillation.flow_map import average_step, split_scale
+from sde.guidance.classifier_free import ClassifierFree
+from sde.model.denoiser import Denoiser
 from sde.model.score import ScoreModel
 from sde.process.coefficients import expand
 
@@ -42,6 +44,18 @@ class Padded(ScoreModel):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         return cut(self.model(x, t), self.sizes)
+
+
+def guided_teacher(model: Denoiser, scale: float = 1.0) -> Callable[[ConditionLike | None], ScoreModel]:
+    """What ``SolvedTeacher`` asks for: a function of conditions to the guided model, by the guidance scales (B,) among
+    them, or else by ``scale``. None is the learned null condition, and so is not guided."""
+
+    def bind(cond: ConditionLike | None) -> ScoreModel:
+        tree, own = split_scale(as_tree(cond))
+        # A batch's conditions were checked with its data set: to look at them again would wait for the device.
+        return model if tree is None else ClassifierFree(model, BoundCondition(tree), scale if own is None else own)
+
+    return bind
 
 
 class SolvedTeacher:

@@ -15,6 +15,7 @@ from sde.distillation.flow_map import GUIDANCE_SCALE, FlowMap
 from sde.distillation.method import Grid, Lesson, Method, uniforms
 from sde.distillation.teacher import FlowMapTeacher, Teacher
 from sde.distributed.world import World
+from sde.training.ema import follow
 from sde.training.loss import BatchNoise
 from sde.training.options import TrainingOptions
 from sde.training.trainer import StepResult, Trainer
@@ -100,7 +101,8 @@ class StudentTrainer(Trainer):
             self._next()
         self.distillation.progress = (self.step - self.begun) / max(1, self.stage_end - self.begun)
         result = super().training_step()
-        self._follow()
+        if (target := self.distillation.target) is not None:
+            follow(target, self.module, 1 - self.distillation.method.target_decay)
         return result
 
     def _enter(self, stage: int) -> None:
@@ -126,17 +128,6 @@ class StudentTrainer(Trainer):
         student.load_state_dict(state)
         student.autocast = self.module.autocast
         return student
-
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the target towards the student."""
-        target, decay = self.distillation.target, self.distillation.method.target_decay
-        if target is None:
-            return
-        for mean, parameter in zip(target.parameters(), self.module.parameters(), strict=True):
-            mean.lerp_(parameter, 1 - decay)
-        for held, buffer in zip(target.buffers(), self.module.buffers(), strict=True):
-            held.copy_(buffer)
 
     def state_dict(self) -> dict:
         state = super().state_dict() | {"stage": self.stage, "begun": self.begun}

@@ -180,6 +180,5 @@ gradients, averages and the optimizer's memory are split, for networks that woul
 
 def unsynchronized(module: nn.Module, last: bool):
     """A context in which backward passes keep gradients to themselves, for all but the last of several."""
-    return (
-        module.network.no_sync() if not last and isinstance(module.network, DistributedDataParallel) else nullcontext()
-    )
+    body = body_of(module)
+    return body.no_sync() if not last and isinstance(body, DistributedDataParallel) else nullcontext()

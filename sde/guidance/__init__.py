@@ -5,6 +5,7 @@ from sde.guidance.base import Guidance
 from sde.guidance.classifier import Classifier
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
+from sde.guidance.experts import Experts
 from sde.guidance.gradient import LikelihoodGuidance
 from sde.guidance.interval import GuidanceInterval
 from sde.guidance.rescale import GuidanceRescale
@@ -17,6 +18,7 @@ __all__ = [
     "ClassifierFree",
     "Conditional",
     "DynamicThreshold",
+    "Experts",
     "Guidance",
     "GuidanceInterval",
     "LikelihoodGuidance",

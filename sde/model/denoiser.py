@@ -107,6 +107,11 @@ class Preconditioned(StateModel):
         """Shapes, without rows, of the vector, image and sequence that the network is conditioned on."""
         return getattr(self.network, "conditions", {})
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The kinds of conditions that guidance leaves in its branch without conditions, as the network says."""
+        return tuple(getattr(self.network, "kept", ()))
+
     def bodies(self) -> Iterator[nn.Module]:
         """What is worth compiling of it: the network (samplers.protocol)."""
         yield self.network

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from sde.networks.adm_options import ADMOptions
 from sde.networks.attention import Context, may_fuse
 from sde.networks.blocks import ResidualBlock, Stage, stages_of
 from sde.networks.embedding import Embedding
+from sde.networks.encoding import Encoding, with_residuals
 from sde.networks.layers import (
     CONVOLUTIONS,
     check_input,
@@ -76,15 +78,16 @@ class ADMEncoder(nn.Module):
         return AVERAGE_POOLS[dims](2)
 
     def forward(
-        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None
+        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None
     ) -> tuple[list[list[Tensor]], Tensor, Tensor, Context | None]:
         """x (B, *event), c_noise (B,) -> the activations of each level, those of the middle, the embedding (B, width),
-        and the context."""
+        and the context. A ``hint`` (B, channels, *space) is added behind the first convolution."""
         check_input(x, self.inputs, self.shared.dims)
         recompute, fused = self.options.activation_checkpointing, may_fuse(self, x)
         cond, augmentation = split_augmentation(cond, self.options.augment_dim)
         inputs, embedding, context = self.embedding(x, c_noise, cond, augmentation)
         h = self.stem(pad(inputs, self.options.factor))
+        h = h if hint is None else h + pad(hint, self.options.factor)
         skips = [[h]]
         for level, stages in enumerate(self.levels):
             for stage in stages.children():
@@ -116,6 +119,9 @@ class ADM(nn.Module):
     ``ADMOptions``.
     """
 
+    decoder = ("levels", "ups", "upsample", "norm", "head")
+    tokens = False
+
     def __init__(
         self,
         event_shape: Sequence[int],
@@ -132,6 +138,8 @@ class ADM(nn.Module):
         self.conditions = encoder.embedding.conditions
         shared = replace(encoder.shared, num_heads=num_heads_upsample or encoder.shared.num_heads)
         current, conv = encoder.channels, CONVOLUTIONS[shared.dims]
+        self.tap_channels = [*chain.from_iterable(encoder.skip_channels), current]
+        self.hint_shape = (chosen.level_channels[0], *event_shape[1:])
         self.levels, self.ups = nn.ModuleList(), nn.ModuleList()
         self.upsample = resampler(shared.dims, up=True)
         for level, outputs in reversed(list(enumerate(chosen.level_channels))):
@@ -148,13 +156,22 @@ class ADM(nn.Module):
         self.head = zero_init(conv(current, encoder.inputs * (2 if learned_variance else 1), 3, padding=1))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
+        return self.decode(x, c_noise, self.encode(x, c_noise, cond))
+
+    def encode(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None) -> Encoding:
+        """The way down and the middle (sde.networks.encoding)."""
+        skips, h, embedding, context = self.encoder(x, c_noise, cond, hint)
+        return Encoding([*chain.from_iterable(skips), h], embedding, context)
+
+    def decode(self, x: Tensor, c_noise: Tensor, encoding: Encoding, residuals: Sequence[Tensor] = ()) -> Tensor:
+        """The way up."""
         options = self.encoder.options
         recompute, fused = options.activation_checkpointing, may_fuse(self, x)
-        skips, h, embedding, context = self.encoder(x, c_noise, cond)
+        *skips, h = with_residuals(encoding.taps, residuals)
+        embedding, context = encoding.embedding, encoding.context
         for stages, up in zip(self.levels, self.ups, strict=True):
-            level = skips.pop()
             for stage in stages.children():
-                h = run(stage, torch.cat([h, level.pop()], dim=1), embedding, context, fused, recompute=recompute)
+                h = run(stage, torch.cat([h, skips.pop()], dim=1), embedding, context, fused, recompute=recompute)
             if skips:
                 h = run(up, h, embedding, recompute=recompute) if options.resample_blocks else up(self.upsample(h))
         return crop(self.head(F.silu(self.norm(h)))[:, : x.shape[1]], x.shape[2:])

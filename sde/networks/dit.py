@@ -1,6 +1,8 @@
 """The DiT: a transformer over patches of signals, images or volumes (Peebles and Xie 2023)."""
 
+import math
 from collections.abc import Sequence
+from itertools import islice, zip_longest
 
 from torch import Tensor, nn
 
@@ -8,6 +10,7 @@ from sde.condition.tree import Condition, Shapes
 from sde.networks.attention import Context, CrossAttention, attend, may_fuse
 from sde.networks.dropout import Dropout
 from sde.networks.embedding import Embedding
+from sde.networks.encoding import Encoding
 from sde.networks.layers import (
     CONVOLUTIONS,
     TRANSPOSED_CONVOLUTIONS,
@@ -72,6 +75,8 @@ class DiT(nn.Module):
     not divide.
     """
 
+    tokens = True
+
     def __init__(
         self,
         event_shape: Sequence[int],
@@ -102,19 +107,37 @@ class DiT(nn.Module):
         self.conditions, cross = self.embedding.conditions, self.embedding.sequence is not None
         self.stem = CONVOLUTIONS[self.dims](self.inputs + self.embedding.channels, width, patch_size, stride=patch_size)
         self.blocks = nn.ModuleList(DiTBlock(width, heads, hidden, dropout, cross) for _ in range(depth))
+        self.copied = depth // 2
+        self.decoder = ("norm", "modulation", "head", *(f"blocks.{number}" for number in range(self.copied, depth)))
+        self.tap_channels = [width] * self.copied
+        self.hint_shape = (width, *(math.ceil(size / patch_size) for size in space))
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = zero_init(nn.Linear(width, 2 * width))
         self.head = zero_init(TRANSPOSED_CONVOLUTIONS[self.dims](width, self.inputs, patch_size, stride=patch_size))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
+        return self.decode(x, c_noise, self.encode(x, c_noise, cond))
+
+    def encode(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None) -> Encoding:
+        """The first half of the blocks (sde.networks.encoding), of which each is a tap, or the stem before any."""
         check_input(x, self.inputs, self.dims)
         inputs, embedding, context = self.embedding(x, c_noise, cond)
         h = self.stem(pad(inputs, self.patch_size))
-        grid, fused = h.shape[2:], may_fuse(self, x)
-        tokens = h.flatten(2).transpose(1, 2)
-        tokens = tokens + position_embedding(grid, tokens.shape[2], x.device).to(x.dtype)
-        for block in self.blocks:
+        h = h if hint is None else h + hint
+        fused, tokens = may_fuse(self, x), h.flatten(2).transpose(1, 2)
+        taps = [tokens + position_embedding(h.shape[2:], tokens.shape[2], x.device).to(x.dtype)]
+        for block in islice(self.blocks, self.copied):
+            taps.append(run(block, taps[-1], embedding, context, fused, recompute=self.activation_checkpointing))
+        return Encoding(taps[1:] or taps, embedding, context)
+
+    def decode(self, x: Tensor, c_noise: Tensor, encoding: Encoding, residuals: Sequence[Tensor] = ()) -> Tensor:
+        """The other blocks, the residuals in front of the first ones of them, one each."""
+        fused, embedding, context = may_fuse(self, x), encoding.embedding, encoding.context
+        tokens = encoding.taps[-1]
+        for block, residual in zip_longest(islice(self.blocks, self.copied, None), residuals):
+            tokens = tokens if residual is None else tokens + residual
             tokens = run(block, tokens, embedding, context, fused, recompute=self.activation_checkpointing)
+        grid = [math.ceil(size / self.patch_size) for size in x.shape[2:]]
         shift, scale = self.modulation(embedding)[:, None].chunk(2, dim=2)
         tokens = self.norm(tokens) * (1 + scale) + shift
         return crop(self.head(tokens.transpose(1, 2).unflatten(2, grid)), x.shape[2:])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sde.condition.tree import (
     CONDITION_NOISE,
+    CONTROL,
     FEATURES,
     BoundCondition,
     Condition,
@@ -23,6 +24,9 @@ from sde.condition.tree import (
 from sde.networks.attention import Context
 from sde.networks.layers import check_choice
 from sde.networks.sequence import SequenceTokens
+
+TOLD = tuple(kind for kind in FEATURES if kind != CONTROL)
+"""The kinds of conditions beside labels that a network itself is told; a control comes with a ControlNet."""
 
 
 class VectorEmbedding(nn.Module):
@@ -174,7 +178,7 @@ class Embedding(nn.Module):
             self.label = ClassEmbedding(num_classes, width) if num_classes else None
         self.conditions = shapes = {kind: tuple(shape) for kind, shape in (conditions or {}).items()}
         for kind in shapes:
-            check_choice("conditions", kind, FEATURES)
+            check_choice("conditions", kind, TOLD)
         flattened = [
             kind
             for kind in shapes

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from sde.condition.tree import Condition, Shapes
 from sde.networks.attention import Context, may_fuse
+from sde.networks.encoding import Encoding, with_residuals
 from sde.networks.hdit_layers import HDiTLayer, SkipSplit, TokenMerge, TokenSplit
 from sde.networks.hdit_levels import Level, levels_of, surroundings
 from sde.networks.layers import check_counts, check_input, crop, pad, run, split_shape, zero_init
@@ -37,6 +38,9 @@ class HDiT(nn.Module):
 
     Raises ValueError for an event shape without 1 to 3 axes of space, and for options that do not fit each other.
     """
+
+    decoder = ("up", "splits", "norm", "head")
+    tokens = True
 
     def __init__(
         self,
@@ -69,7 +73,10 @@ class HDiT(nn.Module):
         check_counts(patch_size=patches, mapping_width=mapping_width)
         self.options = levels_of(widths, depths, hidden_widths, attentions, head_widths, windows, dropout)
         self.activation_checkpointing, self.num_classes = activation_checkpointing, num_classes
-        self.factor = [patch * _multiple(self.options) for patch in patches]
+        self.multiple = _multiple(self.options)
+        self.factor = [patch * self.multiple for patch in patches]
+        self.tap_channels = [*widths]
+        self.hint_shape = (widths[0], *(math.ceil(n / patch) for n, patch in zip(space, patches, strict=True)))
         mapping = mapping_network(mapping_width, mapping_depth, mapping_hidden or 3 * mapping_width, mapping_dropout)
         self.embedding = embedding = MappedEmbedding(
             mapping_width,
@@ -97,15 +104,27 @@ class HDiT(nn.Module):
         self.norm, self.head = RMSNorm(widths[0]), zero_init(TokenSplit(widths[0], self.inputs, patches))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
+        return self.decode(x, c_noise, self.encode(x, c_noise, cond))
+
+    def encode(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None) -> Encoding:
+        """The way down and the middle (sde.networks.encoding)."""
         check_input(x, self.inputs, self.dims)
         inputs, embedding, context = self.embedding(x, c_noise, cond)
-        fused, skips = may_fuse(self, x), []
+        fused, taps = may_fuse(self, x), []
         h = self.stem(pad(inputs, self.factor).movedim(1, -1))
+        h = h if hint is None else h + pad(hint, self.multiple).movedim(1, -1)
         for level, layers, merge in zip(self.options, self.down, self.merges, strict=False):
             h = self._run(layers, level, 0, h, embedding, context, fused)
-            skips.append(h)
+            taps.append(h)
             h = merge(h)
         h = self._run(self.middle, self.options[-1], 0, h, embedding, context, fused)
+        # As their sums with residuals are: kernels round by how tensors lie in memory, and windows leave views.
+        return Encoding([tap.contiguous() for tap in (*taps, h)], embedding, context)
+
+    def decode(self, x: Tensor, c_noise: Tensor, encoding: Encoding, residuals: Sequence[Tensor] = ()) -> Tensor:
+        """The way up."""
+        fused, embedding, context = may_fuse(self, x), encoding.embedding, encoding.context
+        *skips, h = with_residuals(encoding.taps, residuals)
         for i in reversed(range(len(self.up))):
             level = self.options[i]
             # The numbers of layers go on where those of the way down end.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sde.condition.tree import Condition, Shapes
 from sde.networks.attention import may_fuse
 from sde.networks.embedding import ClassEmbedding, Embedding, fourier_frequencies
+from sde.networks.encoding import Encoding, with_residuals
 from sde.networks.layers import (
     CONVOLUTIONS,
     BlockOptions,
@@ -82,6 +83,9 @@ class LinearAttentionUNet(nn.Module):
     axes of space, counts below 1, and options per level that are not of as many levels.
     """
 
+    decoder = ("ups", "upsample", "last", "head")
+    tokens = False
+
     def __init__(
         self,
         event_shape: Sequence[int],
@@ -131,6 +135,8 @@ class LinearAttentionUNet(nn.Module):
         self.conditions, cross = self.embedding.conditions, self.embedding.sequence is not None
         self.factor = 2 ** (count - 1)
         sizes = [stem_channels or channels, *(channels * multiplier for multiplier in channel_mult)]
+        self.tap_channels = [sizes[0], *(size for size in sizes[:-1] for _ in range(2)), sizes[-1]]
+        self.hint_shape = (sizes[0], *space)
         inputs = self.inputs + self.embedding.channels + (self.inputs if self_condition else 0)
         self.stem = conv(inputs, sizes[0], 7, padding=3)
         self.downs, self.ups = nn.ModuleList(), nn.ModuleList()
@@ -167,21 +173,33 @@ class LinearAttentionUNet(nn.Module):
         self.head = zero_init(conv(sizes[0], self.inputs * (2 if learned_variance else 1), 1))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
+        return self.decode(x, c_noise, self.encode(x, c_noise, cond))
+
+    def encode(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None) -> Encoding:
+        """The way down and the middle (sde.networks.encoding)."""
         check_input(x, self.inputs, self.dims)
         recompute, fused = self.activation_checkpointing, may_fuse(self, x)
         inputs, embedding, context = self.embedding(x, c_noise, cond)
         if self.self_condition:
             inputs = torch.cat([torch.zeros_like(x), inputs], dim=1)
-        stem = h = self.stem(pad(inputs, self.factor))
-        skips = []
+        h = self.stem(pad(inputs, self.factor))
+        h = h if hint is None else h + pad(hint, self.factor)
+        taps = [h]
         for level, down in enumerate(_levels(self.downs), 1):
             h = run(down["first"], h, embedding, recompute=recompute)
-            skips.append(h)
+            taps.append(h)
             h = run(down["second"], h, embedding, context, fused, recompute=recompute)
-            skips.append(h)
+            taps.append(h)
             h = down["resample"](h if level == len(self.downs) else space_to_channels(h))
         h = run(self.middle[0], h, embedding, context, fused, recompute=recompute)
         h = run(self.middle[1], h, embedding, recompute=recompute)
+        return Encoding([*taps, h], embedding, context)
+
+    def decode(self, x: Tensor, c_noise: Tensor, encoding: Encoding, residuals: Sequence[Tensor] = ()) -> Tensor:
+        """The way up."""
+        recompute, fused = self.activation_checkpointing, may_fuse(self, x)
+        stem, *skips, h = with_residuals(encoding.taps, residuals)
+        embedding, context = encoding.embedding, encoding.context
         for level, up in enumerate(_levels(self.ups), 1):
             h = run(up["first"], torch.cat([h, skips.pop()], dim=1), embedding, recompute=recompute)
             h = torch.cat([h, skips.pop()], dim=1)

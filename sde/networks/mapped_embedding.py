@@ -8,10 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sde.condition.tree import CONDITION_NOISE, FEATURES, ConditionLike, Shapes, as_tree
+from sde.condition.tree import CONDITION_NOISE, ConditionLike, Shapes, as_tree
 from sde.networks.attention import Context
 from sde.networks.dropout import Dropout
-from sde.networks.embedding import ClassEmbedding, ImageInput, complete_tree, fourier_frequencies, split_further
+from sde.networks.embedding import (
+    TOLD,
+    ClassEmbedding,
+    ImageInput,
+    complete_tree,
+    fourier_frequencies,
+    split_further,
+)
 from sde.networks.layers import check_choice, zero_init
 from sde.networks.mapping import split_augmentation
 from sde.networks.sequence import SequenceTransformer, check_layers, transformed
@@ -146,7 +153,7 @@ class MappedEmbedding(nn.Module):
         self.label = ClassEmbedding(num_classes, width) if num_classes else None
         self.conditions = shapes = {kind: tuple(shape) for kind, shape in (conditions or {}).items()}
         for kind in shapes:
-            check_choice("conditions", kind, FEATURES)
+            check_choice("conditions", kind, TOLD)
         self.vector = VectorInput(shapes["vector"], width) if "vector" in shapes else None
         told = CONDITION_NOISE in shapes
         self.condition_noise = VectorInput(shapes[CONDITION_NOISE], width) if told else None

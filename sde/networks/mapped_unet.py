@@ -1,5 +1,6 @@
 """A U-Net with a mapping network and adaptive group norm in every layer: that of k-diffusion's models image_v1."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor, nn
 
 from sde.condition.tree import Condition, Shapes
 from sde.networks.attention import Context, may_fuse
+from sde.networks.encoding import Encoding, with_residuals
 from sde.networks.layers import (
     CONVOLUTIONS,
     check_counts,
@@ -43,6 +45,9 @@ class MappedUNet(nn.Module):
 
     Raises ValueError for an event shape without 1 to 3 axes of space, and for options that do not fit each other.
     """
+
+    decoder = ("up", "doubles", "head")
+    tokens = False
 
     def __init__(
         self,
@@ -86,6 +91,8 @@ class MappedUNet(nn.Module):
         self.conditions = embedding.conditions
         conv, stem, patch = CONVOLUTIONS[self.dims], stem_width or widths[0], patch_size**self.dims
         outer = [stem, *widths[:-1]]
+        self.tap_channels = [*widths]
+        self.hint_shape = (stem, *(math.ceil(size / patch_size) for size in space))
         crossed = (crossed_levels or attended_levels) if embedding.features else ()
         self.outputs = self.inputs * patch
 
@@ -115,13 +122,24 @@ class MappedUNet(nn.Module):
         self.head = zero_init(conv(stem, self.outputs + int(log_variance), 1))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
+        return self.decode(x, c_noise, self.encode(x, c_noise, cond))
+
+    def encode(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None) -> Encoding:
+        """The way down (sde.networks.encoding); the coarsest level is the last tap."""
         check_input(x, self.inputs, self.dims)
         inputs, embedding, context = self.embedding(x, c_noise, cond)
-        fused, skips = may_fuse(self, x), []
+        fused, taps = may_fuse(self, x), []
         h = self.stem(patches_of(pad(inputs, self.factor), self.patch_size))
+        h = h if hint is None else h + pad(hint, self.factor // self.patch_size)
         for level, stages in enumerate(self.down):
             h = self._run(stages, self.halves[level - 1](h) if level else h, embedding, context, fused)
-            skips.append(h)
+            taps.append(h)
+        return Encoding(taps, embedding, context)
+
+    def decode(self, x: Tensor, c_noise: Tensor, encoding: Encoding, residuals: Sequence[Tensor] = ()) -> Tensor:
+        """The way up."""
+        fused, embedding, context = may_fuse(self, x), encoding.embedding, encoding.context
+        *skips, h = with_residuals(encoding.taps, residuals)
         for level in reversed(range(len(self.up))):
             h = h if level == len(self.up) - 1 else torch.cat([h, skips[level]], dim=1)
             h = self._run(self.up[level], h, embedding, context, fused)

@@ -10,6 +10,7 @@ from sde.condition.tree import Condition, Shapes
 from sde.networks.attention import may_fuse
 from sde.networks.blocks import Stage
 from sde.networks.embedding import Embedding
+from sde.networks.encoding import Encoding, with_residuals
 from sde.networks.layers import CONVOLUTIONS, check_input, crop, pad, run, split_shape, zero_init
 from sde.networks.mapping import Mapping, split_augmentation
 from sde.networks.ncsnpp_levels import levels_of, way_down, way_up
@@ -33,6 +34,9 @@ class NCSNpp(nn.Module):
     ``event_shape`` is (channels, *space) with one to three axes of space; the other keyword arguments are those of
     ``NCSNppOptions``.
     """
+
+    decoder = ("up", "head")
+    tokens = False
 
     def __init__(
         self,
@@ -60,6 +64,7 @@ class NCSNpp(nn.Module):
         self.stem = CONVOLUTIONS[shared.dims](inputs, chosen.channels, 3, padding=1)
         self.down, skips = way_down(shared, chosen, inputs, attended, cross)
         current = skips[-1]
+        self.tap_channels, self.hint_shape = [*skips, current], (chosen.channels, *space)
         self.middle = nn.ModuleList(
             [Stage(shared, current, current, True, cross), Stage(shared, current, current, False)]
         )
@@ -69,25 +74,37 @@ class NCSNpp(nn.Module):
         _initialize(self)
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
+        return self.decode(x, c_noise, self.encode(x, c_noise, cond))
+
+    def encode(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None) -> Encoding:
+        """The way down and the middle (sde.networks.encoding)."""
         check_input(x, self.inputs, self.shared.dims)
         recompute, fused = self.options.activation_checkpointing, may_fuse(self, x)
         cond, augmentation = split_augmentation(cond, self.options.augment_dim)
-        space, x = x.shape[2:], x if self.options.centered else 2 * x - 1
+        x = x if self.options.centered else 2 * x - 1
         x, embedding, context = self.embedding(x, c_noise, cond, augmentation)
         pyramid = pad(x, self.options.factor)
         h = self.stem(pyramid)
-        skips = [h]
+        h = h if hint is None else h + pad(hint, self.options.factor)
+        taps = [h]
         for level in levels_of(self.down):
             h = level.resampled(h, embedding, recompute)
             if level.pyramid is not None:
                 pyramid, h = level.pyramid(pyramid, h)
             if level.resample is not None:
-                skips.append(h)
+                taps.append(h)
             for stage in level.stages:
                 h = run(stage, h, embedding, context, fused, recompute=recompute)
-                skips.append(h)
+                taps.append(h)
         for stage in self.middle.children():
             h = run(stage, h, embedding, context, fused, recompute=recompute)
+        return Encoding([*taps, h], embedding, context)
+
+    def decode(self, x: Tensor, c_noise: Tensor, encoding: Encoding, residuals: Sequence[Tensor] = ()) -> Tensor:
+        """The way up."""
+        recompute, fused = self.options.activation_checkpointing, may_fuse(self, x)
+        *skips, h = with_residuals(encoding.taps, residuals)
+        embedding, context = encoding.embedding, encoding.context
         output: Tensor | None = None
         for level in levels_of(self.up):
             h = level.resampled(h, embedding, recompute)
@@ -97,7 +114,7 @@ class NCSNpp(nn.Module):
                 output, h = level.pyramid(output, h)
         if self.head is None and output is not None:
             h = output
-        h = crop(h if self.head is None else self.head(h), space)[:, : self.inputs]
+        h = crop(h if self.head is None else self.head(h), x.shape[2:])[:, : self.inputs]
         if not self.options.scale_by_sigma:
             return h
         slope, intercept = self.options.log_sigma

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from sde.condition.tree import Condition, Shapes
 from sde.networks.attention import Context, may_fuse
 from sde.networks.blocks import ResidualBlock, Stage, stages_of
 from sde.networks.embedding import Embedding
+from sde.networks.encoding import Encoding, with_residuals
 from sde.networks.layers import (
     CONVOLUTIONS,
     BlockOptions,
@@ -81,14 +83,16 @@ class UNetEncoder(nn.Module):
         self.channels = current
 
     def forward(
-        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None
+        self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None
     ) -> tuple[list[list[Tensor]], Tensor, Context | None]:
-        """x (B, *event), c_noise (B,) -> the activations of each level, the embedding (B, width), and the context."""
+        """x (B, *event), c_noise (B,) -> the activations of each level, the embedding (B, width), and the context. A
+        ``hint`` (B, channels, *space) is added behind the first convolution."""
         check_input(x, self.inputs, self.shared.dims)
         recompute, fused = self.options.activation_checkpointing, may_fuse(self, x)
         inputs, embedding, context = self.embedding(x, c_noise, cond)
         projected = pad(inputs, self.options.factor)
         h = self.stem(projected)
+        h = h if hint is None else h + pad(hint, self.options.factor)
         skips = [[h]]
         for level, stages in enumerate(self.levels):
             for stage in stages.children():
@@ -121,6 +125,9 @@ class UNet(nn.Module):
     ``UNetOptions``.
     """
 
+    decoder = ("levels", "ups", "filter", "norm", "head")
+    tokens = False
+
     def __init__(
         self,
         event_shape: Sequence[int],
@@ -134,6 +141,8 @@ class UNet(nn.Module):
         self.encoder = encoder = UNetEncoder(event_shape, num_classes, chosen, conditions)
         self.conditions, cross = encoder.embedding.conditions, encoder.cross
         shared, current = encoder.shared, encoder.channels
+        self.tap_channels = [*chain.from_iterable(encoder.skip_channels), current]
+        self.hint_shape = (chosen.channels, *event_shape[1:])
         conv = CONVOLUTIONS[shared.dims]
         self.middle = nn.ModuleList(
             [Stage(shared, current, current, any(encoder.attended), cross), Stage(shared, current, current, False)]
@@ -154,17 +163,26 @@ class UNet(nn.Module):
         self.norm, self.head = group_norm(current), zero_init(conv(current, event_shape[0], 3, padding=1))
 
     def forward(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None) -> Tensor:
-        options = self.encoder.options
-        recompute, resample_blocks = options.activation_checkpointing, options.resample_blocks
-        fused = may_fuse(self, x)
-        skips, embedding, context = self.encoder(x, c_noise, cond)
+        return self.decode(x, c_noise, self.encode(x, c_noise, cond))
+
+    def encode(self, x: Tensor, c_noise: Tensor, cond: Condition | None = None, hint: Tensor | None = None) -> Encoding:
+        """The way down and the middle (sde.networks.encoding)."""
+        recompute, fused = self.encoder.options.activation_checkpointing, may_fuse(self, x)
+        skips, embedding, context = self.encoder(x, c_noise, cond, hint)
         h = skips[-1][-1]
         for stage in self.middle:
             h = run(stage, h, embedding, context, fused, recompute=recompute)
+        return Encoding([*chain.from_iterable(skips), h], embedding, context)
+
+    def decode(self, x: Tensor, c_noise: Tensor, encoding: Encoding, residuals: Sequence[Tensor] = ()) -> Tensor:
+        """The way up."""
+        options, fused = self.encoder.options, may_fuse(self, x)
+        recompute, resample_blocks = options.activation_checkpointing, options.resample_blocks
+        *skips, h = with_residuals(encoding.taps, residuals)
+        embedding, context = encoding.embedding, encoding.context
         for stages, up in zip(self.levels, self.ups, strict=True):
-            level = skips.pop()
             for stage in stages.children():
-                h = run(stage, torch.cat([h, level.pop()], dim=1), embedding, context, fused, recompute=recompute)
+                h = run(stage, torch.cat([h, skips.pop()], dim=1), embedding, context, fused, recompute=recompute)
             if skips:
                 h = run(up, h, embedding, recompute=recompute) if resample_blocks else up(self.filter(h))
         return crop(self.head(F.silu(self.norm(h))), x.shape[2:])

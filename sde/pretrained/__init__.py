@@ -12,6 +12,9 @@ from sde.pretrained import denoising_diffusion_pytorch, diffusers, edm, guided_d
 from sde.pretrained.contents import Contents, read_contents
 from sde.pretrained.facts import Facts, Kind
 from sde.pretrained.foreign import Foreign
+from sde.pretrained.pipelines import load_pipeline
+
+__all__ = ["SOURCES", "WEIGHTS", "Source", "load_pipeline", "load_pretrained", "read_pretrained"]
 
 WEIGHTS = ("ema", "raw")
 

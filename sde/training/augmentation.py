@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sde.condition.tree import AUGMENTATION, Condition
+from sde.condition.tree import AUGMENTATION, CONTROL, Condition
 from sde.data.draws import per_item
 from sde.device import double, send
 
@@ -115,8 +115,9 @@ class Augmentation:
             raise ValueError(f"{given}: items of unequal size, which are padded, are not augmented: {none}")
         if len(event_shape) != 3:
             raise ValueError(f"{given}: items of shape {tuple(event_shape)} are no images (C, H, W): {none}")
-        if "image" in conditions:
-            raise ValueError(f"{given}: the image of the condition would not be transformed with its item: {none}")
+        for kind in ("image", CONTROL):
+            if kind in conditions:
+                raise ValueError(f"{given}: the {kind} of the condition would not be transformed with its item: {none}")
         if told and self.augment_dim != told:
             has = f"`augment_dim` = {self.augment_dim}" if self.augment_dim else "no `augment_dim`"
             raise ValueError(

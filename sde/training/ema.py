@@ -164,6 +164,15 @@ class Averages:
             average.load_state_dict(held.get(name, state))
 
 
+@torch.no_grad()
+def follow(average: nn.Module, module: nn.Module, weight: float) -> None:
+    """Move the parameters of ``average`` towards those of ``module``, whose weight in it is ``weight``; buffers are
+    copied."""
+    torch._foreach_lerp_([*average.parameters()], [p.detach() for p in module.parameters()], weight)
+    for held, buffer in zip(average.buffers(), module.buffers(), strict=True):
+        held.copy_(buffer)
+
+
 def parameters_of(module: nn.Module) -> list[Tensor]:
     """The trained parameters of a module in float32, without gradients."""
     return [p.detach().float() for p in trained_parameters(module).values()]

@@ -15,8 +15,8 @@ from tests.batteries.tiers import two_tiers
 from tests.batteries.variants import ORDERED
 from tests.oracles.affine import MEAN, STD, draws, gaussian, moments, slope
 
-STEPS = {1: (64, 128), 2: (64, 128), 3: (128, 256), 4: (128, 256)}
-"""Of a claimed order: the higher, the later its errors are those of the last power alone."""
+STEPS = {1: (64, 128), 2: (64, 128), 3: (64, 128), 4: (128, 256)}
+"""Of a claimed order: from where its errors are those of the last power alone."""
 MEASURED = {1: 0.85, 2: 1.8, 3: 2.7, 4: 3.5}
 """What a claimed order must measure at least."""
 

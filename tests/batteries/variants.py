@@ -21,7 +21,7 @@ from samplers.numerics.exponential import PREDICTIONS
 
 VARIANTS = {name: SAMPLERS[name]() for name in SCORE_SAMPLERS} | {
     # Its paths are drawn slowly: a loose tolerance does for what is asked here.
-    "reverse_sde": ReverseSDE(0.1, 0.1),
+    "reverse_sde": ReverseSDE(0.5, 0.5),
     "euler_maruyama-sine": EulerMaruyama(0.5, diffusion="sine"), "euler_maruyama-0.3": EulerMaruyama(diffusion=0.3),
     "reverse_diffusion-sigma": ReverseDiffusion(diffusion="sigma"),
     "ancestral-beta": Ancestral("beta"), "ddim-eta": DDIM(0.5), "ddim-1": DDIM(1.0),

@@ -46,13 +46,15 @@ def draws(sampler, times, sde):
 def moments(model, sampler, times):
     """Mean and variance at times[-1] when x starts from the exact marginal at times[0].
 
-    One run tells: its rows start at 0, at 1, and at 0 with a unit impulse in one of the draws.
+    One run tells: its rows start at 0, at 1, and at 0 with a unit impulse in one of the draws; some may have none.
     """
-    sde = model.sde
+    sde, noise = model.sde, Impulses()
+    most = draws(sampler, times[-3:], sde) * len(times)
     mean = sde.alpha(times[0]) * MEAN
     variance = (sde.alpha(times[0]) * STD) ** 2 + sde.sigma(times[0]) ** 2
-    x = torch.zeros(2 + draws(sampler, times, sde), 1, dtype=torch.float64)
+    x = torch.zeros(2 + most, 1, dtype=torch.float64)
     x[1] = 1
-    ends = sample(model, sampler, x, times, Impulses(), denoise=False)[:, 0]
+    ends = sample(model, sampler, x, times, noise, denoise=False)[:, 0]
+    assert noise.draws <= most
     offset, gains = ends[0], ends[1:] - ends[0]
     return (offset + gains[0] * mean).item(), (gains[0] ** 2 * variance + gains[1:].square().sum()).item()

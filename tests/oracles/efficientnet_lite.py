@@ -5,8 +5,8 @@ import math
 import numpy as np
 import torch
 
-from sde.networks.efficientnet_lite import STRIDES
-
+STRIDES = (1, 2, 2, 2, 1, 2, 1)
+"""Of the stages, by table 1 of Tan and Le 2019."""
 REPEATS, KERNELS, WIDTHS = (1, 2, 2, 2, 2, 1, 1), (3, 3, 5, 3, 5, 5, 3), (4, 5, 6, 7, 8, 9, 10)
 
 
@@ -15,11 +15,12 @@ def tensors(seed=0):
     rng, found = np.random.default_rng(seed), {}
 
     def layer(convolution, norm, shape):
-        found[f"{convolution}.weight"] = rng.normal(size=shape) / math.sqrt(np.prod(shape[1:]))
-        for name in ("weight", "running_var"):
-            found[f"{norm}.{name}"] = rng.uniform(0.5, 2, shape[0]) * (0.01 if name == "running_var" else 1)
-        for name in ("bias", "running_mean"):
-            found[f"{norm}.{name}"] = rng.normal(size=shape[0])
+        # Small sums, beside whose variance the eps of the norms shows, and norms that bring them to about 1.
+        found[f"{convolution}.weight"] = 0.1 * rng.normal(size=shape) / math.sqrt(np.prod(shape[1:]))
+        found[f"{norm}.weight"] = rng.uniform(0.5, 1.5, shape[0])
+        found[f"{norm}.running_var"] = rng.uniform(0.005, 0.02, shape[0])
+        found[f"{norm}.running_mean"] = 0.1 * rng.normal(size=shape[0])
+        found[f"{norm}.bias"] = 1 + rng.normal(size=shape[0])
 
     layer("_conv_stem", "_bn0", (4, 3, 3, 3))
     number, inputs = 0, 4
@@ -67,9 +68,6 @@ def defined(found, image):
         inner = layer(h, f"{name}._expand_conv", f"{name}._bn0") if number else h
         inner = layer(inner, f"{name}._depthwise_conv", f"{name}._bn1", STRIDES[stage] if first else 1)
         inner = layer(inner, f"{name}._project_conv", f"{name}._bn2", act=False)
-        if first:
-            maps.append(inner)
-        else:
-            maps[-1] = inner = h + inner
-        h, number = inner, number + 1
+        h, number = h + inner if inner.shape == h.shape else inner, number + 1
+        maps[stage:] = [h]
     return maps, layer(h, "_conv_head", "_bn1").mean((1, 2))

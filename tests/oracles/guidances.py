@@ -12,6 +12,7 @@ from sde.guidance import (
     ClassifierFree,
     Conditional,
     DynamicThreshold,
+    Experts,
     GuidanceInterval,
     GuidanceRescale,
     StaticThreshold,
@@ -68,6 +69,9 @@ GUIDED = {
     "classifier": lambda m, y: Classifier(m, judge(m), y, 1.5),
     "classifier of the denoised": lambda m, y: Classifier(m, judge(m), y, 1.5, "denoised"),
     "autoguidance": lambda m, y: Autoguidance(m, weaker(m), 1.5),
+    "experts": lambda m, y: Experts(
+        ClassifierFree(m, y, 2.0), Conditional(weaker(m), y), (m.sde.t_min + m.sde.t_max) / 2
+    ),
     "interval": lambda m, y: GuidanceInterval(ClassifierFree(m, y, 2.0), 0.1, 5.0),
     "rescale": lambda m, y: GuidanceRescale(ClassifierFree(m, y, 2.0), 0.7),
     "static threshold": lambda m, y: StaticThreshold(ClassifierFree(m, y, 2.0), -2.0, 2.0),

@@ -1,10 +1,11 @@
 """Fixtures of the tests of the program: one small run, trained once for all of them, and figures without rendering."""
 
 import shutil
+from contextlib import nullcontext
 
 import pytest
 
-from tests.score_sde.runs import students_once, trained_once, without_rendering
+from tests.score_sde.runs import students_once, trained_once, with_rendering, without_rendering
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +24,22 @@ def students(tmp_path_factory):
     return folder / "two", folder / "any"
 
 
-@pytest.fixture
-def unrendered():
-    """For tests ``without_rendering``."""
-    with without_rendering():
+@pytest.fixture(scope="module", autouse=True)
+def unrendered_module(request):
+    """All here is ``without_rendering``, but for what is marked ``rendered``."""
+    with nullcontext() if request.node.get_closest_marker("rendered") else without_rendering():
         yield
 
 
-@pytest.fixture(scope="module")
-def unrendered_module():
-    """The same for fixtures of a module, while its tests run."""
+@pytest.fixture(autouse=True)
+def rendered(request):
+    """Tests, or modules of tests, that look at pictures are marked ``rendered``."""
+    with with_rendering() if request.node.get_closest_marker("rendered") else nullcontext():
+        yield
+
+
+@pytest.fixture
+def unrendered():
+    """For what is not, among others that are."""
     with without_rendering():
         yield

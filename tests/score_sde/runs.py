@@ -97,6 +97,14 @@ def blank_picture(figure, file, format="png", **_) -> None:
     file.write(blank.getvalue())
 
 
+RENDER = Figure.savefig
+
+
+def with_rendering():
+    """Within ``without_rendering``, for what does look."""
+    return patch.object(Figure, "savefig", RENDER)
+
+
 def without_rendering():
     """Within, figures are drawn by the program's own code, but not rendered by matplotlib, which takes most of the time
     of a small command: for what does not look at a picture's pixels."""

@@ -42,7 +42,7 @@ def train(folder, root, *overrides):
 
 
 @pytest.fixture(scope="module")
-def healthy(tmp_path_factory, unrendered_module):
+def healthy(tmp_path_factory):
     """Eight classes on a ring, and a run on them."""
     folder = tmp_path_factory.mktemp("check")
     x, labels = labeled_toys("ring", 4000)
@@ -369,7 +369,7 @@ def test_signals_without_classes_or_checkpoints(tmp_path, capsys):
     assert "in channel 0" in capsys.readouterr().out
 
 
-def test_posterior_means_that_left_the_law_of_the_data(healthy, unrendered_module):
+def test_posterior_means_that_left_the_law_of_the_data(healthy):
     """A network that predicts noise with an error: D is off by sigma / alpha of it, and the levels are named."""
     run = run_in(healthy)
     training, _ = run.data()

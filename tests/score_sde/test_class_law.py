@@ -80,7 +80,7 @@ def test_draws_of_the_law_pass_for_it():
 
 
 @pytest.fixture(scope="module")
-def skewed(tmp_path_factory, unrendered_module):
+def skewed(tmp_path_factory):
     """A run of points in the plane, of which a tenth are of class 1."""
     labels = np.arange(2000) % 10 == 0
     x = np.random.default_rng(0).normal(size=(2000, 2)) + 4 * labels[:, None]

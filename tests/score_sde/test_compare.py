@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from samplers import DDIM, SAMPLERS, SCORE_SAMPLERS, Ancestral, generate, sample
 from samplers.grid import make_grid
 from samplers.noise.seeded import SeededNoise, sample_seeds
-from score_sde.comparison.candidates import Candidate, find_candidates, steps_within
+from score_sde.comparison.budgets import steps_within
+from score_sde.comparison.candidates import Candidate, find_candidates
 from score_sde.comparison.ranking import show
 from score_sde.comparison.reference import Reference
 from score_sde.comparison.sampling import sample_all
@@ -54,7 +55,7 @@ def gaussian_run(folder, generator, shape=(3,), count=600):
     # Nor does it describe the model.
     vars(run)["_spec"] = {}
     run.model = run.sampled_model = lambda: model
-    run.data = lambda: tuple(parts)
+    run.data, vars(run)["items"] = (lambda: tuple(parts)), tuple(parts)
     return run, model
 
 
@@ -83,11 +84,13 @@ def test_errors_are_those_against_the_exact_flow(tmp_path, generator, capsys):
     assert result["recommended"]["sampler"] in capsys.readouterr().out
 
 
-def test_distances_are_those_of_the_samples(tmp_path, generator):
+@pytest.mark.parametrize(("split", "word"), [("test", "held-out"), ("train", "training")])
+def test_distances_are_those_of_the_samples(tmp_path, generator, split, word):
     run, model = gaussian_run(tmp_path, generator)
-    compare(run, samplers="ancestral,ddim", nfe="6", num_samples=40, seed=3, out=str(tmp_path / "x.html"))
+    compare(run, samplers="ancestral,ddim", nfe="6", num_samples=40, seed=3, split=split, out=str(tmp_path / "x.html"))
     record = json.loads((tmp_path / "x.json").read_text())
-    held_out, parts = run.data()[1].items.double(), []
+    assert record["against"] == word
+    held_out, parts = run.data()[split == "test"].items.double(), []
     kept = [np.setdiff1d(np.arange(40), part) for part in np.array_split(np.arange(40), 16)]
     for row in record["rows"]:
         x = generate(model, SAMPLERS[row["sampler"]](), 40, (3,), steps=row["steps"], seed=3).x
@@ -238,8 +241,21 @@ def test_options_of_the_run_are_those_of_its_sampler(generator):
     assert {its.flags for its in found[2:]} == {
         f"--sampler ode --config.sampler.rtol={value} --config.sampler.atol={value}" for value in (0.01, 0.001)
     }
-    with pytest.raises(ValueError, match=r"--nfe=1,2: heun takes 3 network calls for one step"):
-        find_candidates(run, guides, None, ["ddim", "heun"], [1, 2])
+    found, notes = find_candidates(run, guides, None, ["ddim", "heun"], [1, 2])
+    assert [its.label for its in found] == ["ddim, 2 calls"]
+    assert notes == ["without ddim at 1 call, as one step takes 2; heun at 1 and 2 calls, as one step takes 3."]
+
+
+def test_budgets_that_no_step_is_within(tmp_path, generator):
+    """One call is the closing denoising one, so that a score model has no step of it; adaptive samplers are left."""
+    run, _ = gaussian_run(tmp_path, generator)
+    words = (
+        r"--nfe=1 leaves nothing to compare, without ddim at 1 call, as one step takes 2; heun at 1 call, as one step "
+        r"takes 3; allow more calls, among which the closing denoising one counts"
+    )
+    with pytest.raises(ValueError, match=f"^{words}$"):
+        compare(run, samplers="ddim,heun", nfe="1", num_samples=40)
+    assert not (tmp_path / "compare").exists()
 
 
 class Torn(Ancestral):
@@ -292,7 +308,7 @@ def test_from_the_command_line(trained, capsys):
 
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--samplers", "auto,heum"], ["--samplers = 'heum'", "did you mean heun?"]),
-    (["--nfe", "2", "--samplers", "heun,ddim"], ["--nfe=2: heun takes 3 network calls", "allow at least 3"]),
+    (["--nfe", "2", "--samplers", "heun,pc"], ["--nfe=2 leaves nothing to compare", "takes 3", "allow more calls"]),
     (["--nfe", "0,5"], ["--nfe=0,5", "at least 1", "as in 5,10,20"]),
     (["--nfe", "ten"], ["--nfe=ten", "as in 5,10,20"]),
     (["--num_samples", "3"], ["--num_samples=3", "2 features", "at least 4 samples"]),
@@ -327,7 +343,7 @@ def test_a_process_without_a_flow(tmp_path, generator, capsys, monkeypatch):
     # Nor does it describe the model.
     vars(run)["_spec"] = {}
     run.model = run.sampled_model = lambda: model
-    run.data = lambda: parts
+    run.data, vars(run)["items"] = (lambda: parts), parts
     with pytest.raises(ValueError, match="--samplers=heun,auto: TwoStates is no GaussianProcess"):
         compare(run, samplers="heun,auto", nfe="5")
     monkeypatch.setitem(SAMPLERS, "reverse", Reverse)

@@ -16,6 +16,8 @@ from score_sde.pages.frame import STYLE
 from score_sde.pages.table import columns, number, with_error
 from tests.score_sde.browser import BROWSER, Page, shown
 
+pytestmark = pytest.mark.rendered
+
 COMMAND = "python main.py --mode sample --workdir 'runs/a <run>' --sampler auto --steps 9"
 
 

@@ -33,7 +33,7 @@ from tests.sde.small_conditions import arrays
 from tests.sde.small_data import config, load_dataset, refused
 
 # One worker, so that what the tests share is trained once.
-pytestmark = [pytest.mark.xdist_group("conditional_runs"), pytest.mark.usefixtures("unrendered")]
+pytestmark = pytest.mark.xdist_group("conditional_runs")
 
 CPU = torch.device("cpu")
 TINY = ["--config.training.batch_size=32", "--config.training.log_every=10", "--config.model.network.channels=8"]
@@ -140,7 +140,7 @@ def test_the_audit_refuses_a_network_that_ignores_a_condition(tmp_path, name):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, unrendered_module):
+def runs(tmp_path_factory):
     """Both stages of a cascade, the second trained long enough to heed its image."""
     root = tmp_path_factory.mktemp("cascade")
     for name, steps in (("small", 20), ("superres", 150)):

@@ -10,6 +10,8 @@ from PIL import Image
 from score_sde.plots.chart import chart_svg
 from score_sde.plots.curves import CHARTS, MAX_POINTS, curves, present, series, smoothed
 
+pytestmark = pytest.mark.rendered
+
 BY_NAME = {chart.key: chart for chart in CHARTS}
 OLD = [{"step": 50, "loss": 0.5, "lr": 0.001, "items_per_second": 700.0}, {"step": 100, "held_out_loss": 0.4}]
 

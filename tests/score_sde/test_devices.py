@@ -20,7 +20,7 @@ COMMANDS = {
     "sample": FEW,
     "guidance_sweep": {"num_samples": 40, "steps": 3, "guidance_scale": "1,2"},
     "evaluate": {"num_samples": 50, "steps": 3, "metrics": "frechet"},
-    "likelihood": {"num_samples": 6, "rtol": 0.01, "atol": 0.01},
+    "likelihood": {"num_samples": 6, "rtol": 0.1, "atol": 0.1},
     "encode": {"num_samples": 4},
     "interpolate": {"items": "0,1", "frames": 3},
     "restore": {"task": "inpaint", "mask": "random:0.5", "items": "0,1", "steps": 3},
@@ -69,7 +69,6 @@ def folders(tmp_path_factory):
     return made
 
 
-@pytest.mark.usefixtures("unrendered")
 @pytest.mark.filterwarnings("ignore:the samples (miss|leave)")
 @pytest.mark.parametrize("mode", COMMANDS)
 def test_modes(folders, capsys, mode):

@@ -22,7 +22,6 @@ METHODS = {
     "ect": [],
     "meanflow": ["--config.training.precision=bfloat16"],
 }
-pytestmark = pytest.mark.usefixtures("unrendered")
 
 
 def distill(teacher, folder, method, *more):
@@ -139,6 +138,7 @@ def test_meanflow_and_ect_need_no_teacher(tmp_path, capsys):
 REFUSED = {
     "a likelihood": (["--mode", "likelihood", "--workdir", "STUDENT"], "holds a student, which jumps from noise"),
     "latents": (["--mode", "encode", "--workdir", "STUDENT"], "it has no score, and so no likelihood, no latents"),
+    "averages": (["--mode", "ema", "--workdir", "STUDENT"], "holds a student, and averages are compared by the"),
     "restoration": (["--mode", "restore", "--workdir", "STUDENT"], "nothing that edits, restores"),
     "a score sampler": (["--mode", "sample", "--workdir", "STUDENT", "--sampler", "heun"], "take jump or renoise"),
     "a plan": (["--mode", "sample", "--workdir", "STUDENT", "--sampler", "auto"], "--sampler=auto: the student in"),

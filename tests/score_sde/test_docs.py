@@ -84,7 +84,7 @@ PAGES = sorted(path.stem for path in (DOCS / "samplers").glob("*.md") if path.st
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory, unrendered_module):
+def digits(tmp_path_factory):
     """A folder with the run runs/digits, hardly trained."""
     folder = tmp_path_factory.mktemp("reader")
     workdir = str(folder / "runs" / "digits")

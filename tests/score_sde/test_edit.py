@@ -51,6 +51,7 @@ def test_data_that_are_noised_and_brought_back_have_the_law_of_data(process, sam
         assert torch.corrcoef(torch.cat([x, start], 1).T)[0, 1].item() == pytest.approx(kept, abs=4 * count**-0.5)
 
 
+@pytest.mark.rendered
 def test_edit_is_the_library(run, tmp_path, capsys):
     flags = ["--items", "4,1,7", "--start_time", "0.2,0.6", "--labels", "1,0", "--guidance_scale", 2, "--seed", 3]
     numbers, result = edit(capsys, run, tmp_path / "e", *flags)

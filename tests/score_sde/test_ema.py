@@ -17,7 +17,7 @@ from score_sde.training.spec import denoiser_spec
 from sde.checkpoint.models import load_model, save_model
 from sde.checkpoint.snapshots import MAX_SNAPSHOTS, find_snapshots, reconstruct, save_averages, solve, stored_spec
 from sde.checkpoint.spec import BUILDERS, build_denoiser
-from sde.training.ema import EMA, Averages, PowerEMA
+from sde.training.ema import EMA, Averages, PowerEMA, follow
 from sde.training.ema_profile import MAX_RELATIVE_STD, Profile, combination, exponent, inner_products
 
 STEPS = 500
@@ -30,6 +30,17 @@ def trajectory(steps=STEPS, size=6):
     speed = torch.arange(1, 2 * size + 1, dtype=torch.float64).view(2, size)
     noise = torch.randn(steps, 2, size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     return 3 + torch.sin(speed * tau) + 1 / (tau + 0.05) ** 0.5 + 0.1 * noise
+
+
+def test_a_module_that_follows():
+    """Its parameters go their share of the way, in their own precision; its buffers are those of the other."""
+    average, module = nn.BatchNorm1d(3).double(), nn.BatchNorm1d(3).double()
+    nn.init.constant_(module.weight, 5.0)
+    module.running_mean += 2
+    follow(average, module, 0.25)
+    assert average.weight.tolist() == [2.0] * 3
+    assert average.running_mean.tolist() == [2.0] * 3
+    assert module.weight.tolist() == [5.0] * 3
 
 
 def walk(module, averages, path, callback=lambda n: None):

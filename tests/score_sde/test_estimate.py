@@ -95,8 +95,10 @@ def test_small_pictures_have_a_config_of_their_own():
 
 
 def test_the_first_line_comes_before_what_takes_long():
+    """Whoever reads it need not wait for the rest."""
     process = subprocess.Popen([sys.executable, ROOT / "main.py", "--mode", "train", "--config", "none"], cwd=ROOT,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
-    out, error = process.communicate()
-    assert out == "loading PyTorch ...\n"
-    assert "--config=none does not exist" in error
+    first = process.stdout.readline()
+    process.kill()
+    process.communicate()
+    assert first == "loading PyTorch ...\n"

@@ -45,7 +45,7 @@ def quickly():
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory, unrendered_module):
+def digits(tmp_path_factory):
     """A run folder of digits, hardly trained, with files of real items as samples."""
     folder = tmp_path_factory.mktemp("runs") / "digits"
     network = ["--config.model.network.channels=8", "--config.model.network.attention_resolutions=()"]
@@ -74,7 +74,7 @@ def digits(tmp_path_factory, unrendered_module):
 
 
 @pytest.fixture(scope="module")
-def plane(tmp_path_factory, unrendered_module):
+def plane(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "points"
     network = ["--config.model.network.width=16", "--config.model.network.layers=1", "--config.data.test_fraction=0.01"]
     assert main.main(["--mode", "train", "--config", "points", "--workdir", str(folder), *SMALL, *network]) == 0

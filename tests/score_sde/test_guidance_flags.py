@@ -24,8 +24,6 @@ from sde.guidance.rescale import GuidanceRescale
 from sde.guidance.threshold import DynamicThreshold, StaticThreshold
 from tests.score_sde.runs import call
 
-pytestmark = pytest.mark.usefixtures("unrendered")
-
 LIMITED = [
     ["--guidance_interval", "0.3,3"], ["--guidance_rescale", 0.5], ["--threshold", "0.9,-1,1"],
     ["--negative_labels", "1,0"], ["--autoguidance", "ema/0.5.safetensors"],
@@ -80,8 +78,8 @@ def test_the_last_training_state_is_the_model(trained, tmp_path, capsys):
     assert all(torch.equal(state[name], model[name]) for name in model)
     x, y = (samples(capsys, trained, tmp_path / "s", "--weights", name)[0] for name in (LAST, "model.safetensors"))
     assert np.array_equal(x, y)
-    for mode in ("likelihood", "edit"):
-        results = (call(capsys, "--mode", mode, "--workdir", trained, "--num_samples", 4, "--weights", name)[1]
+    for mode, few in (("likelihood", ["--rtol", 0.1, "--atol", 0.1]), ("edit", ["--steps", 4])):
+        results = (call(capsys, "--mode", mode, "--workdir", trained, "--num_samples", 4, *few, "--weights", name)[1]
                    for name in (LAST, "model.safetensors", EARLIER))  # fmt: skip
         last, model, earlier = (result["nats" if mode == "likelihood" else "changes"] for result in results)
         assert last == model != earlier
@@ -121,7 +119,9 @@ def test_a_plan_is_made_for_the_weaker_model_too(trained, tmp_path, capsys):
 
 def test_every_flag_is_here():
     names = [flag.removeprefix("--") for flags in LIMITED for flag in flags[::2]]
-    assert set(names) | {"guidance_scale"} == {field.name for field in fields(GuidanceOptions)}
+    # What is said of controls is tested with these.
+    own = {field.name for field in fields(GuidanceOptions) if not field.name.startswith("control")}
+    assert set(names) | {"guidance_scale"} == own
 
 
 MODES_OF_DATA = {
@@ -135,7 +135,7 @@ def values(capsys, trained, mode, *flags):
     """What the mode makes of a few items: latents, ends of strips, or log p; their positions; and the file of both."""
     out = ["--out", trained / "scores"] if mode == "likelihood" else []
     index = {"encode": "latent", "interpolate": "latent", "likelihood": "nats"}[mode]
-    status, result, error = call(capsys, "--mode", mode, "--workdir", trained, "--rtol", 1e-3, "--atol", 1e-3,
+    status, result, error = call(capsys, "--mode", mode, "--workdir", trained, "--rtol", 1e-2, "--atol", 1e-2,
                                  *MODES_OF_DATA[mode], *out, *flags)  # fmt: skip
     assert status == 0, error
     numbers = np.load(result["numbers"])
@@ -169,9 +169,9 @@ def test_the_other_modes_are_guided_by_the_same_flags(trained, capsys, mode):
         else:
             score_model = wrapped(ClassifierFree(model, labels, 3.0), labels)
         if mode == "likelihood":
-            expected = log_likelihood(score_model, x, rtol=1e-3, atol=1e-3, guided=True).nats
+            expected = log_likelihood(score_model, x, rtol=1e-2, atol=1e-2, guided=True).nats
         else:
-            expected = encode(score_model, x, rtol=1e-3, atol=1e-3).latent.view(found.shape)
+            expected = encode(score_model, x, rtol=1e-2, atol=1e-2).latent.view(found.shape)
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3, err_msg=str(flags))
         plain = found if plain is None else plain
         assert not flags or np.abs(found - plain).max() > 1e-2, flags

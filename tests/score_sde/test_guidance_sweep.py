@@ -66,7 +66,6 @@ def exact(tmp_path, monkeypatch):
     return PairRun(tmp_path, resolve(read_config(config_path("points")), []), torch.device("cpu"))
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_closed_forms(exact):
     """The flow guided at scale w brings distances to (v_a / v_b)^((w - 1) / 2) of the class's, with v_a and v_b the
     variances of class and null, and the ratio that of t_min over that of the start; the best judge is right about
@@ -97,6 +96,7 @@ def sweep(capsys, folder, *options):
                 "--num_samples", 20, *options)  # fmt: skip
 
 
+@pytest.mark.rendered
 def test_both_kinds_and_their_files(trained, tmp_path, capsys):
     status, result, _ = sweep(capsys, trained, "--guidance_scale", "0,1,3", "--out", tmp_path / "s")
     assert status == 0
@@ -123,7 +123,6 @@ def test_both_kinds_and_their_files(trained, tmp_path, capsys):
     assert other["classes"] == [1]
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_scales_are_those_of_mode_sample(trained, tmp_path, capsys, monkeypatch):
     """The sweep draws what --mode sample draws at the same scales."""
     seen = []
@@ -180,7 +179,6 @@ def test_classes_that_are_left_out():
         module.measurable(data, torch.tensor([3, 3]))
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_a_rare_class_stops_nobody(exact, monkeypatch, capsys):
     monkeypatch.setattr(PairRun, "class_counts", [990, 10])
     found = guidance_sweep(exact, guidance_scale=(0.0, 1.0), num_samples=60, seed=2)
@@ -190,7 +188,6 @@ def test_a_rare_class_stops_nobody(exact, monkeypatch, capsys):
     assert [row["scale"] for row in found["rows"]] == [0.0, 1.0]
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_runs_that_cannot_be_swept(tmp_path, capsys):
     """Without labels, without a model or classifier of classes, without a trained unconditional branch."""
     labels = np.arange(200) % 2
@@ -222,7 +219,6 @@ def test_runs_that_cannot_be_swept(tmp_path, capsys):
     assert [(row["guidance"], row["scale"]) for row in result["rows"]] == [("classifier", 0), ("classifier", 2)]
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_a_classifier_that_is_not_there(trained, tmp_path, capsys):
     shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "run" / "classifier.safetensors").unlink()

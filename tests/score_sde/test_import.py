@@ -106,7 +106,7 @@ def foreign(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(foreign, unrendered_module):
+def run(foreign):
     from score_sde.cli import main
 
     assert main.main(["--mode", "import", "--pretrained", str(foreign / "checkpoint_1.pth"), "--facts",

@@ -41,7 +41,7 @@ def same(a, b):
     return a.shape == b.shape and bool(((a - b).abs() < 1e-20).all())
 
 
-def test_it_begins_with_the_weights_of_the_run(images, capsys, tmp_path, unrendered):
+def test_it_begins_with_the_weights_of_the_run(images, capsys, tmp_path):
     """Without a step that changes them they stay, on other data, too; the model of the other run is not touched."""
     first = untrained(tmp_path / "first", images)
     before = (first.folder / "model.safetensors").read_bytes()
@@ -61,7 +61,7 @@ def test_it_begins_with_the_weights_of_the_run(images, capsys, tmp_path, unrende
     assert config["training"]["steps"] == 4
 
 
-def test_it_goes_on_with_init_and_without(images, capsys, tmp_path, unrendered):
+def test_it_goes_on_with_init_and_without(images, capsys, tmp_path):
     """As a run that was not interrupted: its own states are what it goes on from, not the other run's weights."""
     first = untrained(tmp_path / "first", images)
     root, learning = data(tmp_path, images), [*SHORT, "--config.training.lr=0.01"]
@@ -78,7 +78,7 @@ def test_it_goes_on_with_init_and_without(images, capsys, tmp_path, unrendered):
         torch.testing.assert_close(other[name], whole[name])
 
 
-def test_other_classes_are_named_and_started_anew(images, capsys, tmp_path, unrendered):
+def test_other_classes_are_named_and_started_anew(images, capsys, tmp_path):
     labels = np.arange(60) % 3
     first = untrained(tmp_path / "first", images, labels)
     root = data(tmp_path, images, np.arange(60) % 5)
@@ -99,7 +99,7 @@ def test_other_classes_are_named_and_started_anew(images, capsys, tmp_path, unre
     assert f"started anew, as classes or conditions are others: {unlike[0]} is " in out
 
 
-def test_a_model_without_classes_gets_some(images, capsys, tmp_path, unrendered):
+def test_a_model_without_classes_gets_some(images, capsys, tmp_path):
     first = untrained(tmp_path / "first", images)
     train(capsys, tmp_path / "second", "--init", first.folder, *SHORT, data(tmp_path, images, np.arange(60) % 5))
     ours, theirs = states(tmp_path / "second", first.folder)
@@ -107,14 +107,14 @@ def test_a_model_without_classes_gets_some(images, capsys, tmp_path, unrendered)
     assert all(same(ours[name], theirs[name]) for name in theirs)
 
 
-def test_weights_of_another_average(images, capsys, tmp_path, unrendered):
+def test_weights_of_another_average(images, capsys, tmp_path):
     """What the folder's model.safetensors holds is taken, and training states are not needed."""
     first = untrained(tmp_path / "first", images)
     assert not (first.folder / "checkpoints").exists()
     train(capsys, tmp_path / "second", "--init", first.folder, *SHORT, data(tmp_path, images))
 
 
-def test_the_source_of_weights_that_are_tuned(images, capsys, tmp_path, unrendered):
+def test_the_source_of_weights_that_are_tuned(images, capsys, tmp_path):
     """What a run has of imported weights beside its config, a run that begins with it has as well."""
     first = untrained(tmp_path / "first", images)
     file = first.folder / "model.safetensors"
@@ -154,7 +154,7 @@ def test_what_is_refused(images, capsys, tmp_path):
     assert "model.safetensors does not exist" in sentence("--init", first.folder, data(tmp_path, images))
 
 
-def test_a_config_keeps_the_model_of_the_run(capsys, tmp_path, unrendered):
+def test_a_config_keeps_the_model_of_the_run(capsys, tmp_path):
     """Of a config that is named, the data and the training; model and process are those of the weights."""
     (tmp_path / "first").mkdir()
     run_of("digits", tmp_path / "first")

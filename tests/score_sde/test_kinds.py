@@ -70,6 +70,7 @@ def test_files_come_back(kind, tmp_path):
         assert smaller.shape == (1, x.shape[1], side, side), "as large as the data"
 
 
+@pytest.mark.rendered
 def test_a_picture_of_each(kind, tmp_path):
     """By every plot, or by none where the kind has no layout."""
     x, drawn = items_of(kind), kind.layout is not None

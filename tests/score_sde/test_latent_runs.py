@@ -153,7 +153,7 @@ MODES = {
     "edit": ["--num_samples", 2, "--steps", 2],
     "restore": ["--num_samples", 2, "--steps", 2, "--samples_per_item", 1],
     "evaluate": ["--num_samples", 50, "--steps", 2, "--features", "data", "--metrics", "energy"],
-    "compare": ["--num_samples", 16, "--nfe", "2,4", "--samplers", "ddim,heun"],
+    "compare": ["--num_samples", 40, "--nfe", "2,4", "--samplers", "ddim,heun"],
     "likelihood": ["--num_samples", 4, "--rtol", 1e-2, "--atol", 1e-2],
     "visualize": ["--num_samples", 2, "--steps", 3, "--frames", 3],
     "check": ["--num_samples", 16],
@@ -252,6 +252,24 @@ def test_what_cannot_be_has_a_sentence(latent, tmp_path, capsys):
     assert "acts on the entries of an item one by one" in refused("--mode", "restore", *on, "--method", "replacement")
     assert "acts on the entries" in refused("--mode", "sample", *on, "--threshold", "static", "--num_samples", 2)
     assert "the evidence bound takes the place" in refused("--mode", "likelihood", *on, "--dequantizations", 2)
+
+
+def test_a_denoiser_of_any_kind_follows_an_autoencoder(latent, tmp_path, capsys):
+    """In its folder, whose config says that of the autoencoder alone."""
+    shutil.copy(latent / "x.npz", tmp_path / "x.npz")
+    small = {"steps": 2, "batch_size": 8, "network.name": "kl", "network.channels": 4, "network.channel_mult": "(1,)"}
+    first = command(
+        tmp_path, "--config.model.autoencoder=", *(f"--config.autoencoder.{k}={v}" for k, v in small.items())
+    )
+    first[1] = "train_autoencoder"
+    assert call(capsys, *first)[0] == 0
+    network = [argument for argument in command(tmp_path) if "network" not in str(argument)]
+    status, _, err = call(capsys, *network, "--config.model.network.name=mlp", "--config.model.network.width=8",
+                          "--config.training.steps=1")  # fmt: skip
+    assert status == 0, err
+    status, _, err = call(capsys, *network, "--config.model.autoencoder=", "--config.training.steps=2")
+    assert status == 2
+    assert "was trained with another config.model.autoencoder: 'own', now ''" in err
 
 
 def test_a_common_scale_and_another_folder(latent, tmp_path, capsys):

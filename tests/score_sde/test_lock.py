@@ -2,10 +2,11 @@
 
 import errno
 import json
+import multiprocessing
 import os
+import signal
 import socket
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,33 +15,30 @@ from score_sde.cli.modes import MODES
 from score_sde.run.lock import one_writer
 from tests.score_sde.runs import call
 
-HOLDER = """
-import sys
-from pathlib import Path
-from score_sde.run.lock import one_writer
-with one_writer(Path(sys.argv[1]), "--mode train", "wait"):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
 
 @pytest.fixture
 def holder():
-    """A function that has another process hold a lock, until its input ends or it is killed."""
-    started = []
+    """A function that has another process, forked from this one, hold a lock until it is killed."""
+    started, fork = [], multiprocessing.get_context("fork")
+
+    def held(path, pipe):
+        with one_writer(path, "--mode train", "wait"):
+            pipe.send("held")
+            signal.pause()
 
     def hold(path):
-        process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        here, there = fork.Pipe()
+        process = fork.Process(target=held, args=(path, there))
+        process.start()
         started.append(process)
-        assert process.stdout.readline() == "held\n"
+        assert here.poll(60)
+        assert here.recv() == "held"
         return process
 
     yield hold
     for process in started:
         process.kill()
-        process.communicate()
+        process.join()
 
 
 WRITERS = ("train", "train_classifier", "train_autoencoder", "ema")
@@ -76,7 +74,7 @@ def test_readers_are_untouched_and_a_killed_writer_is_none(trained, capsys, hold
     records = {path.relative_to(trained).as_posix() for path in trained.glob("[ce]*/*") if path.suffix == ".json"}
     assert records >= {f"evaluations/00000{n}-heun.json" for n in (1, 2)} | {"compare/000001-compare.json"}
     first.kill()
-    first.wait()
+    first.join()
     assert (trained / ".run.lock").exists()
     assert call(capsys, "--mode", "train", "--workdir", trained)[0] == 0
     assert not (trained / ".run.lock").exists()

@@ -4,6 +4,7 @@ import json
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -56,6 +57,7 @@ def test_chance_is_the_largest_class(process):
     assert NoisyAccuracy(data, Bayes(process), torch.device("cpu")).chance == 0.6
 
 
+@pytest.mark.rendered
 def test_it_is_recorded_printed_and_drawn(trained, capsys):
     for path in (*trained.glob("classifier*.*"), *trained.glob("checkpoints/classifier*")):
         path.unlink()

@@ -87,7 +87,6 @@ def flat(arrays):
     return np.concatenate([np.asarray(arrays[name], np.float32).ravel() for name in sorted(arrays)])
 
 
-@pytest.mark.usefixtures("unrendered")
 def test_training_goes_on_as_then(tmp_path, capsys):
     run = unpack(tmp_path / "run")
     train = ["--workdir", run, *COMMON, "--config.training.steps=205"]

@@ -124,7 +124,6 @@ FEW = {"sample": TWO, "encode": [*TWO, *LOOSE], "interpolate": LOOSE, "edit": TW
        "visualize": ["--plots", "denoised", *TWO, "--frames", 2]}  # fmt: skip
 
 
-@pytest.mark.usefixtures("unrendered")
 @pytest.mark.filterwarnings("ignore:the samples (miss|leave)")
 @pytest.mark.parametrize("mode", COMMANDS)
 def test_every_command_has_files_of_its_own_with_its_settings(photos, capsys, mode):

@@ -117,7 +117,6 @@ def test_their_options_are_keys_of_the_run(own):
     )
 
 
-@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("mode", WORK)
 def test_every_mode_finds_them(own, capsys, mode):
     status, result, error = call(capsys, "--mode", mode, "--workdir", "run", *WORK[mode])

@@ -63,7 +63,7 @@ def test_noise_is_of_unit_variance_on_every_process(tmp_path, capsys):
     np.testing.assert_allclose(held["x"], drawn.x, rtol=1e-4, atol=1e-4)
 
 
-def test_training_on_pairs(run, tmp_path, capsys, unrendered, monkeypatch):
+def test_training_on_pairs(run, tmp_path, capsys, monkeypatch):
     """From the teacher's weights: the items are the pairs, the held-out part and the transform stay the run's own, and
     the same command goes on."""
     held, _ = pairs(capsys, run, tmp_path / "p", "--num_samples", 64)

@@ -17,6 +17,8 @@ from score_sde.pages.charts import FIRST as COMPARED
 from score_sde.pages.charts import style_of
 from score_sde.plots.pictures import MARGIN, drawn, limits_of, outside
 
+pytestmark = pytest.mark.rendered
+
 
 def test_a_class_has_its_own_color():
     found = np.array([class_color(label) for label in range(40)])

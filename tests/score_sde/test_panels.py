@@ -8,6 +8,8 @@ from PIL import Image
 from score_sde.kinds import KINDS, kind_of
 from score_sde.plots.panels import HIDDEN, panels
 
+pytestmark = pytest.mark.rendered
+
 
 def colors(path):
     """How many pixels there are of each color."""

@@ -156,12 +156,11 @@ def test_a_prompt_beside_classes(capsys, both, tmp_path):
     np.testing.assert_allclose(told["x"], expected.x, rtol=1e-5, atol=1e-5)
 
 
-def test_a_sweep_of_prompts_asks_for_classes(capsys, both, run):
-    for each in (both, run):
-        sweep = ["--mode", "guidance_sweep", "--workdir", each.folder, "--prompt", "car", "--num_samples", "40"]
-        status, _, err = call(capsys, *sweep)
-        assert status == 2, err
-        assert "a sweep asks for classes" in err
+def test_a_sweep_of_prompts_asks_for_classes(capsys, both):
+    sweep = ["--mode", "guidance_sweep", "--workdir", both.folder, "--prompt", "car", "--num_samples", "40"]
+    status, _, err = call(capsys, *sweep)
+    assert status == 2, err
+    assert "a sweep asks for classes" in err
 
 
 @pytest.mark.parametrize(("flags", "sentence"), [
@@ -220,6 +219,7 @@ def test_prompts_on_a_device_are_those_of_the_cpu(capsys, run, tmp_path):
 def train(capsys, folder, data, steps, *more):
     small = {
         "steps": steps,
+        "lr_decay": "none",
         "batch_size": 8,
         "checkpoint_every": 2,
         "sample_every": 100,

@@ -168,7 +168,7 @@ SMALL = [
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch, unrendered):
+def quick(monkeypatch):
     """Previews of few samples, which are not rendered."""
     monkeypatch.setattr(train, "PREVIEW_SAMPLES", 4)
 

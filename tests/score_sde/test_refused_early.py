@@ -77,7 +77,7 @@ def test_a_suffix_that_is_written_may_be_named(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_named_is_written(trained, capsys, tmp_path, unrendered):
+def test_what_is_named_is_written(trained, capsys, tmp_path):
     few = ["--workdir", trained, "--num_samples", 2, "--steps", 2]
     for out in ("new/a.npz", "new/b.png", "v0.1", "c"):
         assert call(capsys, "--mode", "sample", *few, "--out", tmp_path / out)[0] == 0

@@ -15,6 +15,8 @@ from score_sde.pages.report import MAX_PICTURES, duration, write_report
 from score_sde.plots.curves import CHARTS
 from tests.score_sde.browser import BROWSER, Page, shown
 
+pytestmark = pytest.mark.rendered
+
 CONFIG = {
     "data": {"root": "<a> & \"b\" 'c'", "event_shape": (1, 8, 8)},
     "training": {"lr": 1e-4, "warmup": {"steps": 5}},

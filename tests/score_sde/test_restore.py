@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -19,7 +20,7 @@ from sde.checkpoint.models import load_model
 from sde.guidance.classifier_free import ClassifierFree
 from sde.inverse.operators import Blur, CompressedSensing, Grayscale, Mask, SuperResolution
 from sde.inverse.posterior import DPS, MMPS, PiGDM, Replacement
-from tests.score_sde.runs import call, untrained
+from tests.score_sde.runs import call, untrained, with_rendering
 
 # Random weights in few steps restore nothing; the tests of the warnings ask for them by pytest.warns.
 pytestmark = pytest.mark.filterwarnings("ignore:the samples (miss|leave)", "ignore:above sigma/alpha")
@@ -69,6 +70,7 @@ def truth(run, items):
     return held_out.batch(torch.tensor(items))[0]
 
 
+@pytest.mark.rendered
 @pytest.mark.parametrize("task", OPERATORS)
 def test_restore_is_the_library(photos, tmp_path, capsys, task):
     operator, flags = OPERATORS[task]
@@ -305,8 +307,9 @@ def test_every_shape(tmp_path, capsys, shape):
         ["--mask", "random:0.5", "--sigma_y", 0.1],
     )
     more = [["--task", "superres"], ["--task", "deblur"]] if len(shape) > 1 else []
-    for each in (*flags, *more):
-        numbers, result = restore(capsys, run, tmp_path / "r", "--num_samples", 3, "--samples_per_item", 2, *each)
+    for number, each in enumerate((*flags, *more)):
+        with nullcontext() if number else with_rendering():
+            numbers, result = restore(capsys, run, tmp_path / "r", "--num_samples", 3, "--samples_per_item", 2, *each)
         assert numbers["samples"].shape == (3, 2, *shape)
         with Image.open(result["picture"]) as image:
             image.load()

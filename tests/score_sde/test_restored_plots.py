@@ -6,6 +6,8 @@ import torch
 
 from score_sde.plots import restored
 
+pytestmark = pytest.mark.rendered
+
 
 @pytest.fixture
 def figures(monkeypatch):

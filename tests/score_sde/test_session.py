@@ -3,7 +3,6 @@
 import errno
 import io
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -24,9 +23,10 @@ from score_sde.cli import main
 from sde.checkpoint.states import Checkpoints
 from sde.files import remove_partial, whole
 from sde.training.audit import audit
+from tests.forks import FORK
 
-# One worker, so that what they share is started once.
-pytestmark = pytest.mark.xdist_group("session")
+# One worker, so that what they share, the server of tests.forks too, is started once.
+pytestmark = pytest.mark.xdist_group("processes")
 
 STEPS = 200
 SMALL = ["--config", "points", f"--config.training.steps={STEPS}", "--config.training.batch_size=64",
@@ -43,7 +43,7 @@ def call(capsys, folder, *options):
 
 
 @pytest.fixture(scope="module")
-def straight_run(tmp_path_factory, unrendered_module):
+def straight_run(tmp_path_factory):
     """A run that nothing happened to."""
     folder = tmp_path_factory.mktemp("straight")
     assert main.main([*SMALL, "--workdir", str(folder)]) == 0
@@ -59,10 +59,6 @@ def straight(straight_run):
 def equal(folder, weights):
     found = load_file(folder / "model.safetensors")
     return found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
-
-
-FORK = multiprocessing.get_context("forkserver")
-FORK.set_forkserver_preload(["score_sde.cli.command", "matplotlib.pyplot", "torch._dynamo"])
 
 
 def command(output, *arguments):

@@ -8,6 +8,8 @@ from score_sde.kinds import KINDS, kind_of
 from score_sde.plots import strip as module
 from score_sde.plots.strip import strip
 
+pytestmark = pytest.mark.rendered
+
 NAMES = ["guidance scale 1", "guidance scale 2.5", "guidance scale 4"]
 
 

@@ -22,7 +22,9 @@ from tests.score_sde.runs import call, made_once
 SMALL = ["--mode", "train_autoencoder", "--config.autoencoder.steps=24", "--config.autoencoder.batch_size=16",
          "--config.autoencoder.network.channels=8", "--config.autoencoder.network.latent_channels=2",
          "--config.autoencoder.lr=0.01", "--config.autoencoder.warmup_steps=2", "--config.training.checkpoint_every=8",
-         "--config.training.log_every=4", "--config.training.sample_every=100"]  # fmt: skip
+         "--config.training.log_every=4", "--config.training.sample_every=100",
+         # A denoiser that is still to be trained in the latents changes nothing.
+         "--config.model.autoencoder=own"]  # fmt: skip
 FILE = "autoencoder.safetensors"
 
 
@@ -57,7 +59,7 @@ def test_report_is_that_of_the_file(folder):
     model = run.autoencoder()
     assert not model.training
     assert model.latent_shape == (2, 4, 4)
-    train, held_out = run.data()
+    train, held_out = run.items
     assert measured(model, held_out, run.device).to_dict(16) == found["held_out"]
     assert found["held_out"]["items"] == 360
     assert found["peak"] == 16
@@ -156,7 +158,7 @@ def test_another_folders_weights_are_not_written_over(folder, tmp_path, capsys):
     assert "autoencoder.safetensors has no training state" in err
 
 
-def test_signals_of_unequal_size(tmp_path, capsys):
+def test_signals_of_unequal_size(tmp_path, capsys, unrendered):
     """Padded items count by what is real, in the loss and in the report, and are drawn as curves."""
     rng = np.random.default_rng(0)
     sizes = rng.integers(9, 14, 80)
@@ -167,7 +169,7 @@ def test_signals_of_unequal_size(tmp_path, capsys):
     assert status == 0, err
     assert last["latent_shape"] == [2, 7]
     assert len(last["noise_std"]) == 2
-    assert (tmp_path / "run" / "autoencoder.png").stat().st_size > 10_000
+    assert (tmp_path / "run" / "autoencoder.png").exists()
 
 
 def test_latents_of_the_emoji_are_as_small_as_is_said():

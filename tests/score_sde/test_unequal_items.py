@@ -36,7 +36,7 @@ def series(count=240):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, unrendered_module):
+def runs(tmp_path_factory):
     """Two runs on the same series, which differ in what these are padded with."""
     folder = tmp_path_factory.mktemp("unequal")
     x, sizes = series()

@@ -26,6 +26,8 @@ from sde.guidance.conditional import Conditional
 from tests.oracles.exact import GaussianMixture
 from tests.score_sde.runs import CONFIGS, call, run_of
 
+pytestmark = pytest.mark.rendered
+
 CPU = torch.device("cpu")
 MEANS = torch.tensor([[-1.5, 0.0], [1.0, 1.0], [0.5, -1.0]])
 

@@ -15,7 +15,7 @@ X = np.random.default_rng(0).standard_normal((80, 2)).astype(np.float32)
 
 
 @pytest.fixture
-def given(tmp_path, unrendered):
+def given(tmp_path):
     """A run folder of weights alone, as --mode import leaves one."""
     untrained(tmp_path / "given", X, np.arange(80) % 2)
     return tmp_path / "given"

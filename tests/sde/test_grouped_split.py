@@ -75,7 +75,7 @@ def test_classes_by_another_name_and_their_names(tmp_path):
     ("options", "sentence"),
     [
         ({"group_by": "famly"}, r"x\.npz: config.data.group_by = 'famly': needs an array with an integer or a text for "
-                                r"each of the 40 items, of which there are family, few \(did you mean family\?\)"),
+                                r"each of the 40 items, of which there is family \(did you mean family\?\)"),
         ({"label_by": "weights"}, "config.data.label_by = 'weights': needs an array with an integer or a text"),
         ({"group_by": "family", "test_fraction": 0.9}, "the groups are so large that none is left to train on"),
         ({"group_by": "family", "label_by": "family"}, "every class is in one group alone"),
@@ -83,7 +83,7 @@ def test_classes_by_another_name_and_their_names(tmp_path):
 )  # fmt: skip
 def test_refusals(tmp_path, options, sentence):
     family = np.array(["a"] * 4 + ["b"] * 36)
-    path = write(tmp_path / "x.npz", family=family, few=np.arange(40) % 2, weights=np.ones(40))
+    path = write(tmp_path / "x.npz", family=family, weights=np.ones(40))
     with pytest.raises(ValueError, match=sentence):
         load_dataset(**config("points", root=path, **options))
 

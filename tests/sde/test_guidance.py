@@ -65,6 +65,33 @@ def test_every_parametrization(process, batch, parametrization):  # noqa: F811
         torch.testing.assert_close(guided.score(x, t), prior + scale * (own - prior), rtol=1e-5, atol=1e-5)
 
 
+def test_a_scale_for_each_row(process, batch):  # noqa: F811
+    """Each row is guided as by its own number, in one batch or two, also of some rows, and through the network's output
+    of a denoiser."""
+    process, (x, t) = ending_with_signal(process), batch
+    model, scale = seen_as("v", ByClass(process)), torch.tensor([0.0, 1.0, 2.5, -1.0, 3.0, 1.5])[: len(x)]
+    t, labels = t.clamp(max=process.t_max), LABELS.expand(len(x))
+    for batched in (True, False):
+        guided = ClassifierFree(model, labels, scale, batched=batched)
+        part = guided.rows(torch.tensor([4, 1]))
+        for name in ("forward", "noise"):
+            rows = getattr(guided, name)(x, t)
+            for i, own in enumerate(scale.tolist()):
+                alone = ClassifierFree(model, labels[i : i + 1], own)
+                torch.testing.assert_close(rows[i : i + 1], getattr(alone, name)(x[i : i + 1], t[i : i + 1]))
+            torch.testing.assert_close(getattr(part, name)(x[[4, 1]], t[[4, 1]]), rows[[4, 1]])
+    assert not guided.normalized
+    for one in (torch.tensor(2.5), torch.tensor([2.5])):
+        torch.testing.assert_close(ClassifierFree(model, labels, one)(x, t), ClassifierFree(model, labels, 2.5)(x, t))
+    with pytest.raises(ValueError, match=r"is bound to 3 samples, x has 6"):
+        ClassifierFree(model, labels, scale[:3])(x, t)
+    with pytest.raises(ValueError, match=r"guidance scale of shape \(6, 1\): needs a number, or \(B,\)"):
+        ClassifierFree(model, labels, scale[:, None])
+    model.null_trained = False
+    with pytest.raises(ValueError, match="guidance scale per row needs the unconditional branch"):
+        ClassifierFree(model, labels, scale)
+
+
 def test_a_negative_condition_takes_the_place_of_null(process, batch):  # noqa: F811
     x, t = batch
     model = ByClass(process)
@@ -104,11 +131,11 @@ def test_every_sampler_takes_guided_models(name, process):
     labels = torch.arange(count) % 3
     for guided in (ClassifierFree(model, labels, 1.0), Classifier(model.mixture, Bayes(process), labels, 1.0)):
         # None for adaptive samplers, which one step of the loop serves.
-        steps = {"langevin": 200, "ode": None, "reverse_sde": None, "adams": None}.get(name, 60)
-        sampler = SAMPLERS[name](0.1, 0.1) if name == "reverse_sde" else SAMPLERS[name]()
+        steps = {"langevin": 200, "ode": None, "reverse_sde": None, "adams": None}.get(name, 40)
+        sampler = SAMPLERS[name](0.3, 0.3) if name == "reverse_sde" else SAMPLERS[name]()
         # Equal steps of a time that is the noise level, as EDM's is, would be too large near the data.
         grid = "log_snr" if steps and sampler.grid == "uniform" else None
-        x = generate(guided, sampler, count, (2,), steps=steps, grid=grid, batch_size=10).x
+        x = generate(guided, sampler, count, (2,), steps=steps, grid=grid, batch_size=13).x
         nearest = torch.cdist(x.double(), MEANS).argmin(1)
         assert (nearest == labels).float().mean() > 0.7
 

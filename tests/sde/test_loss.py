@@ -1,7 +1,9 @@
 """Denoising score matching against the minimum that a Gaussian allows, and the distributions of training times."""
 
 import math
+from functools import cache
 from itertools import cycle
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -54,6 +56,21 @@ def density_of_times(sde, name, t, snr):
     return 1 / slope.abs() / (sde.t_max - sde.t_min)
 
 
+@cache
+def batches_of(process, times):
+    """A model, and items with their draws, which the weightings share."""
+    model = Oracle(process, torch.full((4,), 0.3, dtype=torch.float64), STD)
+    generator = torch.Generator().manual_seed(0)
+    items = [model.draw(2048, generator) for _ in range(12)]
+    with patch.object(loss, "per_item", at_once):
+        return model, [(x0, None, BatchNoise.draw(process, x0.shape, generator, times)) for x0 in items]
+
+
+def at_once(draw, seeds, shape):
+    """Numbers of the law of ``per_item``, those of all items together, which takes less time."""
+    return draw(len(seeds), *shape, generator=torch.Generator().manual_seed(seeds[0].item()))
+
+
 # On one process each weighting at each distribution of times; on the others each distribution once.
 @pytest.mark.parametrize(
     ("process", "weighting", "times"),
@@ -61,9 +78,9 @@ def density_of_times(sde, name, t, snr):
     + [(name, *pair) for name in PROCESSES if name != "straight" for pair in zip(cycle(WEIGHTINGS), LAWS)],
     indirect=["process"],
 )
-def test_loss_of_the_exact_model_is_the_posterior_variance(weighting, times, process, generator):
+def test_loss_of_the_exact_model_is_the_posterior_variance(weighting, times, process):
     """The integral over log-SNR of weight x Var[x_0 | x_t], by quadrature."""
-    model = Oracle(process, torch.full((4,), 0.3, dtype=torch.float64), STD)
+    model, batches = batches_of(process, times)
     # Beyond the first, of an open noise end, lie pure noise and uniform times alone.
     ends = process.log_snr(torch.tensor([process.t_signal, process.t_min], dtype=torch.float64))
     snr = torch.linspace(*ends.tolist(), 801, dtype=torch.float64)
@@ -73,11 +90,7 @@ def test_loss_of_the_exact_model_is_the_posterior_variance(weighting, times, pro
     integrand = WRITTEN_OUT[weighting](a, s, g2) * posterior * density_of_times(process, times, t, snr)
     # Without the very ends, where the difference quotient would leave the range of the process.
     exact = scipy.integrate.simpson(integrand[1:-1], x=snr[1:-1])
-    means = []
-    for _ in range(12):
-        x0 = model.draw(2048, generator)
-        draws = BatchNoise.draw(process, x0.shape, generator, times)
-        means.append(denoising_loss(model, x0, None, draws, weighting=weighting).mean().item())
+    means = [denoising_loss(model, *batch, weighting=weighting).mean().item() for batch in batches]
     error = torch.tensor(means).std().item() / len(means) ** 0.5
     assert torch.tensor(means).mean().item() == pytest.approx(exact, rel=0.02, abs=5 * error)
 

@@ -9,12 +9,13 @@ from sde import VPSDE, Denoiser
 from sde.data import Dataset
 from sde.data.transform import Transform
 from sde.distillation import GUIDANCE_SCALE, FlowMap, FlowMapTeacher, SolvedTeacher
-from sde.distillation.guided import RowGuided, guided_teacher
+from sde.distillation.teacher import guided_teacher
 from sde.distillation.trainer import DistillationLoss, StudentTrainer
 from sde.guidance.classifier_free import ClassifierFree
 from sde.guidance.conditional import Conditional
+from sde.networks import NETWORKS
 from sde.training.options import TrainingOptions
-from tests.batteries.networks import build
+from tests.batteries.networks import build, randomise
 from tests.sde.small_training import same
 
 STEPS = 12
@@ -191,4 +192,18 @@ def test_the_teacher_is_guided_row_by_row():
     for i in range(4):
         own = ClassifierFree(model, labels[i : i + 1], scale[i].item())(x[i : i + 1], t[i])
         torch.testing.assert_close(rows[i : i + 1], own)
-    assert isinstance(guided_teacher(model)(labels), RowGuided)
+    # A scale of 1 for all takes one call.
+    assert isinstance(guided_teacher(model)(labels), ClassifierFree)
+    assert guided_teacher(model)(None) is model
+
+
+def test_a_guided_teacher_is_told_how_its_items_were_augmented():
+    """In both branches: it is no condition, and has no null."""
+    options = {"widths": (8,), "depths": (1,), "head_widths": (8,), "mapping_width": 8, "augment_dim": 2}
+    network = randomise(NETWORKS["hdit"]((1, 8, 8), 3, **options)).float()
+    model, told = Denoiser(network, VPSDE(), "v").eval(), torch.tensor([[0.5, -1.0], [2.0, 1.0]])
+    x, t, labels = torch.randn(2, 1, 8, 8), torch.tensor([0.7, 0.3], dtype=torch.float64), torch.tensor([0, 2])
+    own, null = (model(x, t, {"labels": each, "augmentation": told}) for each in (labels, torch.full((2,), -1)))
+    guided = guided_teacher(model, 3.0)({"labels": labels, "augmentation": told})(x, t)
+    torch.testing.assert_close(guided, null + 3 * (own - null))
+    assert not torch.allclose(own, model(x, t, labels))

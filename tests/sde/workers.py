@@ -1,10 +1,9 @@
-"""What each process does in test_parallel: python -m tests.sde.workers FOLDER FOLDER_OF_ONE_PROCESS."""
+"""What each process does in test_parallel."""
 
 import io
 import json
 import os
 import signal
-import sys
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,8 @@ import torch
 from score_sde.cli import main
 from score_sde.evaluation.judge import SETTINGS
 from sde import VPSDE
+from sde.autoencoder import KLAutoencoder
+from sde.autoencoder.loss import AutoencoderLoss
 from sde.checkpoint.spec import build_denoiser, describe_sde
 from sde.checkpoint.states import Checkpoints
 from sde.data import Dataset, sets
@@ -27,6 +28,7 @@ from sde.distributed.world import World
 from sde.training.fit import fit
 from sde.training.loss import denoising_loss
 from sde.training.options import TrainingOptions
+from sde.training.reconstruction import AutoencoderTrainer, ReconstructionLoss
 from sde.training.trainer import Trainer
 from sde.training.uncertainty import UncertaintyWeighting
 from tests.score_sde.runs import without_rendering
@@ -43,17 +45,27 @@ SPEC = {
     "transform": {"shift": [0.0], "scale": [1.0], "levels": None},
     "null_trained": True,
 }
+CONTROL = SPEC | {
+    "network": {"name": "unet", "channels": 8, "num_res_blocks": 1, "channel_mult": [1]},
+    "conditions": {"control": {"shape": [1, 3, 3], "shift": [0.5], "scale": [0.5]}},
+    "control": {"hint_channels": [3]},
+}
 OPTIONS = {"steps": 20, "batch_size": 12, "warmup_steps": 5, "lr": 1e-2, "optimizer": "adamw", "weight_decay": 0.1}
 CASES = {
     "plain": {},
     "accumulated": {"gradient_accumulation": 3},
     "clipped": {"max_grad_norm": 0.05},
     "skipping": {"spoilt": True},
+    # Of which most is frozen.
+    "controlled": {"controlled": True},
 }
 ALONE = {
     "uncertain": {"gradient_accumulation": 3, "uncertain": True},
     # Its losses take derivatives in forward mode, through what averages the gradients.
     "meanflow": {"gradient_accumulation": 3, "student": True},
+    # It has no network within, and is replicated as a whole. Behind norms some gradients are rounding errors alone, of
+    # which Adam would make steps.
+    "autoencoder": {"gradient_accumulation": 3, "autoencoder": True, "adam_eps": 1e-4},
 }
 """Cases in which nothing is split."""
 
@@ -98,15 +110,22 @@ def trainer(
     width: int = 7,
     uncertain: bool = False,
     student: bool = False,
+    controlled: bool = False,
+    autoencoder: bool = False,
     **options,
 ) -> Trainer:
     """A small one. ``spoilt``: in step 2 some losses of the second half of the batch are not finite, and in step 4 the
-    gradients of some in the first half, at finite losses. ``student``: a flow map, trained by MeanFlow."""
+    gradients of some in the first half, at finite losses. ``student``: a flow map, trained by MeanFlow. ``controlled``:
+    the control of a U-Net. ``autoencoder``: one of these."""
     torch.manual_seed(0)
-    model = build_denoiser({**SPEC, "network": {**NETWORK, "width": width}})
+    model = build_denoiser(CONTROL if controlled else {**SPEC, "network": {**NETWORK, "width": width}})
     model = FlowMap.of(model) if student else model
+    if controlled:
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
     x = torch.randn(40, 1, 3, 3, generator=torch.Generator().manual_seed(1))
-    data = Dataset(x, torch.arange(40) % 2, 2, Transform())
+    control = {"control": lambda items: (items > 0).float()} if controlled else {}
+    data = Dataset(x, torch.arange(40) % 2, 2, Transform(), control)
 
     def loss(module, x0, labels, draws):
         if student:
@@ -119,8 +138,13 @@ def trainer(
             losses = losses.index_put(bad, losses[bad] + (losses[bad].detach() - losses[bad]).sqrt())
         return losses
 
-    uncertainty = UncertaintyWeighting(model.sde) if uncertain else None
     own = TrainingOptions(**OPTIONS | options, parallel=parallel)
+    if autoencoder:
+        coder = KLAutoencoder((1, 3, 3), channels=6, latent_channels=2)
+        # What was never measured is NaN, which equals nothing.
+        coder.noise_std.fill_(1.0)
+        return AutoencoderTrainer(coder, data, ReconstructionLoss(AutoencoderLoss()), own, world)
+    uncertainty = UncertaintyWeighting(model.sde) if uncertain else None
     run = Trainer(model, data, loss, own, world, uncertainty=uncertainty)
     return run
 
@@ -295,11 +319,14 @@ def endless(folder: Path, world: World) -> None:
     (folder / f"ended-{world.rank}.json").write_text(json.dumps(outcome))
 
 
-if __name__ == "__main__":
+def rank(folder: Path, alone: Path) -> None:
+    """One of several processes of torchrun."""
     torch.set_num_threads(1)
     world, stop = World.start(torch.device("cpu")), World.stop
     # The process group serves all the commands.
     World.stop = staticmethod(lambda: None)
-    work(Path(sys.argv[1]), Path(sys.argv[2]), world)
-    endless(Path(sys.argv[1]), world)
+    work(folder, alone, world)
+    endless(folder, world)
     stop()
+    # A function's end would wait for torchrun, which has been told to end.
+    os._exit(0)

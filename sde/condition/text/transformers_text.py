@@ -145,17 +145,19 @@ class TransformersText(TextEncoder):
 
     def notes(self, texts: Sequence[str]) -> list[str]:
         tokenizer = self._parts[1]
-        around = tokenizer.num_special_tokens_to_add()
-        notes = []
-        for text in texts:
-            told = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False)
-            ids, unknown = told["input_ids"], []
-            starts = [start for start, _ in told["offset_mapping"]] if tokenizer.is_fast else [len(text)] * len(ids)
-            if tokenizer.unk_token_id not in (None, tokenizer.eos_token_id):
-                lost = [start for i, start in zip(ids, starts, strict=True) if i == tokenizer.unk_token_id]
-                unknown = [*dict.fromkeys(word_at(text, start) for start in lost)]
-            notes += notes_of(text, Tokens(ids, starts, unknown), self.max_tokens - around)
-        return notes
+        return [note for text in texts for note in tokenizer_notes(tokenizer, text, self.max_tokens)]
+
+
+def tokenizer_notes(tokenizer: Any, text: str, max_tokens: int) -> list[str]:
+    """The sentences on what a tokenizer of the library does not know of a text, and what is cut off where it takes
+    ``max_tokens``, those that begin and end a text among them."""
+    told = tokenizer(text, add_special_tokens=False, return_offsets_mapping=tokenizer.is_fast, verbose=False)
+    ids, unknown = told["input_ids"], []
+    starts = [start for start, _ in told["offset_mapping"]] if tokenizer.is_fast else [len(text)] * len(ids)
+    if tokenizer.unk_token_id not in (None, tokenizer.eos_token_id):
+        lost = [start for i, start in zip(ids, starts, strict=True) if i == tokenizer.unk_token_id]
+        unknown = [*dict.fromkeys(word_at(text, start) for start in lost)]
+    return notes_of(text, Tokens(ids, starts, unknown), max_tokens - tokenizer.num_special_tokens_to_add())
 
 
 def _encoder_of(folder: Path) -> Path:

@@ -161,4 +161,6 @@ def test_wordllama_knows_that_a_puppy_is_like_a_dog():
     again = stored(model)
     assert again._tokenizer is None, "it is read when it is asked for"
     assert torch.equal(again(["dog"])["vector"], dog[None])
+    again.load_state_dict(model.state_dict())
+    assert again._tokenizer is None, "the state that was loaded says what it is"
     assert model.notes(["a red heart and more"])[0].endswith("'and more' is left out")
