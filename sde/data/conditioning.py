@@ -9,8 +9,8 @@ from sde.data.dataset import Dataset
 from sde.data.names import CLASS_NAMES
 from sde.data.transform import Transform
 
-OF_DATA = tuple(kind for kind in KINDS if kind != CONDITION_NOISE)
-"""The kinds that data can hold. The level of noise on them is chosen when they are read."""
+OF_DATA = tuple(kind for kind in KINDS if kind not in (CONDITION_NOISE, CONTROL))
+"""The kinds that `conditions` can name: noise on them, and a control, are asked for beside them."""
 
 SUPERRES = "superres"
 """The condition image that consists of the block means of the item itself."""
