@@ -21,6 +21,7 @@ from score_sde.cli.command import split_arguments
 from score_sde.cli.flags import check_flags, define_flags
 from score_sde.cli.modes import MODES
 from score_sde.config.config import config_path, read_config, resolve
+from tests.oracles import pipelines
 
 pytestmark = pytest.mark.xdist_group("docs")
 
@@ -80,6 +81,8 @@ SHARED = ROOT.parent / "shared" / "data"
 NEEDED = {"docs/pretrained.md": {"weights/mnist-flow-vit.safetensors": "weights/mnist-flow-vit.safetensors",
                                  "data/mnist": "mnist"}}  # fmt: skip
 """Files that a page asks for, by where they lie in the shared data."""
+PIPELINE = "stable-diffusion-v1-5"
+"""The pipeline of the pages: here one of tiny random parts, where diffusers is there to make it."""
 PAGES = sorted(path.stem for path in (DOCS / "samplers").glob("*.md") if path.stem != "index")
 
 
@@ -106,6 +109,12 @@ def test_python_runs(page, digits, tmp_path, monkeypatch):
         Path(name).symlink_to(SHARED / place)
     namespace = {"__name__": page}
     for line, block in blocks(page, python=True):
+        if PIPELINE in block:
+            if not importlib.util.find_spec("diffusers"):
+                # What follows on the page is of pipelines, too.
+                break
+            if not (folder / PIPELINE).exists():
+                pipelines.stable_diffusion().save_pretrained(folder / PIPELINE)
         # Empty lines in front, so that a traceback has the page's own.
         exec(compile("\n" * line + block, ROOT / page, "exec"), namespace)
 
@@ -146,7 +155,12 @@ def test_command_is_one_that_the_program_takes(where):
     own = {path.stem for path in (ROOT / "configs").glob("*.py")}
     if options.sampler:
         overrides = [*overrides, f"--config.sampler.name={options.sampler}"]
-    resolve(read_config(config_path(name if name in own or options.config else "digits")), overrides)
+    if options.pipeline or options.init == "FOLDER":
+        # Without a config of its own, as the program has it then.
+        values = {"data": {"dataset": "images"}}
+    else:
+        values = read_config(config_path(name if name in own or options.config else "digits"))
+    resolve(values, overrides)
 
 
 def test_every_sampler_has_a_page():
