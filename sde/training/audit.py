@@ -148,6 +148,11 @@ def _warn_of_units(data: Dataset, about: dict) -> None:
             f"{std[channel]:.4g} in the {statistics.count:,} items that were measured: a few values elsewhere are far "
             "from all others; repair or remove such items"
         )
+    elif data.transform.learned and (abs(about["mean"]) > 1 or not 0.1 <= about["std"] <= 3):
+        _warn(
+            f"in model units the latents have mean {about['mean']:.3g} and standard deviation {about['std']:.3g}: "
+            "their autoencoder was made for other items, or for other values of them"
+        )
     elif abs(about["mean"]) > 1 or not 0.1 <= about["std"] <= 3:
         chosen = f"levels = {transform.num_levels}" if transform.num_levels else f"scale {transform.scale[0]:.3g}"
         _warn(
