@@ -98,10 +98,10 @@ def read_condition(
     if labels and (file == "none" or not file):
         others = " and ".join(own or model.conditions)
         if model.text is not None:
-            beside = "beside a prompt they count" if model.num_classes else "and has no classes"
+            told_those = "as well: give --prompt beside them" if model.num_classes else "and no classes: give --prompt"
             raise ValueError(
-                f"--labels={labels}: the model is told captions, {beside}: give --prompt, or leave the labels out, and "
-                "samples have captions of held-out items"
+                f"--labels={labels}: the model is told captions {told_those}, or leave the labels out for those of "
+                "held-out items"
             )
         raise ValueError(
             f"--labels={labels}: the model is conditioned on {others} as well, and held-out items have classes of "
