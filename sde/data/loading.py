@@ -8,7 +8,8 @@ from sde.condition.tree import CONTROL
 from sde.data.conditioning import conditioned, downsampled
 from sde.data.controls import GIVEN, controlled
 from sde.data.dataset import Dataset
-from sde.data.sets import Split, source_of
+from sde.data.sets import source_of
+from sde.data.split import Split
 from sde.data.transform import Transform
 
 

@@ -104,9 +104,7 @@ class Augmentation:
     probability: float = 0.12
     augment_dim: int = 0
 
-    def check(
-        self, event_shape: Sequence[int], padded: bool, conditions: Sequence[str], latents: bool = False
-    ) -> None:
+    def check(self, event_shape: Sequence[int], padded: bool, conditions: Sequence[str], latents: bool = False) -> None:
         """Raise ValueError unless the network takes what it is told, and items of this shape can be augmented, with
         ``conditions`` of these kinds. ``latents`` says whether what is trained on are those of an autoencoder."""
         given, none = f"augmentation = {self.augmentation!r}", "set it to none"

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from sde import SDE, Transform
 from sde.data import Split
-from sde.data.sets import split
+from sde.data.split import split
 
 class Net(nn.Module):
     def __init__(self, event_shape, num_classes=None, width: int = 8):

@@ -72,10 +72,10 @@ class Components:
 def read_components(source: Any, dtype: torch.dtype | None = None, config: str | Path | None = None) -> Components:
     """The parts of a pipeline: of a folder as ``save_pretrained`` writes it, of a hub's name, which diffusers resolves,
     or of a pipeline of diffusers in memory, whose parts are used as they are. ``dtype`` is that of the networks,
-    float32 unless told otherwise; an autoencoder that overflows in float16 stays in float32, of one in memory a copy. A single file of weights
-    is loaded by the folder ``config`` of a pipeline of its kind (``single_file``). Raises ValueError for a folder that
-    is none, or has a part missing; for a name that is not found; and for a pipeline without network, autoencoder or
-    scheduler. ImportError names the extra."""
+    float32 unless told otherwise; an autoencoder that overflows in float16 stays in float32, of a pipeline in memory a
+    copy. A single file of weights is loaded by the folder ``config`` of a pipeline of its kind (``single_file``).
+    Raises ValueError for a folder that is none, or has a part missing; for a name that is not found; and for a pipeline
+    without network, autoencoder or scheduler. ImportError names the extra."""
     library = _libraries()
     if not isinstance(source, str | Path):
         if not isinstance(source, library.DiffusionPipeline):
