@@ -98,8 +98,10 @@ def evaluate(
     # Before anything is drawn.
     dimension = of(data, torch.arange(2)).features.shape[1]
     count, other = num_samples if x is None else len(x), training if split == "test" else run.data()[1]
+    controls, cond = None, None
     if x is None:
         guides = Guides(run, run.sampled_model(), guidance)
+        controls = guides.controls if isinstance(guides.controls, Controls) else None
         cond = read_condition(run, guides, labels, None, num_samples, prompt=prompt, seed=seed, by_law=True)
         asked = labels_of(cond)
     # It is the split's own items that samples are held against.
@@ -136,8 +138,7 @@ def evaluate(
             values["accuracy"] = {"refused": f"accuracy of the class: {unfit}"}
         elif judged is not None:
             values["accuracy"] = _accuracy(*judged, data, held)
-        controls = guides.controls if isinstance(guides.controls, Controls) else None
-        told = control_scores(controls, cond, x, data) if samples_file is None else None
+        told = control_scores(controls, cond, x, data)
         return values if told is None else values | {"control_f1": told}
 
     values = run.world.broadcast_from_main(measure)
