@@ -278,6 +278,7 @@ def test_a_config_file_registers_nothing(own, capsys, key, new):
 def test_the_flag_goes_with_the_weights():
     assert {name for name, mode in MODES.items() if "imports" in mode.flags} == {*MODES} - {
         "train",
+        "train_autoencoder",
         "train_classifier",
         "distill",
         "import",
