@@ -1,22 +1,22 @@
-"""Conditions of samples: labels, arrays in a file, held-out items, or the samples of another run."""
+"""Conditions of samples: labels, prompts, arrays in a file, or held-out items."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from score_sde.config.config import read_run_config, resolve
 from score_sde.config.naming import with_flag, with_words
 from score_sde.kinds.base import Kind
 from score_sde.plots.pictures import comparison, picture
+from score_sde.run.condition_noise import read_levels, with_level
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, Guides
+from score_sde.run.guides import Guides
 from score_sde.run.labels import Labels
 from score_sde.run.text import cycled_prompts, prompted, read_prompts
 from sde.condition.tree import (
+    CONDITION_NOISE,
     CONTROL,
     NULL_LABEL,
     C,
@@ -62,11 +62,13 @@ def read_condition(
     prompt: str | None = None,
     seed: int = 0,
     by_law: bool = False,
+    condition_noise: str | None = None,
 ) -> Condition | None:
     """``--labels``, ``--condition`` and ``--prompt``, one row for each of ``count`` samples: the prompts and the arrays
     of the file, cycled, or by default, for models that are conditioned on more than classes, held-out items. Classes
     that are not told are drawn ``by_law``, as often as the data have them and by ``seed``, or else are all of them in
-    turn; beside a prompt they are none. Raises ValueError for what the model does not take."""
+    turn; beside a prompt they are none. Where the model is told of noise on its condition, there is noise of
+    ``--condition_noise``, by ``seed``. Raises ValueError for what the model does not take."""
     model, controls = guides.denoiser, guides.given_controls(count)
     usual = "data" if by_law and guides.classes else None
     labeled = labels or usual
@@ -75,10 +77,11 @@ def read_condition(
     # Controls that are not given are those of held-out items.
     awaited = None if controls else guides.controls
     told = prompted(model, "--prompt", read_prompts("--prompt", prompt), count) if prompt else {}
+    level = read_levels(condition_noise, [(run, model)])[0]
     if told and (file == "none" or not file):
         # Else none of the classes, since a prompt says it all.
         classes = asked.of_samples(count, seed) if labels else None
-        found = told | (classes or (_no_labels(count) if model.num_classes else {}))
+        found = told | (classes or (no_labels(count) if model.num_classes else {}))
         if awaited and not run.pipeline:
             taken = held_out_condition(awaited.held_out(run.data()[1]), model, count) or {}
             controls = {kind: c for kind, c in taken.items() if is_control(kind)}
@@ -103,7 +106,9 @@ def read_condition(
     if not file:
         held_out = run.data()[1]
         held_out = held_out if awaited is None else awaited.held_out(held_out)
-        return with_controls(model, held_out_condition(held_out, model, count), controls, count)
+        own_rows = held_out_condition(held_out, model, count)
+        own_rows = None if own_rows is None else with_level(model, own_rows, level, seed)
+        return with_controls(model, own_rows, controls, count)
     if not condition_kinds(model):
         raise ValueError(f"--condition={file}: the model is unconditional; leave it out")
     given = _read(file, model, guides.names)
@@ -114,13 +119,17 @@ def read_condition(
         raise ValueError(f"--prompt={prompt} and --condition={file} both give the {twice[0]}: choose one")
     beside: Condition = dict(told)
     if guides.classes and "labels" not in given:
-        beside |= asked.of_samples(count, seed) or _no_labels(count)
+        beside |= asked.of_samples(count, seed) or no_labels(count)
     if twice := [kind for kind in controls if kind in given]:
         raise ValueError(f"--control={guides.options.control} and --condition={file} both give {twice[0]}: choose one")
+    silent = {} if level is None else {CONDITION_NOISE: torch.zeros(1, 1)}
     with with_flag("--condition", file):
-        told = given | cycled(beside, 1) | {kind: c[:1] for kind, c in controls.items()}
+        told = silent | given | cycled(beside, 1) | {kind: c[:1] for kind, c in controls.items()}
         check_condition(restrict_to(told, model) or {}, model.num_classes, model.conditions)
-    return cycled(given, count) | beside | controls
+    found = cycled(given, count) | beside | controls
+    if condition_noise is None and CONDITION_NOISE in given:
+        return found
+    return with_level(model, found, level, seed)
 
 
 def with_controls(model: Preconditioned, cond: Condition | None, controls: Condition, count: int) -> Condition | None:
@@ -138,7 +147,7 @@ def of_classes(data: Dataset, model: Preconditioned, cond: Condition | None, cou
     labels = labels_of(cond)
     if labels is None or data.labels is None:
         found = held_out_condition(data, model, count)
-        return restrict_to((found or {}) | (_no_labels(count) if labels is None else {"labels": labels}), model)
+        return restrict_to((found or {}) | (no_labels(count) if labels is None else {"labels": labels}), model)
     positions, taken = [], dict.fromkeys(labels.tolist(), 0)
     for label in labels.tolist():
         own = (data.labels == label).nonzero()[:, 0]
@@ -155,7 +164,8 @@ def of_classes(data: Dataset, model: Preconditioned, cond: Condition | None, cou
 def prompts_of(run: Run, model: Preconditioned, prompt: str | None, file: str | None, count: int) -> list[str] | None:
     """The texts of what ``read_condition`` returns, one for each of ``count`` samples: prompts, or by default the
     captions of held-out items; None where it has none."""
-    if model.text is None or ((file or run.pipeline) and not prompt):
+    # A model of one's own need not say whether it reads.
+    if getattr(model, "text", None) is None or ((file or run.pipeline) and not prompt):
         return None
     if prompt:
         return cycled_prompts(read_prompts("--prompt", prompt), count)
@@ -165,7 +175,7 @@ def prompts_of(run: Run, model: Preconditioned, prompt: str | None, file: str | 
     return cycled_prompts([held_out.captions[i] for i in spread(len(held_out), count).tolist()], count)
 
 
-def _no_labels(count: int) -> Condition:
+def no_labels(count: int) -> Condition:
     return {"labels": torch.full((count,), NULL_LABEL)}
 
 
@@ -197,56 +207,6 @@ def _read(file: str, model: Preconditioned, names: Sequence[str]) -> Condition:
     return tree
 
 
-def open_cascade(run: Run, folder: str, model: Preconditioned) -> Guides:
-    """The model of ``--cascade``, whose samples are the images that this run's model is conditioned on; it is sampled
-    as this run is. Raises ValueError where the two do not fit."""
-    flag, wanted = f"--cascade={folder}", model.conditions.get("image")
-    if wanted is None:
-        others = " and ".join(condition_kinds(model)) or "nothing"
-        raise ValueError(f"{flag}: the model in {run.folder} is conditioned on {others}, not on an image; leave it out")
-    path = Path(folder)
-    if not (path / "config.json").exists():
-        raise ValueError(f"{flag} is not a run folder: name one that draws images of shape {tuple(wanted)}")
-    config = replace(resolve(read_run_config(path), []), sampler=run.config.sampler)
-    low = Run(path, config, run.device, run.world, imports=run.imports)
-    drawn = low.model()
-    if drawn.event_shape != tuple(wanted):
-        raise ValueError(
-            f"{flag} draws items of shape {drawn.event_shape}, but {run.folder} is conditioned on images of "
-            f"shape {tuple(wanted)}: train one for the other, by config.data.downsample or config.data.superres_factor"
-        )
-    if run.sizes or low.sizes:
-        raise ValueError(
-            f"{flag}: the items are of unequal size, and the two stages would draw sizes of their own; draw the first "
-            "by itself, and give its samples by --condition"
-        )
-    if drawn.conditions:
-        raise ValueError(
-            f"{flag} is itself conditioned on {' and '.join(drawn.conditions)}: name the run of a first stage"
-        )
-    if drawn.num_classes and model.num_classes and drawn.num_classes != model.num_classes:
-        raise ValueError(
-            f"{flag} has {drawn.num_classes} classes, {run.folder} has {model.num_classes}: labels mean the same to "
-            "both only where they come from the same data"
-        )
-    return Guides(low, drawn, UNGUIDED)
-
-
-def cascade_seed(seed: int) -> int:
-    """The seed of the first stage, other than the second's, whose first noise would be the same numbers."""
-    return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0] >> 1)
-
-
-def upscaled(labels: Condition | None, image: Tensor, guides: Guides) -> Condition:
-    """The condition of a cascade's second stage, checked."""
-    model, cond = guides.denoiser, {"image": image if image.is_floating_point() else image.float()}
-    if guides.classes:
-        cond |= labels or _no_labels(len(image))
-    cond = with_controls(model, cond, guides.given_controls(len(image)), len(image)) or cond
-    check_condition(restrict_to(cond, model) or {}, model.num_classes, model.conditions)
-    return cond
-
-
 def _as_image(control: Tensor | None, x: Tensor, kind: Kind, levels: int | None) -> Tensor | None:
     """A control of one channel, or of as many as the samples x have, between black and white of these."""
     if control is None or control.shape[1] not in (1, x.shape[1]) or kind.shown(x) is None:
@@ -276,4 +236,5 @@ def show(
     image = None if cond is None else cond.get("image", _as_image(cond.get(CONTROL), x, kind, levels))
     if image is None or image.shape[1] != x.shape[1]:
         return picture(x, path, kind=kind, levels=levels, labels=labels_of(cond), sizes=sizes, words=words)
-    return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, kind=kind, levels=levels, sizes=sizes)
+    small = repeat_to(image.nan_to_num(), x.shape[2:]).to(x)
+    return comparison(small, x, path, kind=kind, levels=levels, sizes=sizes, words=words)
