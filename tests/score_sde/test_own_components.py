@@ -280,7 +280,6 @@ def test_the_flag_goes_with_the_weights():
         "train",
         "train_autoencoder",
         "train_classifier",
-        "train_autoencoder",
         "distill",
         "import",
     }
