@@ -73,23 +73,8 @@ def evidence_bound(
                 "the encoder is deterministic, with a standard deviation of 0: q(z | x) has no density, and there is "
                 "no bound; take an autoencoder with a Gaussian posterior"
             )
-    parts = [
-        _draw(
-            model,
-            transform,
-            x,
-            mean,
-            std,
-            draw,
-            seed=seed,
-            first=first,
-            rtol=rtol,
-            atol=atol,
-            probes=probes,
-            max_nfe=max_nfe,
-        )
-        for draw in range(draws)
-    ]
+    solved = {"seed": seed, "first": first, "rtol": rtol, "atol": atol, "probes": probes, "max_nfe": max_nfe}
+    parts = [_draw(model, transform, x, mean, std, draw, **solved) for draw in range(draws)]
     reconstruction, prior, entropy, nfe = (torch.stack(values) for values in zip(*parts, strict=True))
     each = reconstruction + prior + entropy
     # The spread of the draws holds what probes leave open: each draw has probes of its own.
@@ -101,16 +86,7 @@ def evidence_bound(
 
 
 def _draw(
-    model,
-    transform: LatentVariables,
-    x: Tensor,
-    mean: Tensor,
-    std: Tensor,
-    draw: int,
-    *,
-    seed: int,
-    first: int,
-    **options: Any,
+    model, transform: LatentVariables, x: Tensor, mean: Tensor, std: Tensor, draw: int, *, seed, first, **options: Any
 ) -> tuple[Tensor, ...]:
     """log p(x | z), log p(z), -log q(z | x) and network calls of one draw of z for each item, each (B,)."""
     n = SeededNoise(item_seeds(seed, POSTERIORS, len(x), first, draw))(mean)
