@@ -53,7 +53,7 @@ def check_size(size: Sequence[int], factor: int) -> None:
     wrong = next((side for side in size if side < 1 or side % factor), None)
     if wrong is not None:
         near = max(1, round(wrong / factor)) * factor
-        raise ValueError(f"size = {tuple(size)}: the autoencoder takes multiples of {factor}, as {near}")
+        raise ValueError(f"size = {tuple(size)}: its networks take multiples of {factor}, as {near}")
 
 
 def latent_transform(model: Any, event_shape: Sequence[int]) -> LatentTransform:

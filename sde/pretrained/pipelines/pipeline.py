@@ -13,7 +13,7 @@ from sde.model.denoiser import Denoiser
 from sde.model.noise_input import NoiseInput
 from sde.pretrained.diffusers_scheduler import OPTION_KINDS, OPTIONS, Scheduled, read_scheduler
 from sde.pretrained.facts import Facts
-from sde.pretrained.pipelines.autoencoder import factor_of, latent_transform
+from sde.pretrained.pipelines.autoencoder import check_size, factor_of, latent_transform
 from sde.pretrained.pipelines.components import Components, read_components
 from sde.pretrained.pipelines.controlnet import read_controlnets
 from sde.pretrained.pipelines.families import FAMILIES, Options
@@ -126,6 +126,7 @@ def assemble(
     event_shape = _event_shape(components, size)
     transform = latent_transform(components.parts["vae"], event_shape)
     network, text = FAMILIES[kind](components, transform, Options(event_shape[1:], clip_skip, embedded_guidance))
+    check_size(event_shape[1:], factor_of(components.parts["vae"].config) * network.patch)
     model = Denoiser(
         network.requires_grad_(False),
         scheduled.sde,
