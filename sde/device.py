@@ -138,6 +138,14 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@contextmanager
+def building() -> Iterator[None]:
+    """A context in which modules are made in float32 on the CPU, whatever torch's defaults; the weights that they begin
+    with leave the global random state alone."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):
+        yield
+
+
 def without_autocast(x: Tensor) -> torch.autocast:
     """A context in which operations on the device of x keep their dtype, whatever autocast is around."""
     return torch.autocast(x.device.type, enabled=False)

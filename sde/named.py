@@ -63,3 +63,11 @@ def component(table: Mapping[str, Any], key: str, name: str, fits: Callable[[Any
 def subclass_of(kind: type) -> Callable[[Any], bool]:
     """Whether something is a subclass of ``kind``."""
     return lambda found: isinstance(found, type) and issubclass(found, kind)
+
+
+def construct(kind: Callable, key: str, name: str, options: dict, *arguments):
+    """kind(*arguments, **options), or a ValueError that names the key and its name."""
+    try:
+        return kind(*arguments, **options)
+    except (TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
+        raise ValueError(f"{key} = {name!r} does not take these options ({error})") from None

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -60,7 +60,7 @@ def evidence_bound(
     check_integer("draws", draws)
     x = as_states(x, model)
     check_data(x, model)
-    transform: Any = transform_of(model)
+    transform = cast(LatentVariables, transform_of(model))
     if missing(transform, LatentVariables):
         raise ValueError(
             "the model's transform has no latent variables, which a bound of the evidence integrates over: the exact "
@@ -73,10 +73,8 @@ def evidence_bound(
                 "the encoder is deterministic, with a standard deviation of 0: q(z | x) has no density, and there is "
                 "no bound; take an autoencoder with a Gaussian posterior"
             )
-    parts = [
-        _draw(model, x, mean, std, draw, seed=seed, first=first, rtol=rtol, atol=atol, probes=probes, max_nfe=max_nfe)
-        for draw in range(draws)
-    ]
+    solved = {"seed": seed, "first": first, "rtol": rtol, "atol": atol, "probes": probes, "max_nfe": max_nfe}
+    parts = [_draw(model, transform, x, mean, std, draw, **solved) for draw in range(draws)]
     reconstruction, prior, entropy, nfe = (torch.stack(values) for values in zip(*parts, strict=True))
     each = reconstruction + prior + entropy
     # The spread of the draws holds what probes leave open: each draw has probes of its own.
@@ -88,10 +86,9 @@ def evidence_bound(
 
 
 def _draw(
-    model, x: Tensor, mean: Tensor, std: Tensor, draw: int, *, seed: int, first: int, **options: Any
+    model, transform: LatentVariables, x: Tensor, mean: Tensor, std: Tensor, draw: int, *, seed, first, **options: Any
 ) -> tuple[Tensor, ...]:
     """log p(x | z), log p(z), -log q(z | x) and network calls of one draw of z for each item, each (B,)."""
-    transform: Any = transform_of(model)
     n = SeededNoise(item_seeds(seed, POSTERIORS, len(x), first, draw))(mean)
     with torch.no_grad():
         z = mean + std * n

@@ -63,7 +63,8 @@ def distill(
         settings.augmentation, settings.augmentation_probability, spec["network"].get("augment_dim", 0)
     )
     with with_keys("training", "model.network"):
-        augmentation.check(data.event_shape, data.sizes is not None, [*spec.get("conditions", ())])
+        latents = data.transform.learned
+        augmentation.check(data.event_shape, data.sizes is not None, [*spec.get("conditions", ())], latents)
     with with_keys("model", "model.network", "sde"):
         student = seeded(settings.seed, build_flow_map, spec)
     give_transform(student, data)

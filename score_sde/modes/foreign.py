@@ -10,7 +10,8 @@ from score_sde.config.naming import with_keys
 from score_sde.run.folder import Run
 from sde.checkpoint.models import save_model
 from sde.checkpoint.snapshots import stored_spec
-from sde.checkpoint.spec import build_transform, describe_foreign
+from sde.checkpoint.spec import describe_foreign
+from sde.checkpoint.transforms import build_transform
 from sde.data import existing
 from sde.data.transform import Transform, TransformLike
 from sde.files import read_json

@@ -73,7 +73,8 @@ def train(run: Run, *, init: str | None = None, base: str | None = None) -> dict
     told = spec["network"].get("augment_dim", 0)
     augmentation = Augmentation(settings.augmentation, settings.augmentation_probability, told)
     with with_keys("training", "model.network"):
-        augmentation.check(data.event_shape, data.sizes is not None, [*spec.get("conditions", ())])
+        latents = data.transform.learned
+        augmentation.check(data.event_shape, data.sizes is not None, [*spec.get("conditions", ())], latents)
     with with_keys("model", "model.network", "sde", init="--init", targets="config.model.lora_targets"):
         if controlled:
             model = seeded(settings.seed, lambda spec: control_model(run, spec), spec)

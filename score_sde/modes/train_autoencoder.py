@@ -18,7 +18,7 @@ from score_sde.training.spec import autoencoder_spec
 from sde.autoencoder import Autoencoder
 from sde.autoencoder.features import ImageFeatures
 from sde.autoencoder.units import outer_transform
-from sde.checkpoint.spec import autoencoder_described, build_autoencoder, describe_transform
+from sde.checkpoint.transforms import autoencoder_described, build_autoencoder, describe_transform
 from sde.data.statistics import spread
 from sde.files import expanded, write_json
 from sde.training.augmentation import Augmentation

@@ -16,8 +16,8 @@ from score_sde.config.program import program, quoted
 from sde.autoencoder import Autoencoder, LatentTransform, standardized
 from sde.autoencoder.units import outer_transform
 from sde.checkpoint.models import load_model, read_description
-from sde.checkpoint.spec import build_transform
 from sde.checkpoint.tensors import open_tensors
+from sde.checkpoint.transforms import build_transform
 from sde.data import Dataset, existing
 from sde.data.codes import PosteriorCodes
 from sde.data.statistics import spread

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from sde.checkpoint.spec import build_transform
+from sde.checkpoint.transforms import build_transform
 from sde.data import Dataset, Split
 from sde.data.names import CLASS_NAMES
 from sde.data.statistics import measure

@@ -7,7 +7,8 @@ from score_sde.run.folder import Run
 from sde import Denoiser
 from sde.checkpoint.base import merged_spec
 from sde.checkpoint.snapshots import stored_spec
-from sde.checkpoint.spec import build_denoiser, build_transform
+from sde.checkpoint.spec import build_denoiser
+from sde.checkpoint.transforms import build_transform
 from sde.condition.tree import CONTROL
 from sde.data import Dataset
 from sde.data.controls import range_of

@@ -9,7 +9,8 @@ import torch
 
 from score_sde.config.options import NOISE_INPUTS, Config
 from sde import NoiseInput
-from sde.checkpoint.spec import build_sde, describe_transform
+from sde.checkpoint.spec import build_sde
+from sde.checkpoint.transforms import describe_transform
 from sde.data import Dataset
 from sde.data.sizes import law_of
 

@@ -10,7 +10,8 @@ from score_sde.training.spec import denoiser_spec
 from sde.checkpoint.base import merged_spec
 from sde.checkpoint.models import load_transform
 from sde.checkpoint.snapshots import stored_spec
-from sde.checkpoint.spec import build_flow_map, build_transform
+from sde.checkpoint.spec import build_flow_map
+from sde.checkpoint.transforms import build_transform
 from sde.condition.tree import CONTROL, condition_kinds
 from sde.data import Dataset
 from sde.distillation import METHODS, FlowMap

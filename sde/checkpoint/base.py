@@ -52,14 +52,15 @@ def _digest_of_network(folder: Path) -> str:
 
 def find_base(path: Path, base: Mapping[str, str]) -> Path:
     """The file of the ``base`` that the model file ``path`` refers to: where it was, or in a folder of its old name
-    beside that of ``path``. Raises ValueError where it is in neither, and where it is another file now."""
-    there = Path(base["file"])
-    beside = path.absolute().parent.parent / there.parent.name / there.name
-    found = next((file for file in (there, beside) if file.is_file()), None)
+    beside that of ``path``, or beside the folder around it, as of averages and states within a run. Raises ValueError
+    where it is in none of these, and where it is another file now."""
+    there, above = Path(base["file"]), [*path.absolute().parents][1:3]
+    places = [folder / there.parent.name / there.name for folder in above]
+    found = next((file for file in (there, *places) if file.is_file()), None)
     if found is None:
         raise ValueError(
             f"{path} holds low-rank updates of the weights in {there}, which does not exist: put them back there, or "
-            f"into {beside}"
+            f"beside the run as {there.parent.name}/{there.name}"
         )
     if file_digest(found) != base["sha256"]:
         raise ValueError(

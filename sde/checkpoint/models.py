@@ -15,11 +15,13 @@ from torch import Tensor
 from sde.autoencoder import Autoencoder, LatentTransform
 from sde.checkpoint.base import find_base, own_weights, with_base
 from sde.checkpoint.migration import current_spec, current_state
-from sde.checkpoint.spec import build, build_transform, fresh, imports_of
+from sde.checkpoint.spec import build, imports_of
 from sde.checkpoint.states import FORMAT, read_state
 from sde.checkpoint.tensors import open_tensors
 from sde.checkpoint.tied import tied_names, untied
+from sde.checkpoint.transforms import build_transform
 from sde.condition.text import TextEncoder, build_text
+from sde.device import building
 from sde.distillation import FlowMap
 from sde.distributed.world import World
 from sde.files import whole
@@ -125,10 +127,9 @@ def load_transform(path: Path, imports: Collection[str] = ()) -> LatentTransform
     foreign = sorted(imports_of({"transform": described}) - {*imports})
     if foreign:
         raise ValueError(f"{path} asks to import {foreign[0]}: where you trust it, name it too, by `imports`")
-    transform = fresh(lambda: build_transform(described))
-    transform.load_state_dict(
-        {name.removeprefix("transform."): value for name, value in state.items() if name.startswith("transform.")}
-    )
+    with building():
+        transform: Any = build_transform(described)
+    transform.load_state_dict(_inside(state, "transform."))
     return transform
 
 
@@ -141,11 +142,15 @@ def load_text(path: Path) -> TextEncoder | None:
         return None
     if "base" in spec:
         return load_text(find_base(path, spec["base"]))
-    encoder, (_, state) = fresh(lambda: build_text(described)), read_model(path)
-    encoder.load_state_dict(
-        {name.removeprefix("text."): value for name, value in state.items() if name.startswith("text.")}
-    )
+    with building():
+        encoder = build_text(described)
+    encoder.load_state_dict(_inside(read_model(path)[1], "text."))
     return encoder
+
+
+def _inside(state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The weights of a part of a model, whose names begin so, by their names in it."""
+    return {name.removeprefix(part): value for name, value in state.items() if name.startswith(part)}
 
 
 def read_model(path: Path) -> tuple[dict, dict[str, Tensor]]:

@@ -5,21 +5,20 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
-from sde.autoencoder import Autoencoder, LatentTransform, autoencoder_of
+from sde.autoencoder import Autoencoder
 from sde.checkpoint.base import load_base_pipeline
+from sde.checkpoint.transforms import autoencoder_described, build_autoencoder, build_transform, describe_transform
 from sde.condition.standardization import Standardization
 from sde.condition.text import build_text
 from sde.condition.tree import is_control
-from sde.data.transform import Transform, TransformLike
-from sde.device import default_dtype
+from sde.device import building
 from sde.distillation import FlowMap
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.model.noise_input import NoiseInput
-from sde.named import is_path
+from sde.named import construct, is_path
 from sde.networks import CLASSIFIERS, NETWORKS, network_of
 from sde.networks.controlnet import ControlNet
 from sde.networks.lora import LoRA, add_low_rank
@@ -88,14 +87,6 @@ def _inputs(spec: dict) -> dict:
         options["process"] = build_sde(options["process"])
     told = construct(NoiseInput, "noise_input", options.get("of", NoiseInput.of), options)
     return {"noise_input": told, "scaled_input": spec.get("scaled_input", True)}
-
-
-def construct(kind: Callable, key: str, name: str, options: dict, *arguments):
-    """kind(*arguments, **options), or a ValueError that names the key and its name."""
-    try:
-        return kind(*arguments, **options)
-    except (TypeError, RuntimeError, IndexError, ZeroDivisionError) as error:
-        raise ValueError(f"{key} = {name!r} does not take these options ({error})") from None
 
 
 def build_denoiser(spec: dict) -> Denoiser:
@@ -173,48 +164,6 @@ def imports_of(spec: dict) -> set[str]:
     return {name for name in named if isinstance(name, str) and is_path(name)}
 
 
-def build_transform(described: dict) -> Transform | LatentTransform:
-    """The transform of a spec, whose number of levels is stored as "levels"; a learned one, whose "autoencoder" is
-    described as ``build_autoencoder`` takes it and its "outer" transform as other ones, with fresh weights."""
-    if "autoencoder" in described:
-        return LatentTransform(build_autoencoder(described["autoencoder"]), _elementwise(described["outer"]))
-    return _elementwise(described)
-
-
-def _elementwise(described: Mapping) -> Transform:
-    num_levels = described.get("num_levels", described.get("levels"))
-    return Transform(described["shift"], described["scale"], num_levels)
-
-
-def describe_transform(transform: TransformLike) -> dict:
-    """The inverse of ``build_transform``. Raises ValueError for a learned one whose autoencoder has no ``spec``."""
-    if isinstance(transform, LatentTransform):
-        spec = transform.autoencoder.spec
-        if spec is None:
-            kind = type(transform.autoencoder).__name__
-            raise ValueError(f"the {kind} cannot be stored: build it by build_autoencoder, or set its spec")
-        return {"autoencoder": dict(spec), "outer": describe_transform(transform.outer)}
-    outer = transform.outer
-    return {"shift": list(outer.shift), "scale": list(outer.scale), "levels": outer.num_levels}
-
-
-def build_autoencoder(described: Mapping) -> Autoencoder:
-    """An autoencoder with fresh weights of its ``name`` in AUTOENCODERS or import path, its ``event_shape`` and other
-    options, which its ``spec`` says from then on."""
-    options = dict(described)
-    name, event_shape = options.pop("name"), tuple(options.pop("event_shape"))
-    built = construct(autoencoder_of(name, "autoencoder"), "autoencoder", name, options, event_shape)
-    built.spec = dict(described)
-    return built
-
-
-def autoencoder_described(spec: Mapping) -> dict:
-    """What ``build_autoencoder`` takes, of the spec of an autoencoder's own file, which has the keys network and
-    event_shape. What else it holds, the ``outer`` transform that leads from data units to the autoencoder's, is for
-    others."""
-    return {**spec["network"], "event_shape": list(spec["event_shape"])}
-
-
 def build_classifier(spec: dict) -> NoisyClassifier:
     """A classifier with fresh weights; ``spec`` has the keys network, event_shape, num_classes, sde and sigma_data, and
     of a network from elsewhere what ``describe_inputs`` says."""
@@ -234,10 +183,5 @@ BUILDERS: dict[str, Callable[[dict], Denoiser | FlowMap | NoisyClassifier | Auto
 def build(kind: str, spec: dict) -> Any:
     """A module of a kind, a key of BUILDERS, to load weights into, in float32 on the CPU whatever torch's defaults;
     leaves the global random state alone."""
-    return fresh(lambda: BUILDERS[kind](spec))
-
-
-def fresh(make: Callable[[], Any]) -> Any:
-    """make(), in float32 on the CPU whatever torch's defaults; leaves the global random state alone."""
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):
-        return make()
+    with building():
+        return BUILDERS[kind](spec)

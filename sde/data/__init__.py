@@ -2,6 +2,7 @@
 
 from sde.data.dataset import Dataset
 from sde.data.loading import load_dataset
-from sde.data.sets import DATASETS, Split, existing
+from sde.data.sets import DATASETS, existing
+from sde.data.split import Split
 
 __all__ = ["DATASETS", "Dataset", "Split", "existing", "load_dataset"]

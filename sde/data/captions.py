@@ -120,9 +120,16 @@ def _rows(table: str, read: Callable[[str], bytes]) -> Iterator[tuple[str, str]]
                     "names and captions (in quotes where a comma is in them)"
                 )
             header, lines = [FILES[0], TEXTS[0]], [[], *lines]
+        long = next((number for number, line in enumerate(lines[1:], 1) if len(line) > len(header)), None)
+        if long is not None:
+            raise ValueError(
+                f"row {long} of {table} has {len(lines[long])} values, and its columns are {', '.join(header)}: put "
+                "captions with a comma in quotes"
+            )
         rows = [dict(zip(header, line, strict=False)) for line in lines[1:]]
     else:
-        rows = [_object(table, number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+        # Other ends of lines may lie within a text.
+        rows = [_object(table, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     for number, row in enumerate(rows, 1):
         image, caption = (next((row[key] for key in keys if key in row), None) for keys in (FILES, TEXTS))
         if isinstance(caption, list) and len(caption) == 1:

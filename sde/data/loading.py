@@ -9,7 +9,8 @@ from sde.data.condition_noise import with_condition_noise
 from sde.data.conditioning import conditioned, downsampled
 from sde.data.controls import GIVEN, controlled
 from sde.data.dataset import Dataset
-from sde.data.sets import Split, source_of
+from sde.data.sets import source_of
+from sde.data.split import Split
 from sde.data.transform import Transform
 
 

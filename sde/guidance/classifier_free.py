@@ -5,7 +5,7 @@ from torch import Tensor
 
 from sde.condition.binding import bind_condition, expand_rows
 from sde.condition.protocol import check_conditional, kept_of, null_trained
-from sde.condition.tree import Condition, ConditionLike, is_control, map_condition, null_like
+from sde.condition.tree import Condition, ConditionLike, as_tree, is_control, map_condition, null_like
 from sde.guidance.base import Guidance, check_scale
 from sde.guidance.conditional import Conditional
 from sde.model.denoiser import Denoiser, tells_output
@@ -17,15 +17,16 @@ class ClassifierFree(Guidance):
     """Classifier-free guidance: D(x, t, null) + scale (D(x, t, cond) - D(x, t, null)) (Ho and Salimans 2022, eq. 6).
 
     ``scale`` 1 is the plain conditional model and 0 the unconditional one, each with a single network call; the paper's
-    w is scale - 1. A negative scale steers away from the condition. A tensor (B,) has a scale per row. ``negative``, of
-    the structure of ``cond``, takes the place of null: a condition to steer away from. Null leaves the controls of a
-    ControlNet as they are (Zhang et al. 2023, section 3.4), and kinds that the model names in ``kept``, as the image
-    that a network inpaints, unless they are all that there is: to guide by them, too, give a ``negative`` without. Both
-    parts run in one batch of twice the size, or with ``batched`` False in two of the size of x, which need half the
-    memory. Raises ValueError for a scale that is not finite, which a tensor is not asked, as its device would be waited
-    for; for a tensor of another shape; for a scale other than 1 without ``negative`` where the model never trained the
-    null condition; for labels that it does not know; and for a model that takes no condition, as one that is guided
-    already. The model is a denoiser, or any ConditionalModel of sde.condition.protocol.
+    w is scale - 1. A negative scale steers away from the condition. A tensor (B,) has a scale per row. ``negative``
+    takes the place of null: a condition to steer away from. Null leaves the controls of a ControlNet as they are (Zhang
+    et al. 2023, section 3.4), and kinds that the model names in ``kept``, as the image that a network inpaints, unless
+    they are all that there is; a ``negative`` without them has those of ``cond``, too. To guide by them as well, give
+    one in which they are null. Both parts run in one batch of twice the size, or with ``batched`` False in two of the
+    size of x, which need half the memory. Raises ValueError for a scale that is not finite, which a tensor is not
+    asked, as its device would be waited for; for a tensor of another shape; for a scale other than 1 without
+    ``negative`` where the model never trained the null condition; for labels that it does not know; and for a model
+    that takes no condition, as one that is guided already. The model is a denoiser, or any ConditionalModel of
+    sde.condition.protocol.
     """
 
     base: Conditional
@@ -50,7 +51,7 @@ class ClassifierFree(Guidance):
                 "trained: train with `cond_dropout` above 0, or use scale 1"
             )
         self.base = Conditional(model, cond)
-        self.negative = None if negative is None else bind_condition(negative, model)
+        self.negative = None if negative is None else bind_condition(self._completed(negative), model)
         self.scale = scale
         self.batched = batched
         self.normalized = not rows and scale in (0, 1)
@@ -78,6 +79,12 @@ class ClassifierFree(Guidance):
         if outputs is not None and found is not None:
             outputs.append(self._guided(*torch.cat(found).chunk(2)))
         return with_cond, self._guided(with_cond, without)
+
+    def _completed(self, negative: ConditionLike) -> Condition:
+        """A negative condition, with what stays of cond where it lacks that."""
+        tree = as_tree(negative)
+        lacking = {kind: c for kind, c in self.base.cond.items() if self._stays(kind) and kind not in tree}
+        return type(tree)({**tree, **lacking}) if lacking else tree
 
     def _other(self, x: Tensor, cond: Condition) -> Condition:
         """The condition of the other branch: ``negative``, or null, with what stays of cond where it has more."""

@@ -148,10 +148,9 @@ class Embedding(nn.Module):
     the noise on one of them, which is embedded as a vector is; an image is for items of ``event_shape``. With ``flat``,
     each is embedded as a vector. ``sequence_layers`` of a transformer see a sequence first, and add to the embedding,
     which is then all that a flat one becomes. ``noise_embedding`` is one of NOISE_EMBEDDINGS; "fourier" has width / 4
-    random frequencies of ``fourier_scale``. A ``mapping`` of the
-    network's own, called with c_noise, labels or None, and augmentation or None, embeds these three instead.
-    ``channels`` is what an image adds to the channels of x. ``further`` embeds what follows the noise level, where the
-    network is told more (sde.networks.further).
+    random frequencies of ``fourier_scale``. A ``mapping`` of the network's own, called with c_noise, labels or None,
+    and augmentation or None, embeds these three instead. ``channels`` is what an image adds to the channels of x.
+    ``further`` embeds what follows the noise level, where the network is told more (sde.networks.further).
     """
 
     further: nn.Module | None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sde.data.transform import Transform
-from sde.device import default_dtype
+from sde.device import building
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Denoiser
 from sde.model.noise_input import NoiseInput
@@ -55,7 +55,7 @@ class Foreign:
         """The model with its weights, in float32 and in eval mode, on the CPU."""
         described = self.options, self.event_shape, self.num_classes, self.classifier
         state = {name: value.float() if value.is_floating_point() else value for name, value in self.state.items()}
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):
+        with building():
             network = empty_network(*described)
             network.load_state_dict(state, assign=True)
             if any(table.is_meta for table in network.buffers()):

@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sde.autoencoder.tiny import TinyAutoencoder
-from sde.device import default_dtype
+from sde.device import building
 from sde.pretrained.contents import read_contents
 
 HALVES = ("encoder", "decoder")
@@ -46,7 +45,7 @@ def load_tiny_autoencoder(path: Path | str, event_shape: Sequence[int]) -> TinyA
     if channels != event_shape[0]:
         raise ValueError(f"{path} is of images of {channels} channels, and the items have {event_shape[0]}")
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"), default_dtype(torch.float32):
+        with building():
             model = TinyAutoencoder(event_shape, **options)
         # Files of others do not say what the decoder misses.
         model.load_state_dict({**state, "noise_std": model.noise_std})

@@ -104,13 +104,18 @@ class Augmentation:
     probability: float = 0.12
     augment_dim: int = 0
 
-    def check(self, event_shape: Sequence[int], padded: bool, conditions: Sequence[str]) -> None:
+    def check(self, event_shape: Sequence[int], padded: bool, conditions: Sequence[str], latents: bool = False) -> None:
         """Raise ValueError unless the network takes what it is told, and items of this shape can be augmented, with
-        ``conditions`` of these kinds."""
+        ``conditions`` of these kinds. ``latents`` says whether what is trained on are those of an autoencoder."""
         given, none = f"augmentation = {self.augmentation!r}", "set it to none"
         told = TOLD.get(self.augmentation)
         if self.augmentation == "none":
             return
+        if latents:
+            raise ValueError(
+                f"{given}: latents of an autoencoder are not augmented, as those of a mirrored item are no mirrored "
+                f"latents: {none}"
+            )
         if padded:
             raise ValueError(f"{given}: items of unequal size, which are padded, are not augmented: {none}")
         if len(event_shape) != 3:

@@ -33,7 +33,7 @@ from score_sde.metrics.sliced import orthonormal
 from score_sde.metrics.splits import Division
 from score_sde.restoration.tasks import measure
 from sde import VPSDE, Transform
-from sde.data.sets import split
+from sde.data.split import split
 from sde.inverse import Mask
 from sde.inverse.operators import CompressedSensing
 from sde.networks.dropout import Dropout
@@ -355,7 +355,7 @@ LAWS = {
     "score_sde/run/class_law.py": "tests/score_sde/test_class_law.py",
     "score_sde/run/sizes.py": "tests/score_sde/test_unequal_items.py",
     "sde/autoencoder/measurement.py": "tests/sde/test_latents.py",
-    "sde/data/sets.py": "test_the_held_out_part_is_any",
+    "sde/data/split.py": "test_the_held_out_part_is_any",
     "sde/data/toys.py": "data",
     "sde/inverse/operators/compressed_sensing.py": "projections",
     "sde/model/law.py": "noise that a model is tried on",

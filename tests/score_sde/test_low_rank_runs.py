@@ -118,6 +118,10 @@ def test_runs_that_move_together_find_each_other(base, low, tmp_path):
     found, file = load_model(moved / "low" / "model.safetensors"), moved / "base" / "model.safetensors"
     expected = load_model(low / "model.safetensors").state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in found.state_dict().items())
+    inner = moved / "low" / "ema" / "0.9.safetensors"
+    inner.parent.mkdir(exist_ok=True)
+    shutil.copy(moved / "low" / "model.safetensors", inner)
+    assert all(torch.equal(value, expected[name]) for name, value in load_model(inner).state_dict().items())
     with file.open("ab") as held:
         held.write(b" ")
     with pytest.raises(ValueError, match="is another file now: put the old one back"):

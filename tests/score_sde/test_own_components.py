@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from sde import SDE, Transform
 from sde.data import Split
-from sde.data.sets import split
+from sde.data.split import split
 
 class Net(nn.Module):
     def __init__(self, event_shape, num_classes=None, width: int = 8):
@@ -278,8 +278,8 @@ def test_a_config_file_registers_nothing(own, capsys, key, new):
 def test_the_flag_goes_with_the_weights():
     assert {name for name, mode in MODES.items() if "imports" in mode.flags} == {*MODES} - {
         "train",
-        "train_classifier",
         "train_autoencoder",
+        "train_classifier",
         "distill",
         "import",
     }

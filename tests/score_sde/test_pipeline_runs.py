@@ -161,7 +161,7 @@ def test_what_is_no_pipeline_is_refused(folder, elsewhere, tmp_path, capsys):
         capsys, "sample", "--pipeline", folder, "--dtype", "half"
     )
     err = refused(capsys, "sample", "--pipeline", folder, "--image_size", "17")
-    assert "--image_size = (17, 17): the autoencoder takes multiples of 2" in err
+    assert "--image_size = (17, 17): its networks take multiples of 2" in err
     assert "needs the side of the images" in refused(capsys, "sample", "--pipeline", folder, "--image_size", "big")
     shutil.copytree(folder, tmp_path / "broken")
     shutil.rmtree(tmp_path / "broken" / "text_encoder")

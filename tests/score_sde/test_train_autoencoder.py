@@ -14,8 +14,8 @@ from score_sde.config.config import config_path, read_config, resolve
 from score_sde.evaluation.reconstruction import measured
 from score_sde.run.folder import Run
 from sde.checkpoint.models import load_model, read_description
-from sde.checkpoint.spec import build_autoencoder
 from sde.checkpoint.states import Checkpoints
+from sde.checkpoint.transforms import build_autoencoder
 from sde.training.fit import fit
 from tests.score_sde.runs import call, made_once
 

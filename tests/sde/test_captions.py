@@ -35,8 +35,11 @@ def write_csv_with_header(root):
 
 
 def write_lines(root):
+    # Of all ends of lines that Unicode has, those of files alone are some.
+    told = {"file_name": NAMES[0], "text": TOLD[NAMES[0]].replace(" ", "\u2028")}
     lines = [json.dumps({"file_name": name, "text": text, "width": 4}) for name, text in TOLD.items()]
-    (root / "metadata.jsonl").write_text("\n".join(lines) + "\n\n", "utf-8")
+    lines[0] = json.dumps(told, ensure_ascii=False)
+    (root / "metadata.jsonl").write_bytes(("\r\n".join(lines) + "\r\n\r\n").encode())
 
 
 def write_lines_in_folders(root):
@@ -83,6 +86,7 @@ def test_images_without_a_caption_are_named(tmp_path):
 
 @pytest.mark.parametrize(("name", "content", "sentence"), [
     ("captions.csv", "a.png,red,heart\n", r"captions.csv has the columns a.png, red, heart: needs file_name and text"),
+    ("captions.csv", "file_name,text\na.png,red, round heart\n", "row 1 of captions.csv has 3 values, .* in quotes"),
     ("metadata.jsonl", "{\n", "line 1 of metadata.jsonl is no JSON"),
     ("metadata.jsonl", "[1]\n", "line 1 of metadata.jsonl is no object"),
     ("metadata.jsonl", '{"file_name": "a.png"}\n', "row 1 of metadata.jsonl has file_name: needs texts"),

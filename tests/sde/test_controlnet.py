@@ -266,14 +266,19 @@ def test_training_moves_the_branch_alone():
 
 
 def test_guidance_keeps_the_control_in_both_branches():
-    """D(null, control) + w (D(cond, control) - D(null, control)); by a negative without it, it is guided by as well;
-    and where the control is all there is, null is the base alone."""
+    """D(null, control) + w (D(cond, control) - D(null, control)); so it is with a negative without any; by one in which
+    it is null, it is guided by as well; and where the control is all there is, null is the base alone."""
     model = small_model()
     randomised(model.network)
     x, t = torch.randn(3, 1, 4, 4), torch.tensor(0.4)
     cond = {"labels": torch.tensor([0, 1, 1]), "control": torch.rand(3, 1, 4, 4)}
     none, nothing = torch.full((3,), -1), torch.full_like(cond["control"], torch.nan)
-    for negative, other in ((None, cond["control"]), ({"labels": none, "control": nothing}, nothing)):
+    for negative, other in (
+        (None, cond["control"]),
+        ({"labels": none}, cond["control"]),
+        (none, cond["control"]),
+        ({"labels": none, "control": nothing}, nothing),
+    ):
         first, second = model(x, t, cond), model(x, t, {"labels": none, "control": other})
         guided = ClassifierFree(model, cond, 3.0, negative)
         torch.testing.assert_close(guided(x, t), second + 3 * (first - second))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sde.data.arrays import open_array
-from sde.data.sets import split
+from sde.data.split import split
 from sde.data.transform import Transform
 from tests.oracles.foreign import SHARED
 from tests.sde.small_data import config, load_dataset

@@ -12,7 +12,8 @@ from samplers.protocol import Transform as TransformProtocol
 from sde import VESDE, VPSDE, Denoiser, Transform
 from sde.autoencoder import AUTOENCODERS, LatentTransform, LinearAutoencoder, in_latents, standardized
 from sde.checkpoint.models import load_model, load_transform, save_model
-from sde.checkpoint.spec import build_denoiser, build_transform, describe_transform
+from sde.checkpoint.spec import build_denoiser
+from sde.checkpoint.transforms import build_transform, describe_transform
 from sde.data import Dataset
 from sde.data.codes import PosteriorCodes
 from sde.guidance.threshold import StaticThreshold

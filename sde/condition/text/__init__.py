@@ -45,5 +45,8 @@ BUILDERS: dict[str, Callable[[dict], TextEncoder]] = {
 
 
 def build_text(described: dict[str, Any]) -> TextEncoder:
-    """The encoder of ``TextEncoder.describe``, for a state to be loaded into."""
+    """The encoder of ``TextEncoder.describe``, for a state to be loaded into. Raises ValueError for one that no state
+    holds."""
+    if described["name"] not in BUILDERS:
+        raise ValueError(f"the text encoder of a {described['name']} is a part of it, and comes by loading that")
     return BUILDERS[described["name"]](described)

@@ -1,6 +1,7 @@
 """Tokenizers: texts to numbers of tokens, by a Hugging Face ``tokenizers`` file, CLIP's vocabulary, or characters."""
 
 import gzip
+import json
 import re
 import zlib
 from collections.abc import Iterable, Sequence
@@ -81,15 +82,18 @@ class FileTokenizer:
         return self._library.get_vocab_size() if self._size is None else self._size
 
     @cached_property
-    def _unknown(self) -> str | None:
-        return getattr(self._library.model, "unk_token", None)
+    def _unknown(self) -> int | None:
+        """The number of the token for what is not known: some models name it, and Unigram has its number alone."""
+        told = json.loads(self._library.to_str())["model"]
+        number, name = told.get("unk_id"), told.get("unk_token")
+        return self._library.token_to_id(name) if number is None and name is not None else number
 
     def __call__(self, text: str) -> Tokens:
         found = self._library.encode(text, add_special_tokens=False)
         starts = [start for start, _ in found.offsets]
         strange = [
-            start for token, start in zip(found.tokens, starts, strict=True)
-            if token == self._unknown or BYTE.fullmatch(token)
+            start for number, token, start in zip(found.ids, found.tokens, starts, strict=True)
+            if number == self._unknown or BYTE.fullmatch(token)
         ]  # fmt: skip
         return Tokens(found.ids, starts, [*dict.fromkeys(word_at(text, start) for start in strange)])
 

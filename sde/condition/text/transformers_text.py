@@ -13,7 +13,7 @@ from sde.condition.text.base import OUTPUTS, TextEncoder, check_outputs
 from sde.condition.text.token_vectors import notes_of
 from sde.condition.text.tokenizer import Tokens, word_at
 from sde.condition.tree import Condition, Shapes
-from sde.files import expanded
+from sde.files import expanded, file_digest
 
 CLASSES = {
     "clip": "CLIPTextModel",
@@ -61,8 +61,8 @@ class TransformersText(TextEncoder):
         cls, folder: str, texts: Sequence[str] = (), max_tokens: int = 0, outputs: Sequence[str] = OUTPUTS
     ) -> "TransformersText":
         """The encoder in a folder, or in the sub-folders text_encoder and tokenizer of a pipeline's. ``max_tokens`` are
-        taken, 0 for as many as the encoder has positions, or where it has any number, the longest of the texts has.
-        Raises ValueError for a folder without one."""
+        taken, 0 for as many as the encoder has positions, or where these are relative, as T5's, as many as the longest
+        of the texts has. Raises ValueError for a folder without one."""
         own, place = check_outputs(outputs), Path(expanded(folder))
         if not folder or not _encoder_of(place).joinpath("config.json").is_file():
             raise ValueError(
@@ -70,11 +70,14 @@ class TransformersText(TextEncoder):
                 "encoder, as save_pretrained of the transformers library writes them"
             )
         model, tokenizer = _load(place)
-        config = model.config
-        limit = getattr(config, "max_position_embeddings", None) or min(tokenizer.model_max_length, 10**6)
-        if limit == 10**6:
+        positions = getattr(model.config, "max_position_embeddings", None)
+        if positions:
+            # Of some positions none is for a token, which the tokenizer knows.
+            limit = min(positions, tokenizer.model_max_length)
+        else:
             # The end of a text is a token as well.
-            limit = max((len(tokenizer(text)["input_ids"]) for text in {*texts}), default=2)
+            longest = max((len(tokenizer(text, verbose=False)["input_ids"]) for text in {*texts}), default=2)
+            limit = max_tokens or longest
         found = cls(place, _digest(place), (0, 0), min(max_tokens or limit, limit), own)
         found._held = (model, tokenizer)
         sequence, vector = found._states(["a"])
@@ -170,8 +173,7 @@ def _digest(folder: Path) -> str:
     found = hashlib.sha256()
     for pattern in WEIGHTS:
         for path in sorted(_encoder_of(folder).glob(pattern)):
-            with open(path, "rb") as file:
-                found.update(hashlib.file_digest(file, "sha256").digest())
+            found.update(bytes.fromhex(file_digest(path)))
     return found.hexdigest()
 
 

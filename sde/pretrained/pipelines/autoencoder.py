@@ -1,6 +1,6 @@
 """Autoencoders of diffusers, as ours, and the learned transforms that they make."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,9 +16,7 @@ class DiffusersAutoencoder(Autoencoder):
     has none is deterministic. It computes in the dtype of its weights."""
 
     def __init__(self, model: Any, event_shape: Sequence[int]) -> None:
-        config = model.config
-        widths = config.get("block_out_channels") or config.get("encoder_block_out_channels")
-        factor = 2 ** (len(widths) - 1)
+        config, factor = model.config, factor_of(model.config)
         channels, *size = event_shape
         check_size(size, factor)
         super().__init__(event_shape, (config["latent_channels"], *(side // factor for side in size)))
@@ -43,12 +41,19 @@ class DiffusersAutoencoder(Autoencoder):
         return (self.latent_shape[0], *(side // self.factor for side in event_shape[1:]))
 
 
+def factor_of(config: Mapping[str, Any]) -> int:
+    """By how much latents are coarser than images, of the config of an autoencoder: each of its levels but the last
+    halves them."""
+    names = ("block_out_channels", "encoder_block_out_channels", "down_block_out_channels")
+    return 2 ** (len(next(config[name] for name in names if config.get(name))) - 1)
+
+
 def check_size(size: Sequence[int], factor: int) -> None:
     """Raise ValueError for a height and width that are no multiples of ``factor``."""
     wrong = next((side for side in size if side < 1 or side % factor), None)
     if wrong is not None:
         near = max(1, round(wrong / factor)) * factor
-        raise ValueError(f"size = {tuple(size)}: the autoencoder takes multiples of {factor}, as {near}")
+        raise ValueError(f"size = {tuple(size)}: its networks take multiples of {factor}, as {near}")
 
 
 def latent_transform(model: Any, event_shape: Sequence[int]) -> LatentTransform:

@@ -1,5 +1,6 @@
 """Components: the parts of a pipeline of diffusers, from a folder, a hub's name, or a pipeline in memory."""
 
+import copy
 import importlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -71,10 +72,10 @@ class Components:
 def read_components(source: Any, dtype: torch.dtype | None = None, config: str | Path | None = None) -> Components:
     """The parts of a pipeline: of a folder as ``save_pretrained`` writes it, of a hub's name, which diffusers resolves,
     or of a pipeline of diffusers in memory, whose parts are used as they are. ``dtype`` is that of the networks,
-    float32 unless told otherwise; an autoencoder that overflows in float16 stays in float32. A single file of weights
-    is loaded by the folder ``config`` of a pipeline of its kind (``single_file``). Raises ValueError for a folder that
-    is none, or has a part missing; for a name that is not found; and for a pipeline without network, autoencoder or
-    scheduler. ImportError names the extra."""
+    float32 unless told otherwise; an autoencoder that overflows in float16 stays in float32, of a pipeline in memory a
+    copy. A single file of weights is loaded by the folder ``config`` of a pipeline of its kind (``single_file``).
+    Raises ValueError for a folder that is none, or has a part missing; for a name that is not found; and for a pipeline
+    without network, autoencoder or scheduler. ImportError names the extra."""
     library = _libraries()
     if not isinstance(source, str | Path):
         if not isinstance(source, library.DiffusionPipeline):
@@ -82,7 +83,7 @@ def read_components(source: Any, dtype: torch.dtype | None = None, config: str |
         return _of_pipeline(source, type(source).__name__)
     path = Path(source)
     if path.is_file():
-        return _of_pipeline(_kept_in_range(read_single_file(path, dtype, config)), str(source))
+        return _of_pipeline(read_single_file(path, dtype, config), str(source))
     if config is not None:
         raise ValueError(f"config = {config}: is for a single file of weights, and {source} is none; leave it out")
     if path.exists():
@@ -96,15 +97,15 @@ def read_components(source: Any, dtype: torch.dtype | None = None, config: str |
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError) as error:
         told = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{source} was not loaded as a pipeline: {told}") from error
-    return _of_pipeline(_kept_in_range(pipeline), str(source))
+    return _of_pipeline(pipeline, str(source))
 
 
-def _kept_in_range(pipeline: Any) -> Any:
-    """The pipeline with its autoencoder in float32, where that overflows in float16 (its ``force_upcast``)."""
-    autoencoder = getattr(pipeline, "vae", None)
-    if autoencoder is not None and autoencoder.dtype == torch.float16 and autoencoder.config.get("force_upcast", False):
-        autoencoder.to(torch.float32)
-    return pipeline
+def _in_range(autoencoder: Any) -> Any:
+    """An autoencoder, or where it overflows in float16 (its ``force_upcast``), a copy in float32: diffusers' pipelines,
+    which share it, bring theirs there and back at each call."""
+    if autoencoder.dtype == torch.float16 and autoencoder.config.get("force_upcast", False):
+        return copy.deepcopy(autoencoder).to(torch.float32)
+    return autoencoder
 
 
 def _libraries() -> Any:
@@ -171,4 +172,5 @@ def _of_pipeline(pipeline: Any, source: str) -> Components:
     for names in (DENOISERS, ("vae",), ("scheduler",)):
         if not any(name in parts for name in names):
             raise ValueError(f"{source} has no {' or '.join(names)}: it is no pipeline of latents")
+    parts["vae"] = _in_range(parts["vae"])
     return Components(parts, dict(pipeline.config), type(pipeline).__name__, source)

@@ -31,6 +31,11 @@ class PipelineNetwork(nn.Module, abc.ABC):
         for kind, value in null.items():
             self.register_buffer(f"null_{kind}", value.detach().clone())
 
+    @property
+    def patch(self) -> int:
+        """The side of the squares of latents that it takes as one position."""
+        return int(self.model.config.get("patch_size") or 1)
+
     def null(self, kind: str) -> Tensor:
         """The row (1, ...) that stands for none of a kind."""
         return self.get_buffer(f"null_{kind}")
@@ -45,8 +50,11 @@ class PipelineNetwork(nn.Module, abc.ABC):
         follows from the size, mu, linear in the number of tokens of the latents."""
         if not config.get("use_dynamic_shifting"):
             return {}
-        patch = self.model.config.get("patch_size") or 1
-        return {"mu": dynamic_shift(config, (latent_shape[1] // patch) * (latent_shape[2] // patch))}
+        return {"mu": self.shift(config, latent_shape)}
+
+    def shift(self, config: Mapping[str, Any], latent_shape: Sequence[int]) -> float:
+        """``dynamic_shift`` of the number of positions of the latents."""
+        return dynamic_shift(config, (latent_shape[1] // self.patch) * (latent_shape[2] // self.patch))
 
     @abc.abstractmethod
     def predict(self, x: Tensor, time: Tensor, told: Condition, dtype: torch.dtype) -> Tensor:

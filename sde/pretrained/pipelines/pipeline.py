@@ -13,7 +13,7 @@ from sde.model.denoiser import Denoiser
 from sde.model.noise_input import NoiseInput
 from sde.pretrained.diffusers_scheduler import OPTION_KINDS, OPTIONS, Scheduled, read_scheduler
 from sde.pretrained.facts import Facts
-from sde.pretrained.pipelines.autoencoder import latent_transform
+from sde.pretrained.pipelines.autoencoder import check_size, factor_of, latent_transform
 from sde.pretrained.pipelines.components import Components, read_components
 from sde.pretrained.pipelines.controlnet import read_controlnets
 from sde.pretrained.pipelines.families import FAMILIES, Options
@@ -126,6 +126,7 @@ def assemble(
     event_shape = _event_shape(components, size)
     transform = latent_transform(components.parts["vae"], event_shape)
     network, text = FAMILIES[kind](components, transform, Options(event_shape[1:], clip_skip, embedded_guidance))
+    check_size(event_shape[1:], factor_of(components.parts["vae"].config) * network.patch)
     model = Denoiser(
         network.requires_grad_(False),
         scheduled.sde,
@@ -146,10 +147,9 @@ def _event_shape(components: Components, size: int | Sequence[int] | None) -> tu
     """The shape of the images."""
     autoencoder = components.parts["vae"].config
     if size is None:
-        widths = autoencoder.get("block_out_channels") or autoencoder.get("encoder_block_out_channels")
         latent = components.network.config.get("sample_size") or 64
         sides = latent if isinstance(latent, list | tuple) else (latent, latent)
-        size = [side * 2 ** (len(widths) - 1) for side in sides]
+        size = [side * factor_of(autoencoder) for side in sides]
     height, width = (size, size) if isinstance(size, int) else tuple(size)
     return autoencoder.get("out_channels", 3), int(height), int(width)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sde.condition.tree import Condition
-from sde.pretrained.pipelines.network import PipelineNetwork, dynamic_shift
+from sde.pretrained.pipelines.network import PipelineNetwork
 
 
 class SD3Transformer(PipelineNetwork):
@@ -56,6 +56,8 @@ class FluxTransformer(PipelineNetwork):
     """A FluxTransformer2DModel, which sees squares of 2 x 2 latents as tokens, with their rows and columns; one that
     was distilled with guidance is told the scale ``embedded_guidance``. It takes latents of even sides."""
 
+    patch = 2
+
     def __init__(self, model: Any, null: Mapping[str, Tensor], embedded_guidance: float) -> None:
         super().__init__(model, null)
         self.embedded_guidance = embedded_guidance
@@ -63,7 +65,7 @@ class FluxTransformer(PipelineNetwork):
     def scheduler_options(self, config: Mapping[str, Any], calls: int, latent_shape: Sequence[int]) -> dict[str, Any]:
         """Noise levels 1 to 1 / calls, which the scheduler shifts."""
         levels = [1 - (1 - 1 / calls) * number / max(calls - 1, 1) for number in range(calls)]
-        return {"sigmas": levels, "mu": dynamic_shift(config, (latent_shape[1] // 2) * (latent_shape[2] // 2))}
+        return {"sigmas": levels, "mu": self.shift(config, latent_shape)}
 
     def predict(self, x: Tensor, time: Tensor, told: Condition, dtype: torch.dtype) -> Tensor:
         rows, channels, height, width = x.shape

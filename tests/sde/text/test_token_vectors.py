@@ -164,3 +164,8 @@ def test_wordllama_knows_that_a_puppy_is_like_a_dog():
     again.load_state_dict(model.state_dict())
     assert again._tokenizer is None, "the state that was loaded says what it is"
     assert model.notes(["a red heart and more"])[0].endswith("'and more' is left out")
+
+
+def test_an_encoder_of_something_else_is_not_built():
+    with pytest.raises(ValueError, match="the text encoder of a pipeline is a part of it"):
+        build_text({"name": "pipeline", "kind": "CLIPText"})

@@ -80,6 +80,16 @@ def test_words_in_place_of_which_there_is_the_unknown_token_are_unknown(tmp_path
     assert found.unknown == ["blue", "green"]
 
 
+def test_what_unigram_does_not_know_is_unknown(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers", reason="the extra text is not installed")
+    pieces = [("a", -1.0), ("<unk>", 0.0), ("\u2581", -1.0), ("red", -1.0)]
+    words = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=1))
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    path = tmp_path / "unigram.json"
+    words.save(str(path))
+    assert read_tokenizer(str(path), [])("a blue red").unknown == ["blue"]
+
+
 def test_characters_are_numbered_by_their_code_points():
     tokenizer = read_tokenizer("characters", ["cab", "b a"])
     assert tokenizer.alphabet == " abc"

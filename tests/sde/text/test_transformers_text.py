@@ -36,10 +36,23 @@ def folders(tmp_path_factory):
         words.save_pretrained(base / name)
     t5 = transformers.T5Config(vocab_size=32000, d_model=8, d_kv=4, d_ff=12, num_layers=2, num_heads=2)
     transformers.T5EncoderModel(t5).save_pretrained(base / "pipeline/text_encoder")
-    fast("weights/wordllama-tokenizer.json.gz", eos_token="</s>", pad_token="</s>", unk_token="<unk>").save_pretrained(
-        base / "pipeline/tokenizer"
-    )
+    # The limit of T5's tokenizers is none of its encoder, whose positions are relative.
+    fast(
+        "weights/wordllama-tokenizer.json.gz", eos_token="</s>", pad_token="</s>", unk_token="<unk>",
+        model_max_length=512,
+    ).save_pretrained(base / "pipeline/tokenizer")  # fmt: skip
+    # Of its positions two are for no token.
+    roberta = {"vocab_size": 49408, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1,
+               "num_attention_heads": 2, "max_position_embeddings": 18, "pad_token_id": 1}  # fmt: skip
+    transformers.RobertaModel(transformers.RobertaConfig(**roberta)).save_pretrained(base / "roberta")
+    words.save_pretrained(base / "roberta")
     return base
+
+
+def test_all_that_a_tokenizer_gives_has_a_position(folders):
+    encoder = TEXT_ENCODERS["transformers"](TEXTS, folder=str(folders / "roberta"))
+    assert encoder.max_tokens == 16
+    assert not encoder(["cat " * 30])["sequence"].isnan().any()
 
 
 @pytest.mark.parametrize(("name", "kind", "pooled"), [

@@ -184,6 +184,10 @@ def test_half_precision_keeps_an_autoencoder_that_overflows_in_float32(dtype, tm
     assert model.transform.autoencoder.model.dtype == (torch.float32 if dtype == torch.float16 else dtype)
     cond = model.text(PROMPTS)
     exact = load_pipeline(pipeline)
+    half = stable_diffusion().to(dtype=dtype)
+    shared = load_pipeline(half)
+    assert shared.transform.autoencoder.model.dtype == model.transform.autoencoder.model.dtype
+    assert half.vae.dtype == dtype, "the pipeline itself is left as it was"
     with torch.no_grad():
         found, expected = (one(noise(), torch.tensor(0.5), cond) for one in (model, exact))
     assert found.dtype == torch.float32

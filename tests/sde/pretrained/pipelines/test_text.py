@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sde.pretrained.pipelines.autoencoder import factor_of
 from tests.oracles import pipelines
 from tests.sde.pretrained.pipelines.drawing import PROMPTS, assert_alike, drawn_from_noise, guided, loaded, noise
 
@@ -102,6 +103,11 @@ def test_the_mean_of_the_posterior_is_encoded():
         mean, std = transform.posterior(torch.full((1, 3, 16, 16), 99.5))
     torch.testing.assert_close(std, torch.full_like(mean, autoencoder.config.scaling_factor))
     assert torch.equal(mean, transform.encode(torch.full((1, 3, 16, 16), 99.5)))
+
+
+def test_latents_are_as_coarse_as_the_levels_of_any_autoencoder():
+    for names in ("block_out_channels", "encoder_block_out_channels", "down_block_out_channels"):
+        assert factor_of({names: [4, 8, 8]}) == 4
 
 
 def test_an_autoencoder_without_a_posterior():

@@ -69,6 +69,12 @@ def test_flux():
     assert (drawn(guided(other, scale=1), "euler", z, found.steps(5)) - wanted).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("make", [pipelines.sd3, pipelines.pixart, pipelines.flux, pipelines.dit])
+def test_sizes_that_are_no_whole_squares(make):
+    with pytest.raises(ValueError, match=r"size = \(16, 18\): its networks take multiples of 4, as 16"):
+        loaded(make(), size=(16, 18))
+
+
 def test_dit():
     """Of classes: the row behind them is none."""
     pipeline = pipelines.dit()
