@@ -14,10 +14,11 @@ from score_sde.config.program import quoted
 from score_sde.evaluation.noisy_accuracy import NoisyAccuracy
 from score_sde.evaluation.validation import Validation
 from score_sde.pages.items import items
-from score_sde.run.conditions import held_out_condition, show
+from score_sde.run.conditions import held_out_condition
 from score_sde.run.folder import Run
 from score_sde.run.latents import give_transform, with_codes
 from score_sde.run.pairs import read_pairs
+from score_sde.run.pictures import show
 from score_sde.run.sizes import sizes_of_samples
 from score_sde.training.compiling import settle_compiling
 from score_sde.training.control import check_control, control_model, control_spec
