@@ -25,7 +25,6 @@ from score_sde.evaluation.scores import Sets, reading, refusals, scores
 from score_sde.metrics.metric import METRICS, MIN_ITEMS
 from score_sde.metrics.proportion import share
 from score_sde.run.conditions import read_condition
-from score_sde.run.controls import Controls
 from score_sde.run.folder import Run
 from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
 from score_sde.run.inputs import read_names
@@ -136,8 +135,7 @@ def evaluate(
             values["accuracy"] = {"refused": f"accuracy of the class: {unfit}"}
         elif judged is not None:
             values["accuracy"] = _accuracy(*judged, data, held)
-        controls = guides.controls if isinstance(guides.controls, Controls) else None
-        told = control_scores(controls, cond, x, data) if samples_file is None else None
+        told = None if samples_file else control_scores(guides.controls, cond, x, data)
         return values if told is None else values | {"control_f1": told}
 
     values = run.world.broadcast_from_main(measure)

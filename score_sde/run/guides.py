@@ -10,12 +10,13 @@ from torch import Tensor
 
 from score_sde.config.config import pick
 from score_sde.config.naming import with_flag, with_keys
-from score_sde.run.controls import Controls, controls_of
+from score_sde.run.controls import Controls
 from score_sde.run.folder import Run
 from score_sde.run.inputs import read_floats
 from score_sde.run.labels import read_classes
-from score_sde.run.loaded_controls import LoadedControls, loaded_controls
+from score_sde.run.loaded_controls import loaded_controls
 from score_sde.run.text import prompted, read_prompts
+from score_sde.run.trained_controls import trained_controls
 from sde import Denoiser, NoisyClassifier, ScoreModel
 from sde.condition.tree import (
     Condition,
@@ -126,9 +127,11 @@ class Guides:
         if isinstance(denoiser, Denoiser):
             weak = (weak_model(run, denoiser, options) for options in guidances if options.autoguidance)
             self.weak = next(weak, None)
-        found: Controls | LoadedControls | None
-        found = (loaded_controls if run.pipeline else controls_of)(run, denoiser, self.options)
-        self.controls = found
+        self.controls: Controls | None
+        if run.pipeline is not None and isinstance(denoiser, Denoiser):
+            self.controls = loaded_controls(run.pipeline, denoiser, self.options)
+        else:
+            self.controls = trained_controls(run, denoiser, self.options)
         if self.controls is not None and isinstance(denoiser, Denoiser):
             self.denoiser = self.controls.around(denoiser)
             self.weak = None if self.weak is None else self.controls.around(self.weak)

@@ -141,7 +141,7 @@ def test_controls_of_a_pipeline(controlled, elsewhere, capsys):
     err = refused(capsys, "sample", "--pipeline", controlled, *options)
     assert "--control is needed: this pipeline has 1 ControlNet" in err
     err = refused(capsys, "sample", "--pipeline", controlled, *options, "--control", "a.png,b.png")
-    assert "--control=a.png,b.png names 2 files, and this pipeline has 1 ControlNet" in err
+    assert "--control=a.png,b.png names 2 files for 1 ControlNet" in err
 
 
 def test_half_precision(folder, elsewhere, capsys):
