@@ -59,7 +59,7 @@ def pipeline_spec(run: Run, data: Dataset) -> dict:
     return json.loads(json.dumps(spec))
 
 
-def pipeline_with_updates(run: Run, spec: dict) -> Denoiser:
+def pipeline_with_updates(run: Run, spec: dict, data: Dataset) -> Denoiser:
     """The model of ``pipeline_spec``: the pipeline, as long as nothing is trained."""
     if run.loaded is None:
         raise TypeError("the run is not one of a pipeline")
