@@ -26,7 +26,8 @@ from score_sde.metrics.metric import METRICS, MIN_ITEMS
 from score_sde.metrics.proportion import share
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.outputs import check_room_of, stem, without_suffix

@@ -7,7 +7,8 @@ import numpy as np
 from samplers import NOISES
 from score_sde.run.conditions import prompts_of, read_condition
 from score_sde.run.folder import Run, event_shape_of
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.inputs import read_states
 from score_sde.run.items import write_arrays
 from score_sde.run.outputs import calls, check_room_of, stem

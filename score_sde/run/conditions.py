@@ -12,7 +12,8 @@ from score_sde.config.config import read_run_config, resolve
 from score_sde.config.naming import with_flag
 from score_sde.run.condition_files import read_arrays
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, Guides
+from score_sde.run.guidance import UNGUIDED
+from score_sde.run.guides import Guides
 from score_sde.run.labels import Labels
 from score_sde.run.text import cycled_prompts, prompted, read_prompts
 from sde.condition.tree import (

@@ -3,19 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from score_sde.run.control_files import read_control
 from score_sde.run.folder import Run
+from score_sde.run.guidance import GuidanceOptions
 from score_sde.run.inputs import read_floats
 from sde import Denoiser
 from sde.condition.tree import Condition, control_kind
 from sde.data import Dataset
-
-if TYPE_CHECKING:
-    from score_sde.run.guides import GuidanceOptions
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Controls(ABC):
         }
 
 
-def refuse_controls(options: "GuidanceOptions", why: str) -> None:
+def refuse_controls(options: GuidanceOptions, why: str) -> None:
     """Raise ValueError for flags of controls where there are none, and ``why`` there are none."""
     for flag in ("control", "control_scale"):
         value = getattr(options, flag)
@@ -66,7 +63,7 @@ def refuse_controls(options: "GuidanceOptions", why: str) -> None:
             raise ValueError(f"--{flag}={value}: {why}")
 
 
-def read_scales(options: "GuidanceOptions", count: int) -> list[float]:
+def read_scales(options: GuidanceOptions, count: int) -> list[float]:
     """``--control_scale``, one for each control, 1 where it is not given."""
     if options.control_scale is None:
         return [1.0] * count

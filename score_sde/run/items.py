@@ -16,7 +16,8 @@ from score_sde.config.naming import with_flag
 from score_sde.run.compiling import compiling
 from score_sde.run.conditions import with_controls
 from score_sde.run.folder import Run
-from score_sde.run.guides import GuidanceOptions, Guides
+from score_sde.run.guidance import GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.labels import Labels
 from score_sde.run.text import prompted, read_prompts
 from sde import Denoiser, ScoreModel

@@ -1,16 +1,14 @@
 """ControlNets of a pipeline."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from score_sde.run.controls import Controls, read_scales, refuse_controls
+from score_sde.run.guidance import GuidanceOptions
 from score_sde.run.pipelines import LoadedPipeline
 from sde import Denoiser
 from sde.condition.tree import is_control
 from sde.data import Dataset
 from sde.pretrained.pipelines.controlnet import RANGE
-
-if TYPE_CHECKING:
-    from score_sde.run.guides import GuidanceOptions
 
 
 class LoadedControls(Controls):
@@ -36,7 +34,7 @@ class LoadedControls(Controls):
         )
 
 
-def loaded_controls(pipeline: LoadedPipeline, model: Denoiser, options: "GuidanceOptions") -> LoadedControls | None:
+def loaded_controls(pipeline: LoadedPipeline, model: Denoiser, options: GuidanceOptions) -> LoadedControls | None:
     """The ControlNets of a pipeline, with the scales of the command; None where it has none. Raises ValueError for
     flags without any, and for a ControlNet without a picture."""
     shapes = [tuple(shape) for kind, shape in model.conditions.items() if is_control(kind)]

@@ -9,7 +9,8 @@ from samplers import Plan, pilot_count, plan
 from score_sde.config.migration import PLAN_FLAGS, current_plan
 from score_sde.run.conditions import cycled, read_condition
 from score_sde.run.folder import Run, event_shape_of
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.lock import one_writer
 from sde.condition.tree import Condition
 from sde.files import file_digest, read_json, write_json

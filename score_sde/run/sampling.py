@@ -13,7 +13,8 @@ from score_sde.config.naming import GRID, with_keys
 from score_sde.run.compiling import FLAG, pays
 from score_sde.run.conditions import cascade_seed, open_cascade, upscaled
 from score_sde.run.folder import Run, event_shape_of
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.labels import Labels
 from score_sde.run.plans import planned
 from score_sde.run.sizes import sizes_of_samples

@@ -4,13 +4,14 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from score_sde.config.config import read_run_config, resolve
 from score_sde.run.controls import Controls, read_scales, refuse_controls
 from score_sde.run.folder import Run
+from score_sde.run.guidance import GuidanceOptions
 from sde import Denoiser
 from sde.checkpoint.snapshots import stored_spec
 from sde.condition.standardization import Standardization
@@ -19,9 +20,6 @@ from sde.data import Dataset
 from sde.data.controls import GIVEN, controlled
 from sde.distillation import FlowMap
 from sde.networks.controlnet import ControlNet
-
-if TYPE_CHECKING:
-    from score_sde.run.guides import GuidanceOptions
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class TrainedControls(Controls):
         return replace(data, conditions=conditions)
 
 
-def trained_controls(run: Run, model: Denoiser | FlowMap, options: "GuidanceOptions") -> TrainedControls | None:
+def trained_controls(run: Run, model: Denoiser | FlowMap, options: GuidanceOptions) -> TrainedControls | None:
     """The controls that a run and the flags of a command name; None where there are none. Raises ValueError for flags
     without any, for a folder without a control, and for another number of scales."""
     own, further = isinstance(model.network, ControlNet), options.controls or ""

@@ -11,7 +11,8 @@ from score_sde.config.config import read_config, read_run_config, resolve
 from score_sde.evaluation.validation import Validation
 from score_sde.run.conditions import cascade_seed, read_condition
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides, guided
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guides import Guides, guided
 from score_sde.run.items import open_split
 from score_sde.training.spec import denoiser_spec
 from sde import VPSDE, Denoiser, NoisyClassifier

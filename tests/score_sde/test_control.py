@@ -15,7 +15,7 @@ from score_sde.evaluation.control_scores import control_scores
 from score_sde.metrics.agreement import f1_scores
 from score_sde.run.control_files import read_control
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED
+from score_sde.run.guidance import UNGUIDED
 from score_sde.run.trained_controls import trained_controls
 from sde.checkpoint.models import load_model, save_model
 from sde.checkpoint.snapshots import stored_spec
