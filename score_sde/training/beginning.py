@@ -1,6 +1,7 @@
 """What training begins with: weights drawn anew or of another run, or frozen ones with what is trained beside them."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import NamedTuple
 
 from score_sde.run.folder import Run
@@ -9,9 +10,13 @@ from score_sde.training.control import check_control, control_model, control_spe
 from score_sde.training.spec import denoiser_spec
 from score_sde.training.updates import begin_with_base, check_has_base, pipeline_spec, pipeline_with_updates
 from sde import Denoiser
+from sde.checkpoint.base import describe_base
 from sde.checkpoint.initial import begin_with
 from sde.checkpoint.spec import build_denoiser
 from sde.data import Dataset
+
+OF_THE_BASE = ("num_classes", "conditions", "null_trained", "text", "control")
+"""What a model of low-rank updates has of its base's spec beside what every model has of the one it began with."""
 
 
 class Beginning(NamedTuple):
@@ -34,7 +39,24 @@ def beginning_of(run: Run) -> Beginning:
 
 
 def _spec(run: Run, data: Dataset) -> dict:
-    return denoiser_spec(run.config, data, run.inherited)
+    return denoiser_spec(run.config, data, inherited(run))
+
+
+def inherited(run: Run) -> dict:
+    """What a model that began with other weights has of them beside its config; nothing where it began anew."""
+    spec, begins = run.spec, run.begins_with
+    origin = spec.get("origin")
+    if begins is not None:
+        origin = (origin or {}) | {"init": str(begins.parent)}
+    if origin is None:
+        return {}
+    own: tuple[str, ...] = ("noise_input", "scaled_input", "sigma_data", "levels")
+    updates = {}
+    if (lora := run.config.model.updates.lora) is not None:
+        own += OF_THE_BASE
+        base = spec.get("base") if begins is None else describe_base(begins)
+        updates = {"lora": asdict(lora), "base": base, "conditions": {}}
+    return {"origin": origin, **updates, **{name: spec[name] for name in own if name in spec}}
 
 
 def _model_of_updates(run: Run, spec: dict, data: Dataset) -> Denoiser:

@@ -23,7 +23,7 @@ def check_has_base(run: Run) -> None:
                 "--config.model.lora_rank=8"
             )
         return
-    if rank and "base" not in run.inherited:
+    if rank and run.begins_with is None and "base" not in run.spec:
         raise ValueError(
             f"config.model.lora_rank = {rank}: low-rank updates are of weights that are trained already; name their "
             "run with --init"
