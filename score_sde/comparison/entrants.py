@@ -60,7 +60,13 @@ class Entrant:
 
     def command(self, given: dict, count: int) -> str:
         """The command that draws the samples with the values of flags that were ``given``, but for the sampler."""
-        values = {"workdir": self.run.folder, "weights": self.run.weights, **given, **asdict(self.guides.options)}
+        own: dict = {"workdir": self.run.folder, "weights": self.run.weights}
+        if self.run.pipeline is not None:
+            # As the command named it.
+            asked = ("pipeline", "pipeline_config", "dtype", "image_size")
+            own = {name: self.run.settings[name] for name in asked if name in self.run.settings}
+        own |= {"lora": self.run.settings["lora"]} if "lora" in self.run.settings else {}
+        values = {**own, **given, **asdict(self.guides.options)}
         usual = {
             "weights": Run.weights,
             "labels": None,

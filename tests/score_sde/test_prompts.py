@@ -219,6 +219,7 @@ def test_prompts_on_a_device_are_those_of_the_cpu(capsys, run, tmp_path):
 def train(capsys, folder, data, steps, *more):
     small = {
         "steps": steps,
+        "lr_decay": "none",
         "batch_size": 8,
         "checkpoint_every": 2,
         "sample_every": 100,

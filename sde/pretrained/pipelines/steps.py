@@ -1,6 +1,5 @@
 """Steps: the times at which a scheduler of diffusers calls its network, on a process of ours."""
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -59,11 +58,10 @@ def scheduler_steps(config: Mapping[str, Any], sde: SDE, steps: int, kind: str =
     ``sde`` is the process of the config; ``options`` are further ones of set_timesteps. Raises ValueError for a class
     that is none of a scheduler and for what it does not take."""
     name = kind or config["_class_name"]
-    scheduler_class: Any = getattr(diffusers_library(), name, None)
-    is_one = inspect.isclass(scheduler_class) and hasattr(scheduler_class, "set_timesteps")
-    if not is_one:
+    found: Any = getattr(diffusers_library(), name, None)
+    if not hasattr(found, "set_timesteps"):
         raise ValueError(f"scheduler = {name!r}: diffusers has no scheduler of this name")
-    scheduler: Any = scheduler_class.from_config(dict(config))
+    scheduler: Any = found.from_config(dict(config))
     try:
         scheduler.set_timesteps(**{"num_inference_steps": steps, **options})
     except (ValueError, TypeError, AssertionError, ZeroDivisionError) as error:
@@ -73,14 +71,20 @@ def scheduler_steps(config: Mapping[str, Any], sde: SDE, steps: int, kind: str =
         # On the path of flow matching their noise level is our time.
         times = _unique(levels)
         return Steps(times[:-1], True) if times[-1] == 0 else Steps(times, False)
-    told = _unique(scheduler.timesteps)
     std = scheduler.scale_model_input(torch.ones(1) * scheduler.init_noise_sigma, scheduler.timesteps[0]).item()
     last = _last(scheduler, sde, levels)
-    whole = bool((told == told.round()).all())
-    times = told / (sde.steps - 1) if whole else sde.t_of_noise_level(_unique(levels)[: len(told)])
+    times = _unique(scheduler.timesteps) / (sde.steps - 1) if levels is None else _times(sde, levels[:-1])
+    if sde.open_end and scheduler.timesteps[0] == sde.steps - 1:
+        times[0] = sde.t_max
     if last is None or last >= times[-1].item():
         return Steps(times, last is None, std)
     return Steps(torch.cat([times, times.new_tensor([last])]), False, std)
+
+
+def _times(chain: ChainSDE, levels: Tensor) -> Tensor:
+    """The times of noise levels, those of the chain's own steps exactly."""
+    steps = chain.t_of_noise_level(_unique(levels)) * (chain.steps - 1)
+    return torch.where((steps - steps.round()).abs() < 1e-2, steps.round(), steps) / (chain.steps - 1)
 
 
 def _unique(levels: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Steps: the times at which a scheduler of diffusers calls its network."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -59,6 +61,17 @@ def test_pictures_of_euler(options, pipeline):
     sigma = found.model.sde.sigma(steps.times[0]).item()
     assert steps.std == pytest.approx(1 if options.get("timestep_spacing") == "leading" else sigma, abs=1e-6)
     ours = drawn(guided(found.model, scale=3.0), "ddim", steps.std * noise(), steps)
+    assert_alike(ours, pipelines.pictures(pipeline, latents=noise(), **call))
+
+
+def test_pictures_of_levels_that_are_rounded(pipeline):
+    """DPM-Solver tells the network the nearest steps of Karras' levels, of which two may be one."""
+    pipeline.scheduler = pipelines.scheduler("DPMSolverMultistepScheduler", use_karras_sigmas=True)
+    found = loaded(pipeline)
+    assert found.steps(40).calls == 40
+    found.model.noise_input = replace(found.model.noise_input, rounding="nearest")
+    call = {"prompt": ["a cat, 2", "dog."], "num_inference_steps": 5, "guidance_scale": 3.0}
+    ours = drawn(guided(found.model, scale=3.0), "dpmpp", noise(), found.steps(5))
     assert_alike(ours, pipelines.pictures(pipeline, latents=noise(), **call))
 
 
