@@ -51,8 +51,8 @@ def pipeline_spec(run: Run, data: Dataset) -> dict:
         "sigma_data": model.sigma_data,
         "null_trained": True,
         "about": data.about,
-        "origin": {**loaded.loaded.origin, "init": loaded.source},
-        "levels": loaded.loaded.levels.tolist(),
+        "origin": {**loaded.pipeline.origin, "init": loaded.source},
+        "levels": loaded.pipeline.levels.tolist(),
         "lora": asdict(lora),
         "base": describe_pipeline(Path(loaded.source), data.event_shape[1:]),
     }
