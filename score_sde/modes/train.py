@@ -16,17 +16,16 @@ from score_sde.evaluation.validation import Validation
 from score_sde.pages.items import items
 from score_sde.run.conditions import held_out_condition
 from score_sde.run.folder import Run
-from score_sde.run.latents import with_codes
 from score_sde.run.pairs import read_pairs
 from score_sde.run.pictures import show
 from score_sde.run.sizes import sizes_of_samples
 from score_sde.training.beginning import beginning_of
 from score_sde.training.compiling import settle_compiling
+from score_sde.training.latents import cached_latents, refuse_augmentation
 from score_sde.training.precision import settle
 from score_sde.training.session import Session
 from score_sde.training.spec import classifier_spec
 from sde import Denoiser, NoisyClassifier
-from sde.autoencoder import LatentTransform
 from sde.checkpoint.spec import build_classifier
 from sde.condition.tree import Condition, restrict_to
 from sde.data import Dataset
@@ -169,27 +168,6 @@ def train_classifier(run: Run) -> dict:
         + f" (chance {noisy.chance:.1%})"
     )
     return session.summary("train_classifier") | {"accuracy": accuracy, "chance": noisy.chance}
-
-
-def cached_latents(run: Run, data: Dataset) -> Dataset:
-    """The data with latents that are computed once, as config.data.cache_latents asks. Raises ValueError for a run
-    without an autoencoder."""
-    if not isinstance(data.transform, LatentTransform):
-        raise ValueError(
-            "config.data.cache_latents=True: the model sees the items as they are, and there are no latents to keep; "
-            "name an autoencoder in config.model.autoencoder, or leave it out"
-        )
-    # Those of pairs are what their noises lead to.
-    return data if data.codes is not None else with_codes(data, run.folder, run.world)
-
-
-def refuse_augmentation(augmentation: str, data: Dataset) -> None:
-    """Refuse to change latents as if they were items."""
-    if augmentation != "none" and isinstance(data.transform, LatentTransform):
-        raise ValueError(
-            f"config.training.augmentation={augmentation}: mirrored or moved latents are not those of a mirrored or "
-            "moved item; take none with an autoencoder"
-        )
 
 
 def write_preview(run: Run, samples: Samples, cond: Condition | None, step: int, data: Dataset) -> None:
