@@ -7,7 +7,7 @@ import torch
 from absl import flags
 
 from samplers.compiled import lacking
-from score_sde.cli.modes import MODES
+from score_sde.cli.modes import MODES, PIPELINE_FLAGS
 from score_sde.cli.tolerance import overrides_of
 from score_sde.cli.values import of_root, started, values_of
 from score_sde.config.config import pick, read_run_config, resolve
@@ -28,6 +28,9 @@ def open_run(options: flags.FlagValues, overrides: list[str]) -> Run:
     mode, device = MODES[options.mode], choose_device(options.device or "auto")
     if options.pipeline:
         return _open_pipeline(options, overrides, device)
+    for name in PIPELINE_FLAGS:
+        if options[name].present:
+            raise ValueError(f"--{name}={options[name].value} is of a --pipeline, and there is none; leave it out")
     folder = _folder(options)
     if options.base and folder.resolve() == Path(options.base).resolve():
         raise ValueError(f"--base={options.base} is the --workdir too: the control needs a run folder of its own")
