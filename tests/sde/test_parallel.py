@@ -84,7 +84,7 @@ def test_curves_are_those_of_one_process(found, parallel, name):
     assert torch.equal(one["skipped"], two["skipped"])
     assert (two["skipped"].nonzero().flatten() + 1).tolist() == ([2, 4] if name == "skipping" else [])
     assert two["loss"].isfinite().sum() == (19 if name == "skipping" else 20)
-    assert not (one["norm"] < 0.05).any(), "every step of the clipped run is"
+    assert name != "clipped" or not (one["norm"] < CASES["clipped"]["max_grad_norm"]).any(), "every step of it is"
     assert torch.equal(one["objective"], one["loss"]) == (name != "uncertain") or name == "skipping"
     for values in ("loss", "objective", "norm"):
         torch.testing.assert_close(two[values], one[values], rtol=1e-5, atol=0, equal_nan=True)
