@@ -90,7 +90,7 @@ def _compile(options: flags.FlagValues, device: torch.device) -> str:
 
 def _open_pipeline(options: flags.FlagValues, overrides: list[str], device: torch.device) -> Run:
     """A pipeline, and a folder for its outputs. Raises ValueError for flags of a run folder beside it."""
-    for name in ("workdir", "weights", "imports", "runs"):
+    for name in ("workdir", "weights", "imports", "runs", "autoguidance", "classifier_scale"):
         if options[name].present:
             raise ValueError(
                 f"--pipeline={options.pipeline} and --{name}={options[name].value}: a pipeline takes the place of a "

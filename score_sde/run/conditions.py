@@ -71,6 +71,10 @@ def read_condition(
     """
     model, arrays = guides.denoiser, None if file == "none" else file
     further, spoken = [kind for kind in model.conditions if not is_control(kind)], bool(arrays or prompt)
+    if labels and labels != "none" and further and not guides.classes:
+        raise ValueError(
+            f"--labels={labels}: the model is conditioned on {' and '.join(further)}, and has no classes; leave it out"
+        )
     if labels and further and not spoken:
         raise ValueError(
             f"--labels={labels}: the model is conditioned on {' and '.join(further)} as well, and held-out items have "

@@ -185,6 +185,17 @@ def test_data_are_read_once(runs, monkeypatch):
     assert len(seen) == 1
 
 
+def test_what_no_flag_gives(runs):
+    """With --condition=none it is null, and where no flag gives anything there is no condition at all."""
+    run = Run(runs / "small", resolve(read_run_config(runs / "small"), []), CPU)
+    guides = Guides(run, run.model(), UNGUIDED)
+    assert read_condition(run, guides, "3,1", "none", 3)["labels"].tolist() == [3, 1, 3]
+    assert read_condition(run, guides, "none", "none", 3) is None
+    assert read_condition(run, guides, None, "none", 3) is None
+    assert read_condition(run, guides, "none", None, 3) is None
+    assert read_condition(run, guides, None, None, 12)["labels"].tolist() == [*range(10), 0, 1]
+
+
 def test_a_file_of_conditions(runs, tmp_path, capsys):
     _, held_out = load_dataset(**config("digits", conditions=("labels", "superres")))
     _, cond = held_out.batch(torch.tensor([3, 40]))
