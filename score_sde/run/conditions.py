@@ -164,7 +164,8 @@ def with_controls(model: Preconditioned, cond: Condition | None, controls: Condi
 def prompts_of(run: Run, model: Preconditioned, prompt: str | None, file: str | None, count: int) -> list[str] | None:
     """The texts of what ``read_condition`` returns, one for each of ``count`` samples: prompts, or by default the
     captions of held-out items; None where it has none."""
-    if model.text is None or ((file or run.pipeline) and not prompt):
+    # A model of one's own need not say whether it reads.
+    if getattr(model, "text", None) is None or ((file or run.pipeline) and not prompt):
         return None
     if prompt:
         return cycled_prompts(read_prompts("--prompt", prompt), count)

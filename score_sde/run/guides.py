@@ -207,7 +207,8 @@ def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, we
             f"--guidance_scale={options.guidance_scale:g}: the model is unconditional, so there is nothing to guide "
             "without a classifier or --autoguidance; leave it at 1"
         )
-    spoken = model.text is not None
+    # A model of one's own need not say whether it reads.
+    spoken = getattr(model, "text", None) is not None
     if (free and cond is None) or (options.classifier_scale and labels_of(cond) is None):
         raise ValueError(
             f"--guidance_scale={options.guidance_scale:g} and --classifier_scale={options.classifier_scale:g} guide "

@@ -8,7 +8,7 @@ MISTAKES = [
     (["--mode", "smaple"], "did you mean sample"),
     (["--workdir", "x"], "--mode"),
     (["--mode", "sample", "--workdir", "nowhere"], "nowhere has no config.json"),
-    (["--mode", "train", "--config", "digit"], "cifar10_edm, cifar10_ncsnpp, digits, digits_flow, digits_small, "),
+    (["--mode", "train", "--config", "digit"], "cifar10_edm, cifar10_ncsnpp, digits, digits_edges, digits_flow, "),
     (["--mode", "train", "--wrkdir=x"], "wrkdir"),
     (["--mode", "sample", "RUN", "--sampler", "heunn"], "did you mean heun"),
     (["--mode", "sample", "RUN", "--sampler", "eab"], "--sampler = 'eab' has a new name: take deis"),

@@ -317,7 +317,7 @@ def test_from_the_command_line(trained, capsys):
     (["--features", "nothing.pt"], ["--features=nothing.pt", "a TorchScript file that exists"]),
     (["--labels", "7"], ["--labels=7", "out of range"]),
     (["--steps", "5"], ["--steps", "--mode compare would ignore it"]),
-    (["--config.sampler.order=2"], ["--config.sampler.order=2: with --mode compare no config can be changed"]),
+    (["--config.sampler.order=2"], ["--config.sampler.order=2: with --mode compare only config.data can be changed"]),
 ])  # fmt: skip
 def test_mistakes(trained, capsys, arguments, words):
     status, _, error = call(capsys, "--mode", "compare", "--workdir", trained, *arguments)

@@ -104,7 +104,7 @@ def test_modes(folders, capsys, mode):
 def test_measurements_that_need_float64_are_refused(tmp_path_factory, monkeypatch, capsys):
     """Of data so far from zero that float32 does not tell them apart, where the device has none."""
     far = SimpleNamespace(transform=Transform((1e9,), (2.0,)))
-    monkeypatch.setattr(restoring, "open_split", lambda run, split: (far, far, None))
+    monkeypatch.setattr(restoring, "open_split", lambda run, split, files: (far, far, None))
     command = ["--mode", "restore", "--workdir", str(trained_once(tmp_path_factory)), "--task", "inpaint"]
     assert main.main([*command, "--device", sim.NAME]) == 2
     assert capsys.readouterr().err == (

@@ -120,8 +120,8 @@ def test_a_plan_is_made_for_the_weaker_model_too(trained, tmp_path, capsys):
 
 def test_every_flag_is_here():
     names = [flag.removeprefix("--") for flags in LIMITED for flag in flags[::2]]
-    # What is said of controls is tested with these.
-    own = {field.name for field in fields(GuidanceOptions) if not field.name.startswith("control")}
+    # What is said of controls and of prompts is tested with these.
+    own = {field.name for field in fields(GuidanceOptions) if not field.name.startswith(("control", "negative_prompt"))}
     assert set(names) | {"guidance_scale"} == own
 
 
