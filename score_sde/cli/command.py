@@ -130,9 +130,7 @@ def run_mode(options: flags.FlagValues, overrides: list[str]) -> dict:
     given = {name: options[name].value for name in options if options[name].present}
     if not (mode.training or mode.makes):
         own: dict[str, Any] = {"weights": Run.weights, "imports": "", "compile": Run.compile, "tolerance": None}
-        usual = {} if run.pipeline else read_run_config(run.folder)
-        own |= {"lora": "", "sampler": resolve(usual, []).sampler.name}
-        own |= dict.fromkeys(PIPELINE_FLAGS, "")
+        own |= {"lora": "", "sampler": run.usual_sampler.name, **dict.fromkeys(PIPELINE_FLAGS, "")}
         if run.student is not None and not mode.students:
             raise ValueError(run.no_score)
         run.settings = settings_of(given, overrides, own | mode.defaults)

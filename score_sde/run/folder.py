@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from score_sde.config.config import pick, resolve
+from score_sde.config.component import Component
+from score_sde.config.config import pick, read_run_config, resolve
 from score_sde.config.naming import FOLDER, with_keys
 from score_sde.config.options import Config, PrecisionOptions, own_keys
 from score_sde.config.program import program, quoted
@@ -94,6 +95,12 @@ class Run:
         # What was read of the data stays read.
         vars(run).update({name: value for name, value in vars(self).items() if name not in vars(run)})
         return run
+
+    @property
+    def usual_sampler(self) -> Component:
+        """What draws samples unless the command says otherwise, by config.json; of a pipeline, which has none, the
+        default."""
+        return resolve({} if self.pipeline else read_run_config(self.folder), []).sampler
 
     @cached_property
     def kind(self) -> Kind:
