@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from samplers import NOISES
-from score_sde.config.config import read_run_config, resolve
 from score_sde.evaluation.class_mix import matching
 from score_sde.evaluation.control_scores import control_scores
 from score_sde.evaluation.features import Extracted, extractor
@@ -209,7 +208,7 @@ def _draw(
 
 def _nothing_ignored(run: Run, given: Mapping[str, object]) -> None:
     """Refuse flags of sampling, ``given`` where their value is true, beside samples that are there already."""
-    other = run.config.sampler != resolve(read_run_config(run.folder), []).sampler
+    other = run.config.sampler != run.usual_sampler
     given = {**given, "--sampler or its options": other, "--weights": run.weights != Run.weights}
     found = [flag for flag, value in given.items() if value]
     if found:
