@@ -36,6 +36,9 @@ CLASSES = 7
 POSTERIORS = 8
 """Purpose of item_seeds: where in its posterior the latent of an item lies."""
 
+CONDITIONS = 9
+"""Purpose of item_seeds: the noise on the condition of a sample."""
+
 START_OFFSET = 3 << 29
 """Added to the seeds of samples: the noise from 0 to t_min, at which a likelihood report starts its check."""
 

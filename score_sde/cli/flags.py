@@ -81,7 +81,12 @@ TEXTS = {
     "prompt": "what samples are to be, in words, of models that are told captions; or a text file with a prompt in "
     "each line, cycled; by default the captions of held-out items, and with --pipeline and in likelihood, encode, "
     "interpolate, restore and edit none",
-    "cascade": "another run folder, whose samples are the low-resolution images that these samples are conditioned on",
+    "cascade": "another run folder, whose samples are the images or vectors that these samples are conditioned on; of "
+    "more than two stages all before the last, from the first, with commas between them",
+    "cascade_scale": "classifier-free guidance of the stages of --cascade; by default they "
+    "are not guided; one scale, or one for each",
+    "condition_noise": "level of the noise on condition images, or vectors, of models that were trained with some; "
+    "of a cascade one for all, or one for each stage that takes it; default the lowest that the model knows",
     "guidance_scale": "classifier-free guidance: 1 conditional, 0 unconditional, more is stronger; guidance_sweep "
     "takes several, as in 1,2,4",
     "classifier_scale": "classifier guidance: 0 is off; guidance_sweep takes several, as in 0,1,4",

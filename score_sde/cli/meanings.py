@@ -33,6 +33,8 @@ MEANINGS = {
     "data.conditions": "what the model is conditioned on: some of labels, vector, image, sequence, text, superres; () "
     "is the labels where there are any",
     "data.superres_factor": "side of the blocks whose means are the condition superres, or the control low_resolution",
+    "data.condition_noise": "the lowest and the highest level of noise on condition images, or vectors, as in (0, "
+    "0.5), in units of their standard deviation, which the model is told; () is none",
     "data.downsample": "side of the blocks whose means take the place of the items",
     "data.control": "what the control of a --base is, computed of the items, or the array control that comes with them",
     "control.base": "run folder that the base of the control came from; its weights are in this run",

@@ -19,7 +19,8 @@ from sde.training.options import TrainingOptions
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 MEMORY_FORMATS = ("contiguous", "channels_last")
 COMPILING = ("auto", "on", "off")
-SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "downsample", "dequantized", "workers", "control")
+SHARED = ("dataset", "event_shape", "conditions", "superres_factor", "condition_noise", "downsample", "dequantized",
+          "workers", "control")  # fmt: skip
 """Keys of config.data that are for every data set; the others are keyword arguments of some."""
 OF_THE_RUN = ("kind", "pairs", "cache_latents")
 """Those that no data set is asked for."""
@@ -36,6 +37,7 @@ class DataOptions(Section):
     kind: str = ""
     conditions: tuple[str, ...] = ()
     superres_factor: int = 2
+    condition_noise: tuple[float, ...] = ()
     downsample: int = 1
     dequantized: bool = True
     workers: int = 4

@@ -10,9 +10,9 @@ from samplers.calls import evaluating
 from sde.autoencoder.base import Autoencoder
 from sde.autoencoder.loss import kl_divergence
 from sde.data import Dataset
+from sde.data.draws import per_item
 from sde.data.sizes import cut, real
 from sde.data.statistics import spread
-from sde.training.loss import per_item
 
 MAX_ITEMS = 2000
 SEED = 0

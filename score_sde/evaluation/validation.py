@@ -65,10 +65,10 @@ class Validation:
     def _errors(self, module: Denoiser, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Losses, errors over c_out^2 and log(sigma / alpha) of some of the items, float64 on the CPU."""
         index = self.index[rows]
-        x, cond = self.held_out.batch(index)
         shape = (len(self.index), *self.held_out.inner_shape)
         generator = torch.Generator().manual_seed(SEED)
         draws = BatchNoise.draw(self.sde, shape, generator, self.times, rows)
+        x, cond = self.held_out.batch(index, draws.seeds)
         draws = draws._replace(sizes=self.held_out.sizes_of(index))
         transform = self.held_out.transform
         cond = map_condition(lambda c: c.to(self.device), restrict_to(cond, module))

@@ -1,10 +1,12 @@
 """--mode sample: pictures and numbers from a run folder."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from samplers import NOISES
+from score_sde.run.cascade import drawn_before
 from score_sde.run.conditions import prompts_of, read_condition
 from score_sde.run.folder import Run, event_shape_of
 from score_sde.run.guidance import UNGUIDED, GuidanceOptions
@@ -13,7 +15,8 @@ from score_sde.run.inputs import read_states
 from score_sde.run.items import write_arrays
 from score_sde.run.outputs import calls, check_room_of, stem
 from score_sde.run.pictures import show
-from score_sde.run.sampling import Sampling, low_resolution
+from score_sde.run.sampling import Sampling
+from score_sde.run.stages import ALONE, CascadeOptions
 from score_sde.run.text import read_prompts
 from sde.condition.tree import Condition
 from sde.data.sizes import trimmed
@@ -32,7 +35,8 @@ def sample(
     labels: str | None = None,
     prompt: str | None = None,
     condition: str | None = None,
-    cascade: str | None = None,
+    cascade: CascadeOptions = ALONE,
+    condition_noise: str | None = None,
     guidance: GuidanceOptions = UNGUIDED,
     sizes: str | None = None,
     start_state: str | None = None,
@@ -53,17 +57,18 @@ def sample(
         num_samples = DEFAULT_SAMPLES if run.pipeline is None else len(read_prompts("--prompt", prompt or " "))
     sampling = Sampling(run, steps, grid, noise, seed, batch_size, sizes, states)
     check_room_of(run, out, num_samples, event_shape_of(guides.denoiser))
-    if cascade:
+    told: dict[str, Any] = {"labels": labels, "prompt": prompt, "condition_noise": condition_noise}
+    cond: Condition | None
+    if cascade.cascade:
         if condition:
-            raise ValueError(f"--condition={condition} and --cascade={cascade} both give the images: choose one")
-        if prompt:
             raise ValueError(
-                f"--prompt={prompt} and --cascade={cascade}: draw the first stage with the prompt, and give its "
-                "samples by --condition"
+                f"--condition={condition} and --cascade={cascade.cascade} both give the images: choose one"
             )
-        cond: Condition | None = low_resolution(sampling, cascade, guides, labels, num_samples)
+        steered = guidance.negative_prompt
+        cond, prompts = drawn_before(sampling, guides, cascade, count=num_samples, negative_prompt=steered, **told)
     else:
-        cond = read_condition(run, guides, labels, condition, num_samples, prompt=prompt, seed=seed)
+        cond = read_condition(run, guides, file=condition, count=num_samples, seed=seed, **told)
+        prompts = prompts_of(run, guides.denoiser, prompt, condition, num_samples)
     drawn = sampling(guides, guidance, cond, num_samples)
     if drawn is None:
         return {}
@@ -72,7 +77,6 @@ def sample(
     path = stem(run, out, sampling.name if count == 1 and not sampling.steps else f"{sampling.name}-{count}")
     picture, numbers = Path(f"{path}.png"), Path(f"{path}.npz")
     levels = guides.denoiser.transform.num_levels
-    prompts = prompts_of(run, guides.denoiser, prompt, condition or cascade, num_samples)
     shown = show(drawn.x, cond, picture, kind=run.kind, levels=levels, sizes=drawn.sizes, words=prompts)
     arrays = {
         "x": drawn.x,

@@ -105,10 +105,18 @@ def outside(x: Tensor, limits: Limits, *, kind: Kind) -> int:
 
 
 def comparison(
-    x: Tensor, other: Tensor, path: Path, *, kind: Kind, levels: int | None, sizes: Tensor | None = None
+    x: Tensor,
+    other: Tensor,
+    path: Path,
+    *,
+    kind: Kind,
+    levels: int | None,
+    sizes: Tensor | None = None,
+    words: Sequence[str] | None = None,
 ) -> bool:
     """Items x (n, *event) and what became of them: images side by side in pairs, points and signals drawn over each
-    other; of padded ones, by their ``sizes`` (n,), what is real. Returns and raises as ``picture`` does."""
+    other; of padded ones, by their ``sizes`` (n,), what is real. Below the second of up to MAX_WITH_WORDS / 2 pairs
+    stand its ``words``, where there are any. Returns and raises as ``picture`` does."""
     _check(torch.stack([x, other]), path)
     first, second = (kind.shown(cut(items, sizes, math.nan)) for items in (x, other))
     if first is None or second is None:
@@ -117,7 +125,11 @@ def comparison(
         # As many pairs per row as leave the fewest places empty.
         pairs = len(x) if len(x) <= 6 else min((5, 4, 6), key=lambda columns: -len(x) % columns)
         both = torch.stack([first, second], 1).flatten(0, 1)
-        content = _image_grid(both, kind, levels, 2 * pairs, range(2, 2 * pairs, 2))
+        if words is not None and len(both) <= MAX_WITH_WORDS:
+            below = [text for word in words for text in ("", word)]
+            content = _image_grid(both, kind, levels, 2 * min(pairs, 4), words=below)
+        else:
+            content = _image_grid(both, kind, levels, 2 * pairs, range(2, 2 * pairs, 2))
     elif kind.layout == "plane":
         figure, axes = plt.subplots(figsize=(5, 5))
         kind.draw(axes, first, "truth")

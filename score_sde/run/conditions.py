@@ -1,29 +1,24 @@
-"""Conditions of samples: what flags give, held-out items, or the samples of another run."""
+"""Conditions of samples: what flags give, and held-out items."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from score_sde.config.config import read_run_config, resolve
 from score_sde.config.naming import with_flag
 from score_sde.run.condition_files import read_arrays
+from score_sde.run.condition_noise import read_levels, with_level
 from score_sde.run.folder import Run
-from score_sde.run.guidance import UNGUIDED
 from score_sde.run.guides import Guides
 from score_sde.run.labels import Labels
 from score_sde.run.text import cycled_prompts, prompted, read_prompts
 from sde.condition.tree import (
+    CONDITION_NOISE,
     NULL_LABEL,
     C,
     Condition,
-    check_condition,
     check_kinds,
     check_labels,
-    condition_kinds,
     is_control,
     labels_of,
     map_condition,
@@ -60,6 +55,7 @@ def read_condition(
     prompt: str | None = None,
     seed: int = 0,
     by_law: bool = False,
+    condition_noise: str | None = None,
 ) -> Condition | None:
     """The condition of ``count`` samples: each flag gives some of its kinds, cycled, and each kind one flag alone.
 
@@ -67,10 +63,12 @@ def read_condition(
     says what the samples are, and controls are those of held-out items all the same; a pipeline has no items, and there
     and with ``--condition=none`` it is null. Classes then are those of the items, or null beside a prompt, or drawn
     ``by_law``, as often as the data have them and by ``seed``, or else all of them in turn. None where nothing is said.
-    Raises ValueError for what the model does not take.
+    Where the model is told of noise on its condition, there is noise of ``--condition_noise``, by ``seed``, unless the
+    file says its level. Raises ValueError for what the model does not take.
     """
     model, arrays = guides.denoiser, None if file == "none" else file
-    further, spoken = [kind for kind in model.conditions if not is_control(kind)], bool(arrays or prompt)
+    further = [kind for kind in model.conditions if not is_control(kind) and kind != CONDITION_NOISE]
+    spoken, level = bool(arrays or prompt), read_levels(condition_noise, [(run, model)])[0]
     if labels and labels != "none" and further and not guides.classes:
         raise ValueError(
             f"--labels={labels}: the model is conditioned on {' and '.join(further)}, and has no classes; leave it out"
@@ -101,12 +99,16 @@ def read_condition(
             found |= classes or {}
     if spoken:
         with with_flag("--condition", arrays) if arrays else with_flag("--prompt", prompt):
-            known = restrict_to(found, model) or {}
+            silent = {} if level is None else {CONDITION_NOISE: torch.zeros(1, 1)}
+            known = restrict_to(silent | found, model) or {}
             check_kinds(known, model.num_classes, model.conditions)
             if "labels" in known:
                 check_labels(known["labels"], model.num_classes)
     # Labels that are to be none are no condition by themselves.
-    return None if not found or (labels == "none" and [*found] == ["labels"]) else cycled(found, count)
+    if not found or (labels == "none" and [*found] == ["labels"]):
+        return None
+    found = cycled(found, count)
+    return found if condition_noise is None and CONDITION_NOISE in found else with_level(model, found, level, seed)
 
 
 def gathered(sources: Mapping[str, Condition]) -> Condition:
@@ -178,53 +180,3 @@ def prompts_of(run: Run, model: Preconditioned, prompt: str | None, file: str | 
 def no_labels(count: int) -> Condition:
     """Null in each row."""
     return {"labels": torch.full((count,), NULL_LABEL)}
-
-
-def open_cascade(run: Run, folder: str, model: Preconditioned) -> Guides:
-    """The model of ``--cascade``, whose samples are the images that this run's model is conditioned on; it is sampled
-    as this run is. Raises ValueError where the two do not fit."""
-    flag, wanted = f"--cascade={folder}", model.conditions.get("image")
-    if wanted is None:
-        others = " and ".join(condition_kinds(model)) or "nothing"
-        raise ValueError(f"{flag}: the model in {run.folder} is conditioned on {others}, not on an image; leave it out")
-    path = Path(folder)
-    if not (path / "config.json").exists():
-        raise ValueError(f"{flag} is not a run folder: name one that draws images of shape {tuple(wanted)}")
-    config = replace(resolve(read_run_config(path), []), sampler=run.config.sampler)
-    low = Run(path, config, run.device, run.world, imports=run.imports)
-    drawn = low.model()
-    if drawn.event_shape != tuple(wanted):
-        raise ValueError(
-            f"{flag} draws items of shape {drawn.event_shape}, but {run.folder} is conditioned on images of "
-            f"shape {tuple(wanted)}: train one for the other, by config.data.downsample or config.data.superres_factor"
-        )
-    if run.sizes or low.sizes:
-        raise ValueError(
-            f"{flag}: the items are of unequal size, and the two stages would draw sizes of their own; draw the first "
-            "by itself, and give its samples by --condition"
-        )
-    if drawn.conditions:
-        raise ValueError(
-            f"{flag} is itself conditioned on {' and '.join(drawn.conditions)}: name the run of a first stage"
-        )
-    if drawn.num_classes and model.num_classes and drawn.num_classes != model.num_classes:
-        raise ValueError(
-            f"{flag} has {drawn.num_classes} classes, {run.folder} has {model.num_classes}: labels mean the same to "
-            "both only where they come from the same data"
-        )
-    return Guides(low, drawn, UNGUIDED)
-
-
-def cascade_seed(seed: int) -> int:
-    """The seed of the first stage, other than the second's, whose first noise would be the same numbers."""
-    return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0] >> 1)
-
-
-def upscaled(labels: Condition | None, image: Tensor, guides: Guides) -> Condition:
-    """The condition of a cascade's second stage, checked."""
-    model, cond = guides.denoiser, {"image": image if image.is_floating_point() else image.float()}
-    if guides.classes:
-        cond |= labels or no_labels(len(image))
-    cond = with_controls(model, cond, guides.given_controls(len(image)), len(image)) or cond
-    check_condition(restrict_to(cond, model) or {}, model.num_classes, model.conditions)
-    return cond

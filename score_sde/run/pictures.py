@@ -40,4 +40,5 @@ def show(
     image = None if cond is None else cond.get("image", _as_image(cond.get(CONTROL), x, kind, levels))
     if image is None or image.shape[1] != x.shape[1]:
         return picture(x, path, kind=kind, levels=levels, labels=labels_of(cond), sizes=sizes, words=words)
-    return comparison(repeat_to(image.nan_to_num(), x.shape[2:]).to(x), x, path, kind=kind, levels=levels, sizes=sizes)
+    small = repeat_to(image.nan_to_num(), x.shape[2:]).to(x)
+    return comparison(small, x, path, kind=kind, levels=levels, sizes=sizes, words=words)

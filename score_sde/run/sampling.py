@@ -11,16 +11,14 @@ from samplers.loop.trajectory import Trajectory, join
 from score_sde.config.config import pick
 from score_sde.config.naming import GRID, with_keys
 from score_sde.run.compiling import FLAG, pays
-from score_sde.run.conditions import cascade_seed, open_cascade, upscaled
 from score_sde.run.folder import Run, event_shape_of
-from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guidance import GuidanceOptions
 from score_sde.run.guides import Guides
-from score_sde.run.labels import Labels
 from score_sde.run.plans import planned
 from score_sde.run.sizes import sizes_of_samples
 from score_sde.run.students import times_of_run
 from sde import ScoreModel
-from sde.condition.tree import Condition, restrict_to
+from sde.condition.tree import Condition
 
 AUTO_CALLS = 10
 """Network calls of --sampler auto unless --steps says otherwise."""
@@ -68,25 +66,6 @@ class Sampling:
             return self.sampler, self.times
         found = self.run.world.broadcast_from_main(lambda: planned(self.run, guides, cond, self.calls, options))
         return found.sampler, found.times
-
-
-def low_resolution(sampling: Sampling, cascade: str, guides: Guides, labels: str | None, n: int) -> Condition:
-    """The condition of n samples whose images are samples of another run, drawn as they are but without guidance, with
-    the same labels where both have classes."""
-    run, options = sampling.run, sampling.options
-    first = open_cascade(run, cascade, guides.denoiser)
-    counts = run.class_counts or first.run.class_counts if labels == "data" else None
-    names = guides.names or first.names
-    reader = Labels(labels, guides.denoiser, guides.classes or first.classes, names, counts)
-    asked = reader.of_samples(n, options["seed"])
-    options = options | {"seed": cascade_seed(options["seed"])}
-    draws = Sampling(first.run, sampling.steps, sampling.grid, **options)
-    drawn = draws(first, UNGUIDED, restrict_to(asked, first.denoiser), n)
-    image = None
-    if drawn is not None:
-        image = drawn.x
-        print(f"{n} image{'s' * (n > 1)} of {cascade}, {drawn.mean_nfe:g} network calls each, {drawn.seconds:.1f} s")
-    return upscaled(asked, run.world.broadcast_from_main(lambda: image), guides)
 
 
 def path_of(samples: Samples) -> Trajectory:

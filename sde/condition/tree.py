@@ -28,9 +28,13 @@ Shapes = Mapping[str, Sequence[int]]
 NULL_LABEL = -1
 
 
-FEATURES = {"vector": 1, "image": 1, "sequence": 2, "control": 1}
+CONDITION_NOISE = "condition_noise"
+"""The level of the noise that is on a condition image or vector (sde.condition.noise), a number per row."""
+
+
+FEATURES = {"vector": 1, "image": 1, "sequence": 2, "control": 1, CONDITION_NOISE: 1}
 """The kinds of conditions that are numbers, and the axis of their features: entries, channels, entries of a token,
-channels."""
+channels, and a level."""
 
 
 KINDS = ("labels", *FEATURES)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sde.condition.tree import CONTROL, FEATURES
+from sde.condition.tree import CONDITION_NOISE, CONTROL, FEATURES
 from sde.data.array_files import CHANNELS, ArrayFile, FileOfArrays, array_tensor, read_file
 from sde.data.captions import ARRAYS as CAPTIONS
 from sde.data.captions import caption_array
@@ -199,6 +199,7 @@ def condition_array(kind: str, array: np.ndarray, count: int | None = None, chan
         "vector": (array.ndim == 2, "(n, d)"),
         "image": (array.ndim > 2, "(n, channels, *space)"),
         "sequence": (array.ndim == 3, "(n, length, d)"),
+        CONDITION_NOISE: (array.ndim == 2, "(n, 1)"),
         CONTROL: (array.ndim > 2, "(n, channels, *space)"),
     }[kind]
     if not fits or not array.size:

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
-from sde.condition.tree import CONTROL, KINDS
+from sde.condition.tree import CONDITION_NOISE, CONTROL, KINDS
 from sde.data.block_means import BlockMeans
 from sde.data.captions import TEXT
 from sde.data.dataset import Dataset
 from sde.data.names import CLASS_NAMES
 from sde.data.transform import Transform
+
+OF_DATA = tuple(kind for kind in KINDS if kind not in (CONDITION_NOISE, CONTROL))
+"""The kinds that `conditions` can name: noise on them, and a control, are asked for beside them."""
 
 SUPERRES = "superres"
 """The condition image that consists of the block means of the item itself."""
@@ -29,9 +32,9 @@ def downsampled(parts: tuple[Dataset, Dataset], factor: int) -> tuple[Dataset, D
 
 
 def conditioned(part: Dataset, names: tuple[str, ...], factor: int) -> Dataset:
-    """The data with the conditions of these names alone, KINDS, SUPERRES or TEXT; no names stand for labels where there
-    are any. Data with captions keep their classes, by which what is made of captions can be judged. Raises ValueError
-    for what the data have not."""
+    """The data with the conditions of these names alone, OF_DATA, SUPERRES or TEXT; no names stand for labels where
+    there are any. Data with captions keep their classes, by which what is made of captions can be judged. Raises
+    ValueError for what the data have not."""
     if not names:
         return part
     conditions, key = dict(part.conditions), f"conditions = {names}"
@@ -42,9 +45,8 @@ def conditioned(part: Dataset, names: tuple[str, ...], factor: int) -> Dataset:
     for name in names:
         if name == CONTROL:
             raise ValueError(f"{key}: a control is asked for by `control`, beside them; leave it out here")
-        if name not in (*KINDS, SUPERRES, TEXT):
-            allowed = ", ".join(kind for kind in (*KINDS, SUPERRES, TEXT) if kind != CONTROL)
-            raise ValueError(f"{key}: {name!r} is not one of {allowed}")
+        if name not in (*OF_DATA, SUPERRES, TEXT):
+            raise ValueError(f"{key}: {name!r} is not one of {', '.join((*OF_DATA, SUPERRES, TEXT))}")
         if name == TEXT and name not in held:
             raise ValueError(
                 f"{key}: the data have no captions; take the data sets images or points, with captions in the folder "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sde.condition.text.base import TextEncoder
-from sde.condition.tree import Condition, as_labels, check_labels, feature_axis
+from sde.condition.tree import CONDITION_NOISE, Condition, as_labels, check_labels, feature_axis
 from sde.data.array_files import ArrayFile
 from sde.data.block_means import BlockMeans
 from sde.data.caption_rows import CaptionRows, rows_of_captions
@@ -68,6 +68,8 @@ class Dataset:
     captions: Sequence[str] | None = None
     text: TextEncoder | None = None
     """What made the conditions that are of the captions."""
+    condition_noise: Any = None
+    """Noise on the conditions, a ``ConditionNoise``, or None."""
 
     def __post_init__(self) -> None:
         if isinstance(self.items, np.ndarray | list | tuple):
@@ -182,17 +184,19 @@ class Dataset:
     def condition_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape, without rows, of each of the conditions."""
         first = torch.zeros(1, dtype=torch.long, device="cpu")
-        return {kind: tuple(self._condition(kind, first).shape[1:]) for kind in self.conditions}
+        found = {kind: tuple(self._condition(kind, first).shape[1:]) for kind in self.conditions}
+        return found if self.condition_noise is None else found | {CONDITION_NOISE: (1,)}
 
     @cached_property
     def condition_moments(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Mean and standard deviation of each feature of the conditions, float64, over as many items as ``statistics``
-        takes; null is left out."""
+        takes; null is left out, and so is noise on them, of whose level they are those of training."""
         parts = self.measured.split(256)
-        return {
+        found = {
             kind: feature_moments(self._condition(kind, part).movedim(feature_axis(kind), -1) for part in parts)
             for kind in self.conditions
         }
+        return found if self.condition_noise is None else found | {CONDITION_NOISE: self.condition_noise.moments}
 
     def _condition(self, kind: str, index: Tensor) -> Tensor:
         held = self.conditions[kind]
@@ -203,9 +207,11 @@ class Dataset:
     def _items(self, index: Tensor, sizes: Tensor | None) -> Tensor:
         return cut(self.items[index].to(self.transform.dtype), sizes)
 
-    def batch(self, index: Tensor) -> tuple[Tensor, Condition | None]:
+    def batch(self, index: Tensor, seeds: Tensor | None = None) -> tuple[Tensor, Condition | None]:
         """Items (B, *event) in data units, with 0 where they are padded, and their conditions, at positions (B,) that
-        are on the CPU: None where there are none. Items are float32, or float64 where the transform is ``far``.
+        are on the CPU: None where there are none. Items are float32, or float64 where the transform is ``far``. Where
+        there is noise on the conditions, its levels are those of training, drawn by ``seeds`` (B,), or without them the
+        lowest.
 
         Where the items are on a device, so is what is returned, and the CPU does not wait for it.
         """
@@ -213,21 +219,23 @@ class Dataset:
         if isinstance(self.items, Tensor):
             index = send(index, self.items.device)
         x = self._items(index, sizes)
-        return x, self._told(index, x)
+        return x, self._told(index, x, seeds)
 
-    def coded_batch(self, index: Tensor) -> tuple[Tensor, Condition | None]:
+    def coded_batch(self, index: Tensor, seeds: Tensor | None = None) -> tuple[Tensor, Condition | None]:
         """As ``batch``, with the ``codes`` (B, 2 c, *rest) of the items in place of the items, which are read where a
         condition is computed of them alone."""
         codes: Any = self.codes
         x = self._items(index, None) if any(callable(held) for held in self.conditions.values()) else None
         index = send(index, codes.device)
-        return codes[index], self._told(index, x)
+        return codes[index], self._told(index, x, seeds)
 
-    def _told(self, index: Tensor, x: Any) -> Condition | None:
+    def _told(self, index: Tensor, x: Any, seeds: Tensor | None) -> Condition | None:
         """The conditions at positions (B,), for items x (B, *event); None where there are none."""
         tree = {} if self.labels is None else {"labels": self.labels[index]}
         for kind, held in self.conditions.items():
             tree[kind] = held[index] if isinstance(held, Tensor | CaptionRows) else held(x)
+        if self.condition_noise is not None:
+            tree = self.condition_noise(tree, index, seeds)
         return tree or None
 
     def with_text(self, encoder: TextEncoder) -> "Dataset":

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from sde.condition.tree import CONTROL
+from sde.data.condition_noise import with_condition_noise
 from sde.data.conditioning import conditioned, downsampled
 from sde.data.controls import GIVEN, controlled
 from sde.data.dataset import Dataset
@@ -18,6 +19,7 @@ def load_dataset(
     event_shape: Sequence[int] = (),
     conditions: Sequence[str] = (),
     superres_factor: int = 2,
+    condition_noise: Sequence[float] = (),
     downsample: int = 1,
     dequantized: bool = True,
     workers: int = 4,
@@ -27,9 +29,10 @@ def load_dataset(
     """The training and held-out part of the data set of a name (``source_of``), which takes the other ``options``.
 
     Of block means by ``downsample``; with the ``conditions``, of which superres has block means by ``superres_factor``;
-    with the ``control`` of this name (sde.data.controls), of which low_resolution has these block means, too.
-    Without ``dequantized`` quantized values are not spread over their cells by noise, and the least and the largest of
-    them are -1 and 1 in model units. ``workers`` threads read. Raises ValueError for unknown names and conditions, and
+    with noise on images or vectors among these, of levels between the two of ``condition_noise``; with the ``control``
+    of this name (sde.data.controls), of which low_resolution has these block means, too. Without ``dequantized``
+    quantized values are not spread over their cells by noise, and the least and the largest of them are -1 and 1 in
+    model units. ``workers`` threads read. Raises ValueError for unknown names and conditions, and
     for items of another shape than ``event_shape``, where that is given.
     """
     source = source_of(dataset)
@@ -43,9 +46,10 @@ def load_dataset(
         parts = downsampled(parts, downsample)
     if not dequantized:
         parts = _as_values(parts[0]), _as_values(parts[1])
-    train, test = (
-        controlled(conditioned(part, tuple(conditions), superres_factor), control, superres_factor) for part in parts
-    )
+    train, test = (conditioned(part, tuple(conditions), superres_factor) for part in parts)
+    if len(condition_noise):
+        train, test = with_condition_noise((train, test), condition_noise)
+    train, test = (controlled(part, control, superres_factor) for part in (train, test))
     expected = tuple(event_shape)
     for key, part in (("root", train), ("test_root", test)):
         if expected and part.event_shape != expected:

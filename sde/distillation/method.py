@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from sde.condition.tree import ConditionLike
+from sde.data.draws import per_item
 from sde.distillation.teacher import Teacher
 from sde.process.base import SDE
-from sde.training.loss import BatchNoise, per_item
+from sde.training.loss import BatchNoise
 from sde.training.times import NORMAL, Times
 
 T = TypeVar("T")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sde.condition.tree import (
+    CONDITION_NOISE,
     CONTROL,
     FEATURES,
     BoundCondition,
@@ -143,10 +144,11 @@ def split_further(c_noise: Tensor) -> tuple[Tensor, Tensor | None]:
 class Embedding(nn.Module):
     """What a network knows besides x: the noise level, and what it is conditioned on.
 
-    ``conditions`` are the shapes (without rows) of vector, image and sequence, where there are any; an image is for
-    items of ``event_shape``. With ``flat``, each is embedded as a vector. ``sequence_layers`` of a transformer see a
-    sequence first, and add to the embedding, which is then all that a flat one becomes. ``noise_embedding`` is one of
-    NOISE_EMBEDDINGS; "fourier" has width / 4 random frequencies of ``fourier_scale``. A ``mapping`` of the
+    ``conditions`` are the shapes (without rows) of vector, image and sequence, where there are any, and of the level of
+    the noise on one of them, which is embedded as a vector is; an image is for items of ``event_shape``. With ``flat``,
+    each is embedded as a vector. ``sequence_layers`` of a transformer see a sequence first, and add to the embedding,
+    which is then all that a flat one becomes. ``noise_embedding`` is one of NOISE_EMBEDDINGS; "fourier" has width / 4
+    random frequencies of ``fourier_scale``. A ``mapping`` of the
     network's own, called with c_noise, labels or None, and augmentation or None, embeds these three instead.
     ``channels`` is what an image adds to the channels of x. ``further`` embeds what follows the noise level, where the
     network is told more (sde.networks.further).
@@ -178,7 +180,9 @@ class Embedding(nn.Module):
         for kind in shapes:
             check_choice("conditions", kind, TOLD)
         flattened = [
-            kind for kind in shapes if kind == "vector" or (flat and not (kind == "sequence" and sequence_layers))
+            kind
+            for kind in shapes
+            if kind in ("vector", CONDITION_NOISE) or (flat and not (kind == "sequence" and sequence_layers))
         ]
         self.vectors = nn.ModuleDict(
             {kind: VectorEmbedding(shapes[kind], width, kind == "sequence") for kind in flattened}

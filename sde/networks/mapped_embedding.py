@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sde.condition.tree import ConditionLike, Shapes, as_tree
+from sde.condition.tree import CONDITION_NOISE, ConditionLike, Shapes, as_tree
 from sde.networks.attention import Context
 from sde.networks.dropout import Dropout
 from sde.networks.embedding import (
@@ -155,6 +155,8 @@ class MappedEmbedding(nn.Module):
         for kind in shapes:
             check_choice("conditions", kind, TOLD)
         self.vector = VectorInput(shapes["vector"], width) if "vector" in shapes else None
+        told = CONDITION_NOISE in shapes
+        self.condition_noise = VectorInput(shapes[CONDITION_NOISE], width) if told else None
         self.image = ImageInput(shapes["image"], event_shape[1:]) if "image" in shapes else None
         self.channels = shapes["image"][0] if self.image else 0
         self.features = shapes["sequence"][1] if "sequence" in shapes else 0
@@ -181,6 +183,8 @@ class MappedEmbedding(nn.Module):
             total = total + self.label(tree["labels"])
         if self.vector is not None:
             total = total + self.vector(tree["vector"].to(x.dtype))
+        if self.condition_noise is not None:
+            total = total + self.condition_noise(tree[CONDITION_NOISE].to(x.dtype))
         if self.image is not None:
             x = self.image(x, tree["image"].to(x.dtype))
         context = None

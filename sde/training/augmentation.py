@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sde.condition.tree import AUGMENTATION, CONTROL, Condition
+from sde.data.draws import per_item
 from sde.device import double, send
-from sde.training.loss import per_item
 
 SYM6 = (
     0.015404109327027373, 0.0034907120842174702, -0.11799011114819057, -0.048311742585633, 0.4910559419267466,

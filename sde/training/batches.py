@@ -106,8 +106,8 @@ class Batches:
 
     def _read(self, index: Tensor, draws: BatchNoise, u: Tensor | None) -> tuple[Tensor, Condition | None]:
         if self.data.codes is not None:
-            return self.data.coded_batch(index)
-        x, cond = self.data.batch(index)
+            return self.data.coded_batch(index, draws.seeds)
+        x, cond = self.data.batch(index, draws.seeds)
         return draws.dequantize(x, self.data.transform, u), cond
 
     def _place(self, part: Part) -> Copied:

@@ -1,12 +1,13 @@
 """The loss, denoising score matching, and how much each time counts."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sde.condition.tree import ConditionLike, as_tree, drop_conditions
+from sde.data.draws import per_item
 from sde.data.sizes import cut, item_means
 from sde.data.transform import TransformLike
 from sde.device import as_tensor, send
@@ -40,14 +41,6 @@ def stratified(count: int, generator: torch.Generator) -> Tensor:
     within = torch.rand(count, generator=generator, dtype=torch.float64, device="cpu")
     u = (torch.arange(count, device="cpu") + within) / count
     return u[torch.randperm(count, generator=generator, device="cpu")].clamp(1e-12, 1 - 1e-12)
-
-
-def per_item(function: Callable[..., Tensor], seeds: Tensor, event_shape: Sequence[int]) -> Tensor:
-    """function(event_shape, generator=...) for each seed (B,), stacked, in float32 on the CPU: an item's numbers are
-    its own, whatever part of a batch is drawn where."""
-    like: Any = {"dtype": torch.float32, "device": "cpu"}
-    generators = (torch.Generator().manual_seed(seed) for seed in seeds.tolist())
-    return torch.stack([function(event_shape, generator=generator, **like) for generator in generators])
 
 
 class BatchNoise(NamedTuple):

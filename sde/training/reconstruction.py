@@ -8,9 +8,10 @@ from torch import Tensor
 from sde.autoencoder.base import Autoencoder
 from sde.autoencoder.loss import AutoencoderLoss, Features
 from sde.condition.tree import Condition
+from sde.data.draws import per_item
 from sde.device import send
 from sde.training.augmentation import Augmentation
-from sde.training.loss import BatchNoise, per_item
+from sde.training.loss import BatchNoise
 from sde.training.trainer import Trainer
 
 AS_THEY_ARE = Augmentation()

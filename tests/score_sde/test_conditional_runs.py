@@ -9,7 +9,8 @@ import torch
 from score_sde.cli import main
 from score_sde.config.config import read_config, read_run_config, resolve
 from score_sde.evaluation.validation import Validation
-from score_sde.run.conditions import cascade_seed, read_condition
+from score_sde.run.cascade import cascade_seed
+from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run
 from score_sde.run.guidance import UNGUIDED, GuidanceOptions
 from score_sde.run.guides import Guides, guided
@@ -82,7 +83,8 @@ def test_training_reaches_the_optimum(tmp_path):
 def test_a_step_does_not_depend_on_its_parts(tmp_path):
     """Accumulated parts, and items read ahead by threads, train the same model with conditions of every kind."""
     path, _ = arrays(tmp_path)
-    data, _ = load_dataset(**config("points", root=path, conditions=("labels", "vector", "image", "sequence")))
+    kinds = ("labels", "vector", "image", "sequence")
+    data, _ = load_dataset(**config("points", root=path, conditions=kinds, condition_noise=(0, 0.5)))
     settings, states = experiment("--config.model.network.width=16", "--config.model.network.layers=1"), []
     for accumulate, workers in ((1, 0), (4, 0), (2, 2)):
         torch.manual_seed(0)
@@ -117,11 +119,12 @@ def test_the_audit_refuses_a_network_that_ignores_a_condition(tmp_path, name):
     rng = np.random.default_rng(0)
     np.savez(path, x=rng.normal(size=(40, 2, 8)), vector=rng.normal(size=(40, 3)), image=rng.normal(size=(40, 1, 4)),
              sequence=rng.normal(size=(40, 5, 2)))  # fmt: skip
-    data, _ = load_dataset(**config("points", root=path, conditions=("vector", "image", "sequence")))
+    kinds = ("vector", "image", "sequence")
+    data, _ = load_dataset(**config("points", root=path, conditions=kinds, condition_noise=(0, 0.5)))
     network = NETWORKS[name]((2, 8), None, conditions=data.condition_shapes, **SMALL[name])
     model = Denoiser(network, build_denoiser(denoiser_spec(experiment(), data)).sde, "edm", data.sigma_data)
     assert ignored_inputs(model, (2, 8)) == []
-    assert "conditions: vector 3, image 1x4, sequence 5x2" in audit(data, model)
+    assert "conditions: vector 3, image 1x4, sequence 5x2, condition_noise 1" in audit(data, model)
     for kind in data.conditions:
         model.network = Deaf(network, kind)
         words = [f"its condition {kind} (the output is the same for two of them)",

@@ -24,7 +24,7 @@ def settings(given, overrides=(), mode="sample"):
 
 
 def test_what_is_at_its_default_is_no_setting():
-    given = {"num_samples": 64, "noise": NOISES[0], "guidance_scale": (1.0,), "weights": "model.safetensors",
+    given = {"noise": NOISES[0], "guidance_scale": (1.0,), "weights": "model.safetensors",
              "sampler": "heun", "labels": "", "batch_size": 256, "seed": 0}  # fmt: skip
     assert settings(given | {"mode": "sample", "workdir": "w", "device": "cpu", "out": "o"}) == {}
     assert settings({"guidance_scale": (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)}, mode="guidance_sweep") == {}

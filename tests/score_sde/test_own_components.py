@@ -279,6 +279,7 @@ def test_the_flag_goes_with_the_weights():
     assert {name for name, mode in MODES.items() if "imports" in mode.flags} == {*MODES} - {
         "train",
         "train_classifier",
+        "train_autoencoder",
         "distill",
         "import",
     }

@@ -265,7 +265,7 @@ def test_a_small_run_of_it_goes_on_bit_for_bit(pictures, tmp_path, capsys):
          "config.model.network.augment_dim: set that to 9"),
         (["--config.model.network.augment_dim=6"], "the network has config.model.network.augment_dim = 6"),
         (["--config.model.network.name=unet"], "the network has no config.model.network.augment_dim"),
-        (["--config.training.augmentation=flop"], "needs one of none, flip, edm (did you mean flip?)"),
+        (["--config.training.augmentation=flop"], "needs one of none, flip, crop, edm (did you mean flip?)"),
         (["--config.training.augmentation_probability=1.5"], "augmentation_probability = 1.5: needs a probability"),
         (["--config.training.adam_betas=(0.9,1.0)"], "config.training.adam_betas = (0.9, 1.0): needs two decays"),
         (["--config.data.conditions=('superres',)"], "the image of the condition would not be transformed"),

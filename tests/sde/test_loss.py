@@ -13,8 +13,9 @@ import torch
 
 from sde import Denoiser
 from sde.condition.tree import drop_conditions, null_like
+from sde.data.draws import per_item
 from sde.training import loss
-from sde.training.loss import WEIGHTINGS, BatchNoise, classifier_loss, denoising_loss, per_item, stratified
+from sde.training.loss import WEIGHTINGS, BatchNoise, classifier_loss, denoising_loss, stratified
 from sde.training.options import TrainingOptions
 from sde.training.times import IMPORTANCE, TIMES, Times
 from tests.oracles.exact import GaussianDenoiser
