@@ -67,7 +67,8 @@ class TrainedControls(Controls):
 def trained_controls(run: Run, model: Denoiser | FlowMap, options: GuidanceOptions) -> TrainedControls | None:
     """The controls that a run and the flags of a command name; None where there are none. Raises ValueError for flags
     without any, for a folder without a control, and for another number of scales."""
-    own, further = isinstance(model.network, ControlNet), options.controls or ""
+    # A model of one's own need not have a network.
+    own, further = isinstance(getattr(model, "network", None), ControlNet), options.controls or ""
     runs = [run] if own else []
     runs += [_opened(run, name.strip(), further) for name in further.split(",") if further]
     if not runs:

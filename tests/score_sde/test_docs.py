@@ -21,6 +21,7 @@ from score_sde.cli.command import split_arguments
 from score_sde.cli.flags import check_flags, define_flags
 from score_sde.cli.modes import MODES
 from score_sde.config.config import config_path, read_config, resolve
+from tests.oracles.pipelines import stable_diffusion
 
 pytestmark = pytest.mark.xdist_group("docs")
 
@@ -80,6 +81,8 @@ SHARED = ROOT.parent / "shared" / "data"
 NEEDED = {"docs/pretrained.md": {"weights/mnist-flow-vit.safetensors": "weights/mnist-flow-vit.safetensors",
                                  "data/mnist": "mnist"}}  # fmt: skip
 """Files that a page asks for, by where they lie in the shared data."""
+PIPELINE = "stable-diffusion-v1-5"
+"""The folder of the pipeline that pages load."""
 PAGES = sorted(path.stem for path in (DOCS / "samplers").glob("*.md") if path.stem != "index")
 
 
@@ -106,6 +109,10 @@ def test_python_runs(page, digits, tmp_path, monkeypatch):
         Path(name).symlink_to(SHARED / place)
     namespace = {"__name__": page}
     for line, block in blocks(page, python=True):
+        if "sde.pretrained.pipelines" in block and not Path(PIPELINE).exists():
+            for extra in ("diffusers", "transformers"):
+                pytest.importorskip(extra, reason=f"from line {line} on, {page} needs {extra}, which is not installed")
+            stable_diffusion().save_pretrained(PIPELINE)
         # Empty lines in front, so that a traceback has the page's own.
         exec(compile("\n" * line + block, ROOT / page, "exec"), namespace)
 
