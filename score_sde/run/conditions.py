@@ -108,7 +108,9 @@ def read_condition(
     if not found or (labels == "none" and [*found] == ["labels"]):
         return None
     found = cycled(found, count)
-    return found if condition_noise is None and CONDITION_NOISE in found else with_level(model, found, level, seed)
+    if level is None or (condition_noise is None and CONDITION_NOISE in found):
+        return found
+    return with_level(model, found, level, seed)
 
 
 def gathered(sources: Mapping[str, Condition]) -> Condition:
