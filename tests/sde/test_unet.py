@@ -127,8 +127,10 @@ def test_every_option_reaches_the_encoder(monkeypatch, module, network):
         return UNetEncoder(event_shape, num_classes, options, *conditions)
 
     monkeypatch.setattr(module, "UNetEncoder", encoder)
-    network((1, 8, 8), 4, **options)
-    assert vars(seen[0]) == options
+    # Classifiers are told no sequence.
+    own = {"sequence_layers": 2} if network is unet.UNet else {}
+    network((1, 8, 8), 4, **options, **own)
+    assert vars(seen[0]) == {"sequence_layers": 0} | options | own
     assert options == {key: value for key, value in options.items() if value != getattr(UNetOptions(), key)}
 
 
