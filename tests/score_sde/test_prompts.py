@@ -168,7 +168,7 @@ def test_a_sweep_of_prompts_asks_for_classes(capsys, both):
     (["--prompt", "red", "--negative_prompt", "no"], "--negative_prompt=no: with --guidance_scale=1 it does nothing"),
     (["--prompt", "{empty}"], "holds no prompt: it needs one in each line"),
     (["--prompt", "{latin}"], "is no text in UTF-8"),
-    (["--prompt", "red", "--condition", "{npz}"], "both give the vector: choose one"),
+    (["--prompt", "red", "--condition", "{npz}"], "both give vector: choose one"),
     (["--prompt", "red", "--labels", "1"], "labels"),
     (["--prompt", "red", "--guidance_scale", "2", "--negative_prompt", "blue", "--autoguidance", "a.safetensors"],
      "each takes the place of the unconditional branch: choose one"),
