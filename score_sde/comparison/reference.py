@@ -54,7 +54,8 @@ class Reference:
         if split == "train":
             places, (items, known) = places[::-1], features
         if len(items) < 4:
-            raise ValueError(f"{len(items)} {self.word} items of the classes asked for: to measure by them needs 4")
+            asked = "" if labels is None else " of the classes asked for"
+            raise ValueError(f"{len(items)} {self.word} items{asked}: to measure by them needs 4")
         self.dim = items.shape[1]
         self.width = min(self.dim, MAX_COMPONENTS, len(items) // 4)
         self.projection = None

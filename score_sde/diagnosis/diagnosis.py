@@ -70,7 +70,8 @@ def shuffled_labels(m: dict) -> Finding | None:
         "labels shuffled",
         f"held-out items are denoised no better under their own condition than under another item's (error {own:.3f} "
         f"and {other:.3f}, the own one better for {conditions['wins']:.0%}){worse}",
-        "look at the order of items and labels in the data, and whether the classes are still numbered as in training",
+        "look at the order of items and of their labels or captions in the data, and whether the classes are still "
+        "numbered as in training",
     )
 
 

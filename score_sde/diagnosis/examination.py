@@ -27,6 +27,7 @@ from sde.guidance.conditional import Conditional
 from sde.model.law import law_by_level
 from sde.networks import network_of
 from sde.training.ema import EMA
+from sde.training.loss import BatchNoise
 from sde.training.modes import trained_parameters
 
 SAMPLING_STEPS = 20
@@ -119,9 +120,11 @@ def linear_filter(model: Denoiser, at: DenoisingErrors, training: Dataset) -> Li
     """The linear denoiser of training items spread over the set, as they are trained on."""
     index = spread(len(training), min(FILTER_ITEMS, max(2, FILTER_NUMBERS // math.prod(training.inner_shape))))
     x, transform = training.batch(index)[0], at.transform
-    u = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    u = torch.rand(x.shape, generator=generator)
     spread_out = transform.dequantize(x, u if training.dequantized else 0.5)
-    items = cut(transform.encode(spread_out), training.sizes_of(index)).to(at.device)
+    draws = BatchNoise.draw(model.sde, (len(x), *training.inner_shape), generator)
+    items = cut(draws.encode(spread_out, transform), training.sizes_of(index)).to(at.device)
     return LinearDenoiser.fitted(model.sde, items, model.sigma_data, at.t)
 
 

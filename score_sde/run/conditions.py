@@ -11,7 +11,7 @@ from score_sde.run.condition_noise import read_levels, with_level
 from score_sde.run.folder import Run
 from score_sde.run.guides import Guides
 from score_sde.run.labels import Labels
-from score_sde.run.text import cycled_prompts, prompted, read_prompts
+from score_sde.run.text import cycled_prompts, prompted, read_prompts, reads
 from sde.condition.tree import (
     CONDITION_NOISE,
     NULL_LABEL,
@@ -69,14 +69,15 @@ def read_condition(
     model, arrays = guides.denoiser, None if file == "none" else file
     further = [kind for kind in model.conditions if not is_control(kind) and kind != CONDITION_NOISE]
     spoken, level = bool(arrays or prompt), read_levels(condition_noise, [(run, model)])[0]
+    others = "told captions" if reads(model) else f"conditioned on {' and '.join(further)}"
     if labels and labels != "none" and further and not guides.classes:
-        raise ValueError(
-            f"--labels={labels}: the model is conditioned on {' and '.join(further)}, and has no classes; leave it out"
-        )
+        remedy = "give --prompt, or leave them out" if reads(model) else "leave it out"
+        raise ValueError(f"--labels={labels}: the model is {others}, and has no classes; {remedy}")
     if labels and further and not spoken:
+        remedy = "--prompt" if reads(model) else "--condition=FILE.npz or --cascade"
         raise ValueError(
-            f"--labels={labels}: the model is conditioned on {' and '.join(further)} as well, and held-out items have "
-            "classes of their own; add --condition=FILE.npz or --cascade, or leave the labels out"
+            f"--labels={labels}: the model is {others} as well, and held-out items have classes of their own; add "
+            f"{remedy}, or leave the labels out"
         )
     usual = labels or ("data" if by_law and guides.classes else None)
     asked = Labels(usual, model, guides.classes, guides.names, run.class_counts if usual == "data" else None)
@@ -168,8 +169,7 @@ def with_controls(model: Preconditioned, cond: Condition | None, controls: Condi
 def prompts_of(run: Run, model: Preconditioned, prompt: str | None, file: str | None, count: int) -> list[str] | None:
     """The texts of what ``read_condition`` returns, one for each of ``count`` samples: prompts, or by default the
     captions of held-out items; None where it has none."""
-    # A model of one's own need not say whether it reads.
-    if getattr(model, "text", None) is None or ((file or run.pipeline) and not prompt):
+    if not reads(model) or ((file or run.pipeline) and not prompt):
         return None
     if prompt:
         return cycled_prompts(read_prompts("--prompt", prompt), count)

@@ -15,7 +15,7 @@ from score_sde.run.guidance import BRANCHES, GuidanceOptions
 from score_sde.run.inputs import read_floats
 from score_sde.run.labels import read_classes
 from score_sde.run.loaded_controls import loaded_controls
-from score_sde.run.text import prompted, read_prompts
+from score_sde.run.text import prompted, read_prompts, reads
 from score_sde.run.trained_controls import trained_controls
 from sde import Denoiser, NoisyClassifier, ScoreModel
 from sde.condition.tree import (
@@ -207,8 +207,7 @@ def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, we
             f"--guidance_scale={options.guidance_scale:g}: the model is unconditional, so there is nothing to guide "
             "without a classifier or --autoguidance; leave it at 1"
         )
-    # A model of one's own need not say whether it reads.
-    spoken = getattr(model, "text", None) is not None
+    spoken = reads(model)
     if (free and cond is None) or (options.classifier_scale and labels_of(cond) is None):
         raise ValueError(
             f"--guidance_scale={options.guidance_scale:g} and --classifier_scale={options.classifier_scale:g} guide "

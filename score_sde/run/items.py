@@ -36,6 +36,7 @@ from sde.data.statistics import spread
 from sde.device import placed
 from sde.files import write_whole
 from sde.model.denoiser import Preconditioned
+from sde.training.loss import BatchNoise
 
 
 def relative_error(values: Tensor, x: Tensor, data: Dataset, sizes: Tensor | None = None) -> float:
@@ -55,12 +56,14 @@ def encoded_entries(data: Dataset, index: Tensor) -> Tensor:
 def encoded_items(
     data: Dataset, most: int, model: Denoiser, device: torch.device
 ) -> tuple[Tensor, Condition | None, Tensor | None]:
-    """At most so many items spread over the set, in model units and on the device, with what the model is told of them,
-    and their sizes where they are padded."""
+    """At most so many items spread over the set, in model units and on the device, as a model is trained on them: of a
+    learned transform draws of its posteriors. With them what the model is told of them, and their sizes where they are
+    padded."""
     index = spread(len(data), most)
     x, cond = data.batch(index)
     told = map_condition(lambda c: c.to(device), restrict_to(cond, model))
-    return data.transform.encode(data.transform.dequantize(x, 0.5)).to(device), told, data.sizes_of(index)
+    draws = BatchNoise.draw(model.sde, (len(x), *data.inner_shape), torch.Generator().manual_seed(0))
+    return draws.encode(data.transform.dequantize(x, 0.5), data.transform).to(device), told, data.sizes_of(index)
 
 
 def root_mean_square(x: Tensor, sizes: Tensor | None = None) -> Tensor:

@@ -82,7 +82,8 @@ class LatentTransform(nn.Module):
 
     def _in_parts(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """function(x), row by row where x has many: of convolutions each row takes many times its size."""
-        if len(x) <= self._rows_at_once or x.requires_grad:
+        # A program that is exported is one for any number of rows.
+        if x.requires_grad or torch.compiler.is_exporting() or len(x) <= self._rows_at_once:
             return function(x)
         return torch.cat([function(part) for part in x.split(self._rows_at_once)])
 

@@ -69,7 +69,8 @@ def audit(data: Dataset, model: Preconditioned | NoisyClassifier | Autoencoder) 
     about = describe(data)
     _warn_of_units(data, about)
     _warn_of_outliers(data)
-    units = f"in model units: mean {about['mean']:.3f}, std {about['std']:.3f}"
+    inner = f", latents of {'x'.join(map(str, data.inner_shape))}" if data.transform.learned else ""
+    units = f"in model units{inner}: mean {about['mean']:.3f}, std {about['std']:.3f}"
     if isinstance(model, Autoencoder):
         return [_items_line(data, about), units]
     if model.num_classes and data.labels is not None:
@@ -146,6 +147,11 @@ def _warn_of_units(data: Dataset, about: dict) -> None:
             f"channel {channel} of the data is scaled by {scale[channel]:.4g}, but its standard deviation is "
             f"{std[channel]:.4g} in the {statistics.count:,} items that were measured: a few values elsewhere are far "
             "from all others; repair or remove such items"
+        )
+    elif data.transform.learned and (abs(about["mean"]) > 1 or not 0.1 <= about["std"] <= 3):
+        _warn(
+            f"in model units the latents have mean {about['mean']:.3g} and standard deviation {about['std']:.3g}: "
+            "their autoencoder was made for other items, or for other values of them"
         )
     elif abs(about["mean"]) > 1 or not 0.1 <= about["std"] <= 3:
         chosen = f"levels = {transform.num_levels}" if transform.num_levels else f"scale {transform.scale[0]:.3g}"

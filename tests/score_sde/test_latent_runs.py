@@ -11,7 +11,10 @@ from safetensors.torch import load_file
 from samplers import evidence_bound
 from score_sde.cli import main
 from score_sde.config.config import config_path, read_config, resolve
+from score_sde.diagnosis.examination import linear_filter
+from score_sde.evaluation.denoising_errors import DenoisingErrors
 from score_sde.run.folder import Run
+from score_sde.run.items import encoded_items
 from score_sde.run.latents import with_codes
 from sde.autoencoder import LatentTransform, LinearAutoencoder
 from sde.checkpoint.models import load_model, save_model
@@ -293,6 +296,32 @@ def test_validation_draws_posteriors_as_training_does(latent):
     torch.testing.assert_close(n, draws.of_posterior(data.transform), rtol=1e-4, atol=1e-4)
     assert not torch.equal(n[0], n[1])
     assert resolve(read_config(config_path("arrays")), []).model.autoencoder == ""
+
+
+def test_the_items_that_a_check_compares_with_are_draws(latent):
+    run = options_of(latent)
+    data, model, cpu = run.data()[0], run.model(), torch.device("cpu")
+    # Posteriors that are wide beside the spread of their means.
+    data.transform.autoencoder.std.fill_(20.0)
+    items = encoded_items(data, 100, model, cpu)[0]
+    x = data.transform.dequantize(data.batch(spread(len(data), 100))[0], 0.5)
+    mean, std = data.transform.posterior(x)
+    assert ((items - mean) / std).square().mean().item() == pytest.approx(1, abs=0.15)
+    known = linear_filter(model, DenoisingErrors(data, model, "uniform", cpu, items=8), data)
+    total = mean.var(0).sum() + std[0].square().sum()
+    assert known.values.sum().item() == pytest.approx(total.item(), rel=0.15)
+
+
+def test_a_model_in_latents_as_programs(latent, tmp_path, capsys):
+    status, _, err = call(capsys, "--mode", "export", "--workdir", latent, "--out", tmp_path / "out")
+    assert status == 0, err
+    programs = {name: torch.export.load(tmp_path / f"out/{name}.pt2").module() for name in ("model", "decoder")}
+    model = options_of(latent).model()
+    z, t, labels = torch.randn(5, *INSIDE), torch.linspace(0.1, 1, 5), torch.tensor([0, 1, -1, 0, 1])
+    with torch.no_grad():
+        told = programs["model"](z, t, {"labels": labels})
+        torch.testing.assert_close(told, model(z, t, labels))
+        torch.testing.assert_close(programs["decoder"](z), model.transform.decode(z))
 
 
 ON_DEVICES = {mode: MODES[mode] for mode in ("sample", "restore", "likelihood")}

@@ -159,7 +159,7 @@ def test_what_is_no_pipeline_is_refused(folder, elsewhere, tmp_path, capsys):
     for beside in ("--classifier_scale", "2"), ("--autoguidance", "ema/0.5.safetensors"):
         assert "takes the place of a run folder" in refused(capsys, "sample", "--pipeline", folder, *beside)
     err = refused(capsys, "sample", "--pipeline", folder, "--labels", "1")
-    assert "--labels=1: the model is conditioned on sequence, and has no classes" in err
+    assert "--labels=1: the model is told captions, and has no classes" in err
     assert "does not exist" in refused(capsys, "sample", "--pipeline", "./nothing")
     assert "--dtype = 'half': needs one of float32, float16, bfloat16" in refused(
         capsys, "sample", "--pipeline", folder, "--dtype", "half"
