@@ -66,7 +66,7 @@ def cycled_prompts(prompts: Sequence[str], count: int) -> list[str]:
     return [prompts[number % len(prompts)] for number in range(count)]
 
 
-def reads(model: Any) -> bool:
+def reads(model: object) -> bool:
     """Whether a model is told captions; one of one's own need not say so."""
     return getattr(model, "text", None) is not None
 
@@ -76,7 +76,7 @@ def prompted(
 ) -> Condition:
     """What a model is told of prompts, cycled over ``count`` rows; of ``negative`` ones, to steer away from. Warns of
     prompts of which a part is not seen. Raises ValueError for a model without text."""
-    if not reads(model):
+    if model.text is None:
         kinds = " and ".join(("labels",) * bool(model.num_classes) + tuple(model.conditions)) or "nothing"
         raise ValueError(
             f"{flag}={shortened(prompts[0])}: the model is conditioned on {kinds}, not on text; leave it out, or train "
