@@ -26,7 +26,8 @@ from score_sde.metrics.agreement import f1_scores
 from score_sde.plots.strip import strip
 from score_sde.run.device import choose_device
 from score_sde.run.folder import Run
-from score_sde.run.guides import GuidanceOptions, Guides
+from score_sde.run.guidance import GuidanceOptions
+from score_sde.run.guides import Guides
 from sde.condition.tree import restrict_to
 from sde.data.controls import BINARY, CONTROLS
 from sde.data.statistics import spread

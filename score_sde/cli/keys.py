@@ -24,8 +24,8 @@ class Key:
 
     @property
     def allowed(self) -> list[str]:
-        """The names that it may be set to; none where it is anything else."""
-        return [*ALLOWED.get(self.path, ())]
+        """The names that it may be set to; none where it is anything else. What empty is, its meaning says."""
+        return [name for name in ALLOWED.get(self.path, ()) if name]
 
     @property
     def default(self) -> str:

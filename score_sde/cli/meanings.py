@@ -36,7 +36,8 @@ MEANINGS = {
     "data.condition_noise": "the lowest and the highest level of noise on condition images, or vectors, as in (0, "
     "0.5), in units of their standard deviation, which the model is told; () is none",
     "data.downsample": "side of the blocks whose means take the place of the items",
-    "data.control": "what the control of a --base is, computed of the items, or the array control that comes with them",
+    "data.control": "what the control of a --base is, computed of the items, or the array control that comes with "
+    "them; empty is none",
     "control.base": "run folder that the base of the control came from; its weights are in this run",
     "control.hint_channels": "channels of the convolutions that encode the control, one after the other",
     "data.dequantized": "whether uniform noise spreads the values of integer data over their cells, as densities "

@@ -18,12 +18,12 @@ class Mode:
     flag of its name, or where it is annotated with a dataclass the flags of its fields; one that is not given leaves
     the function its own default. ``sections`` are those of a trained run's config that can be changed; a mode that
     trains has none and can change them all. Of the modes that ``writes`` what others read, models and training states,
-    one at a time does; what the others write is numbered. One that ``makes`` a run folder needs none. One that
-    takes ``students`` runs on run folders of those, which have no score; one that takes ``pipelines`` on those of
-    diffusers as well. One that
-    ``compiles`` calls networks often enough for ``--compile``, and does not differentiate them. One with ``tolerance``
-    draws samples by samplers that may choose their own steps. ``settles`` are the keys of its sections that it sets
-    itself. ``suffixes`` are those of the files that ``--out`` names; where there are none, it is a folder."""
+    one at a time does; what the others write is numbered. One that ``makes`` a run folder needs none. One that takes
+    ``students`` runs on run folders of those, which have no score; one that takes ``pipelines`` on those of diffusers
+    as well. One that ``compiles`` calls networks often enough for ``--compile``, and does not differentiate them. One
+    with ``tolerance`` draws samples by samplers that may choose their own steps. ``settles`` are the keys of its
+    sections that it sets itself. ``suffixes`` are those of the files that ``--out`` names; where there are none, it is
+    a folder."""
 
     path: str
     sections: tuple[str, ...] = ()

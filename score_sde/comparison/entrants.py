@@ -17,7 +17,8 @@ from score_sde.config.naming import with_flag
 from score_sde.config.program import program, quoted
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run, event_shape_of
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guides import Guides
 from sde.condition.tree import Condition
 from sde.data import Dataset
 from sde.data.statistics import spread

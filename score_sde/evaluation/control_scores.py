@@ -16,7 +16,7 @@ from sde.data.controls import BINARY, CONTROLS
 def control_scores(controls: Controls | None, cond: Condition | None, x: Tensor, data: Dataset) -> dict | None:
     """The mean F1 score of samples x (n, *event) with the first control of their condition, with its interval, and the
     ``chance``, that with the control of another sample; None where there is no control of BINARY."""
-    if controls is None or cond is None or CONTROL not in cond:
+    if controls is None or not controls.runs or cond is None or CONTROL not in cond:
         return None
     options = controls.runs[0].config.data
     if options.control not in BINARY:

@@ -23,7 +23,7 @@ from score_sde.metrics.metric import METRICS
 from score_sde.pages.comparison import compare_page
 from score_sde.run.compiling import FLAG, pays
 from score_sde.run.folder import Run, event_shape_of
-from score_sde.run.guides import UNGUIDED, GuidanceOptions
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split
 from score_sde.run.lock import one_writer

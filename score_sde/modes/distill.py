@@ -10,21 +10,14 @@ from samplers import SAMPLERS, generate
 from samplers.progress import Progress
 from score_sde.config.naming import with_keys
 from score_sde.evaluation.validation import Validation
-from score_sde.modes.train import (
-    PREVIEW_SAMPLES,
-    cached_latents,
-    held,
-    refuse_augmentation,
-    refuse_overwriting,
-    seeded,
-    write_preview,
-)
+from score_sde.modes.train import PREVIEW_SAMPLES, held, refuse_overwriting, seeded, write_preview
 from score_sde.run.conditions import held_out_condition
 from score_sde.run.folder import Run
 from score_sde.run.latents import give_transform
 from score_sde.run.sizes import sizes_of_samples
 from score_sde.run.students import usual_sampling
 from score_sde.training.compiling import settle_compiling
+from score_sde.training.latents import cached_latents, refuse_augmentation
 from score_sde.training.precision import settle
 from score_sde.training.session import Session
 from score_sde.training.students import check_guidance, grid_of, method_of, student_spec, taught

@@ -9,7 +9,7 @@ import torch
 from samplers import NOISES
 from score_sde.plots.panels import panels
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, GuidanceOptions
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
 from score_sde.run.inputs import open_inputs, read_floats
 from score_sde.run.items import bind, open_split, root_mean_square, write_arrays
 from score_sde.run.outputs import check_room_of, stem

@@ -9,7 +9,7 @@ from torch import Tensor
 from samplers import decode, dequantized, encode
 from score_sde.plots.pictures import comparison
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, GuidanceOptions
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
 from score_sde.run.inputs import spread_items
 from score_sde.run.items import batched, bind, joined, open_split, relative_error, write_arrays
 from score_sde.run.outputs import check_room_of, stem

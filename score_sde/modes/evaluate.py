@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from samplers import NOISES
-from score_sde.config.config import read_run_config, resolve
 from score_sde.evaluation.class_mix import matching
 from score_sde.evaluation.control_scores import control_scores
 from score_sde.evaluation.features import Extracted, extractor
@@ -25,9 +24,9 @@ from score_sde.evaluation.scores import Sets, reading, refusals, scores
 from score_sde.metrics.metric import METRICS, MIN_ITEMS
 from score_sde.metrics.proportion import share
 from score_sde.run.conditions import read_condition
-from score_sde.run.controls import Controls
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.inputs import read_names
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.outputs import check_room_of, stem, without_suffix
@@ -98,10 +97,8 @@ def evaluate(
     # Before anything is drawn.
     dimension = of(data, torch.arange(2)).features.shape[1]
     count, other = num_samples if x is None else len(x), training if split == "test" else run.data()[1]
-    controls, cond = None, None
     if x is None:
         guides = Guides(run, run.sampled_model(), guidance)
-        controls = guides.controls if isinstance(guides.controls, Controls) else None
         cond = read_condition(run, guides, labels, None, num_samples, prompt=prompt, seed=seed, by_law=True)
         asked = labels_of(cond)
     # It is the split's own items that samples are held against.
@@ -138,7 +135,7 @@ def evaluate(
             values["accuracy"] = {"refused": f"accuracy of the class: {unfit}"}
         elif judged is not None:
             values["accuracy"] = _accuracy(*judged, data, held)
-        told = control_scores(controls, cond, x, data)
+        told = None if samples_file else control_scores(guides.controls, cond, x, data)
         return values if told is None else values | {"control_f1": told}
 
     values = run.world.broadcast_from_main(measure)
@@ -211,7 +208,7 @@ def _draw(
 
 def _nothing_ignored(run: Run, given: Mapping[str, object]) -> None:
     """Refuse flags of sampling, ``given`` where their value is true, beside samples that are there already."""
-    other = run.config.sampler != resolve(read_run_config(run.folder), []).sampler
+    other = run.config.sampler != run.usual_sampler
     given = {**given, "--sampler or its options": other, "--weights": run.weights != Run.weights}
     found = [flag for flag, value in given.items() if value]
     if found:

@@ -17,7 +17,8 @@ from score_sde.plots.pictures import figure_bytes, plt
 from score_sde.plots.strip import strip
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run
-from score_sde.run.guides import GuidanceOptions, Guides
+from score_sde.run.guidance import GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.items import open_split
 from score_sde.run.outputs import stem
 from score_sde.run.sampling import Sampling

@@ -10,7 +10,7 @@ from torch import Tensor
 from samplers import SeededNoise, decode, encode, slerp
 from score_sde.plots.pictures import strips
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, GuidanceOptions
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
 from score_sde.run.inputs import read_numbers
 from score_sde.run.items import batched, bind, joined, open_split, relative_error, write_arrays
 from score_sde.run.outputs import stem

@@ -20,7 +20,8 @@ from score_sde.evaluation.further_items import auroc, nats_of, read_others
 from score_sde.evaluation.likelihood_summary import MAX_TRAINING_ITEMS, rows_of, show
 from score_sde.run.device import arrange
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.inputs import only_one, spread_items
 from score_sde.run.items import open_split, prompted_items, write_arrays
 from score_sde.run.labels import Labels

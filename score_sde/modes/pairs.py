@@ -14,7 +14,8 @@ from score_sde.comparison.candidates import try_out
 from score_sde.config.naming import GRID, with_keys
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run, event_shape_of
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.items import write_arrays
 from score_sde.run.outputs import calls, check_room_of, stem
 from score_sde.run.sampling import Sampling

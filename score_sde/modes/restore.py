@@ -40,7 +40,7 @@ from score_sde.restoration.tasks import (
     visible,
 )
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, GuidanceOptions
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
 from score_sde.run.inputs import only_one, open_inputs
 from score_sde.run.items import bind, open_split, write_arrays
 from score_sde.run.outputs import check_room_of, stem

@@ -7,12 +7,14 @@ import numpy as np
 
 from samplers import NOISES
 from score_sde.run.cascade import drawn_before
-from score_sde.run.conditions import prompts_of, read_condition, show
+from score_sde.run.conditions import prompts_of, read_condition
 from score_sde.run.folder import Run, event_shape_of
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.inputs import read_states
 from score_sde.run.items import write_arrays
 from score_sde.run.outputs import calls, check_room_of, stem
+from score_sde.run.pictures import show
 from score_sde.run.sampling import Sampling
 from score_sde.run.stages import ALONE, CascadeOptions
 from score_sde.run.text import read_prompts

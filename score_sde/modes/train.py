@@ -14,21 +14,19 @@ from score_sde.config.program import quoted
 from score_sde.evaluation.noisy_accuracy import NoisyAccuracy
 from score_sde.evaluation.validation import Validation
 from score_sde.pages.items import items
-from score_sde.run.conditions import held_out_condition, show
+from score_sde.run.conditions import held_out_condition
 from score_sde.run.folder import Run
-from score_sde.run.latents import give_transform, with_codes
 from score_sde.run.pairs import read_pairs
+from score_sde.run.pictures import show
 from score_sde.run.sizes import sizes_of_samples
+from score_sde.training.beginning import beginning_of
 from score_sde.training.compiling import settle_compiling
-from score_sde.training.control import check_control, control_model, control_spec
+from score_sde.training.latents import cached_latents, refuse_augmentation
 from score_sde.training.precision import settle
 from score_sde.training.session import Session
-from score_sde.training.spec import classifier_spec, denoiser_spec
-from score_sde.training.updates import begin_with_base, check_has_base, pipeline_spec, pipeline_with_updates
+from score_sde.training.spec import classifier_spec
 from sde import Denoiser, NoisyClassifier
-from sde.autoencoder import LatentTransform
-from sde.checkpoint.initial import begin_with
-from sde.checkpoint.spec import build_classifier, build_denoiser
+from sde.checkpoint.spec import build_classifier
 from sde.condition.tree import Condition, restrict_to
 from sde.data import Dataset
 from sde.files import write_text
@@ -49,50 +47,28 @@ def train(run: Run, *, init: str | None = None, base: str | None = None) -> dict
     """Train the denoiser by denoising score matching, or with a base, which stays as it is, a control of it."""
     if init and base:
         raise ValueError(f"--init={init} and --base={base}: each says what training begins with; choose one")
-    controlled = check_control(run)
     if run.student is not None and run.init is None:
         raise ValueError(
             f"--workdir={run.folder} holds a student, which goes on with --mode distill: name another --workdir"
         )
-    if run.init is None or controlled:
+    beginning = beginning_of(run)
+    if run.init is None or run.config.control.base:
         remedy = f"go on from them elsewhere, with --mode train --init {quoted(run.folder)} --workdir OTHER"
         refuse_overwriting(run, "denoiser", run.model_file, remedy)
-    check_has_base(run)
     data, held_out = run.data()
     settings = run.config.training
     if not run.config.data.pairs:
         with with_keys("training"):
             check_batch(settings.optimization, data)
     refuse_augmentation(settings.augmentation, data)
-    if controlled:
-        spec = control_spec(run, data)
-    elif run.loaded is not None:
-        spec = pipeline_spec(run, data)
-    else:
-        spec = denoiser_spec(run.config, data, run.inherited)
+    spec = beginning.spec(run, data)
     told = spec["network"].get("augment_dim", 0)
     augmentation = Augmentation(settings.augmentation, settings.augmentation_probability, told)
     with with_keys("training", "model.network"):
         latents = data.transform.learned
         augmentation.check(data.event_shape, data.sizes is not None, [*spec.get("conditions", ())], latents)
     with with_keys("model", "model.network", "sde", init="--init", targets="config.model.lora_targets"):
-        if controlled:
-            model = seeded(settings.seed, lambda spec: control_model(run, spec), spec)
-            print(f"a control of {run.config.control.base}, whose weights stay as they are")
-        elif run.loaded is not None:
-            model = seeded(settings.seed, lambda spec: pipeline_with_updates(run, spec), spec)
-        else:
-            model = seeded(settings.seed, build_denoiser, spec)
-            if model.text is not None and data.text is not None:
-                model.text.load_state_dict(data.text.state_dict())
-            give_transform(model, data)
-        if "base" in spec and run.loaded is None:
-            begin_with_base(run, model, spec, data)
-        elif run.begins_with and not controlled:
-            print(f"training begins with the weights of {init}")
-            for reason in begin_with(model, spec, run.begins_with, run.allowed_imports).values():
-                print(f"started anew, as classes or conditions are others: {reason}")
-        model = model.to(run.device)
+        model = seeded(settings.seed, lambda spec: beginning.model(run, spec, data), spec).to(run.device)
         check_forward(spec["network"]["name"], model, data.inner_shape)
     if settings.cond_dropout > 0 and not getattr(model.network, "has_null", True):
         raise ValueError(
@@ -193,27 +169,6 @@ def train_classifier(run: Run) -> dict:
         + f" (chance {noisy.chance:.1%})"
     )
     return session.summary("train_classifier") | {"accuracy": accuracy, "chance": noisy.chance}
-
-
-def cached_latents(run: Run, data: Dataset) -> Dataset:
-    """The data with latents that are computed once, as config.data.cache_latents asks. Raises ValueError for a run
-    without an autoencoder."""
-    if not isinstance(data.transform, LatentTransform):
-        raise ValueError(
-            "config.data.cache_latents=True: the model sees the items as they are, and there are no latents to keep; "
-            "name an autoencoder in config.model.autoencoder, or leave it out"
-        )
-    # Those of pairs are what their noises lead to.
-    return data if data.codes is not None else with_codes(data, run.folder, run.world)
-
-
-def refuse_augmentation(augmentation: str, data: Dataset) -> None:
-    """Refuse to change latents as if they were items."""
-    if augmentation != "none" and isinstance(data.transform, LatentTransform):
-        raise ValueError(
-            f"config.training.augmentation={augmentation}: mirrored or moved latents are not those of a mirrored or "
-            "moved item; take none with an autoencoder"
-        )
 
 
 def write_preview(run: Run, samples: Samples, cond: Condition | None, step: int, data: Dataset) -> None:

@@ -17,7 +17,8 @@ from score_sde.plots.process_plot import process_arrays, process_picture, title_
 from score_sde.run.compiling import FLAG
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.inputs import read_grid
 from score_sde.run.items import open_split, write_arrays
 from score_sde.run.outputs import stem, written

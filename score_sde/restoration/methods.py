@@ -10,7 +10,7 @@ from torch import Tensor
 
 from samplers import SAMPLERS
 from score_sde.config.component import Component, options_of
-from score_sde.config.config import pick, read_run_config, resolve
+from score_sde.config.config import pick
 from score_sde.restoration.cost import ITERATIONS
 from score_sde.run.folder import Run
 from sde import Denoiser, ScoreModel
@@ -86,7 +86,7 @@ def choose_method(run: Run, method: str, task: str, sigma_y: float) -> str:
 def with_sampler(run: Run, name: str) -> Run:
     """The run with the sampler of this name in its config, unless the command says something else of config.sampler."""
     own = run.config.sampler
-    if own.name == name or own != resolve({} if run.pipeline else read_run_config(run.folder), []).sampler:
+    if own.name == name or own != run.usual_sampler:
         return run
     return replace(run, config=replace(run.config, sampler=Component(name, options_of(SAMPLERS[name]))))
 

@@ -29,7 +29,6 @@ class Told:
 
     labels: Condition | None
     prompts: list[str] | None
-    flag: str
 
     def of(self, guides: Guides, kind: str | None, x: Tensor | None, count: int) -> Condition | None:
         """The condition of a stage, with what the one before drew as its ``kind``."""
@@ -38,7 +37,7 @@ class Told:
         if kind is not None and x is not None:
             cond[kind] = x if x.is_floating_point() else x.float()
         if model.text is not None and self.prompts is not None:
-            cond |= prompted(model, self.flag, self.prompts, count)
+            cond |= prompted(model, "--prompt", self.prompts, count)
         if guides.classes and (cond or self.labels):
             cond |= self.labels or no_labels(count)
         return cond or None
@@ -63,7 +62,7 @@ def told_of(
     classes = known.classes if labels or texts is None else None
     counts = known.run.class_counts if labels == "data" else None
     reader = Labels(labels, guides.denoiser, classes, known.names, counts)
-    return Told(reader.of_samples(count, seed), texts, "--prompt")
+    return Told(reader.of_samples(count, seed), texts)
 
 
 def drawn_before(

@@ -15,7 +15,7 @@ FLAG = "--condition_noise"
 
 
 def own_kinds(model: Preconditioned) -> list[str]:
-    """The kinds of conditions that are numbers and that no text is encoded into."""
+    """The kinds of conditions that are numbers, no control, and that no text is encoded into."""
     encoded = () if model.text is None else model.text.shapes
     return [kind for kind in model.conditions if kind not in (*encoded, CONDITION_NOISE) and not is_control(kind)]
 

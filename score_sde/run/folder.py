@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from score_sde.config.config import pick, resolve
+from score_sde.config.component import Component
+from score_sde.config.config import pick, read_run_config, resolve
 from score_sde.config.naming import FOLDER, with_keys
 from score_sde.config.options import Config, PrecisionOptions, own_keys
 from score_sde.config.program import program, quoted
@@ -22,7 +23,6 @@ from score_sde.run.text import encoder_of_config
 from score_sde.run.trained import as_trained
 from sde import Denoiser, NoisyClassifier
 from sde.autoencoder import Autoencoder, LatentTransform, in_latents
-from sde.checkpoint.base import describe_base
 from sde.checkpoint.models import load_model, load_text, load_transform
 from sde.checkpoint.snapshots import stored_spec
 from sde.checkpoint.states import Checkpoints
@@ -35,9 +35,6 @@ from sde.distillation import FlowMap
 from sde.distributed.world import World
 from sde.files import write_json
 from sde.model.denoiser import Preconditioned
-
-OF_THE_BASE = ("num_classes", "conditions", "null_trained", "text", "control")
-"""What a model of low-rank updates has of its base's spec beside what every model has of the one it began with."""
 
 
 @dataclass
@@ -99,6 +96,12 @@ class Run:
         vars(run).update({name: value for name, value in vars(self).items() if name not in vars(run)})
         return run
 
+    @property
+    def usual_sampler(self) -> Component:
+        """What draws samples unless the command says otherwise, by config.json; of a pipeline, which has none, the
+        default."""
+        return resolve({} if self.pipeline else read_run_config(self.folder), []).sampler
+
     @cached_property
     def kind(self) -> Kind:
         """The kind of the data: that of ``config.data.kind``, or found from their files, and last from their shape."""
@@ -110,20 +113,20 @@ class Run:
     @cached_property
     def event_shape(self) -> tuple[int, ...]:
         """That of the model, for which the data need not be there, or of the data."""
-        spec = {} if "items" in vars(self) else self._spec
+        spec = {} if "items" in vars(self) else self.spec
         return tuple(spec["event_shape"]) if spec else self.items[0].event_shape
 
     @property
     def about(self) -> About:
         """Plain values of the data that writing an item needs, from the model, or from the data."""
-        spec = {} if "items" in vars(self) else self._spec
+        spec = {} if "items" in vars(self) else self.spec
         return spec.get("about", {}) if spec else self.items[0].about
 
     @property
     def sizes(self) -> list[list[int]] | None:
         """The law of the sizes of training items, pairs of a size and its count, from the model, or from the data; None
         for items that are real as a whole."""
-        spec = {} if "items" in vars(self) else self._spec
+        spec = {} if "items" in vars(self) else self.spec
         if spec:
             return spec.get("sizes")
         sizes = self.items[0].sizes
@@ -133,30 +136,13 @@ class Run:
     def class_counts(self) -> list[int] | None:
         """How many training items each class has, from the model, or from data that were read; None where neither
         tells, as runs of earlier versions do not."""
-        known = self._spec.get("class_counts")
+        known = self.spec.get("class_counts")
         return self.items[0].class_counts if known is None and "items" in vars(self) else known
-
-    @property
-    def inherited(self) -> dict:
-        """What a model that began with other weights has of them beside its config; nothing where it began anew."""
-        spec = self._spec
-        origin = spec.get("origin")
-        if self.begins_with is not None:
-            origin = (origin or {}) | {"init": str(self.begins_with.parent)}
-        if origin is None:
-            return {}
-        own: tuple[str, ...] = ("noise_input", "scaled_input", "sigma_data", "levels")
-        updates = {}
-        if (lora := self.config.model.updates.lora) is not None:
-            own += OF_THE_BASE
-            base = self._spec.get("base") if self.begins_with is None else describe_base(self.begins_with)
-            updates = {"lora": asdict(lora), "base": base, "conditions": {}}
-        return {"origin": origin, **updates, **{name: spec[name] for name in own if name in spec}}
 
     @property
     def levels(self) -> list[float]:
         """The times of the steps that the source of the weights takes itself; none where it has none."""
-        return self._spec.get("levels") or []
+        return self.spec.get("levels") or []
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -177,21 +163,16 @@ class Run:
         return next((path for path in files if path.is_file()), None)
 
     @cached_property
-    def _spec(self) -> dict:
-        """What the model is, as it says itself. Nothing where there is nothing yet."""
+    def spec(self) -> dict:
+        """What the model is, as its weights or its newest training state say; nothing where there is nothing yet."""
         if self.pipeline is not None:
             return self.pipeline.spec
         return {} if self._described is None else stored_spec(self._described)
 
-    @property
-    def spec(self) -> dict:
-        """What the model is, as its weights or its newest training state say; nothing where there is nothing yet."""
-        return self._spec
-
     @cached_property
     def loaded(self) -> LoadedPipeline | None:
         """The pipeline that the model is, or that it updates; None for other models."""
-        base = {} if self.pipeline else self._spec.get("base") or {}
+        base = {} if self.pipeline else self.spec.get("base") or {}
         if "pipeline" in base:
             return LoadedPipeline(base["pipeline"], size=tuple(base["size"]))
         return self.pipeline or self.init_pipeline
@@ -221,7 +202,7 @@ class Run:
         """The training and held-out data as they are, without the latents of an autoencoder."""
         own = {name: f"config.data.{name}" for name in own_keys(self.config.data.dataset)}
         with with_keys("data", **own):
-            return as_trained(load_dataset(**self.config.data.arguments()), self._spec)
+            return as_trained(load_dataset(**self.config.data.arguments()), self.spec)
 
     @cached_property
     def text(self) -> TextEncoder | None:
@@ -230,7 +211,7 @@ class Run:
         if self.loaded is not None:
             return self.loaded.model.text
         described = self._described
-        if described is not None and (self._spec.get("text") or self.begins_with is None):
+        if described is not None and (self.spec.get("text") or self.begins_with is None):
             return load_text(described)
         return None if TEXT not in self.config.data.conditions else encoder_of_config(self.config, self.items)
 
@@ -276,7 +257,7 @@ class Run:
     @cached_property
     def student(self) -> dict | None:
         """How the flow map of a student was distilled; None where the model is a denoiser, or there is none yet."""
-        return self._spec.get("flow_map")
+        return self.spec.get("flow_map")
 
     @property
     def no_score(self) -> str:
@@ -315,23 +296,21 @@ class Run:
 
     def classifier(self) -> NoisyClassifier:
         """The trained classifier on the device."""
-        if not self.classifier_file.exists():
-            raise ValueError(
-                f"{self.classifier_file} does not exist: train it with `{program()} --mode train_classifier "
-                f"--workdir {quoted(self.folder)}`"
-            )
-        with with_keys(imports="--imports"):
-            return load_model(self.classifier_file, "classifier", self.allowed_imports).to(self.device)
+        return self._beside(self.classifier_file, "classifier")
 
     def autoencoder(self) -> Autoencoder:
         """The trained autoencoder on the device."""
-        if not self.autoencoder_file.exists():
+        return self._beside(self.autoencoder_file, "autoencoder")
+
+    def _beside(self, file: Path, kind: str) -> Any:
+        """What is trained by a mode of its own name. Raises ValueError where it is not there."""
+        if not file.exists():
             raise ValueError(
-                f"{self.autoencoder_file} does not exist: train it with `{program()} --mode train_autoencoder "
-                f"--workdir {quoted(self.folder)}`"
+                f"{file} does not exist: train it with `{program()} --mode train_{kind} --workdir "
+                f"{quoted(self.folder)}`"
             )
         with with_keys(imports="--imports"):
-            return load_model(self.autoencoder_file, "autoencoder", self.allowed_imports).to(self.device)
+            return load_model(file, kind, self.allowed_imports).to(self.device)
 
     @property
     def allowed_imports(self) -> set[str]:

@@ -1,21 +1,22 @@
 """Guided models: the labels and the guidance of a command, bound to the model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from score_sde.config.config import pick
 from score_sde.config.naming import with_flag, with_keys
-from score_sde.run.controls import Controls, controls_of
+from score_sde.run.controls import Controls
 from score_sde.run.folder import Run
+from score_sde.run.guidance import BRANCHES, GuidanceOptions
 from score_sde.run.inputs import read_floats
 from score_sde.run.labels import read_classes
-from score_sde.run.loaded_controls import LoadedControls, loaded_controls
-from score_sde.run.text import prompted, read_prompts
+from score_sde.run.loaded_controls import loaded_controls
+from score_sde.run.text import prompted, read_prompts, reads
+from score_sde.run.trained_controls import trained_controls
 from sde import Denoiser, NoisyClassifier, ScoreModel
 from sde.condition.tree import (
     Condition,
@@ -34,57 +35,6 @@ from sde.guidance.conditional import Conditional
 from sde.guidance.interval import GuidanceInterval
 from sde.guidance.rescale import GuidanceRescale
 from sde.guidance.threshold import DynamicThreshold, StaticThreshold
-
-BRANCHES = ("both", "conditional")
-"""Where classifier-free guidance leaves a control: in both branches, as ControlNet does, or where the condition is."""
-
-
-@dataclass(frozen=True)
-class GuidanceOptions:
-    """What the flags of guidance say. Raises ValueError for what no model could be guided by."""
-
-    guidance_scale: float = 1.0
-    classifier_scale: float = 0.0
-    negative_labels: str | None = None
-    autoguidance: str | None = None
-    guidance_interval: str | None = None
-    guidance_rescale: float = 0.0
-    threshold: str | None = None
-    negative_prompt: str | None = None
-    control: str | None = None
-    control_scale: str | None = None
-    controls: str | None = None
-    control_branches: str = BRANCHES[0]
-
-    def __post_init__(self) -> None:
-        pick("--control_branches", self.control_branches, BRANCHES)
-        for name in ("negative_labels", "negative_prompt"):
-            if getattr(self, name) and self.autoguidance:
-                raise ValueError(
-                    f"--{name}={getattr(self, name)} and --autoguidance={self.autoguidance} are both given, and each "
-                    "takes the place of the unconditional branch: choose one"
-                )
-        for name in ("negative_labels", "negative_prompt", "autoguidance"):
-            value = getattr(self, name)
-            if value and self.guidance_scale == 1:
-                raise ValueError(f"--{name}={value}: with --guidance_scale=1 it does nothing; try 2")
-        for name, limit in (("guidance_interval", self.guidance_interval), ("guidance_rescale", self.guidance_rescale)):
-            if limit and self.guidance_scale == 1 and not self.classifier_scale:
-                raise ValueError(
-                    f"--{name}={limit}: there is no guidance to limit; give --guidance_scale or --classifier_scale"
-                )
-
-    def given(self) -> str:
-        """The flags that are not at their defaults."""
-        return " and ".join(f"--{f.name}" for f in fields(self) if getattr(self, f.name) != f.default)
-
-    @property
-    def without_controls(self) -> "GuidanceOptions":
-        """The same without what is said of controls, which condition a model and do not guide it."""
-        return replace(self, control=None, control_scale=None, controls=None, control_branches=BRANCHES[0])
-
-
-UNGUIDED = GuidanceOptions()
 
 
 def weak_model(run: Run, denoiser: Denoiser, options: GuidanceOptions) -> Denoiser | None:
@@ -126,9 +76,11 @@ class Guides:
         if isinstance(denoiser, Denoiser):
             weak = (weak_model(run, denoiser, options) for options in guidances if options.autoguidance)
             self.weak = next(weak, None)
-        found: Controls | LoadedControls | None
-        found = (loaded_controls if run.pipeline else controls_of)(run, denoiser, self.options)
-        self.controls = found
+        self.controls: Controls | None
+        if run.pipeline is not None and isinstance(denoiser, Denoiser):
+            self.controls = loaded_controls(run.pipeline, denoiser, self.options)
+        else:
+            self.controls = trained_controls(run, denoiser, self.options)
         if self.controls is not None and isinstance(denoiser, Denoiser):
             self.denoiser = self.controls.around(denoiser)
             self.weak = None if self.weak is None else self.controls.around(self.weak)
@@ -202,16 +154,17 @@ def guided(
     score_model: ScoreModel = model
     own = restrict_to(cond, model)
     if own is not None:
-        negative, count = None, len(next(iter(own.values())))
-        if options.control_branches != BRANCHES[0]:
-            negative = null_like(own)
-        without = {kind: c for kind, c in (negative or {}).items() if is_control(kind)}
+        count = len(next(iter(own.values())))
+        steered: Condition = {}
         if options.negative_labels:
-            negative = own | without | {"labels": _negative(options.negative_labels, count, model, names)}
+            steered["labels"] = _negative(options.negative_labels, count, model, names)
         if options.negative_prompt:
             prompts = read_prompts("--negative_prompt", options.negative_prompt)
-            asked = prompted(model, "--negative_prompt", prompts, count, negative=True)
-            negative = (negative or own | without) | asked if options.negative_labels else own | without | asked
+            steered |= prompted(model, "--negative_prompt", prompts, count, negative=True)
+        negative = None if options.control_branches == BRANCHES[0] else null_like(own)
+        if steered:
+            controls = {kind: c for kind, c in (negative or {}).items() if is_control(kind)}
+            negative = own | controls | steered
         with with_flag("--guidance_scale", f"{options.guidance_scale:g}", cond_dropout="config.training.cond_dropout"):
             score_model = ClassifierFree(model, own, 1.0 if weak else options.guidance_scale, negative)
     if weak:
@@ -254,8 +207,7 @@ def _check(model: Denoiser, cond: Condition | None, options: GuidanceOptions, we
             f"--guidance_scale={options.guidance_scale:g}: the model is unconditional, so there is nothing to guide "
             "without a classifier or --autoguidance; leave it at 1"
         )
-    # A model of one's own need not say whether it reads.
-    spoken = getattr(model, "text", None) is not None
+    spoken = reads(model)
     if (free and cond is None) or (options.classifier_scale and labels_of(cond) is None):
         raise ValueError(
             f"--guidance_scale={options.guidance_scale:g} and --classifier_scale={options.classifier_scale:g} guide "

@@ -16,12 +16,12 @@ from score_sde.config.naming import with_flag
 from score_sde.run.compiling import compiling
 from score_sde.run.conditions import with_controls
 from score_sde.run.folder import Run
-from score_sde.run.guides import GuidanceOptions, Guides
+from score_sde.run.guidance import GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.labels import Labels
 from score_sde.run.text import prompted, read_prompts
 from sde import Denoiser, ScoreModel
 from sde.condition.tree import (
-    NULL_LABEL,
     Condition,
     check_condition,
     is_control,
@@ -129,17 +129,13 @@ def prompted_items(
 ) -> Condition:
     """The condition of ``count`` items that are to be what ``--prompt`` says, cycled: classes as ``--labels`` asks, of
     the items themselves for "data", or none; all else as the items come with it."""
-    told = prompted(denoiser, "--prompt", read_prompts("--prompt", prompt), count)
-    own = restrict_to(targets, denoiser) or {}
-    labels = {}
-    if denoiser.num_classes:
-        none = {"labels": torch.full((count,), NULL_LABEL)}
-        labels = (asked.of_samples(count) if asked.text not in (None, "data") else None) or none
-        labels = own if asked.text == "data" and "labels" in own else labels
-    found = {kind: c for kind, c in own.items() if kind != "labels"} | told
-    found |= {"labels": labels["labels"]} if labels else {}
+    own, found = restrict_to(targets, denoiser) or {}, null_tree(torch.empty(count), denoiser.num_classes, {})
+    found |= {kind: c for kind, c in own.items() if kind != "labels" or asked.text == "data"}
+    found |= prompted(denoiser, "--prompt", read_prompts("--prompt", prompt), count)
+    if asked.text not in (None, "data"):
+        found |= asked.of_samples(count) or {}
     with with_flag("--prompt", prompt):
-        check_condition(found, denoiser.num_classes, denoiser.conditions)
+        check_condition(restrict_to(found, denoiser) or {}, denoiser.num_classes, denoiser.conditions)
     return found
 
 

@@ -5,13 +5,13 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from score_sde.config.naming import with_flag, with_keys
 from score_sde.run.low_rank import Updates
 from sde import Denoiser
+from sde.pretrained.pipelines import Pipeline, read_pipeline
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 """What the networks of a pipeline compute in."""
@@ -33,10 +33,8 @@ class LoadedPipeline:
     config: str | None = None
 
     @cached_property
-    def loaded(self) -> Any:
-        """The ``sde.pretrained.pipelines.Pipeline``. Raises ValueError for what is no pipeline, or lacks a part."""
-        from sde.pretrained.pipelines import read_pipeline
-
+    def pipeline(self) -> Pipeline:
+        """What it is. Raises ValueError for what is no pipeline, or lacks a part."""
         size = self.size[0] if len(self.size) == 1 else self.size or None
         with with_keys(**NAMES), with_flag("--pipeline", self.source):
             return read_pipeline(
@@ -51,7 +49,7 @@ class LoadedPipeline:
     @property
     def model(self) -> Denoiser:
         """Its denoiser, on the CPU."""
-        return self.loaded.model
+        return self.pipeline.model
 
     @property
     def spec(self) -> dict:
@@ -62,8 +60,8 @@ class LoadedPipeline:
             "event_shape": list(shape),
             "num_classes": None,
             "about": about,
-            "levels": self.loaded.levels.tolist(),
-            "origin": dict(self.loaded.origin),
+            "levels": self.pipeline.levels.tolist(),
+            "origin": dict(self.pipeline.origin),
         }
 
     @property

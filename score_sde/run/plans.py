@@ -9,7 +9,8 @@ from samplers import Plan, pilot_count, plan
 from score_sde.config.migration import PLAN_FLAGS, current_plan
 from score_sde.run.conditions import cycled, read_condition
 from score_sde.run.folder import Run, event_shape_of
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.lock import one_writer
 from sde.condition.tree import Condition
 from sde.files import file_digest, read_json, write_json
@@ -34,10 +35,11 @@ def planned(
     hashes = [run.pipeline.fingerprint] if run.pipeline else [file_digest(file) for file in guides.files(options)]
     hashes += [f"{file_digest(lora_file(Path(file)))} {scale:g}" for file, scale in run.updates.files]
     # By the names that the flags had at first, so that the plans of older versions are found.
-    flags = {PLAN_FLAGS.get(name, name): value for name, value in asdict(options).items() if name not in NEW_FLAGS}
-    # Where they are not given as before there were any.
-    own = {name: value for name, value in asdict(options).items() if value != asdict(UNGUIDED)[name]}
-    flags |= {name: value for name, value in own.items() if name in NEW_FLAGS}
+    flags = {
+        PLAN_FLAGS.get(name, name): value
+        for name, value in asdict(options).items()
+        if name not in NEW_FLAGS or value != getattr(UNGUIDED, name)
+    }
     key = hashlib.sha256(json.dumps([VERSION, hashes, conditional, flags]).encode()).hexdigest()[:16]
     path = run.folder / "plans" / f"{calls}-{key}.json"
     if path.exists():

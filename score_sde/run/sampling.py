@@ -12,7 +12,8 @@ from score_sde.config.config import pick
 from score_sde.config.naming import GRID, with_keys
 from score_sde.run.compiling import FLAG, pays
 from score_sde.run.folder import Run, event_shape_of
-from score_sde.run.guides import GuidanceOptions, Guides
+from score_sde.run.guidance import GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.plans import planned
 from score_sde.run.sizes import sizes_of_samples
 from score_sde.run.students import times_of_run

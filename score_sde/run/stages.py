@@ -7,7 +7,8 @@ from pathlib import Path
 from score_sde.config.config import read_run_config, resolve
 from score_sde.run.condition_noise import own_kinds
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guides import Guides
 from score_sde.run.inputs import read_floats
 from sde.condition.noise import NOISED
 from sde.condition.tree import condition_kinds

@@ -66,6 +66,11 @@ def cycled_prompts(prompts: Sequence[str], count: int) -> list[str]:
     return [prompts[number % len(prompts)] for number in range(count)]
 
 
+def reads(model: object) -> bool:
+    """Whether a model is told captions; one of one's own need not say so."""
+    return getattr(model, "text", None) is not None
+
+
 def prompted(
     model: Preconditioned, flag: str, prompts: Sequence[str], count: int, *, negative: bool = False
 ) -> Condition:

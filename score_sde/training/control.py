@@ -72,7 +72,7 @@ def control_spec(run: Run, data: Dataset) -> dict:
     return spec | {"conditions": {**spec.get("conditions", {}), CONTROL: about}, CONTROL: described}
 
 
-def control_model(run: Run, spec: dict) -> Denoiser:
+def control_model(run: Run, spec: dict, data: Dataset) -> Denoiser:
     """The model of ``control_spec``: that of the base, as long as nothing is trained."""
     model = build_denoiser(spec)
     if run.begins_with is not None:
@@ -83,6 +83,7 @@ def control_model(run: Run, spec: dict) -> Denoiser:
         # What is beside the network, as a learned transform.
         rest = {name: value for name, value in base.state_dict().items() if not name.startswith("network.")}
         model.load_state_dict(rest, strict=False)
+    print(f"a control of {run.config.control.base}, whose weights stay as they are")
     return model
 
 

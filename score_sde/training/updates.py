@@ -23,7 +23,7 @@ def check_has_base(run: Run) -> None:
                 "--config.model.lora_rank=8"
             )
         return
-    if rank and "base" not in run.inherited:
+    if rank and run.begins_with is None and "base" not in run.spec:
         raise ValueError(
             f"config.model.lora_rank = {rank}: low-rank updates are of weights that are trained already; name their "
             "run with --init"
@@ -51,15 +51,15 @@ def pipeline_spec(run: Run, data: Dataset) -> dict:
         "sigma_data": model.sigma_data,
         "null_trained": True,
         "about": data.about,
-        "origin": {**loaded.loaded.origin, "init": loaded.source},
-        "levels": loaded.loaded.levels.tolist(),
+        "origin": {**loaded.pipeline.origin, "init": loaded.source},
+        "levels": loaded.pipeline.levels.tolist(),
         "lora": asdict(lora),
         "base": describe_pipeline(Path(loaded.source), data.event_shape[1:]),
     }
     return json.loads(json.dumps(spec))
 
 
-def pipeline_with_updates(run: Run, spec: dict) -> Denoiser:
+def pipeline_with_updates(run: Run, spec: dict, data: Dataset) -> Denoiser:
     """The model of ``pipeline_spec``: the pipeline, as long as nothing is trained."""
     if run.loaded is None:
         raise TypeError("the run is not one of a pipeline")

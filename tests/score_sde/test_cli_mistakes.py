@@ -52,6 +52,7 @@ MISTAKES = [
     (["--mode", "encode", "RUN", "--guidance_scale", "2"], "give --labels"),
     (["--mode", "encode", "RUN", "--steps", "5"], "--steps is for --mode sample"),
     (["--mode", "encode", "RUN", "--items", "1,2"], "--items is for --mode interpolate"),
+    (["--mode", "encode", "RUN", "--dtype", "float16"], "is of a --pipeline, and there is none"),
     (["--mode", "encode", "RUN", "--num_samples", "0"], "num_samples"),
     (["--mode", "encode", "RUN", "--config.sampler.name=pc"], "only config.data can be changed"),
     (["--mode", "interpolate", "RUN", "--items", "3"], "needs pairs"),

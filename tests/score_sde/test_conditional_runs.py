@@ -12,7 +12,8 @@ from score_sde.evaluation.validation import Validation
 from score_sde.run.cascade import cascade_seed
 from score_sde.run.conditions import read_condition
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED, GuidanceOptions, Guides, guided
+from score_sde.run.guidance import UNGUIDED, GuidanceOptions
+from score_sde.run.guides import Guides, guided
 from score_sde.run.items import open_split
 from score_sde.training.spec import denoiser_spec
 from sde import VPSDE, Denoiser, NoisyClassifier
@@ -185,6 +186,17 @@ def test_data_are_read_once(runs, monkeypatch):
     for count in (2, 3):
         assert len(read_condition(run, Guides(run, model, UNGUIDED), None, None, count)["image"]) == count
     assert len(seen) == 1
+
+
+def test_what_no_flag_gives(runs):
+    """With --condition=none it is null, and where no flag gives anything there is no condition at all."""
+    run = Run(runs / "small", resolve(read_run_config(runs / "small"), []), CPU)
+    guides = Guides(run, run.model(), UNGUIDED)
+    assert read_condition(run, guides, "3,1", "none", 3)["labels"].tolist() == [3, 1, 3]
+    assert read_condition(run, guides, "none", "none", 3) is None
+    assert read_condition(run, guides, None, "none", 3) is None
+    assert read_condition(run, guides, "none", None, 3) is None
+    assert read_condition(run, guides, None, None, 12)["labels"].tolist() == [*range(10), 0, 1]
 
 
 def test_a_file_of_conditions(runs, tmp_path, capsys):

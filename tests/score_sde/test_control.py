@@ -14,9 +14,9 @@ from score_sde.config.config import read_run_config, resolve
 from score_sde.evaluation.control_scores import control_scores
 from score_sde.metrics.agreement import f1_scores
 from score_sde.run.control_files import read_control
-from score_sde.run.controls import controls_of
 from score_sde.run.folder import Run
-from score_sde.run.guides import UNGUIDED
+from score_sde.run.guidance import UNGUIDED
+from score_sde.run.trained_controls import trained_controls
 from sde.checkpoint.models import load_model, save_model
 from sde.checkpoint.snapshots import stored_spec
 from sde.data.controls import silhouettes
@@ -112,7 +112,7 @@ def test_controls_of_held_out_items(runs, tmp_path, capsys):
     _, held_out = run.data()
     own = {tuple(e.flatten().tolist()): int(c) for e, c in zip(edges(held_out.items), held_out.labels, strict=True)}
     _, cond = held_out.batch(torch.arange(20))
-    controls = controls_of(run, run.model(), UNGUIDED)
+    controls = trained_controls(run, run.model(), UNGUIDED)
     found = control_scores(controls, cond, held_out.items[:20], held_out)
     assert (found["value"], found["low"], found["high"], found["control"]) == (1.0, 1.0, 1.0, "edges")
     others = f1_scores(edges(held_out.items[:20]), edges(held_out.items[:20]).roll(1, 0))

@@ -20,6 +20,7 @@ from score_sde.cli import main
 from score_sde.cli.command import split_arguments
 from score_sde.cli.flags import check_flags, define_flags
 from score_sde.cli.modes import MODES
+from score_sde.cli.values import of_root
 from score_sde.config.config import config_path, read_config, resolve
 from tests.oracles.pipelines import stable_diffusion
 
@@ -151,12 +152,13 @@ def test_command_is_one_that_the_program_takes(where):
     check_flags(options, overrides)
     MODES[options.mode].arguments({name: options[name].value for name in options if options[name].present})
     name = options.config or Path(options.workdir or "digits").name
-    own = {path.stem for path in (ROOT / "configs").glob("*.py")}
-    if not options.config and "FOLDER" in (options.pipeline, options.init):
-        name = "images"
+    known = options.config or (ROOT / "configs" / f"{name}.py").exists()
     if options.sampler:
         overrides = [*overrides, f"--config.sampler.name={options.sampler}"]
-    resolve(read_config(config_path(name if name in own or options.config else "digits")), overrides)
+    # A pipeline has no config.
+    of_pipeline = "FOLDER" in (options.pipeline, options.init)
+    values = of_root(overrides) if of_pipeline else read_config(config_path(name if known else "digits"))
+    resolve(values, overrides)
 
 
 def test_every_sampler_has_a_page():

@@ -10,7 +10,8 @@ import torch
 from samplers import SAMPLERS, SCORE_SAMPLERS, encode, generate, log_likelihood, pilot_count, plan
 from score_sde.cli import main
 from score_sde.config.options import DataOptions
-from score_sde.run.guides import GuidanceOptions, guided
+from score_sde.run.guidance import GuidanceOptions
+from score_sde.run.guides import guided
 from sde import VPSDE, Denoiser
 from sde.checkpoint.models import load_model, save_model
 from sde.checkpoint.snapshots import stored_spec

@@ -12,7 +12,7 @@ from samplers import NOISES
 from score_sde.cli.flags import OLD_FLAGS
 from score_sde.cli.modes import MODES
 from score_sde.run.folder import Run
-from score_sde.run.guides import GuidanceOptions
+from score_sde.run.guidance import GuidanceOptions
 from score_sde.run.outputs import settings_of, stem
 from tests.score_sde.runs import call, untrained
 

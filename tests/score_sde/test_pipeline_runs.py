@@ -141,7 +141,7 @@ def test_controls_of_a_pipeline(controlled, elsewhere, capsys):
     err = refused(capsys, "sample", "--pipeline", controlled, *options)
     assert "--control is needed: this pipeline has 1 ControlNet" in err
     err = refused(capsys, "sample", "--pipeline", controlled, *options, "--control", "a.png,b.png")
-    assert "--control=a.png,b.png names 2 files, and this pipeline has 1 ControlNet" in err
+    assert "--control=a.png,b.png names 2 files for 1 ControlNet" in err
 
 
 def test_half_precision(folder, elsewhere, capsys):
@@ -156,6 +156,10 @@ def test_half_precision(folder, elsewhere, capsys):
 def test_what_is_no_pipeline_is_refused(folder, elsewhere, tmp_path, capsys):
     err = refused(capsys, "sample", "--pipeline", folder, "--workdir", "runs/digits")
     assert "a pipeline takes the place of a run folder" in err
+    for beside in ("--classifier_scale", "2"), ("--autoguidance", "ema/0.5.safetensors"):
+        assert "takes the place of a run folder" in refused(capsys, "sample", "--pipeline", folder, *beside)
+    err = refused(capsys, "sample", "--pipeline", folder, "--labels", "1")
+    assert "--labels=1: the model is told captions, and has no classes" in err
     assert "does not exist" in refused(capsys, "sample", "--pipeline", "./nothing")
     assert "--dtype = 'half': needs one of float32, float16, bfloat16" in refused(
         capsys, "sample", "--pipeline", folder, "--dtype", "half"

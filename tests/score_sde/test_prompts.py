@@ -165,11 +165,11 @@ def test_a_sweep_of_prompts_asks_for_classes(capsys, both):
 
 @pytest.mark.parametrize(("flags", "sentence"), [
     (["--prompt", "none.txt"], "--prompt=none.txt does not exist"),
-    (["--labels", "0"], "--labels=0: the model is told captions and no classes: give --prompt, or leave the labels"),
+    (["--labels", "0"], "--labels=0: the model is told captions, and has no classes; give --prompt, or leave them"),
     (["--prompt", "red", "--negative_prompt", "no"], "--negative_prompt=no: with --guidance_scale=1 it does nothing"),
     (["--prompt", "{empty}"], "holds no prompt: it needs one in each line"),
     (["--prompt", "{latin}"], "is no text in UTF-8"),
-    (["--prompt", "red", "--condition", "{npz}"], "both give the vector: choose one"),
+    (["--prompt", "red", "--condition", "{npz}"], "both give vector: choose one"),
     (["--prompt", "red", "--labels", "1"], "labels"),
     (["--prompt", "red", "--guidance_scale", "2", "--negative_prompt", "blue", "--autoguidance", "a.safetensors"],
      "each takes the place of the unconditional branch: choose one"),
