@@ -31,6 +31,13 @@ class LogLikelihood:
     latent: Tensor
 
 
+def _check_density(model, guided: bool) -> None:
+    """Raise ValueError for guided models, unless ``guided``, and for what is no score model of a Gaussian process."""
+    if not (guided or getattr(model, "normalized", True)):
+        raise ValueError("a guided model is not a normalized density: pass guided=True to integrate it all the same")
+    check_model(model, GaussianProcess, "log_likelihood")
+
+
 @undisturbed
 def log_likelihood(
     model,
@@ -62,9 +69,7 @@ def log_likelihood(
     ValueError for guided models, which are no normalized densities, unless ``guided``, and for transforms without a
     ``log_det``.
     """
-    if not (guided or getattr(model, "normalized", True)):
-        raise ValueError("a guided model is not a normalized density: pass guided=True to integrate it all the same")
-    check_model(model, GaussianProcess, "log_likelihood")
+    _check_density(model, guided)
     x = as_states(x, model)
     real = check_sizes(sizes, len(x), x.shape[1:])
     x = cut(x, real)
@@ -97,9 +102,7 @@ def state_log_likelihood(
 ) -> LogLikelihood:
     """log p(z) of states z (B, *inner) in model units, whatever transform the model has: ``log_likelihood`` without the
     log-determinant, with its arguments. Raises ValueError for guided models, unless ``guided``."""
-    if not (guided or getattr(model, "normalized", True)):
-        raise ValueError("a guided model is not a normalized density: pass guided=True to integrate it all the same")
-    check_model(model, GaussianProcess, "log_likelihood")
+    _check_density(model, guided)
     check_state(z, model, "z")
     if any(tensor.is_inference() for tensor in chain(model.parameters(), model.buffers())):
         raise ValueError(

@@ -37,7 +37,8 @@ def show(
 ) -> bool:
     """Samples as by ``picture``, with the ``words`` that they were drawn for; beside each the image that it is
     conditioned on, where that has its channels, or its first control."""
-    image = None if cond is None else cond.get("image", _as_image(cond.get(CONTROL), x, kind, levels))
+    told = cond or {}
+    image = told["image"] if "image" in told else _as_image(told.get(CONTROL), x, kind, levels)
     if image is None or image.shape[1] != x.shape[1]:
         return picture(x, path, kind=kind, levels=levels, labels=labels_of(cond), sizes=sizes, words=words)
     small = repeat_to(image.nan_to_num(), x.shape[2:]).to(x)

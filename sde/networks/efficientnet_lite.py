@@ -155,7 +155,7 @@ def _folded(tensors: Mapping[str, Tensor], blocks: int) -> dict[str, Tensor]:
             tensors[f"{norm}.{part}"].double() for part in ("weight", "bias", "running_mean", "running_var")
         )
         factor = gain / (variance + EPS).sqrt()
-        state[f"{name}.weight"] = (weight * factor[:, None, None, None]).float()
+        state[f"{name}.weight"] = (weight * factor.view(-1, 1, 1, 1)).float()
         state[f"{name}.bias"] = (bias - mean * factor).float()
     if not all(tensor.isfinite().all() for tensor in state.values()):
         raise RuntimeError("some numbers are not finite")

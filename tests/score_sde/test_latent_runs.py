@@ -55,7 +55,7 @@ LEVELS = {"shift": [8.0], "scale": [8.0], "levels": 16}
 def images(seed=0):
     """Gray images of 16 levels, of which those of the second class are brighter."""
     labels = np.arange(COUNT) % 2
-    x = np.random.default_rng(seed).integers(0, 11, (COUNT, *SHAPE)) + 5 * labels[:, None, None, None]
+    x = np.random.default_rng(seed).integers(0, 11, (COUNT, *SHAPE)) + 5 * labels.reshape(-1, 1, 1, 1)
     return {"x": x, "labels": labels}
 
 
