@@ -17,7 +17,7 @@ from score_sde.evaluation.denoising_errors import DenoisingErrors
 from score_sde.evaluation.validation import Validation
 from score_sde.run.folder import Run
 from score_sde.run.items import encoded_items
-from score_sde.training.spec import denoiser_spec
+from score_sde.training.beginning import beginning_of
 from sde import Denoiser
 from sde.checkpoint.snapshots import stored_spec
 from sde.data import Dataset
@@ -58,10 +58,14 @@ def raw_model(model: Denoiser, state: dict) -> Denoiser | None:
 
 
 def describe(spec: dict) -> dict:
-    """What can be compared of two descriptions of a model: process, network, parametrization and conditions."""
-    network = options_of(network_of(spec["network"]["name"])) | spec["network"]
+    """What can be compared of two descriptions of a model: process, network, parametrization, conditions and low-rank
+    updates."""
+    network = dict(spec["network"])
+    # The network of a pipeline is described by its folder.
+    if "pipeline" not in spec.get("base", {}):
+        network = options_of(network_of(network["name"])) | network
     network.pop("activation_checkpointing", None)
-    keys = ("sde", "parametrization", "num_classes", "null_trained")
+    keys = ("sde", "parametrization", "num_classes", "null_trained", "lora")
     # Not their moments, which are those of the split.
     shapes = {kind: about["shape"] for kind, about in spec.get("conditions", {}).items()}
     parts = {"network": network, "conditions": shapes}
@@ -71,7 +75,7 @@ def describe(spec: dict) -> dict:
 def disagreements(run: Run, model: Denoiser, data: Dataset, state: dict | None) -> list[dict]:
     """The keys in which config.json, as it would build a model of these data, and the model file differ: ``"key"``,
     ``"config"``, ``"model"``, and ``"checkpoint"``, what the newest training state says, or None."""
-    configured = describe(denoiser_spec(run.config, data))
+    configured = describe(beginning_of(run).spec(run, data))
     spec = stored_spec(run.weights_file)
     # Every process that is stored is a dataclass.
     process = asdict(model.sde)  # type: ignore[call-overload]

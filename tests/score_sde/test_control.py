@@ -79,6 +79,12 @@ def test_a_run_holds_its_base(runs, tmp_path, capsys):
         torch.testing.assert_close(ended[name], value, rtol=1e-5, atol=1e-6)
 
 
+def test_its_description_is_that_of_its_config(runs, capsys):
+    status, last, err = call(capsys, "--mode", "check", "--workdir", runs / "edges", "--num_samples", 16)
+    assert status == 0, err
+    assert last["disagreements"] == []
+
+
 def test_scales_of_one_and_several_controls(runs, tmp_path, capsys):
     """Scale 0 draws the base's samples bit for bit, one control beside a 0 those of its own run; the order of the runs
     is that of the scales, and the base may stand first."""

@@ -70,6 +70,12 @@ def test_the_model_is_its_base_and_the_updates(base, low):
     assert torch.allclose(unmerged(x, t), merged(x, t), atol=1e-5)
 
 
+def test_its_description_is_that_of_its_config(low, capsys):
+    status, last, err = call(capsys, "--mode", "check", "--workdir", low, "--num_samples", 16)
+    assert status == 0, err
+    assert last["disagreements"] == []
+
+
 def test_it_goes_on_where_it_was(base, low, tmp_path, capsys):
     folder = tmp_path / "again"
     shutil.copytree(low, folder)

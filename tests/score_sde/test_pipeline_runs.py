@@ -224,6 +224,9 @@ def test_updates_of_a_pipeline_are_trained(folder, elsewhere, capsys):
     own, merged, plain = (np.load(f"{name}.npz")["x"].astype(float) for name in ("own", "merged", "plain"))
     assert np.abs(own - merged).max() <= 1
     assert np.abs(own - plain).max() > 1
+    status, result, err = call(capsys, "--mode", "check", "--device", "cpu", "--workdir", "style", "--num_samples", 16)
+    assert status == 0, err
+    assert result["disagreements"] == []
     status, result, err = call(capsys, "--mode", "export", "--format", "lora", "--workdir", "style")
     assert status == 0, err
     run(capsys, "sample", folder, *drawing[2:], "--lora", result["folder"], "--out", "exported.npz")
