@@ -76,20 +76,17 @@ def read_components(source: Any, dtype: torch.dtype | None = None, config: str |
     copy. A single file of weights is loaded by the folder ``config`` of a pipeline of its kind (``single_file``).
     Raises ValueError for a folder that is none, or has a part missing; for a name that is not found; and for a pipeline
     without network, autoencoder or scheduler. ImportError names the extra."""
-    library = _libraries()
     if not isinstance(source, str | Path):
-        if not isinstance(source, library.DiffusionPipeline):
+        if not isinstance(source, _libraries().DiffusionPipeline):
             raise ValueError(f"{source!r} is no pipeline: needs a folder, a hub's name, or a pipeline of diffusers")
         return _of_pipeline(source, type(source).__name__)
     path = Path(source)
+    if not path.is_file():
+        # Before the libraries: who mistypes a name need not install them to be told.
+        _check_named(source, config)
+    library = _libraries()
     if path.is_file():
         return _of_pipeline(read_single_file(path, dtype, config), str(source))
-    if config is not None:
-        raise ValueError(f"config = {config}: is for a single file of weights, and {source} is none; leave it out")
-    if path.exists():
-        check_folder(path)
-    elif path.is_absolute() or str(source).count("/") != 1 or str(source).startswith((".", "~")):
-        raise ValueError(f"{source} does not exist: needs the folder of a pipeline, with a {INDEX}, or a hub's name")
     options: dict[str, Any] = {"dtype": dtype or torch.float32, **_variant(path), **_without(path)}
     try:
         with without_bars() if path.exists() else nullcontext():
@@ -98,6 +95,17 @@ def read_components(source: Any, dtype: torch.dtype | None = None, config: str |
         told = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{source} was not loaded as a pipeline: {told}") from error
     return _of_pipeline(pipeline, str(source))
+
+
+def _check_named(source: str | Path, config: str | Path | None) -> None:
+    """Raise ValueError unless it is the folder of a pipeline, or may be a hub's name."""
+    path = Path(source)
+    if config is not None:
+        raise ValueError(f"config = {config}: is for a single file of weights, and {source} is none; leave it out")
+    if path.exists():
+        check_folder(path)
+    elif path.is_absolute() or str(source).count("/") != 1 or str(source).startswith((".", "~")):
+        raise ValueError(f"{source} does not exist: needs the folder of a pipeline, with a {INDEX}, or a hub's name")
 
 
 def _in_range(autoencoder: Any) -> Any:

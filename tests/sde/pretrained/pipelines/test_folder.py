@@ -127,3 +127,6 @@ def test_without_the_extra(whole, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ImportError, match=r"need transformers installed: pip install 'score-sde\[latent\]'"):
         load_pipeline(whole)
+    # Who mistypes a name need not install it to be told.
+    with pytest.raises(ValueError, match="does not exist: needs the folder of a pipeline"):
+        load_pipeline("./none/there")
