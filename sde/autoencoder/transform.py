@@ -97,12 +97,15 @@ class LatentTransform(nn.Module):
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), both (B, *inner) in model units and on the device of x (B, *event),
         in data units and dequantized; a deterministic encoder's are zeros."""
-        x = as_tensor(x)
-        self.inner_shape(x.shape[1:])
-        y = send(self.outer.encode(x), self.shift.device).to(self.shift.dtype)
-        mean, std = self._in_parts(lambda y: torch.stack(self.autoencoder.encode(y), 1), y).unbind(1)
+        return self.inner_posterior(self.outer.encode(x))
+
+    def inner_posterior(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """``posterior`` of items y (B, *event) that ``outer`` has encoded."""
+        self.inner_shape(y.shape[1:])
+        own = send(y, self.shift.device).to(self.shift.dtype)
+        mean, std = self._in_parts(lambda part: torch.stack(self.autoencoder.encode(part), 1), own).unbind(1)
         shift, scale = self._per_channel(self.shift, mean), self._per_channel(self.scale, mean)
-        return send((mean - shift) / scale, x.device), send(std / scale, x.device)
+        return send((mean - shift) / scale, y.device), send(std / scale, y.device)
 
     def encode(self, x: Tensor) -> Tensor:
         """The mean of the posterior, (B, *inner)."""
@@ -142,13 +145,15 @@ class LatentTransform(nn.Module):
 
         p(x | z) is N(decode(z), noise_std^2) in data units; of quantized data the probability of the cell of x under
         it, whose first and last cell reach to infinity, so that the levels have all of it. Raises ValueError where
-        ``noise_std`` was never measured.
+        ``noise_std`` was never measured, and where it is 0.
         """
         if not bool((self.noise_std > 0).all()):
-            raise ValueError(
-                "the autoencoder has no noise_std, the standard deviation of the data around what it decodes: measure "
-                "it over items first"
+            why = (
+                "was never measured: measure it over items first"
+                if bool(self.noise_std.isnan().any())
+                else "is 0: an autoencoder that returns items exactly leaves no density around them"
             )
+            raise ValueError(f"noise_std, the standard deviation of the data around what is decoded, {why}")
         mean, x = wide(self.decode(z)), wide(x)
         std = self._per_channel(self.noise_std, mean)
         if not self.num_levels:

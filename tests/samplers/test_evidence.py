@@ -111,5 +111,8 @@ def test_what_has_no_bound_and_what_has_no_likelihood(generator):
     with pytest.raises(ValueError, match="the encoder is deterministic"):
         evidence_bound(model, items(generator))
     unmeasured = LatentTransform(LinearAutoencoder.of(torch.eye(5), (5,), std=0.1)).double()
-    with pytest.raises(ValueError, match="has no noise_std"):
+    with pytest.raises(ValueError, match="what is decoded, was never measured"):
         evidence_bound(Gaussian(SDE, torch.zeros(5).double(), 1.0, transform=unmeasured), items(generator))
+    exact = LatentTransform(LinearAutoencoder.of(torch.eye(5), (5,), std=0.1, noise_std=0.0)).double()
+    with pytest.raises(ValueError, match="what is decoded, is 0"):
+        evidence_bound(Gaussian(SDE, torch.zeros(5).double(), 1.0, transform=exact), items(generator))
