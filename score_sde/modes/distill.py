@@ -1,10 +1,9 @@
 """--mode distill: a student of one to a few steps, into a run folder, continued by the same command."""
 
 import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from samplers import SAMPLERS, generate
 from samplers.progress import Progress
@@ -17,13 +16,13 @@ from score_sde.run.latents import give_transform
 from score_sde.run.sizes import sizes_of_samples
 from score_sde.run.students import usual_sampling
 from score_sde.training.compiling import settle_compiling
-from score_sde.training.latents import cached_latents, refuse_augmentation
+from score_sde.training.latents import cached_latents
 from score_sde.training.precision import settle
 from score_sde.training.session import Session
 from score_sde.training.students import check_guidance, grid_of, method_of, student_spec, taught
 from sde.checkpoint.models import load_model
 from sde.checkpoint.spec import build_flow_map
-from sde.condition.tree import Condition, restrict_to
+from sde.condition.tree import restrict_to
 from sde.distillation import FlowMap, SolvedTeacher
 from sde.distillation.teacher import guided_teacher
 from sde.distillation.trainer import DistillationLoss, StudentTrainer
@@ -50,14 +49,13 @@ def distill(
     data, held_out = run.data()
     with with_keys("training"):
         check_batch(settings.optimization, data)
-    refuse_augmentation(settings.augmentation, data)
     spec = student_spec(run, trained, data)
     augmentation = Augmentation(
         settings.augmentation, settings.augmentation_probability, spec["network"].get("augment_dim", 0)
     )
-    with with_keys("training", "model.network"):
-        latents = data.transform.learned
-        augmentation.check(data.event_shape, data.sizes is not None, [*spec.get("conditions", ())], latents)
+    with with_keys("training", "model.network", codes="config.data.cache_latents"):
+        told, coded = spec.get("conditions", ()), run.config.data.cache_latents
+        augmentation.check(data.event_shape, data.sizes is not None, told, coded)
     with with_keys("model", "model.network", "sde"):
         student = seeded(settings.seed, build_flow_map, spec)
     give_transform(student, data)
@@ -73,19 +71,18 @@ def distill(
     student = student.to(run.device)
     check_guidance(run, student)
 
-    def augment(x0: Tensor, cond: Condition | None, seeds: Tensor) -> tuple[Tensor, Condition | None]:
-        return augmentation(x0, restrict_to(cond, student), seeds)
-
     if run.config.data.cache_latents:
         data = cached_latents(run, data)
-    loss = DistillationLoss(trained, solved, grid_of(trained), augment, settings.cond_dropout)
+    restrict = partial(restrict_to, model=student)
+    loss = DistillationLoss(trained, solved, grid_of(trained), restrict, settings.cond_dropout)
     spare = copy.deepcopy(student)
     run = run.with_speed(settle(run, student, data, loss))
     run = run.with_speed(settle_compiling(run, student, data, loss))
     if solved is not None:
         denoiser.autocast = student.autocast
     with with_keys("training"):
-        trainer = StudentTrainer(student, spare, loss, data, settings.optimization, run.world, run.config.data.workers)
+        workers = run.config.data.workers
+        trainer = StudentTrainer(student, spare, loss, data, settings.optimization, run.world, workers, augmentation)
     session = Session(run, trainer, "denoiser", run.model_file, spec, "flow_map")
     validation = Validation(
         held_out, data, student.sde, settings.optimization.times, settings.loss_weighting, device=run.device

@@ -21,7 +21,7 @@ from score_sde.run.pictures import show
 from score_sde.run.sizes import sizes_of_samples
 from score_sde.training.beginning import beginning_of
 from score_sde.training.compiling import settle_compiling
-from score_sde.training.latents import cached_latents, refuse_augmentation
+from score_sde.training.latents import cached_latents
 from score_sde.training.precision import settle
 from score_sde.training.session import Session
 from score_sde.training.spec import classifier_spec
@@ -60,13 +60,13 @@ def train(run: Run, *, init: str | None = None, base: str | None = None) -> dict
     if not run.config.data.pairs:
         with with_keys("training"):
             check_batch(settings.optimization, data)
-    refuse_augmentation(settings.augmentation, data)
     spec = beginning.spec(run, data)
-    told = spec["network"].get("augment_dim", 0)
-    augmentation = Augmentation(settings.augmentation, settings.augmentation_probability, told)
-    with with_keys("training", "model.network"):
-        latents = data.transform.learned
-        augmentation.check(data.event_shape, data.sizes is not None, [*spec.get("conditions", ())], latents)
+    augmentation = Augmentation(
+        settings.augmentation, settings.augmentation_probability, spec["network"].get("augment_dim", 0)
+    )
+    with with_keys("training", "model.network", codes="config.data.cache_latents"):
+        told, coded = spec.get("conditions", ()), run.config.data.cache_latents
+        augmentation.check(data.event_shape, data.sizes is not None, told, coded)
     with with_keys("model", "model.network", "sde", init="--init", targets="config.model.lora_targets"):
         model = seeded(settings.seed, lambda spec: beginning.model(run, spec, data), spec).to(run.device)
         check_forward(spec["network"]["name"], model, data.inner_shape)
@@ -92,15 +92,15 @@ def train(run: Run, *, init: str | None = None, base: str | None = None) -> dict
 
     def loss(module: Denoiser, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
         options = {"weighting": settings.loss_weighting, "cond_dropout": settings.cond_dropout}
-        x0, cond = augmentation(x0, restrict_to(cond, model), draws.seeds)
-        return denoising_loss(module, x0, cond, draws, **options)
+        return denoising_loss(module, x0, restrict_to(cond, model), draws, **options)
 
     run = run.with_speed(settle(run, model, data, loss))
     run = run.with_speed(settle_compiling(run, model, data, loss))
     uncertainty = UncertaintyWeighting(model.sde) if settings.uncertainty_weighting else None
     with with_keys("training"):
         workers = run.config.data.workers
-        trainer = Trainer(model, trained_on, loss, settings.optimization, run.world, workers, uncertainty)
+        options = settings.optimization
+        trainer = Trainer(model, trained_on, loss, options, run.world, workers, uncertainty, augmentation)
     session = Session(run, trainer, "denoiser", run.model_file, spec)
     validation = Validation(
         held_out, data, model.sde, settings.optimization.times, settings.loss_weighting, device=run.device

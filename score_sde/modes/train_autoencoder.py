@@ -39,7 +39,8 @@ def train_autoencoder(run: Run) -> dict:
     data, held_out = run.items
     with with_keys("autoencoder"):
         check_batch(settings.optimization, data)
-        Augmentation(settings.augmentation).check(data.event_shape, data.sizes is not None, [])
+        augmentation = Augmentation(settings.augmentation)
+        augmentation.check(data.event_shape, data.sizes is not None, ())
     spec = autoencoder_spec(config, data)
     with with_keys("autoencoder", "autoencoder.network"):
         autoencoder = seeded(settings.seed, build_autoencoder, autoencoder_described(spec)).to(run.device)
@@ -50,11 +51,12 @@ def train_autoencoder(run: Run) -> dict:
     with with_keys("autoencoder"):
         if settings.features:
             features = ImageFeatures(Path(expanded(settings.features)), data.event_shape, outer).to(run.device)
-    loss = ReconstructionLoss(settings.loss, Augmentation(settings.augmentation), features)
+    loss = ReconstructionLoss(settings.loss, features)
     run = run.with_speed(settle(run, autoencoder, data, loss, settings.optimization))
     run = run.with_speed(settle_compiling(run, autoencoder, data, loss, settings.optimization))
     with with_keys("autoencoder"):
-        trainer = AutoencoderTrainer(autoencoder, data, loss, settings.optimization, run.world, config.data.workers)
+        options, workers = settings.optimization, config.data.workers
+        trainer = AutoencoderTrainer(autoencoder, data, loss, options, run.world, workers, augmentation=augmentation)
     session = Session(run, trainer, "autoencoder", run.autoencoder_file, spec)
     peak = peak_of(data)
 

@@ -1,4 +1,4 @@
-"""Training in latents: those that are computed once, and what cannot be done to them."""
+"""Training in latents: those that are computed once."""
 
 from score_sde.run.folder import Run
 from score_sde.run.latents import with_codes
@@ -16,12 +16,3 @@ def cached_latents(run: Run, data: Dataset) -> Dataset:
         )
     # Those of pairs are what their noises lead to.
     return data if data.codes is not None else with_codes(data, run.folder, run.world)
-
-
-def refuse_augmentation(augmentation: str, data: Dataset) -> None:
-    """Refuse to change latents as if they were items."""
-    if augmentation != "none" and isinstance(data.transform, LatentTransform):
-        raise ValueError(
-            f"config.training.augmentation={augmentation}: mirrored or moved latents are not those of a mirrored or "
-            "moved item; take none with an autoencoder"
-        )

@@ -136,10 +136,11 @@ def _kinds(num_classes: int | None, shapes: Shapes) -> tuple[str, ...]:
 
 
 def restrict_to(cond: Condition | None, model: nn.Module) -> Condition | None:
-    """The entries of a condition that a model is conditioned on; None where there are none."""
+    """The entries of a condition that a model is conditioned on, and what it is told of augmentation; None where there
+    are none."""
     if cond is None:
         return None
-    return {kind: cond[kind] for kind in condition_kinds(model) if kind in cond} or None
+    return {kind: cond[kind] for kind in (*condition_kinds(model), AUGMENTATION) if kind in cond} or None
 
 
 def null_like(cond: C, keep: Callable[[str], bool] = lambda kind: False) -> C:

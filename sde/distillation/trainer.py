@@ -15,13 +15,15 @@ from sde.distillation.flow_map import GUIDANCE_SCALE, FlowMap
 from sde.distillation.method import Grid, Lesson, Method, uniforms
 from sde.distillation.teacher import FlowMapTeacher, Teacher
 from sde.distributed.world import World
+from sde.training.augmentation import Augmentation
+from sde.training.batches import AS_THEY_ARE
 from sde.training.ema import follow
 from sde.training.loss import BatchNoise
 from sde.training.options import TrainingOptions
 from sde.training.trainer import StepResult, Trainer
 
-Augment = Callable[[Tensor, Condition | None, Tensor], tuple[Tensor, Condition | None]]
-"""(x0, conditions, seeds) -> items and conditions as they are trained on."""
+Restrict = Callable[[Condition | None], Condition | None]
+"""Conditions of the data -> those that the student is told."""
 
 
 @dataclass
@@ -33,13 +35,13 @@ class DistillationLoss:
     method: Method
     teacher: Teacher | None
     grid: Grid
-    augment: Augment
+    restrict: Restrict
     cond_dropout: float = 0.0
     progress: float = 0.0
     target: Any = None
 
     def __call__(self, student: FlowMap, x0: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
-        x0, cond = self.augment(x0, cond, draws.seeds)
+        cond = self.restrict(cond)
         if cond is not None and self.cond_dropout:
             cond = drop_conditions(cond, send(draws.u < self.cond_dropout, x0.device))
         if student.guidance is not None:
@@ -66,13 +68,14 @@ class StudentTrainer(Trainer):
         options: TrainingOptions,
         world: World | None = None,
         workers: int = 0,
+        augmentation: Augmentation = AS_THEY_ARE,
     ) -> None:
         if options.parallel == "fsdp" and world is not None and world.size > 1:
             raise ValueError("parallel = 'fsdp': a student's teachers are not split with its network; take ddp")
         self.distillation, self.stages = loss, loss.method.stages()
         if options.steps < len(self.stages):
             raise ValueError(f"steps = {options.steps}: needs at least one for each of {len(self.stages)} stages")
-        super().__init__(student, data, loss, options, world, workers)
+        super().__init__(student, data, loss, options, world, workers, augmentation=augmentation)
         self.spare = spare.requires_grad_(False).eval()
         self.stage = self.begun = 0
         """The number of the stage, and the step with which it began."""

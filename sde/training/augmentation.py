@@ -1,7 +1,7 @@
 """Augmentation: transformed items beside those of the data, and what the network is told of them."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -104,17 +104,17 @@ class Augmentation:
     probability: float = 0.12
     augment_dim: int = 0
 
-    def check(self, event_shape: Sequence[int], padded: bool, conditions: Sequence[str], latents: bool = False) -> None:
+    def check(self, event_shape: Sequence[int], padded: bool, conditions: Collection[str], coded: bool = False) -> None:
         """Raise ValueError unless the network takes what it is told, and items of this shape can be augmented, with
-        ``conditions`` of these kinds. ``latents`` says whether what is trained on are those of an autoencoder."""
+        ``conditions`` of these kinds. ``coded`` says whether the data have ``codes`` (sde.data)."""
         given, none = f"augmentation = {self.augmentation!r}", "set it to none"
         told = TOLD.get(self.augmentation)
         if self.augmentation == "none":
             return
-        if latents:
+        if coded:
             raise ValueError(
-                f"{given}: latents of an autoencoder are not augmented, as those of a mirrored item are no mirrored "
-                f"latents: {none}"
+                f"{given}: with `codes` the latents of an item are computed once, and those of a mirrored one would be "
+                f"others: leave it out, or {none}"
             )
         if padded:
             raise ValueError(f"{given}: items of unequal size, which are padded, are not augmented: {none}")
@@ -130,14 +130,14 @@ class Augmentation:
                 "network that has it, or take none or flip, which tell nothing"
             )
 
-    def __call__(self, x0: Tensor, cond: Condition | None, seeds: Tensor) -> tuple[Tensor, Condition | None]:
-        """Items x0 (B, *event) in model units, augmented by their own ``seeds`` (B,), and their conditions with what a
-        network that has an ``augment_dim`` is told of it: zero where nothing is done."""
-        x0, told = AUGMENTATIONS[self.augmentation](x0, seeds, self.probability)
+    def __call__(self, y: Tensor, cond: Condition | None, seeds: Tensor) -> tuple[Tensor, Condition | None]:
+        """Items y (B, *event) in units of about 1, augmented by their own ``seeds`` (B,), and their conditions with
+        what a network that has an ``augment_dim`` is told of it: zero where nothing is done."""
+        y, told = AUGMENTATIONS[self.augmentation](y, seeds, self.probability)
         if not self.augment_dim:
-            return x0, cond
-        told = x0.new_zeros(len(x0), self.augment_dim) if told is None else told
-        return x0, {**(cond or {}), AUGMENTATION: told}
+            return y, cond
+        told = y.new_zeros(len(y), self.augment_dim) if told is None else told
+        return y, {**(cond or {}), AUGMENTATION: told}
 
 
 def transformations(u: Tensor, probability: float) -> tuple[Tensor, Tensor, Tensor]:

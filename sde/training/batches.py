@@ -12,9 +12,13 @@ from sde.data.prefetch import Prefetch
 from sde.device import fits, pinned, send
 from sde.distributed.world import World
 from sde.process.base import SDE
+from sde.training.augmentation import Augmentation
 from sde.training.copies import Copy, CopyStream
 from sde.training.loss import BatchNoise, drawn
 from sde.training.options import TrainingOptions
+
+AS_THEY_ARE = Augmentation()
+"""No augmentation."""
 
 
 class Part(NamedTuple):
@@ -45,6 +49,9 @@ class Batches:
 
     ``data`` that fit stay on the device, and what else there is to read is read ahead by ``workers`` threads. On CUDA
     the next micro-batch is copied, from page-locked memory, while the network computes.
+
+    Items are augmented as the ``outer`` part of their transform has encoded them, which is before an autoencoder sees
+    them. Raises ValueError as ``Augmentation.check`` does.
     """
 
     def __init__(
@@ -55,7 +62,10 @@ class Batches:
         world: World,
         device: torch.device,
         workers: int = 0,
+        augmentation: Augmentation = AS_THEY_ARE,
     ) -> None:
+        augmentation.check(data.event_shape, data.sizes is not None, (), data.codes is not None)
+        self.augmentation = augmentation
         self.data, self.sde, self.options, self.world, self.device = data.to(device), sde, options, world, device
         self.size = options.micro_batch_size(world.size)
         items = self.data.items if self.data.codes is None else self.data.codes
@@ -135,10 +145,12 @@ class Batches:
         # On the device, where a learned transform is a network.
         with torch.no_grad():
             if self.data.codes is None:
-                x0 = send(draws.encode(x, self.data.transform, n), self.device)
+                transform = self.data.transform
+                y, cond = self.augmentation(transform.outer.encode(x), cond, draws.seeds)
+                mean, std = transform.inner_posterior(y)
             else:
                 mean, std = x.chunk(2, 1)
-                x0 = drawn(mean, std, n)
+            x0 = send(drawn(mean, std, n), self.device)
         return x0, cond, draws
 
     def start_at(self, offset: int) -> None:

@@ -10,25 +10,19 @@ from sde.autoencoder.loss import AutoencoderLoss, Features
 from sde.condition.tree import Condition
 from sde.data.draws import per_item
 from sde.device import send
-from sde.training.augmentation import Augmentation
 from sde.training.loss import BatchNoise
 from sde.training.trainer import Trainer
-
-AS_THEY_ARE = Augmentation()
 
 
 @dataclass(frozen=True)
 class ReconstructionLoss:
-    """An ``AutoencoderLoss`` as a Trainer asks for one: of items augmented by their own seeds, with noise of the
-    posteriors of their own."""
+    """An ``AutoencoderLoss`` as a Trainer asks for one, with noise of the posteriors of the items' own."""
 
     loss: AutoencoderLoss
-    augmentation: Augmentation = AS_THEY_ARE
     features: Features | None = None
 
     def __call__(self, autoencoder: Autoencoder, y: Tensor, cond: Condition | None, draws: BatchNoise) -> Tensor:
         """The losses (B,) of items y (B, *event) in the autoencoder's units; conditions are of no use."""
-        y, _ = self.augmentation(y, None, draws.seeds)
         return self.loss(autoencoder, y, latent_noise(autoencoder, draws, y), draws.sizes, self.features)
 
 

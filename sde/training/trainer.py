@@ -12,7 +12,8 @@ from sde.device import differentiating, forked_random, seed_random
 from sde.distributed.world import World, unsynchronized
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Preconditioned
-from sde.training.batches import Batches, Placed, seed_of
+from sde.training.augmentation import Augmentation
+from sde.training.batches import AS_THEY_ARE, Batches, Placed, seed_of
 from sde.training.ema import Averages
 from sde.training.loss import BatchNoise
 from sde.training.modes import Modes, trained_parameters
@@ -50,10 +51,10 @@ def check_batch(options: TrainingOptions, data: Dataset) -> None:
 
 
 class Trainer:
-    """A module, its EMA and its optimizer. A step takes its items and random numbers from ``batches``, which
-    ``workers`` threads read ahead. Parameters without ``requires_grad`` are neither optimized nor averaged, and modules
-    that have no others are in eval mode throughout, as those stay that are in eval mode within a module in training
-    mode. With ``uncertainty`` the losses are weighted by it, and its weights trained with the module's. Raises
+    """A module, its EMA and its optimizer. A step takes its items, augmented, and random numbers from ``batches``,
+    which ``workers`` threads read ahead. Parameters without ``requires_grad`` are neither optimized nor averaged, and
+    modules that have no others are in eval mode throughout, as those stay that are in eval mode within a module in
+    training mode. With ``uncertainty`` the losses are weighted by it, and its weights trained with the module's. Raises
     ValueError where those are sharded, and where all is frozen."""
 
     def __init__(
@@ -65,6 +66,7 @@ class Trainer:
         world: World | None = None,
         workers: int = 0,
         uncertainty: UncertaintyWeighting | None = None,
+        augmentation: Augmentation = AS_THEY_ARE,
     ) -> None:
         check_batch(options, data)
         self.module: Any = module
@@ -76,7 +78,7 @@ class Trainer:
         self.device = next(module.parameters()).device
         # Autoencoders have no process, and are told no times.
         sde = getattr(module, "sde", None)
-        self.batches = Batches(data, sde, options, self.world, self.device, workers)
+        self.batches = Batches(data, sde, options, self.world, self.device, workers, augmentation)
         self.data = self.batches.data
         self.step = self.seen = self.skipped = 0
         self.uncertainty = None if uncertainty is None else uncertainty.to(self.device)

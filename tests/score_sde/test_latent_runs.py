@@ -16,9 +16,14 @@ from score_sde.evaluation.denoising_errors import DenoisingErrors
 from score_sde.run.folder import Run
 from score_sde.run.items import encoded_items
 from score_sde.run.latents import with_codes
-from sde.autoencoder import LatentTransform, LinearAutoencoder
+from sde import VPSDE, Denoiser
+from sde.autoencoder import LatentTransform, LinearAutoencoder, in_latents
 from sde.checkpoint.models import load_model, save_model
+from sde.data import Dataset
 from sde.data.statistics import spread
+from sde.data.transform import Transform
+from sde.networks import MLP
+from sde.training.augmentation import Augmentation
 from sde.training.loss import BatchNoise
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Trainer
@@ -149,6 +154,21 @@ def test_cached_latents_train_as_others_do(latent, tmp_path, capsys):
     assert "holds latents of other items: remove it" in err
 
 
+def test_items_are_augmented_before_they_are_encoded():
+    """Half of the latents are those of mirrored items, and none are mirrored latents."""
+    autoencoder = autoencoder_of(std=0.0)
+    x = torch.randn(64, *SHAPE, generator=torch.Generator().manual_seed(0))
+    outer = Transform((0.5,), (2.0,))
+    data = in_latents(Dataset(x, None, None, outer), LatentTransform(autoencoder, outer))
+    model = Denoiser(MLP(INSIDE), VPSDE(), transform=data.transform)
+    trainer = Trainer(model, data, lambda *a: None, TrainingOptions(batch_size=64), augmentation=Augmentation("flip"))
+    found, items = trainer.micro_batch(0)[0], x[trainer.batches.indices(0)]
+    as_it_is, mirrored = (data.transform.encode(one) for one in (items, items.flip(-1)))
+    apart = [(found - one).flatten(1).abs().amax(1) for one in (as_it_is, mirrored)]
+    assert (torch.minimum(*apart) < 1e-6).all()
+    assert 20 < (apart[1] < 1e-6).sum() < 44
+
+
 MODES = {
     "sample": ["--num_samples", 2, "--steps", 2],
     "encode": ["--num_samples", 2, "--rtol", 1e-2, "--atol", 1e-2],
@@ -228,6 +248,29 @@ def test_students_and_reflow_begin_in_the_same_latents(latent, tmp_path, capsys)
     assert status == 0, err
 
 
+def test_a_classifier_of_latents_guides(latent, tmp_path, capsys):
+    """Towards what its class looks like in data units: items of the second are brighter by 5 of 16 levels."""
+    folder = tmp_path / "guided"
+    shutil.copytree(latent, folder)
+    options = ["name=mlp", "width=32", "layers=1"]
+    status, result, err = call(
+        capsys, "--mode", "train_classifier", "--workdir", folder, "--config.classifier.steps=150",
+        "--config.classifier.batch_size=32", "--config.classifier.lr=0.01", "--config.classifier.warmup_steps=1",
+        *(f"--config.classifier.network.{option}" for option in options),
+    )  # fmt: skip
+    assert status == 0, err
+    assert next(iter(result["accuracy"].values())) > 0.9
+    means = {}
+    for scale in (0, 8):
+        status, result, err = call(capsys, "--mode", "sample", "--workdir", folder, "--num_samples", 64, "--steps", 20,
+                                   "--labels", "0,1", "--classifier_scale", scale, "--guidance_scale", 0)  # fmt: skip
+        assert status == 0, err
+        x = np.load(result["numbers"])["x"]
+        means[scale] = x[1::2].mean() - x[::2].mean()
+    assert abs(means[0]) < 1
+    assert means[8] > 2
+
+
 def test_what_cannot_be_has_a_sentence(latent, tmp_path, capsys):
     def refused(*arguments):
         status, _, err = call(capsys, *arguments)
@@ -247,10 +290,10 @@ def test_what_cannot_be_has_a_sentence(latent, tmp_path, capsys):
     assert "latent_scale" in refused(*command(empty, "--config.model.latent_scale=each"))
     plain = command(empty, "--config.model.autoencoder=", "--config.data.cache_latents=True")
     assert "there are no latents to keep" in refused(*plain)
-    assert "mirrored or moved latents" in refused(
-        *command(tmp_path / "other", "--config.training.augmentation=flip", f"--config.model.autoencoder={latent}",
-                 f"--config.data.root={latent / 'x.npz'}")
-    )  # fmt: skip
+    mirrored = [f"--config.model.autoencoder={latent}", f"--config.data.root={latent / 'x.npz'}",
+                "--config.training.augmentation=flip"]  # fmt: skip
+    err = refused(*command(tmp_path / "other", *mirrored, "--config.data.cache_latents=True"))
+    assert "with config.data.cache_latents the latents of an item are computed once" in err
     on = ["--workdir", latent]
     assert "acts on the entries of an item one by one" in refused("--mode", "restore", *on, "--method", "replacement")
     assert "acts on the entries" in refused("--mode", "sample", *on, "--threshold", "static", "--num_samples", 2)

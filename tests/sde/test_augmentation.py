@@ -128,15 +128,15 @@ def test_networks_are_told_beside_their_conditions(name, cond):
 
 
 def test_what_cannot_be_augmented():
-    def refusal(name, shape=(3, 8, 8), padded=False, conditions=(), augment_dim=9, latents=False):
+    def refusal(name, shape=(3, 8, 8), padded=False, conditions=(), augment_dim=9, coded=False):
         with pytest.raises(ValueError, match=f"augmentation = '{name}'") as error:
-            Augmentation(name, 0.1, augment_dim).check(shape, padded, conditions, latents)
+            Augmentation(name, 0.1, augment_dim).check(shape, padded, conditions, coded)
         return str(error.value)
 
     for name in ("flip", "edm"):
         assert "items of unequal size" in refusal(name, padded=True)
         assert "items of shape (2,) are no images" in refusal(name, (2,))
-        assert "latents of an autoencoder are not augmented" in refusal(name, latents=True)
+        assert "the latents of an item are computed once" in refusal(name, coded=True)
         assert "the image of the condition" in refusal(name, conditions=("labels", "image"))
     assert "tells the network 9 numbers, and the network has no `augment_dim`" in refusal("edm", augment_dim=0)
     assert "the network has `augment_dim` = 6: set that to 9" in refusal("edm", augment_dim=6)

@@ -109,12 +109,11 @@ def test_perceptual_distance_is_of_directions():
     torch.testing.assert_close(loss(model, y, torch.zeros(2, 2, 1), features=lambda x: [x]), expected)
 
 
-def trainer(data, model=None, steps=400, loss=None, **options):
+def trainer(data, model=None, steps=400, loss=None, augmentation="none", **options):
     torch.manual_seed(0)
     own = TrainingOptions(**{"steps": steps, "batch_size": 64, "warmup_steps": 10, "max_grad_norm": 0.0, **options})
-    return AutoencoderTrainer(
-        model or Line(6, 2), data, loss or ReconstructionLoss(AutoencoderLoss(kl_weight=0.0)), own
-    )
+    loss = loss or ReconstructionLoss(AutoencoderLoss(kl_weight=0.0))
+    return AutoencoderTrainer(model or Line(6, 2), data, loss, own, augmentation=Augmentation(augmentation))
 
 
 def correlated(count=256):
@@ -161,8 +160,8 @@ def test_noise_and_augmentation_are_the_items_own():
     for parts in (1, 2):
         torch.manual_seed(0)
         model = KLAutoencoder((1, 4, 4), channels=8, latent_channels=2)
-        loss = ReconstructionLoss(AutoencoderLoss(), Augmentation("flip"))
-        run = trainer(images, model, loss=loss, gradient_accumulation=parts)
+        loss = ReconstructionLoss(AutoencoderLoss())
+        run = trainer(images, model, loss=loss, augmentation="flip", gradient_accumulation=parts)
         losses.append(run.training_step().losses)
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
     assert len(losses[0].unique()) == 64

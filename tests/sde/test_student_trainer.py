@@ -52,7 +52,7 @@ def trainer(method=None, guidance=None, steps=STEPS, cond_dropout=0.0, precision
     student.autocast = precision
     data = Dataset(torch.randn(23, 3, generator=torch.Generator().manual_seed(1)), torch.arange(23) % 2, 2, Transform())
     solved = SolvedTeacher(guided_teacher(model), Exact())
-    loss = DistillationLoss(method or Halving(), solved, None, lambda x0, cond, _: (x0, cond), cond_dropout)
+    loss = DistillationLoss(method or Halving(), solved, None, lambda cond: cond, cond_dropout)
     own = TrainingOptions(**{"steps": steps, "batch_size": 8, "warmup_steps": 2, "lr": 1e-2} | options)
     return StudentTrainer(student, spare, loss, data, own)
 
