@@ -1,5 +1,6 @@
 """What each process does in test_parallel."""
 
+import copy
 import io
 import json
 import os
@@ -14,7 +15,7 @@ import torch
 from score_sde.cli import main
 from score_sde.evaluation.judge import SETTINGS
 from sde import VPSDE
-from sde.autoencoder import KLAutoencoder
+from sde.autoencoder import KLAutoencoder, LatentTransform, in_latents
 from sde.autoencoder.loss import AutoencoderLoss
 from sde.checkpoint.spec import build_denoiser, describe_sde
 from sde.checkpoint.states import Checkpoints
@@ -50,6 +51,12 @@ CONTROL = SPEC | {
     "conditions": {"control": {"shape": [1, 3, 3], "shift": [0.5], "scale": [0.5]}},
     "control": {"hint_channels": [3]},
 }
+LATENT = SPEC | {
+    "transform": {
+        "autoencoder": {"name": "linear", "event_shape": [1, 3, 3], "latent_shape": [1, 2, 3]},
+        "outer": SPEC["transform"],
+    }
+}
 OPTIONS = {"steps": 20, "batch_size": 12, "warmup_steps": 5, "lr": 1e-2, "optimizer": "adamw", "weight_decay": 0.1}
 CASES = {
     "plain": {},
@@ -58,6 +65,8 @@ CASES = {
     "skipping": {"spoilt": True},
     # Of which most is frozen.
     "controlled": {"controlled": True},
+    # With a frozen autoencoder, whose posteriors are drawn from.
+    "latent": {"latent": True},
 }
 ALONE = {
     "uncertain": {"gradient_accumulation": 3, "uncertain": True},
@@ -112,13 +121,15 @@ def trainer(
     student: bool = False,
     controlled: bool = False,
     autoencoder: bool = False,
+    latent: bool = False,
     **options,
 ) -> Trainer:
     """A small one. ``spoilt``: in step 2 some losses of the second half of the batch are not finite, and in step 4 the
     gradients of some in the first half, at finite losses. ``student``: a flow map, trained by MeanFlow. ``controlled``:
-    the control of a U-Net. ``autoencoder``: one of these."""
+    the control of a U-Net. ``autoencoder``: one of these. ``latent``: a denoiser in the latents of one."""
     torch.manual_seed(0)
-    model = build_denoiser(CONTROL if controlled else {**SPEC, "network": {**NETWORK, "width": width}})
+    spec = LATENT if latent else SPEC
+    model = build_denoiser(CONTROL if controlled else {**spec, "network": {**NETWORK, "width": width}})
     model = FlowMap.of(model) if student else model
     if controlled:
         for parameter in model.parameters():
@@ -126,6 +137,10 @@ def trainer(
     x = torch.randn(40, 1, 3, 3, generator=torch.Generator().manual_seed(1))
     control = {"control": lambda items: (items > 0).float()} if controlled else {}
     data = Dataset(x, torch.arange(40) % 2, 2, Transform(), control)
+    if isinstance(model.transform, LatentTransform):
+        model.transform.autoencoder.std.fill_(0.3)
+        model.transform.autoencoder.noise_std.fill_(1.0)
+        data = in_latents(data, copy.deepcopy(model.transform))
 
     def loss(module, x0, labels, draws):
         if student:
