@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
                     "tokenizer": "../shared/data/weights/wordllama-tokenizer.json.gz",
                     "vectors": "../shared/data/weights/wordllama-64.safetensors",
                 },
-                "network": {"name": "unet", "attention_resolutions": (8, 4), "sequence_layers": 2},
+                "network": {"name": "unet", "attention_resolutions": (4,), "sequence_layers": 2, "dropout": 0.1},
             },
             "autoencoder": {
                 "network": {
@@ -46,6 +46,15 @@ def get_config() -> ConfigDict:
                 "kl_weight": 1e-4,
                 "augmentation": "crop",
             },
-            "training": {"precision": "bfloat16", "memory_format": "contiguous"},
+            "training": {
+                "steps": 5000,
+                "batch_size": 64,
+                # Of ln(sigma / alpha). EDM's -1.2 is for pixels, of standard deviation 0.5; that of latents is 1.
+                "time_mean": -0.2,
+                "time_std": 1.3,
+                "precision": "bfloat16",
+                "memory_format": "contiguous",
+                "compile": "off",
+            },
         }
     )

@@ -17,7 +17,8 @@ from score_sde.evaluation.denoising_errors import DenoisingErrors
 from score_sde.evaluation.validation import Validation
 from score_sde.run.folder import Run
 from score_sde.run.items import encoded_items
-from score_sde.training.beginning import beginning_of
+from score_sde.training.beginning import inherited
+from score_sde.training.spec import denoiser_spec
 from sde import Denoiser
 from sde.checkpoint.snapshots import stored_spec
 from sde.data import Dataset
@@ -58,8 +59,8 @@ def raw_model(model: Denoiser, state: dict) -> Denoiser | None:
 
 
 def describe(spec: dict) -> dict:
-    """What can be compared of two descriptions of a model: process, network, parametrization, conditions and low-rank
-    updates."""
+    """What can be compared of two descriptions of a model: process, network, parametrization, conditions, control and
+    low-rank updates."""
     network = dict(spec["network"])
     # The network of a pipeline is described by its folder.
     if "pipeline" not in spec.get("base", {}):
@@ -68,21 +69,33 @@ def describe(spec: dict) -> dict:
     keys = ("sde", "parametrization", "num_classes", "null_trained", "lora")
     # Not their moments, which are those of the split.
     shapes = {kind: about["shape"] for kind, about in spec.get("conditions", {}).items()}
-    parts = {"network": network, "conditions": shapes}
+    control = {key: value for key, value in spec.get("control", {}).items() if key in ("name", "hint_channels")}
+    parts = {"network": network, "conditions": shapes, "control": control}
     return json.loads(json.dumps(parts | {key: spec.get(key) for key in keys}))
+
+
+def configured(run: Run, data: Dataset, stored: dict) -> dict:
+    """The spec of the model that config.json would build of these data: of a control, and of updates of a pipeline,
+    which have the rest from their base, what is ``stored`` with what config.json says of them."""
+    if "control" in stored:
+        own = {"name": run.config.data.control, "hint_channels": run.config.control.hint_channels}
+        return stored | {"control": own}
+    if "pipeline" in stored.get("base", {}):
+        lora = run.config.model.updates.lora
+        return stored | {"lora": None if lora is None else asdict(lora)}
+    return denoiser_spec(run.config, data, inherited(run))
 
 
 def disagreements(run: Run, model: Denoiser, data: Dataset, state: dict | None) -> list[dict]:
     """The keys in which config.json, as it would build a model of these data, and the model file differ: ``"key"``,
     ``"config"``, ``"model"``, and ``"checkpoint"``, what the newest training state says, or None."""
-    configured = describe(beginning_of(run).spec(run, data))
-    spec = stored_spec(run.weights_file)
+    stored = stored_spec(run.weights_file)
     # Every process that is stored is a dataclass.
     process = asdict(model.sde)  # type: ignore[call-overload]
-    stored = describe(spec | {"sde": {**process, "name": spec["sde"]["name"]}})
+    stored |= {"sde": {**process, "name": stored["sde"]["name"]}}
     held = describe(json.loads(state["spec"])) if state else {}
     found = []
-    for key, config, file in differences(configured, stored, ""):
+    for key, config, file in differences(describe(configured(run, data, stored)), describe(stored), ""):
         value: Any = held
         for part in key[1:].split("."):
             value = value.get(part) if isinstance(value, dict) else None

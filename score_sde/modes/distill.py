@@ -15,6 +15,7 @@ from score_sde.run.folder import Run
 from score_sde.run.latents import give_transform
 from score_sde.run.sizes import sizes_of_samples
 from score_sde.run.students import usual_sampling
+from score_sde.training.augmenting import augmentation_of
 from score_sde.training.compiling import settle_compiling
 from score_sde.training.latents import cached_latents
 from score_sde.training.precision import settle
@@ -26,7 +27,6 @@ from sde.condition.tree import restrict_to
 from sde.distillation import FlowMap, SolvedTeacher
 from sde.distillation.teacher import guided_teacher
 from sde.distillation.trainer import DistillationLoss, StudentTrainer
-from sde.training.augmentation import Augmentation
 from sde.training.trainer import StepResult, check_batch
 
 
@@ -50,12 +50,7 @@ def distill(
     with with_keys("training"):
         check_batch(settings.optimization, data)
     spec = student_spec(run, trained, data)
-    augmentation = Augmentation(
-        settings.augmentation, settings.augmentation_probability, spec["network"].get("augment_dim", 0)
-    )
-    with with_keys("training", "model.network", codes="config.data.cache_latents"):
-        told, coded = spec.get("conditions", ()), run.config.data.cache_latents
-        augmentation.check(data.event_shape, data.sizes is not None, told, coded)
+    augmentation = augmentation_of(run, spec, data)
     with with_keys("model", "model.network", "sde"):
         student = seeded(settings.seed, build_flow_map, spec)
     give_transform(student, data)
@@ -76,8 +71,8 @@ def distill(
     restrict = partial(restrict_to, model=student)
     loss = DistillationLoss(trained, solved, grid_of(trained), restrict, settings.cond_dropout)
     spare = copy.deepcopy(student)
-    run = run.with_speed(settle(run, student, data, loss))
-    run = run.with_speed(settle_compiling(run, student, data, loss))
+    run = run.with_speed(settle(run, student, data, loss, augmentation=augmentation))
+    run = run.with_speed(settle_compiling(run, student, data, loss, augmentation=augmentation))
     if solved is not None:
         denoiser.autocast = student.autocast
     with with_keys("training"):

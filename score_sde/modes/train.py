@@ -19,6 +19,7 @@ from score_sde.run.folder import Run
 from score_sde.run.pairs import read_pairs
 from score_sde.run.pictures import show
 from score_sde.run.sizes import sizes_of_samples
+from score_sde.training.augmenting import augmentation_of
 from score_sde.training.beginning import beginning_of
 from score_sde.training.compiling import settle_compiling
 from score_sde.training.latents import cached_latents
@@ -31,7 +32,6 @@ from sde.condition.tree import Condition, restrict_to
 from sde.data import Dataset
 from sde.files import write_text
 from sde.guidance.conditional import Conditional
-from sde.training.augmentation import Augmentation
 from sde.training.forward import check_forward
 from sde.training.loss import BatchNoise, classifier_loss, denoising_loss
 from sde.training.trainer import StepResult, Trainer, check_batch
@@ -61,12 +61,7 @@ def train(run: Run, *, init: str | None = None, base: str | None = None) -> dict
         with with_keys("training"):
             check_batch(settings.optimization, data)
     spec = beginning.spec(run, data)
-    augmentation = Augmentation(
-        settings.augmentation, settings.augmentation_probability, spec["network"].get("augment_dim", 0)
-    )
-    with with_keys("training", "model.network", codes="config.data.cache_latents"):
-        told, coded = spec.get("conditions", ()), run.config.data.cache_latents
-        augmentation.check(data.event_shape, data.sizes is not None, told, coded)
+    augmentation = augmentation_of(run, spec, data)
     with with_keys("model", "model.network", "sde", init="--init", targets="config.model.lora_targets"):
         model = seeded(settings.seed, lambda spec: beginning.model(run, spec, data), spec).to(run.device)
         check_forward(spec["network"]["name"], model, data.inner_shape)
@@ -94,8 +89,8 @@ def train(run: Run, *, init: str | None = None, base: str | None = None) -> dict
         options = {"weighting": settings.loss_weighting, "cond_dropout": settings.cond_dropout}
         return denoising_loss(module, x0, restrict_to(cond, model), draws, **options)
 
-    run = run.with_speed(settle(run, model, data, loss))
-    run = run.with_speed(settle_compiling(run, model, data, loss))
+    run = run.with_speed(settle(run, model, data, loss, augmentation=augmentation))
+    run = run.with_speed(settle_compiling(run, model, data, loss, augmentation=augmentation))
     uncertainty = UncertaintyWeighting(model.sde) if settings.uncertainty_weighting else None
     with with_keys("training"):
         workers = run.config.data.workers

@@ -14,6 +14,7 @@ from score_sde.training.precision import LEAST_PARAMETERS, TRIAL_SECONDS, few, t
 from sde.data import Dataset
 from sde.device import forked_random, wait_for
 from sde.distributed.world import body_of
+from sde.training.augmentation import AS_THEY_ARE, Augmentation
 from sde.training.options import TrainingOptions
 from sde.training.trainer import Loss, Trained
 
@@ -22,7 +23,12 @@ LEAST_SECONDS = 900.0
 
 
 def settle_compiling(
-    run: Run, model: Trained, data: Dataset, loss: Loss, options: TrainingOptions | None = None
+    run: Run,
+    model: Trained,
+    data: Dataset,
+    loss: Loss,
+    options: TrainingOptions | None = None,
+    augmentation: Augmentation = AS_THEY_ARE,
 ) -> PrecisionOptions:
     """Compile the model's network in place, where ``compile`` says so; "auto" becomes what a trial finds, the first
     process's, and stays where none was made. Returns what was set. Arguments are those of ``settle``, which comes
@@ -49,7 +55,7 @@ def settle_compiling(
                 else f"compile: {lack}"
             )
     if tried and not lack:
-        trial = run.world.all_gather(_try(run, model, data, loss, options, captured))[0]
+        trial = run.world.all_gather(_try(run, model, data, loss, options, augmentation, captured))[0]
         if trial is not None:
             compile = "on" if trial.chosen == "compiled" else "off"
             print(f"a training pass takes {trial}; training {'compiled' if compile == 'on' else 'as it is'}")
@@ -67,10 +73,11 @@ def _try(
     data: Dataset,
     loss: Loss,
     options: TrainingOptions,
+    augmentation: Augmentation,
     captured: bool,
 ) -> Trial | None:
     """The trial of a pass of a few items, eager and compiled, or None where the run is too short to make one."""
-    passes, most = training_pass(run, model, data, loss, options)
+    passes, most = training_pass(run, model, data, loss, options, augmentation)
     with forked_random(run.device):
         # A captured graph is one of its number of items.
         count = most if captured else few(passes, most, run.device)

@@ -17,8 +17,9 @@ LONG = 6 * 3600.0
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of a training step: of the network's ``passes``, without optimizer and pictures, and of ``reading`` its
-    items and random numbers, by all ``threads`` that do so ahead; with 0 the passes wait for it."""
+    """Seconds of a training step: of the network's ``passes`` and what encodes for them, without optimizer and
+    pictures, and of ``reading`` its items and random numbers, by all ``threads`` that do so ahead; with 0 the passes
+    wait for it."""
 
     passes: float
     reading: float
@@ -35,11 +36,11 @@ def time_of_step(trainer: Trainer) -> StepTime:
     batches, parts = trainer.batches, trainer.options.gradient_accumulation
     threads = min(batches.workers, os.cpu_count() or 1)
     number = trainer.step * parts
-    batch = trainer.micro_batch(0)
+    copied = batches.place(batches.read(number))
     reading = _second_time(lambda: batches.read(number)) / max(1, threads)
 
     def passes() -> None:
-        trainer.dry_run(batch)
+        trainer.dry_run(batches.encoded(copied))
         wait_for(trainer.device)
 
     return StepTime(parts * _second_time(passes), parts * reading, threads)

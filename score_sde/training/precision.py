@@ -16,6 +16,7 @@ from sde.condition.tree import map_condition
 from sde.data import Dataset
 from sde.device import forked_random, wait_for
 from sde.distributed.world import body_of
+from sde.training.augmentation import AS_THEY_ARE, Augmentation
 from sde.training.loss import BatchNoise
 from sde.training.modes import Modes
 from sde.training.options import TrainingOptions
@@ -32,7 +33,12 @@ PASS_SECONDS = TRIAL_SECONDS / 100
 
 
 def settle(
-    run: Run, model: Trained, data: Dataset, loss: Loss, options: TrainingOptions | None = None
+    run: Run,
+    model: Trained,
+    data: Dataset,
+    loss: Loss,
+    options: TrainingOptions | None = None,
+    augmentation: Augmentation = AS_THEY_ARE,
 ) -> PrecisionOptions:
     """Set the model's precision and memory format to those asked for, of which "auto" becomes what a trial finds
     fastest, the first process's; returns what was set. ``options`` are those of the training, by default the
@@ -54,7 +60,7 @@ def settle(
     chosen = choices[0]
     if len(choices) > 1:
         print(f"trying {len(choices)} ways to train, for the fastest ...", flush=True)
-        trial = run.world.all_gather(_try(run, model, data, loss, options, choices))[0]
+        trial = run.world.all_gather(_try(run, model, data, loss, options, augmentation, choices))[0]
         chosen = next(choice for choice in choices if _named(choice) == trial.chosen)
         print(f"a training pass takes {trial}; training in {trial.chosen}")
     apply(model, *chosen)
@@ -78,10 +84,11 @@ def _try(
     data: Dataset,
     loss: Loss,
     options: TrainingOptions,
+    augmentation: Augmentation,
     choices: list[tuple[str, str]],
 ) -> Trial:
     """The trial of a forward and backward pass of a few items; the model's weights stay as they are."""
-    passes, most = training_pass(run, model, data, loss, options)
+    passes, most = training_pass(run, model, data, loss, options, augmentation)
     by_name = {_named(choice): choice for choice in choices}
     with forked_random(run.device):
         apply(model, *choices[0])
@@ -95,7 +102,7 @@ def _try(
 
 
 def training_pass(
-    run: Run, model: Trained, data: Dataset, loss: Loss, options: TrainingOptions
+    run: Run, model: Trained, data: Dataset, loss: Loss, options: TrainingOptions, augmentation: Augmentation
 ) -> tuple[Callable[[int], None], int]:
     """A forward and backward pass of so many items, which leaves the model's weights as they are, and how many there
     are at most."""
@@ -103,7 +110,8 @@ def training_pass(
     most = max(1, min(len(data), part, 32 if run.device.type == "cpu" else 256))
     x, cond = data.batch(torch.arange(most))
     x0 = data.transform.encode(x).to(run.device)
-    cond = map_condition(lambda c: c.to(run.device), cond)
+    # Told as in training: a compiled network is one of what it is told.
+    _, cond = augmentation(x0, map_condition(lambda c: c.to(run.device), cond), torch.arange(most))
     modes = Modes(model)
 
     def passes(count: int) -> None:

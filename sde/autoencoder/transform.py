@@ -97,6 +97,9 @@ class LatentTransform(nn.Module):
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z | x), both (B, *inner) in model units and on the device of x (B, *event),
         in data units and dequantized; a deterministic encoder's are zeros."""
+        x = as_tensor(x)
+        # Of other channels ``outer`` would make some that fit.
+        self.inner_shape(x.shape[1:])
         return self.inner_posterior(self.outer.encode(x))
 
     def inner_posterior(self, y: Tensor) -> tuple[Tensor, Tensor]:

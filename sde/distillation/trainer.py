@@ -15,15 +15,14 @@ from sde.distillation.flow_map import GUIDANCE_SCALE, FlowMap
 from sde.distillation.method import Grid, Lesson, Method, uniforms
 from sde.distillation.teacher import FlowMapTeacher, Teacher
 from sde.distributed.world import World
-from sde.training.augmentation import Augmentation
-from sde.training.batches import AS_THEY_ARE
+from sde.training.augmentation import AS_THEY_ARE, Augmentation
 from sde.training.ema import follow
 from sde.training.loss import BatchNoise
 from sde.training.options import TrainingOptions
 from sde.training.trainer import StepResult, Trainer
 
 Restrict = Callable[[Condition | None], Condition | None]
-"""Conditions of the data -> those that the student is told."""
+"""Conditions of the data -> those that the student is told, which a replica of several processes does not say."""
 
 
 @dataclass

@@ -89,7 +89,8 @@ AUGMENTATIONS: dict[str, Callable[[Tensor, Tensor, float], Augmented]] = {
     "crop": crop,
     "edm": edm,
 }
-"""By name functions of items x (B, *event) in model units, their seeds (B,), and the probability of each transform."""
+"""By name functions of items x (B, *event) in units of about 1, their seeds (B,), and the probability of each
+transform."""
 
 TOLD = {"edm": 9}
 """How many numbers a network is told, of the augmentations that tell any."""
@@ -114,7 +115,7 @@ class Augmentation:
         if coded:
             raise ValueError(
                 f"{given}: with `codes` the latents of an item are computed once, and those of a mirrored one would be "
-                f"others: leave it out, or {none}"
+                "others: take one of the two"
             )
         if padded:
             raise ValueError(f"{given}: items of unequal size, which are padded, are not augmented: {none}")
@@ -138,6 +139,10 @@ class Augmentation:
             return y, cond
         told = y.new_zeros(len(y), self.augment_dim) if told is None else told
         return y, {**(cond or {}), AUGMENTATION: told}
+
+
+AS_THEY_ARE = Augmentation()
+"""No augmentation."""
 
 
 def transformations(u: Tensor, probability: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,13 +12,10 @@ from sde.data.prefetch import Prefetch
 from sde.device import fits, pinned, send
 from sde.distributed.world import World
 from sde.process.base import SDE
-from sde.training.augmentation import Augmentation
+from sde.training.augmentation import AS_THEY_ARE, Augmentation
 from sde.training.copies import Copy, CopyStream
 from sde.training.loss import BatchNoise, drawn
 from sde.training.options import TrainingOptions
-
-AS_THEY_ARE = Augmentation()
-"""No augmentation."""
 
 
 class Part(NamedTuple):
@@ -51,7 +48,7 @@ class Batches:
     the next micro-batch is copied, from page-locked memory, while the network computes.
 
     Items are augmented as the ``outer`` part of their transform has encoded them, which is before an autoencoder sees
-    them. Raises ValueError as ``Augmentation.check`` does.
+    them.
     """
 
     def __init__(
@@ -64,7 +61,6 @@ class Batches:
         workers: int = 0,
         augmentation: Augmentation = AS_THEY_ARE,
     ) -> None:
-        augmentation.check(data.event_shape, data.sizes is not None, (), data.codes is not None)
         self.augmentation = augmentation
         self.data, self.sde, self.options, self.world, self.device = data.to(device), sde, options, world, device
         self.size = options.micro_batch_size(world.size)
@@ -120,7 +116,8 @@ class Batches:
         x, cond = self.data.batch(index, draws.seeds)
         return draws.dequantize(x, self.data.transform, u), cond
 
-    def _place(self, part: Part) -> Copied:
+    def place(self, part: Part) -> Copied:
+        """What is on the device already, or goes there."""
         x, cond = part.x, part.cond
         if x is None:
             x, cond = self._read(part.positions, part.draws, part.in_cells)
@@ -132,7 +129,7 @@ class Batches:
 
     def _begin(self, number: int) -> Copy[Copied]:
         part = self._parts.get(number)
-        return self._copies.begin(lambda: self._place(part))
+        return self._copies.begin(lambda: self.place(part))
 
     def get(self, number: int) -> Placed:
         """x0 in model units and conditions, on the device, and random numbers of a micro-batch."""
@@ -141,17 +138,19 @@ class Batches:
             begun = number, self._begin(number)
         if self._copies.beside and self._parts.ready(number + 1):
             self._next = number + 1, self._begin(number + 1)
-        x, cond, n, draws = self._copies.take(begun[1])
-        # On the device, where a learned transform is a network.
-        with torch.no_grad():
-            if self.data.codes is None:
-                transform = self.data.transform
-                y, cond = self.augmentation(transform.outer.encode(x), cond, draws.seeds)
-                mean, std = transform.inner_posterior(y)
-            else:
-                mean, std = x.chunk(2, 1)
-            x0 = send(drawn(mean, std, n), self.device)
-        return x0, cond, draws
+        return self.encoded(self._copies.take(begun[1]))
+
+    @torch.no_grad()
+    def encoded(self, copied: Copied) -> Placed:
+        """A micro-batch in model units, augmented: on the device, where a learned transform is a network."""
+        (x, cond, n, draws), transform = copied, self.data.transform
+        if self.data.codes is not None:
+            mean, std = x.chunk(2, 1)
+        else:
+            y = send(transform.outer.encode(x), self.device)
+            y, cond = self.augmentation(y, cond, draws.seeds)
+            mean, std = transform.inner_posterior(y)
+        return drawn(mean, std, n), cond, draws
 
     def start_at(self, offset: int) -> None:
         """Set ``offset``, of which the numbers of all micro-batches depend."""

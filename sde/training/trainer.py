@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from sde.autoencoder.base import Autoencoder
+from sde.condition.tree import condition_kinds
 from sde.data import Dataset
 from sde.device import differentiating, forked_random, seed_random
 from sde.distributed.world import World, unsynchronized
 from sde.model.classifier import NoisyClassifier
 from sde.model.denoiser import Preconditioned
-from sde.training.augmentation import Augmentation
-from sde.training.batches import AS_THEY_ARE, Batches, Placed, seed_of
+from sde.training.augmentation import AS_THEY_ARE, Augmentation
+from sde.training.batches import Batches, Placed, seed_of
 from sde.training.ema import Averages
 from sde.training.loss import BatchNoise
 from sde.training.modes import Modes, trained_parameters
@@ -55,7 +56,7 @@ class Trainer:
     which ``workers`` threads read ahead. Parameters without ``requires_grad`` are neither optimized nor averaged, and
     modules that have no others are in eval mode throughout, as those stay that are in eval mode within a module in
     training mode. With ``uncertainty`` the losses are weighted by it, and its weights trained with the module's. Raises
-    ValueError where those are sharded, and where all is frozen."""
+    ValueError where those are sharded, where all is frozen, and as ``Augmentation.check`` does."""
 
     def __init__(
         self,
@@ -69,6 +70,8 @@ class Trainer:
         augmentation: Augmentation = AS_THEY_ARE,
     ) -> None:
         check_batch(options, data)
+        kinds = condition_kinds(module) if isinstance(module, Preconditioned) else ()
+        augmentation.check(data.event_shape, data.sizes is not None, kinds, data.codes is not None)
         self.module: Any = module
         self.loss, self.options = loss, options
         self.world = world or World()

@@ -80,9 +80,11 @@ def test_a_run_holds_its_base(runs, tmp_path, capsys):
 
 
 def test_its_description_is_that_of_its_config(runs, capsys):
-    status, last, err = call(capsys, "--mode", "check", "--workdir", runs / "edges", "--num_samples", 16)
-    assert status == 0, err
-    assert last["disagreements"] == []
+    for own, keys in (([], []), (["--config.control.hint_channels=(8,)"], ["control.hint_channels"])):
+        command = ["--mode", "check", "--workdir", runs / "edges", "--num_samples", 16, *own]
+        status, last, err = call(capsys, *command)
+        assert status == 0, err
+        assert [found["key"] for found in last["disagreements"]] == keys
 
 
 def test_scales_of_one_and_several_controls(runs, tmp_path, capsys):

@@ -70,10 +70,19 @@ def test_the_model_is_its_base_and_the_updates(base, low):
     assert torch.allclose(unmerged(x, t), merged(x, t), atol=1e-5)
 
 
-def test_its_description_is_that_of_its_config(low, capsys):
-    status, last, err = call(capsys, "--mode", "check", "--workdir", low, "--num_samples", 16)
-    assert status == 0, err
-    assert last["disagreements"] == []
+def test_its_description_is_that_of_its_config(low, tmp_path, capsys):
+    def disagreements(folder):
+        status, last, err = call(capsys, "--mode", "check", "--workdir", folder, "--num_samples", 16)
+        assert status == 0, err
+        return [found["key"] for found in last["disagreements"]]
+
+    assert disagreements(low) == []
+    other = tmp_path / "other"
+    shutil.copytree(low, other)
+    config = json.loads((other / "config.json").read_text())
+    config["model"]["lora_alpha"] = 1.0
+    (other / "config.json").write_text(json.dumps(config))
+    assert disagreements(other) == ["lora.alpha"]
 
 
 def test_it_goes_on_where_it_was(base, low, tmp_path, capsys):

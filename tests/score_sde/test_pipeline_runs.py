@@ -227,6 +227,9 @@ def test_updates_of_a_pipeline_are_trained(folder, elsewhere, capsys):
     status, result, err = call(capsys, "--mode", "check", "--device", "cpu", "--workdir", "style", "--num_samples", 16)
     assert status == 0, err
     assert result["disagreements"] == []
+    check = ["--device", "cpu", "--workdir", "style", "--num_samples", 16, "--config.model.lora_alpha=1"]
+    status, result, err = call(capsys, "--mode", "check", *check)
+    assert [found["key"] for found in result["disagreements"]] == ["lora.alpha"], err
     status, result, err = call(capsys, "--mode", "export", "--format", "lora", "--workdir", "style")
     assert status == 0, err
     run(capsys, "sample", folder, *drawing[2:], "--lora", result["folder"], "--out", "exported.npz")

@@ -162,6 +162,9 @@ def test_noise_and_augmentation_are_the_items_own():
         model = KLAutoencoder((1, 4, 4), channels=8, latent_channels=2)
         loss = ReconstructionLoss(AutoencoderLoss())
         run = trainer(images, model, loss=loss, augmentation="flip", gradient_accumulation=parts)
+        seen = torch.cat([run.micro_batch(number)[0] for number in range(parts)])
+        mirrored = (seen != images.items[run.batches.indices(0)]).flatten(1).any(1)
+        assert 20 < mirrored.sum() < 44
         losses.append(run.training_step().losses)
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
     assert len(losses[0].unique()) == 64
