@@ -13,10 +13,14 @@ def get_config() -> ConfigDict:
             "training": {
                 "steps": 2000,
                 "batch_size": 32,
-                "lr": 0.0005,
+                "lr": 0.001,
                 "warmup_steps": 50,
                 "ema_decay": 0.998,
-                "cond_dropout": 0.3,
+                # Of its training items the base knows the edges by their captions: mostly the control has to tell.
+                "cond_dropout": 0.8,
+                # Where the noise is large edges are not to be seen yet.
+                "time_mean": 0.5,
+                "time_std": 1.2,
                 "sample_every": 500,
                 "checkpoint_every": 250,
             },

@@ -209,6 +209,20 @@ def test_data_far_from_zero(name):
     torch.testing.assert_close(there.cpu(), here, rtol=1e-5, atol=1e-5 if here.abs().max() < 1e6 else 1e-3)
 
 
+@pytest.mark.usefixtures("widths")
+def test_input_far_from_zero_is_augmented():
+    """Encoded where there is float64, and augmented on the device, with what the network is told of it."""
+    images = FAR.decode(torch.rand(12, 2, 8, 8, generator=torch.Generator().manual_seed(0)))
+    data, found = Dataset(images, None, None, FAR), []
+    for where in ("cpu", sim.NAME):
+        options, how = TrainingOptions(steps=2, batch_size=12), Augmentation("edm", 0.7, augment_dim=9)
+        x0, cond, _ = Batches(data, VPSDE(), options, World(), torch.device(where), augmentation=how).get(0)
+        assert x0.device.type == cond["augmentation"].device.type == where
+        assert cond["augmentation"].cpu().any(1).sum() > 6
+        found.append([x0, cond["augmentation"]])
+    close(*found)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("levels", [None, 16])
 def test_input(workers, levels):
