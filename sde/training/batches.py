@@ -146,11 +146,10 @@ class Batches:
         (x, cond, n, draws), transform = copied, self.data.transform
         if self.data.codes is not None:
             mean, std = x.chunk(2, 1)
-        else:
-            y = send(transform.outer.encode(x), self.device)
-            y, cond = self.augmentation(y, cond, draws.seeds)
-            mean, std = transform.inner_posterior(y)
-        return drawn(mean, std, n), cond, draws
+            return drawn(mean, std, n), cond, draws
+        y = send(transform.outer.encode(x), self.device)
+        y, cond = self.augmentation(y, cond, draws.seeds)
+        return drawn(*transform.inner_posterior(y), n), cond, draws
 
     def start_at(self, offset: int) -> None:
         """Set ``offset``, of which the numbers of all micro-batches depend."""
