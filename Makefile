@@ -5,7 +5,7 @@ BIN := .venv/bin
 RUN := runs/demo
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test oldest lint docs dist wheels clean
+.PHONY: demo test pipelines oldest lint docs dist wheels clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -35,6 +35,14 @@ demo: .venv/ready
 
 test: .venv/test
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+
+# What needs transformers, which make test leaves out unless it is there.
+.venv/latent: .venv/test
+	$(PIP) --editable '.[latent]'
+	@touch $@
+
+pipelines: .venv/latent
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/sde/pretrained/pipelines tests/sde/text/test_transformers_text.py tests/score_sde/test_pipeline_runs.py
 
 oldest: .venv/test
 	$(PYTHON) -m venv .venv-oldest

@@ -9,6 +9,7 @@ from samplers.progress import LOG_INTERVAL
 from score_sde.config.options import Config
 from score_sde.pages.report import duration
 from sde.device import wait_for
+from sde.training.batches import Part
 from sde.training.trainer import Trainer
 
 LONG = 6 * 3600.0
@@ -36,8 +37,9 @@ def time_of_step(trainer: Trainer) -> StepTime:
     batches, parts = trainer.batches, trainer.options.gradient_accumulation
     threads = min(batches.workers, os.cpu_count() or 1)
     number = trainer.step * parts
-    copied = batches.place(batches.read(number))
-    reading = _second_time(lambda: batches.read(number)) / max(1, threads)
+    read: list[Part] = []
+    reading = _second_time(lambda: read.append(batches.read(number))) / max(1, threads)
+    copied = batches.place(read[-1])
 
     def passes() -> None:
         trainer.dry_run(batches.encoded(copied))

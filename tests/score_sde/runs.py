@@ -159,3 +159,17 @@ def run_of(name, folder):
     save_model(run.model_file, "denoiser", spec, model.state_dict())
     run.write_config()
     return run
+
+
+def disagreements(capsys, folder):
+    """The keys in which --mode check finds the config and the model of a run apart."""
+    status, last, err = call(capsys, "--mode", "check", "--workdir", folder, "--num_samples", 16, "--device", "cpu")
+    assert status == 0, err
+    return [found["key"] for found in last["disagreements"]]
+
+
+def change_config(folder, section, key, value):
+    """Set a key in the config.json of a run, as no command does."""
+    config = json.loads((folder / "config.json").read_text())
+    config[section][key] = value
+    (folder / "config.json").write_text(json.dumps(config))

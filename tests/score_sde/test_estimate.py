@@ -56,8 +56,11 @@ class Reader:
         self.read = lambda number: clock.work(number, reading)
         self.workers, self.resident, self.size = workers, False, 8 // parts
 
-    def micro_batch(self, number):
-        return None
+    def place(self, part):
+        return part
+
+    def encoded(self, copied):
+        return copied
 
 
 @pytest.mark.parametrize("parts", [1, 2])

@@ -293,7 +293,7 @@ def test_what_cannot_be_has_a_sentence(latent, tmp_path, capsys):
     mirrored = [f"--config.model.autoencoder={latent}", f"--config.data.root={latent / 'x.npz'}",
                 "--config.training.augmentation=flip"]  # fmt: skip
     err = refused(*command(tmp_path / "other", *mirrored, "--config.data.cache_latents=True"))
-    assert "with config.data.cache_latents the latents of an item are computed once" in err
+    assert "with config.data.cache_latents=True the latents of an item are computed once" in err
     on = ["--workdir", latent]
     assert "acts on the entries of an item one by one" in refused("--mode", "restore", *on, "--method", "replacement")
     assert "acts on the entries" in refused("--mode", "sample", *on, "--threshold", "static", "--num_samples", 2)

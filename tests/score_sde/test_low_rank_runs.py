@@ -16,7 +16,7 @@ from sde.checkpoint.base import describe_base
 from sde.checkpoint.models import load_unmerged
 from sde.checkpoint.snapshots import stored_spec
 from sde.networks.lora import low_rank_layers
-from tests.score_sde.runs import SMALL, call, made_once, trained_once
+from tests.score_sde.runs import SMALL, call, change_config, disagreements, made_once, trained_once
 
 OPTIONS = [*SMALL, "--config.training.batch_size=32", "--config.training.lr=0.05", "--config.training.warmup_steps=1",
            "--config.training.checkpoint_every=2", "--config.training.lr_decay=none",
@@ -71,18 +71,10 @@ def test_the_model_is_its_base_and_the_updates(base, low):
 
 
 def test_its_description_is_that_of_its_config(low, tmp_path, capsys):
-    def disagreements(folder):
-        status, last, err = call(capsys, "--mode", "check", "--workdir", folder, "--num_samples", 16)
-        assert status == 0, err
-        return [found["key"] for found in last["disagreements"]]
-
-    assert disagreements(low) == []
-    other = tmp_path / "other"
-    shutil.copytree(low, other)
-    config = json.loads((other / "config.json").read_text())
-    config["model"]["lora_alpha"] = 1.0
-    (other / "config.json").write_text(json.dumps(config))
-    assert disagreements(other) == ["lora.alpha"]
+    assert disagreements(capsys, low) == []
+    shutil.copytree(low, tmp_path / "other")
+    change_config(tmp_path / "other", "model", "lora_alpha", 1.0)
+    assert disagreements(capsys, tmp_path / "other") == ["lora.alpha"]
 
 
 def test_it_goes_on_where_it_was(base, low, tmp_path, capsys):

@@ -10,6 +10,7 @@ from score_sde.run.folder import Run
 from score_sde.training import precision as speed
 from score_sde.training.memory import dry_run, out_of_memory
 from sde.checkpoint.spec import build_denoiser
+from sde.training.augmentation import AS_THEY_ARE
 from sde.training.loss import denoising_loss
 from tests.oracles.machine import Machine
 from tests.sde.small_training import same, trainer
@@ -79,7 +80,7 @@ def test_trying_leaves_the_model_as_it_was(tmp_path, monkeypatch):
     random = torch.get_rng_state()
     choices = [*SECONDS]
     options = where.config.training.optimization
-    found = speed._try(where, training.module, training.data, denoising_loss, options, choices)
+    found = speed._try(where, training.module, training.data, denoising_loss, options, AS_THEY_ARE, choices)
     assert [*found.seconds] == [" ".join(choice) for choice in choices]
     assert all(0 < value < 60 for times in found.seconds.values() for value in times)
     assert found.turns >= 6
