@@ -33,6 +33,7 @@ from score_sde.run.device import choose_device
 from score_sde.run.folder import Run
 from score_sde.training.memory import peak_memory
 from score_sde.training.precision import apply, settle
+from score_sde.training.rehearsal import Rehearsal
 from sde.condition.tree import map_condition
 from sde.training.loss import denoising_loss
 from sde.training.options import TrainingOptions
@@ -45,7 +46,7 @@ Passes = tuple[Callable[[], object], Callable[[], object]]
 def ours(run: Run, model, data, batch_size: int) -> tuple[PrecisionOptions, dict[str, Passes]]:
     """Our network in every precision and memory format, and which of them training chooses."""
     loss = partial(denoising_loss, weighting=run.config.training.loss_weighting)
-    chosen = settle(run, model, data, loss)
+    chosen = settle(Rehearsal(run, model, data, loss, run.config.training.optimization))
     trainers: dict[tuple[str, str], Trainer] = {}
     x, cond = data.batch(torch.arange(batch_size))
     x, cond = x.to(run.device), map_condition(lambda c: c.to(run.device), cond)

@@ -16,9 +16,9 @@ from score_sde.run.latents import give_transform
 from score_sde.run.sizes import sizes_of_samples
 from score_sde.run.students import usual_sampling
 from score_sde.training.augmenting import augmentation_of
-from score_sde.training.compiling import settle_compiling
+from score_sde.training.compiling import settled
 from score_sde.training.latents import cached_latents
-from score_sde.training.precision import settle
+from score_sde.training.rehearsal import Rehearsal
 from score_sde.training.session import Session
 from score_sde.training.students import check_guidance, grid_of, method_of, student_spec, taught
 from sde.checkpoint.models import load_model
@@ -71,8 +71,7 @@ def distill(
     restrict = partial(restrict_to, model=student)
     loss = DistillationLoss(trained, solved, grid_of(trained), restrict, settings.cond_dropout)
     spare = copy.deepcopy(student)
-    run = run.with_speed(settle(run, student, data, loss, augmentation=augmentation))
-    run = run.with_speed(settle_compiling(run, student, data, loss, augmentation=augmentation))
+    run = settled(Rehearsal(run, student, data, loss, settings.optimization, augmentation))
     if solved is not None:
         denoiser.autocast = student.autocast
     with with_keys("training"):

@@ -21,9 +21,9 @@ from score_sde.run.pictures import show
 from score_sde.run.sizes import sizes_of_samples
 from score_sde.training.augmenting import augmentation_of
 from score_sde.training.beginning import beginning_of
-from score_sde.training.compiling import settle_compiling
+from score_sde.training.compiling import settled
 from score_sde.training.latents import cached_latents
-from score_sde.training.precision import settle
+from score_sde.training.rehearsal import Rehearsal
 from score_sde.training.session import Session
 from score_sde.training.spec import classifier_spec
 from sde import Denoiser, NoisyClassifier
@@ -89,12 +89,11 @@ def train(run: Run, *, init: str | None = None, base: str | None = None) -> dict
         options = {"weighting": settings.loss_weighting, "cond_dropout": settings.cond_dropout}
         return denoising_loss(module, x0, restrict_to(cond, model), draws, **options)
 
-    run = run.with_speed(settle(run, model, data, loss, augmentation=augmentation))
-    run = run.with_speed(settle_compiling(run, model, data, loss, augmentation=augmentation))
+    options = settings.optimization
+    run = settled(Rehearsal(run, model, data, loss, options, augmentation))
     uncertainty = UncertaintyWeighting(model.sde) if settings.uncertainty_weighting else None
     with with_keys("training"):
         workers = run.config.data.workers
-        options = settings.optimization
         trainer = Trainer(model, trained_on, loss, options, run.world, workers, uncertainty, augmentation)
     session = Session(run, trainer, "denoiser", run.model_file, spec)
     validation = Validation(
@@ -139,10 +138,9 @@ def train_classifier(run: Run) -> dict:
     with with_keys("classifier", "classifier.network", "sde"):
         classifier = seeded(settings.seed, build_classifier, spec).to(run.device)
         check_forward(spec["network"]["name"], classifier, data.inner_shape)
-    run = run.with_speed(settle(run, classifier, data, classifier_loss, settings.optimization))
-    run = run.with_speed(settle_compiling(run, classifier, data, classifier_loss, settings.optimization))
+    options = settings.optimization
+    run = settled(Rehearsal(run, classifier, data, classifier_loss, options))
     with with_keys("classifier"):
-        options = settings.optimization
         trainer = Trainer(classifier, data, classifier_loss, options, run.world, config.data.workers)
     session = Session(run, trainer, "classifier", run.classifier_file, spec)
     noisy = NoisyAccuracy(held_out, classifier, run.device)

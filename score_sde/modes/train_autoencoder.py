@@ -11,8 +11,8 @@ from score_sde.evaluation.reconstruction import measured, peak_of, reconstruct
 from score_sde.modes.train import held, refuse_overwriting, seeded
 from score_sde.plots.strip import strip
 from score_sde.run.folder import Run
-from score_sde.training.compiling import settle_compiling
-from score_sde.training.precision import settle
+from score_sde.training.compiling import settled
+from score_sde.training.rehearsal import Rehearsal
 from score_sde.training.session import Session
 from score_sde.training.spec import autoencoder_spec
 from sde.autoencoder import Autoencoder
@@ -52,10 +52,10 @@ def train_autoencoder(run: Run) -> dict:
         if settings.features:
             features = ImageFeatures(Path(expanded(settings.features)), data.event_shape, outer).to(run.device)
     loss = ReconstructionLoss(settings.loss, features)
-    run = run.with_speed(settle(run, autoencoder, data, loss, settings.optimization))
-    run = run.with_speed(settle_compiling(run, autoencoder, data, loss, settings.optimization))
+    options = settings.optimization
+    run = settled(Rehearsal(run, autoencoder, data, loss, options, augmentation))
     with with_keys("autoencoder"):
-        options, workers = settings.optimization, config.data.workers
+        workers = config.data.workers
         trainer = AutoencoderTrainer(autoencoder, data, loss, options, run.world, workers, augmentation=augmentation)
     session = Session(run, trainer, "autoencoder", run.autoencoder_file, spec)
     peak = peak_of(data)

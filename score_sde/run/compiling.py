@@ -16,7 +16,7 @@ from samplers.protocol import is_flow_map, transform_of
 from score_sde.config.naming import with_keys
 from score_sde.run.folder import Run
 from score_sde.run.lock import one_writer
-from score_sde.run.trial import Trial, fastest
+from score_sde.run.trial import TRIAL_SECONDS, Trial, fastest
 from sde import ScoreModel
 from sde.device import wait_for
 from sde.files import read_json, write_json
@@ -32,9 +32,6 @@ FEW_ROWS = 8
 
 CALL_SECONDS = 0.2
 """Seconds of a call that is tried: the shorter it is, the more turns there are."""
-
-TRIAL_SECONDS = 20.0
-"""Seconds of a trial at most, beside those of compiling."""
 
 
 @contextmanager

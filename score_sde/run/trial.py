@@ -11,6 +11,9 @@ from scipy.stats import t
 
 from sde.device import wait_for
 
+TRIAL_SECONDS = 20.0
+"""Seconds of a trial at most, beside those of compiling; on a quiet machine a few are enough."""
+
 MIN_SPEEDUP = 1.2
 """How many times as fast as the plain way another one must be."""
 

@@ -9,35 +9,31 @@ from samplers.compiled import attach, detach, lacking
 from score_sde.config.naming import with_keys
 from score_sde.config.options import PrecisionOptions
 from score_sde.run.folder import Run
-from score_sde.run.trial import Trial, fastest
-from score_sde.training.precision import LEAST_PARAMETERS, TRIAL_SECONDS, few, training_pass
-from sde.data import Dataset
+from score_sde.run.trial import TRIAL_SECONDS, Trial, fastest
+from score_sde.training.precision import LEAST_PARAMETERS, settle
+from score_sde.training.rehearsal import Rehearsal, few
 from sde.device import forked_random, wait_for
 from sde.distributed.world import body_of
-from sde.training.augmentation import AS_THEY_ARE, Augmentation
-from sde.training.options import TrainingOptions
-from sde.training.trainer import Loss, Trained
 
 LEAST_SECONDS = 900.0
 """Seconds of training below which nothing is tried: to compile takes one or two minutes, and saves a part of them."""
 
 
-def settle_compiling(
-    run: Run,
-    model: Trained,
-    data: Dataset,
-    loss: Loss,
-    options: TrainingOptions | None = None,
-    augmentation: Augmentation = AS_THEY_ARE,
-) -> PrecisionOptions:
+def settled(training: Rehearsal) -> Run:
+    """The run with the precision, the memory format and the compiling that are settled for its training."""
+    run = training.run.with_speed(settle(training))
+    return run.with_speed(settle_compiling(replace(training, run=run)))
+
+
+def settle_compiling(training: Rehearsal) -> PrecisionOptions:
     """Compile the model's network in place, where ``compile`` says so; "auto" becomes what a trial finds, the first
-    process's, and stays where none was made. Returns what was set. Arguments are those of ``settle``, which comes
-    first.
+    process's, and stays where none was made. Returns what was set. ``settle`` comes first.
 
     Nothing is tried for small networks, for runs shorter than LEAST_SECONDS, and where torch cannot compile. Raises
     ValueError where compiling is asked for and torch cannot, or weights are split over processes.
     """
-    asked, options = run.config.training.speed, options or run.config.training.optimization
+    run, model, options = training.run, training.model, training.options
+    asked = run.config.training.speed
     split = options.parallel == "fsdp" and run.world.size > 1
     # Captured gradients would lie where those of the next part are written.
     alone = run.world.size == 1 and options.gradient_accumulation == 1
@@ -55,7 +51,7 @@ def settle_compiling(
                 else f"compile: {lack}"
             )
     if tried and not lack:
-        trial = run.world.all_gather(_try(run, model, data, loss, options, augmentation, captured))[0]
+        trial = run.world.all_gather(_try(training, captured))[0]
         if trial is not None:
             compile = "on" if trial.chosen == "compiled" else "off"
             print(f"a training pass takes {trial}; training {'compiled' if compile == 'on' else 'as it is'}")
@@ -67,17 +63,10 @@ def settle_compiling(
     return replace(asked, compile=compile)
 
 
-def _try(
-    run: Run,
-    model: Trained,
-    data: Dataset,
-    loss: Loss,
-    options: TrainingOptions,
-    augmentation: Augmentation,
-    captured: bool,
-) -> Trial | None:
+def _try(training: Rehearsal, captured: bool) -> Trial | None:
     """The trial of a pass of a few items, eager and compiled, or None where the run is too short to make one."""
-    passes, most = training_pass(run, model, data, loss, options, augmentation)
+    run, model, options = training.run, training.model, training.options
+    passes, most = training.passes()
     with forked_random(run.device):
         # A captured graph is one of its number of items.
         count = most if captured else few(passes, most, run.device)

@@ -11,6 +11,7 @@ import score_sde.training.compiling as training
 from samplers.compiled import attach, is_compiled
 from score_sde.config.config import config_path, read_config, resolve
 from score_sde.run.folder import Run
+from score_sde.training.rehearsal import Rehearsal
 from score_sde.training.session import Session
 from sde.distributed.world import World
 from sde.training.loss import denoising_loss
@@ -198,7 +199,7 @@ def settled(tmp_path, monkeypatch, capsys, seconds, *overrides, small=0, least=0
 
     monkeypatch.setattr(training, "fastest", fastest)
     where, its = a_run(tmp_path, *overrides), trainer()
-    found = training.settle_compiling(where, its.module, its.data, denoising_loss, its.options)
+    found = training.settle_compiling(Rehearsal(where, its.module, its.data, denoising_loss, its.options))
     assert is_compiled(its.module.network) == (found.compile == "on")
     assert where.with_speed(found).config.training.compile == found.compile
     return found.compile, capsys.readouterr().out
@@ -239,7 +240,7 @@ def test_split_weights_are_not_compiled(tmp_path, monkeypatch):
     run.world = World(0, 2)
     options = a_run(tmp_path, "--config.training.parallel=fsdp").config.training.optimization
     with pytest.raises(ValueError, match=r"config.training.compile = 'on': .*config.training.parallel = 'fsdp' splits"):
-        training.settle_compiling(run, its.module, its.data, denoising_loss, options)
+        training.settle_compiling(Rehearsal(run, its.module, its.data, denoising_loss, options))
 
 
 def test_compiled_training_is_the_same_and_goes_on_from_either(counted):

@@ -8,10 +8,18 @@ from score_sde.config.config import read_config, resolve
 from score_sde.run.device import arrange
 from score_sde.run.folder import Run
 from score_sde.training import precision as speed
+from score_sde.training import rehearsal
 from score_sde.training.memory import dry_run, out_of_memory
+from score_sde.training.rehearsal import Rehearsal
+from sde import VPSDE, Denoiser
+from sde.autoencoder import LatentTransform, LinearAutoencoder, in_latents
 from sde.checkpoint.spec import build_denoiser
-from sde.training.augmentation import AS_THEY_ARE
+from sde.data import Dataset
+from sde.data.transform import Transform
+from sde.networks import MLP
+from sde.training.augmentation import Augmentation
 from sde.training.loss import denoising_loss
+from sde.training.options import TrainingOptions
 from tests.oracles.machine import Machine
 from tests.sde.small_training import same, trainer
 
@@ -36,7 +44,8 @@ def settled(tmp_path, monkeypatch, capsys, seconds, *overrides, small=0):
     monkeypatch.setattr(speed, "LEAST_PARAMETERS", small)
     monkeypatch.setattr(speed, "_try", tried)
     where, training = run(tmp_path, *overrides), trainer()
-    found = speed.settle(where, training.module, training.data, denoising_loss)
+    options = where.config.training.optimization
+    found = speed.settle(Rehearsal(where, training.module, training.data, denoising_loss, options))
     kept = where.with_speed(found).config.training
     assert (kept.precision, kept.memory_format) == (found.precision, found.memory_format)
     return (found.precision, found.memory_format), training.module, capsys.readouterr().out
@@ -74,13 +83,13 @@ def test_what_is_asked_for_is_done(tmp_path, monkeypatch, capsys):
 
 
 def test_trying_leaves_the_model_as_it_was(tmp_path, monkeypatch):
-    monkeypatch.setattr(speed, "PASS_SECONDS", 0.001)
+    monkeypatch.setattr(rehearsal, "PASS_SECONDS", 0.001)
     where, training = run(tmp_path, "--config.training.batch_size=8"), trainer()
     before = {name: value.clone() for name, value in training.module.state_dict().items()}
     random = torch.get_rng_state()
     choices = [*SECONDS]
     options = where.config.training.optimization
-    found = speed._try(where, training.module, training.data, denoising_loss, options, AS_THEY_ARE, choices)
+    found = speed._try(Rehearsal(where, training.module, training.data, denoising_loss, options), choices)
     assert [*found.seconds] == [" ".join(choice) for choice in choices]
     assert all(0 < value < 60 for times in found.seconds.values() for value in times)
     assert found.turns >= 6
@@ -93,8 +102,8 @@ def test_trying_leaves_the_model_as_it_was(tmp_path, monkeypatch):
 def test_few_items_are_enough(monkeypatch, each, most, count):
     """As many as take up to PASS_SECONDS, which leaves time for turns."""
     machine = Machine({})
-    monkeypatch.setattr(speed.time, "perf_counter", machine)
-    assert speed.few(lambda n: machine.work("pass", n * each), most, torch.device("cpu")) == count
+    monkeypatch.setattr(rehearsal.time, "perf_counter", machine)
+    assert rehearsal.few(lambda n: machine.work("pass", n * each), most, torch.device("cpu")) == count
 
 
 def test_what_was_found_is_kept_until_asked_again(tmp_path):
@@ -147,3 +156,24 @@ def test_out_of_memory_names_remedies(tmp_path, error, section, words):
 def test_other_errors_pass(tmp_path):
     with pytest.raises(RuntimeError, match="shapes"), out_of_memory(run(tmp_path).config):
         raise RuntimeError("shapes do not fit")
+
+
+def test_what_is_tried_is_what_is_trained(tmp_path):
+    """Items are augmented before an autoencoder makes latents of them that are no images, and the network is told."""
+    coder = LinearAutoencoder.of(torch.linalg.qr(torch.randn(64, 5))[0].T, (1, 8, 8), (5,))
+    images = Dataset(torch.randn(12, 1, 8, 8), None, None, Transform((0.5,), (2.0,)))
+    data, seen = in_latents(images, LatentTransform(coder, images.transform)), []
+    model = Denoiser(MLP((5,), width=8, layers=1), VPSDE(), transform=data.transform)
+
+    def loss(model, x0, cond, draws):
+        seen.append((x0, cond["augmentation"]))
+        return denoising_loss(model, x0, None, draws)
+
+    augmentation = Augmentation("edm", 0.0, augment_dim=9)
+    passes, most = Rehearsal(run(tmp_path), model, data, loss, TrainingOptions(batch_size=12), augmentation).passes()
+    passes(most)
+    x0, told = seen[0]
+    mirrored = told[:, 0] > 0
+    assert 0 < mirrored.sum() < most == 12
+    wanted = torch.where(mirrored.view(-1, 1, 1, 1), images.items.flip(-1), images.items)
+    torch.testing.assert_close(x0, data.transform.encode(wanted), rtol=1e-4, atol=1e-4)
